@@ -1,0 +1,87 @@
+"""Seconds per epoch of phaser's LSQML multislice reconstruction of a raster scan in the native format."""
+
+import time
+
+from _peer import arguments, report
+
+args = arguments(__doc__, slices=4, batch=64)
+
+import h5py
+import pane
+from phaser.execute import execute_plan
+from phaser.observer import Observer
+from phaser.plan import ReconsPlan
+
+with h5py.File(args.dataset) as file:
+    about = {key: file.attrs[key] for key in file.attrs}
+energy = float(about["voltage_kv"]) * 1e3
+wavelength = 12.2643 / (energy * (1 + 0.978476e-6 * energy)) ** 0.5  # [Å]
+
+
+class Clock(Observer):
+    """Wall time [s] and mean error of every iteration."""
+
+    def __init__(self):
+        self.seconds, self.losses = [], []
+
+    def start_engine(self, init_state):
+        self.start = time.perf_counter()
+
+    def update_iteration(self, state, i, n, errors):
+        now = time.perf_counter()
+        self.seconds.append(now - self.start)
+        self.losses.append(errors["total_loss"])
+        self.start = now
+
+
+plan = {
+    "name": "benchmark",
+    "backend": "jax",
+    "raw_data": {
+        "type": "manual",
+        "path": args.dataset,
+        "key": "counts",
+        "kv": energy / 1e3,
+        "diff_step": float(about["dk_inverse_angstrom"]) * wavelength * 1e3,
+        "adu": 1.0,
+    },
+    "init": {
+        "probe": {
+            "type": "focused",
+            "conv_angle": float(about["semiangle_mrad"]),
+            "defocus": -float(about["defocus_angstrom"]),
+        },
+        "scan": {
+            "type": "raster",
+            "shape": [int(n) for n in about["scan_shape"]],
+            "step_size": float(about["scan_step_angstrom"]),
+        },
+    },
+    "slices": {"n": args.slices, "total_thickness": float(about["thickness_angstrom"])},
+    "engines": [
+        {
+            "type": "conventional",
+            "niter": args.epochs,
+            "grouping": args.batch,
+            "probe_modes": args.modes,
+            "bwlim_frac": 1.0,
+            "noise_model": {"type": "amplitude", "eps": 1.0},
+            "solver": {
+                "type": "lsqml",
+                "beta_probe": 0.1,
+                "beta_object": 0.5,
+                "gamma": 0.0,
+                "illum_reg_object": 1e5,
+                "illum_reg_probe": 0.0,
+            },
+            "position_solver": {"type": "momentum", "momentum": 0.9, "step_size": 2.0, "max_step_size": 0.1},
+            "group_constraints": [],
+            "iter_constraints": [{"type": "limit_probe_support", "max_angle": float(about["semiangle_mrad"]) + 1.0}],
+            "update_probe": True,
+            "update_positions": True,
+        }
+    ],
+}
+clock = Clock()
+execute_plan(pane.from_data(plan, ReconsPlan), seed=0, override_observers=clock)
+report(args, "phaserEM", clock.seconds, clock.losses)

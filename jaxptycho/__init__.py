@@ -1,0 +1,46 @@
+"""Differentiable electron ptychography and ptychographic tomography in JAX.
+
+The floors, from the ground up; a file imports only from floors below:
+
+- `physics`: arrays in, arrays out: grids, waves, windows, aberrations, detection
+- `parts`: probe, specimen, scan, propagator, detector; `PerShot` and `PerView`
+- `model`: `Model`, `predict`; `data`: `Dataset`, `batches`
+- `inverse`: losses, penalties, constraints, `make_step`, `reconstruct`, solvers
+- `start`: from a dataset to a first model; `analysis`: how good a result is
+- `machines`: many devices; `io`: files; `app`: jobs, command line, figures
+"""
+
+from importlib import import_module
+
+from .data import Batch, Dataset, batches, checkerboard, make_batch, prefetch, split
+from .inverse.losses import amplitude, anscombe, gaussian, misfit, poisson
+from .inverse.solve import init_state, make_step, per_part, reconstruct
+from .machines.placement import distribute, mesh, one_device_per_core
+from .model import Model, exit_wave, predict, shoot
+from .parts.detector import (
+    Background,
+    Blurred,
+    Cropped,
+    Gain,
+    Ideal,
+    Masked,
+    ModulationTransfer,
+    NearField,
+    SuperSampled,
+)
+from .parts.indexed import PerShot, PerView, Varying, select
+from .parts.probe import AberratedProbe, AbstractProbe, PixelProbe, RelaxedProbe
+from .parts.propagator import AbstractPropagator, AngularSpectrum, BandLimited, Fresnel, Tilted
+from .parts.scan import AbstractScan, AffineScan, FreeScan
+from .parts.specimen import AbstractSpecimen, PotentialSlices, Sliced, SliceStack, WeakPhaseStack
+from .physics.grids import Grid
+
+__version__ = "0.1.0"
+
+_FILES = {"read": "io.datasets", "write": "io.results", "load": "io.results"}  # these load h5py
+
+
+def __getattr__(name):
+    if name in _FILES:
+        return getattr(import_module(f"{__name__}.{_FILES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,310 @@
+"""Measured counts and the batches drawn from them: the host's side of the inverse problem."""
+
+import math
+import queue
+import threading
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Array, Float, Int, Num
+
+from .physics.grids import Grid
+from .physics.types import Index
+
+BLOCK = 64  # patterns read at once
+IN_MEMORY_BYTES = 4 * 2**30  # datasets up to this size are kept in memory, as integers
+
+
+class Batch(eqx.Module):
+    """Some shots of one view. A short last batch is padded with `weight` 0."""
+
+    view: Index
+    shots: Int[Array | np.ndarray, " b"]
+    counts: Num[Array | np.ndarray, "b y x"]  # zero frequency in the corner
+    weight: Float[Array | np.ndarray, " b"]
+
+
+@dataclass
+class Dataset:
+    """Counts, where they were taken, and what is known of the instrument.
+
+    `counts` are `[shot, y, x]`, `[view, shot, y, x]` or a list over views, with the zero
+    frequency in the middle as a camera shows it; anything sliceable will do (h5py datasets and
+    memory maps are read block by block). `positions` `[…, 2]` are (y, x) of the probe's centre
+    in Å. `mask` is True where a pixel counts. `about` holds what else is known, under the
+    names of the native format (`semiangle_mrad`, `defocus_angstrom` …).
+
+    Building reads every pattern once: negative counts are clipped to zero and pixels outside
+    the mask zeroed, with a warning that says how many were clipped. Raises ValueError for
+    misshaped arrays, NaN inside the mask, empty patterns, a mask that hides everything.
+    """
+
+    counts: Any
+    positions: Any
+    grid: Grid
+    mask: np.ndarray | None = None
+    tilts: np.ndarray | None = None  # rad, one for each view
+    probe_guess: np.ndarray | None = None  # [y, x] or [mode, y, x], centre at [N//2, N//2]
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        self.counts = _by_view(self.counts, 3, "counts")
+        self.positions = [np.asarray(p, float) for p in _by_view(self.positions, 2, "positions")]
+        self._check_shapes()
+        self._read_once()
+
+    @property
+    def n_views(self) -> int:
+        return len(self.counts)
+
+    @property
+    def n_shots(self) -> list[int]:
+        """Number of shots of every view."""
+        return [len(p) for p in self.positions]
+
+    def dose(self, view: int = 0) -> Float[np.ndarray, " shot"]:
+        """Quanta counted in every shot."""
+        return self._dose[view]
+
+    def mean_pattern(self) -> Float[np.ndarray, "y x"]:
+        """Mean counts over all shots and views, zero frequency in the middle."""
+        return self._mean
+
+    def patterns(self, view: int, shots) -> Num[np.ndarray, "b y x"]:
+        """Counts of some shots as losses want them: clean, zero frequency in the corner."""
+        stored = self._clean[view]
+        if stored is not None:
+            return stored[shots]
+        order = np.argsort(shots)
+        unique, inverse = np.unique(np.asarray(shots)[order], return_inverse=True)
+        read = self._cleaned(np.asarray(self.counts[view][unique]))
+        result = np.empty((len(order), *read.shape[1:]), read.dtype)
+        result[order] = read[inverse]
+        return result
+
+    def subset(self, shots: Sequence) -> "Dataset":
+        """The same measurement with only `shots` (of the one view, or a list over views)."""
+        per_view = [shots] if self.n_views == 1 and np.ndim(shots[0]) == 0 else shots
+        chosen = [np.sort(np.asarray(s)) for s in per_view]
+        counts = [np.fft.fftshift(self.patterns(v, s), axes=(1, 2)) for v, s in enumerate(chosen)]
+        positions = [p[s] for p, s in zip(self.positions, chosen, strict=True)]
+        return Dataset(counts, positions, self.grid, self.mask, self.tilts, self.probe_guess, dict(self.about))
+
+    def _check_shapes(self):
+        if len(self.counts) != len(self.positions):
+            raise ValueError(f"counts of {len(self.counts)} views came with positions of {len(self.positions)}")
+        for view, (counts, positions) in enumerate(zip(self.counts, self.positions, strict=True)):
+            where = f" of view {view}" if self.n_views > 1 else ""
+            if tuple(counts.shape[1:]) != self.grid.shape:
+                raise ValueError(f"patterns{where} are {tuple(counts.shape[1:])} pixels, the grid is {self.grid.shape}")
+            if positions.shape != (counts.shape[0], 2):
+                raise ValueError(
+                    f"{counts.shape[0]} patterns{where} want positions of shape ({counts.shape[0]}, 2) in Å; "
+                    f"got {positions.shape}"
+                )
+            if not np.isfinite(positions).all():
+                bad = int(np.flatnonzero(~np.isfinite(positions).all(1))[0])
+                raise ValueError(
+                    f"the position of shot {bad}{where} is {positions[bad]}; every shot wants a finite one"
+                )
+        if self.tilts is not None and len(self.tilts) != self.n_views:
+            raise ValueError(f"{len(self.tilts)} tilts came with {self.n_views} views; every view wants one")
+        if self.mask is not None:
+            self.mask = np.asarray(self.mask, bool)
+            if self.mask.shape != self.grid.shape:
+                raise ValueError(f"the mask is {self.mask.shape} pixels, the patterns are {self.grid.shape}")
+            if not self.mask.any():
+                raise ValueError("the mask hides every pixel; it is True where a pixel counts (invert it?)")
+
+    def _read_once(self):
+        size = sum(math.prod(c.shape) * np.dtype(c.dtype).itemsize for c in self.counts)
+        keep = size <= IN_MEMORY_BYTES
+        self._dose, self._clean, total, clipped = [], [], np.zeros(self.grid.shape), 0
+        for view, counts in enumerate(self.counts):
+            stored = np.empty(counts.shape, _clean_dtype(counts.dtype)) if keep else None
+            doses = np.empty(counts.shape[0])
+            for start in range(0, counts.shape[0], BLOCK):
+                block = np.asarray(counts[start : start + BLOCK])
+                clipped += self._check_values(block, view, start)
+                clean = self._cleaned(block)
+                doses[start : start + BLOCK] = clean.sum((1, 2), dtype=float)
+                total += clean.sum(0, dtype=float)
+                if stored is not None:
+                    stored[start : start + BLOCK] = clean
+            if not doses.all():
+                empty = np.flatnonzero(doses == 0)
+                raise ValueError(
+                    f"{len(empty)} of {len(doses)} patterns hold no counts (first: shot {empty[0]}); "
+                    "drop them, or check the mask and the dark subtraction"
+                )
+            self._dose.append(doses)
+            self._clean.append(stored)
+        if clipped:
+            warnings.warn(
+                f"{clipped} negative counts, as dark subtraction leaves them, were clipped to zero", stacklevel=4
+            )
+        self._mean = np.fft.fftshift(total) / sum(self.n_shots)
+
+    def _check_values(self, block, view, start) -> int:
+        seen = block if self.mask is None else block[:, self.mask]
+        if np.issubdtype(block.dtype, np.floating) and not np.isfinite(seen).all():
+            shot = start + int(np.flatnonzero(~np.isfinite(seen).reshape(len(seen), -1).all(1))[0])
+            raise ValueError(
+                f"counts of shot {shot} of view {view} are not finite inside the mask; "
+                "mask these pixels or mend the file"
+            )
+        return int((seen < 0).sum()) if block.dtype.kind in "if" else 0
+
+    def _cleaned(self, block):
+        block = np.where(self.mask, block, 0) if self.mask is not None else block
+        block = block.astype(_clean_dtype(block.dtype), copy=False)
+        if not np.issubdtype(block.dtype, np.unsignedinteger):
+            block = np.maximum(block, 0)
+        return np.fft.ifftshift(block, axes=(1, 2))
+
+
+def split(data: Dataset, hold_out: float, seed: int = 0) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Shots of every view to learn from, and a random fraction `hold_out` to validate with."""
+    learn, held = [], []
+    for view, n in enumerate(data.n_shots):
+        order = np.random.default_rng([seed, view, 1]).permutation(n)
+        n_held = round(hold_out * n)
+        held.append(np.sort(order[:n_held]))
+        learn.append(np.sort(order[n_held:]))
+    return learn, held
+
+
+def checkerboard(data: Dataset) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Two halves of the shots of every view, interleaved in both directions of the scan."""
+    black, white = [], []
+    for positions in data.positions:
+        order = _along_curve(positions, angle=0.0)
+        black.append(np.sort(order[::2]))
+        white.append(np.sort(order[1::2]))
+    return black, white
+
+
+def batches(
+    data: Dataset, size: int, epochs: int = 1, *, order: str = "random", seed: int = 0, first_epoch: int = 0, shots=None
+) -> Iterator[Batch]:
+    """Every shot (or `shots`, a list over views) once an epoch, in batches of `size`.
+
+    `order` is "random", "compact" (neighbours together) or "sparse" (each batch spread over
+    the scan); anew each epoch, and decided by `seed` and the number of the epoch alone.
+    """
+    if order not in ORDERS:
+        raise ValueError(f"unknown order of batches {order!r}; known are {', '.join(ORDERS)}")
+    shots = [np.arange(n) for n in data.n_shots] if shots is None else shots
+    for epoch in range(first_epoch, first_epoch + epochs):
+        rng = np.random.default_rng([seed, epoch, 0])
+        groups = [
+            (view, mine[group])
+            for view, mine in enumerate(shots)
+            for group in ORDERS[order](data.positions[view][mine], min(size, len(mine)), rng)
+        ]
+        for i in rng.permutation(len(groups)):
+            yield make_batch(data, *groups[i], size=min(size, max(map(len, shots))))
+
+
+def make_batch(data: Dataset, view: int, shots, size: int | None = None) -> Batch:
+    """One batch of the given shots, padded to `size`."""
+    shots = np.asarray(shots)
+    padding = (size or len(shots)) - len(shots)
+    weight = np.concatenate([np.ones(len(shots), np.float32), np.zeros(padding, np.float32)])
+    shots = np.concatenate([shots, np.repeat(shots[:1], padding)]).astype(np.int32)
+    return Batch(np.int32(view), shots, data.patterns(view, shots), weight)
+
+
+def prefetch(items: Iterable, depth: int = 2) -> Iterator:
+    """The same items, made ahead by a thread while the device computes."""
+    ready: queue.Queue = queue.Queue(depth)
+    done, stop = object(), threading.Event()
+
+    def put(item) -> bool:
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work():
+        try:
+            for item in items:
+                if not put((item, None)):
+                    return
+            put((done, None))
+        except BaseException as error:  # handed to the reader, who raises it
+            put((done, error))
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        while True:
+            item, error = ready.get()
+            if error is not None:
+                raise error
+            if item is done:
+                return
+            yield item
+    finally:
+        stop.set()
+
+
+def _random(positions, size, rng):
+    order = rng.permutation(len(positions))
+    return [order[i : i + size] for i in range(0, len(order), size)]
+
+
+def _compact(positions, size, rng):
+    order = _along_curve(positions, rng.uniform(0, 2 * np.pi))
+    order = np.roll(order, rng.integers(len(order)))
+    return [order[i : i + size] for i in range(0, len(order), size)]
+
+
+def _sparse(positions, size, rng):
+    order = _along_curve(positions, rng.uniform(0, 2 * np.pi))
+    n = math.ceil(len(order) / size)
+    return [order[i::n] for i in range(n)]
+
+
+ORDERS = {"random": _random, "compact": _compact, "sparse": _sparse}
+
+
+def _along_curve(positions, angle):
+    """Order of the shots along recursive bisection of the plane: neighbours stay close."""
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    points = positions @ turn.T
+
+    def bisect(index):
+        if len(index) <= 2:
+            return [index]
+        axis = int(np.argmax(np.ptp(points[index], axis=0)))
+        ranked = index[np.argsort(points[index, axis], kind="stable")]
+        half = len(ranked) // 2
+        return bisect(ranked[:half]) + bisect(ranked[half:])
+
+    return np.concatenate(bisect(np.arange(len(points))))
+
+
+def _clean_dtype(dtype):
+    """Unsigned integers stay; everything else is held in single precision or wide enough."""
+    if np.issubdtype(dtype, np.unsignedinteger):
+        return dtype
+    return np.dtype(np.int32) if np.issubdtype(dtype, np.integer) else np.dtype(np.float32)
+
+
+def _by_view(array, dimensions, name):
+    if isinstance(array, (list, tuple)):
+        return list(array)
+    if array.ndim == dimensions:
+        return [array]
+    if array.ndim == dimensions + 1:
+        return [array[view] for view in range(array.shape[0])]
+    raise ValueError(
+        f"{name} want {dimensions} dimensions, or {dimensions + 1} with a view axis in front; got shape {tuple(array.shape)}"
+    )

@@ -1,0 +1,129 @@
+"""Sums over the shots of a batch, in micro-batches that fit the cache.
+
+The gradient is computed chunk by chunk in the forward pass and scaled in the backward pass,
+which a sum allows: waves of one chunk are all that is ever stored, nothing is computed twice,
+and the specimen's gradient is added window by window in place.
+"""
+
+import math
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from ..data import Batch
+from ..model import Model, shoot
+from ..parts.indexed import PerShot, PerView, select
+from ..parts.specimen import Sliced
+from ..physics import windows
+
+CHUNK_BYTES = {"cpu": 2 * 2**20, "gpu": 48 * 2**20, "tpu": 16 * 2**20}
+
+
+def sum_over_shots(of_shot: Callable, model: Model, batch: Batch, micro: int | None = None):
+    """Σ weight · of_shot(predicted, counts) over the shots of `batch`.
+
+    `of_shot` maps two patterns to a scalar. First derivatives only, in reverse mode; for
+    others use `predict`.
+    """
+    model = select(model, PerView, batch.view)
+    sliced = model.specimen.slices(model.grid)
+    rest = eqx.tree_at(lambda m: m.specimen, model, None)
+    chunks = _chunks((batch.shots, batch.counts, batch.weight), micro or _cached_shots(model))
+    return _sum((rest, sliced), chunks, of_shot)
+
+
+def _cached_shots(model: Model) -> int:
+    """How many shots' waves fit the cache."""
+    first = select(model, PerShot, 0)
+    spectrum = jax.eval_shape(lambda: first.probe.spectrum(model.grid))
+    size = math.prod(spectrum.shape) * spectrum.dtype.itemsize
+    return max(1, CHUNK_BYTES.get(jax.default_backend(), 2**21) // size)
+
+
+def _chunks(arrays, size):
+    """Every array `[shot, …]` as `[chunk, shot, …]`, padded with zeros (so with weight 0)."""
+    n = len(arrays[0])
+    count = math.ceil(n / size)
+    size = math.ceil(n / count)
+
+    def cut(array):
+        padding = [(0, count * size - n)] + [(0, 0)] * (array.ndim - 1)
+        return jnp.pad(jnp.asarray(array), padding).reshape(count, size, *array.shape[1:])
+
+    return jax.tree.map(cut, arrays)
+
+
+def _corners(rest: Model, sliced: Sliced, shots):
+    def of_shot(shot):
+        return sliced.corner(select(rest.scan, PerShot, shot).position(), rest.grid)[0]
+
+    return jax.vmap(of_shot)(shots)
+
+
+def _chunk_sum(parts, seen, chunk, of_shot):
+    """One chunk's sum; `seen` are the windows of its shots, cut from the specimen."""
+    (rest, sliced), (shots, counts, weight) = parts, chunk
+
+    def one(shot, window, pattern):
+        model = select(rest, PerShot, shot)
+        centre = sliced.corner(model.scan.position(), model.grid)[1]
+        return of_shot(shoot(model, sliced, window, centre), pattern)
+
+    return jnp.sum(weight * jax.vmap(one)(shots, seen, counts))
+
+
+def _cut_all(sliced: Sliced, corners, grid):
+    return jax.vmap(lambda corner: sliced.window(corner, grid))(corners)
+
+
+def _without_transmission(sliced: Sliced) -> Sliced:
+    return eqx.tree_at(lambda s: s.transmission, sliced, None)
+
+
+def _zero(chunks):
+    """0 that varies over devices where the weights do, as the sum will."""
+    return jnp.zeros_like(chunks[-1][0, 0])
+
+
+@eqx.filter_custom_vjp
+def _sum(parts, chunks, of_shot):
+    rest, sliced = parts
+
+    def body(total, chunk):
+        seen = _cut_all(sliced, _corners(rest, sliced, chunk[0]), rest.grid)
+        return total + _chunk_sum(parts, seen, chunk, of_shot), None
+
+    return jax.lax.scan(body, _zero(chunks), chunks)[0]
+
+
+@_sum.def_fwd
+def _sum_forward(perturbed, parts, chunks, of_shot):
+    del perturbed
+    rest, sliced = parts
+    small = (rest, _without_transmission(sliced))
+    diff, fixed = eqx.partition(small, eqx.is_inexact_array)
+
+    def chunk_sum(diff, seen, chunk):
+        return _chunk_sum(eqx.combine(diff, fixed), seen, chunk, of_shot)
+
+    def body(carry, chunk):
+        total, grads, field = carry
+        corners = _corners(rest, sliced, chunk[0])
+        seen = _cut_all(sliced, corners, rest.grid)
+        value, (more, of_windows) = jax.value_and_grad(chunk_sum, (0, 1))(diff, seen, chunk)
+        grads = jax.tree.map(jnp.add, grads, more)
+        return (total + value, grads, windows.add_back(field, corners, of_windows)), None
+
+    start = (_zero(chunks), jax.tree.map(jnp.zeros_like, diff), jnp.zeros_like(sliced.transmission))
+    (total, grads, field), _ = jax.lax.scan(body, start, chunks)
+    rest_grads, sliced_grads = grads
+    sliced_grads = eqx.tree_at(lambda s: s.transmission, sliced_grads, field, is_leaf=lambda n: n is None)
+    return total, (rest_grads, sliced_grads)
+
+
+@_sum.def_bwd
+def _sum_backward(residuals, cotangent, perturbed, parts, chunks, of_shot):
+    del perturbed, parts, chunks, of_shot
+    return jax.tree.map(lambda g: g * cotangent, residuals)

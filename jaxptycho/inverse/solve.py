@@ -1,0 +1,128 @@
+"""Descent on a model: a public, pure step and the short loop around it.
+
+Any optax transformation is a solver. It is called with the model, the batch and the loss as
+extra arguments, so those that need more than a gradient (`pie`, L-BFGS) are transformations
+like the others.
+"""
+
+from collections.abc import Callable, Iterable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+
+from ..data import Batch
+from ..model import Model
+from ..parts.indexed import only_seen
+from .units import in_natural_units
+
+
+def identity(model: Model) -> Model:
+    """The model as it is."""
+    return model
+
+
+def per_part(optimisers=None, /, **by_name) -> optax.GradientTransformationExtraArgs:
+    """One optimiser for each part or field, the rest of the model stays put.
+
+    `per_part(specimen=optax.adam(5e-3), probe=optax.adam(5e-3))`; fields by their path:
+    `per_part({"scan.matrix": optax.adam(1e-2)})`, the longest path wins. Rates are in the
+    natural units of `inverse.units`, about 1 for every parameter: 5e-3 suits most data.
+    """
+    optimisers = {**(optimisers or {}), **by_name}
+
+    def label(path, _):
+        name = jax.tree_util.keystr(path, simple=True, separator=".") + "."
+        return max((k for k in optimisers if name.startswith(k + ".")), key=len, default="frozen")
+
+    def labels(params):
+        found = jax.tree_util.tree_map_with_path(label, params)
+        unused = set(optimisers) - set(jax.tree.leaves(found))
+        if unused:
+            parts = [f for f in params.__dataclass_fields__ if f != "grid"]
+            raise ValueError(
+                f"the model has no parameter {sorted(unused)[0]!r} to optimise; its parts are {', '.join(parts)}"
+            )
+        return found
+
+    transforms = {**optimisers, "frozen": optax.set_to_zero()}
+    return in_natural_units(optax.partition(transforms, labels))
+
+
+def trainable(model: Model) -> Model:
+    """The model's parameters alone: every inexact array, None elsewhere."""
+    return eqx.filter(model, eqx.is_inexact_array)
+
+
+def strong(model: Model) -> Model:
+    """The model without weak types, which would make the second step trace again."""
+    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype) if eqx.is_array(x) else x, model)
+
+
+def make_step(
+    loss: Callable[[Model, Batch], jax.Array],
+    optimiser: optax.GradientTransformation,
+    project: Callable[[Model], Model] = identity,
+    penalty: Callable[[Model], jax.Array] | None = None,
+):
+    """A pure, compiled `step(model, state, batch) -> model, state, info`.
+
+    One step of `optimiser` on `loss(model, batch) + penalty(model)`, then `project`. `info`
+    holds `loss` (without the penalty) and `finite`. `init_state(optimiser, model)` makes the
+    first state; model and state are donated: keep no other reference to their arrays.
+    """
+    optimiser = optax.with_extra_args_support(optimiser)
+
+    def objective(params, rest, batch):
+        model = eqx.combine(params, rest)
+        value = loss(model, batch)
+        return value + (0.0 if penalty is None else penalty(model)), value
+
+    @eqx.filter_jit(donate="all-except-first")
+    def step(batch, model, state):
+        params, rest = eqx.partition(model, eqx.is_inexact_array)
+        (total, value), grads = jax.value_and_grad(objective, has_aux=True)(params, rest, batch)
+        # JAX's gradient by a complex leaf is the conjugate of the direction of ascent.
+        grads = jax.tree.map(jnp.conj, grads)
+        updates, state = optimiser.update(
+            grads,
+            state,
+            params,
+            value=total,
+            grad=grads,
+            value_fn=lambda p: objective(p, rest, batch)[0],
+            model=model,
+            batch=batch,
+        )
+        updates = only_seen(updates, batch.view, batch.shots, batch.weight)
+        new = project(eqx.apply_updates(model, updates))
+        return strong(new), state, {"loss": value, "finite": jnp.isfinite(total)}
+
+    return lambda model, state, batch: step(batch, model, state)
+
+
+def init_state(optimiser: optax.GradientTransformation, model: Model):
+    """The optimiser's first state for `model`."""
+    return strong(optimiser.init(trainable(model)))
+
+
+def reconstruct(
+    loss: Callable[[Model, Batch], jax.Array],
+    model: Model,
+    batches: Iterable[Batch],
+    optimiser: optax.GradientTransformation,
+    project: Callable[[Model], Model] = identity,
+    penalty: Callable[[Model], jax.Array] | None = None,
+) -> tuple[Model, jax.Array]:
+    """The model after one step a batch, and the loss of every step.
+
+    A loop that anyone can write by hand around `make_step`; it waits for the device only at
+    the end.
+    """
+    model = jax.tree.map(lambda x: x.copy() if eqx.is_array(x) else x, strong(model))
+    state, step, history = init_state(optimiser, model), make_step(loss, optimiser, project, penalty), []
+    for batch in batches:
+        model, state, info = step(model, state, batch)
+        history.append(info["loss"])
+    return model, jnp.stack(history)

@@ -1,0 +1,64 @@
+"""Where arrays live: the only file that knows of more than one device.
+
+Shots are split over the devices by hand (`shard_map`): left to itself XLA gathers the whole
+batch for every FFT (jax#15680, until 0.12).
+"""
+
+import os
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, Mesh
+from jax.sharding import PartitionSpec as P
+
+from ..data import Batch
+from ..model import Model
+
+SHOTS = "shots"
+
+
+def one_device_per_core() -> int:
+    """Make JAX see every CPU core as a device, which is its fastest use; how many there are.
+
+    To be called before JAX computes anything; on GPUs and TPUs it changes nothing.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    jax.config.update("jax_num_cpu_devices", cores)
+    return cores
+
+
+def mesh(devices: int | None = None) -> Mesh:
+    """A row of `devices` (default: all) over which shots are spread."""
+    return jax.make_mesh((devices or jax.device_count(),), (SHOTS,), axis_types=(AxisType.Auto,))
+
+
+def distribute(loss: Callable[[Model, Batch], jax.Array], mesh: Mesh) -> Callable[[Model, Batch], jax.Array]:
+    """The same `loss`, each device working off its share of the batch's shots.
+
+    A loss averages over shots with their weight, so the shares are averaged with theirs; the
+    result and its gradient are those of one device. The batch size must be a multiple of the
+    number of devices.
+    """
+    if mesh.size == 1:
+        return loss
+
+    def distributed(model, batch):
+        if len(batch.shots) % mesh.size:
+            raise ValueError(
+                f"a batch of {len(batch.shots)} shots cannot be split over {mesh.size} devices; use a multiple"
+            )
+        arrays, rest = eqx.partition(model, eqx.is_array)
+
+        def share(arrays, batch):
+            # varying over devices from here on: the transpose of this cast sums the gradient
+            arrays = jax.tree.map(lambda a: jax.lax.pcast(a, SHOTS, to="varying"), arrays)
+            weight = jnp.sum(batch.weight)
+            value = loss(eqx.combine(arrays, rest), batch)
+            return jax.lax.psum(value * weight, SHOTS) / jnp.maximum(jax.lax.psum(weight, SHOTS), 1e-30)
+
+        shares = Batch(view=P(), shots=P(SHOTS), counts=P(SHOTS), weight=P(SHOTS))
+        return jax.shard_map(share, mesh=mesh, in_specs=(P(), shares), out_specs=P())(arrays, batch)
+
+    return distributed

@@ -1,0 +1,118 @@
+"""What the camera makes of the exit wave. Wrap detectors in one another to add effects."""
+
+import abc
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from ..physics import detection, waves
+from ..physics.grids import Grid
+from ..physics.types import Intensity, Scalar, Waves
+from .indexed import Varying
+from .propagator import AbstractPropagator, Fresnel
+
+
+class AbstractDetector(eqx.Module):
+    @abc.abstractmethod
+    def detect(self, wave: Waves, grid: Grid) -> Intensity:
+        """Expected counts of one shot, the detector's middle in the corner [0, 0]."""
+
+
+class Ideal(AbstractDetector):
+    """The far field on a perfect camera."""
+
+    def detect(self, wave, grid):
+        return waves.far_field(wave)
+
+
+class NearField(AbstractDetector):
+    """An in-line hologram `distance` [Å] behind the specimen.
+
+    Behind a focus, `distance` is the effective z·(M−1)/M² and the pixel that of the detector
+    over M (`start.calibration.effective_distance`).
+    """
+
+    distance: Varying[Scalar]  # Å
+    propagator: AbstractPropagator = Fresnel()
+
+    def detect(self, wave, grid):
+        return waves.near_field(wave, self.propagator.kernel(grid, self.distance))
+
+    def scale(self, grid):
+        return {"distance": min(grid.pixel) ** 2 / grid.wavelength}
+
+
+class Gain(AbstractDetector):
+    """Counts times `factor`: per-shot intensity when PerShot, a gain map when an image."""
+
+    factor: Varying[Scalar | Intensity]
+    detector: AbstractDetector = Ideal()
+
+    def detect(self, wave, grid):
+        return self.factor * self.detector.detect(wave, grid)
+
+
+class Background(AbstractDetector):
+    """Counts that come from elsewhere, added to every pattern: one number or an image."""
+
+    counts: Varying[Scalar | Intensity]
+    detector: AbstractDetector = Ideal()
+
+    def detect(self, wave, grid):
+        return self.detector.detect(wave, grid) + self.counts
+
+
+class Blurred(AbstractDetector):
+    """Counts spread over neighbouring pixels by a Gaussian of `sigma` [pixels]."""
+
+    sigma: Varying[Scalar]
+    detector: AbstractDetector = Ideal()
+
+    def detect(self, wave, grid):
+        pattern = self.detector.detect(wave, grid)
+        return detection.filter_pattern(pattern, detection.gaussian_mtf(pattern.shape, self.sigma))
+
+
+class ModulationTransfer(AbstractDetector):
+    """Counts through a measured transfer function: `mtf` from zero to `mtf[-1]` at Nyquist."""
+
+    mtf: Varying[Float[Array, "q"]]
+    detector: AbstractDetector = Ideal()
+
+    def detect(self, wave, grid):
+        pattern = self.detector.detect(wave, grid)
+        return detection.filter_pattern(pattern, detection.radial_mtf(pattern.shape, self.mtf))
+
+
+class SuperSampled(AbstractDetector):
+    """A model finer than the detector: `factor`² model pixels are summed to each of its pixels."""
+
+    detector: AbstractDetector = Ideal()
+    factor: int = eqx.field(static=True, default=2)
+
+    def detect(self, wave, grid):
+        return detection.sum_pixels(self.detector.detect(wave, grid), self.factor)
+
+
+class Cropped(AbstractDetector):
+    """A model that reaches further than the detector, whose `shape` is kept."""
+
+    shape: tuple[int, int] = eqx.field(static=True)
+    detector: AbstractDetector = Ideal()
+
+    def detect(self, wave, grid):
+        return detection.crop(self.detector.detect(wave, grid), self.shape)
+
+
+class Masked(AbstractDetector):
+    """Dead pixels and beam stops: where `mask` is False nothing is expected.
+
+    Batches hold no counts there either, so every loss is blind to these pixels.
+    """
+
+    mask: Varying[Bool[Array, "y x"]]  # the detector's middle in the corner
+    detector: AbstractDetector = Ideal()
+
+    def detect(self, wave, grid):
+        return jnp.where(self.mask, self.detector.detect(wave, grid), 0.0)

@@ -1,0 +1,55 @@
+"""Where the probe stands on the specimen."""
+
+import abc
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..physics.grids import Grid
+from ..physics.types import Pair
+from .indexed import Varying
+
+
+class AbstractScan(eqx.Module):
+    @abc.abstractmethod
+    def position(self) -> Float[Array, "2"]:
+        """Where the probe's centre stands on the specimen (y, x) [Å]."""
+
+
+class FreeScan(AbstractScan):
+    """Every shot has its own position."""
+
+    positions: Varying[Pair]  # Å
+
+    def position(self):
+        return self.positions
+
+    def scale(self, grid: Grid):
+        return {"positions": max(grid.pixel)}
+
+
+class AffineScan(AbstractScan):
+    """Nominal positions through one linear map (scale, shear, rotation) about `pivot`, a
+    shift, and what remains for every shot."""
+
+    nominal: Varying[Pair]  # Å
+    matrix: Varying[Float[Array, "2 2"]]
+    shift: Varying[Pair]  # Å
+    residual: Varying[Pair]  # Å
+    pivot: Varying[Pair]  # Å
+
+    def position(self):
+        turned = self.matrix @ (self.nominal - self.pivot)
+        return turned + self.pivot + self.shift + self.residual
+
+    def scale(self, grid: Grid):
+        pixel = max(grid.pixel)
+        return {"nominal": pixel, "matrix": 1e-2, "shift": pixel, "residual": pixel, "pivot": pixel}
+
+
+def linear_map(scale=(1.0, 1.0), shear=0.0, rotation=0.0) -> Float[Array, "2 2"]:
+    """Matrix on (y, x): scales, then shears x by `shear`·y, then rotates by `rotation` [rad]."""
+    c, s = jnp.cos(rotation), jnp.sin(rotation)
+    turn = jnp.array([[c, -s], [s, c]])
+    return turn @ jnp.array([[1.0, 0.0], [shear, 1.0]]) @ jnp.diag(jnp.asarray(scale, float))

@@ -1,0 +1,47 @@
+"""From the intensity that arrives to the counts that a camera gives."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .types import Intensity, Scalar
+
+
+def _half_frequencies(shape: tuple[int, int]):
+    """Frequencies of `rfft2` [cycles per pixel]."""
+    return jnp.fft.fftfreq(shape[0])[:, None], jnp.fft.rfftfreq(shape[1])[None, :]
+
+
+def gaussian_mtf(shape: tuple[int, int], sigma: Scalar) -> Float[Array, "y f"]:
+    """exp(−2π²σ²q²), the transfer function of a Gaussian point spread of `sigma` [pixels]."""
+    qy, qx = _half_frequencies(shape)
+    return jnp.exp(-2 * jnp.pi**2 * sigma**2 * (qy**2 + qx**2))
+
+
+def radial_mtf(shape: tuple[int, int], mtf: Float[Array, "q"]) -> Float[Array, "y f"]:
+    """A radial transfer function given at evenly spaced frequencies from 0 to Nyquist, the
+    last value continued beyond."""
+    qy, qx = _half_frequencies(shape)
+    return jnp.interp(jnp.sqrt(qy**2 + qx**2), jnp.linspace(0.0, 0.5, mtf.shape[0]), mtf)
+
+
+def filter_pattern(pattern: Intensity, mtf: Float[Array, "y f"]) -> Intensity:
+    """The pattern convolved with the point spread whose transform is `mtf`."""
+    return jnp.fft.irfft2(mtf * jnp.fft.rfft2(pattern), s=pattern.shape)
+
+
+def sum_pixels(pattern: Intensity, factor: int) -> Intensity:
+    """Blocks of `factor`² pixels summed; each block is centred on its detector pixel.
+
+    An even factor leaves it half a model pixel off, which a tilt of the illumination absorbs.
+    """
+    ny, nx = pattern.shape[0] // factor, pattern.shape[1] // factor
+    rolled = jnp.roll(pattern, (factor // 2, factor // 2), axis=(0, 1))
+    return rolled.reshape(ny, factor, nx, factor).sum((1, 3))
+
+
+def crop(pattern: Intensity, shape: tuple[int, int]) -> Intensity:
+    """The `shape` pixels around the pattern's middle, which stays in the corner."""
+    for axis, (n, size) in enumerate(zip(shape, pattern.shape, strict=True)):
+        index = (jnp.arange(n) + n // 2) % n - n // 2
+        pattern = jnp.take(pattern, index % size, axis=axis)
+    return pattern

@@ -1,0 +1,72 @@
+"""Sampling grids and beam constants. Lengths in Å, frequencies in 1/Å, energies in kV."""
+
+import math
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+REST_ENERGY_EV = 510_998.95
+
+
+def electron_wavelength(voltage_kv: float) -> float:
+    """Relativistic wavelength of an electron [Å] (Kirkland 2010, eq. 2.5)."""
+    energy = 1e3 * voltage_kv
+    return 12.2643 / math.sqrt(energy * (1 + 0.978476e-6 * energy))
+
+
+def interaction_constant(voltage_kv: float) -> float:
+    """Phase per projected potential, σ [rad/(V·Å)] (Kirkland 2010, eq. 5.6)."""
+    energy = 1e3 * voltage_kv
+    relativistic = (energy + REST_ENERGY_EV) / (energy + 2 * REST_ENERGY_EV)
+    return 2 * math.pi * relativistic / (electron_wavelength(voltage_kv) * energy)
+
+
+class Grid(eqx.Module):
+    """Where a wave is sampled, and at which wavelength.
+
+    `Grid(shape=(128, 128), pixel=0.2, voltage_kv=80.0)`, or `wavelength=…` [Å] for photons
+    and any other wave. `pixel` [Å] may differ between y and x, as it does when a
+    rectangular pattern has square detector pixels.
+    """
+
+    shape: tuple[int, int] = eqx.field(static=True)
+    pixel: tuple[float, float] = eqx.field(static=True)
+    wavelength: float = eqx.field(static=True)
+    voltage_kv: float | None = eqx.field(static=True)
+
+    def __init__(self, shape, pixel, voltage_kv=None, wavelength=None):
+        if (voltage_kv is None) == (wavelength is None):
+            raise ValueError("a Grid takes either voltage_kv [kV] or wavelength [Å], and one of them")
+        ny, nx = (int(n) for n in shape)
+        py, px = (float(p) for p in (pixel if isinstance(pixel, (tuple, list)) else (pixel, pixel)))
+        self.shape, self.pixel = (ny, nx), (py, px)
+        self.voltage_kv = None if voltage_kv is None else float(voltage_kv)
+        self.wavelength = float(wavelength if voltage_kv is None else electron_wavelength(voltage_kv))
+        if min(ny, nx) < 1 or min(py, px, self.wavelength) <= 0:
+            raise ValueError(
+                f"a Grid wants positive lengths; got shape {(ny, nx)}, pixel {(py, px)} Å, "
+                f"wavelength {self.wavelength} Å"
+            )
+
+    @property
+    def sigma(self) -> float:
+        """Interaction constant σ [rad/(V·Å)]; electrons only."""
+        if self.voltage_kv is None:
+            raise ValueError("only electrons see a potential: give this Grid voltage_kv, not wavelength")
+        return interaction_constant(self.voltage_kv)
+
+    @property
+    def dk(self) -> tuple[float, float]:
+        """Frequency step of the pattern (y, x) [1/Å]."""
+        return 1 / (self.shape[0] * self.pixel[0]), 1 / (self.shape[1] * self.pixel[1])
+
+    def frequencies(self) -> tuple[Float[Array, "y 1"], Float[Array, "1 x"]]:
+        """Spatial frequencies (k_y, k_x) [1/Å], zero in the corner."""
+        (ny, nx), (py, px) = self.shape, self.pixel
+        return jnp.fft.fftfreq(ny, py)[:, None], jnp.fft.fftfreq(nx, px)[None, :]
+
+    def k2(self) -> Float[Array, "y x"]:
+        """Squared spatial frequency [1/Å²], zero in the corner."""
+        ky, kx = self.frequencies()
+        return ky**2 + kx**2

@@ -1,0 +1,118 @@
+"""Wave optics of one shot, as functions of arrays.
+
+A probe enters as its spectrum with the probe's centre at the origin; `place` brings it
+into the window of the specimen. Real-space windows are in natural order, spectra and
+patterns have the zero frequency in the corner [0, 0]. Transforms are orthonormal, so
+intensities keep their sum (Kirkland 2010, ch. 6; Maiden 2012; Thibault & Menzel 2013).
+"""
+
+import jax
+import jax.numpy as jnp
+
+from .grids import Grid
+from .types import Intensity, Kernel, Kernels, Pair, Scalar, Waves, Window
+
+
+def fourier(wave):
+    """Spectrum of a wave, zero frequency in the corner, norm kept."""
+    return jnp.fft.fft2(wave, norm="ortho")
+
+
+def inverse_fourier(spectrum):
+    """Wave of a spectrum with the zero frequency in the corner, norm kept."""
+    return jnp.fft.ifft2(spectrum, norm="ortho")
+
+
+def phase_ramp(grid: Grid, shift: Pair) -> Kernel:
+    """exp(−2πi k·shift): moves a wave by `shift` (y, x) [Å] when it multiplies its spectrum."""
+    ky, kx = grid.frequencies()
+    return jnp.exp(-2j * jnp.pi * ky * shift[0]) * jnp.exp(-2j * jnp.pi * kx * shift[1])
+
+
+def place(spectrum: Waves, centre: Pair, grid: Grid) -> Waves:
+    """Wave whose centre stands at `centre` (y, x) [Å] from the window's first pixel."""
+    return inverse_fourier(spectrum * phase_ramp(grid, centre))
+
+
+def shift(wave: Waves, offset: Pair, grid: Grid) -> Waves:
+    """The wave moved by `offset` (y, x) [Å]; exact for band-limited waves, norm kept."""
+    return place(fourier(wave), offset, grid)
+
+
+def transmit(wave: Waves, transmission: Kernel) -> Waves:
+    """Wave behind one slice."""
+    return wave * transmission
+
+
+def propagate(wave: Waves, kernel: Kernel) -> Waves:
+    """Wave after a distance whose transfer function is `kernel`."""
+    return jnp.fft.ifft2(kernel * jnp.fft.fft2(wave))
+
+
+def multislice(wave: Waves, slices: Window, kernel: Kernel | Kernels) -> Waves:
+    """Exit wave: a_n = F⁻¹[P·F(t_n a_{n−1})], the last slice without propagation.
+
+    `kernel` is one transfer function, or one for each slice (the last is not used). One
+    slice is exactly the product. Only the wave that enters each slice is kept for the
+    gradient (Maiden 2012).
+    """
+    own_kernels = kernel.ndim == 3
+
+    @jax.checkpoint
+    def one_slice(wave, layer):
+        transmission, own = layer if own_kernels else (layer, kernel)
+        return propagate(transmit(wave, transmission), own), None
+
+    layers = (slices[:-1], kernel[: slices.shape[0] - 1]) if own_kernels else slices[:-1]
+    if slices.shape[0] > 1:
+        wave, _ = jax.lax.scan(one_slice, wave, layers)
+    return transmit(wave, slices[-1])
+
+
+def intensity(wave: Waves) -> Intensity:
+    """Σ_m |wave_m|², the modes added incoherently."""
+    return jnp.sum(wave.real**2 + wave.imag**2, axis=0)
+
+
+def far_field(wave: Waves) -> Intensity:
+    """Diffraction pattern, zero frequency in the corner; its sum is that of |wave|²."""
+    return intensity(fourier(wave))
+
+
+def near_field(wave: Waves, kernel: Kernel) -> Intensity:
+    """In-line hologram, the detector's middle in the corner (as the far field's zero frequency)."""
+    return jnp.fft.ifftshift(intensity(propagate(wave, kernel)))
+
+
+def fresnel(grid: Grid, distance: Scalar) -> Kernel:
+    """Paraxial transfer function exp(−iπλΔz k²) over `distance` [Å] (Kirkland 2010, eq. 6.65)."""
+    return jnp.exp(-1j * jnp.pi * grid.wavelength * distance * grid.k2())
+
+
+def angular_spectrum(grid: Grid, distance: Scalar) -> Kernel:
+    """exp(2πiΔz(√(1/λ² − k²) − 1/λ)) over `distance` [Å]; evanescent waves are dropped.
+
+    Written as −k²/(√(1/λ² − k²) + 1/λ) under the exponential, which keeps single precision
+    (Goodman 2005, eq. 3-74).
+    """
+    k2, inverse = grid.k2(), 1 / grid.wavelength
+    along = inverse**2 - k2
+    travels = along > 0
+    kz = jnp.sqrt(jnp.where(travels, along, 1.0)) + inverse
+    return jnp.where(travels, jnp.exp(-2j * jnp.pi * distance * k2 / kz), 0.0)
+
+
+def tilt(grid: Grid, distance: Scalar, angles: Pair) -> Kernel:
+    """Factor of a transfer function for a specimen tilted by `angles` (y, x) [rad]:
+    exp(−2πiΔz(k_y tan θ_y + k_x tan θ_x)) (Kirkland 2010, eq. 6.99)."""
+    return phase_ramp(grid, (distance * jnp.tan(angles[0]), distance * jnp.tan(angles[1])))
+
+
+def band_limit(grid: Grid, fraction: float = 2 / 3) -> Intensity:
+    """1 within `fraction` of the Nyquist frequency (an ellipse on a rectangular grid), else 0.
+
+    2/3 keeps the product of two waves free of aliasing (Kirkland 2010, §6.8).
+    """
+    ky, kx = grid.frequencies()
+    (py, px) = grid.pixel
+    return ((2 * py * ky) ** 2 + (2 * px * kx) ** 2 <= fraction**2).astype(ky.dtype)

@@ -1,0 +1,46 @@
+"""The part of the specimen that a shot sees: cutting windows out and adding them back."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from .grids import Grid
+from .types import Pair, Slices, Window
+
+
+def split_position(position: Float[Array, "2"], origin: Pair, grid: Grid) -> tuple[Int[Array, "2"], Float[Array, "2"]]:
+    """First pixel of the window of a probe at `position` [Å], and where the probe's centre
+    stands in that window [Å].
+
+    The centre lies within half a pixel of pixel [N//2, N//2]; only this remainder is
+    differentiable. `origin` [Å] is the position of the specimen's pixel [0, 0].
+    """
+    pixel, middle = jnp.asarray(grid.pixel), jnp.asarray([n // 2 for n in grid.shape])
+    offset = position - jnp.asarray(origin)
+    corner = jnp.round(jax.lax.stop_gradient(offset) / pixel).astype(int) - middle
+    return corner, offset - corner * pixel
+
+
+def wrap(slices: Slices, shape: tuple[int, int]) -> Slices:
+    """A periodic specimen continued by one window, so that every window is one block."""
+    return jnp.pad(slices, ((0, 0), (0, shape[0] - 1), (0, shape[1] - 1)), mode="wrap")
+
+
+def cut(slices: Slices, corner: Int[Array, "2"], shape: tuple[int, int]) -> Window:
+    """The window of `shape` whose first pixel is `corner`."""
+    return jax.lax.dynamic_slice(slices, (0, corner[0], corner[1]), (slices.shape[0], *shape))
+
+
+def add_back(slices: Slices, corners: Int[Array, "b 2"], windows) -> Slices:
+    """Adjoint of `cut` for a batch: each window added to `slices` where it came from.
+
+    In place when `slices` is the carry of a loop, so the cost is that of the windows and
+    not that of the specimen.
+    """
+
+    def add(n, slices):
+        start = (0, corners[n, 0], corners[n, 1])
+        old = jax.lax.dynamic_slice(slices, start, windows.shape[1:])
+        return jax.lax.dynamic_update_slice(slices, old + windows[n], start)
+
+    return jax.lax.fori_loop(0, windows.shape[0], add, slices)
