@@ -24,8 +24,8 @@ CHUNK_BYTES = {"cpu": 2 * 2**20, "gpu": 48 * 2**20, "tpu": 16 * 2**20}
 def sum_over_shots(of_shot: Callable, model: Model, batch: Batch, micro: int | None = None):
     """Σ weight · of_shot(predicted, counts) over the shots of `batch`.
 
-    `of_shot` maps two patterns to a scalar. First derivatives only, in reverse mode; for
-    others use `predict`.
+    `of_shot` maps two patterns to a scalar (or, where no gradient is asked for, an array).
+    First derivatives only, in reverse mode; for others use `predict`.
     """
     model = select(model, PerView, batch.view)
     sliced = model.specimen.slices(model.grid)
@@ -71,7 +71,7 @@ def _chunk_sum(parts, seen, chunk, of_shot):
         centre = sliced.corner(model.scan.position(), model.grid)[1]
         return of_shot(shoot(model, sliced, window, centre), pattern)
 
-    return jnp.sum(weight * jax.vmap(one)(shots, seen, counts))
+    return jnp.tensordot(weight, jax.vmap(one)(shots, seen, counts), 1)
 
 
 def _cut_all(sliced: Sliced, corners, grid):
@@ -82,20 +82,15 @@ def _without_transmission(sliced: Sliced) -> Sliced:
     return eqx.tree_at(lambda s: s.transmission, sliced, None)
 
 
-def _zero(chunks):
-    """0 that varies over devices where the weights do, as the sum will."""
-    return jnp.zeros_like(chunks[-1][0, 0])
-
-
 @eqx.filter_custom_vjp
 def _sum(parts, chunks, of_shot):
     rest, sliced = parts
 
-    def body(total, chunk):
+    def of_chunk(chunk):
         seen = _cut_all(sliced, _corners(rest, sliced, chunk[0]), rest.grid)
-        return total + _chunk_sum(parts, seen, chunk, of_shot), None
+        return _chunk_sum(parts, seen, chunk, of_shot)
 
-    return jax.lax.scan(body, _zero(chunks), chunks)[0]
+    return jnp.sum(jax.lax.map(of_chunk, chunks), 0)
 
 
 @_sum.def_fwd
@@ -109,18 +104,17 @@ def _sum_forward(perturbed, parts, chunks, of_shot):
         return _chunk_sum(eqx.combine(diff, fixed), seen, chunk, of_shot)
 
     def body(carry, chunk):
-        total, grads, field = carry
+        grads, field = carry
         corners = _corners(rest, sliced, chunk[0])
         seen = _cut_all(sliced, corners, rest.grid)
         value, (more, of_windows) = jax.value_and_grad(chunk_sum, (0, 1))(diff, seen, chunk)
         grads = jax.tree.map(jnp.add, grads, more)
-        return (total + value, grads, windows.add_back(field, corners, of_windows)), None
+        return (grads, windows.add_back(field, corners, of_windows)), value
 
-    start = (_zero(chunks), jax.tree.map(jnp.zeros_like, diff), jnp.zeros_like(sliced.transmission))
-    (total, grads, field), _ = jax.lax.scan(body, start, chunks)
-    rest_grads, sliced_grads = grads
+    start = (jax.tree.map(jnp.zeros_like, diff), jnp.zeros_like(sliced.transmission))
+    ((rest_grads, sliced_grads), field), values = jax.lax.scan(body, start, chunks)
     sliced_grads = eqx.tree_at(lambda s: s.transmission, sliced_grads, field, is_leaf=lambda n: n is None)
-    return total, (rest_grads, sliced_grads)
+    return jnp.sum(values), (rest_grads, sliced_grads)
 
 
 @_sum.def_bwd

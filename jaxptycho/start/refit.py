@@ -1,0 +1,51 @@
+"""The same model with other slices or modes: how one stage hands over to the next."""
+
+from dataclasses import replace
+
+import jax.numpy as jnp
+import numpy as np
+
+from ..model import Model
+from ..parts.probe import PixelProbe
+from ..parts.specimen import PotentialSlices
+from .guess import make_modes, with_dose
+
+
+def with_slices(model: Model, slices: int) -> Model:
+    """The same specimen cut into `slices` equal slices; its projection is unchanged."""
+    specimen = model.specimen
+    fields = ("potential", "absorptive") if isinstance(specimen, PotentialSlices) else ("phase", "absorption")
+    old = getattr(specimen, fields[0]).shape[0]
+    thickness = np.broadcast_to(np.asarray(specimen.thickness, float), (old,))
+    if old == slices:
+        return model
+    if slices > 1 and not thickness.all():
+        raise ValueError(f"a specimen of thickness 0 cannot be cut into {slices} slices; give its thickness in Å")
+    shares = overlap(thickness, slices)
+    if isinstance(specimen, PotentialSlices):  # a mean over the thickness, where a phase is a sum
+        shares = shares * thickness / (thickness.sum() / slices)
+
+    def recut(values):
+        return None if values is None else jnp.tensordot(jnp.asarray(shares, values.dtype), values, 1)
+
+    new = {name: recut(getattr(specimen, name)) for name in fields}
+    return replace(model, specimen=replace(specimen, **new, thickness=jnp.asarray(thickness.sum() / slices, float)))
+
+
+def overlap(thickness: np.ndarray, slices: int) -> np.ndarray:
+    """Fraction of every old slice (column) that lies in every new one (row)."""
+    edges = np.concatenate([[0.0], np.cumsum(thickness if thickness.all() else np.ones_like(thickness))])
+    new = np.linspace(0, edges[-1], slices + 1)
+    shared = np.minimum(edges[1:], new[1:, None]) - np.maximum(edges[:-1], new[:-1, None])
+    return np.clip(shared, 0, None) / np.diff(edges)
+
+
+def with_modes(model: Model, modes: int) -> Model:
+    """The same probe with `modes` incoherent modes, completed or cut; its power is unchanged."""
+    if not isinstance(model.probe, PixelProbe):
+        raise ValueError(f"only a PixelProbe can change its modes; this model has {type(model.probe).__name__}")
+    old = model.probe.waves
+    if old.shape[0] == modes:
+        return model
+    power = jnp.sum(jnp.abs(old) ** 2)
+    return replace(model, probe=PixelProbe(with_dose(make_modes(old, modes), power)))
