@@ -12,7 +12,7 @@ from .parts.scan import AbstractScan
 from .parts.specimen import AbstractSpecimen, Sliced
 from .physics import waves
 from .physics.grids import Grid
-from .physics.types import Index, Indices, Intensity, Patterns, Waves, Window
+from .physics.types import Index, Indices, Pattern, Patterns, Waves, Window
 
 
 class Model(eqx.Module):
@@ -43,7 +43,7 @@ def exit_wave(model: Model, sliced: Sliced, window: Window, centre) -> Waves:
     return waves.multislice(wave, window, kernels)
 
 
-def shoot(model: Model, sliced: Sliced, window: Window, centre) -> Intensity:
+def shoot(model: Model, sliced: Sliced, window: Window, centre) -> Pattern:
     """Expected counts of one shot; arguments as for `exit_wave`."""
     return model.detector.detect(exit_wave(model, sliced, window, centre), model.grid)
 

@@ -8,14 +8,14 @@ from jaxtyping import Array, Bool, Float
 
 from ..physics import detection, waves
 from ..physics.grids import Grid
-from ..physics.types import Intensity, Scalar, Waves
+from ..physics.types import Intensity, Pattern, Scalar, Waves
 from .indexed import Varying
 from .propagator import AbstractPropagator, Fresnel
 
 
 class AbstractDetector(eqx.Module):
     @abc.abstractmethod
-    def detect(self, wave: Waves, grid: Grid) -> Intensity:
+    def detect(self, wave: Waves, grid: Grid) -> Pattern:
         """Expected counts of one shot, the detector's middle in the corner [0, 0]."""
 
 

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .types import Intensity, Scalar
+from .types import Intensity, Pattern, Scalar
 
 
 def _half_frequencies(shape: tuple[int, int]):
@@ -29,7 +29,7 @@ def filter_pattern(pattern: Intensity, mtf: Float[Array, "y f"]) -> Intensity:
     return jnp.fft.irfft2(mtf * jnp.fft.rfft2(pattern), s=pattern.shape)
 
 
-def sum_pixels(pattern: Intensity, factor: int) -> Intensity:
+def sum_pixels(pattern: Intensity, factor: int) -> Pattern:
     """Blocks of `factor`² pixels summed; each block is centred on its detector pixel.
 
     An even factor leaves it half a model pixel off, which a tilt of the illumination absorbs.
@@ -39,7 +39,7 @@ def sum_pixels(pattern: Intensity, factor: int) -> Intensity:
     return rolled.reshape(ny, factor, nx, factor).sum((1, 3))
 
 
-def crop(pattern: Intensity, shape: tuple[int, int]) -> Intensity:
+def crop(pattern: Intensity, shape: tuple[int, int]) -> Pattern:
     """The `shape` pixels around the pattern's middle, which stays in the corner."""
     for axis, (n, size) in enumerate(zip(shape, pattern.shape, strict=True)):
         index = (jnp.arange(n) + n // 2) % n - n // 2

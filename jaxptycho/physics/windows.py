@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Complex, Float, Int
 
 from .grids import Grid
 from .types import Pair, Slices, Window
@@ -21,7 +21,7 @@ def split_position(position: Float[Array, "2"], origin: Pair, grid: Grid) -> tup
     return corner, offset - corner * pixel
 
 
-def wrap(slices: Slices, shape: tuple[int, int]) -> Slices:
+def wrap(slices: Slices, shape: tuple[int, int]) -> Complex[Array, "z Y+{shape[0]}-1 X+{shape[1]}-1"]:
     """A periodic specimen continued by one window, so that every window is one block."""
     return jnp.pad(slices, ((0, 0), (0, shape[0] - 1), (0, shape[1] - 1)), mode="wrap")
 
