@@ -45,7 +45,9 @@ def exit_wave(model: Model, sliced: Sliced, window: Window, centre) -> Waves:
 
 def shoot(model: Model, sliced: Sliced, window: Window, centre) -> Pattern:
     """Expected counts of one shot; arguments as for `exit_wave`."""
-    return model.detector.detect(exit_wave(model, sliced, window, centre), model.grid)
+    grid = model.grid
+    offset = centre - jnp.asarray([n // 2 * p for n, p in zip(grid.shape, grid.pixel, strict=True)])
+    return model.detector.detect(exit_wave(model, sliced, window, centre), grid, offset)
 
 
 def predict(model: Model, shots: Indices, view: Index = 0) -> Patterns:

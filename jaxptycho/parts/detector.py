@@ -8,21 +8,25 @@ from jaxtyping import Array, Bool, Float
 
 from ..physics import detection, waves
 from ..physics.grids import Grid
-from ..physics.types import Intensity, Pattern, Scalar, Waves
+from ..physics.types import Intensity, Pair, Pattern, Scalar, Waves
 from .indexed import Varying
 from .propagator import AbstractPropagator, Fresnel
 
 
 class AbstractDetector(eqx.Module):
     @abc.abstractmethod
-    def detect(self, wave: Waves, grid: Grid) -> Pattern:
-        """Expected counts of one shot, the detector's middle in the corner [0, 0]."""
+    def detect(self, wave: Waves, grid: Grid, offset: Pair = (0.0, 0.0)) -> Pattern:
+        """Expected counts of one shot, the detector's middle in the corner [0, 0].
+
+        `offset` (y, x) [Å] is how far from pixel [N//2, N//2] of its window the probe stands;
+        in the laboratory the probe rests, so a detector that sees real space undoes it.
+        """
 
 
 class Ideal(AbstractDetector):
     """The far field on a perfect camera."""
 
-    def detect(self, wave, grid):
+    def detect(self, wave, grid, offset=(0.0, 0.0)):
         return waves.far_field(wave)
 
 
@@ -36,8 +40,9 @@ class NearField(AbstractDetector):
     distance: Varying[Scalar]  # Å
     propagator: AbstractPropagator = Fresnel()
 
-    def detect(self, wave, grid):
-        return waves.near_field(wave, self.propagator.kernel(grid, self.distance))
+    def detect(self, wave, grid, offset=(0.0, 0.0)):
+        back = waves.phase_ramp(grid, (-offset[0], -offset[1]))
+        return waves.near_field(wave, back * self.propagator.kernel(grid, self.distance))
 
     def scale(self, grid):
         return {"distance": min(grid.pixel) ** 2 / grid.wavelength}
@@ -49,8 +54,8 @@ class Gain(AbstractDetector):
     factor: Varying[Scalar | Intensity]
     detector: AbstractDetector = Ideal()
 
-    def detect(self, wave, grid):
-        return self.factor * self.detector.detect(wave, grid)
+    def detect(self, wave, grid, offset=(0.0, 0.0)):
+        return self.factor * self.detector.detect(wave, grid, offset)
 
 
 class Background(AbstractDetector):
@@ -59,8 +64,8 @@ class Background(AbstractDetector):
     counts: Varying[Scalar | Intensity]
     detector: AbstractDetector = Ideal()
 
-    def detect(self, wave, grid):
-        return self.detector.detect(wave, grid) + self.counts
+    def detect(self, wave, grid, offset=(0.0, 0.0)):
+        return self.detector.detect(wave, grid, offset) + self.counts
 
 
 class Blurred(AbstractDetector):
@@ -69,8 +74,8 @@ class Blurred(AbstractDetector):
     sigma: Varying[Scalar]
     detector: AbstractDetector = Ideal()
 
-    def detect(self, wave, grid):
-        pattern = self.detector.detect(wave, grid)
+    def detect(self, wave, grid, offset=(0.0, 0.0)):
+        pattern = self.detector.detect(wave, grid, offset)
         return detection.filter_pattern(pattern, detection.gaussian_mtf(pattern.shape, self.sigma))
 
 
@@ -80,8 +85,8 @@ class ModulationTransfer(AbstractDetector):
     mtf: Varying[Float[Array, "q"]]
     detector: AbstractDetector = Ideal()
 
-    def detect(self, wave, grid):
-        pattern = self.detector.detect(wave, grid)
+    def detect(self, wave, grid, offset=(0.0, 0.0)):
+        pattern = self.detector.detect(wave, grid, offset)
         return detection.filter_pattern(pattern, detection.radial_mtf(pattern.shape, self.mtf))
 
 
@@ -91,8 +96,8 @@ class SuperSampled(AbstractDetector):
     detector: AbstractDetector = Ideal()
     factor: int = eqx.field(static=True, default=2)
 
-    def detect(self, wave, grid):
-        return detection.sum_pixels(self.detector.detect(wave, grid), self.factor)
+    def detect(self, wave, grid, offset=(0.0, 0.0)):
+        return detection.sum_pixels(self.detector.detect(wave, grid, offset), self.factor)
 
 
 class Cropped(AbstractDetector):
@@ -101,8 +106,8 @@ class Cropped(AbstractDetector):
     shape: tuple[int, int] = eqx.field(static=True)
     detector: AbstractDetector = Ideal()
 
-    def detect(self, wave, grid):
-        return detection.crop(self.detector.detect(wave, grid), self.shape)
+    def detect(self, wave, grid, offset=(0.0, 0.0)):
+        return detection.crop(self.detector.detect(wave, grid, offset), self.shape)
 
 
 class Masked(AbstractDetector):
@@ -114,5 +119,5 @@ class Masked(AbstractDetector):
     mask: Varying[Bool[Array, "y x"]]  # the detector's middle in the corner
     detector: AbstractDetector = Ideal()
 
-    def detect(self, wave, grid):
-        return jnp.where(self.mask, self.detector.detect(wave, grid), 0.0)
+    def detect(self, wave, grid, offset=(0.0, 0.0)):
+        return jnp.where(self.mask, self.detector.detect(wave, grid, offset), 0.0)
