@@ -59,8 +59,8 @@ def predict(model: Model, shots: Indices, view: Index = 0) -> Patterns:
     sliced = model.specimen.slices(model.grid)
 
     def of_shot(shot):
-        one = select(model, PerShot, shot)
-        corner, centre = sliced.corner(one.scan.position(), one.grid)
-        return shoot(one, sliced, sliced.window(corner, one.grid), centre)
+        one, seen = select((model, sliced), PerShot, shot)
+        corner, centre = seen.corner(one.scan.position(), one.grid)
+        return shoot(one, seen, seen.window(corner, one.grid), centre)
 
     return jax.vmap(of_shot)(jnp.asarray(shots))

@@ -57,17 +57,18 @@ def _chunks(arrays, size):
 
 def _corners(rest: Model, sliced: Sliced, shots):
     def of_shot(shot):
-        return sliced.corner(select(rest.scan, PerShot, shot).position(), rest.grid)[0]
+        scan, own = select((rest.scan, sliced), PerShot, shot)
+        return own.corner(scan.position(), rest.grid)[0]
 
     return jax.vmap(of_shot)(shots)
 
 
 def _chunk_sum(parts, seen, chunk, of_shot):
     """One chunk's sum; `seen` are the windows of its shots, cut from the specimen."""
-    (rest, sliced), (shots, counts, weight) = parts, chunk
+    shots, counts, weight = chunk
 
     def one(shot, window, pattern):
-        model = select(rest, PerShot, shot)
+        model, sliced = select(parts, PerShot, shot)
         centre = sliced.corner(model.scan.position(), model.grid)[1]
         return of_shot(shoot(model, sliced, window, centre), pattern)
 

@@ -19,8 +19,8 @@ class Sliced(eqx.Module):
     """A specimen as the wave meets it: transmission functions and where they lie."""
 
     transmission: Slices  # entrance face first
-    thickness: Thickness  # Å, one for all slices or one each
-    origin: Pair  # Å, position of pixel [0, 0]
+    thickness: Varying[Thickness]  # Å, one for all slices or one each
+    origin: Varying[Pair]  # Å, position of pixel [0, 0]
     period: tuple[int, int] | None = eqx.field(static=True, default=None)
 
     def corner(self, position, grid: Grid):

@@ -42,7 +42,7 @@ class Grid(eqx.Module):
         py, px = (float(p) for p in (pixel if isinstance(pixel, (tuple, list)) else (pixel, pixel)))
         self.shape, self.pixel = (ny, nx), (py, px)
         self.voltage_kv = None if voltage_kv is None else float(voltage_kv)
-        self.wavelength = float(wavelength if voltage_kv is None else electron_wavelength(voltage_kv))
+        self.wavelength = float(wavelength if voltage_kv is None else electron_wavelength(float(voltage_kv)))
         if min(ny, nx) < 1 or min(py, px, self.wavelength) <= 0:
             raise ValueError(
                 f"a Grid wants positive lengths; got shape {(ny, nx)}, pixel {(py, px)} Å, "

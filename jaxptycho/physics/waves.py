@@ -111,8 +111,9 @@ def tilt(grid: Grid, distance: Scalar, angles: Pair) -> Kernel:
 def band_limit(grid: Grid, fraction: float = 2 / 3) -> Intensity:
     """1 within `fraction` of the Nyquist frequency (an ellipse on a rectangular grid), else 0.
 
-    2/3 keeps the product of two waves free of aliasing (Kirkland 2010, §6.8).
+    2/3 keeps the product of two waves free of aliasing (Kirkland 2010, §6.8); waves just at
+    the limit would fold onto each other and are dropped.
     """
     ky, kx = grid.frequencies()
     (py, px) = grid.pixel
-    return ((2 * py * ky) ** 2 + (2 * px * kx) ** 2 <= fraction**2).astype(ky.dtype)
+    return ((2 * py * ky) ** 2 + (2 * px * kx) ** 2 < fraction**2 - 1e-6).astype(ky.dtype)

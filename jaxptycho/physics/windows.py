@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Int
 
 from .grids import Grid
-from .types import Pair, Slices, Window
+from .types import Pair, Slices, Stack, Window
 
 
 def split_position(position: Float[Array, "2"], origin: Pair, grid: Grid) -> tuple[Int[Array, "2"], Float[Array, "2"]]:
@@ -31,7 +31,7 @@ def cut(slices: Slices, corner: Int[Array, "2"], shape: tuple[int, int]) -> Wind
     return jax.lax.dynamic_slice(slices, (0, corner[0], corner[1]), (slices.shape[0], *shape))
 
 
-def add_back(slices: Slices, corners: Int[Array, "b 2"], windows) -> Slices:
+def add_back(slices: Slices | Stack, corners: Int[Array, "b 2"], windows) -> Slices | Stack:
     """Adjoint of `cut` for a batch: each window added to `slices` where it came from.
 
     In place when `slices` is the carry of a loop, so the cost is that of the windows and
