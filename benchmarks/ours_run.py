@@ -1,0 +1,67 @@
+"""Seconds per epoch of jaxptycho on a dataset: amplitude loss, Adam on specimen, probe and positions."""
+
+import argparse
+import json
+import time
+
+import numpy as np
+
+import jaxptycho as jp
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("dataset")
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--modes", type=int, default=1)
+    parser.add_argument("--slices", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--devices", type=int, default=None, help="CPU devices; by default one for each core")
+    parser.add_argument("--fixed-positions", action="store_true")
+    parser.add_argument("--focus-to-sample", type=float, help="of a near-field hologram [Å]")
+    return parser.parse_args()
+
+
+def measure(args):
+    import jax
+    import optax
+
+    if args.devices is None:
+        jp.one_device_per_core()
+    else:
+        jax.config.update("jax_num_cpu_devices", args.devices)
+    from jaxptycho.start.guess import first_model
+
+    near = {} if args.focus_to_sample is None else {"near_field": True, "focus_to_sample_angstrom": args.focus_to_sample}
+    data = jp.read(args.dataset, **near)
+    thickness = data.about.get("thickness_angstrom")
+    distance = data.about.get("effective_distance_angstrom")
+    model = first_model(data, modes=args.modes, slices=args.slices, thickness=thickness, near_field=distance)
+    rates = {"specimen": 5e-3, "probe": 5e-3} | ({} if args.fixed_positions else {"scan": 1e-2})
+    optimiser = jp.per_part({part: optax.adam(rate) for part, rate in rates.items()})
+    step = jp.make_step(jp.distribute(jp.misfit(jp.amplitude), jp.mesh()), optimiser)
+    state, seconds, losses = jp.init_state(optimiser, model), [], []
+    for epoch in range(args.epochs):
+        start, values = time.perf_counter(), []
+        for batch in jp.prefetch(jp.batches(data, args.batch, first_epoch=epoch)):
+            model, state, info = step(model, state, batch)
+            values.append(info["loss"])
+        losses.append(float(np.mean(jax.device_get(values))))
+        seconds.append(time.perf_counter() - start)
+    return {
+        "package": "jaxptycho",
+        "version": f"{jp.__version__} (jax {jax.__version__}, {jax.device_count()} {jax.default_backend()})",
+        "dataset": args.dataset.rsplit("/", 1)[-1],
+        "modes": args.modes,
+        "slices": args.slices,
+        "batch": args.batch,
+        "epochs": args.epochs,
+        "seconds_per_epoch_median": float(np.median(seconds[1:])),
+        "seconds_first_epoch": seconds[0],
+        "loss_first": losses[0],
+        "loss_last": losses[-1],
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(arguments())))
