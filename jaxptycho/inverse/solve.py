@@ -11,6 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import PyTree
 
 from ..data import Batch
 from ..model import Model
@@ -55,9 +56,9 @@ def trainable(model: Model) -> Model:
     return eqx.filter(model, eqx.is_inexact_array)
 
 
-def strong(model: Model) -> Model:
-    """The model without weak types, which would make the second step trace again."""
-    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype) if eqx.is_array(x) else x, model)
+def strong(tree: PyTree) -> PyTree:
+    """The tree without weak types, which would make the second step trace again."""
+    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype) if eqx.is_array(x) else x, tree)
 
 
 def make_step(

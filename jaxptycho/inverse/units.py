@@ -29,7 +29,10 @@ def natural_units(params):
 
 
 def in_natural_units(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """`inner`, working on parameters divided by the `natural_units` of the first model."""
+    """`inner`, working on parameters divided by the `natural_units` of the first model.
+
+    It gets these as the extra argument `units`.
+    """
     inner = optax.with_extra_args_support(inner)
 
     def init(params):
@@ -46,6 +49,7 @@ def in_natural_units(inner: optax.GradientTransformation) -> optax.GradientTrans
             _over(params, units),
             grad=scaled,
             value_fn=lambda p: value_fn(_times(p, units)),
+            units=units,
             **extra,
         )
         return _times(updates, units), (units, state)

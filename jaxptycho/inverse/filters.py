@@ -1,0 +1,58 @@
+"""Filters of a stack of slices, as transfer functions.
+
+In plane the transform is the FFT and the stack wraps around, which a margin of vacuum makes
+harmless. Along z it is the cosine transform (DCT-II): the stack is continued by its mirror
+image, the faces do not mix, and what has k_z = 0, the sum over slices that a pattern shows
+best, goes through unchanged.
+"""
+
+import math
+
+import jax.numpy as jnp
+from jax.scipy.fft import dct, idct
+from jaxtyping import Array, Float
+
+from ..physics.types import Scalar, Stack
+
+
+def filter_in_plane(stack: Stack, transfer: Float[Array, "*z y f"]) -> Stack:
+    """Every slice filtered by `transfer`, one or one each, on the frequencies of `plane_frequencies`."""
+    return jnp.fft.irfft2(transfer * jnp.fft.rfft2(stack), s=stack.shape[-2:])
+
+
+def filter_along_z(stack: Stack, transfer: Float[Array, "z"]) -> Stack:
+    """The stack filtered along z by `transfer` on the frequencies of `depth_frequencies`."""
+    return idct(transfer[:, None, None] * dct(stack, axis=0, norm="ortho"), axis=0, norm="ortho")
+
+
+def filter_volume(stack: Stack, transfer: Float[Array, "z y f"]) -> Stack:
+    """The stack filtered by a transfer function of all three frequencies."""
+    spectrum = dct(stack, axis=0, norm="ortho")
+    return idct(filter_in_plane(spectrum, transfer), axis=0, norm="ortho")
+
+
+def plane_frequencies(shape: tuple[int, ...], pixel) -> tuple[Float[Array, "y 1"], Float[Array, "1 f"]]:
+    """Frequencies (k_y, k_x) of `rfft2` [1/Å]."""
+    return jnp.fft.fftfreq(shape[0], pixel[0])[:, None], jnp.fft.rfftfreq(shape[1], pixel[1])[None, :]
+
+
+def depth_frequencies(slices: int, spacing: Scalar) -> Float[Array, "z"]:
+    """Frequencies k_z of the cosine transform [1/Å]: half steps, since the mirror doubles the stack."""
+    return jnp.arange(slices) / (2 * slices * spacing)
+
+
+def gaussian(k2: Float[Array, "..."], sigma: float) -> Float[Array, "..."]:
+    """exp(−2π²σ²k²), the transfer function of a Gaussian of standard deviation σ [Å]."""
+    return jnp.exp(-2 * math.pi**2 * sigma**2 * k2)
+
+
+def measurable(shape: tuple[int, ...], pixel, spacing: Scalar, semiangle: float) -> Float[Array, "z y f"]:
+    """W(k) = 1 − (2/π)·arctan(β² k_z²/k_r²) with β = 1/α: what a view of semiangle α [rad] can
+    measure; ½ at the edge of the missing cone, k_z = α k_r (Chen et al., Science 372, 826 (2021)).
+
+    k_r² is guarded by half the specimen's smallest frequency step [1/Å], squared.
+    """
+    ky, kx = plane_frequencies(shape[1:], pixel)
+    kz = depth_frequencies(shape[0], spacing)[:, None, None]
+    guard = 0.5 / max(shape[1] * pixel[0], shape[2] * pixel[1])
+    return 1 - 2 / math.pi * jnp.arctan(kz**2 / (semiangle**2 * (ky**2 + kx**2 + guard**2)))

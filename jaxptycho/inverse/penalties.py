@@ -1,0 +1,105 @@
+"""Penalties: what is known beforehand of a specimen, as a price added to the loss.
+
+A penalty is any `penalty(model) -> scalar`. The functions here build such closures from plain
+keyword numbers; `PENALTIES` lists them by the names that job files use, and their annotated
+signatures say which keys there are, of which type and with which default (none: required).
+
+`weight` is in quanta per shot, as the loss is: what a phase of 1 rad (for L1, L2 and W(k)), or
+a step of 1 rad between neighbours, everywhere in one slice costs. The sum runs over slices and
+is averaged over the pixels of a plane, so a weight means the same in a larger field of view and
+for every batch size. A potential is counted in radians per slice of mean thickness, an
+absorption in −ln|t|.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from ..model import Model
+from ..physics.types import Stack
+from . import fields, filters
+from .fields import Of
+
+Penalty = Callable[[Model], jax.Array | float]
+Along = Literal["plane", "z"]
+AXES = {"plane": (1, 2), "z": (0,)}
+
+
+def sum_of(*penalties: Penalty) -> Penalty:
+    """The sum of several penalties."""
+    return lambda model: sum((penalty(model) for penalty in penalties), 0.0)
+
+
+def l1(weight: float, of: Of = "phase") -> Penalty:
+    """Σ|φ|: sparse specimens, empty between their atoms (Tibshirani 1996)."""
+    return lambda model: weight * per_pixel(jnp.abs(in_radians(model, of)))
+
+
+def l2(weight: float, of: Of = "phase") -> Penalty:
+    """Σφ²: small values (Tikhonov 1963)."""
+    return lambda model: weight * per_pixel(in_radians(model, of) ** 2)
+
+
+def total_variation(weight: float, along: Along = "plane", of: Of = "phase", smooth: float = 1e-2) -> Penalty:
+    """Σ √(|∇φ|² + s²) − s: flat areas with sharp edges (Rudin, Osher & Fatemi 1992).
+
+    Steps below `smooth` [rad] count quadratically (Vogel & Oman 1996).
+    """
+
+    if smooth <= 0:
+        raise ValueError(f"smooth is {smooth}; give a positive step [rad], below which edges are rounded")
+
+    def penalty(model):
+        steps2 = squared_steps(in_radians(model, of), along)
+        return weight * per_pixel(jnp.sqrt(steps2 + smooth**2) - smooth)
+
+    return penalty
+
+
+def tikhonov(weight: float, along: Along = "plane", of: Of = "phase") -> Penalty:
+    """Σ|∇φ|²: smooth specimens (Tikhonov 1963)."""
+    return lambda model: weight * per_pixel(squared_steps(in_radians(model, of), along))
+
+
+def missing_cone(weight: float, semiangle_mrad: float, of: Of = "phase") -> Penalty:
+    """‖√(1−W)·Fφ‖² with the W(k) of `filters.measurable`: nothing where a view measures nothing.
+
+    Soft where `constraints.missing_cone_filter` is hard; the sum over slices costs nothing.
+    """
+
+    def penalty(model):
+        phase, spacing = in_radians(model, of), fields.spacing(model.specimen)
+        kept = filters.measurable(phase.shape, model.grid.pixel, spacing, 1e-3 * semiangle_mrad)
+        return weight * per_pixel(phase * filters.filter_volume(phase, 1 - kept))
+
+    return penalty
+
+
+PENALTIES: dict[str, Callable[..., Penalty]] = {
+    builder.__name__: builder for builder in (l1, l2, total_variation, tikhonov, missing_cone)
+}
+
+
+def in_radians(model: Model, of: Of) -> Stack:
+    """The phase [rad] or absorption of every slice; a potential's for slices of mean thickness."""
+    values = fields.stack(model.specimen, of)
+    return (values * jnp.mean(jnp.asarray(fields.radians(model)))).astype(values.dtype)
+
+
+def per_pixel(price: Stack) -> jax.Array:
+    """Summed over slices, averaged over the pixels of a plane."""
+    return jnp.sum(price) / (price.shape[-2] * price.shape[-1])
+
+
+def squared_steps(stack: Stack, along: Along) -> Stack:
+    """|∇φ|² from forward differences to the next pixel or slice; at the far edge there is no step."""
+    if along == "z":
+        fields.several_slices(stack)
+
+    def steps(axis):
+        last = jax.lax.slice_in_dim(stack, stack.shape[axis] - 1, None, axis=axis)
+        return jnp.diff(stack, axis=axis, append=last)
+
+    return sum((steps(axis) ** 2 for axis in AXES[along]), jnp.zeros_like(stack))

@@ -1,0 +1,106 @@
+"""Constraints of the specimen: builders of `project(model) -> model`, see `constraints`."""
+
+import math
+
+import jax.numpy as jnp
+
+from ..parts.specimen import WeakPhaseStack
+from . import fields, filters
+
+
+def amplitude_clamp(lowest: float = 0.0, highest: float = 1.0):
+    """|t| kept within [lowest, highest] by the absorption; matter does not amplify, |t| ≤ 1.
+
+    In a weak-phase specimen |t| is 1 − a, to first order.
+    """
+    if not 0 <= lowest <= highest or highest == 0:
+        raise ValueError(f"got amplitudes from {lowest} to {highest}; give 0 ≤ lowest ≤ highest, and highest > 0")
+    born = 1 - highest, 1 - lowest
+    beer = -math.log(highest), -math.log(lowest) if lowest else math.inf
+
+    def project(model):
+        fields.stack(model.specimen, "absorption")  # refuses a specimen without
+        low, high = born if isinstance(model.specimen, WeakPhaseStack) else beer
+        unit = 1 / fields.radians(model)
+        return fields.change_stacks(model, lambda a: jnp.clip(a, low * unit, high * unit), ("absorption",))
+
+    return project
+
+
+def positivity():
+    """Phase or potential ≥ 0: atoms attract electrons (photons mostly give the opposite sign)."""
+    return lambda model: fields.change_stacks(model, lambda phase: jnp.maximum(phase, 0), ("phase",))
+
+
+def identical_slices():
+    """Every slice replaced by the mean of all: a crystal along a zone axis, or a first guess."""
+
+    def mean(stack):
+        return jnp.broadcast_to(jnp.mean(stack, axis=0), stack.shape)
+
+    return lambda model: fields.change_stacks(model, mean)
+
+
+def vacuum_surfaces(first: int = 1, last: int = 1):
+    """The `first` slices at the entrance and the `last` at the exit face emptied, phase and absorption."""
+
+    def empty(stack):
+        n = stack.shape[0]
+        if min(first, last) < 0 or first + last >= n:
+            raise ValueError(f"cannot empty {first} + {last} of {n} slices; leave at least one for the specimen")
+        inside = (jnp.arange(n) >= first) & (jnp.arange(n) < n - last)
+        return jnp.where(inside[:, None, None], stack, 0)
+
+    return lambda model: fields.change_stacks(model, empty)
+
+
+def gaussian_in_plane(sigma_angstrom: float):
+    """Every slice blurred by a Gaussian of standard deviation `sigma_angstrom`, periodic at the edges."""
+
+    def project(model):
+        ky, kx = _plane(model)
+        transfer = filters.gaussian(ky**2 + kx**2, sigma_angstrom)
+        return fields.change_stacks(model, lambda stack: filters.filter_in_plane(stack, transfer))
+
+    return project
+
+
+def gaussian_along_z(sigma_angstrom: float):
+    """The stack blurred along z by a Gaussian, mirrored at its faces; the sum over slices stays."""
+
+    def project(model):
+        n = fields.stack(model.specimen).shape[0]
+        kz = filters.depth_frequencies(n, fields.spacing(model.specimen))
+        transfer = filters.gaussian(kz**2, sigma_angstrom)
+        return fields.change_stacks(model, lambda stack: filters.filter_along_z(stack, transfer))
+
+    return project
+
+
+def low_pass(cutoff_inverse_angstrom: float):
+    """Every slice without its frequencies beyond the cut-off."""
+
+    def project(model):
+        ky, kx = _plane(model)
+        transfer = (ky**2 + kx**2 <= cutoff_inverse_angstrom**2).astype(ky.dtype)
+        return fields.change_stacks(model, lambda stack: filters.filter_in_plane(stack, transfer))
+
+    return project
+
+
+def missing_cone_filter(semiangle_mrad: float):
+    """The stack times W(k) of `filters.measurable`: damps what no view of this semiangle measures.
+
+    The sum over slices stays as it is.
+    """
+
+    def project(model):
+        shape, spacing = fields.stack(model.specimen).shape, fields.spacing(model.specimen)
+        transfer = filters.measurable(shape, model.grid.pixel, spacing, 1e-3 * semiangle_mrad)
+        return fields.change_stacks(model, lambda stack: filters.filter_volume(stack, transfer))
+
+    return project
+
+
+def _plane(model):
+    return filters.plane_frequencies(fields.stack(model.specimen).shape[1:], model.grid.pixel)
