@@ -10,7 +10,8 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, Mesh
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ..data import Batch
@@ -58,7 +59,26 @@ def distribute(loss: Callable[[Model, Batch], jax.Array], mesh: Mesh) -> Callabl
             value = loss(eqx.combine(arrays, rest), batch)
             return jax.lax.psum(value * weight, SHOTS) / jnp.maximum(jax.lax.psum(weight, SHOTS), 1e-30)
 
-        shares = Batch(view=P(), shots=P(SHOTS), counts=P(SHOTS), weight=P(SHOTS))
+        shares = jax.tree.map(lambda values: P(SHOTS) if jnp.ndim(values) else P(), batch)
         return jax.shard_map(share, mesh=mesh, in_specs=(P(), shares), out_specs=P())(arrays, batch)
 
     return distributed
+
+
+def replicate(tree, mesh: Mesh):
+    """The tree with its arrays on every device of `mesh`, as steps with a distributed loss return them."""
+    arrays, rest = eqx.partition(tree, eqx.is_array)
+    return eqx.combine(jax.device_put(arrays, NamedSharding(mesh, P())), rest)
+
+
+def even(batch: Batch, mesh: Mesh) -> Batch:
+    """The batch, padded with weight 0 to a multiple of the number of devices."""
+    extra = -len(batch.shots) % mesh.size
+    if not extra:
+        return batch
+
+    def repeat_last(values):
+        return np.concatenate([values, np.repeat(values[-1:], extra, 0)])
+
+    weight = np.concatenate([batch.weight, np.zeros(extra, np.float32)])
+    return Batch(batch.view, repeat_last(batch.shots), repeat_last(batch.counts), weight)

@@ -13,6 +13,7 @@ from ..parts.scan import FreeScan
 from ..parts.specimen import AbstractSpecimen, PotentialSlices, SliceStack, WeakPhaseStack
 from ..physics import waves
 from ..physics.grids import Grid
+from ..physics.types import Scalar
 from .calibration import bright_field_centre
 
 SPECIMENS = ("complex", "phase", "weak", "potential")
@@ -140,7 +141,7 @@ def make_modes(wave, modes: int) -> jax.Array:
     return jnp.stack(basis)
 
 
-def with_dose(modes, dose: float) -> jax.Array:
+def with_dose(modes, dose: Scalar) -> jax.Array:
     """The modes scaled so that their intensities sum to `dose` [quanta]."""
     return modes * jnp.sqrt(dose / jnp.sum(jnp.abs(modes) ** 2))
 

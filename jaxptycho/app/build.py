@@ -1,0 +1,211 @@
+"""From a checked job to the values that a reconstruction is made of."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ..data import Dataset, checkerboard
+from ..inverse import constraints, losses
+from ..inverse.penalties import PENALTIES, sum_of
+from ..inverse.solve import per_part
+from ..inverse.units import in_natural_units
+from ..io.datasets import read
+from ..model import Model
+from ..parts.detector import AbstractDetector, Background, Blurred, Gain, Masked, ModulationTransfer
+from ..parts.indexed import PerShot
+from ..parts.probe import AberratedProbe, PixelProbe, RelaxedProbe
+from ..parts.propagator import AbstractPropagator, AngularSpectrum, BandLimited, Fresnel, Tilted
+from ..parts.scan import AffineScan, FreeScan
+from ..start.calibration import bright_field_centre
+from ..start.guess import first_model, make_modes
+from ..start.refit import with_modes, with_slices
+from .schema import OPTIMISERS, Data, Detector, Job, Probe, Propagator, Rate, Scan, Scheduled, Section, Stage
+
+NOT_OF_FILE = {"file", "half", "every", "hold_out"}
+
+
+def read_data(section: Data) -> Dataset:
+    """The dataset that a job names, its own values in the place of the file's."""
+    known = {name: value for name, value in section if name not in NOT_OF_FILE and value}
+    data = read(section.file, **known)
+    halves = {"all": lambda: [np.arange(n) for n in data.n_shots]}
+    halves |= {"black": lambda: checkerboard(data)[0], "white": lambda: checkerboard(data)[1]}
+    shots = [mine[:: section.every] for mine in halves[section.half]()]
+    return data if sum(map(len, shots)) == sum(data.n_shots) else data.subset(shots)
+
+
+def build_model(job: Job, data: Dataset) -> Model:
+    """The model that a job starts from."""
+    probe, specimen, detector = job.probe, job.specimen, job.detector
+    model = first_model(
+        data,
+        modes=probe.modes,
+        slices=specimen.slices,
+        thickness=specimen.thickness_angstrom or data.about.get("thickness_angstrom"),
+        specimen=specimen.kind,
+        periodic=specimen.periodic,
+        probe=probe.start,
+        semiangle=None if probe.semiangle_mrad is None else 1e-3 * probe.semiangle_mrad,
+        defocus=probe.defocus_angstrom,
+        aberrations=probe.aberrations_angstrom,
+        margin=specimen.margin_angstrom,
+        near_field=near_field_distance(job, data),
+        supersample=detector.supersample,
+        extend=detector.extend,
+    )
+    return replace(
+        model,
+        probe=_probe(probe, model.probe, data),
+        scan=_scan(job.scan, model.scan),
+        propagator=_propagator(job.propagator, data),
+        detector=_detector(detector, model.detector, data),
+    )
+
+
+def near_field_distance(job: Job, data: Dataset) -> float | None:
+    """Effective distance of an in-line hologram [Å], None in the far field."""
+    return job.detector.effective_distance_angstrom or data.about.get("effective_distance_angstrom")
+
+
+def _probe(section: Probe, probe: PixelProbe, data: Dataset):
+    if section.kind == "pixel":
+        return probe
+    if section.kind == "relaxed":
+        basis = jnp.stack([make_modes(wave, section.basis) for wave in probe.waves], 1)
+        first = jnp.zeros((max(data.n_shots), section.basis)).at[:, 0].set(1.0)
+        return RelaxedProbe(basis, PerShot(first))
+    about = data.about
+    semiangle = section.semiangle_mrad or about.get("semiangle_mrad")
+    if semiangle is None:
+        raise ValueError("an aberrated probe wants probe.semiangle_mrad; neither the job nor the file gives it")
+    if section.modes > 1:
+        raise ValueError(f'an aberrated probe is one wave; the job wants {section.modes} modes (use kind = "pixel")')
+    defocus = section.defocus_angstrom
+    defocus = about.get("defocus_angstrom", 0.0) if defocus is None else defocus
+    centre = zip(bright_field_centre(data), data.grid.dk, strict=True)
+    return AberratedProbe(
+        1e-3 * semiangle,
+        {"defocus": defocus} | section.aberrations_angstrom,
+        dose=float(jnp.sum(jnp.abs(probe.waves) ** 2)),
+        centre=tuple(pixels * dk * data.grid.wavelength for pixels, dk in centre),
+    )
+
+
+def _scan(section: Scan, scan: FreeScan):
+    if section.kind == "free":
+        return scan
+    nominal = scan.positions
+    values = jnp.concatenate([jnp.reshape(leaf, (-1, 2)) for leaf in jax.tree.leaves(nominal)])
+    residual = jax.tree.map(jnp.zeros_like, nominal)
+    return AffineScan(nominal, jnp.eye(2), jnp.zeros(2), residual, jnp.mean(values, 0))
+
+
+def _propagator(section: Propagator, data: Dataset) -> AbstractPropagator:
+    result = {"fresnel": Fresnel, "angular_spectrum": AngularSpectrum}[section.kind]()
+    if section.tilt_mrad is not None or section.tilt_per_shot:
+        angles = 1e-3 * jnp.asarray(section.tilt_mrad or [0.0, 0.0], float)
+        each = PerShot(jnp.tile(angles, (max(data.n_shots), 1))) if section.tilt_per_shot else angles
+        result = Tilted(each, result)
+    return result if section.band_limit is None else BandLimited(result, section.band_limit)
+
+
+def _detector(section: Detector, detector: AbstractDetector, data: Dataset) -> AbstractDetector:
+    """The detector with what the job adds, in the order of the light's way; the mask comes last."""
+    mask, result = (detector.mask, detector.detector) if isinstance(detector, Masked) else (None, detector)
+    if section.per_shot_intensity:
+        result = Gain(PerShot(jnp.ones(max(data.n_shots))), result)
+    if section.blur_pixels is not None:
+        result = Blurred(jnp.asarray(section.blur_pixels, float), result)
+    if section.mtf_file is not None:
+        result = ModulationTransfer(jnp.asarray(np.loadtxt(section.mtf_file, ndmin=2)[:, -1], float), result)
+    if section.background is not None:
+        result = Background(jnp.asarray(section.background, float), result)
+    return result if mask is None else Masked(mask, result)
+
+
+def change_model(stage: Stage, model: Model) -> Model:
+    """The model of the last stage with the slices and modes of this one."""
+    model = model if stage.slices is None else with_slices(model, stage.slices)
+    return model if stage.modes is None else with_modes(model, stage.modes)
+
+
+def build_loss(stage: Stage) -> Callable:
+    """`loss(model, batch)` of a stage, on one device."""
+    noise = losses.gaussian(stage.variance) if stage.loss == "gaussian" else getattr(losses, stage.loss)
+    return losses.misfit(noise)
+
+
+def build_penalty(stage: Stage) -> Callable | None:
+    """The sum of a stage's penalties, None if it has none."""
+    terms = [PENALTIES[term.kind](**options(term, Section)) for term in stage.penalty]
+    return sum_of(*terms) if terms else None
+
+
+def build_constraints(stage: Stage, model: Model) -> list[tuple[Scheduled, Callable]]:
+    """When and what: the compiled projections of a stage that starts from `model`."""
+    made = [(term, constraints.build(term.kind, model, **options(term, Scheduled))) for term in stage.constraint]
+    for _, project in made:
+        eqx.filter_eval_shape(project, model)  # says at once what has no meaning for this model
+    return [(term, eqx.filter_jit(project)) for term, project in made]
+
+
+def options(term, base) -> dict[str, Any]:
+    """What a term says to its builder: all but its kind and its base's keys."""
+    return {name: value for name, value in term if name != "kind" and name not in base.model_fields}
+
+
+def build_optimiser(stage: Stage, steps: int) -> optax.GradientTransformation:
+    """The optimiser of a stage whose epochs have `steps` batches."""
+    schedules = {part: _schedule(rate, stage.epochs, steps) for part, rate in stage.rates.items()}
+    if stage.optimiser == "lbfgs":  # one line search for all parts
+        return in_natural_units(_only(tuple(schedules), optax.lbfgs(**stage.options)))
+    return per_part(
+        {
+            part: OPTIMISERS[rate.optimiser or stage.optimiser](
+                schedules[part], **(rate.options if rate.optimiser else stage.options | rate.options)
+            )
+            for part, rate in stage.rates.items()
+        }
+    )
+
+
+def _schedule(rate: Rate, epochs: int, steps: int):
+    whole, delay = max(1, (epochs - rate.start) * steps), rate.start * steps
+    if rate.schedule == "cosine":
+        course = optax.cosine_decay_schedule(rate.rate, whole, rate.end)
+    elif rate.schedule == "exponential":
+        course = optax.exponential_decay(rate.rate, whole, rate.end)
+    elif rate.schedule == "linear":
+        course = optax.linear_schedule(rate.rate, rate.rate * rate.end, whole)
+    else:
+        course = rate.rate
+    if not delay:
+        return course
+    return optax.join_schedules(
+        [optax.constant_schedule(0.0), course if callable(course) else lambda _: rate.rate], [delay]
+    )
+
+
+def _only(parts: tuple[str, ...], inner) -> optax.GradientTransformationExtraArgs:
+    """`inner`, which sees no gradient but that of `parts`."""
+
+    def keep(tree):
+        def of_leaf(path, leaf):
+            name = jax.tree_util.keystr(path, simple=True, separator=".") + "."
+            return leaf if any(name.startswith(part + ".") for part in parts) else jnp.zeros_like(leaf)
+
+        return jax.tree_util.tree_map_with_path(of_leaf, tree)
+
+    def update(grads, state, params=None, *, grad=None, **extra):
+        del grad
+        grads = keep(grads)
+        updates, state = inner.update(grads, state, params, grad=grads, **extra)
+        return keep(updates), state
+
+    return optax.GradientTransformationExtraArgs(inner.init, update)

@@ -1,0 +1,165 @@
+"""The command line: `jaxptycho demo | new | reconstruct | resume | inspect | validate | compare | halves`."""
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .errors import tidy
+
+app = typer.Typer(
+    name="jaxptycho",
+    help="Differentiable electron ptychography in JAX: from measured counts to a reconstructed specimen.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder or file to write; never overwritten.")]
+Settings = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the job, such as stage.0.epochs=5.")
+]
+JobFile = Annotated[Path, typer.Argument(metavar="JOB.toml", help="A job; `jaxptycho new` writes one.")]
+
+
+@app.command()
+@tidy
+def demo(out: Out = None, debug: Debug = False) -> None:
+    """Simulate a small specimen of two layers, reconstruct it and compare."""
+    from .demo import run_demo
+
+    run_demo(out or Path("jaxptycho-demo"))
+
+
+@app.command()
+@tidy
+def new(
+    file: Annotated[Path, typer.Argument(help="A measurement: native HDF5 or CXI.")],
+    out: Out = None,
+    template: Annotated[str | None, typer.Option(help="Start from a job that suited similar data.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Write a commented job for a file, with what the file knows filled in."""
+    from .files import new_job
+
+    target = out or Path(f"{file.stem}.toml")
+    text = new_job(file, target, template)
+    with target.open("x", encoding="utf-8") as written:
+        written.write(text)
+    print(f"wrote {target}; edit it, then: jaxptycho reconstruct {target}")
+
+
+@app.command()
+@tidy
+def reconstruct(job: JobFile, out: Out = None, settings: Settings = [], debug: Debug = False) -> None:  # noqa: B006
+    """Reconstruct as a job says, into a new folder."""
+    from .jobs import read_job
+    from .run import start
+    from .watch import Bar
+
+    wanted = read_job(job, settings)
+    folder = out or Path(wanted.run.out or job.stem)
+    _tell(start(wanted, folder, Bar()))
+
+
+@app.command()
+@tidy
+def resume(
+    run: Annotated[Path, typer.Argument(help="The folder of an interrupted run.")], debug: Debug = False
+) -> None:
+    """Go on with an interrupted run, to the result that it would have had."""
+    from .run import resume as go_on
+    from .watch import Bar
+
+    _tell(go_on(run, Bar()))
+
+
+@app.command()
+@tidy
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A dataset, a result, a run or a job.")], debug: Debug = False
+) -> None:
+    """Say what a file holds, and what looks wrong with it."""
+    from .files import describe
+
+    _table(describe(file), str(file))
+
+
+@app.command()
+@tidy
+def validate(job: JobFile, settings: Settings = [], debug: Debug = False) -> None:  # noqa: B006
+    """Check a job against its data without computing, and estimate the memory."""
+    from .files import check
+    from .jobs import read_job
+
+    _table(check(read_job(job, settings)), f"{job} is valid")
+
+
+@app.command()
+@tidy
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="A result or a run.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another of the same specimen.")],
+    out: Out = None,
+    debug: Debug = False,
+) -> None:
+    """Register two results and say how well they agree."""
+    from .comparison import compare_results
+
+    _table(compare_results(first, second, out), f"{first} and {second}")
+
+
+@app.command()
+@tidy
+def halves(job: JobFile, out: Out = None, settings: Settings = [], debug: Debug = False) -> None:  # noqa: B006
+    """Reconstruct the two halves of a checkerboard alone: Fourier ring correlation and resolution."""
+    from .comparison import compare_halves
+    from .jobs import read_job
+    from .watch import Bar
+
+    folder = out or Path(f"{job.stem}-halves")
+    _table(compare_halves(read_job(job, settings), folder, Bar), f"two halves, in {folder}")
+
+
+def _tell(outcome) -> None:
+    """The summary of a run."""
+    rows = {"result": str(outcome.folder / "result.h5"), "ended by": outcome.why, "epochs": str(len(outcome.history))}
+    if outcome.history:
+        rows["loss"] = f"{outcome.history[-1].loss:.5g}"
+        rows["seconds"] = f"{sum(row.seconds for row in outcome.history):.1f}"
+    rows |= {name: f"{value:.4f}" for name, value in outcome.fit.items()}
+    _table(rows, str(outcome.folder))
+    if not outcome.finished:
+        print(f"stopped by {outcome.why}; go on with: jaxptycho resume {outcome.folder}")
+
+
+def _table(rows: dict[str, str], title: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, show_header=False, title_justify="left")
+    for name, value in rows.items():
+        table.add_row(name, value)
+    Console(soft_wrap=False).print(table)
+
+
+def _warn(message, category, filename, lineno, file=None, line=None) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def main() -> None:
+    """The entry point: JAX is set up before it computes anything."""
+    import jax
+    import platformdirs
+
+    from ..machines.placement import one_device_per_core
+
+    one_device_per_core()
+    jax.config.update("jax_compilation_cache_dir", str(platformdirs.user_cache_path("jaxptycho") / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    warnings.showwarning = _warn
+    app()

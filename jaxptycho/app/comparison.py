@@ -1,0 +1,91 @@
+"""How far two results agree: registered phases, Fourier ring correlation, resolution."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import fourier_shift
+
+from ..analysis.gauge import correlation, register, without_ramp
+from ..analysis.resolution import RingCorrelation, half_bit, ring_correlation, tapered
+from ..io.results import load
+from ..model import Model
+from . import plots
+from .pictures import flat_phases, positions
+from .run import refuse_existing, start
+from .schema import Job
+from .watch import Watch
+
+
+def compare_results(first: Path, second: Path, out: Path | None = None) -> dict[str, str]:
+    """How well two results agree, in words; the ring correlation as figure and table in the folder `out`."""
+    models = [load(path / "result.h5" if path.is_dir() else path) for path in (first, second)]
+    if not np.allclose(models[0].grid.pixel, models[1].grid.pixel, rtol=1e-4):
+        raise ValueError(
+            f"{first} has pixels of {models[0].grid.pixel[0]:g} Å and {second} of {models[1].grid.pixel[0]:g} Å; "
+            "only results on the same grid are compared"
+        )
+    if out is not None:
+        refuse_existing(out)
+        out.mkdir(parents=True)
+    return report(*models, out)
+
+
+def compare_halves(job: Job, folder: Path, watch: Callable[[], Watch] = Watch) -> dict[str, str]:
+    """Both halves of a checkerboard reconstructed alone in `folder`, sharing nothing, and how well they agree."""
+    refuse_existing(folder)
+    models = []
+    for half in ("black", "white"):
+        own = job.model_copy(update={"data": job.data.model_copy(update={"half": half})})
+        outcome = start(own, folder / half, watch())
+        if not outcome.finished:
+            raise ValueError(
+                f"the {half} half was stopped by {outcome.why}; finish it with `jaxptycho resume {outcome.folder}`"
+            )
+        models.append(outcome.model)
+    return report(*models, folder)
+
+
+def report(first: Model, second: Model, folder: Path | None) -> dict[str, str]:
+    """The agreement of two models in words; `frc.png` and `frc.csv` in `folder`."""
+    a, b, shift = common_phases(first, second)
+    curve = ring_correlation(tapered(a), tapered(b), first.grid.pixel[0])
+    if folder is not None:
+        plots.save(plots.draw_ring_correlation(curve), folder / "frc.png")
+        write_curve(folder / "frc.csv", curve)
+    return {
+        "correlation of the phases": f"{correlation(a, b):.4f}",
+        "shift": ", ".join(f"{s:+.2f}" for s in shift) + " pixels (y, x)",
+        "half-bit resolution": f"{curve.resolution(half_bit):.4g} Å",
+        "object pixel": f"{first.grid.pixel[0]:.4g} Å",
+    }
+
+
+def common_phases(first: Model, second: Model) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Phases [rad] of two models where both were scanned, registered and without ramp; the shift [pixels]."""
+    places = [positions(model) for model in (first, second)]
+    low = np.max([p.min(0) for p in places], axis=0)
+    high = np.min([p.max(0) for p in places], axis=0)
+    size = np.floor((high - low) / first.grid.pixel).astype(int)
+    if size.min() < 8:
+        raise ValueError(f"the scans of the two results share {size[0]} × {size[1]} pixels; at least 8 × 8 are wanted")
+    corners = [np.rint((low - np.asarray(m.specimen.origin)) / m.grid.pixel).astype(int) for m in (first, second)]
+    fixed, moving = (flat_phases(model).sum(0) for model in (first, second))
+
+    def cut(image, corner):
+        (y, x), (ny, nx) = corner, size
+        return image[y : y + ny, x : x + nx]
+
+    a = without_ramp(cut(fixed, corners[0]))
+    shift = register(tapered(a), tapered(without_ramp(cut(moving, corners[1])))).shift
+    moved = np.fft.ifft2(fourier_shift(np.fft.fft2(moving), shift)).real
+    return a, without_ramp(cut(moved, corners[1])), shift
+
+
+def write_curve(path: Path, curve: RingCorrelation) -> None:
+    """The ring correlation as a table."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["frequency_inverse_angstrom", "correlation", "half_bit", "samples"])
+        rows.writerows(zip(curve.frequency, curve.correlation, half_bit(curve.samples), curve.samples, strict=True))

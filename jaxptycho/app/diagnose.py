@@ -1,0 +1,65 @@
+"""Which part broke a reconstruction: the epoch is run once more, step by step."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..data import Batch
+from ..inverse.solve import trainable
+from ..inverse.units import natural_units
+from ..model import Model
+
+
+def culprit(step: Callable, objective: Callable, model: Model, state, batches: Iterable[Batch]) -> str:
+    """What is not finite at the first step of `batches` that goes wrong, in words.
+
+    `objective(model, batch)` is what `step` minimises; `model` and `state` are those before.
+    """
+    for batch in batches:
+        before = copy_to_host(model)
+        model, state, info = step(model, state, batch)
+        if not bool(info["finite"]):
+            return _what(before, eqx.filter_jit(eqx.filter_grad(objective))(before, batch))
+    return worst(model, not_finite(model)) or "a constraint after the epoch"
+
+
+def _what(model: Model, grads: Model) -> str:
+    own, gradients = not_finite(model), not_finite(grads)
+    if own:
+        return worst(model, own)
+    return f"the gradient of {worst(model, gradients)}" if gradients else "the loss itself, at finite parameters"
+
+
+def not_finite(tree) -> list[str]:
+    """Paths of the arrays that hold something not finite."""
+    return [name for name, leaf in named_arrays(tree) if not bool(jnp.isfinite(leaf).all())]
+
+
+def worst(model: Model, names: list[str]) -> str:
+    """The one of `names` whose values are furthest from their natural size, and how far."""
+    units = dict(named_arrays(natural_units(trainable(model))))
+    size = {name: float(jnp.max(jnp.abs(leaf) / units[name])) for name, leaf in named_arrays(model) if name in names}
+    if not size:
+        return ""
+    name = max(size, key=lambda n: np.inf if np.isnan(size[n]) else size[n])
+    return f"{name} (largest value {size[name]:.3g} times its natural size)"
+
+
+def named_arrays(tree) -> list[tuple[str, Any]]:
+    """Every inexact array of a tree with its path."""
+    leaves = jax.tree_util.tree_leaves_with_path(eqx.filter(tree, eqx.is_inexact_array))
+    return [(jax.tree_util.keystr(path, simple=True, separator="."), leaf) for path, leaf in leaves]
+
+
+def copy_to_host(tree):
+    """The same tree with its arrays as numpy copies, which no donation touches."""
+    return jax.tree.map(lambda x: np.array(x) if eqx.is_array(x) else x, tree)
+
+
+def to_device(tree):
+    """The same tree with its numpy arrays as new arrays of JAX."""
+    return jax.tree.map(lambda x: jnp.array(x) if isinstance(x, np.ndarray) else x, tree)

@@ -1,0 +1,155 @@
+"""What the commands `new`, `inspect` and `validate` say about files."""
+
+import math
+import os
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import h5py
+import jax
+import numpy as np
+import tomlkit
+
+from ..data import Dataset
+from ..io.datasets import read
+from ..io.results import load
+from ..model import Model
+from ..start.calibration import bright_field_centre, bright_field_radius
+from .build import read_data
+from .jobs import make_job, read_job, write_job
+from .loop import Loop
+from .schema import Job, suggest
+from .watch import Watch
+
+# what a file may know, and where a job says it
+PLACES = {"semiangle_mrad": "probe", "defocus_angstrom": "probe", "thickness_angstrom": "specimen"}
+
+
+def new_job(file: Path, target: Path, template: str | None = None) -> str:
+    """TOML text of a commented job for `file`, to be written to `target`."""
+    if target.exists():
+        raise ValueError(f"{target} exists and is not overwritten; choose another name with --out")
+    relative = os.path.relpath(file.resolve(), target.resolve().parent)
+    if template is not None:
+        job = tomlkit.parse(template_text(template))
+        job["data"]["file"] = relative  # type: ignore
+        return tomlkit.dumps(job)
+    data = read(file)
+    values: dict[str, Any] = {"data": {"file": relative}}
+    for name, section in PLACES.items():
+        if name in data.about:
+            values.setdefault(section, {})[name] = float(data.about[name])
+    if "effective_distance_angstrom" in data.about:
+        values["data"]["near_field"] = True
+    return write_job(make_job(values), blanks=True)
+
+
+def templates() -> list[str]:
+    """Names of the jobs that come with the package."""
+    folder = resources.files(__package__) / "templates"
+    return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def template_text(name: str) -> str:
+    if name not in templates():
+        raise ValueError(f"no template is called {name}; {suggest(name, templates())}")
+    return (resources.files(__package__) / "templates" / f"{name}.toml").read_text(encoding="utf-8")
+
+
+def describe(path: Path) -> dict[str, str]:
+    """What a dataset, a result, a run or a job holds."""
+    if path.is_dir():
+        path = path / "result.h5"
+    if path.suffix == ".toml":
+        return describe_job(read_job(path))
+    if path.suffix != ".cxi" and path.exists() and h5py.is_hdf5(path):
+        with h5py.File(path) as file:
+            if "model" in file:
+                attributes = {name: value for name, value in file.attrs.items() if name != "job"}
+                return describe_model(load(path)) | {name: _short(value) for name, value in attributes.items()}
+    return describe_data(read(path))
+
+
+def describe_data(data: Dataset) -> dict[str, str]:
+    """Shapes, doses and the instrument; `warning` lines say what looks wrong."""
+    grid = data.grid
+    doses = np.concatenate([data.dose(view) for view in range(data.n_views)])
+    places = np.concatenate(data.positions)
+    disc = bright_field_radius(data) * grid.dk[0] * grid.wavelength * 1e3
+    rows = {
+        "patterns": f"{' + '.join(map(str, data.n_shots))} of {grid.shape[0]} × {grid.shape[1]} pixels",
+        "beam": f"{grid.voltage_kv:g} kV, {grid.wavelength:.5g} Å" if grid.voltage_kv else f"{grid.wavelength:.5g} Å",
+        "object pixel": f"{grid.pixel[0]:.5g} × {grid.pixel[1]:.5g} Å",
+        "detector step": f"{1e3 * grid.wavelength * grid.dk[0]:.4g} mrad",
+        "scanned": " × ".join(f"{extent:.5g}" for extent in np.ptp(places, axis=0)) + " Å",
+        "dose per pattern": f"{doses.mean():.5g} quanta ({doses.min():.4g} to {doses.max():.4g})",
+        "masked pixels": "none" if data.mask is None else str(int((~data.mask).sum())),
+        "probe guess": "none" if data.probe_guess is None else " × ".join(map(str, data.probe_guess.shape)),
+    }
+    rows |= {name: _short(value) for name, value in data.about.items()}
+    if grid.voltage_kv:
+        middle = ", ".join(f"{c:+.2f}" for c in bright_field_centre(data))
+        rows["bright field"] = f"radius {disc:.4g} mrad, centre ({middle}) pixels from the middle"
+        said = data.about.get("semiangle_mrad")
+        if said is not None and not 0.85 < disc / said < 1.18:
+            rows["warning"] = f"the bright-field disc measures {disc:.4g} mrad, the file says semiangle_mrad = {said:g}"
+    return rows
+
+
+def describe_model(model: Model) -> dict[str, str]:
+    """Parts and shapes of a model."""
+    rows = {
+        name: type(getattr(model, name)).__name__ for name in ("probe", "specimen", "scan", "propagator", "detector")
+    }
+    for path, leaf in jax.tree_util.tree_leaves_with_path(eqx.filter(model, eqx.is_array)):
+        rows[jax.tree_util.keystr(path, simple=True, separator=".")] = f"{leaf.dtype} {leaf.shape}"
+    return rows
+
+
+def describe_job(job: Job) -> dict[str, str]:
+    """The stages of a job in short."""
+    return {"data": job.data.file} | {
+        f"stage {stage.name}": f"{stage.epochs} epochs of {stage.optimiser}, {stage.loss} loss, batches of {stage.batch}, "
+        f"refines {', '.join(stage.rates)}"
+        for stage in job.stage
+    }
+
+
+def check(job: Job) -> dict[str, str]:
+    """A job with its data: everything built, nothing computed; the object and the memory it takes."""
+    data = read_data(job.data)
+    loop = Loop(job, data, Watch())
+    loop.check()
+    for number in range(len(job.stage)):
+        model = loop.first_model(number)
+        state = eqx.filter_eval_shape(partial(loop.first_state, number), model)
+    parameters, optimiser = size_of(model), size_of(state)
+    counts = sum(math.prod(c.shape) * np.dtype(c.dtype).itemsize for c in data.counts)
+    # model, gradient, the copy that steps return, and what the optimiser remembers
+    device = 3 * parameters + optimiser + job.stage[-1].batch * math.prod(data.grid.shape) * 4
+    specimen = model.specimen.slices(model.grid).transmission
+    return describe_job(job) | {
+        "object": " × ".join(map(str, specimen.shape)) + " (slice, y, x)",
+        "parameters": megabytes(parameters),
+        "device memory": f"about {megabytes(device)}, and the waves of a micro-batch",
+        "counts": megabytes(counts),
+        "held out": f"{sum(map(len, loop.held))} of {sum(data.n_shots)} shots",
+    }
+
+
+def size_of(tree) -> int:
+    """Bytes of all arrays of a tree."""
+    leaves = jax.tree.leaves(eqx.filter(tree, lambda x: hasattr(x, "dtype") and hasattr(x, "shape")))
+    return sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in leaves)
+
+
+def megabytes(size: int) -> str:
+    return f"{size / 1e6:.4g} MB"
+
+
+def _short(value) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) < 100 else text[:97] + "…"

@@ -1,0 +1,215 @@
+"""Stages of epochs of steps: the loop around `make_step` that a job describes."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from itertools import islice
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..data import Dataset, batches, prefetch, split
+from ..inverse.solve import init_state, make_step, strong
+from ..machines.placement import distribute, even, mesh, replicate
+from ..model import Model
+from . import build, diagnose
+from .errors import Diverged
+from .schema import Job
+from .watch import Watch
+
+AHEAD = 8  # steps that the host may be ahead of the device
+
+
+class Row(NamedTuple):
+    """One line of the history; losses are means over shots [quanta per shot]."""
+
+    epoch: int  # from 1, over all stages
+    stage: str
+    loss: float
+    held_out: float | None
+    seconds: float
+
+
+@dataclass
+class Progress:
+    """How far a run has come: all that is needed to go on as if nothing had happened."""
+
+    model: Model
+    state: Any = None  # of the optimiser; None before a stage begins
+    stage: int = 0
+    epoch: int = 0  # of the stage
+    losses: list[tuple[float, float]] = field(default_factory=list)  # loss and shots of the batches done in this epoch
+    seconds: float = 0.0  # spent on this epoch
+    history: list[Row] = field(default_factory=list)
+
+
+class Tools(NamedTuple):
+    """What one stage computes with."""
+
+    step: Callable
+    loss: Callable  # compiled, for the held-out shots
+    objective: Callable
+    constraints: list
+
+
+@dataclass
+class Loop:
+    """A job on its data; `stop()` says why to stop, or None."""
+
+    job: Job
+    data: Dataset
+    watch: Watch
+    stop: Callable[[], str | None] = lambda: None
+    after_epoch: Callable[[Progress], None] = lambda progress: None
+
+    def run(self, progress: Progress) -> str:
+        """Why it ended; `progress` is moved on in place, and is the last good one if the run diverges."""
+        self.watch.begin(self.job, sum(map(len, self.learn)), len(progress.history))
+        while True:
+            stage, tools = self.job.stage[progress.stage], self.tools(progress.stage)
+            progress.model = replicate(progress.model, self.devices)
+            state = progress.state
+            state = self.first_state(progress.stage, progress.model) if state is None else state
+            progress.state = replicate(state, self.devices)
+            while progress.epoch < stage.epochs:
+                if why := self.stop():
+                    return why
+                self.epoch(tools, progress)
+            if progress.stage + 1 == len(self.job.stage):
+                return "finished"
+            progress.stage, progress.epoch, progress.state = progress.stage + 1, 0, None
+            progress.model = strong(build.change_model(self.job.stage[progress.stage], progress.model))
+
+    def epoch(self, tools: Tools, progress: Progress) -> None:
+        """The rest of an epoch, or as much of it as `stop` lets pass."""
+        began, good = time.monotonic(), self._snapshot(progress)
+        fetched = []
+        with contextlib.closing(prefetch(self.batches_left(progress))) as ready:
+            for batch in ready:
+                progress.model, progress.state, info = tools.step(progress.model, progress.state, batch)
+                fetched.append((info, float(batch.weight.sum())))
+                jax.block_until_ready([info for info, _ in fetched[-AHEAD - 1 : -AHEAD]])
+                self.watch.batch(fetched[-1][1])
+                if self.stop():
+                    break
+        infos = jax.device_get([info for info, _ in fetched])
+        progress.losses += [(float(i["loss"]), n) for i, (_, n) in zip(infos, fetched, strict=True)]
+        over = len(progress.losses) == self.steps(progress.stage)
+        if over:
+            for constraint, project in tools.constraints:
+                progress.model = project(progress.model) if constraint.due(progress.epoch) else progress.model
+        if not (all(i["finite"] for i in infos) and finite(progress.model)):
+            self._diverged(tools, progress, good)
+        held_out = self.held_out(tools, progress.model) if over else None
+        progress.seconds += time.monotonic() - began
+        if over:
+            self._close(progress, held_out)
+
+    def _close(self, progress: Progress, held_out: float | None) -> None:
+        losses, shots = np.array(progress.losses).T
+        number = len(progress.history) + 1
+        stage = self.job.stage[progress.stage].name
+        row = Row(number, stage, float(np.average(losses, weights=shots)), held_out, progress.seconds)
+        progress.history.append(row)
+        progress.epoch, progress.losses, progress.seconds = progress.epoch + 1, [], 0.0
+        self.watch.epoch(row)
+        self.after_epoch(progress)
+
+    def first_model(self, stage: int = 0) -> Model:
+        """The model that the job starts from, with the slices and modes that it has in `stage`."""
+        model = build.build_model(self.job, self.data)
+        for earlier in self.job.stage[: stage + 1]:
+            model = build.change_model(earlier, model)
+        return strong(model)
+
+    def first_state(self, stage: int, model: Model) -> Any:
+        """The optimiser's first state in `stage`."""
+        return init_state(build.build_optimiser(self.job.stage[stage], self.steps(stage)), model)
+
+    def check(self) -> None:
+        """Raises ValueError for what does not fit together, before anything is computed."""
+        for stage in range(len(self.job.stage)):
+            model = self.first_model(stage)
+            self.tools(stage)
+            eqx.filter_eval_shape(partial(self.first_state, stage), model)
+
+    def batches_left(self, progress: Progress):
+        """The batches of the current epoch, less those already done; decided by seed and epoch alone."""
+        stage = self.job.stage[progress.stage]
+        before = sum(s.epochs for s in self.job.stage[: progress.stage])
+        seed, epoch = self.job.run.seed, before + progress.epoch
+        all_of_it = batches(self.data, stage.batch, order=stage.order, seed=seed, first_epoch=epoch, shots=self.learn)
+        return (even(batch, self.devices) for batch in islice(all_of_it, len(progress.losses), None))
+
+    def held_out(self, tools: Tools, model: Model) -> float | None:
+        """Mean loss of the shots kept aside, None without any."""
+        if not any(map(len, self.held)):
+            return None
+        size = min(64, max(map(len, self.held)))
+        seen = [even(b, self.devices) for b in batches(self.data, size, order="compact", shots=self.held)]
+        losses = jax.device_get([tools.loss(model, batch) for batch in seen])
+        return float(np.average(np.asarray(losses, float), weights=[b.weight.sum() for b in seen]))
+
+    def steps(self, stage: int) -> int:
+        """Batches in an epoch of a stage."""
+        return sum(-(-len(mine) // min(self.job.stage[stage].batch, len(mine))) for mine in self.learn)
+
+    def tools(self, number: int) -> Tools:
+        """Everything that one stage computes with."""
+        stage = self.job.stage[number]
+        loss, penalty = distribute(build.build_loss(stage), self.devices), build.build_penalty(stage)
+        return Tools(
+            step=make_step(loss, build.build_optimiser(stage, self.steps(number)), penalty=penalty),
+            loss=eqx.filter_jit(loss),
+            objective=lambda m, b: loss(m, b) + (0.0 if penalty is None else penalty(m)),
+            constraints=build.build_constraints(stage, self.first_model(number)),
+        )
+
+    @cached_property
+    def devices(self):
+        return mesh(self.job.run.devices)
+
+    @cached_property
+    def _split(self):
+        return split(self.data, self.job.data.hold_out, self.job.run.seed)
+
+    @property
+    def learn(self):
+        """Shots of every view that the model learns from."""
+        return self._split[0]
+
+    @property
+    def held(self):
+        """Shots of every view kept aside."""
+        return self._split[1]
+
+    def _snapshot(self, progress: Progress) -> Progress:
+        model, state = diagnose.copy_to_host((progress.model, progress.state))
+        return Progress(model, state, progress.stage, progress.epoch, list(progress.losses))
+
+    def _diverged(self, tools: Tools, progress: Progress, good: Progress):
+        stage, number = self.job.stage[progress.stage], len(progress.history) + 1
+        progress.losses = good.losses
+        again = replicate(diagnose.to_device((good.model, good.state)), self.devices)
+        cause = diagnose.culprit(tools.step, tools.objective, *again, self.batches_left(good))
+        progress.model, progress.state = replicate(diagnose.to_device((good.model, good.state)), self.devices)
+        raise Diverged(
+            f"the loss became NaN or infinite in stage {stage.name!r}, epoch {number}: {cause}; the last good model is "
+            "kept; lower the rate of this part or constrain it"
+        )
+
+
+@eqx.filter_jit
+def _all_finite(model):
+    leaves = jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+
+
+def finite(model: Model) -> bool:
+    """Whether every parameter is a number."""
+    return bool(_all_finite(model))

@@ -1,0 +1,116 @@
+"""The folder of a run: the job as run, history, checkpoints, the result and its figures.
+
+`result.h5`, `run.toml` (every default filled in), `history.csv`, `figures/`, `checkpoints/`.
+"""
+
+import csv
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..analysis.fit import goodness_of_fit
+from ..io.results import write
+from ..model import Model
+from . import build, plots
+from .checkpoint import read_checkpoint, write_checkpoint
+from .errors import Diverged
+from .jobs import read_job, write_job
+from .loop import Loop, Progress, Row
+from .schema import Job
+from .watch import Stopper, Watch
+
+Stop = Callable[[], str | None]
+
+
+@dataclass
+class Outcome:
+    """How a run ended."""
+
+    folder: Path
+    why: str  # "finished", or what stopped it
+    fit: dict[str, float]
+    model: Model = field(repr=False)
+    history: list[Row] = field(repr=False)
+
+    @property
+    def finished(self) -> bool:
+        return self.why == "finished"
+
+
+def start(job: Job, folder: Path, watch: Watch | None = None, stop: Stop | None = None) -> Outcome:
+    """How a new run of `job` in `folder`, which must not exist yet, ended."""
+    refuse_existing(folder)
+    loop = Loop(job, build.read_data(job.data), watch or Watch())
+    loop.check()  # before anything is written
+    folder.mkdir(parents=True)
+    (folder / "run.toml").write_text(write_job(job), encoding="utf-8")
+    return _go(loop, Progress(loop.first_model()), folder, stop)
+
+
+def resume(folder: Path, watch: Watch | None = None, stop: Stop | None = None) -> Outcome:
+    """How an interrupted run, gone on with to the result that it would have had, ended."""
+    if not (folder / "run.toml").exists():
+        raise ValueError(f"{folder} is no run: it holds no run.toml; give a folder that `jaxptycho reconstruct` made")
+    job = read_job(folder / "run.toml")
+    loop = Loop(job, build.read_data(job.data), watch or Watch())
+    return _go(loop, read_checkpoint(folder / "checkpoints", loop), folder, stop)
+
+
+def refuse_existing(folder: Path) -> None:
+    """Raises ValueError where a new folder would fall on an old one."""
+    if folder.exists():
+        resumable = f", or go on with `jaxptycho resume {folder}`" if (folder / "run.toml").exists() else ""
+        raise ValueError(f"the folder {folder} exists and is not overwritten; choose another with --out{resumable}")
+
+
+def _go(loop: Loop, progress: Progress, folder: Path, stop: Stop | None) -> Outcome:
+    """To the end, or to what stops it; all is saved either way."""
+    job = loop.job
+
+    def after_epoch(progress: Progress) -> None:
+        write_history(folder / "history.csv", progress.history)
+        if len(progress.history) % job.run.checkpoint_every == 0:
+            write_checkpoint(folder / "checkpoints", progress)
+        if job.figures.every and len(progress.history) % job.figures.every == 0:
+            draw(loop, progress, folder)
+
+    with Stopper(job.run.wall_time_minutes) as stopper:
+        loop.after_epoch = after_epoch
+        loop.stop = lambda: (stop and stop()) or stopper.why()
+        try:
+            with loop.watch:
+                why = loop.run(progress)
+        except Diverged:
+            write_checkpoint(folder / "checkpoints", progress)
+            save(loop, progress, folder)
+            raise
+        write_checkpoint(folder / "checkpoints", progress)
+        return Outcome(folder, why, save(loop, progress, folder), progress.model, progress.history)
+
+
+def save(loop: Loop, progress: Progress, folder: Path) -> dict[str, float]:
+    """History, result and figures written; E and R of the model over all patterns."""
+    fit = {name: float(value) for name, value in goodness_of_fit(progress.model, loop.data).items()}
+    write_history(folder / "history.csv", progress.history)
+    nan = float("nan")
+    history = {name: [getattr(row, name) for row in progress.history] for name in Row._fields}
+    history["held_out"] = [nan if value is None else value for value in history["held_out"]]
+    write(folder / "result.h5", progress.model, history, overwrite=True, job=write_job(loop.job), **fit)
+    draw(loop, progress, folder)
+    return fit
+
+
+def draw(loop: Loop, progress: Progress, folder: Path) -> None:
+    """The figures of a run as it stands."""
+    plots.draw(folder / "figures", progress.model, loop.first_model(), loop.data, progress.history, loop.job.figures)
+
+
+def write_history(path: Path, history: list[Row]) -> None:
+    """The history as a table, which appears whole or not at all."""
+    draft = path.with_name(f".{path.name}")
+    with draft.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(Row._fields)
+        rows.writerows(["" if value is None else value for value in row] for row in history)
+    os.replace(draft, path)

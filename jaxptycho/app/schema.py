@@ -1,0 +1,286 @@
+"""What a job may say: every section and key, its unit, its default and its meaning, once.
+
+The commented jobs of `jaxptycho new`, the checks and the documentation all come from here.
+Options of constraints and penalties are those of their builders in `inverse`.
+"""
+
+import functools
+import inspect
+import operator
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, get_type_hints
+
+import optax
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
+
+from ..data import ORDERS
+from ..inverse import pie
+from ..inverse.constraints import CONSTRAINTS
+from ..inverse.penalties import PENALTIES
+from ..io.datasets import SCAN_TRANSFORMS
+from ..physics.aberrations import NAMES as ABERRATIONS
+from ..start.guess import PROBES, SPECIMENS
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+def key(about: str, default: Any = ..., example: Any = None, **limits) -> Any:
+    """A documented key; `example` stands in a commented job where there is no default."""
+    return Field(default, description=about, examples=None if example is None else [example], **limits)
+
+
+def one_of(names, what: str):
+    """A string out of `names`."""
+
+    def check(value: str) -> str:
+        if value not in names:
+            raise ValueError(f"no such {what}; {suggest(value, names)}")
+        return value
+
+    return Annotated[str, AfterValidator(check)]
+
+
+def suggest(name: str, names) -> str:
+    """'did you mean …?', or all that is known where nothing is near."""
+    near = get_close_matches(name, list(names), 1, 0.55)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(names))}"
+
+
+def _aberrations(values: dict[str, float]) -> dict[str, float]:
+    for name in values:
+        if name not in ABERRATIONS:
+            raise ValueError(f"no aberration is called {name}; {suggest(name, ABERRATIONS)}")
+    return values
+
+
+Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
+Aberrations = Annotated[dict[str, float], AfterValidator(_aberrations)]
+Angle = Annotated[float, Field(ge=0.01, le=1000)]  # mrad: refuses what was meant in radians
+
+
+class Data(Section):
+    """What was measured, and what the file does not say of it."""
+
+    file: str = key("the measurement: native HDF5 or CXI, relative to this job")
+    voltage_kv: float | None = key("acceleration voltage, if not in the file", None, 300.0, gt=0.1, le=5000)
+    wavelength_angstrom: float | None = key("wavelength of anything but electrons", None, 1.4, gt=0)
+    pixel_angstrom: float | None = key("pixel of the object, if not in the file", None, 0.3, gt=0)
+    dk_inverse_angstrom: float | None = key("frequency step of the detector, instead of the pixel", None, 0.025, gt=0)
+    scan_transform: one_of(SCAN_TRANSFORMS, "scan transform") = key(
+        f"how the scan's axes lie on the detector's: {', '.join(SCAN_TRANSFORMS)}", "none"
+    )
+    near_field: bool = key("a CXI file of in-line holograms", False)
+    focus_to_sample_angstrom: float | None = key("from the focus to the specimen, for holograms", None, 3.65e7, gt=0)
+    half: Literal["all", "black", "white"] = key("all shots, or one half of a checkerboard over the scan", "all")
+    every: int = key("use only every n-th shot, for a quick look", 1, ge=1)
+    hold_out: float = key("fraction of the shots kept aside for the held-out loss", 0.02, ge=0, le=0.5)
+
+
+class Probe(Section):
+    """The illumination."""
+
+    kind: Literal["pixel", "aberrated", "relaxed"] = key(
+        "pixel: free in every pixel; aberrated: aperture and aberrations; relaxed: varies from shot to shot", "pixel"
+    )
+    modes: int = key("incoherent modes", 1, ge=1)
+    start: one_of(PROBES, "start of a probe") = key(f"first guess from {', '.join(PROBES)}", "auto")
+    semiangle_mrad: Angle | None = key("convergence semiangle, if not in the file", None, 21.4)
+    defocus_angstrom: float | None = key("defocus, > 0 is underfocus, if not in the file", None, 150.0)
+    aberrations_angstrom: Aberrations = key("further aberrations by name: C12a, C12b, C30 …", {})
+    basis: int = key("basis waves of a relaxed probe", 3, ge=2)
+
+
+class Specimen(Section):
+    """What is looked at."""
+
+    kind: one_of(SPECIMENS, "kind of specimen") = key(
+        "complex: phase and absorption; phase; weak: first Born approximation; potential: in volts", "complex"
+    )
+    slices: int = key("slices of a thick specimen", 1, ge=1)
+    thickness_angstrom: float | None = key("thickness of all slices together", None, 120.0, gt=0)
+    periodic: bool = key("the specimen continues periodically beyond its edges", False)
+    margin_angstrom: float | None = key(
+        "how far the object reaches beyond the windows; default 4 pixels", None, 10.0, ge=0
+    )
+
+
+class Scan(Section):
+    """Where the probe stood."""
+
+    kind: Literal["free", "affine"] = key(
+        "free: every position for itself; affine: one linear map (scan.matrix, scan.shift) and a residual", "free"
+    )
+
+
+class Propagator(Section):
+    """How the wave travels between slices."""
+
+    kind: Literal["fresnel", "angular_spectrum"] = key("paraxial, or exact", "fresnel")
+    tilt_mrad: Pair | None = key("tilt of the specimen (y, x); refine it with rates.propagator", None, [0.0, 0.0])
+    tilt_per_shot: bool = key("an own tilt for every shot", False)
+    band_limit: float | None = key(
+        "keep frequencies up to this fraction of Nyquist, 0.667 as a rule", None, 0.667, gt=0
+    )
+
+
+class Detector(Section):
+    """What the camera makes of the wave."""
+
+    effective_distance_angstrom: float | None = key(
+        "in-line hologram: distance of the equivalent parallel beam, if not in the file", None, 3.6e7, gt=0
+    )
+    blur_pixels: float | None = key("Gaussian point spread, sigma", None, 0.5, ge=0)
+    mtf_file: str | None = key("text file: transfer function from zero to Nyquist, its last column", None, "mtf.txt")
+    background: float | None = key("counts per pixel that come from elsewhere, a first value", None, 0.1, ge=0)
+    supersample: int = key("model pixels per detector pixel and direction", 1, ge=1)
+    extend: int = key("the model reaches this many times further than the detector", 1, ge=1)
+    per_shot_intensity: bool = key("an own intensity for every shot; refine it with rates.detector", False)
+
+
+def _optimisers() -> dict[str, Any]:
+    """Every optimiser of optax that takes a rate, and those of `inverse.pie`, as `make(rate, **options)`."""
+    found = {name: getattr(optax, name) for name in dir(optax) if name.islower()}
+    ours = {"momentum": momentum, "epie": engine(pie.epie), "rpie": engine(pie.rpie)}
+    return {name: make for name, make in found.items() if _takes_rate(make)} | ours
+
+
+def momentum(learning_rate, momentum: float = 0.9, nesterov: bool = True):
+    """Gradient descent with momentum."""
+    return optax.sgd(learning_rate, momentum, nesterov)
+
+
+def engine(make):
+    """A ptychographic engine whose steps are scaled by a rate, which may be a schedule."""
+
+    def scaled(learning_rate, **options):
+        scale = optax.scale_by_schedule if callable(learning_rate) else optax.scale
+        return optax.chain(make(**options), scale(learning_rate))
+
+    return scaled
+
+
+def _takes_rate(function) -> bool:
+    return inspect.isfunction(function) and next(iter(inspect.signature(function).parameters), "") == "learning_rate"
+
+
+OPTIMISERS = _optimisers()
+
+
+class Rate(Section):
+    """How fast a part is refined."""
+
+    rate: float = key("step in natural units, where every parameter is about 1", ge=0)
+    schedule: Literal["constant", "cosine", "exponential", "linear"] = key("course over the stage", "constant")
+    end: float = key("fraction of the rate that is left at the end", 0.1, ge=0)
+    start: int = key("first epoch of the stage in which the part moves", 0, ge=0)
+    optimiser: one_of(OPTIMISERS, "optimiser") | None = key("another optimiser than the stage's", None)
+    options: dict[str, Any] = key("further options of this optimiser", {})
+
+
+class Scheduled(Section):
+    """What happens at chosen epochs of a stage."""
+
+    start: int = key("first epoch of the stage", 0, ge=0)
+    stop: int | None = key("the epoch before which it ends", None, None, ge=0)
+    every: int = key("once in so many epochs", 1, ge=1)
+
+    def due(self, epoch: int) -> bool:
+        """Whether it happens in this epoch of the stage."""
+        after = epoch - self.start
+        return after >= 0 and after % self.every == 0 and (self.stop is None or epoch < self.stop)
+
+
+def option_fields(builder) -> dict[str, Any]:
+    """The keyword parameters of `builder` as fields of a section."""
+    hints = get_type_hints(builder)
+    parameters = [p for p in inspect.signature(builder).parameters.values() if p.name != "model"]
+    return {p.name: (_plain(hints[p.name]), ... if p.default is p.empty else p.default) for p in parameters}
+
+
+def _plain(kind):
+    """A TOML type for a parameter's type: lists for tuples."""
+    return list[float] if getattr(kind, "__origin__", None) is tuple else kind
+
+
+def any_of(registry, base):
+    """A section for each entry of `registry`, told apart by its `kind`."""
+    kinds = [
+        create_model(
+            name, __base__=base, __doc__=inspect.getdoc(builder), kind=(Literal[name], ...), **option_fields(builder)
+        )
+        for name, builder in registry.items()
+    ]
+    return Annotated[functools.reduce(operator.or_, kinds), Field(discriminator="kind")]
+
+
+LOSSES = ("amplitude", "anscombe", "gaussian", "poisson")
+PARTS = ("probe", "specimen", "scan", "propagator", "detector")
+
+
+def _rate(value):
+    return {"rate": value} if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+def _rates(values: dict) -> dict:
+    for name in values:
+        if name.split(".")[0] not in PARTS:
+            raise ValueError(f"no part is called {name}; {suggest(name, PARTS)}")
+    return values
+
+
+class Stage(Section):
+    """One part of a reconstruction; each stage starts from the result of the last."""
+
+    name: str = key("its name in the history", "refine")
+    epochs: int = key("times that every shot is used", 50, ge=1)
+    batch: int = key("shots per step", 64, ge=1)
+    order: one_of(ORDERS, "order of shots") = key(
+        "random, compact (neighbours together) or sparse (spread out)", "random"
+    )
+    loss: one_of(LOSSES, "loss") = key(f"{', '.join(LOSSES)}", "amplitude")
+    variance: float = key("variance of a count, for the gaussian loss", 1.0, gt=0)
+    optimiser: one_of(OPTIMISERS, "optimiser") = key(
+        "adam, sgd, momentum, lbfgs, epie, rpie or any other of optax", "adam"
+    )
+    options: dict[str, Any] = key("further options of the optimiser, such as b1 of adam", {})
+    slices: int | None = key("change the number of slices", None, 4, ge=1)
+    modes: int | None = key("change the number of probe modes", None, 3, ge=1)
+    rates: Annotated[dict[str, Annotated[Rate, BeforeValidator(_rate)]], AfterValidator(_rates)] = key(
+        "parts, or fields by their path (scan.positions), that are refined, and how fast",
+        {"specimen": Rate(rate=5e-3), "probe": Rate(rate=5e-3)},
+    )
+    constraint: list[any_of(CONSTRAINTS, Scheduled)] = key("projections after chosen epochs", [])
+    penalty: list[any_of(PENALTIES, Section)] = key("terms added to the loss", [])
+
+
+class Figures(Section):
+    """What the figures show."""
+
+    every: int = key("draw them every so many epochs; 0: only at the end", 0, ge=0)
+    band_pass_angstrom: Pair | None = key("show only periods between these two, for noisy data", None, [15.0, 180.0])
+
+
+class Run(Section):
+    """Where and how long."""
+
+    out: str | None = key("folder of the run, made new; default: the job's name", None, "run")
+    seed: int = key("decides the held-out shots and the order of batches", 0, ge=0)
+    wall_time_minutes: float | None = key("stop cleanly after this time; resume goes on", None, 600.0, gt=0)
+    devices: int | None = key("devices to use; default all", None, 1, ge=1)
+    checkpoint_every: int = key("epochs between checkpoints", 10, ge=1)
+
+
+class Job(Section):
+    """A reconstruction from a file to pictures."""
+
+    data: Data
+    probe: Probe = Probe()
+    specimen: Specimen = Specimen()
+    scan: Scan = Scan()
+    propagator: Propagator = Propagator()
+    detector: Detector = Detector()
+    stage: list[Stage] = Field(default=[Stage()], min_length=1)
+    figures: Figures = Figures()
+    run: Run = Run()

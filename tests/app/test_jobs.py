@@ -1,0 +1,98 @@
+"""Jobs: every mistake named with the nearest right key, and jobs that read back as written."""
+
+import tomllib
+
+import pytest
+
+from jaxptycho.app.jobs import make_job, read_job, write_job
+from jaxptycho.app.schema import Job
+
+MINIMAL = {"data": {"file": "scan.h5"}}
+
+
+def stage(**keys):
+    return {"stage": [keys]}
+
+
+@pytest.mark.parametrize("blanks", [False, True])
+def test_a_written_job_reads_back_the_same(values, blanks):
+    job = make_job(values)
+    assert make_job(tomllib.loads(write_job(job, blanks))) == job
+
+
+def test_every_key_is_explained_in_a_new_job():
+    text = write_job(make_job(MINIMAL), blanks=True)
+    for section, field in Job.model_fields.items():
+        kind = field.annotation if section != "stage" else field.annotation.__args__[0]
+        for name, key in kind.model_fields.items():
+            assert key.description, f"{section}.{name} has no description"
+            assert key.description in text
+            assert name in text
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"data": {}}, "data.file is missing"),
+        ({"probe": {"semiangle": 20.0}}, "there is no key probe.semiangle; did you mean semiangle_mrad?"),
+        ({"probe": {"semiangle_deg": 1.0}}, "did you mean semiangle_mrad?"),
+        ({"data": {"file": "x", "semiangle": 2.0}}, "did you mean probe.semiangle_mrad?"),
+        ({"probe": {"semiangle_mrad": 0.0214}}, None),
+        ({"probe": {"semiangle_mrad": 0.002}}, "wanted a number greater than or equal to 0.01"),
+        ({"data": {"file": "x", "voltage_kv": 300000.0}}, "wanted a number less than or equal to 5000"),
+        ({"data": {"file": "x", "voltage_kv": "300 kV"}}, "data.voltage_kv = '300 kV': wanted a number"),
+        ({"probe": {"modes": 2.5}}, "probe.modes = 2.5: wanted an integer"),
+        ({"scan": {"kind": "fre"}}, "scan.kind = 'fre': wanted 'free' or 'affine'"),
+        ({"probe": {"aberrations_angstrom": {"C31": 1.0}}}, "no aberration is called C31; did you mean C30?"),
+        ({"prob": {}}, "there is no key prob; did you mean probe?"),
+        (stage(optimiser="adm"), "did you mean adam?"),
+        (stage(rates={"prob": 1e-3}), "no part is called prob; did you mean probe?"),
+        (
+            stage(rates={"probe": {"rat": 1e-3, "rate": 1.0}}),
+            "there is no key stage.0.rates.probe.rat; did you mean rate?",
+        ),
+        (stage(constraint=[{"kind": "positivty"}]), "did you mean positivity?"),
+        (stage(constraint=[{"kind": "positivity", "strt": 3}]), "stage.0.constraint.0.strt; did you mean start?"),
+        (stage(constraint=[{}]), "stage.0.constraint.0 has no kind"),
+        (stage(penalty=[{"kind": "l1"}]), "stage.0.penalty.0.weight is missing"),
+    ],
+)
+def test_mistakes_are_named(wrong, said):
+    if said is None:
+        make_job(MINIMAL | wrong)
+        return
+    with pytest.raises(ValueError, match=r"^the job: ") as caught:
+        make_job(MINIMAL | wrong)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_mistake_has_its_own_line():
+    with pytest.raises(ValueError, match="probe") as caught:
+        make_job(MINIMAL | {"probe": {"mode": 3}, "run": {"sed": 1}})
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_settings_replace_keys_and_files_are_found_beside_the_job(tmp_path):
+    path = tmp_path / "job.toml"
+    path.write_text('[data]\nfile = "scan.h5"\n[[stage]]\nepochs = 3\n')
+    job = read_job(path, ["stage.0.epochs=7", "stage.0.rates.scan=1e-2", "probe.kind=relaxed", "run.seed=4"])
+    assert (job.stage[0].epochs, job.stage[0].rates["scan"].rate, job.run.seed) == (7, 1e-2, 4)
+    assert job.probe.kind == "relaxed"
+    assert job.data.file == str(tmp_path / "scan.h5")
+    for wrong in ("stage.1.epochs=7", "epochs", "data.file.name=3"):
+        with pytest.raises(ValueError, match="--set"):
+            read_job(path, [wrong])
+
+
+def test_what_is_no_toml_is_refused(tmp_path):
+    path = tmp_path / "job.toml"
+    path.write_text("[data\n")
+    with pytest.raises(ValueError, match="is not valid TOML"):
+        read_job(path)
+
+
+def test_a_scheduled_constraint_is_due_when_it_says():
+    text = {"kind": "positivity", "start": 2, "stop": 8, "every": 3}
+    term = make_job(MINIMAL | stage(constraint=[text])).stage[0].constraint[0]
+    assert [epoch for epoch in range(12) if term.due(epoch)] == [2, 5]

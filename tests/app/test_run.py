@@ -1,0 +1,129 @@
+"""Runs: what the folder holds, and that nothing an interruption or a divergence does is lost."""
+
+import csv
+import os
+import signal
+import tomllib
+
+import equinox as eqx
+import jax
+import numpy as np
+import pytest
+
+from jaxptycho import load
+from jaxptycho.app.errors import Diverged
+from jaxptycho.app.jobs import make_job, read_job
+from jaxptycho.app.run import resume, start
+from jaxptycho.app.watch import Watch
+from jaxptycho.io.results import load_attributes, load_history
+
+
+class Interrupting(Watch):
+    """Sends a signal to this process after so many batches."""
+
+    def __init__(self, after, number=signal.SIGINT):
+        self.left, self.number = after, number
+
+    def batch(self, patterns):
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.fixture(scope="module")
+def made(measurement, tmp_path_factory):
+    return {}
+
+
+@pytest.fixture
+def reference(values, made, tmp_path_factory):
+    """The uninterrupted run, made once."""
+    if not made:
+        made["outcome"] = start(make_job(values), tmp_path_factory.mktemp("runs") / "reference")
+    return made["outcome"]
+
+
+def same(one, other):
+    leaves = [jax.tree.leaves(eqx.filter(tree, eqx.is_array)) for tree in (one, other)]
+    return all(np.array_equal(a, b) for a, b in zip(*leaves, strict=True))
+
+
+def test_a_run_folder_holds_everything(reference, values):
+    folder = reference.folder
+    assert reference.finished
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "checkpoints",
+        "figures",
+        "history.csv",
+        "result.h5",
+        "run.toml",
+    ]
+    drawn = {p.name for p in (folder / "figures").iterdir() if p.stat().st_size > 5000}
+    assert drawn == {f"{name}.png" for name in ("object", "probe", "positions", "patterns", "loss")}
+    assert len(list((folder / "checkpoints").glob("*.h5"))) == 2
+
+    model = load(folder / "result.h5")
+    assert same(model, reference.model)
+    assert model.probe.waves.shape[0] == 2  # the modes of the second stage
+    with (folder / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["stage"] for row in rows] == ["refine"] * 3 + ["modes"] * 2
+    np.testing.assert_array_equal([float(row["loss"]) for row in rows], load_history(folder / "result.h5")["loss"])
+    assert all(float(row["held_out"]) > 0 and float(row["seconds"]) > 0 for row in rows)
+    assert float(rows[2]["loss"]) < 0.8 * float(rows[0]["loss"])
+
+    about = load_attributes(folder / "result.h5")
+    assert about["E"] == pytest.approx(reference.fit["E"])
+    assert 0 < about["R"] < 1
+    assert make_job(tomllib.loads(about["job"])) == read_job(folder / "run.toml") == make_job(values)
+
+
+def test_an_interrupted_run_resumes_to_the_same_result(reference, values, tmp_path):
+    folder = tmp_path / "run"
+    first = start(make_job(values), folder, Interrupting(after=6))  # 4 batches an epoch
+    assert (first.why, first.finished, len(first.history)) == ("Ctrl-C", False, 1)
+    assert load(folder / "result.h5").probe.waves.shape == first.model.probe.waves.shape
+    second = resume(folder, Interrupting(after=11, number=signal.SIGTERM))  # inside the second stage
+    assert (second.why, len(second.history)) == ("SIGTERM", 4)
+    third = resume(folder)
+    assert third.finished
+    assert same(third.model, reference.model)
+    assert [row[:4] for row in third.history] == [row[:4] for row in reference.history]
+    assert same(resume(folder).model, reference.model)  # a finished run stays as it is
+
+
+def test_the_wall_time_ends_a_run_cleanly(values, tmp_path):
+    job = make_job(values | {"run": values["run"] | {"wall_time_minutes": 1e-5}})
+    outcome = start(job, tmp_path / "run")
+    assert outcome.why == "the wall-time limit"
+    assert not outcome.history
+    assert np.isfinite(load(tmp_path / "run" / "result.h5").probe.waves).all()
+
+
+def test_a_divergence_keeps_the_last_good_model_and_names_part_and_stage(values, tmp_path):
+    wild = {"name": "wild", "epochs": 2, "batch": 15, "optimiser": "sgd", "rates": {"specimen.absorption": 1e6}}
+    calm = {"epochs": 1, "batch": 15, "rates": {"specimen": 5e-2, "probe": 5e-3, "scan": 1e-2}}
+    job = make_job(values | {"stage": [calm, wild]})
+    with pytest.raises(Diverged, match=r"NaN or infinite in stage 'wild', epoch 2: .*specimen\.absorption"):
+        start(job, tmp_path / "run")
+    model = load(tmp_path / "run" / "result.h5")
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array)))
+    assert len(load_history(tmp_path / "run" / "result.h5")["loss"]) == 1
+
+
+def test_a_full_disk_loses_nothing(reference, values, tmp_path, monkeypatch):
+    from jaxptycho.io import hdf5
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    folder = tmp_path / "run"
+    start(make_job(values), folder, Interrupting(after=2))
+    before = (folder / "result.h5").read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(hdf5.os, "fsync", full)
+        with pytest.raises(OSError, match="No space left on device"):
+            resume(folder)
+    assert (folder / "result.h5").read_bytes() == before
+    assert not list(folder.rglob(".*"))  # no drafts are left behind
+    assert same(resume(folder).model, reference.model)
