@@ -34,6 +34,7 @@ from jaxptycho import (
     WeakPhaseStack,
     predict,
 )
+from jaxptycho.inverse.units import natural_units
 
 GRID = Grid(shape=(16, 12), pixel=(0.4, 0.5), voltage_kv=80.0)  # rectangular, so that y and x never pass for each other
 N_SHOTS = 7
@@ -167,6 +168,29 @@ MODELS = {
 }
 
 
+# Few models that hold every part, for tests that compile a gradient.
+RICH = {
+    "thick": lambda: thin(
+        probe=relaxed_probe(),
+        specimen=PotentialSlices(30 * phases(3), 30 * absorptions(3), jnp.array([8.0, 14.0, 9.0]), jnp.array(ORIGIN)),
+        scan=affine_scan(),
+        propagator=Tilted(PerShot(tilts()), AngularSpectrum()),
+        detector=DETECTORS["nested"](),
+    ),
+    "periodic": lambda: thin(
+        probe=aberrated_probe(),
+        specimen=stack(2, jnp.array(8.0), periodic=True),
+        propagator=BandLimited(Fresnel()),
+        detector=Masked(mask(), ModulationTransfer(jnp.array([1.0, 0.8, 0.5, 0.3]), DETECTORS["gain"]())),
+    ),
+    "near_field": lambda: thin(
+        specimen=stack(2, jnp.array([5.0, 7.0]), kind=WeakPhaseStack),
+        detector=Cropped((10, 8), DETECTORS["near_field"]()),
+    ),
+    "two_views": two_views,
+}
+
+
 def batch_for(model: Model, shots=range(N_SHOTS), view=0, weight=None, seed=20) -> Batch:
     """Poisson counts of a model somewhat other than `model`, so that nothing is at its optimum."""
     shots = np.asarray(shots, np.int32)
@@ -183,3 +207,57 @@ def other(model: Model) -> Model:
         return jax.tree.map(lambda a: 0.6 * a if eqx.is_inexact_array(a) and a.ndim == 3 else a, specimen)
 
     return eqx.tree_at(lambda m: m.specimen, model, flatter(model.specimen))
+
+
+def any_batch(model: Model, shots=range(N_SHOTS), view=0, weight=None, seed=20) -> Batch:
+    """Counts of no particular model, for tests of derivatives."""
+    shots = np.asarray(shots, np.int32)
+    shape = eqx.filter_eval_shape(predict, model, jnp.asarray(shots), jnp.int32(view)).shape
+    counts = rng(seed).poisson(DOSE / (GRID.shape[0] * GRID.shape[1]), shape).astype(np.uint16)
+    weight = np.ones(len(shots), np.float32) if weight is None else np.asarray(weight, np.float32)
+    return Batch(np.int32(view), shots, jnp.asarray(counts), jnp.asarray(weight))
+
+
+QUICK_TO_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
+def value_and_gradient(function, model):
+    """Compiled `params -> value, gradient` of `function(model)`, and the parameters of `model`."""
+    params, rest = eqx.partition(model, eqx.is_inexact_array)
+    derived = jax.value_and_grad(lambda p: function(eqx.combine(p, rest)))
+    return jax.jit(derived, compiler_options=QUICK_TO_COMPILE), params
+
+
+def assert_gradient(function, model, step=1e-5, tolerance=1e-5, seed=30):
+    """The gradient of `function(model)` against central differences, parameter by parameter.
+
+    Along a random direction of each parameter in its natural units; JAX's gradient g of a
+    complex one gives the change Re Σ g·d.
+    """
+    derived, params = value_and_gradient(function, model)
+    value, gradient = derived(params)
+    assert np.isfinite(value)
+    leaves, tree = jax.tree_util.tree_flatten_with_path(params)
+    units, slopes, random = jax.tree.leaves(natural_units(params)), jax.tree.leaves(gradient), rng(seed)
+    assert leaves
+    for n, (path, leaf) in enumerate(leaves):
+        direction = random.normal(size=leaf.shape)
+        if jnp.iscomplexobj(leaf):
+            direction = direction + 1j * random.normal(size=leaf.shape)
+        direction = jnp.asarray(direction) * units[n]
+
+        def moved(by, n=n, direction=direction):
+            values = [v for _, v in leaves]
+            values[n] = values[n] + by * direction
+            return float(derived(jax.tree.unflatten(tree, values))[0])
+
+        measured = (moved(step) - moved(-step)) / (2 * step)
+        assert slopes[n].dtype == leaf.dtype
+        expected = float(jnp.sum(slopes[n] * direction).real)
+        np.testing.assert_allclose(
+            expected,
+            measured,
+            rtol=tolerance,
+            atol=1e-14 * abs(float(value)) / step,
+            err_msg=jax.tree_util.keystr(path),
+        )
