@@ -12,6 +12,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
+from .order import ORDERS, alternating
 from .physics.grids import Grid
 from .physics.types import Index
 
@@ -28,7 +29,7 @@ class Batch(eqx.Module):
     weight: Float[Array | np.ndarray, " b"]
 
 
-@dataclass
+@dataclass(eq=False)
 class Dataset:
     """Counts, where they were taken, and what is known of the instrument.
 
@@ -53,8 +54,9 @@ class Dataset:
 
     def __post_init__(self):
         self.counts = _by_view(self.counts, 3, "counts")
-        self.positions = [np.asarray(p, float) for p in _by_view(self.positions, 2, "positions")]
-        self._check_shapes()
+        self.positions = [np.asarray(p[:], float) for p in _by_view(self.positions, 2, "positions")]
+        self._check_scan()
+        self._check_extras()
         self._read_once()
 
     @property
@@ -86,19 +88,23 @@ class Dataset:
         result[order] = read[inverse]
         return result
 
-    def subset(self, shots: Sequence) -> "Dataset":
+    def subset(self, shots: Sequence | np.ndarray) -> "Dataset":
         """The same measurement with only `shots` (of the one view, or a list over views)."""
-        per_view = [shots] if self.n_views == 1 and np.ndim(shots[0]) == 0 else shots
-        chosen = [np.sort(np.asarray(s)) for s in per_view]
-        counts = [np.fft.fftshift(self.patterns(v, s), axes=(1, 2)) for v, s in enumerate(chosen)]
+        chosen = [np.sort(s) for s in _per_view(shots)]
+        counts = [_Some(self, view, s) for view, s in enumerate(chosen)]
         positions = [p[s] for p, s in zip(self.positions, chosen, strict=True)]
         return Dataset(counts, positions, self.grid, self.mask, self.tilts, self.probe_guess, dict(self.about))
 
-    def _check_shapes(self):
+    def _check_scan(self):
         if len(self.counts) != len(self.positions):
             raise ValueError(f"counts of {len(self.counts)} views came with positions of {len(self.positions)}")
         for view, (counts, positions) in enumerate(zip(self.counts, self.positions, strict=True)):
-            where = f" of view {view}" if self.n_views > 1 else ""
+            where = self._where(view)
+            if len(counts.shape) != 3 or counts.shape[0] == 0 or counts.dtype.kind not in "buif":
+                raise ValueError(
+                    f"the counts{where} have shape {tuple(counts.shape)} and type {counts.dtype}; "
+                    "wanted real numbers [shot, y, x] of at least one shot"
+                )
             if tuple(counts.shape[1:]) != self.grid.shape:
                 raise ValueError(f"patterns{where} are {tuple(counts.shape[1:])} pixels, the grid is {self.grid.shape}")
             if positions.shape != (counts.shape[0], 2):
@@ -111,17 +117,29 @@ class Dataset:
                 raise ValueError(
                     f"the position of shot {bad}{where} is {positions[bad]}; every shot wants a finite one"
                 )
-        if self.tilts is not None and len(self.tilts) != self.n_views:
-            raise ValueError(f"{len(self.tilts)} tilts came with {self.n_views} views; every view wants one")
+
+    def _check_extras(self):
+        if self.tilts is not None and (np.shape(self.tilts) != (self.n_views,) or not np.isfinite(self.tilts).all()):
+            raise ValueError(f"the tilts are {self.tilts}; wanted a finite one for each of {self.n_views} views")
         if self.mask is not None:
             self.mask = np.asarray(self.mask, bool)
             if self.mask.shape != self.grid.shape:
                 raise ValueError(f"the mask is {self.mask.shape} pixels, the patterns are {self.grid.shape}")
             if not self.mask.any():
                 raise ValueError("the mask hides every pixel; it is True where a pixel counts (invert it?)")
+        if self.probe_guess is not None:
+            probe = self.probe_guess = np.asarray(self.probe_guess)
+            if probe.ndim not in (2, 3) or probe.shape[-2:] != self.grid.shape or not np.isfinite(probe).all():
+                raise ValueError(
+                    f"the guess of the probe has shape {probe.shape}; wanted finite waves [y, x] or [mode, y, x] "
+                    f"of {self.grid.shape} pixels"
+                )
+
+    def _where(self, view: int) -> str:
+        return f" of view {view}" if self.n_views > 1 else ""
 
     def _read_once(self):
-        size = sum(math.prod(c.shape) * np.dtype(c.dtype).itemsize for c in self.counts)
+        size = sum(math.prod(c.shape) * _clean_dtype(c.dtype).itemsize for c in self.counts)
         keep = size <= IN_MEMORY_BYTES
         self._dose, self._clean, total, clipped = [], [], np.zeros(self.grid.shape), 0
         for view, counts in enumerate(self.counts):
@@ -138,7 +156,7 @@ class Dataset:
             if not doses.all():
                 empty = np.flatnonzero(doses == 0)
                 raise ValueError(
-                    f"{len(empty)} of {len(doses)} patterns hold no counts (first: shot {empty[0]}); "
+                    f"{len(empty)} of {len(doses)} patterns{self._where(view)} hold no counts (first: shot {empty[0]}); "
                     "drop them, or check the mask and the dark subtraction"
                 )
             self._dose.append(doses)
@@ -154,7 +172,7 @@ class Dataset:
         if np.issubdtype(block.dtype, np.floating) and not np.isfinite(seen).all():
             shot = start + int(np.flatnonzero(~np.isfinite(seen).reshape(len(seen), -1).all(1))[0])
             raise ValueError(
-                f"counts of shot {shot} of view {view} are not finite inside the mask; "
+                f"counts of shot {shot}{self._where(view)} are not finite inside the mask; "
                 "mask these pixels or mend the file"
             )
         return int((seen < 0).sum()) if block.dtype.kind in "if" else 0
@@ -167,47 +185,73 @@ class Dataset:
         return np.fft.ifftshift(block, axes=(1, 2))
 
 
+class _View:
+    """One view of an array over views, read when indexed."""
+
+    def __init__(self, array, view: int):
+        self.array, self.view, self.shape, self.dtype = array, view, array.shape[1:], array.dtype
+
+    def __getitem__(self, index):
+        return self.array[self.view, index]
+
+
+class _Some:
+    """Some shots of one view, clean and as a camera shows them, read when indexed."""
+
+    def __init__(self, data: Dataset, view: int, shots: np.ndarray):
+        self.data, self.view, self.shots = data, view, shots
+        self.shape, self.dtype = (len(shots), *data.grid.shape), _clean_dtype(data.counts[view].dtype)
+
+    def __getitem__(self, index):
+        return np.fft.fftshift(self.data.patterns(self.view, self.shots[index]), axes=(1, 2))
+
+
 def split(data: Dataset, hold_out: float, seed: int = 0) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Shots of every view to learn from, and a random fraction `hold_out` to validate with."""
+    if not 0 <= hold_out < 1:
+        raise ValueError(f"hold_out = {hold_out}; wanted a fraction from 0 to less than 1, so that shots are left")
     learn, held = [], []
     for view, n in enumerate(data.n_shots):
         order = np.random.default_rng([seed, view, 1]).permutation(n)
-        n_held = round(hold_out * n)
+        n_held = min(round(hold_out * n), n - 1)
         held.append(np.sort(order[:n_held]))
         learn.append(np.sort(order[n_held:]))
     return learn, held
 
 
 def checkerboard(data: Dataset) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Two halves of the shots of every view, interleaved in both directions of the scan."""
-    black, white = [], []
-    for positions in data.positions:
-        order = _along_curve(positions, angle=0.0)
-        black.append(np.sort(order[::2]))
-        white.append(np.sort(order[1::2]))
-    return black, white
+    """Two halves of the shots of every view, each shot in the other half than its nearest neighbours.
+
+    On a raster of any orientation the fields of a checkerboard: every edge of the minimum
+    spanning tree, which joins nearest neighbours, changes the colour.
+    """
+    colours = [alternating(positions) for positions in data.positions]
+    return [np.flatnonzero(c == 0) for c in colours], [np.flatnonzero(c == 1) for c in colours]
 
 
 def batches(
     data: Dataset, size: int, epochs: int = 1, *, order: str = "random", seed: int = 0, first_epoch: int = 0, shots=None
 ) -> Iterator[Batch]:
-    """Every shot (or `shots`, a list over views) once an epoch, in batches of `size`.
+    """Every shot (or `shots`, of the one view or a list over views) once an epoch, in batches of `size`.
 
     `order` is "random", "compact" (neighbours together) or "sparse" (each batch spread over
     the scan); anew each epoch, and decided by `seed` and the number of the epoch alone.
     """
     if order not in ORDERS:
         raise ValueError(f"unknown order of batches {order!r}; known are {', '.join(ORDERS)}")
-    shots = [np.arange(n) for n in data.n_shots] if shots is None else shots
+    if size < 1:
+        raise ValueError(f"batches of {size} shots; wanted at least 1")
+    shots = [np.arange(n) for n in data.n_shots] if shots is None else _per_view(shots)
+    size = min(size, max(1, *map(len, shots)))
     for epoch in range(first_epoch, first_epoch + epochs):
         rng = np.random.default_rng([seed, epoch, 0])
         groups = [
             (view, mine[group])
             for view, mine in enumerate(shots)
-            for group in ORDERS[order](data.positions[view][mine], min(size, len(mine)), rng)
+            for group in ORDERS[order](data.positions[view][mine], size, rng)
         ]
         for i in rng.permutation(len(groups)):
-            yield make_batch(data, *groups[i], size=min(size, max(map(len, shots))))
+            yield make_batch(data, *groups[i], size=size)
 
 
 def make_batch(data: Dataset, view: int, shots, size: int | None = None) -> Batch:
@@ -255,56 +299,25 @@ def prefetch(items: Iterable, depth: int = 2) -> Iterator:
         stop.set()
 
 
-def _random(positions, size, rng):
-    order = rng.permutation(len(positions))
-    return [order[i : i + size] for i in range(0, len(order), size)]
-
-
-def _compact(positions, size, rng):
-    order = _along_curve(positions, rng.uniform(0, 2 * np.pi))
-    order = np.roll(order, rng.integers(len(order)))
-    return [order[i : i + size] for i in range(0, len(order), size)]
-
-
-def _sparse(positions, size, rng):
-    order = _along_curve(positions, rng.uniform(0, 2 * np.pi))
-    n = math.ceil(len(order) / size)
-    return [order[i::n] for i in range(n)]
-
-
-ORDERS = {"random": _random, "compact": _compact, "sparse": _sparse}
-
-
-def _along_curve(positions, angle):
-    """Order of the shots along recursive bisection of the plane: neighbours stay close."""
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    points = positions @ turn.T
-
-    def bisect(index):
-        if len(index) <= 2:
-            return [index]
-        axis = int(np.argmax(np.ptp(points[index], axis=0)))
-        ranked = index[np.argsort(points[index, axis], kind="stable")]
-        half = len(ranked) // 2
-        return bisect(ranked[:half]) + bisect(ranked[half:])
-
-    return np.concatenate(bisect(np.arange(len(points))))
-
-
 def _clean_dtype(dtype):
-    """Unsigned integers stay; everything else is held in single precision or wide enough."""
-    if np.issubdtype(dtype, np.unsignedinteger):
-        return dtype
-    return np.dtype(np.int32) if np.issubdtype(dtype, np.integer) else np.dtype(np.float32)
+    """Integers that a device holds stay, of either sign; everything else is in single precision."""
+    if dtype.kind == "u" and dtype.itemsize <= 4:
+        return dtype.newbyteorder("=")
+    return np.dtype(np.int32 if dtype.kind == "i" and dtype.itemsize <= 4 else np.float32)
+
+
+def _per_view(shots) -> list[np.ndarray]:
+    return [np.asarray(shots)] if len(shots) == 0 or np.ndim(shots[0]) == 0 else [np.asarray(s) for s in shots]
 
 
 def _by_view(array, dimensions, name):
     if isinstance(array, (list, tuple)):
-        return list(array)
-    if array.ndim == dimensions:
+        return [a if hasattr(a, "shape") else np.asarray(a) for a in array]
+    shape = np.shape(array)
+    if len(shape) == dimensions:
         return [array]
-    if array.ndim == dimensions + 1:
-        return [array[view] for view in range(array.shape[0])]
+    if len(shape) == dimensions + 1:
+        return [_View(array, view) for view in range(shape[0])]
     raise ValueError(
-        f"{name} want {dimensions} dimensions, or {dimensions + 1} with a view axis in front; got shape {tuple(array.shape)}"
+        f"{name} want {dimensions} dimensions, or {dimensions + 1} with a view axis in front; got shape {tuple(shape)}"
     )

@@ -1,0 +1,56 @@
+"""Any file of measured counts → `Dataset`."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data import Dataset
+from .cxi import CXI_PROPERTIES, is_cxi, read_cxi
+from .hdf5 import opened
+from .instrument import INSTRUMENT, checked
+from .native import FORMAT, read_native
+
+# The eight ways in which the axes of a scan can lie on those of the detector, as matrices on
+# (y, x); turns are counter-clockwise as seen with y downwards.
+SCAN_TRANSFORMS = {
+    "none": ((1, 0), (0, 1)),
+    "flip_y": ((-1, 0), (0, 1)),
+    "flip_x": ((1, 0), (0, -1)),
+    "rotate_90": ((0, -1), (1, 0)),
+    "rotate_180": ((-1, 0), (0, -1)),
+    "rotate_270": ((0, 1), (-1, 0)),
+    "transpose": ((0, 1), (1, 0)),
+    "antitranspose": ((0, -1), (-1, 0)),
+}
+
+
+def read(path: str | Path, **known: Any) -> Dataset:
+    """Dataset of a native HDF5 or a CXI file, told apart by what is in it.
+
+    `known` gives what the file lacks or has wrong, under the names of the native format
+    (`voltage_kv`, `pixel_angstrom`, `semiangle_mrad`, `defocus_angstrom` …); `near_field` and
+    `focus_to_sample_angstrom` as in `read_cxi`; `scan_transform`, one of `SCAN_TRANSFORMS`,
+    turns or flips the scan about its middle. None stands for what is not known. Raises
+    ValueError, or FileNotFoundError, in one sentence.
+    """
+    transform = known.pop("scan_transform", None) or "none"
+    if transform not in SCAN_TRANSFORMS:
+        raise ValueError(f"no scan_transform is called {transform!r}; known are {', '.join(SCAN_TRANSFORMS)}")
+    known = checked(known, dict.fromkeys(INSTRUMENT + CXI_PROPERTIES))
+    with opened(path) as file:
+        cxi = is_cxi(file)
+        if not cxi and file.attrs.get("format") != FORMAT and not {"counts", "positions"} & set(file):
+            kind = file.attrs.get("format", f"an HDF5 file with {', '.join(file) or 'nothing in it'}")
+            raise ValueError(
+                f"{path} is neither a native dataset (/counts and /positions) nor a CXI file (/entry_1), but {kind}"
+            )
+    data = (read_cxi if cxi else read_native)(path, **known)
+    if transform != "none":
+        data.positions = [_turned(positions, SCAN_TRANSFORMS[transform]) for positions in data.positions]
+    return data
+
+
+def _turned(positions: np.ndarray, matrix) -> np.ndarray:
+    middle = positions.mean(0)
+    return (positions - middle) @ np.transpose(matrix) + middle

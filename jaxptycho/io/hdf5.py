@@ -1,0 +1,88 @@
+"""HDF5 with errors that say what to do, and files that appear whole or not at all."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+H5 = Any  # an h5py file, group or dataset, which its annotations cannot tell apart
+COMPRESS_BYTES = 2**16  # smaller arrays are not worth a filter
+FILTER = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[H5]:
+    """The file, for reading; whatever is damaged in it is a ValueError of one sentence."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is {'a folder' if path.is_dir() else 'not there'}; wanted an HDF5 file")
+    if not h5py.is_hdf5(path):
+        raise ValueError(f"{path} is not an HDF5 file; wanted a native dataset, a CXI file or a result")
+    try:
+        with h5py.File(path) as file:
+            yield file
+    except (OSError, KeyError) as error:  # h5py raises KeyError where it cannot follow a damaged link
+        raise ValueError(
+            f"{path} cannot be read ({_reason(error)}); where it is truncated or damaged, copy or write it again"
+        ) from error
+
+
+@contextmanager
+def created(path: str | Path, overwrite: bool = False) -> Iterator[H5]:
+    """A new file, for writing; it takes its name only when it is whole and on the disk."""
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; choose another name or remove it first")
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        # the format of HDF5 1.8 and later lets attributes be longer than 64 kB
+        with h5py.File(draft, "w", libver=("v108", "latest")) as file:
+            yield file
+        with open(draft, "rb+") as written:
+            os.fsync(written)
+        os.replace(draft, path)
+    except (OSError, RuntimeError) as error:  # h5py raises RuntimeError where the last write fails
+        raise OSError(
+            f"{path} could not be written ({_reason(error)}), and nothing was overwritten; "
+            "make room or choose another folder"
+        ) from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+class OnDisk:
+    """An HDF5 dataset whose file is open only while it is being read."""
+
+    def __init__(self, stored: H5):
+        self.path, self.name = Path(stored.file.filename).resolve(), stored.name
+        self.shape, self.dtype = stored.shape, stored.dtype
+
+    def __getitem__(self, index) -> np.ndarray:
+        with opened(self.path) as file:
+            return file[self.name][index]
+
+
+def save_array(group: H5, name: str, values, compress: bool = True) -> H5:
+    """`values` as a dataset of `group`, compressed where that pays."""
+    values = np.asarray(values)
+    large = compress and values.nbytes > COMPRESS_BYTES
+    return group.create_dataset(name, data=values, **(FILTER if large else {}))
+
+
+def plain(value):
+    """An attribute as Python has it."""
+    if isinstance(value, bytes):
+        return value.decode()
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _reason(error: BaseException) -> str:
+    """The system's words inside those of HDF5, else all of them in one line."""
+    text = " ".join(str(error).split())
+    system = re.search(r"error message = '([^']*)'", text)
+    return system[1] if system else text.strip("'\"")

@@ -1,0 +1,137 @@
+"""What is known of the instrument: names that carry their units, and the grid that follows."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+
+from ..physics.grids import Grid, electron_wavelength
+
+POSITIVE = (
+    "voltage_kv",
+    "wavelength_angstrom",
+    "pixel_angstrom",  # of the object; one number or (y, x)
+    "dk_inverse_angstrom",  # frequency step of the pattern; one number or (y, x)
+    "semiangle_mrad",
+    "thickness_angstrom",
+    "effective_distance_angstrom",  # of a near-field hologram
+)
+SIGNED = ("defocus_angstrom",)  # > 0 is underfocus
+INSTRUMENT = POSITIVE + SIGNED
+BEAM = ("voltage_kv", "wavelength_angstrom")
+PAIRS = ("pixel_angstrom", "dk_inverse_angstrom")
+UNITS = [
+    "kv",
+    "angstrom",
+    "inverse_angstrom",
+    "mrad",
+    "v",
+    "ev",
+    "kev",
+    "mev",
+    "m",
+    "cm",
+    "mm",
+    "um",
+    "nm",
+    "pm",
+    "a",
+    "ang",
+    "inverse_nm",
+    "rad",
+    "urad",
+    "deg",
+]
+
+
+def checked(known: Mapping[str, Any], names=INSTRUMENT) -> dict[str, Any]:
+    """What is known beside the file, without Nones; each name one of `names`."""
+    known = {name: value for name, value in known.items() if value is not None}
+    for name in known:
+        if name not in names:
+            near = get_close_matches(name, names, 1, 0.5)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}"
+            raise ValueError(f"no property of a dataset is called {name}; {hint}")
+    check_values(known, "what is given beside the file")
+    return known
+
+
+def merged(about: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """`about` with what is `known` better; a known voltage replaces a wavelength, a known dk a pixel."""
+    replaced = {name for names in (BEAM, PAIRS) for name in names if set(names) & set(known)}
+    return {name: value for name, value in about.items() if name not in replaced} | dict(known)
+
+
+def check_values(values: Mapping[str, Any], source) -> None:
+    """Raises ValueError for a property of the instrument in a unit or with a value that is none."""
+    by_stem = {_stem(name): name for name in INSTRUMENT}
+    for name, value in values.items():
+        wanted = by_stem.get(_stem(name), name)
+        if name != wanted:
+            raise ValueError(f"{source}: {name} is in no unit known here; convert it and call it {wanted}")
+        if name in INSTRUMENT:
+            check_number(name, value, source)
+
+
+def wavelength_of(about: Mapping[str, Any], source) -> float:
+    """Wavelength [Å] from the voltage or the wavelength in `about`."""
+    voltage, wavelength = (about.get(name) for name in BEAM)
+    if voltage is None:
+        if wavelength is None:
+            raise ValueError(f"{source} names neither voltage_kv nor wavelength_angstrom; give one of them")
+        return wavelength
+    if wavelength is not None and not _agree(electron_wavelength(voltage), wavelength):
+        raise ValueError(
+            f"{source}: electrons of voltage_kv = {voltage} have {electron_wavelength(voltage):.5g} Å, "
+            f"not wavelength_angstrom = {wavelength}; correct or remove one"
+        )
+    return electron_wavelength(voltage)
+
+
+def grid_of(about: dict[str, Any], shape, source) -> Grid:
+    """Grid of a pattern of `shape` from the properties in `about`, which it takes out."""
+    wavelength = wavelength_of(about, source)
+    voltage, _, pixel, dk = (about.pop(name, None) for name in BEAM + PAIRS)
+    if pixel is None and dk is None:
+        raise ValueError(f"{source} names neither pixel_angstrom nor dk_inverse_angstrom; give one of them")
+    if dk is not None:  # exact for rectangular patterns, where one object pixel would not be
+        by_dk = 1 / (np.asarray(shape) * dk)
+        agree = pixel is None or (np.any if np.ndim(pixel) == 0 else np.all)(_agree(by_dk, pixel))
+        if not agree:
+            raise ValueError(
+                f"{source}: pixel_angstrom = {pixel} and dk_inverse_angstrom = {dk} disagree for {tuple(shape)} "
+                f"pixels (1/(N·dk) = {by_dk[0]:.6g}, {by_dk[1]:.6g} Å); correct or remove one"
+            )
+        pixel = by_dk
+    pixel = tuple(map(float, np.broadcast_to(np.asarray(pixel), 2)))
+    return Grid(shape, pixel, voltage, wavelength if voltage is None else None)
+
+
+def properties_of(grid: Grid) -> dict[str, Any]:
+    """The properties that `grid_of` wants, of a grid."""
+    beam = {"wavelength_angstrom": grid.wavelength} if grid.voltage_kv is None else {"voltage_kv": grid.voltage_kv}
+    return beam | {"pixel_angstrom": grid.pixel[0] if grid.pixel[0] == grid.pixel[1] else grid.pixel}
+
+
+def check_number(name: str, value: Any, source) -> None:
+    """Raises ValueError where the property `name` is no finite number, or not positive as most must be."""
+    wanted = "one number, or (y, x)" if name in PAIRS else "one number"
+    try:
+        number = np.asarray(value, float)
+    except (TypeError, ValueError):
+        number = np.asarray(np.nan)
+    if number.shape not in [(), (2,)][: 1 + (name in PAIRS)] or not np.isfinite(number).all():
+        raise ValueError(f"{source}: {name} = {value!r}; wanted {wanted}")
+    if name not in SIGNED and number.min() <= 0:
+        raise ValueError(f"{source}: {name} = {value!r}; wanted more than 0")
+
+
+def _stem(name: str) -> str:
+    """The name without its unit."""
+    unit = max((u for u in UNITS if name.lower().endswith("_" + u)), key=len, default=None)
+    return name if unit is None else name[: -len(unit) - 1]
+
+
+def _agree(one, other):
+    return np.isclose(one, other, rtol=1e-3)
