@@ -19,9 +19,9 @@ from ..io.datasets import read
 from ..model import Model
 from ..parts.detector import AbstractDetector, Background, Blurred, Gain, Masked, ModulationTransfer
 from ..parts.indexed import PerShot
-from ..parts.probe import AberratedProbe, PixelProbe, RelaxedProbe
+from ..parts.probe import AberratedProbe, RelaxedProbe
 from ..parts.propagator import AbstractPropagator, AngularSpectrum, BandLimited, Fresnel, Tilted
-from ..parts.scan import AffineScan, FreeScan
+from ..parts.scan import AffineScan
 from ..start.calibration import bright_field_centre
 from ..start.guess import first_model, make_modes
 from ..start.refit import with_modes, with_slices
@@ -73,13 +73,17 @@ def near_field_distance(job: Job, data: Dataset) -> float | None:
     return job.detector.effective_distance_angstrom or data.about.get("effective_distance_angstrom")
 
 
-def _probe(section: Probe, probe: PixelProbe, data: Dataset):
+def _per_shot(value, data: Dataset) -> Any:
+    """An own copy of `value` for every shot."""
+    return PerShot(jnp.tile(value, (max(data.n_shots), *(1 for _ in jnp.shape(value)))))
+
+
+def _probe(section: Probe, probe: Any, data: Dataset):
     if section.kind == "pixel":
         return probe
     if section.kind == "relaxed":
         basis = jnp.stack([make_modes(wave, section.basis) for wave in probe.waves], 1)
-        first = jnp.zeros((max(data.n_shots), section.basis)).at[:, 0].set(1.0)
-        return RelaxedProbe(basis, PerShot(first))
+        return RelaxedProbe(basis, _per_shot(jnp.zeros(section.basis).at[0].set(1.0), data))
     about = data.about
     semiangle = section.semiangle_mrad or about.get("semiangle_mrad")
     if semiangle is None:
@@ -97,7 +101,7 @@ def _probe(section: Probe, probe: PixelProbe, data: Dataset):
     )
 
 
-def _scan(section: Scan, scan: FreeScan):
+def _scan(section: Scan, scan: Any):
     if section.kind == "free":
         return scan
     nominal = scan.positions
@@ -110,8 +114,7 @@ def _propagator(section: Propagator, data: Dataset) -> AbstractPropagator:
     result = {"fresnel": Fresnel, "angular_spectrum": AngularSpectrum}[section.kind]()
     if section.tilt_mrad is not None or section.tilt_per_shot:
         angles = 1e-3 * jnp.asarray(section.tilt_mrad or [0.0, 0.0], float)
-        each = PerShot(jnp.tile(angles, (max(data.n_shots), 1))) if section.tilt_per_shot else angles
-        result = Tilted(each, result)
+        result = Tilted(_per_shot(angles, data) if section.tilt_per_shot else angles, result)
     return result if section.band_limit is None else BandLimited(result, section.band_limit)
 
 
@@ -119,7 +122,7 @@ def _detector(section: Detector, detector: AbstractDetector, data: Dataset) -> A
     """The detector with what the job adds, in the order of the light's way; the mask comes last."""
     mask, result = (detector.mask, detector.detector) if isinstance(detector, Masked) else (None, detector)
     if section.per_shot_intensity:
-        result = Gain(PerShot(jnp.ones(max(data.n_shots))), result)
+        result = Gain(_per_shot(1.0, data), result)
     if section.blur_pixels is not None:
         result = Blurred(jnp.asarray(section.blur_pixels, float), result)
     if section.mtf_file is not None:
@@ -162,17 +165,25 @@ def options(term, base) -> dict[str, Any]:
 
 def build_optimiser(stage: Stage, steps: int) -> optax.GradientTransformation:
     """The optimiser of a stage whose epochs have `steps` batches."""
-    schedules = {part: _schedule(rate, stage.epochs, steps) for part, rate in stage.rates.items()}
     if stage.optimiser == "lbfgs":  # one line search for all parts
-        return in_natural_units(_only(tuple(schedules), optax.lbfgs(**stage.options)))
-    return per_part(
-        {
-            part: OPTIMISERS[rate.optimiser or stage.optimiser](
-                schedules[part], **(rate.options if rate.optimiser else stage.options | rate.options)
-            )
-            for part, rate in stage.rates.items()
-        }
-    )
+        return in_natural_units(_only(tuple(stage.rates), _optimiser(stage, "lbfgs", None, stage.options)))
+    own = {
+        part: _optimiser(
+            stage,
+            rate.optimiser or stage.optimiser,
+            _schedule(rate, stage.epochs, steps),
+            rate.options if rate.optimiser else stage.options | rate.options,
+        )
+        for part, rate in stage.rates.items()
+    }
+    return per_part(own)
+
+
+def _optimiser(stage: Stage, name: str, rate, further: dict[str, Any]):
+    try:
+        return OPTIMISERS[name](rate, **further)
+    except TypeError as error:
+        raise ValueError(f"stage {stage.name!r} has wrong options for {name}: {error}") from None
 
 
 def _schedule(rate: Rate, epochs: int, steps: int):
@@ -202,10 +213,9 @@ def _only(parts: tuple[str, ...], inner) -> optax.GradientTransformationExtraArg
 
         return jax.tree_util.tree_map_with_path(of_leaf, tree)
 
-    def update(grads, state, params=None, *, grad=None, **extra):
-        del grad
+    def update(grads, state, params=None, **extra):
         grads = keep(grads)
-        updates, state = inner.update(grads, state, params, grad=grads, **extra)
+        updates, state = inner.update(grads, state, params, **(extra | {"grad": grads}))
         return keep(updates), state
 
-    return optax.GradientTransformationExtraArgs(inner.init, update)
+    return optax.GradientTransformationExtraArgs(inner.init, update)  # type: ignore

@@ -18,6 +18,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+EXIT_CODES = {"Ctrl-C": 130, "SIGTERM": 143}  # as shells have them; all is saved none the less
+
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder or file to write; never overwritten.")]
 Settings = Annotated[
@@ -135,6 +137,7 @@ def _tell(outcome) -> None:
     _table(rows, str(outcome.folder))
     if not outcome.finished:
         print(f"stopped by {outcome.why}; go on with: jaxptycho resume {outcome.folder}")
+        raise typer.Exit(EXIT_CODES.get(outcome.why, 0))
 
 
 def _table(rows: dict[str, str], title: str) -> None:

@@ -12,7 +12,7 @@ from ..analysis.resolution import RingCorrelation, half_bit, ring_correlation, t
 from ..io.results import load
 from ..model import Model
 from . import plots
-from .pictures import flat_phases, positions
+from .pictures import flat_phases, origin, positions
 from .run import refuse_existing, start
 from .schema import Job
 from .watch import Watch
@@ -20,31 +20,32 @@ from .watch import Watch
 
 def compare_results(first: Path, second: Path, out: Path | None = None) -> dict[str, str]:
     """How well two results agree, in words; the ring correlation as figure and table in the folder `out`."""
-    models = [load(path / "result.h5" if path.is_dir() else path) for path in (first, second)]
-    if not np.allclose(models[0].grid.pixel, models[1].grid.pixel, rtol=1e-4):
+    one, other = (load(path / "result.h5" if path.is_dir() else path) for path in (first, second))
+    if not np.allclose(one.grid.pixel, other.grid.pixel, rtol=1e-4):
         raise ValueError(
-            f"{first} has pixels of {models[0].grid.pixel[0]:g} Å and {second} of {models[1].grid.pixel[0]:g} Å; "
+            f"{first} has pixels of {one.grid.pixel[0]:g} Å and {second} of {other.grid.pixel[0]:g} Å; "
             "only results on the same grid are compared"
         )
     if out is not None:
         refuse_existing(out)
         out.mkdir(parents=True)
-    return report(*models, out)
+    return report(one, other, out)
 
 
 def compare_halves(job: Job, folder: Path, watch: Callable[[], Watch] = Watch) -> dict[str, str]:
     """Both halves of a checkerboard reconstructed alone in `folder`, sharing nothing, and how well they agree."""
     refuse_existing(folder)
-    models = []
-    for half in ("black", "white"):
+
+    def reconstructed(half: str) -> Model:
         own = job.model_copy(update={"data": job.data.model_copy(update={"half": half})})
         outcome = start(own, folder / half, watch())
         if not outcome.finished:
             raise ValueError(
                 f"the {half} half was stopped by {outcome.why}; finish it with `jaxptycho resume {outcome.folder}`"
             )
-        models.append(outcome.model)
-    return report(*models, folder)
+        return outcome.model
+
+    return report(reconstructed("black"), reconstructed("white"), folder)
 
 
 def report(first: Model, second: Model, folder: Path | None) -> dict[str, str]:
@@ -70,7 +71,7 @@ def common_phases(first: Model, second: Model) -> tuple[np.ndarray, np.ndarray, 
     size = np.floor((high - low) / first.grid.pixel).astype(int)
     if size.min() < 8:
         raise ValueError(f"the scans of the two results share {size[0]} × {size[1]} pixels; at least 8 × 8 are wanted")
-    corners = [np.rint((low - np.asarray(m.specimen.origin)) / m.grid.pixel).astype(int) for m in (first, second)]
+    corners = [np.rint((low - origin(model)) / model.grid.pixel).astype(int) for model in (first, second)]
     fixed, moving = (flat_phases(model).sum(0) for model in (first, second))
 
     def cut(image, corner):

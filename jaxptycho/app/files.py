@@ -49,14 +49,14 @@ def new_job(file: Path, target: Path, template: str | None = None) -> str:
 
 def templates() -> list[str]:
     """Names of the jobs that come with the package."""
-    folder = resources.files(__package__) / "templates"
+    folder = resources.files("jaxptycho.app") / "templates"
     return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
 def template_text(name: str) -> str:
     if name not in templates():
         raise ValueError(f"no template is called {name}; {suggest(name, templates())}")
-    return (resources.files(__package__) / "templates" / f"{name}.toml").read_text(encoding="utf-8")
+    return (resources.files("jaxptycho.app") / "templates" / f"{name}.toml").read_text(encoding="utf-8")
 
 
 def describe(path: Path) -> dict[str, str]:

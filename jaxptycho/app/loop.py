@@ -89,7 +89,7 @@ class Loop:
         """The rest of an epoch, or as much of it as `stop` lets pass."""
         began, good = time.monotonic(), self._snapshot(progress)
         fetched = []
-        with contextlib.closing(prefetch(self.batches_left(progress))) as ready:
+        with contextlib.closing(prefetch(self.batches_left(progress))) as ready:  # type: ignore
             for batch in ready:
                 progress.model, progress.state, info = tools.step(progress.model, progress.state, batch)
                 fetched.append((info, float(batch.weight.sum())))
@@ -195,8 +195,8 @@ class Loop:
     def _diverged(self, tools: Tools, progress: Progress, good: Progress):
         stage, number = self.job.stage[progress.stage], len(progress.history) + 1
         progress.losses = good.losses
-        again = replicate(diagnose.to_device((good.model, good.state)), self.devices)
-        cause = diagnose.culprit(tools.step, tools.objective, *again, self.batches_left(good))
+        model, state = replicate(diagnose.to_device((good.model, good.state)), self.devices)
+        cause = diagnose.culprit(tools.step, tools.objective, model, state, self.batches_left(good))
         progress.model, progress.state = replicate(diagnose.to_device((good.model, good.state)), self.devices)
         raise Diverged(
             f"the loss became NaN or infinite in stage {stage.name!r}, epoch {number}: {cause}; the last good model is "

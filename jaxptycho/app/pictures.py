@@ -5,7 +5,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Bool, Complex, Float
+from jaxtyping import Complex, Float
 
 from ..analysis.gauge import without_ramp
 from ..inverse.fields import stack
@@ -20,7 +20,7 @@ class Picture(NamedTuple):
     """Slices of a specimen on the scanned area."""
 
     phase: Float[np.ndarray, "z Y X"]  # rad, ramp of the sum removed
-    amplitude: Float[np.ndarray, "Y X"]  # of the whole specimen
+    amplitude: Float[np.ndarray, "Y X"] | None  # of the whole specimen, None where nothing absorbs
     pixel: tuple[float, float]  # Å
 
 
@@ -41,12 +41,12 @@ def picture(model: Model, band_pass=None) -> Picture:
     area = (slice(None), *scanned(model))
     phases = flat_phases(model)[area]
     try:
-        loss = np.asarray(in_radians(model, "absorption"), float)[area]
+        amplitude = np.exp(-np.asarray(in_radians(model, "absorption"), float)[area].sum(0))
     except ValueError:  # a specimen that does not absorb
-        loss = np.zeros_like(phases)
+        amplitude = None
     if band_pass is not None:
         phases = np.stack([filtered(phase, model.grid.pixel, band_pass) for phase in phases])
-    return Picture(phases, np.exp(-loss.sum(0)), model.grid.pixel)
+    return Picture(phases, amplitude, model.grid.pixel)
 
 
 def positions(model: Model, view: int = 0) -> Float[np.ndarray, "shot 2"]:
@@ -58,13 +58,17 @@ def positions(model: Model, view: int = 0) -> Float[np.ndarray, "shot 2"]:
     return np.asarray(of_shots(np.arange(shots)), float)
 
 
+def origin(model: Model) -> Float[np.ndarray, "2"]:
+    """Where the specimen's pixel [0, 0] lies (y, x) [Å]."""
+    return np.asarray(select(select(model.specimen, PerView, 0), PerShot, 0).origin, float)
+
+
 def scanned(model: Model) -> tuple[slice, slice]:
     """Rows and columns of the specimen between the outermost positions."""
-    specimen = select(select(model.specimen, PerView, 0), PerShot, 0)
-    shape = stack(specimen).shape[-2:]
-    if specimen.periodic:
+    shape = stack(model.specimen).shape[-2:]
+    if getattr(model.specimen, "periodic", False):
         return slice(0, shape[0]), slice(0, shape[1])
-    index = (positions(model) - np.asarray(specimen.origin)) / model.grid.pixel
+    index = (positions(model) - origin(model)) / model.grid.pixel
     low, high = np.floor(index.min(0)).astype(int), np.ceil(index.max(0)).astype(int) + 1
     return tuple(slice(max(0, a), min(n, b)) for a, b, n in zip(low, high, shape, strict=True))  # type: ignore
 
@@ -94,11 +98,11 @@ def probe_modes(model: Model) -> Modes:
     flat = spectra.reshape(len(spectra), -1)
     _, sizes, rows = np.linalg.svd(flat, full_matrices=False)
     spectra = (sizes[:, None] * rows).reshape(spectra.shape)
-    both = [np.fft.fftshift(a, axes=(-2, -1)) for a in (np.fft.ifft2(spectra, norm="ortho"), spectra)]
-    return Modes(*both, sizes**2 / np.sum(sizes**2))
+    waves, spectra = (np.fft.fftshift(a, axes=(-2, -1)) for a in (np.fft.ifft2(spectra, norm="ortho"), spectra))
+    return Modes(waves, spectra, sizes**2 / np.sum(sizes**2))
 
 
-def limits(image, where: Bool[np.ndarray, "Y X"] | None = None) -> tuple[float, float]:
+def limits(image) -> tuple[float, float]:
     """Grey values that a few outliers do not decide."""
-    low, high = np.percentile(image if where is None else image[where], ROBUST)
+    low, high = np.percentile(image, ROBUST)
     return (float(low), float(high)) if high > low else (float(low) - 1e-6, float(low) + 1e-6)

@@ -48,11 +48,13 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def draw_object(shown: Picture) -> Figure:
-    """Phase (of all slices together) and amplitude side by side."""
+    """Phase of all slices together and, where the specimen absorbs, the amplitude beside it."""
+    title = f"Phase, sum of {len(shown.phase)} slices" if len(shown.phase) > 1 else "Phase"
+    if shown.amplitude is None:
+        return draw_image(shown.phase.sum(0), shown.pixel, title, "rad")
     figure = Figure((11, 5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    thick = f", sum of {len(shown.phase)} slices" if len(shown.phase) > 1 else ""
-    show(left, shown.phase.sum(0), shown.pixel, f"Phase{thick}", "rad")
+    show(left, shown.phase.sum(0), shown.pixel, title, "rad")
     show(right, shown.amplitude, shown.pixel, "Amplitude", "")
     return figure
 

@@ -154,9 +154,9 @@ def momentum(learning_rate, momentum: float = 0.9, nesterov: bool = True):
 def engine(make):
     """A ptychographic engine whose steps are scaled by a rate, which may be a schedule."""
 
-    def scaled(learning_rate, **options):
-        scale = optax.scale_by_schedule if callable(learning_rate) else optax.scale
-        return optax.chain(make(**options), scale(learning_rate))
+    def scaled(learning_rate: Any, **options):
+        schedule = learning_rate if callable(learning_rate) else optax.constant_schedule(learning_rate)
+        return optax.chain(make(**options), optax.scale_by_schedule(schedule))
 
     return scaled
 
@@ -204,14 +204,14 @@ def _plain(kind):
     return list[float] if getattr(kind, "__origin__", None) is tuple else kind
 
 
-def any_of(registry, base):
+def any_of(registry, base) -> Any:
     """A section for each entry of `registry`, told apart by its `kind`."""
-    kinds = [
-        create_model(
-            name, __base__=base, __doc__=inspect.getdoc(builder), kind=(Literal[name], ...), **option_fields(builder)
-        )
-        for name, builder in registry.items()
-    ]
+
+    def section(name: str, builder) -> Any:
+        fields: dict[str, Any] = {"kind": (Literal[name], ...)} | option_fields(builder)  # type: ignore
+        return create_model(name, __base__=base, __doc__=inspect.getdoc(builder), **fields)
+
+    kinds = [section(name, builder) for name, builder in registry.items()]
     return Annotated[functools.reduce(operator.or_, kinds), Field(discriminator="kind")]
 
 
@@ -242,7 +242,7 @@ class Stage(Section):
     loss: one_of(LOSSES, "loss") = key(f"{', '.join(LOSSES)}", "amplitude")
     variance: float = key("variance of a count, for the gaussian loss", 1.0, gt=0)
     optimiser: one_of(OPTIMISERS, "optimiser") = key(
-        "adam, sgd, momentum, lbfgs, epie, rpie or any other of optax", "adam"
+        "adam, sgd, momentum, lbfgs (finds its own steps), epie, rpie or any other of optax", "adam"
     )
     options: dict[str, Any] = key("further options of the optimiser, such as b1 of adam", {})
     slices: int | None = key("change the number of slices", None, 4, ge=1)

@@ -1,0 +1,210 @@
+"""The command line: the way from a file to a result, and one sentence for everything wrong."""
+
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from jaxptycho import load
+from jaxptycho.app.cli import app
+from jaxptycho.app.files import templates
+from jaxptycho.app.jobs import read_job, write_job
+
+SHORT = ["--set", "stage.0.epochs=2", "--set", "stage.0.batch=16", "--set", "run.devices=1"]
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def refused(*arguments) -> str:
+    """The one sentence with which a command ends."""
+    result = run(*arguments)
+    assert result.exit_code == 2, result.output
+    assert isinstance(result.exception, SystemExit)
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+@pytest.fixture
+def job(measurement, tmp_path):
+    """A job as `jaxptycho new` writes it."""
+    path = tmp_path / "job.toml"
+    result = run("new", measurement, "--out", path)
+    assert result.exit_code == 0, result.output
+    return path
+
+
+def test_a_new_job_knows_the_file_validates_and_runs_unchanged(job, measurement, tmp_path):
+    wanted = read_job(job)
+    assert wanted.data.file == str(measurement.resolve())
+    assert (wanted.probe.semiangle_mrad, wanted.probe.defocus_angstrom) == (25.0, 60.0)
+    assert "1 × 71 × 71" in run("validate", job).output
+    result = run("reconstruct", job, "--out", tmp_path / "run", *SHORT)
+    assert result.exit_code == 0, result.output
+    assert "finished" in result.output
+    assert (tmp_path / "run" / "figures" / "object.png").exists()
+    as_run = read_job(tmp_path / "run" / "run.toml")
+    assert as_run == read_job(job, SHORT[1::2])
+    assert "PixelProbe" in run("inspect", tmp_path / "run").output
+    assert "50 epochs of adam" in run("inspect", job).output
+
+    before = (tmp_path / "run" / "result.h5").read_bytes()
+    assert "exists and is not overwritten" in refused("reconstruct", job, "--out", tmp_path / "run")
+    assert (tmp_path / "run" / "result.h5").read_bytes() == before
+    assert "exists and is not overwritten" in refused("new", measurement, "--out", job)
+
+
+def test_halves_share_nothing_and_agree(job, tmp_path):
+    more = [*SHORT[:1], "stage.0.epochs=40", *SHORT[2:], "--set", "stage.0.rates.specimen=3e-2"]
+    result = run("halves", job, "--out", tmp_path / "both", *more)
+    assert result.exit_code == 0, result.output
+    assert "half-bit resolution" in result.output
+    assert (tmp_path / "both" / "frc.png").stat().st_size > 5000
+    black, white = (load(tmp_path / "both" / half / "result.h5") for half in ("black", "white"))
+    shots = [{tuple(p) for p in np.asarray(m.scan.positions.values)} for m in (black, white)]
+    assert len(shots[0]) == len(shots[1]) == 32
+    assert not shots[0] & shots[1]
+    curve = np.genfromtxt(tmp_path / "both" / "frc.csv", delimiter=",", names=True)
+    assert curve["correlation"][1:4].mean() > 0.5
+    same = run("compare", tmp_path / "both" / "black", tmp_path / "both" / "black" / "result.h5")
+    assert "1.0000" in same.output
+    assert "+0.00, +0.00 pixels" in same.output
+
+
+def test_inspect_warns_of_a_semiangle_that_the_pattern_does_not_show(measurement, tmp_path):
+    assert "radius" in run("inspect", measurement).output
+    assert "warning" not in run("inspect", measurement).output
+    path = tmp_path / "wrong.h5"
+    shutil.copy(measurement, path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["semiangle_mrad"] = 10.0
+    assert "warning" in run("inspect", path).output
+
+
+@pytest.mark.parametrize("name", templates())
+def test_templates_are_valid_jobs_for_any_file(name, measurement, tmp_path):
+    path = tmp_path / "job.toml"
+    assert run("new", measurement, "--out", path, "--template", name).exit_code == 0
+    job = read_job(path)
+    assert job.data.file == str(measurement.resolve())
+    assert write_job(job)
+
+
+def test_help_names_every_command():
+    text = run("--help").output
+    for name in ("demo", "new", "reconstruct", "resume", "inspect", "validate", "compare", "halves"):
+        assert name in text
+
+
+def without(name):
+    def spoil(file):
+        del file[name]
+
+    return spoil
+
+
+def counts(change):
+    def spoil(file):
+        values = change(file["counts"][()].astype(np.float32))
+        del file["counts"]
+        file["counts"] = values
+
+    return spoil
+
+
+def nan(values):
+    values[3, 4, 5] = np.nan
+    return values
+
+
+def empty(values):
+    values[7] = 0
+    return values
+
+
+def mask_of_nothing(file):
+    file["mask"] = np.zeros((32, 32), bool)
+
+
+def unknown_unit(file):
+    del file.attrs["voltage_kv"]
+    file.attrs["voltage_mev"] = 0.08
+
+
+SPOILT = {
+    "no counts": (without("counts"), "/counts"),
+    "no positions": (without("positions"), "/positions"),
+    "counts of another shape": (counts(lambda c: c[:, 0]), "[shot, y, x]"),
+    "fewer patterns than positions": (counts(lambda c: c[:-1]), "positions"),
+    "not a number": (counts(nan), "shot 3"),
+    "a pattern without counts": (counts(empty), "shot 7"),
+    "zero dose": (counts(np.zeros_like), "hold no counts"),
+    "a mask that hides everything": (mask_of_nothing, "hides every pixel"),
+    "an unknown unit": (unknown_unit, "voltage_kv"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_bad_files_end_with_one_sentence(name, measurement, job, tmp_path):
+    spoil, said = SPOILT[name]
+    path = tmp_path / "spoilt.h5"
+    shutil.copy(measurement, path)
+    with h5py.File(path, "r+") as file:
+        spoil(file)
+    out = tmp_path / "run"
+    assert said in refused("reconstruct", job, "--out", out, "--set", f"data.file={path}")
+    assert not out.exists()
+
+
+def test_a_truncated_file_and_a_missing_one(measurement, job, tmp_path):
+    path = tmp_path / "cut.h5"
+    path.write_bytes(measurement.read_bytes()[:20000])
+    assert "truncated" in refused("reconstruct", job, "--out", tmp_path / "run", "--set", f"data.file={path}")
+    assert "nowhere.h5" in refused("reconstruct", job, "--set", "data.file=nowhere.h5")
+    assert "nowhere.toml" in refused("reconstruct", tmp_path / "nowhere.toml")
+    assert "no run.toml" in refused("resume", tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_cxi_without_positions(job, tmp_path):
+    path = tmp_path / "scan.cxi"
+    with h5py.File(path, "w") as file:
+        file["cxi_version"] = 160
+        file["entry_1/instrument_1/detector_1/data"] = np.ones((4, 8, 8), np.uint16)
+    assert "positions" in refused("reconstruct", job, "--out", tmp_path / "run", "--set", f"data.file={path}")
+
+
+def test_unknown_keys_and_wrong_units_of_a_job(job, tmp_path):
+    out = ["--out", tmp_path / "run"]
+    assert "did you mean semiangle_mrad" in refused("reconstruct", job, *out, "--set", "probe.semiangle=20.0")
+    assert "did you mean thickness_angstrom" in refused("reconstruct", job, *out, "--set", "specimen.thickness_nm=2.0")
+    assert "no parameter 'propagator'" in refused("reconstruct", job, *out, "--set", "stage.0.rates.propagator=1e-2")
+    assert "wrong options for adam" in refused("reconstruct", job, *out, "--set", "stage.0.options={b3 = 0.9}")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_has_no_meaning_for_the_model_is_refused_before_anything_is_written(job, tmp_path):
+    out = ["--out", tmp_path / "run"]
+    thick = "stage.0.constraint=[{kind = 'gaussian_along_z', sigma_angstrom = 3.0}]"
+    assert "one slice" in refused("reconstruct", job, *out, "--set", thick)
+    assert "thickness" in refused("reconstruct", job, *out, "--set", "specimen.slices=3")
+    assert not (tmp_path / "run").exists()
+
+
+def test_negative_counts_are_clipped_with_a_warning(measurement, job, tmp_path):
+    path = tmp_path / "dark.h5"
+    shutil.copy(measurement, path)
+    with h5py.File(path, "r+") as file:
+        counts(lambda c: c - (c == 0))(file)
+    with pytest.warns(UserWarning, match="negative counts"):
+        result = run("validate", job, "--set", f"data.file={path}")
+    assert result.exit_code == 0
+
+
+def test_debug_shows_the_error_itself(tmp_path):
+    result = run("inspect", tmp_path / "nowhere.h5", "--debug")
+    assert isinstance(result.exception, FileNotFoundError)
