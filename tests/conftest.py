@@ -14,6 +14,14 @@ matplotlib.use("Agg")
 install_import_hook("jaxptycho", "beartype.beartype")
 
 
+@pytest.fixture
+def quick_to_compile():
+    """Code that compiles in half the time and runs slower: for tests that compute next to nothing."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="session")
 def data_dir():
     """The folder with the measured data; `data_dir(name)` is a file of it, or the test is skipped."""

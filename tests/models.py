@@ -218,14 +218,11 @@ def any_batch(model: Model, shots=range(N_SHOTS), view=0, weight=None, seed=20) 
     return Batch(np.int32(view), shots, jnp.asarray(counts), jnp.asarray(weight))
 
 
-QUICK_TO_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-
-
 def value_and_gradient(function, model):
     """Compiled `params -> value, gradient` of `function(model)`, and the parameters of `model`."""
     params, rest = eqx.partition(model, eqx.is_inexact_array)
     derived = jax.value_and_grad(lambda p: function(eqx.combine(p, rest)))
-    return jax.jit(derived, compiler_options=QUICK_TO_COMPILE), params
+    return jax.jit(derived), params
 
 
 def assert_gradient(function, model, step=1e-5, tolerance=1e-5, seed=30):

@@ -16,7 +16,7 @@ from jaxtyping import PyTree
 from ..data import Batch
 from ..model import Model
 from ..parts.indexed import only_seen
-from .units import in_natural_units
+from .units import child, in_natural_units, of_own_share
 
 
 def identity(model: Model) -> Model:
@@ -28,27 +28,48 @@ def per_part(optimisers=None, /, **by_name) -> optax.GradientTransformationExtra
     """One optimiser for each part or field, the rest of the model stays put.
 
     `per_part(specimen=optax.adam(5e-3), probe=optax.adam(5e-3))`; fields by their path:
-    `per_part({"scan.matrix": optax.adam(1e-2)})`, the longest path wins. Rates are in the
+    `per_part({"scan.matrix": optax.adam(1e-2)})`, the longest path wins; several together:
+    `per_part({("specimen", "probe"): optax.lbfgs()})`. What a part calls `given` (the
+    thickness of a specimen, nominal positions) moves only when named itself. Rates are in the
     natural units of `inverse.units`, about 1 for every parameter: 5e-3 suits most data.
     """
-    optimisers = {**(optimisers or {}), **by_name}
-
-    def label(path, _):
-        name = jax.tree_util.keystr(path, simple=True, separator=".") + "."
-        return max((k for k in optimisers if name.startswith(k + ".")), key=len, default="frozen")
+    transforms, group_of = {"frozen": optax.set_to_zero()}, {}
+    for names, optimiser in {**(optimisers or {}), **by_name}.items():
+        names = (names,) if isinstance(names, str) else names
+        group = ", ".join(names)
+        transforms[group] = of_own_share(optimiser)
+        group_of |= dict.fromkeys(names, group)
 
     def labels(params):
-        found = jax.tree_util.tree_map_with_path(label, params)
-        unused = set(optimisers) - set(jax.tree.leaves(found))
+        found = named(params, tuple(group_of))
+        unused = set(group_of) - set(jax.tree.leaves(found))
         if unused:
             parts = [f for f in params.__dataclass_fields__ if f != "grid"]
             raise ValueError(
                 f"the model has no parameter {sorted(unused)[0]!r} to optimise; its parts are {', '.join(parts)}"
             )
-        return found
+        return jax.tree.map(lambda name: group_of.get(name, "frozen"), found)
 
-    transforms = {**optimisers, "frozen": optax.set_to_zero()}
     return in_natural_units(optax.partition(transforms, labels))
+
+
+def named(params, names: tuple[str, ...]):
+    """Which of `names` (paths of parts or fields) moves each parameter: the longest that covers
+    it, "frozen" where none does. What a part calls `given` is covered by its own path alone."""
+
+    def dotted(path):
+        return jax.tree_util.keystr(path, simple=True, separator=".")
+
+    def label(path, _):
+        node, shortest = params, 0
+        for depth, key in enumerate(path):
+            if getattr(key, "name", None) in getattr(node, "given", ()):
+                shortest = len(dotted(path[: depth + 1]))
+            node = child(node, key)
+        covering = [n for n in names if len(n) >= shortest and f"{dotted(path)}.".startswith(f"{n}.")]
+        return max(covering, key=len, default="frozen")
+
+    return jax.tree_util.tree_map_with_path(label, params)
 
 
 def trainable(model: Model) -> Model:
@@ -57,8 +78,12 @@ def trainable(model: Model) -> Model:
 
 
 def strong(tree: PyTree) -> PyTree:
-    """The tree without weak types, which would make the second step trace again."""
-    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype) if eqx.is_array(x) else x, tree)
+    """The tree with strongly typed arrays of its own.
+
+    Weak types would make the second step trace again; arrays that two leaves share cannot be
+    donated.
+    """
+    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype).copy() if eqx.is_array(x) else x, tree)
 
 
 def make_step(
@@ -92,7 +117,7 @@ def make_step(
             params,
             value=total,
             grad=grads,
-            value_fn=lambda p: objective(p, rest, batch)[0],
+            value_fn=lambda p, model=None, batch=batch: objective(p, rest, batch)[0],
             model=model,
             batch=batch,
         )
@@ -121,8 +146,8 @@ def reconstruct(
     A loop that anyone can write by hand around `make_step`; it waits for the device only at
     the end.
     """
-    model = jax.tree.map(lambda x: x.copy() if eqx.is_array(x) else x, strong(model))
-    state, step, history = init_state(optimiser, model), make_step(loss, optimiser, project, penalty), []
+    step, history = make_step(loss, optimiser, project, penalty), []
+    model, state = strong(model), init_state(optimiser, model)
     for batch in batches:
         model, state, info = step(model, state, batch)
         history.append(info["loss"])

@@ -22,7 +22,7 @@ def natural_units(params):
                 size = sizes[name]
                 size = size[path[depth + 1].key] if isinstance(size, dict) else size
                 return jnp.asarray(size, leaf.real.dtype)
-            node = _child(node, key)
+            node = child(node, key)
         return jnp.ones((), leaf.real.dtype)
 
     return jax.tree_util.tree_map_with_path(unit, params)
@@ -43,12 +43,16 @@ def in_natural_units(inner: optax.GradientTransformation) -> optax.GradientTrans
         del grad
         units, state = state
         scaled = _times(grads, units)
+
+        def value_of(natural, model=None, batch=None, units=units):  # optax hands every extra argument on
+            return value_fn(jax.tree.map(_physical, natural, params, units, is_leaf=_is_masked))
+
         updates, state = inner.update(
             scaled,
             state,
             _over(params, units),
             grad=scaled,
-            value_fn=lambda p: value_fn(_times(p, units)),
+            value_fn=value_of,
             units=units,
             **extra,
         )
@@ -57,10 +61,30 @@ def in_natural_units(inner: optax.GradientTransformation) -> optax.GradientTrans
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _child(node, key):
+def of_own_share(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """`inner` on its share of the parameters, the others masked: its line search varies that share alone."""
+    inner = optax.with_extra_args_support(inner)
+
+    def update(grads, state, params=None, **extra):
+        return inner.update(grads, state, params, **(extra | {"grad": grads}))
+
+    return optax.GradientTransformationExtraArgs(inner.init, update)
+
+
+def child(node, key):
+    """What a node of the tree holds under `key`, an entry of a path."""
     if isinstance(key, jax.tree_util.GetAttrKey):
         return getattr(node, key.name)
     return node[getattr(key, "key", getattr(key, "idx", None))]
+
+
+def _is_masked(node):
+    return isinstance(node, optax.MaskedNode)
+
+
+def _physical(natural, now, unit):
+    """A parameter in its physical unit; one that its optimiser does not see is as it is now."""
+    return now if _is_masked(natural) else natural * unit
 
 
 def _times(tree, units):

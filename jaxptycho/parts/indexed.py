@@ -35,6 +35,8 @@ if TYPE_CHECKING:  # to the reader of a method, a selected value
 else:  # to the constructor, any of the three
 
     class Varying:
+        """`Varying[T]`: a T shared by all shots, or one for each by PerShot or PerView."""
+
         def __class_getitem__(cls, kind):
             return kind | PerShot | PerView
 

@@ -1,6 +1,7 @@
 """Where the probe stands on the specimen."""
 
 import abc
+from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -38,6 +39,7 @@ class AffineScan(AbstractScan):
     shift: Varying[Pair]  # Å
     residual: Varying[Pair]  # Å
     pivot: Varying[Pair]  # Å
+    given: ClassVar = ("nominal", "pivot")
 
     def position(self):
         turned = self.matrix @ (self.nominal - self.pivot)

@@ -1,6 +1,7 @@
 """What the wave passes through."""
 
 import abc
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -51,6 +52,7 @@ class SliceStack(AbstractSpecimen):
     thickness: Varying[Thickness]  # Å
     origin: Varying[Pair]  # Å
     periodic: bool = eqx.field(static=True, default=False)
+    given: ClassVar = ("thickness", "origin")
 
     def slices(self, grid):
         return place(exponential(self.phase, self.absorption), self, grid)
@@ -64,6 +66,7 @@ class WeakPhaseStack(AbstractSpecimen):
     thickness: Varying[Thickness]  # Å
     origin: Varying[Pair]  # Å
     periodic: bool = eqx.field(static=True, default=False)
+    given: ClassVar = ("thickness", "origin")
 
     def slices(self, grid):
         loss = jnp.zeros_like(self.phase) if self.absorption is None else self.absorption
@@ -78,6 +81,7 @@ class PotentialSlices(AbstractSpecimen):
     thickness: Varying[Thickness]  # Å
     origin: Varying[Pair]  # Å
     periodic: bool = eqx.field(static=True, default=False)
+    given: ClassVar = ("thickness", "origin")
 
     def slices(self, grid):
         per_volt = grid.sigma * jnp.reshape(self.thickness, (-1, 1, 1))

@@ -3,19 +3,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models import N_SHOTS, any_batch, assert_gradient, batch_for, rng, thin
+from models import N_SHOTS, any_batch, batch_for, rng, thin
 
 from jaxptycho import Batch, Dataset, amplitude, anscombe, gaussian, make_batch, misfit, poisson, predict
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 NOISES = {"amplitude": amplitude, "anscombe": anscombe, "gaussian": gaussian(3.0), "poisson": poisson}
 noises = pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
-
-
-@noises
-def test_gradient_of_the_misfit(noise):
-    model = thin()
-    batch = any_batch(model)
-    assert_gradient(lambda m: misfit(noise)(m, batch), model)
 
 
 @noises

@@ -25,6 +25,8 @@ from jaxptycho import (
 )
 from jaxptycho.physics import detection, waves
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 SHAPES = {"super_sampled": (8, 6), "cropped": (10, 8), "nested": (8, 6)}
 
 

@@ -26,6 +26,8 @@ from jaxptycho import (
 )
 from jaxptycho.parts.indexed import only_seen, plain
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 predicted = eqx.filter_jit(predict)
 
 

@@ -7,6 +7,8 @@ from models import FIELD, GRID, ORIGIN, absorptions, phases, positions, stack, t
 from jaxptycho import FreeScan, Grid, PerShot, PotentialSlices, SliceStack, WeakPhaseStack, predict
 from jaxptycho.physics import windows
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 SHOTS = jnp.arange(3)
 predicted = eqx.filter_jit(lambda model: predict(model, SHOTS))
 

@@ -6,6 +6,8 @@ import pytest
 from jaxptycho import Grid
 from jaxptycho.physics import waves
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 GRID = Grid((32, 24), (0.4, 0.5), voltage_kv=80.0)
 
 

@@ -1,0 +1,82 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from models import N_SHOTS, RICH, any_batch
+
+from jaxptycho import Batch, distribute, init_state, make_step, mesh, misfit, per_part, poisson
+from jaxptycho.machines.placement import even, replicate
+
+SHOTS = np.arange(16) % N_SHOTS
+WEIGHT = np.array([1.0] * 11 + [0.5] + [0.0] * 4)  # the last devices have nothing to do
+
+
+@pytest.fixture(scope="module")
+def row():
+    assert jax.device_count() == 8
+    return mesh()
+
+
+@pytest.mark.parametrize("name", ["thick", "two_views"])
+def test_many_devices_give_the_same_loss_and_gradient(name, row):
+    model = RICH[name]()
+    batch = any_batch(model, SHOTS, weight=WEIGHT)
+    params, rest = eqx.partition(model, eqx.is_inexact_array)
+
+    def derived(loss):
+        return jax.jit(jax.value_and_grad(lambda p, b: loss(eqx.combine(p, rest), b)))
+
+    value, gradient = derived(misfit(poisson))(params, batch)
+    compiled = derived(distribute(misfit(poisson), row)).lower(params, batch).compile()
+    other_value, other = compiled(params, batch)
+    assert float(other_value) == pytest.approx(float(value), rel=1e-10)
+    for a, b in zip(jax.tree.leaves(other), jax.tree.leaves(gradient), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10 * float(jnp.abs(b).max()))
+    text = compiled.as_text()
+    assert "all-reduce" in text
+    assert "all-gather" not in text
+
+
+def test_compiled_step_gathers_nothing(row):
+    """The step of several devices equals that of one and is traced once."""
+    model = RICH["two_views"]()
+    batch = any_batch(model, SHOTS, weight=WEIGHT)
+    optimiser, traces = per_part(specimen=optax.adam(1e-2), scan=optax.adam(1e-2)), []
+
+    def counting(model, batch):
+        traces.append(1)
+        return distribute(misfit(poisson), row)(model, batch)
+
+    def two_steps(loss, place):
+        step, state = make_step(loss, optimiser), place(init_state(optimiser, model))
+        moved = place(jax.tree.map(lambda x: x.copy() if eqx.is_array(x) else x, model))
+        for _ in range(2):
+            moved, state, _ = step(moved, state, batch)
+        return moved
+
+    one = two_steps(misfit(poisson), lambda tree: tree)
+    many = two_steps(counting, lambda tree: replicate(tree, row))
+    np.testing.assert_allclose(many.specimen.phase, one.specimen.phase, atol=1e-10)
+    assert len(traces) == 1
+    assert many.specimen.phase.sharding.is_fully_replicated
+
+
+def test_uneven_batches_are_refused_or_padded(row):
+    model = RICH["two_views"]()
+    batch = any_batch(model)
+    with pytest.raises(ValueError, match=f"{N_SHOTS} shots cannot be split over 8 devices"):
+        distribute(misfit(poisson), row)(model, batch)
+    padded = even(batch, row)
+    assert isinstance(padded, Batch)
+    assert len(padded.shots) == 8
+    assert padded.weight[N_SHOTS:].sum() == 0
+    assert even(padded, row) is padded
+    losses = [eqx.filter_jit(misfit(poisson))(model, b) for b in (batch, padded)]
+    assert float(losses[0]) == pytest.approx(float(losses[1]), rel=1e-12)
+
+
+def test_one_device_needs_no_wrapper():
+    loss = misfit(poisson)
+    assert distribute(loss, mesh(1)) is loss

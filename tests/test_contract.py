@@ -1,0 +1,287 @@
+"""One contract for all parts, losses, penalties, constraints and solvers.
+
+Each has the shape it promises, works compiled and mapped, is traced once, and its gradient is
+that of central differences. Whatever is added to the package has to appear here.
+"""
+
+import importlib
+import inspect
+import pkgutil
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from models import (
+    DETECTORS,
+    FIELD,
+    GRID,
+    ORIGIN,
+    aberrated_probe,
+    absorptions,
+    any_batch,
+    assert_gradient,
+    batch_for,
+    mask,
+    other,
+    phases,
+    pixel_probe,
+    positions,
+    relaxed_probe,
+    rng,
+    stack,
+    thin,
+    tilts,
+)
+
+import jaxptycho
+from jaxptycho import (
+    AffineScan,
+    AngularSpectrum,
+    BandLimited,
+    FreeScan,
+    Fresnel,
+    Gain,
+    Ideal,
+    PerShot,
+    PotentialSlices,
+    Tilted,
+    WeakPhaseStack,
+    init_state,
+    make_step,
+    misfit,
+    per_part,
+    select,
+)
+from jaxptycho.inverse import losses, pie, probe_constraints
+from jaxptycho.inverse.constraints import CONSTRAINTS, build
+from jaxptycho.inverse.penalties import PENALTIES
+
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
+WAVE = jnp.asarray(rng(50).normal(size=(2, *GRID.shape)) + 1j * rng(51).normal(size=(2, *GRID.shape)))
+SHARED_SCAN = AffineScan(positions()[0], jnp.eye(2) * 1.02, jnp.array([0.1, 0.2]), jnp.zeros(2), jnp.ones(2))
+WINDOW = GRID.shape
+
+PARTS = {  # an example of each part, and the shape of its answer
+    "PixelProbe": (pixel_probe(), (2, *WINDOW)),
+    "RelaxedProbe": (select(relaxed_probe(), PerShot, 1), (2, *WINDOW)),
+    "AberratedProbe": (aberrated_probe(), (1, *WINDOW)),
+    "SliceStack": (stack(3), (3, *FIELD)),
+    "WeakPhaseStack": (stack(2, kind=WeakPhaseStack, periodic=True), (2, FIELD[0] + 15, FIELD[1] + 11)),
+    "PotentialSlices": (
+        PotentialSlices(20 * phases(2), 20 * absorptions(2), jnp.array(9.0), jnp.array(ORIGIN)),
+        (2, *FIELD),
+    ),
+    "FreeScan": (FreeScan(positions()[0]), (2,)),
+    "AffineScan": (SHARED_SCAN, (2,)),
+    "Fresnel": (Fresnel(), WINDOW),
+    "AngularSpectrum": (AngularSpectrum(), WINDOW),
+    "BandLimited": (BandLimited(Fresnel()), WINDOW),
+    "Tilted": (Tilted(tilts()[0]), WINDOW),
+    "Ideal": (Ideal(), WINDOW),
+    "Gain": (Gain(jnp.array(1.2)), WINDOW),
+    "NearField": (DETECTORS["near_field"](), WINDOW),
+    "Background": (DETECTORS["background"](), WINDOW),
+    "Blurred": (DETECTORS["blurred"](), WINDOW),
+    "ModulationTransfer": (DETECTORS["modulation_transfer"](), WINDOW),
+    "SuperSampled": (DETECTORS["super_sampled"](), (8, 6)),
+    "Cropped": (DETECTORS["cropped"](), (10, 8)),
+    "Masked": (DETECTORS["masked"](), WINDOW),
+}
+ANSWERS = {
+    "AbstractProbe": lambda part, scale: scale * part.spectrum(GRID),
+    "AbstractSpecimen": lambda part, scale: scale * part.slices(GRID).transmission,
+    "AbstractScan": lambda part, scale: scale * part.position(),
+    "AbstractPropagator": lambda part, scale: part.kernel(GRID, 7.0 * scale),
+    "AbstractDetector": lambda part, scale: part.detect(scale * WAVE, GRID),
+}
+
+
+def thick():
+    return thin(specimen=stack(3, jnp.array(8.0)))
+
+
+NOISES = {
+    "amplitude": losses.amplitude,
+    "anscombe": losses.anscombe,
+    "gaussian": losses.gaussian(3.0),
+    "poisson": losses.poisson,
+}
+PRICES = {
+    "l1": {"weight": 2.0},
+    "l2": {"weight": 2.0},
+    "total_variation": {"weight": 2.0},
+    "tikhonov": {"weight": 2.0, "along": "z"},
+    "missing_cone": {"weight": 2.0, "semiangle_mrad": 20.0},
+}
+PROJECTS = {
+    "amplitude_clamp": {"lowest": 0.95},
+    "positivity": {},
+    "identical_slices": {},
+    "vacuum_surfaces": {},
+    "gaussian_in_plane": {"sigma_angstrom": 0.5},
+    "gaussian_along_z": {"sigma_angstrom": 6.0},
+    "low_pass": {"cutoff_inverse_angstrom": 0.6},
+    "missing_cone_filter": {"semiangle_mrad": 20.0},
+    "probe_power": {"dose": 123.0},
+    "orthogonal_modes": {},
+    "probe_aperture": {"semiangle_mrad": 20.0},
+    "probe_support": {"radius_angstrom": 2.0},
+    "probe_centring": {},
+    "phase_offset_removal": {},
+    "phase_ramp_removal": {},
+    "position_recentring": {},
+}
+MASKS = {"probe_mask": probe_constraints.probe_mask, "probe_spectrum_mask": probe_constraints.probe_spectrum_mask}
+SOLVERS = {
+    "adam": lambda: per_part(specimen=optax.adam(5e-3), probe=optax.adam(5e-3), scan=optax.adam(1e-2)),
+    "momentum": lambda: per_part(specimen=optax.sgd(1e-3, momentum=0.9)),
+    "lbfgs": lambda: per_part(specimen=optax.lbfgs(memory_size=3)),
+    "epie": lambda: per_part(specimen=pie.epie(0.2), probe=pie.epie(0.2)),
+    "rpie": lambda: per_part(specimen=pie.rpie(0.5, rate=0.2)),
+}
+
+
+def final_parts():
+    for found in pkgutil.iter_modules(jaxptycho.parts.__path__):
+        module = importlib.import_module(f"jaxptycho.parts.{found.name}")
+        for name, kind in vars(module).items():
+            own = inspect.isclass(kind) and kind.__module__ == module.__name__
+            if own and not inspect.isabstract(kind) and any(b.__name__ in ANSWERS for b in kind.__mro__):
+                yield name
+
+
+def public_functions(module):
+    return {
+        n for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == module.__name__ and n[0] != "_"
+    }
+
+
+def test_nothing_is_left_out():
+    assert set(final_parts()) == set(PARTS)
+    assert public_functions(losses) - {"misfit"} == set(NOISES)
+    assert set(PENALTIES) == set(PRICES)
+    assert set(CONSTRAINTS) == set(PROJECTS)
+
+
+def assert_compiles_once(function, *scales):
+    """Compiled and eager answers agree, and the second call does not trace again."""
+    traces = []
+
+    @jax.jit
+    def compiled(scale):
+        traces.append(1)
+        return function(scale)
+
+    answers = [compiled(scale) for scale in scales]
+    assert len(traces) == 1
+    return answers
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_parts(name):
+    part, shape = PARTS[name]
+    answer = next(ANSWERS[b.__name__] for b in type(part).__mro__ if b.__name__ in ANSWERS)
+    params, rest = eqx.partition(part, eqx.is_inexact_array)
+
+    def of_scale(scale):
+        """The part with all its parameters scaled, so that all of them are traced."""
+        return answer(eqx.combine(jax.tree.map(lambda a: scale * a, params), rest), scale)
+
+    one, two = assert_compiles_once(of_scale, jnp.array(1.0), jnp.array(1.1))
+    assert one.shape == shape
+    assert np.isfinite(one).all()
+    np.testing.assert_allclose(one, answer(part, jnp.array(1.0)), rtol=1e-9, atol=1e-9)
+    mapped = jax.jit(jax.vmap(of_scale))(jnp.array([1.0, 1.1]))
+    np.testing.assert_allclose(mapped, jnp.stack([one, two]), rtol=1e-9, atol=1e-9)
+    if jax.tree.leaves(params):
+        weights = jnp.asarray(rng(52).normal(size=shape))
+
+        def scalar(model):
+            values = answer(model.part, jnp.array(1.0))
+            return jnp.sum(weights * values.real) + jnp.sum(weights[::-1] * values.imag)
+
+        assert_gradient(scalar, Holder(part, GRID), step=1e-6)
+
+
+class Holder(eqx.Module):
+    """A part in the place of a model: what asks for natural units asks the model for its grid."""
+
+    part: eqx.Module
+    grid: eqx.Module
+
+
+def scaled(model, scale):
+    return jax.tree.map(lambda a: scale * a if eqx.is_inexact_array(a) and a.ndim == 3 else a, model)
+
+
+def assert_scalar_contract(function, model):
+    one, two = assert_compiles_once(lambda s: function(scaled(model, s)), jnp.array(1.0), jnp.array(1.1))
+    assert one.shape == ()
+    assert np.isfinite(one)
+    assert one >= 0
+    mapped = jax.jit(jax.vmap(lambda s: function(scaled(model, s))))(jnp.array([1.0, 1.1]))
+    np.testing.assert_allclose(mapped, [one, two], rtol=1e-10)
+    assert_gradient(function, model)
+
+
+@pytest.mark.parametrize("name", NOISES)
+def test_losses(name):
+    model = thin()
+    batch, loss = any_batch(model), misfit(NOISES[name])
+    assert_scalar_contract(lambda m: loss(m, batch), model)
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_penalties(name):
+    assert_scalar_contract(PENALTIES[name](**PRICES[name]), thick())
+
+
+def constraint(name, model):
+    if name in MASKS:
+        return MASKS[name](jnp.asarray(mask()))
+    return build(name, model, **PROJECTS.get(name, {}))
+
+
+@pytest.mark.parametrize("name", [*CONSTRAINTS, *MASKS])
+def test_constraints(name):
+    model = thick()
+    moved = eqx.tree_at(lambda m: m.scan.positions.values, model, model.scan.positions.values + 0.3)
+    project = constraint(name, moved)  # some lead back to the model that they were built from
+    one, _ = assert_compiles_once(
+        lambda s: eqx.filter(project(scaled(model, s)), eqx.is_array), jnp.array(1.0), jnp.array(1.1)
+    )
+    arrays = eqx.filter(model, eqx.is_array)
+    assert jax.tree.structure(one) == jax.tree.structure(arrays)
+    for new, old in zip(jax.tree.leaves(one), jax.tree.leaves(arrays), strict=True):
+        assert (new.shape, new.dtype) == (old.shape, old.dtype)
+        assert np.isfinite(new).all()
+    changed = any(not np.allclose(a, b) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(arrays), strict=True))
+    assert changed
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_solvers(name):
+    model, traces = thin(), []
+    batch, optimiser = batch_for(other(model)), SOLVERS[name]()
+    loss = misfit(losses.amplitude)
+
+    def counting(model, batch):
+        traces.append(1)
+        return loss(model, batch)
+
+    step, state = make_step(counting, optimiser), init_state(optimiser, model)
+    moved, values = jax.tree.map(lambda x: x.copy() if eqx.is_array(x) else x, model), []
+    for n in range(4):
+        moved, state, info = step(moved, state, batch)
+        values.append(float(info["loss"]))
+        if n == 0:
+            traced = len(traces)
+    assert len(traces) == traced
+    assert values[-1] < values[0]
+    for new, old in zip(jax.tree.leaves(moved), jax.tree.leaves(model), strict=True):
+        if eqx.is_array(old):
+            assert (new.shape, new.dtype, new.weak_type) == (old.shape, old.dtype, False)
