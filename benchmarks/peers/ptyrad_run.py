@@ -1,9 +1,10 @@
 """Seconds per epoch of PtyRAD's multislice reconstruction of a raster scan in the native format."""
 
-from _peer import arguments, report, stand_in_for_torchvision
+from _peer import arguments, report, stand_in_for_ptyrad_figures, stand_in_for_torchvision
 
 args = arguments(__doc__, slices=4, batch=32, flags={"--compile": "torch.compile, as PtyRAD offers it"})
 stand_in_for_torchvision()
+stand_in_for_ptyrad_figures()
 
 import h5py
 import torch
@@ -32,6 +33,15 @@ parameters = {
         "pos_scan_step_size": float(about["scan_step_angstrom"]),
         "obj_Nlayer": args.slices,
         "obj_slice_thickness": float(about["thickness_angstrom"]) / args.slices,
+    },
+    "loss_params": {"loss_single": {"state": True, "weight": 1.0, "dp_pow": 0.5}, "loss_sparse": {"state": False}},
+    "constraint_params": {  # those of the package's `standard` template
+        "ortho_pmode": {"start_iter": 1},
+        "fix_probe_int": {"start_iter": 1},
+        "obj_rblur": {"start_iter": None},
+        "obj_zblur": {"start_iter": 1, "obj_type": "both", "kernel_size": 5, "std": 1},
+        "obja_thresh": {"start_iter": 1, "relax": 0, "thresh": [0.96, 1.04]},
+        "objp_postiv": {"start_iter": None},
     },
     "recon_params": {
         "NITER": args.epochs,
