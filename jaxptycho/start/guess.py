@@ -112,7 +112,7 @@ def _from_mean_pattern(data, grid, aberrations, near_field):
     pattern = jnp.asarray(np.sqrt(np.fft.ifftshift(data.mean_pattern())), float)
     if near_field is not None:
         hologram = jnp.fft.fftshift(pattern).astype(complex)
-        return waves.propagate(hologram, jnp.conj(waves.fresnel(data.grid, near_field)))
+        return waves.propagate(hologram[None], jnp.conj(waves.fresnel(data.grid, near_field)))[0]
     lens = AberratedProbe(1.0, aberrations).spectrum(data.grid)[0]
     wave = jnp.fft.fftshift(waves.inverse_fourier(pattern * jnp.exp(1j * jnp.angle(lens))))
     padding = [((m - n) // 2, m - n - (m - n) // 2) for n, m in zip(data.grid.shape, grid.shape, strict=True)]

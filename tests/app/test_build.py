@@ -1,0 +1,94 @@
+"""Every kind of part that a job can name becomes a model, an optimiser and constraints that fit together."""
+
+import equinox as eqx
+import jax
+import numpy as np
+import pytest
+
+from jaxptycho import PerShot, make_batch, select
+from jaxptycho.app import build
+from jaxptycho.app.jobs import make_job
+from jaxptycho.app.loop import Loop, Progress
+from jaxptycho.app.watch import Watch
+
+THICK = {"specimen": {"kind": "potential", "slices": 3, "thickness_angstrom": 30.0}}
+RPIE = {
+    "specimen": {"rate": 1.0, "schedule": "linear"},
+    "probe": {"rate": 0.5, "options": {"regularisation": 0.5}},
+    "scan": {"rate": 1e-2, "optimiser": "adam", "start": 2},
+}
+JOBS = {
+    "relaxed probe": ({"probe": {"kind": "relaxed", "modes": 2}}, {}, "RelaxedProbe"),
+    "aberrated probe": ({"probe": {"kind": "aberrated", "aberrations_angstrom": {"C30": 1e4}}}, {}, "AberratedProbe"),
+    "affine scan": ({"scan": {"kind": "affine"}}, {"rates": {"scan.matrix": 1e-2, "scan.shift": 1e-2}}, "AffineScan"),
+    "tilt per shot": (
+        THICK | {"propagator": {"kind": "angular_spectrum", "tilt_per_shot": True, "band_limit": 0.667}},
+        {
+            "slices": 5,
+            "rates": {"propagator": 1e-2, "specimen": {"rate": 1e-2, "schedule": "exponential"}},
+            "constraint": [{"kind": "positivity"}, {"kind": "missing_cone_filter", "semiangle_mrad": 25.0}],
+            "penalty": [{"kind": "total_variation", "weight": 1.0, "along": "z"}],
+        },
+        "BandLimited",
+    ),
+    "detector": (
+        {
+            "detector": {
+                "per_shot_intensity": True,
+                "blur_pixels": 0.5,
+                "background": 0.1,
+                "supersample": 2,
+                "extend": 2,
+            }
+        },
+        {"rates": {"detector": 1e-2}, "loss": "gaussian", "variance": 4.0},
+        "Background",
+    ),
+    "near field": ({"detector": {"effective_distance_angstrom": 500.0}}, {"optimiser": "momentum"}, "NearField"),
+    "weak phase": ({"specimen": {"kind": "weak"}}, {"optimiser": "lbfgs"}, "WeakPhaseStack"),
+    "rPIE": ({}, {"optimiser": "rpie", "options": {"regularisation": 0.3}, "rates": RPIE}, "SliceStack"),
+}
+
+
+def loop_of(values, parts, stage, **run) -> Loop:
+    values = values | parts | {"stage": [{"epochs": 3, "batch": 16, **stage}]}
+    job = make_job(values | {"run": {"devices": 1} | run})
+    return Loop(job, build.read_data(job.data), Watch())
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_a_job_becomes_a_model(name, values):
+    parts, stage, kind = JOBS[name]
+    loop = loop_of(values, parts, stage)
+    loop.check()
+    model, tools = loop.first_model(), loop.tools(0)
+    assert kind in [
+        type(getattr(model, part)).__name__ for part in ("probe", "specimen", "scan", "propagator", "detector")
+    ]
+    batch = make_batch(loop.data, 0, np.arange(4))
+    assert jax.eval_shape(lambda: tools.objective(model, batch)).shape == ()
+    expected = np.mean(loop.data.dose())
+    power = np.sum(np.abs(select(model.probe, PerShot, 0).spectrum(model.grid)) ** 2)
+    np.testing.assert_allclose(power, expected, rtol=1e-6)
+
+
+def test_lbfgs_moves_only_what_it_is_given_and_descends(values):
+    loop = loop_of(
+        values,
+        {"data": values["data"] | {"hold_out": 0.0}},
+        {"optimiser": "lbfgs", "batch": 64, "rates": {"specimen": 1.0}},
+    )
+    progress = Progress(loop.first_model())
+    before = loop.first_model()
+    assert loop.run(progress) == "finished"
+    losses = [row.loss for row in progress.history]
+    assert losses[2] < losses[1] < losses[0]
+    assert eqx.tree_equal(progress.model.probe, before.probe)
+    assert not eqx.tree_equal(progress.model.specimen.phase, before.specimen.phase)
+
+
+def test_rates_follow_their_schedule():
+    rates = {"specimen": {"rate": 1.0, "schedule": "cosine", "end": 0.1, "start": 2}}
+    stage = make_job({"data": {"file": "x"}, "stage": [{"epochs": 4, "rates": rates}]}).stage[0]
+    schedule = build._schedule(stage.rates["specimen"], stage.epochs, steps=10)
+    np.testing.assert_allclose([schedule(step) for step in (0, 19, 20, 30, 40)], [0, 0, 1, 0.55, 0.1], atol=1e-6)
