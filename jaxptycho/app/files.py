@@ -54,6 +54,7 @@ def templates() -> list[str]:
 
 
 def template_text(name: str) -> str:
+    """The job file of a template."""
     if name not in templates():
         raise ValueError(f"no template is called {name}; {suggest(name, templates())}")
     return (resources.files("jaxptycho.app") / "templates" / f"{name}.toml").read_text(encoding="utf-8")
@@ -147,6 +148,7 @@ def size_of(tree) -> int:
 
 
 def megabytes(size: int) -> str:
+    """`size` [bytes] as people read it."""
     return f"{size / 1e6:.4g} MB"
 
 

@@ -44,6 +44,7 @@ def draw(folder: Path, model: Model, first: Model, data: Dataset, history: Seque
 
 
 def save(figure: Figure, path: Path) -> None:
+    """Writes the figure to `path`."""
     figure.savefig(path, dpi=DPI)
 
 

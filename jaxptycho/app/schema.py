@@ -23,6 +23,8 @@ from ..start.guess import PROBES, SPECIMENS
 
 
 class Section(BaseModel):
+    """A table of a job: unknown keys and wrong types are refused."""
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
