@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..data import Dataset, batches, prefetch, split
-from ..inverse.solve import init_state, make_step, strong
+from ..inverse.solve import init_state, make_step, owned
 from ..machines.placement import distribute, even, mesh, replicate
 from ..model import Model
 from . import build, diagnose
@@ -83,7 +83,7 @@ class Loop:
             if progress.stage + 1 == len(self.job.stage):
                 return "finished"
             progress.stage, progress.epoch, progress.state = progress.stage + 1, 0, None
-            progress.model = strong(build.change_model(self.job.stage[progress.stage], progress.model))
+            progress.model = owned(build.change_model(self.job.stage[progress.stage], progress.model))
 
     def epoch(self, tools: Tools, progress: Progress) -> None:
         """The rest of an epoch, or as much of it as `stop` lets pass."""
@@ -125,7 +125,7 @@ class Loop:
         model = build.build_model(self.job, self.data)
         for earlier in self.job.stage[: stage + 1]:
             model = build.change_model(earlier, model)
-        return strong(model)
+        return owned(model)
 
     def first_state(self, stage: int, model: Model) -> Any:
         """The optimiser's first state in `stage`."""

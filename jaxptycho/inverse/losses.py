@@ -19,7 +19,7 @@ from .accumulate import sum_over_shots
 Noise = Callable
 
 
-def amplitude(predicted, counts, eps=1e-3):
+def amplitude(predicted, counts, eps=1e-6):
     """(√(I+ε) − √(M+ε))²: Poisson noise made even (Thibault & Guizar-Sicairos 2012)."""
     return (jnp.sqrt(jnp.maximum(predicted, 0.0) + eps) - jnp.sqrt(counts + eps)) ** 2
 

@@ -78,12 +78,13 @@ def trainable(model: Model) -> Model:
 
 
 def strong(tree: PyTree) -> PyTree:
-    """The tree with strongly typed arrays of its own.
+    """The tree without weak types, which would make the second step trace again."""
+    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype) if eqx.is_array(x) else x, tree)
 
-    Weak types would make the second step trace again; arrays that two leaves share cannot be
-    donated.
-    """
-    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype).copy() if eqx.is_array(x) else x, tree)
+
+def owned(tree: PyTree) -> PyTree:
+    """A copy, strongly typed, that a step may take over: arrays that two leaves share cannot be donated."""
+    return jax.tree.map(lambda x: x.copy() if eqx.is_array(x) else x, strong(tree))
 
 
 def make_step(
@@ -130,7 +131,7 @@ def make_step(
 
 def init_state(optimiser: optax.GradientTransformation, model: Model):
     """The optimiser's first state for `model`."""
-    return strong(optimiser.init(trainable(model)))
+    return owned(optimiser.init(trainable(model)))
 
 
 def reconstruct(
@@ -147,7 +148,7 @@ def reconstruct(
     the end.
     """
     step, history = make_step(loss, optimiser, project, penalty), []
-    model, state = strong(model), init_state(optimiser, model)
+    model, state = owned(model), init_state(optimiser, model)
     for batch in batches:
         model, state, info = step(model, state, batch)
         history.append(info["loss"])
