@@ -12,7 +12,7 @@ from ..analysis.resolution import RingCorrelation, half_bit, ring_correlation, t
 from ..io.results import load
 from ..model import Model
 from . import plots
-from .pictures import flat_phases, origin, positions
+from .pictures import flat_phases, origin, outline, positions
 from .run import refuse_existing, start
 from .schema import Job
 from .watch import Watch
@@ -68,6 +68,7 @@ def common_phases(first: Model, second: Model) -> tuple[np.ndarray, np.ndarray, 
     places = [positions(model) for model in (first, second)]
     low = np.max([p.min(0) for p in places], axis=0)
     high = np.min([p.max(0) for p in places], axis=0)
+    low, high = shrunk(low, high, [outline(model) for model in (first, second)])
     size = np.floor((high - low) / first.grid.pixel).astype(int)
     if size.min() < 8:
         raise ValueError(f"the scans of the two results share {size[0]} × {size[1]} pixels; at least 8 × 8 are wanted")
@@ -79,9 +80,24 @@ def common_phases(first: Model, second: Model) -> tuple[np.ndarray, np.ndarray, 
         return image[y : y + ny, x : x + nx]
 
     a = without_ramp(cut(fixed, corners[0]))
-    shift = register(tapered(a), tapered(without_ramp(cut(moving, corners[1])))).shift
-    moved = np.fft.ifft2(fourier_shift(np.fft.fft2(moving), shift)).real
-    return a, without_ramp(cut(moved, corners[1])), shift
+    spectrum, shift = np.fft.fft2(moving), np.zeros(2)
+
+    def moved_by(shift):
+        return without_ramp(cut(np.fft.ifft2(fourier_shift(spectrum, shift)).real, corners[1]))
+
+    for _ in range(4):  # cut anew at each shift, for what enters and leaves at the edges pulls towards none
+        shift = shift + register(tapered(a), tapered(moved_by(shift))).shift
+    return a, moved_by(shift), shift
+
+
+def shrunk(low: np.ndarray, high: np.ndarray, outlines: list) -> tuple[np.ndarray, np.ndarray]:
+    """The box between `low` and `high` (y, x), made smaller until its corners lie inside all outlines."""
+    middle, half = (low + high) / 2, (high - low) / 2
+    corners = half * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])
+    for factor in np.linspace(1, 0.02, 99):
+        if all((hull.find_simplex(middle + factor * corners) >= 0).all() for hull in outlines):
+            return middle - factor * half, middle + factor * half
+    raise ValueError("the scans of the two results do not overlap; only results of the same area are compared")
 
 
 def write_curve(path: Path, curve: RingCorrelation) -> None:

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Complex, Float
+from jaxtyping import Bool, Complex, Float
+from scipy.spatial import ConvexHull, Delaunay
 
 from ..analysis.gauge import without_ramp
 from ..inverse.fields import stack
@@ -17,7 +18,7 @@ ROBUST = (0.5, 99.5)  # percentiles between which grey values are spread
 
 
 class Picture(NamedTuple):
-    """Slices of a specimen on the scanned area."""
+    """Slices of a specimen on the scanned area, NaN in its corners where no probe's centre was."""
 
     phase: Float[np.ndarray, "z Y X"]  # rad, ramp of the sum removed
     amplitude: Float[np.ndarray, "Y X"] | None  # of the whole specimen, None where nothing absorbs
@@ -28,9 +29,7 @@ def flat_phases(model: Model) -> Float[np.ndarray, "z Y X"]:
     """Phase of every slice [rad], on the whole object, the ramp of their sum on the scanned area removed."""
     phases = np.asarray(in_radians(model, "phase"), float)
     whole = phases.sum(0)
-    inside = np.zeros(whole.shape, bool)
-    inside[scanned(model)] = True
-    return phases - (whole - without_ramp(whole, inside)) / len(phases)
+    return phases - (whole - without_ramp(whole, seen(model, whole.shape))) / len(phases)
 
 
 def picture(model: Model, band_pass=None) -> Picture:
@@ -46,7 +45,9 @@ def picture(model: Model, band_pass=None) -> Picture:
         amplitude = None
     if band_pass is not None:
         phases = np.stack([filtered(phase, model.grid.pixel, band_pass) for phase in phases])
-    return Picture(phases, amplitude, model.grid.pixel)
+    shown = seen(model, stack(model.specimen).shape[-2:])[area[1:]]
+    amplitude = None if amplitude is None else np.where(shown, amplitude, np.nan)
+    return Picture(np.where(shown, phases, np.nan), amplitude, model.grid.pixel)
 
 
 def positions(model: Model, view: int = 0) -> Float[np.ndarray, "shot 2"]:
@@ -71,6 +72,21 @@ def scanned(model: Model) -> tuple[slice, slice]:
     index = (positions(model) - origin(model)) / model.grid.pixel
     low, high = np.floor(index.min(0)).astype(int), np.ceil(index.max(0)).astype(int) + 1
     return tuple(slice(max(0, a), min(n, b)) for a, b, n in zip(low, high, shape, strict=True))  # type: ignore
+
+
+def outline(model: Model) -> Delaunay:
+    """The convex hull of the scan, which tells inside from outside."""
+    places = positions(model)
+    jitter = 1e-6 * np.random.default_rng(0).normal(size=places.shape) * model.grid.pixel  # a line has no hull
+    return Delaunay((places + jitter)[ConvexHull(places + jitter).vertices])
+
+
+def seen(model: Model, shape: tuple[int, ...]) -> Bool[np.ndarray, "Y X"]:
+    """Where the specimen lies inside the scan's outline; everywhere if it is periodic or the scan is small."""
+    places = np.moveaxis(np.indices(shape), 0, -1) * model.grid.pixel + origin(model)
+    if getattr(model.specimen, "periodic", False) or len(positions(model)) < 4:
+        return np.ones(shape, bool)
+    return outline(model).find_simplex(places) >= 0
 
 
 def filtered(image: Float[np.ndarray, "Y X"], pixel, band: tuple[float, float]) -> Float[np.ndarray, "Y X"]:
@@ -104,5 +120,5 @@ def probe_modes(model: Model) -> Modes:
 
 def limits(image) -> tuple[float, float]:
     """Grey values that a few outliers do not decide."""
-    low, high = np.percentile(image, ROBUST)
+    low, high = np.nanpercentile(image, ROBUST)
     return (float(low), float(high)) if high > low else (float(low) - 1e-6, float(low) + 1e-6)

@@ -157,7 +157,7 @@ def engine(make):
     """A ptychographic engine whose steps are scaled by a rate, which may be a schedule."""
 
     def scaled(learning_rate: Any, **options):
-        schedule = learning_rate if callable(learning_rate) else optax.constant_schedule(learning_rate)
+        schedule: Any = learning_rate if callable(learning_rate) else optax.constant_schedule(learning_rate)
         return optax.chain(make(**options), optax.scale_by_schedule(schedule))
 
     return scaled
