@@ -23,9 +23,9 @@ SIEMENS, ROTAVIRUS = "siemens_star_xray.h5", "rotavirus_300kV_64x64.h5"
 NEAR, BILAYER = "petra3_near_field_xray.cxi", "wse2_mos2_bilayer_80kV_1e5.h5"
 # dataset, modes, slices, our batch, further arguments of ours, peer, its figure elsewhere [s], goal
 ROWS = (
-    (SIEMENS, 2, 1, 64, [], "ptychi", 0.76, 0.15),
+    (SIEMENS, 2, 1, 104, [], "ptychi", 0.76, 0.15),
     (ROTAVIRUS, 1, 1, 128, [], "ptychi", 5.7, 0.15),
-    (NEAR, 1, 1, 20, ["--focus-to-sample", "3.65e7"], "cdtools", 0.37, 0.2),
+    (NEAR, 1, 1, 40, ["--focus-to-sample", "3.65e7"], "cdtools", 0.37, 0.2),
     (BILAYER, 1, 4, 64, ["--fixed-positions"], "ptyrad", 1.9, 0.35),
     (BILAYER, 1, 4, 64, ["--fixed-positions"], "phaser", 2.4, 0.35),
 )

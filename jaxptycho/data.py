@@ -12,7 +12,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
-from .order import ORDERS, alternating
+from .order import ORDERS, alternating, even_size
 from .physics.grids import Grid
 from .physics.types import Index
 
@@ -242,7 +242,7 @@ def batches(
     if size < 1:
         raise ValueError(f"batches of {size} shots; wanted at least 1")
     shots = [np.arange(n) for n in data.n_shots] if shots is None else _per_view(shots)
-    size = min(size, max(1, *map(len, shots)))
+    largest = max(even_size(len(mine), size) for mine in shots)
     for epoch in range(first_epoch, first_epoch + epochs):
         rng = np.random.default_rng([seed, epoch, 0])
         groups = [
@@ -251,7 +251,7 @@ def batches(
             for group in ORDERS[order](data.positions[view][mine], size, rng)
         ]
         for i in rng.permutation(len(groups)):
-            yield make_batch(data, *groups[i], size=size)
+            yield make_batch(data, *groups[i], size=largest)
 
 
 def make_batch(data: Dataset, view: int, shots, size: int | None = None) -> Batch:

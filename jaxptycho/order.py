@@ -1,7 +1,7 @@
 """Orders in which the shots of a scan are visited: random, neighbours together, spread, alternating.
 
 Functions of the positions [Å] alone. An order gives groups of at most `size` indices that hold
-every shot once.
+every shot once; they are as equal as can be, so that little of a padded batch is idle.
 """
 
 import math
@@ -14,12 +14,12 @@ from scipy.spatial import KDTree
 def random(positions, size, rng):
     """Groups drawn by lot."""
     order = rng.permutation(len(positions))
-    return [order[i : i + size] for i in range(0, len(order), size)]
+    return np.array_split(order, math.ceil(len(order) / size)) if len(order) else []
 
 
 def compact(positions, size, rng):
     """Groups of neighbours, in boxes of a random orientation."""
-    return _boxes(_turned(positions, rng), np.arange(len(positions)), size)
+    return _boxes(_turned(positions, rng), np.arange(len(positions)), even_size(len(positions), size))
 
 
 def sparse(positions, size, rng):
@@ -27,6 +27,11 @@ def sparse(positions, size, rng):
     n = math.ceil(len(positions) / size)
     boxes = [rng.permutation(box) for box in _boxes(_turned(positions, rng), np.arange(len(positions)), n)]
     return [np.array([box[i] for box in boxes if i < len(box)]) for i in range(n)]
+
+
+def even_size(n: int, size: int) -> int:
+    """Size of the largest of the groups into which `n` shots fall, `size` at most."""
+    return math.ceil(n / math.ceil(n / size)) if n else 1
 
 
 ORDERS = {"random": random, "compact": compact, "sparse": sparse}

@@ -45,7 +45,8 @@ def _cached_shots(model: Model) -> int:
 def _chunks(arrays, size):
     """Every array `[shot, …]` as `[chunk, shot, …]`, padded with zeros (so with weight 0)."""
     n = len(arrays[0])
-    count = math.ceil(n / size)
+    counts = range(max(1, round(0.8 * n / size)), math.ceil(n / size) + 1)
+    count = min(counts, key=lambda c: c * math.ceil(n / c))  # least padding
     size = math.ceil(n / count)
 
     def cut(array):

@@ -6,6 +6,8 @@ patterns have the zero frequency in the corner [0, 0]. Transforms are orthonorma
 intensities keep their sum (Kirkland 2010, ch. 6; Maiden 2012; Thibault & Menzel 2013).
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -23,15 +25,24 @@ def inverse_fourier(spectrum):
     return jnp.fft.ifft2(spectrum, norm="ortho")
 
 
-def phase_ramp(grid: Grid, shift: Pair) -> Kernel:
-    """exp(−2πi k·shift): moves a wave by `shift` (y, x) [Å] when it multiplies its spectrum."""
+def kept(arrays):
+    """The arrays, computed once: without this XLA takes their sines anew for every pixel, mode and
+    shot that they multiply."""
+    return jax.lax.optimization_barrier(arrays)
+
+
+def phase_ramp(grid: Grid, shift: Pair, scale: float = 1.0) -> Kernel:
+    """exp(−2πi k·shift), times `scale`: moves a wave by `shift` (y, x) [Å] when it multiplies its spectrum."""
     ky, kx = grid.frequencies()
-    return jnp.exp(-2j * jnp.pi * ky * shift[0]) * jnp.exp(-2j * jnp.pi * kx * shift[1])
+    rows, columns = scale * jnp.exp(-2j * jnp.pi * ky * shift[0]), jnp.exp(-2j * jnp.pi * kx * shift[1])
+    rows, columns = kept((rows, columns))
+    return rows * columns
 
 
 def place(spectrum: Waves, centre: Pair, grid: Grid) -> Waves:
-    """Wave whose centre stands at `centre` (y, x) [Å] from the window's first pixel."""
-    return inverse_fourier(spectrum * phase_ramp(grid, centre))
+    """Wave whose centre stands at `centre` (y, x) [Å] from the window's first pixel; norm kept."""
+    unitary = math.sqrt(math.prod(grid.shape))
+    return jnp.fft.ifft2(spectrum * phase_ramp(grid, centre, unitary))
 
 
 def shift(wave: Waves, offset: Pair, grid: Grid) -> Waves:
@@ -71,12 +82,12 @@ def multislice(wave: Waves, slices: Window, kernel: Kernel | Kernels) -> Waves:
 
 def intensity(wave: Waves) -> Intensity:
     """Σ_m |wave_m|², the modes added incoherently."""
-    return jnp.sum(wave.real**2 + wave.imag**2, axis=0)
+    return sum((mode.real**2 + mode.imag**2 for mode in wave[1:]), wave[0].real ** 2 + wave[0].imag ** 2)
 
 
 def far_field(wave: Waves) -> Intensity:
     """Diffraction pattern, zero frequency in the corner; its sum is that of |wave|²."""
-    return intensity(fourier(wave))
+    return intensity(jnp.fft.fft2(wave)) / math.prod(wave.shape[-2:])
 
 
 def near_field(wave: Waves, kernel: Kernel) -> Intensity:
@@ -86,7 +97,7 @@ def near_field(wave: Waves, kernel: Kernel) -> Intensity:
 
 def fresnel(grid: Grid, distance: Scalar) -> Kernel:
     """Paraxial transfer function exp(−iπλΔz k²) over `distance` [Å] (Kirkland 2010, eq. 6.65)."""
-    return jnp.exp(-1j * jnp.pi * grid.wavelength * distance * grid.k2())
+    return kept(jnp.exp(-1j * jnp.pi * grid.wavelength * distance * grid.k2()))
 
 
 def angular_spectrum(grid: Grid, distance: Scalar) -> Kernel:
@@ -99,7 +110,7 @@ def angular_spectrum(grid: Grid, distance: Scalar) -> Kernel:
     along = inverse**2 - k2
     travels = along > 0
     kz = jnp.sqrt(jnp.where(travels, along, 1.0)) + inverse
-    return jnp.where(travels, jnp.exp(-2j * jnp.pi * distance * k2 / kz), 0.0)
+    return kept(jnp.where(travels, jnp.exp(-2j * jnp.pi * distance * k2 / kz), 0.0))
 
 
 def tilt(grid: Grid, distance: Scalar, angles: Pair) -> Kernel:
