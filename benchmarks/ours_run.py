@@ -32,7 +32,9 @@ def measure(args):
         jax.config.update("jax_num_cpu_devices", args.devices)
     from jaxptycho.start.guess import first_model
 
-    near = {} if args.focus_to_sample is None else {"near_field": True, "focus_to_sample_angstrom": args.focus_to_sample}
+    near = (
+        {} if args.focus_to_sample is None else {"near_field": True, "focus_to_sample_angstrom": args.focus_to_sample}
+    )
     data = jp.read(args.dataset, **near)
     thickness = data.about.get("thickness_angstrom")
     distance = data.about.get("effective_distance_angstrom")

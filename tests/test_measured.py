@@ -56,7 +56,9 @@ def test_bilayer_from_semiangle_and_defocus_alone(data_dir, tmp_path):
     model = load(reconstruct("bilayer", file, tmp_path) / "result.h5")
     with h5py.File(file) as data:
         pixel = float(data.attrs["truth_pixel_angstrom"])
-        truth = {name: model.grid.sigma * data[f"truth/projected_{name}"][()] for name in ("potential", "top", "bottom")}
+        truth = {
+            name: model.grid.sigma * data[f"truth/projected_{name}"][()] for name in ("potential", "top", "bottom")
+        }
     phase = phases(model)
     upper, lower = np.split(phase, 2)
     whole = compare_phase(phase.sum(0), model, truth["potential"], pixel)

@@ -6,10 +6,10 @@ import numpy as np
 from jaxtyping import Float
 from scipy.ndimage import map_coordinates
 
+from ..inverse.penalties import in_radians
 from ..model import Model
-from ..parts.indexed import plain
-from ..parts.specimen import PotentialSlices
 from .gauge import correlation, register, slope, without_ramp
+from .scanned import origin, scanned
 
 
 class Agreement(NamedTuple):
@@ -22,25 +22,13 @@ class Agreement(NamedTuple):
 
 def phases(model: Model) -> Float[np.ndarray, "z Y X"]:
     """Phase of every slice [rad]."""
-    specimen = model.specimen
-    if not isinstance(specimen, PotentialSlices):
-        return np.asarray(specimen.phase)
-    thickness = np.asarray(specimen.thickness).reshape(-1, 1, 1)
-    return model.grid.sigma * thickness * np.asarray(specimen.potential)
+    return np.asarray(in_radians(model, "phase"), float)
 
 
 def low_passed(image: np.ndarray, pixel: float, cutoff: float) -> np.ndarray:
     """The image times exp(−(k/cutoff)⁴) in Fourier space; `pixel` in Å, `cutoff` in 1/Å."""
     k2 = sum(np.meshgrid(*(np.fft.fftfreq(n, pixel) ** 2 for n in image.shape), indexing="ij"))
     return np.fft.ifft2(np.fft.fft2(image) * np.exp(-((k2 / cutoff**2) ** 2))).real
-
-
-def scanned(model: Model, shape: tuple[int, int]) -> tuple[slice, slice]:
-    """The block of the specimen's pixels in which the probe's centre stood."""
-    positions = np.asarray(plain(model.scan.positions)).reshape(-1, 2)
-    pixels = (positions - np.asarray(model.specimen.origin)) / np.asarray(model.grid.pixel)
-    low, high = np.ceil(pixels.min(0)).astype(int), np.floor(pixels.max(0)).astype(int) + 1
-    return tuple(slice(max(0, a), min(n, b)) for a, b, n in zip(low, high, shape, strict=True))  # type: ignore
 
 
 def compare_phase(
@@ -53,9 +41,9 @@ def compare_phase(
     only the scanned area counts.
     """
     pixel = model.grid.pixel[0]
-    area = scanned(model, phase.shape)
+    area = scanned(model)
     seen = low_passed(without_ramp(phase, _inside(phase.shape, area)), pixel, cutoff)[area]
-    corner = np.asarray(model.specimen.origin) + np.array([s.start for s in area]) * pixel
+    corner = origin(model) + np.array([s.start for s in area]) * pixel
     smooth = low_passed(truth, truth_pixel, cutoff)
 
     def true_phase(shift):

@@ -9,10 +9,11 @@ from scipy.ndimage import fourier_shift
 
 from ..analysis.gauge import correlation, register, without_ramp
 from ..analysis.resolution import RingCorrelation, half_bit, ring_correlation, tapered
+from ..analysis.scanned import origin, outline, positions
 from ..io.results import load
 from ..model import Model
 from . import plots
-from .pictures import flat_phases, origin, outline, positions
+from .pictures import flat_phases
 from .run import refuse_existing, start
 from .schema import Job
 from .watch import Watch

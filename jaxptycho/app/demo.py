@@ -17,7 +17,8 @@ from scipy.ndimage import fourier_shift
 
 from ..analysis.gauge import without_ramp
 from ..analysis.resolution import fixed, ring_correlation, tapered
-from ..analysis.truth import compare_phase, phases, scanned
+from ..analysis.scanned import origin, scanned
+from ..analysis.truth import compare_phase, phases
 from ..data import Dataset
 from ..io.native import write_native
 from ..model import Model
@@ -27,7 +28,6 @@ from ..physics import detection, waves
 from ..physics.grids import Grid
 from ..physics.types import Pattern, Patterns
 from .jobs import read_job
-from .pictures import origin
 from .plots import save, show
 from .run import refuse_existing, start
 from .watch import Bar
@@ -197,7 +197,7 @@ def judge(model: Model, truth: np.ndarray) -> dict[str, float]:
 def both(model: Model, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Reconstructed and true phases [layer, y, x] of the scanned area, registered, without ramp."""
     found = layers(model)
-    area = scanned(model, found.shape[1:])
+    area = scanned(model)
     first = origin(model) + COARSE.pixel * np.array([part.start for part in area])
     shift = compare_phase(found.sum(0), model, truth.sum(0), FINE.pixel[0]).shift
     seen = np.stack([without_ramp(phase[area]) for phase in found])

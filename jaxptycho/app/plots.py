@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ..analysis.resolution import RingCorrelation, half_bit
+from ..analysis.scanned import positions
 from ..data import Dataset
 from ..model import Model, predict
-from .pictures import Modes, Picture, limits, picture, positions, probe_modes
+from .pictures import Modes, Picture, limits, picture, probe_modes
 from .schema import Figures
 
 DPI = 150

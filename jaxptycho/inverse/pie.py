@@ -69,7 +69,7 @@ def rpie(regularisation: float = 0.1, rate: float = 1.0) -> optax.GradientTransf
             updates = eqx.tree_at(lambda u: u.probe.waves, updates, probe)
         return updates, state
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
 
 
 def object_update(specimen: SliceStack, grads, step: Stack) -> tuple[Stack, Stack | None]:

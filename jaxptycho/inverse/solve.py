@@ -5,7 +5,7 @@ extra arguments, so those that need more than a gradient (`pie`, L-BFGS) are tra
 like the others.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 
 import equinox as eqx
 import jax
@@ -33,7 +33,8 @@ def per_part(optimisers=None, /, **by_name) -> optax.GradientTransformationExtra
     thickness of a specimen, nominal positions) moves only when named itself. Rates are in the
     natural units of `inverse.units`, about 1 for every parameter: 5e-3 suits most data.
     """
-    transforms, group_of = {"frozen": optax.set_to_zero()}, {}
+    transforms: dict[Hashable, optax.GradientTransformation] = {"frozen": optax.set_to_zero()}
+    group_of = {}
     for names, optimiser in {**(optimisers or {}), **by_name}.items():
         names = (names,) if isinstance(names, str) else names
         group = ", ".join(names)
@@ -131,7 +132,7 @@ def make_step(
 
 def init_state(optimiser: optax.GradientTransformation, model: Model):
     """The optimiser's first state for `model`."""
-    return owned(optimiser.init(trainable(model)))
+    return owned(optimiser.init(trainable(model)))  # pyright: ignore[reportArgumentType]
 
 
 def reconstruct(

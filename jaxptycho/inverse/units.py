@@ -45,6 +45,7 @@ def in_natural_units(inner: optax.GradientTransformation) -> optax.GradientTrans
         scaled = _times(grads, units)
 
         def value_of(natural, model=None, batch=None, units=units):  # optax hands every extra argument on
+            assert value_fn is not None  # asked for by line searches alone, which `make_step` serves
             return value_fn(jax.tree.map(_physical, natural, params, units, is_leaf=_is_masked))
 
         updates, state = inner.update(
@@ -58,7 +59,7 @@ def in_natural_units(inner: optax.GradientTransformation) -> optax.GradientTrans
         )
         return _times(updates, units), (units, state)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
 
 
 def of_own_share(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
@@ -68,7 +69,7 @@ def of_own_share(inner: optax.GradientTransformation) -> optax.GradientTransform
     def update(grads, state, params=None, **extra):
         return inner.update(grads, state, params, **(extra | {"grad": grads}))
 
-    return optax.GradientTransformationExtraArgs(inner.init, update)
+    return optax.GradientTransformationExtraArgs(inner.init, update)  # pyright: ignore[reportArgumentType]
 
 
 def child(node, key):

@@ -6,7 +6,7 @@ a model gives every shot or view its own entry of the leading axis (nested for b
 before the physics, which never sees the difference.
 """
 
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -31,7 +31,7 @@ class PerView(eqx.Module):
 
 
 if TYPE_CHECKING:  # to the reader of a method, a selected value
-    Varying = Annotated[T, "shared, PerShot or PerView"]
+    Varying = Annotated[Any | T, "shared, PerShot or PerView"]
 else:  # to the constructor, any of the three
 
     class Varying:

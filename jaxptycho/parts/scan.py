@@ -5,11 +5,14 @@ from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ..physics.grids import Grid
 from ..physics.types import Pair
 from .indexed import Varying
+
+Place = Float[Array | np.ndarray, "2"]  # (y, x)
 
 
 class AbstractScan(eqx.Module):
@@ -34,11 +37,11 @@ class AffineScan(AbstractScan):
     """Nominal positions through one linear map (scale, shear, rotation) about `pivot`, a
     shift, and what remains for every shot."""
 
-    nominal: Varying[Pair]  # Å
+    nominal: Varying[Place]  # Å
     matrix: Varying[Float[Array, "2 2"]]
-    shift: Varying[Pair]  # Å
-    residual: Varying[Pair]  # Å
-    pivot: Varying[Pair]  # Å
+    shift: Varying[Place]  # Å
+    residual: Varying[Place]  # Å
+    pivot: Varying[Place]  # Å
     given: ClassVar = ("nominal", "pivot")
 
     def position(self):

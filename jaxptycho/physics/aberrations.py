@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .grids import Grid
+from .types import Scalar
 
 ORDERS = tuple((n, m) for n in range(1, 6) for m in range((n + 1) % 2, n + 2, 2))
 NAMES = tuple(f"C{n}{m}{part}" for n, m in ORDERS for part in (("a", "b") if m else ("",)))
@@ -52,9 +53,9 @@ def basis(name: str, grid: Grid) -> Float[Array, "y x"]:
     return 2 * math.pi / grid.wavelength / (n + 1) * part
 
 
-def phase_surface(coefficients: Mapping[str, Float[Array, ""]], grid: Grid) -> Float[Array, "y x"]:
+def phase_surface(coefficients: Mapping[str, Scalar], grid: Grid) -> Float[Array, "y x"]:
     """χ(k) [rad] = (2π/λ) Σ (λk)^{n+1}/(n+1) · C_{n,m} cos m(φ−φ_{n,m}); the probe is A e^{−iχ}."""
-    return sum((value * basis(name, grid) for name, value in coefficients.items()), jnp.zeros(grid.shape))
+    return sum((jnp.asarray(value) * basis(name, grid) for name, value in coefficients.items()), jnp.zeros(grid.shape))
 
 
 def aperture(grid: Grid, semiangle, centre=(0.0, 0.0)) -> Float[Array, "y x"]:

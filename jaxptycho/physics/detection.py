@@ -6,18 +6,18 @@ from jaxtyping import Array, Float
 from .types import Intensity, Pattern, Scalar
 
 
-def _half_frequencies(shape: tuple[int, int]):
+def _half_frequencies(shape: tuple[int, ...]):
     """Frequencies of `rfft2` [cycles per pixel]."""
     return jnp.fft.fftfreq(shape[0])[:, None], jnp.fft.rfftfreq(shape[1])[None, :]
 
 
-def gaussian_mtf(shape: tuple[int, int], sigma: Scalar) -> Float[Array, "y f"]:
+def gaussian_mtf(shape: tuple[int, ...], sigma: Scalar) -> Float[Array, "y f"]:
     """exp(−2π²σ²q²), the transfer function of a Gaussian point spread of `sigma` [pixels]."""
     qy, qx = _half_frequencies(shape)
     return jnp.exp(-2 * jnp.pi**2 * sigma**2 * (qy**2 + qx**2))
 
 
-def radial_mtf(shape: tuple[int, int], mtf: Float[Array, "q"]) -> Float[Array, "y f"]:
+def radial_mtf(shape: tuple[int, ...], mtf: Float[Array, "q"]) -> Float[Array, "y f"]:
     """A radial transfer function given at evenly spaced frequencies from 0 to Nyquist, the
     last value continued beyond."""
     qy, qx = _half_frequencies(shape)
@@ -39,7 +39,7 @@ def sum_pixels(pattern: Intensity, factor: int) -> Pattern:
     return rolled.reshape(ny, factor, nx, factor).sum((1, 3))
 
 
-def crop(pattern: Intensity, shape: tuple[int, int]) -> Pattern:
+def crop(pattern: Intensity, shape: tuple[int, ...]) -> Pattern:
     """The `shape` pixels around the pattern's middle, which stays in the corner."""
     for axis, (n, size) in enumerate(zip(shape, pattern.shape, strict=True)):
         index = (jnp.arange(n) + n // 2) % n - n // 2

@@ -36,13 +36,15 @@ class Grid(eqx.Module):
     voltage_kv: float | None = eqx.field(static=True)
 
     def __init__(self, shape, pixel, voltage_kv=None, wavelength=None):
-        if (voltage_kv is None) == (wavelength is None):
+        if voltage_kv is not None and wavelength is None:
+            self.voltage_kv, self.wavelength = float(voltage_kv), electron_wavelength(float(voltage_kv))
+        elif voltage_kv is None and wavelength is not None:
+            self.voltage_kv, self.wavelength = None, float(wavelength)
+        else:
             raise ValueError("a Grid takes either voltage_kv [kV] or wavelength [Å], and one of them")
         ny, nx = (int(n) for n in shape)
         py, px = (float(p) for p in (pixel if isinstance(pixel, (tuple, list)) else (pixel, pixel)))
         self.shape, self.pixel = (ny, nx), (py, px)
-        self.voltage_kv = None if voltage_kv is None else float(voltage_kv)
-        self.wavelength = float(wavelength if voltage_kv is None else electron_wavelength(float(voltage_kv)))
         if min(ny, nx) < 1 or min(py, px, self.wavelength) <= 0:
             raise ValueError(
                 f"a Grid wants positive lengths; got shape {(ny, nx)}, pixel {(py, px)} Å, "

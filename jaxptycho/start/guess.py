@@ -79,7 +79,8 @@ def first_detector(data: Dataset, near_field: float | None, supersample: int, ex
     """The detector that brings the model's grid to the camera's pixels, mask included."""
     detector = Ideal() if near_field is None else NearField(jnp.asarray(near_field, float))
     if extend > 1:
-        detector = Cropped(tuple(n * supersample for n in data.grid.shape), detector)
+        ny, nx = data.grid.shape
+        detector = Cropped((ny * supersample, nx * supersample), detector)
     if supersample > 1:
         detector = SuperSampled(detector, supersample)
     if data.mask is not None:

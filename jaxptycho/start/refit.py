@@ -5,6 +5,7 @@ from dataclasses import replace
 import jax.numpy as jnp
 import numpy as np
 
+from ..inverse.fields import thicknesses
 from ..model import Model
 from ..parts.probe import PixelProbe
 from ..parts.specimen import PotentialSlices
@@ -16,7 +17,7 @@ def with_slices(model: Model, slices: int) -> Model:
     specimen = model.specimen
     fields = ("potential", "absorptive") if isinstance(specimen, PotentialSlices) else ("phase", "absorption")
     old = getattr(specimen, fields[0]).shape[0]
-    thickness = np.broadcast_to(np.asarray(specimen.thickness, float), (old,))
+    thickness = np.asarray(thicknesses(specimen), float)
     if old == slices:
         return model
     if slices > 1 and not thickness.all():
