@@ -30,15 +30,13 @@ def measure(args):
         jp.one_device_per_core()
     else:
         jax.config.update("jax_num_cpu_devices", args.devices)
-    from jaxptycho.start.guess import first_model
-
     near = (
         {} if args.focus_to_sample is None else {"near_field": True, "focus_to_sample_angstrom": args.focus_to_sample}
     )
     data = jp.read(args.dataset, **near)
     thickness = data.about.get("thickness_angstrom")
     distance = data.about.get("effective_distance_angstrom")
-    model = first_model(data, modes=args.modes, slices=args.slices, thickness=thickness, near_field=distance)
+    model = jp.first_model(data, modes=args.modes, slices=args.slices, thickness=thickness, near_field=distance)
     rates = {"specimen": 5e-3, "probe": 5e-3} | ({} if args.fixed_positions else {"scan": 1e-2})
     optimiser = jp.per_part({part: optax.adam(rate) for part, rate in rates.items()})
     step = jp.make_step(jp.distribute(jp.misfit(jp.amplitude), jp.mesh()), optimiser)

@@ -34,6 +34,7 @@ from .parts.propagator import AbstractPropagator, AngularSpectrum, BandLimited, 
 from .parts.scan import AbstractScan, AffineScan, FreeScan
 from .parts.specimen import AbstractSpecimen, PotentialSlices, Sliced, SliceStack, WeakPhaseStack
 from .physics.grids import Grid
+from .start.guess import first_model
 
 __version__ = "0.1.0"
 

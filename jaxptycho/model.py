@@ -3,6 +3,8 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
 
 from .parts.detector import AbstractDetector, Ideal
 from .parts.indexed import PerShot, PerView, select
@@ -64,3 +66,36 @@ def predict(model: Model, shots: Indices, view: Index = 0) -> Patterns:
         return shoot(one, seen, seen.window(corner, one.grid), centre)
 
     return jax.vmap(of_shot)(jnp.asarray(shots))
+
+
+def positions(model: Model, view: int = 0) -> Float[np.ndarray, "shot 2"]:
+    """Where the probe's centre stood in every shot of a view (y, x) [Å]."""
+    scan = select(model.scan, PerView, view)
+    nodes = jax.tree.leaves(scan, is_leaf=lambda node: isinstance(node, PerShot))
+    shots = max((len(jax.tree.leaves(node)[0]) for node in nodes if isinstance(node, PerShot)), default=1)
+    return np.asarray(_positions(scan, np.arange(shots)), float)
+
+
+@eqx.filter_jit
+def _positions(scan, shots):
+    return jax.vmap(lambda shot: select(scan, PerShot, shot).position())(shots)
+
+
+def require_inside(model: Model, view: int = 0) -> None:
+    """Raises ValueError when a window runs over the edge of the specimen, where it would see other pixels."""
+    specimen = select(select(model.specimen, PerView, view), PerShot, 0)
+    sliced = eqx.filter_eval_shape(specimen.slices, model.grid)
+    if sliced.period is not None:
+        return
+    places, pixel = positions(model, view), np.asarray(model.grid.pixel)
+    window, shape = np.asarray(model.grid.shape), np.asarray(sliced.transmission.shape[1:])
+    corners = np.round((places - np.asarray(specimen.origin)) / pixel) - window // 2
+    outside = (corners < 0) | (corners + window > shape)
+    if outside.any():
+        shot, axis = np.argwhere(outside)[0]
+        ends = np.asarray(specimen.origin)[axis] + np.array([0, shape[axis] - 1]) * pixel[axis]
+        raise ValueError(
+            f"the windows of {outside.any(1).sum()} shots reach outside the object (first: shot {shot} at "
+            f"{'yx'[axis]} = {places[shot, axis]:.5g} Å with a window of {window[axis] * pixel[axis]:.5g} Å, the object "
+            f"lies from {ends[0]:.5g} to {ends[1]:.5g} Å); give the object a larger margin or drop these shots"
+        )

@@ -16,6 +16,7 @@ from models import (
 )
 
 from jaxptycho import SliceStack, exit_wave, misfit, poisson, predict
+from jaxptycho.model import require_inside
 from jaxptycho.physics import waves
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
@@ -119,3 +120,11 @@ def test_single_precision_stays_single():
     assert value.dtype == patterns.dtype == np.float32
     assert [g.dtype for g in jax.tree.leaves(gradient)] == [p.dtype for p in jax.tree.leaves(params)]
     np.testing.assert_allclose(np.asarray(patterns), exact, rtol=1e-3, atol=1e-2)
+
+
+def test_a_window_over_the_edge_of_the_specimen_is_named():
+    model = thin()
+    require_inside(model)
+    far = jax.tree.map(lambda p: p.at[3, 1].add(1e3), model.scan.positions)
+    with pytest.raises(ValueError, match=r"windows of 1 shots reach outside the object \(first: shot 3 at x"):
+        require_inside(eqx.tree_at(lambda m: m.scan.positions, model, far))

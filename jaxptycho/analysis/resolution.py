@@ -1,5 +1,6 @@
 """Fourier ring correlation (van Heel & Schatz, J. Struct. Biol. 151, 250 (2005))."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -13,10 +14,14 @@ class RingCorrelation(NamedTuple):
     correlation: np.ndarray
     samples: np.ndarray  # independent Fourier pixels in every ring
 
-    def resolution(self, threshold) -> float:
-        """Where the curve first falls below `threshold(samples)` [Å]; the last ring if it never does."""
+    def resolution(self, threshold: Callable) -> float:
+        """Where the curve first falls below `threshold(samples)` [Å]; the last ring if it never does.
+
+        Rings of fewer than 50 samples are passed over: there a dip says more of the window and of
+        the ramp that was removed than of the resolution.
+        """
         level = threshold(self.samples)
-        below = np.flatnonzero((self.correlation < level)[1:]) + 1
+        below = np.flatnonzero((self.correlation < level) & (self.samples >= 50))
         if len(below) == 0:
             return float(1 / self.frequency[-1])
         i = below[0]

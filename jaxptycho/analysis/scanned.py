@@ -1,23 +1,12 @@
 """Where on the specimen the probe was: only there does a result mean anything."""
 
-import equinox as eqx
-import jax
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy.spatial import ConvexHull, Delaunay
 
 from ..inverse.fields import stack
-from ..model import Model
+from ..model import Model, positions
 from ..parts.indexed import PerShot, PerView, select
-
-
-def positions(model: Model, view: int = 0) -> Float[np.ndarray, "shot 2"]:
-    """Where the probe's centre stood (y, x) [Å]."""
-    scan = select(model.scan, PerView, view)
-    nodes = jax.tree.leaves(scan, is_leaf=lambda node: isinstance(node, PerShot))
-    shots = max((len(jax.tree.leaves(node)[0]) for node in nodes if isinstance(node, PerShot)), default=1)
-    of_shots = eqx.filter_jit(jax.vmap(lambda shot: select(scan, PerShot, shot).position()))
-    return np.asarray(of_shots(np.arange(shots)), float)
 
 
 def origin(model: Model) -> Float[np.ndarray, "2"]:

@@ -9,9 +9,9 @@ from scipy.ndimage import fourier_shift
 
 from ..analysis.gauge import correlation, register, without_ramp
 from ..analysis.resolution import RingCorrelation, half_bit, ring_correlation, tapered
-from ..analysis.scanned import origin, outline, positions
+from ..analysis.scanned import origin, outline
 from ..io.results import load
-from ..model import Model
+from ..model import Model, positions
 from . import plots
 from .pictures import flat_phases
 from .run import refuse_existing, start

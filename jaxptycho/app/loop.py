@@ -16,7 +16,7 @@ import numpy as np
 from ..data import Dataset, batches, prefetch, split
 from ..inverse.solve import init_state, make_step, owned
 from ..machines.placement import distribute, even, mesh, replicate
-from ..model import Model
+from ..model import Model, require_inside
 from . import build, diagnose
 from .errors import Diverged
 from .schema import Job
@@ -105,6 +105,7 @@ class Loop:
                 progress.model = project(progress.model) if constraint.due(progress.epoch) else progress.model
         if not (all(i["finite"] for i in infos) and finite(progress.model)):
             self._diverged(tools, progress, good)
+        self._still_inside(progress, good)
         held_out = self.held_out(tools, progress.model) if over else None
         progress.seconds += time.monotonic() - began
         if over:
@@ -191,6 +192,17 @@ class Loop:
     def _snapshot(self, progress: Progress) -> Progress:
         model, state = diagnose.copy_to_host((progress.model, progress.state))
         return Progress(model, state, progress.stage, progress.epoch, list(progress.losses))
+
+    def _still_inside(self, progress: Progress, good: Progress) -> None:
+        """Stops at the last good model when refined positions leave the object."""
+        try:
+            for view in range(self.data.n_views):
+                require_inside(progress.model, view)
+        except ValueError as error:
+            progress.model, progress.state = replicate(diagnose.to_device((good.model, good.state)), self.devices)
+            progress.losses = good.losses
+            where = f"stage {self.job.stage[progress.stage].name!r}, epoch {len(progress.history) + 1}"
+            raise Diverged(f"in {where} {error} (specimen.margin_angstrom, or a lower rate of the scan)") from error
 
     def _diverged(self, tools: Tools, progress: Progress, good: Progress):
         stage, number = self.job.stage[progress.stage], len(progress.history) + 1

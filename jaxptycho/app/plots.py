@@ -12,9 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ..analysis.resolution import RingCorrelation, half_bit
-from ..analysis.scanned import positions
 from ..data import Dataset
-from ..model import Model, predict
+from ..model import Model, positions, predict
 from .pictures import Modes, Picture, limits, picture, probe_modes
 from .schema import Figures
 

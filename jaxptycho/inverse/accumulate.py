@@ -18,7 +18,8 @@ from ..parts.indexed import PerShot, PerView, select
 from ..parts.specimen import Sliced
 from ..physics import windows
 
-CHUNK_BYTES = {"cpu": 2 * 2**20, "gpu": 48 * 2**20, "tpu": 16 * 2**20}
+# least and most waves of a chunk: a CPU's second-level cache, of which four shots make good use, or a GPU's
+CHUNK_BYTES = {"cpu": (2**19, 2**21), "gpu": (48 * 2**20, 48 * 2**20), "tpu": (16 * 2**20, 16 * 2**20)}
 
 
 def sum_over_shots(of_shot: Callable, model: Model, batch: Batch, micro: int | None = None):
@@ -39,7 +40,8 @@ def _cached_shots(model: Model) -> int:
     first = select(model, PerShot, 0)
     spectrum = jax.eval_shape(lambda: first.probe.spectrum(model.grid))
     size = math.prod(spectrum.shape) * spectrum.dtype.itemsize
-    return max(1, CHUNK_BYTES.get(jax.default_backend(), 2**21) // size)
+    least, most = CHUNK_BYTES.get(jax.default_backend(), CHUNK_BYTES["cpu"])
+    return max(1, least // size, min(4, most // size))
 
 
 def _chunks(arrays, size):

@@ -14,7 +14,7 @@ import optax
 from jaxtyping import PyTree
 
 from ..data import Batch
-from ..model import Model
+from ..model import Model, require_inside
 from ..parts.indexed import only_seen
 from .units import child, in_natural_units, of_own_share
 
@@ -149,6 +149,7 @@ def reconstruct(
     the end.
     """
     step, history = make_step(loss, optimiser, project, penalty), []
+    require_inside(model)
     model, state = owned(model), init_state(optimiser, model)
     for batch in batches:
         model, state, info = step(model, state, batch)
