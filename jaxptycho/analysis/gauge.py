@@ -27,10 +27,10 @@ class Registration(NamedTuple):
     image: np.ndarray
 
 
-def register(fixed, moving, upsampling: int = 50) -> Registration:
+def register(fixed, moving, digits: int = 2) -> Registration:
     """The moving image shifted onto the fixed one, and the shift that was needed [pixels].
 
-    The peak of the cross-correlation, refined by a matrix-product DFT around it
+    To `digits` decimals of a pixel: the peak of the cross-correlation, refined by a matrix-product DFT around it
     (Guizar-Sicairos et al., Opt. Lett. 33, 156 (2008)).
     """
     product = np.fft.fft2(fixed) * np.conj(np.fft.fft2(moving))
@@ -38,7 +38,8 @@ def register(fixed, moving, upsampling: int = 50) -> Registration:
     peak = np.array(np.unravel_index(np.argmax(correlation), correlation.shape), float)
     size = np.array(fixed.shape)
     peak = np.where(peak > size // 2, peak - size, peak)
-    for step in (0.1, 1 / upsampling):
+    for digit in range(1, digits + 1):
+        step = 10.0**-digit
         offsets = np.arange(-10, 11) * step
         ky, kx = (np.fft.fftfreq(n) for n in fixed.shape)
         rows = np.exp(2j * np.pi * np.outer(peak[0] + offsets, ky))
