@@ -21,13 +21,14 @@ from pathlib import Path
 HERE = Path(__file__).parent
 SIEMENS, ROTAVIRUS = "siemens_star_xray.h5", "rotavirus_300kV_64x64.h5"
 NEAR, BILAYER = "petra3_near_field_xray.cxi", "wse2_mos2_bilayer_80kV_1e5.h5"
-# dataset, modes, slices, our batch, further arguments of ours, peer, its figure elsewhere [s], goal
+# dataset, modes, slices, our batch, further arguments of ours, peer, its further arguments, its figure elsewhere [s], goal
 ROWS = (
-    (SIEMENS, 2, 1, 104, [], "ptychi", 0.76, 0.15),
-    (ROTAVIRUS, 1, 1, 128, [], "ptychi", 5.7, 0.15),
-    (NEAR, 1, 1, 40, ["--focus-to-sample", "3.65e7"], "cdtools", 0.37, 0.2),
-    (BILAYER, 1, 4, 64, ["--fixed-positions"], "ptyrad", 1.9, 0.35),
-    (BILAYER, 1, 4, 64, ["--fixed-positions"], "phaser", 2.4, 0.35),
+    (SIEMENS, 2, 1, 104, [], "ptychi", ["--refine-positions"], 0.76, 0.15),
+    (SIEMENS, 2, 1, 104, ["--fixed-positions"], "ptychi", [], 0.76, 0.15),
+    (ROTAVIRUS, 1, 1, 128, ["--fixed-positions"], "ptychi", [], 5.7, 0.15),
+    (NEAR, 1, 1, 40, ["--focus-to-sample", "3.65e7"], "cdtools", [], 0.37, 0.2),
+    (BILAYER, 1, 4, 64, ["--fixed-positions"], "ptyrad", [], 1.9, 0.35),
+    (BILAYER, 1, 4, 64, ["--fixed-positions"], "phaser", [], 2.4, 0.35),
 )
 
 
@@ -41,13 +42,13 @@ def run(python, script, *arguments):
 
 
 def compare(row, folder, peers, rounds, epochs):
-    dataset, modes, slices, batch, more, peer, figure, goal = row
+    dataset, modes, slices, batch, more, peer, peer_more, figure, goal = row
     common = [folder / dataset, "--epochs", epochs, "--modes", modes, "--slices", slices]
     ours, theirs = [], []
     for _ in range(rounds):
         ours.append(run(sys.executable, HERE / "ours_run.py", *common, "--batch", batch, *more))
         if peer in peers:
-            theirs.append(run(peers[peer], HERE / "peers" / f"{peer}_run.py", *common))
+            theirs.append(run(peers[peer], HERE / "peers" / f"{peer}_run.py", *common, *peer_more))
     mine = statistics.median(o["seconds_per_epoch_median"] for o in ours)
     other = statistics.median(t["seconds_per_epoch_median"] for t in theirs) if theirs else figure
     return {
@@ -56,7 +57,7 @@ def compare(row, folder, peers, rounds, epochs):
         "slices": slices,
         "ours_s": mine,
         "compile_s": ours[0]["seconds_first_epoch"] - mine,
-        "peer": peer + ("" if theirs else " (its figure, another machine)"),
+        "peer": " ".join([peer, *peer_more]) + ("" if theirs else " (its figure, another machine)"),
         "peer_s": other,
         "ratio": mine / other,
         "goal": goal,
