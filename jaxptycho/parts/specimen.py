@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from ..physics import windows
 from ..physics.grids import Grid
 from ..physics.types import Pair, Scalar, Slices, Stack, Window
-from .indexed import Varying
+from .indexed import PerShot, Varying, plain
 
 Thickness = Scalar | Float[Array, "z"]
 
@@ -74,7 +74,10 @@ class WeakPhaseStack(AbstractSpecimen):
 
 
 class PotentialSlices(AbstractSpecimen):
-    """The mean potential of every slice: t = e^{iσ(V+iV′)Δz} (Kirkland 2010, eq. 5.25)."""
+    """The mean potential of every slice: t = e^{iσ(V+iV′)Δz} (Kirkland 2010, eq. 5.25).
+
+    All shots share its thickness, which decides the phase; a `SliceStack` may have one PerShot.
+    """
 
     potential: Stack  # V
     absorptive: Stack | None  # V, ≥ 0
@@ -84,12 +87,14 @@ class PotentialSlices(AbstractSpecimen):
     given: ClassVar = ("thickness", "origin")
 
     def slices(self, grid):
+        if isinstance(self.thickness, PerShot):
+            raise ValueError("a potential wants one thickness for all shots; it came PerShot (use a SliceStack)")
         per_volt = grid.sigma * jnp.reshape(self.thickness, (-1, 1, 1))
         loss = None if self.absorptive is None else per_volt * self.absorptive
         return place(exponential(per_volt * self.potential, loss), self, grid)
 
     def scale(self, grid):
-        one_radian = 1 / (grid.sigma * jnp.mean(jnp.asarray(self.thickness)))
+        one_radian = 1 / (grid.sigma * jnp.mean(plain(self.thickness)))
         return {"potential": one_radian, "absorptive": one_radian}
 
 

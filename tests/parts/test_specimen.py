@@ -97,3 +97,8 @@ def test_slices_of_an_empty_specimen_change_nothing():
     empty = SliceStack(jnp.zeros((3, *FIELD)), None, 0.0, jnp.array(ORIGIN))
     thin_one = SliceStack(jnp.zeros((1, *FIELD)), None, 0.0, jnp.array(ORIGIN))
     np.testing.assert_allclose(predicted(thin(specimen=empty)), predicted(thin(specimen=thin_one)), atol=1e-9)
+
+
+def test_a_potential_refuses_a_thickness_per_shot():
+    with pytest.raises(ValueError, match="one thickness for all shots"):
+        PotentialSlices(phases(), None, PerShot(jnp.full(7, 12.0)), ORIGIN).slices(GRID)
