@@ -1,23 +1,144 @@
 """What a reconstruction cannot know, removed before two results are compared.
 
-A constant phase, a linear phase ramp (a tilt of the illumination) and a shift leave every
-pattern as it is.
+A constant factor, a linear phase ramp (a tilt of the illumination), a shift and, where positions
+are refined, an affine map of the scan leave every pattern as it is. `volumes` does the same in
+three dimensions.
 """
 
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
-from scipy.ndimage import fourier_shift
+from jaxtyping import Bool, Complex, Float
+from scipy.ndimage import fourier_shift, gaussian_filter
+
+from .warps import Fit, PhaseTone, Sampled, Warp, WaveTone, applied, fit, sampled, smoothed
+
+Image = Float[np.ndarray, "_ _"]
+Wave = Complex[np.ndarray, "_ _"]
+Mask = Bool[np.ndarray, "_ _"]
+ALL_MAPS = tuple(np.eye(4).reshape(4, 2, 2))  # generators of every 2×2 matrix
 
 
-def without_ramp(phase: Float[np.ndarray, "Y X"], where: Bool[np.ndarray, "Y X"] | None = None) -> np.ndarray:
+class Aligned(NamedTuple):
+    """An image without its gauge, and what was removed; places r from pixel [Ny//2, Nx//2] [Å].
+
+    image(matrix·r + shift) = scale·reference(r) + offset + ramp·r of a phase, and
+    image(matrix·r + shift) = scale·e^{i(offset + ramp·r)}·reference(r) of a wave.
+    """
+
+    image: np.ndarray  # on the pixels of the reference, 0 where `inside` is False
+    inside: np.ndarray  # where the image reaches
+    shift: np.ndarray  # (y, x) [Å]
+    matrix: np.ndarray  # on (y, x)
+    scale: float
+    offset: float  # rad
+    ramp: np.ndarray  # (y, x) [rad/Å]
+
+
+def align_phase(
+    image: Image, reference: Image, pixel=1.0, where: Mask | None = None, affine: bool = False, scale: bool = False
+) -> Aligned:
+    """A phase [rad] less offset, ramp and shift against a reference of equal shape, and what was removed.
+
+    On request less an affine map (of some per cent and degrees) and a factor, too. `pixel` in Å;
+    only pixels of the reference `where` count.
+    """
+    where = same_shape(image, reference, where)
+    target, other = sampled(reference, pixel), sampled(image, pixel)
+    fixed = windowed(without_ramp(reference, where) * where)
+    shift = -register(fixed, windowed(without_ramp(image))).shift * target.pixel
+    begin = Fit(Warp(np.eye(2), shift), PhaseTone(1.0, 0.0, np.zeros(2)))
+    tones = (0, 1, 2, 3) if scale else (1, 2, 3)
+    state = _by_scales(target, other, begin, where, affine, tones)
+    return Aligned(*applied(state, target, other), state.warp.shift, state.warp.matrix, *state.tone)
+
+
+def align_wave(image: Wave, reference: Wave, pixel=1.0, where: Mask | None = None, affine: bool = False) -> Aligned:
+    """A complex image without constant factor, phase ramp and shift, and what was removed.
+
+    As `align_phase`, at ramps of many turns over the field, too.
+    """
+    where = same_shape(image, reference, where)
+    target, other = sampled(reference, pixel), sampled(image, pixel)
+    ramp, shift = _coarse(reference, image, where, target.pixel)
+    level = other._replace(values=image * np.exp(-1j * np.tensordot(ramp, other.places(), 1)))
+    warp, plain = Warp(np.eye(2), shift), WaveTone(1.0, 0.0, np.zeros(2))
+    seen = reference * where
+    constant = np.vdot(seen, applied(Fit(warp, plain), target, level)[0]) / np.vdot(seen, seen)
+    begin = Fit(warp, WaveTone(np.abs(constant), np.angle(constant), np.zeros(2)))
+    state = _by_scales(target, level, begin, where, affine, (0, 1, 2, 3))
+    (matrix, shift), tone = state
+    offset = np.angle(np.exp(1j * (tone.offset + ramp @ shift)))  # ramp·(matrix·r + shift) was removed first
+    return Aligned(*applied(state, target, level), shift, matrix, tone.scale, offset, tone.ramp + matrix.T @ ramp)
+
+
+def same_shape(image, reference, where) -> np.ndarray:
+    """`where`, everywhere by default; ValueError unless image, reference and mask have one shape."""
+    where = np.ones(reference.shape, bool) if where is None else where
+    if image.shape != reference.shape or where.shape != reference.shape:
+        raise ValueError(
+            f"an image of shape {image.shape} came with a reference of {reference.shape} and a mask of {where.shape}; "
+            "cut or resample them to one shape"
+        )
+    if not where.any():
+        raise ValueError("no pixel is left to compare; give a mask that is somewhere True")
+    return where
+
+
+def _by_scales(target: Sampled, other: Sampled, begin: Fit, where, affine, tones) -> Fit:
+    """The fit, for an affine map from blurred images to sharp ones."""
+    if not affine:
+        return fit(target, other, begin, (), tones, where)
+    for width in (6.0, 3.0, 1.5):
+        a, b = (smoothed(image, width * target.pixel.min()) for image in (target, other))
+        mask = smoothed(target._replace(values=where.astype(float)), width * target.pixel.min()).values > 0.9
+        begin = fit(a, b, begin, ALL_MAPS, tones, mask if mask.any() else None)
+    return fit(target, other, begin, ALL_MAPS, tones, where)
+
+
+def _coarse(reference, image, where, pixel) -> tuple[np.ndarray, np.ndarray]:
+    """Ramp [rad/Å] and shift [Å] to a fraction of a fringe and of a pixel.
+
+    A ramp displaces the power spectrum, whatever the shift; afterwards each sharpens the other.
+    """
+    powers = [np.abs(np.fft.fft2(windowed(a), [2 * n for n in a.shape])) ** 2 for a in (reference * where, image)]
+    own, other = (np.fft.fftshift(np.fft.ifft2(power)) for power in powers)
+    cycles, shift = frequency(other * own.conj()), np.zeros(2)
+    places = np.moveaxis(np.indices(image.shape), 0, -1)
+    fixed = windowed(_detail(reference) * where)
+    for _ in range(2):
+        level = image * np.exp(-2j * np.pi * places @ cycles)
+        shift = -register(fixed, windowed(_detail(level))).shift
+        moved = np.fft.ifft2(fourier_shift(np.fft.fft2(windowed(level)), -shift))
+        cycles = cycles + frequency(moved * (reference * where).conj())
+    return 2 * np.pi * cycles / pixel, shift * pixel
+
+
+def _detail(image):
+    """The image less what is broad, such as the rest of a ramp."""
+    return image - gaussian_filter(image, min(image.shape) / 16)
+
+
+def frequency(product: Wave) -> Float[np.ndarray, "2"]:
+    """The strongest frequency (y, x) [cycles/pixel] of a complex image, to a quarter of 1/N."""
+    shape = [2 * n for n in product.shape]
+    strength = np.abs(np.fft.fft2(product, shape))
+    peak = np.unravel_index(np.argmax(strength), strength.shape)
+    return np.array([np.fft.fftfreq(n)[i] for n, i in zip(shape, peak, strict=True)])
+
+
+def without_ramp(phase: Image, where: Mask | None = None) -> np.ndarray:
     """The phase less the plane that fits it best inside `where` (least squares)."""
     y, x = np.indices(phase.shape)
     plane = np.stack([y, x, np.ones_like(y)], -1).astype(float)
     where = np.ones(phase.shape, bool) if where is None else where
     coefficients = np.linalg.lstsq(plane[where], phase[where], rcond=None)[0]
     return phase - plane @ coefficients
+
+
+def windowed(image: np.ndarray) -> np.ndarray:
+    """The image under a Hann window that touches zero just outside."""
+    return image * np.outer(*(np.hanning(n + 2)[1:-1] for n in image.shape))
 
 
 class Registration(NamedTuple):

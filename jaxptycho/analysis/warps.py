@@ -1,0 +1,223 @@
+"""How an image or a volume lies on a reference: displacement and contrast together, by least squares.
+
+In any number of dimensions. Places are in Å from the middle pixel `[n//2, …]` of the reference.
+The derivatives are those of the reference, computed once, so that a step costs one resampling
+(inverse composition: Baker & Matthews, Int. J. Comput. Vis. 56, 221 (2004)), with
+Levenberg–Marquardt damping.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg import expm
+from scipy.ndimage import convolve1d, gaussian_filter, map_coordinates, spline_filter, spline_filter1d
+
+MOST = 1_000_000  # samples of the reference that take part in a fit
+ORDER = {2: 5, 3: 3}  # of the splines between pixels, by dimension
+BORDER = 8  # pixels that an image is continued by
+
+
+class Sampled(NamedTuple):
+    """Values on a regular grid whose pixel `[0, …]` lies at `corner`."""
+
+    values: np.ndarray
+    pixel: np.ndarray  # Å, along every axis
+    corner: np.ndarray  # Å
+    periodic: bool = False
+
+    def places(self) -> np.ndarray:
+        """Where the pixels lie [Å], axes first."""
+        axes = [c + p * np.arange(n) for c, p, n in zip(self.corner, self.pixel, self.values.shape, strict=True)]
+        return np.stack(np.meshgrid(*axes, indexing="ij"))
+
+
+def sampled(values, pixel) -> Sampled:
+    """An array on its own grid, the middle pixel at the origin; `pixel` [Å] is one number or one per axis."""
+    values = np.asarray(values, np.result_type(values, float))
+    pixel = np.broadcast_to(np.asarray(pixel, float), values.ndim)
+    return Sampled(values, pixel, -(np.array(values.shape) // 2) * pixel)
+
+
+def smoothed(image: Sampled, width: float) -> Sampled:
+    """The image blurred by a Gaussian of standard deviation `width` [Å], and as coarse as that allows."""
+    mode = "wrap" if image.periodic else "nearest"
+    blurred = gaussian_filter(image.values, width / image.pixel, mode=mode)
+    steps = np.maximum(1, np.floor(width / image.pixel)).astype(int)
+    if image.periodic:
+        steps = np.ones_like(steps)
+    begin = (np.array(image.values.shape) // 2) % steps  # the middle pixel stays one
+    coarse = tuple(slice(b, None, s) for b, s in zip(begin, steps, strict=True))
+    return Sampled(blurred[coarse], image.pixel * steps, image.corner + begin * image.pixel, image.periodic)
+
+
+class Warp(NamedTuple):
+    """A place r of the reference is seen at matrix·r + shift."""
+
+    matrix: np.ndarray
+    shift: np.ndarray  # Å
+
+    def __call__(self, places: np.ndarray) -> np.ndarray:
+        return np.tensordot(self.matrix, places, 1) + self.shift.reshape(-1, *(1 for _ in places.shape[1:]))
+
+    def before(self, turn: np.ndarray, shift: np.ndarray) -> "Warp":
+        """This warp after the inverse of r → turn·r + shift."""
+        matrix = self.matrix @ np.linalg.inv(turn)
+        return Warp(matrix, self.shift - matrix @ shift)
+
+
+def still(dimensions: int) -> Warp:
+    """The warp that leaves everything in its place."""
+    return Warp(np.eye(dimensions), np.zeros(dimensions))
+
+
+class PhaseTone(NamedTuple):
+    """A real image as scale·reference + offset + ramp·r."""
+
+    scale: float
+    offset: float
+    ramp: np.ndarray  # per Å
+
+    def undone(self, values, places):
+        """The values as they would be without scale, offset and ramp."""
+        return (values - self.offset - np.tensordot(self.ramp, places, 1)) / self.scale
+
+    @staticmethod
+    def columns(reference, places):
+        """Derivatives of the values by scale, offset and ramp where these are 1, 0 and 0."""
+        return [reference, np.ones_like(reference), *places]
+
+    def then(self, steps) -> "PhaseTone":
+        """This tone on top of a small one."""
+        steps = self.scale * steps
+        return PhaseTone(self.scale + steps[0], self.offset + steps[1], self.ramp + steps[2:])
+
+
+class WaveTone(NamedTuple):
+    """A complex image as scale·e^{i(offset + ramp·r)}·reference."""
+
+    scale: float
+    offset: float  # rad
+    ramp: np.ndarray  # rad/Å
+
+    def undone(self, values, places):
+        """The values as they would be without scale, offset and ramp."""
+        return values * np.exp(-1j * (self.offset + np.tensordot(self.ramp, places, 1))) / self.scale
+
+    @staticmethod
+    def columns(reference, places):
+        """Derivatives of the values by scale, offset and ramp where these are 1, 0 and 0."""
+        return [reference, 1j * reference, *(1j * reference * places)]
+
+    def then(self, steps) -> "WaveTone":
+        """This tone on top of a small one."""
+        return WaveTone(self.scale * np.exp(steps[0]), self.offset + steps[1], self.ramp + steps[2:])
+
+
+Tone = PhaseTone | WaveTone
+
+
+class Fit(NamedTuple):
+    """Warp and tone with which the reference explains an image best."""
+
+    warp: Warp
+    tone: Tone
+
+
+def fit(
+    reference: Sampled,
+    other: Sampled,
+    begin: Fit,
+    generators: Sequence[np.ndarray] = (),
+    tones: Sequence[int] | None = None,
+    where: np.ndarray | None = None,
+    steps: int = 50,
+) -> Fit:
+    """Least squares of other(matrix·r + shift) against the reference with its tone.
+
+    The shift is free, the matrix moves along `generators` (antisymmetric for rotations), and of
+    the tone the entries `tones` (0 scale, 1 offset, from 2 the ramp; all by default). Only
+    places `where` count. Begins within about half the finest detail of the images.
+    """
+    chosen = thinned(np.ones(reference.values.shape, bool) if where is None else where)
+    places = reference.places().reshape(len(reference.pixel), -1)[:, chosen]
+    target = reference.values.ravel()[chosen]
+    slopes = np.stack([gradient(reference, axis).ravel()[chosen] for axis in range(len(reference.pixel))])
+    turns = [np.einsum("im,im->m", slopes, generator @ places) for generator in generators]
+    used = range(2 + len(slopes)) if tones is None else tones
+    tonal = begin.tone.columns(target, places)
+    columns = np.stack([*(tonal[i] for i in used), *slopes, *turns])
+    lengths = np.sqrt(np.mean(np.abs(columns) ** 2, axis=1)) + 1e-300
+    columns /= lengths[:, None]
+    sample = sampler(other)
+    dimensions, reach = len(slopes), np.abs(places).max()
+
+    def seen(state: Fit):
+        values, depth = sample(state.warp(places))
+        weight = np.clip(depth / BORDER, 0, 1)  # near the edges splines are least sure
+        missing = state.tone.undone(values, places) - target
+        cost = state.tone.scale**2 * (weight @ np.abs(missing) ** 2) / max(weight.sum(), 1e-9)
+        return missing, weight, cost
+
+    state, damping = begin, 1e-6
+    missing, weight, cost = seen(state)
+    for _ in range(steps):
+        weighted = columns.conj() * weight
+        normal = (weighted @ columns.T).real
+        damped = normal + damping * np.diag(np.diag(normal))
+        step = np.linalg.lstsq(damped, (weighted @ missing).real, rcond=1e-12)[0] / lengths
+        tonal_step = np.zeros(2 + dimensions)
+        tonal_step[list(used)] = step[: len(used)]
+        shift, angles = np.split(step[len(used) :], [dimensions])
+        turn = expm(np.tensordot(angles, generators, 1)) if len(generators) else np.eye(dimensions)
+        trial = Fit(state.warp.before(turn, shift), state.tone.then(tonal_step))
+        result = seen(trial)
+        small = np.abs(shift).max() + np.abs(turn - np.eye(dimensions)).max() * reach < 1e-5 * reference.pixel.min()
+        if result[2] <= cost and result[1].sum() > weight.sum() / 2:  # no better fit by losing sight
+            state, (missing, weight, cost), damping = trial, result, max(damping / 10, 1e-9)
+        else:
+            damping = max(10 * damping, 1e-3)
+        if small:
+            break
+    return state
+
+
+def applied(state: Fit, reference: Sampled, other: Sampled) -> tuple[np.ndarray, np.ndarray]:
+    """The other image on the reference's pixels without warp and tone (0 beyond its edges), and where it reaches."""
+    places = reference.places()
+    values, depth = sampler(other)(state.warp(places))
+    return np.where(depth >= 0, state.tone.undone(values, places), 0), depth >= 0
+
+
+def sampler(image: Sampled) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """A function of places (Å, axes first) that gives the image there by splines, and how far inside they lie [pixels].
+
+    The latter is negative beyond the edges.
+    """
+    mode, order = ("grid-wrap" if image.periodic else "mirror"), ORDER[image.values.ndim]
+    last, corner, values = np.array(image.values.shape) - 1, image.corner, image.values
+    if not image.periodic:  # continued smoothly, or the splines would bend to level edges
+        values, corner = np.pad(values, BORDER, "reflect", reflect_type="odd"), corner - BORDER * image.pixel
+    weights = spline_filter(values, order, output=values.dtype, mode=mode)
+
+    def sample(places):
+        column = (-1, *(1 for _ in places.shape[1:]))
+        index = (places - corner.reshape(column)) / image.pixel.reshape(column)
+        steps = (places - image.corner.reshape(column)) / image.pixel.reshape(column)
+        depth = np.minimum(steps, last.reshape(column) - steps).min(0)
+        depth = np.full_like(depth, np.inf) if image.periodic else depth + 1e-6
+        return map_coordinates(weights, index, order=order, mode=mode, prefilter=False), depth
+
+    return sample
+
+
+def gradient(image: Sampled, axis: int) -> np.ndarray:
+    """The derivative along an axis [per Å] of the quintic spline through the values."""
+    weights = spline_filter1d(image.values, 5, axis, output=image.values.dtype, mode="mirror")
+    return convolve1d(weights, np.array([1, 10, 0, -10, -1]) / 24, axis, mode="mirror") / image.pixel[axis]
+
+
+def thinned(where: np.ndarray) -> np.ndarray:
+    """Flat indices of the places `where`, at most `MOST` of them, drawn with a fixed seed."""
+    found = np.flatnonzero(where)
+    return found if len(found) <= MOST else np.sort(np.random.default_rng(0).choice(found, MOST, replace=False))
