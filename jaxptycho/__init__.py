@@ -4,7 +4,7 @@ The floors, from the ground up; a file imports only from floors below:
 
 - `physics`: arrays in, arrays out: grids, waves, windows, aberrations, detection
 - `parts`: probe, specimen, scan, propagator, detector; `PerShot` and `PerView`
-- `model`: `Model`, `predict`; `data`: `Dataset`, `batches`
+- `model`: `Model`, `predict`; `data`: `Dataset`, `batches`; `halves`: two of them that share no noise
 - `inverse`: losses, penalties, constraints, `make_step`, `reconstruct`, solvers
 - `start`: from a dataset to a first model; `analysis`: how good a result is
 - `machines`: many devices; `io`: files; `app`: jobs, command line, figures
@@ -12,15 +12,18 @@ The floors, from the ground up; a file imports only from floors below:
 
 from importlib import import_module
 
-from .data import Batch, Dataset, batches, checkerboard, make_batch, prefetch, split
+from .data import Batch, Dataset, batches, make_batch, prefetch, split
+from .halves import checkerboard, thinned
 from .inverse.losses import amplitude, anscombe, gaussian, misfit, poisson
 from .inverse.solve import init_state, make_step, per_part, reconstruct
 from .machines.placement import distribute, mesh, one_device_per_core
 from .model import Model, exit_wave, predict, shoot
+from .parts.atoms import Atoms
 from .parts.detector import (
     Background,
     Blurred,
     Cropped,
+    Descanned,
     Gain,
     Ideal,
     Masked,

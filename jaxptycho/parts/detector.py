@@ -48,6 +48,20 @@ class NearField(AbstractDetector):
         return {"distance": min(grid.pixel) ** 2 / grid.wavelength}
 
 
+class Descanned(AbstractDetector):
+    """The whole pattern moved by `shift` (y, x) [1/Å]: what is left of the scan behind the
+    specimen when PerShot, a detector off its axis when shared."""
+
+    shift: Varying[Pair]  # 1/Å
+    detector: AbstractDetector = Ideal()
+
+    def detect(self, wave, grid, offset=(0.0, 0.0)):
+        return self.detector.detect(waves.tilted(wave, grid, self.shift), grid, offset)
+
+    def scale(self, grid):
+        return {"shift": max(grid.dk)}
+
+
 class Gain(AbstractDetector):
     """Counts times `factor`: per-shot intensity when PerShot, a gain map when an image."""
 

@@ -50,6 +50,14 @@ def shift(wave: Waves, offset: Pair, grid: Grid) -> Waves:
     return place(fourier(wave), offset, grid)
 
 
+def tilted(wave: Waves, grid: Grid, frequency: Pair) -> Waves:
+    """The wave times exp(2πi frequency·r): its spectrum moved by `frequency` (y, x) [1/Å]."""
+    y, x = (jnp.arange(n) * p for n, p in zip(grid.shape, grid.pixel, strict=True))
+    rows, columns = jnp.exp(2j * jnp.pi * frequency[0] * y), jnp.exp(2j * jnp.pi * frequency[1] * x)
+    rows, columns = kept((rows, columns))
+    return wave * (rows[:, None] * columns)
+
+
 def transmit(wave: Waves, transmission: Kernel) -> Waves:
     """Wave behind one slice."""
     return wave * transmission

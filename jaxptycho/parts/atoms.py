@@ -1,0 +1,83 @@
+"""A specimen made of atoms: positions, vibrations and occupancies refined from the diffraction itself."""
+
+from typing import ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..physics import potentials, scattering
+from ..physics.types import Pair, Scalar
+from .indexed import Varying
+from .specimen import AbstractSpecimen, exponential, place
+
+FAR = 1e4  # Å: the first and the last slice take whatever reaches beyond them
+
+
+class Atoms(AbstractSpecimen):
+    """Independent atoms, their potential projected into slices of equal thickness.
+
+    Heights count from the entrance face, y and x in the frame of the scan's positions. The array
+    is `shape` pixels from `origin` on; what reaches over an edge of it comes back at the other.
+    Kirkland 2010, §5.3; coefficients of Lobato & Van Dyck 2014 or Kirkland 2010.
+    """
+
+    positions: Varying[Float[Array, "atom 3"]]  # Å (z, y, x)
+    debye_waller: Varying[Float[Array, " atom"]]  # Å², B = 8π²⟨u²⟩
+    occupancy: Varying[Float[Array, " atom"]]
+    thickness: Varying[Scalar]  # Å, of one slice
+    origin: Varying[Pair]  # Å
+    numbers: tuple[int, ...] = eqx.field(static=True)
+    n_slices: int = eqx.field(static=True)
+    shape: tuple[int, int] = eqx.field(static=True)
+    parametrisation: str = eqx.field(static=True)
+    periodic: bool = eqx.field(static=True)
+    given: ClassVar = ("debye_waller", "occupancy", "thickness", "origin")
+
+    def __init__(
+        self,
+        numbers,
+        positions,
+        shape,
+        thickness,
+        n_slices=1,
+        origin=(0.0, 0.0),
+        debye_waller=0.0,
+        occupancy=1.0,
+        parametrisation="lobato",
+        periodic=False,
+    ):
+        """`numbers` are atomic numbers. Raises ValueError for an element without parameters."""
+        scattering.require_known(numbers)
+        self.numbers = tuple(int(z) for z in np.ravel(numbers))
+        self.positions = positions
+        n = len(self.numbers)
+        self.debye_waller, self.occupancy = (_each(value, n) for value in (debye_waller, occupancy))
+        self.thickness, self.n_slices, self.shape = thickness, int(n_slices), (int(shape[0]), int(shape[1]))
+        self.origin = jnp.asarray(origin, float) if isinstance(origin, (tuple, list)) else origin
+        self.parametrisation, self.periodic = parametrisation, periodic
+        if self.n_slices < 1 or (np.ndim(thickness) == 0 and not _positive(thickness)):
+            raise ValueError(f"{n_slices} slices of {thickness} Å; wanted at least one of more than 0 Å")
+
+    def slices(self, grid):
+        atoms = scattering.gaussians(np.array(self.numbers), self.parametrisation)
+        weighted = atoms._replace(amplitude=jnp.asarray(atoms.amplitude) * self.occupancy[:, None])
+        edges = jnp.arange(self.n_slices + 1) * self.thickness
+        edges = edges.at[0].set(-FAR).at[-1].set(FAR)
+        faces = jnp.stack([edges[:-1], edges[1:]], 1)
+        inside = self.positions - jnp.concatenate([jnp.zeros(1), jnp.asarray(self.origin)])
+        projected = potentials.slabs(inside, self.debye_waller, weighted, faces, self.shape, grid.pixel)
+        return place(exponential(grid.sigma * projected, None), self, grid)
+
+    def scale(self, grid):
+        return {"positions": min(grid.pixel), "debye_waller": 0.1}
+
+
+def _each(value, n: int):
+    """One number for every atom, where a shared one came."""
+    return jnp.full(n, float(value)) if isinstance(value, (int, float)) else value
+
+
+def _positive(thickness) -> bool:
+    return not isinstance(thickness, (int, float)) or thickness > 0

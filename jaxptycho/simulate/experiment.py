@@ -1,0 +1,281 @@
+"""Atoms → 4D-STEM or tilt series: an experiment in which everything is known.
+
+The multislice runs on a finer grid and thinner slices than any reconstruction, over atoms that
+vibrate and are turned as atoms, never as voxels. What varies incoherently (vibrations, source,
+energy) is one ensemble, whose patterns are averaged as intensities.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ase import Atoms
+from jaxtyping import Float, Num
+from scipy.fft import next_fast_len
+
+from ..model import Model, predict
+from ..parts.detector import AbstractDetector, Cropped, Descanned, Ideal, ModulationTransfer, SuperSampled
+from ..parts.indexed import PerShot
+from ..parts.propagator import AngularSpectrum, BandLimited
+from ..parts.scan import FreeScan
+from ..physics import scattering
+from ..physics.grids import Grid
+from ..physics.potentials import PROJECTIONS
+from ..physics.types import Patterns, Stack
+from .camera import Camera
+from .microscope import Microscope
+from .phantoms.arrange import displaced, require_apart, rotated
+from .scan import ScanErrors
+from .stacks import Content, Field, Transmissions, content, projected, transmissions
+
+MARGIN = 5.0  # Å around the windows, so that no atom near an edge is missed
+BAND = 2 / 3  # of the fine grid's frequencies are kept
+SURFACE = 1.0  # Å of vacuum before and behind the atoms
+BLOCK = 128  # shots of one call
+CHUNK_BYTES = 2**21  # of waves side by side
+
+Expected = Float[np.ndarray, "shot y x"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How finely is computed."""
+
+    pixel: float = 0.1  # Å, at most; finer where the detector needs it
+    slice: float = 1.0  # Å
+    finer: int = 1  # samples for each detector pixel and direction; the window grows likewise
+
+    def grid(self, coarse: Grid) -> Grid:
+        """The grid of the waves whose patterns end on the detector of `coarse`.
+
+        Detector pixels are sums of `finer`² samples, and all of them, the corners included,
+        lie within the band limit.
+        """
+
+        def pixels(n, pixel):
+            least = max(n * pixel / self.pixel, n * math.sqrt(2) / BAND)
+            return self.finer * next_fast_len(math.ceil(least))
+
+        shape = tuple(pixels(n, p) for n, p in zip(coarse.shape, coarse.pixel, strict=True))
+        lengths = (self.finer * n * p for n, p in zip(coarse.shape, coarse.pixel, strict=True))
+        return Grid(shape, tuple(length / n for length, n in zip(lengths, shape, strict=True)), coarse.voltage_kv)
+
+
+@dataclass(frozen=True)
+class ViewErrors:
+    """What a tilt series does not know of its views."""
+
+    angle: float = 0.0  # rad, rms of each of the three Euler angles
+    shift: float = 0.0  # Å, the greatest in y and in x, uniform
+    defocus: float = 0.0  # Å, rms
+
+
+@dataclass(frozen=True)
+class View:
+    """The truth of one view."""
+
+    angles: np.ndarray  # rad: about y (the tilt), x and z
+    shift: np.ndarray  # Å (y, x) of the specimen
+    defocus: float  # Å, of the whole lens
+    positions: np.ndarray  # Å [shot, 2], where the probe stood
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """Everything that decides a simulated measurement; lengths in Å, angles in rad.
+
+    `atoms` are in ASE's order (x, y, z) with z along the beam; a tilt series turns them about
+    the y axis through the origin. Raises ValueError for atoms that overlap or have no
+    parameters, and for a window that is too small for the probe.
+    """
+
+    atoms: Atoms
+    grid: Grid  # of the detector, and of reconstructions
+    microscope: Microscope
+    scan: np.ndarray  # nominal positions [shot, 2] (y, x)
+    dose: float  # electrons per pattern
+    camera: Camera = Camera()
+    sampling: Sampling = Sampling()
+    scan_errors: ScanErrors = ScanErrors()
+    descan: tuple[float, float] = (0.0, 0.0)  # rad (y, x) by which the pattern moves across the scan
+    vibration: float | Mapping[str, float] = 0.0  # Å rms in each direction, by element
+    configurations: int = 1
+    parametrisation: str = "lobato"
+    projection: str = "finite"
+    tilts: tuple[float, ...] | None = None  # rad
+    view_errors: ViewErrors = ViewErrors()
+    seed: int = 0
+
+    def __post_init__(self):
+        self._check()
+
+    @property
+    def n_views(self) -> int:
+        return 1 if self.tilts is None else len(self.tilts)
+
+    @cached_property
+    def fine(self) -> Grid:
+        """The grid of the waves."""
+        return self.sampling.grid(self.grid)
+
+    @cached_property
+    def amplitudes(self) -> np.ndarray:
+        """rms vibration [Å] of every atom in each direction."""
+        if not isinstance(self.vibration, Mapping):
+            return np.full(len(self.atoms), float(self.vibration))
+        missing = sorted(set(self.atoms.get_chemical_symbols()) - set(self.vibration))
+        if missing:
+            raise ValueError(f"the vibrations do not name {', '.join(missing)}; give each element its rms in Å")
+        return np.array([self.vibration[symbol] for symbol in self.atoms.get_chemical_symbols()])
+
+    @cached_property
+    def debye_waller(self) -> np.ndarray:
+        """B = 8π²⟨u²⟩ [Å²] of every atom, for the mean potential."""
+        return 8 * np.pi**2 * self.amplitudes**2
+
+    @cached_property
+    def views(self) -> list[View]:
+        """The truth of every view."""
+        return [self._view(number) for number in range(self.n_views)]
+
+    @cached_property
+    def field(self) -> Field:
+        """The box that all views share: whatever a window or an atom reaches."""
+        places = np.concatenate([view.positions for view in self.views])
+        around = np.array(self.fine.shape) * self.fine.pixel / 2 + MARGIN + 2 * self.microscope.source_fwhm
+        low, high = places.min(0) - around, places.max(0) + around
+        shape = tuple(next_fast_len(math.ceil(n)) for n in (high - low) / self.fine.pixel)
+        heights = [self.turned(view).positions[:, 2] for view in self.views]
+        top, bottom = min(h.min() for h in heights) - SURFACE, max(h.max() for h in heights) + SURFACE
+        edges = self.sampling.slice * np.arange(math.ceil((bottom - top) / self.sampling.slice) + 1)
+        return Field(
+            np.array([top, *low]),
+            np.stack([edges[:-1], edges[1:]], 1),
+            Grid(shape, self.fine.pixel, self.grid.voltage_kv),
+        )
+
+    def turned(self, view: View) -> Atoms:
+        """The atoms as a view sees them."""
+        turned = rotated(self.atoms, *np.rad2deg(view.angles))
+        turned.positions[:, 1::-1] += view.shift
+        return turned
+
+    def expected(self, number: int, report: Callable[[int], None] = lambda patterns: None) -> Expected:
+        """Mean electrons [shot, y, x] of every pattern of a view, zero frequency in the corner."""
+        view, field, shots = self.views[number], self.field, len(self.scan)
+        rng = self._random(number, 3)
+        defoci, shifts = self.microscope.incoherent(self.configurations, shots, _voltage(self.grid), rng)
+        total = np.zeros((shots, *self.grid.shape), np.float32)
+        atoms = self.turned(view)
+        for defocus, shift in zip(defoci, shifts, strict=True):
+            still = displaced(atoms, self.vibration, rng)
+            stack = transmissions(self._content(still, np.zeros(len(still)), field), field.grid)
+            probe = self.microscope.probe(self.dose, view.defocus - self.microscope.defocus + float(defocus))
+            for block in blocks(shots):
+                model = self._model(probe, stack, (view.positions + shift)[block], self.scan[block])
+                total[block] += np.asarray(_patterns(model, self._chunk()))[: block.stop - block.start]
+                report(block.stop - block.start)
+        return total / self.configurations
+
+    def potential(self, number: int, slab: float) -> Stack:
+        """Mean potential [V·Å] of a view projected within slabs of `slab` [Å], on the grid of `field`."""
+        field = self.field
+        edges = np.arange(math.ceil(field.faces[-1, 1] / slab - 1e-6) + 1) * slab
+        slabs = field._replace(faces=np.stack([edges[:-1], edges[1:]], 1))
+        return projected(self._content(self.turned(self.views[number]), self.debye_waller, slabs), field.grid)
+
+    def _content(self, atoms: Atoms, debye_waller, field: Field) -> Content:
+        positions = atoms.positions[:, ::-1]
+        return content(atoms.numbers, positions, debye_waller, field, self.parametrisation, self.projection)
+
+    def _model(self, probe, stack, positions, nominal) -> Model:
+        """The model of one block of shots, all padded to the same number."""
+        grid, field, limited = self.fine, self.field, BandLimited(AngularSpectrum(), BAND)
+        middle, extent = (self.scan.max(0) + self.scan.min(0)) / 2, np.ptp(self.scan, axis=0)
+        across = (nominal - middle) / np.maximum(extent, 1e-9)  # −½ to ½
+        off_axis = np.array(grid.dk) / 2 if self.sampling.finer % 2 == 0 else np.zeros(2)  # see `sum_pixels`
+        descan = across * self.descan / grid.wavelength - off_axis
+        camera: AbstractDetector = Cropped(self.grid.shape, SuperSampled(Ideal(), self.sampling.finer))
+        if self.camera.mtf is not None:
+            camera = ModulationTransfer(jnp.asarray(self.camera.mtf), camera)
+        padding = [(0, min(BLOCK, len(self.scan)) - len(positions)), (0, 0)]
+        places, moved = (PerShot(jnp.asarray(np.pad(v, padding, mode="edge"))) for v in (positions, descan))
+        specimen = Transmissions(stack, field.thickness, jnp.asarray(field.origin[1:]))
+        return Model(probe, specimen, FreeScan(places), grid, limited, Descanned(moved, camera))
+
+    def _chunk(self) -> int:
+        """Shots computed side by side."""
+        return max(1, CHUNK_BYTES // (8 * math.prod(self.fine.shape)))
+
+    def _view(self, number: int) -> View:
+        rng, errors = self._random(number, 1), self.view_errors
+        nominal = 0.0 if self.tilts is None else self.tilts[number]
+        angles = np.array([nominal, 0.0, 0.0]) + errors.angle * rng.normal(size=3)
+        shift = errors.shift * rng.uniform(-1, 1, 2)
+        defocus = self.microscope.defocus + errors.defocus * rng.normal()
+        return View(angles, shift, defocus, self.scan_errors.applied(self.scan, self._random(number, 2)))
+
+    def _random(self, *key: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, *key])
+
+    def _check(self) -> None:
+        if not len(self.atoms):
+            raise ValueError("the specimen has no atoms; give it some, or check what cut them away")
+        scattering.require_known(self.atoms.numbers)
+        require_apart(self.atoms)
+        if self.projection not in PROJECTIONS:
+            raise ValueError(f"unknown projection {self.projection!r}; known are {', '.join(PROJECTIONS)}")
+        field, lens = self.field, self.microscope
+        own = np.concatenate([self.turned(view).positions[:, 1::-1] for view in self.views]) - field.origin[1:]
+        if not ((own >= 0) & (own < np.array(field.grid.shape) * field.grid.pixel)).all(1).any():
+            raise ValueError("no atom lies under the probe at any position; move the scan or the specimen")
+        depth = field.faces[-1, 1]
+        width = 2 * lens.semiangle * max(abs(lens.defocus), abs(lens.defocus - depth))
+        width += 1.22 * self.grid.wavelength / lens.semiangle
+        window = min(n * p for n, p in zip(self.grid.shape, self.grid.pixel, strict=True))
+        if width > window:
+            raise ValueError(
+                f"the probe is {width:.4g} Å wide in the specimen, its window only {window:.4g} Å; "
+                "take more detector pixels or larger object pixels, less defocus or a thinner specimen"
+            )
+
+
+def simulate(
+    experiment: Experiment, report: Callable[[int], None] = lambda patterns: None
+) -> Iterator[tuple[int, slice, Num[np.ndarray, "b y x"]]]:
+    """Counts of some shots at a time, as (view, shots, counts), zero frequency in the middle.
+
+    `report` is told how many patterns have been computed since, each configuration by itself.
+    """
+    camera = experiment.camera
+    gain = camera.gain_map(experiment.grid.shape, experiment.seed)
+    for number in range(experiment.n_views):
+        expected = experiment.expected(number, report)
+        for block in blocks(len(expected)):
+            rng = np.random.default_rng([experiment.seed, number, 4, block.start])
+            yield number, block, camera.recorded(np.fft.fftshift(expected[block], axes=(1, 2)), gain, rng)
+
+
+def blocks(shots: int) -> Iterator[slice]:
+    """The shots in blocks."""
+    return (slice(start, min(start + BLOCK, shots)) for start in range(0, shots, BLOCK))
+
+
+def _voltage(grid: Grid) -> float:
+    if grid.voltage_kv is None:
+        raise ValueError("only electrons are simulated; give the grid voltage_kv, not wavelength")
+    return grid.voltage_kv
+
+
+@eqx.filter_jit
+def _patterns(model: Model, chunk: int) -> Patterns:
+    """Expected electrons of all shots of a model, `chunk` of them side by side."""
+    shots = len(model.scan.positions.values)
+    every = jnp.arange(-(-shots // chunk) * chunk).reshape(-1, chunk) % shots
+    found = jax.lax.map(lambda some: predict(model, some), every)
+    return found.reshape(-1, *found.shape[2:])[:shots]

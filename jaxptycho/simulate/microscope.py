@@ -1,0 +1,58 @@
+"""The lens, and everything that makes its beam incoherent."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import sqrt
+
+import numpy as np
+from jaxtyping import Float
+from scipy.stats import norm, qmc
+
+from ..parts.probe import AberratedProbe
+from ..physics.grids import REST_ENERGY_EV
+
+PER_FWHM = 1 / (2 * sqrt(2 * np.log(2)))  # standard deviations of a Gaussian
+
+
+@dataclass(frozen=True)
+class Microscope:
+    """A probe-forming lens with a source of finite size and energy width."""
+
+    semiangle: float  # rad
+    defocus: float = 0.0  # Å at the entrance face, > 0 is underfocus
+    aberrations: Mapping[str, float] = field(default_factory=dict)  # Å; see `physics.aberrations`
+    source_fwhm: float = 0.0  # Å on the specimen
+    chromatic: float = 0.0  # Cc [Å]
+    energy_fwhm: float = 0.0  # eV
+
+    def probe(self, dose: float, defocus: float = 0.0) -> AberratedProbe:
+        """The coherent probe of `dose` electrons, at `defocus` [Å] more than its own."""
+        return AberratedProbe(self.semiangle, dict(self.aberrations) | {"defocus": self.defocus + defocus}, dose)
+
+    def focal_spread(self, voltage_kv: float) -> float:
+        """Standard deviation of the defocus [Å], Cc·ΔE/E·(1 + E/E₀)/(1 + E/2E₀) with E₀ = m₀c²
+        (Kirkland 2010, eq. 3.41 with the relativistic factor of Reimer & Kohl 2008, eq. 2.65)."""
+        energy = 1e3 * voltage_kv
+        relativistic = (1 + energy / REST_ENERGY_EV) / (1 + energy / (2 * REST_ENERGY_EV))
+        return self.chromatic * self.energy_fwhm * PER_FWHM / energy * relativistic
+
+    def incoherent(
+        self, configurations: int, shots: int, voltage_kv: float, rng: np.random.Generator
+    ) -> tuple[Float[np.ndarray, " c"], Float[np.ndarray, "c shot 2"]]:
+        """Defocus [Å] of every configuration and shift of the source [Å] for every shot of it.
+
+        One ensemble samples all that is incoherent. Its points fill their space evenly (a
+        Sobol sequence for the source, moved at random for every shot; the middles of equal
+        parts for the defocus), so that few of them go far.
+        """
+        middles = rng.permutation((np.arange(configurations) + 0.5) / configurations)
+        power = max(0, int(np.ceil(np.log2(configurations))))
+        even = qmc.Sobol(2, seed=rng).random_base2(power)[:configurations]
+        own = (even[:, None] + rng.random((shots, 2))) % 1
+        shifts = PER_FWHM * self.source_fwhm * norm.ppf(np.clip(own, 1e-6, 1 - 1e-6))
+        return self.focal_spread(voltage_kv) * norm.ppf(middles), shifts
+
+    @property
+    def coherent(self) -> bool:
+        """Whether one wave is enough."""
+        return not self.source_fwhm and not (self.chromatic and self.energy_fwhm)
