@@ -61,7 +61,8 @@ def align_wave(image: Wave, reference: Wave, pixel=1.0, where: Mask | None = Non
     where = same_shape(image, reference, where)
     target, other = sampled(reference, pixel), sampled(image, pixel)
     ramp, shift = _coarse(reference, image, where, target.pixel)
-    level = other._replace(values=image * np.exp(-1j * np.tensordot(ramp, other.places(), 1)))
+    phases = (ramp @ other.places(np.arange(image.size))).reshape(image.shape)
+    level = other._replace(values=image * np.exp(-1j * phases))
     warp, plain = Warp(np.eye(2), shift), WaveTone(1.0, 0.0, np.zeros(2))
     seen = reference * where
     constant = np.vdot(seen, applied(Fit(warp, plain), target, level)[0]) / np.vdot(seen, seen)

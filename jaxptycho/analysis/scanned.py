@@ -19,8 +19,15 @@ def scanned(model: Model) -> tuple[slice, slice]:
     shape = stack(model.specimen).shape[-2:]
     if getattr(model.specimen, "periodic", False):
         return slice(0, shape[0]), slice(0, shape[1])
-    index = (positions(model) - origin(model)) / model.grid.pixel
+    places, pixel = positions(model), np.array(model.grid.pixel)
+    index = (places - origin(model)) / pixel
     low, high = np.floor(index.min(0)).astype(int), np.ceil(index.max(0)).astype(int) + 1
+    if (low >= shape).any() or (high <= 0).any():
+        ends = origin(model), origin(model) + pixel * (np.array(shape) - 1)
+        raise ValueError(
+            f"no position lies on the specimen: they go from {_pair(places.min(0))} to {_pair(places.max(0))} Å (y, x), "
+            f"the specimen from {_pair(ends[0])} to {_pair(ends[1])} Å; give both in one frame"
+        )
     return tuple(slice(max(0, a), min(n, b)) for a, b, n in zip(low, high, shape, strict=True))  # type: ignore
 
 
@@ -37,3 +44,7 @@ def seen(model: Model, shape: tuple[int, ...]) -> Bool[np.ndarray, "Y X"]:
     if getattr(model.specimen, "periodic", False) or len(positions(model)) < 4:
         return np.ones(shape, bool)
     return outline(model).find_simplex(places) >= 0
+
+
+def _pair(place) -> str:
+    return "({:.5g}, {:.5g})".format(*place)

@@ -4,20 +4,25 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.ndimage import map_coordinates
 
 from ..inverse.penalties import in_radians
 from ..model import Model
-from .gauge import correlation, register, slope, without_ramp
+from .gauge import correlation, register, windowed, without_ramp
 from .scanned import origin, scanned
+from .warps import Fit, PhaseTone, Sampled, Warp, applied, fit
+
+FEWEST = 64  # pixels on which two images are compared
 
 
 class Agreement(NamedTuple):
-    """How a phase compares with the true one."""
+    """How a phase compares with the true one, and both as compared: on the scanned area, without their gauge."""
 
     correlation: float
     slope: float  # reconstructed per true radian
     shift: np.ndarray  # Å (y, x), removed before comparing
+    phase: np.ndarray  # rad, ramp and offset removed
+    truth: np.ndarray  # rad
+    inside: np.ndarray  # where the truth is known
 
 
 def phases(model: Model) -> Float[np.ndarray, "z Y X"]:
@@ -25,46 +30,80 @@ def phases(model: Model) -> Float[np.ndarray, "z Y X"]:
     return np.asarray(in_radians(model, "phase"), float)
 
 
-def low_passed(image: np.ndarray, pixel: float, cutoff: float) -> np.ndarray:
+def low_passed(image: np.ndarray, pixel, cutoff: float) -> np.ndarray:
     """The image times exp(−(k/cutoff)⁴) in Fourier space; `pixel` in Å, `cutoff` in 1/Å."""
-    k2 = sum(np.meshgrid(*(np.fft.fftfreq(n, pixel) ** 2 for n in image.shape), indexing="ij"))
+    steps = np.broadcast_to(pixel, 2)
+    ky, kx = (np.fft.fftfreq(n, p) for n, p in zip(image.shape, steps, strict=True))
+    k2 = ky[:, None] ** 2 + kx**2
     return np.fft.ifft2(np.fft.fft2(image) * np.exp(-((k2 / cutoff**2) ** 2))).real
 
 
 def compare_phase(
-    phase: Float[np.ndarray, "Y X"], model: Model, truth: np.ndarray, truth_pixel: float, cutoff: float = 1.6
+    phase: Float[np.ndarray, "Y X"],
+    model: Model,
+    truth: np.ndarray,
+    truth_pixel,
+    cutoff: float = 1.6,
+    truth_origin=None,
 ) -> Agreement:
-    """A phase [rad] on the model's grid against a periodic true one [rad] whose pixel [0, 0] is
-    at the origin of the positions.
+    """A phase [rad] on the model's grid against a true one [rad] with pixels of `truth_pixel` Å.
 
-    Both are low-passed by exp(−(k/cutoff)⁴), the phase is registered, its ramp removed, and
-    only the scanned area counts.
+    The truth's pixel [0, 0] stands at `truth_origin` (y, x) [Å] in the frame of the positions,
+    and nothing is compared beyond its edges; without an origin it stands at (0, 0) and the
+    truth is periodic. Both are low-passed by exp(−(k/cutoff)⁴), the phase is registered, offset
+    and ramp are removed, and only the scanned area counts.
     """
-    pixel = model.grid.pixel[0]
-    area = scanned(model)
-    seen = low_passed(without_ramp(phase, _inside(phase.shape, area)), pixel, cutoff)[area]
-    corner = origin(model) + np.array([s.start for s in area]) * pixel
-    smooth = low_passed(truth, truth_pixel, cutoff)
+    area, pixel = scanned(model), np.array(model.grid.pixel)
+    begin = np.array([part.start for part in area])
+    found = low_passed(without_ramp(phase, _inside(phase.shape, area)), pixel, cutoff)[area]
+    seen = Sampled(found, pixel, origin(model) + begin * pixel)
+    known = _known(np.asarray(truth, float), np.broadcast_to(np.asarray(truth_pixel, float), 2), cutoff, truth_origin)
+    state = Fit(Warp(np.eye(2), np.zeros(2)), PhaseTone(1.0, 0.0, np.zeros(2)))
+    for _ in range(2):  # the truth is cut anew at each shift, so that no edge takes part
+        expected, inside = applied(state, seen, known)
+        _require_overlap(inside, seen, known)
+        images = (windowed((image - image[inside].mean()) * inside) for image in (expected, without_ramp(found)))
+        shift = state.warp.shift + pixel * register(*images).shift
+        state = state._replace(warp=Warp(np.eye(2), shift))
+    shift = fit(seen, known, state).warp.shift
+    expected, inside = applied(state._replace(warp=Warp(np.eye(2), shift)), seen, known)
+    _require_overlap(inside, seen, known)
+    slope, *plane = np.linalg.lstsq(_columns(expected)[inside], found[inside], rcond=None)[0]
+    plain = found - _columns(expected)[..., 1:] @ plane
+    return Agreement(correlation(expected, plain, inside), float(slope), shift, plain, expected, inside)
 
-    def true_phase(shift):
-        axes = [(c + s + np.arange(n) * pixel) / truth_pixel for c, s, n in zip(corner, shift, seen.shape, strict=True)]
-        return map_coordinates(smooth, np.meshgrid(*axes, indexing="ij"), order=3, mode="grid-wrap")
 
-    shift = np.zeros(2)
-    for _ in range(3):  # the true image is cut anew at each shift, so that no edge takes part
-        expected = true_phase(shift)
-        shift = shift + pixel * register(_windowed(expected), _windowed(without_ramp(seen))).shift
-    expected = true_phase(shift)
-    seen = without_ramp(seen - expected) + expected
-    return Agreement(correlation(expected, seen), slope(expected, seen), shift)
+def _known(truth, pixel, cutoff, corner) -> Sampled:
+    """The low-passed truth: periodic, or mirrored at its edges so that they do not wrap into one another."""
+    if corner is None:
+        return Sampled(low_passed(truth, pixel, cutoff), pixel, np.zeros(2), periodic=True)
+    mirrored = np.pad(truth, [(0, n) for n in truth.shape], "symmetric")
+    smooth = low_passed(mirrored, pixel, cutoff)[: truth.shape[0], : truth.shape[1]]
+    return Sampled(smooth, pixel, np.asarray(corner, float))
+
+
+def _columns(expected):
+    """What a phase is fitted by: the true one, a constant, and a plane."""
+    y, x = np.indices(expected.shape)
+    return np.stack([expected, np.ones_like(expected), y, x], -1)
+
+
+def _require_overlap(inside, seen: Sampled, known: Sampled) -> None:
+    if inside.sum() < FEWEST:
+        ranges = [
+            " and ".join(
+                f"{axis} = {c:.5g} to {c + p * (n - 1):.5g} Å"
+                for axis, c, p, n in zip("yx", image.corner, image.pixel, image.values.shape, strict=True)
+            )
+            for image in (known, seen)
+        ]
+        raise ValueError(
+            f"the truth, at {ranges[0]}, does not overlap the result, scanned at {ranges[1]}; "
+            "give the truth's origin in the frame of the positions"
+        )
 
 
 def _inside(shape, area):
     inside = np.zeros(shape, bool)
     inside[area] = True
     return inside
-
-
-def _windowed(image):
-    window = np.outer(*(np.hanning(n + 2)[1:-1] for n in image.shape))
-    return (image - image.mean()) * window

@@ -26,10 +26,10 @@ class Sampled(NamedTuple):
     corner: np.ndarray  # Å
     periodic: bool = False
 
-    def places(self) -> np.ndarray:
-        """Where the pixels lie [Å], axes first."""
-        axes = [c + p * np.arange(n) for c, p, n in zip(self.corner, self.pixel, self.values.shape, strict=True)]
-        return np.stack(np.meshgrid(*axes, indexing="ij"))
+    def places(self, chosen) -> np.ndarray:
+        """Where the pixels of flat index `chosen` lie [Å], axes first."""
+        index = np.stack(np.unravel_index(chosen, self.values.shape))
+        return self.corner[:, None] + self.pixel[:, None] * index
 
 
 def sampled(values, pixel) -> Sampled:
@@ -41,14 +41,11 @@ def sampled(values, pixel) -> Sampled:
 
 def smoothed(image: Sampled, width: float) -> Sampled:
     """The image blurred by a Gaussian of standard deviation `width` [Å], and as coarse as that allows."""
-    mode = "wrap" if image.periodic else "nearest"
-    blurred = gaussian_filter(image.values, width / image.pixel, mode=mode)
+    blurred = gaussian_filter(image.values, width / image.pixel, mode="nearest")
     steps = np.maximum(1, np.floor(width / image.pixel)).astype(int)
-    if image.periodic:
-        steps = np.ones_like(steps)
     begin = (np.array(image.values.shape) // 2) % steps  # the middle pixel stays one
     coarse = tuple(slice(b, None, s) for b, s in zip(begin, steps, strict=True))
-    return Sampled(blurred[coarse], image.pixel * steps, image.corner + begin * image.pixel, image.periodic)
+    return Sampled(blurred[coarse], image.pixel * steps, image.corner + begin * image.pixel)
 
 
 class Warp(NamedTuple):
@@ -58,17 +55,12 @@ class Warp(NamedTuple):
     shift: np.ndarray  # Å
 
     def __call__(self, places: np.ndarray) -> np.ndarray:
-        return np.tensordot(self.matrix, places, 1) + self.shift.reshape(-1, *(1 for _ in places.shape[1:]))
+        return self.matrix @ places + self.shift[:, None]
 
     def before(self, turn: np.ndarray, shift: np.ndarray) -> "Warp":
         """This warp after the inverse of r → turn·r + shift."""
         matrix = self.matrix @ np.linalg.inv(turn)
         return Warp(matrix, self.shift - matrix @ shift)
-
-
-def still(dimensions: int) -> Warp:
-    """The warp that leaves everything in its place."""
-    return Warp(np.eye(dimensions), np.zeros(dimensions))
 
 
 class PhaseTone(NamedTuple):
@@ -80,7 +72,7 @@ class PhaseTone(NamedTuple):
 
     def undone(self, values, places):
         """The values as they would be without scale, offset and ramp."""
-        return (values - self.offset - np.tensordot(self.ramp, places, 1)) / self.scale
+        return (values - self.offset - self.ramp @ places) / self.scale
 
     @staticmethod
     def columns(reference, places):
@@ -102,7 +94,7 @@ class WaveTone(NamedTuple):
 
     def undone(self, values, places):
         """The values as they would be without scale, offset and ramp."""
-        return values * np.exp(-1j * (self.offset + np.tensordot(self.ramp, places, 1))) / self.scale
+        return values * np.exp(-1j * (self.offset + self.ramp @ places)) / self.scale
 
     @staticmethod
     def columns(reference, places):
@@ -140,7 +132,7 @@ def fit(
     places `where` count. Begins within about half the finest detail of the images.
     """
     chosen = thinned(np.ones(reference.values.shape, bool) if where is None else where)
-    places = reference.places().reshape(len(reference.pixel), -1)[:, chosen]
+    places = reference.places(chosen)
     target = reference.values.ravel()[chosen]
     slopes = np.stack([gradient(reference, axis).ravel()[chosen] for axis in range(len(reference.pixel))])
     turns = [np.einsum("im,im->m", slopes, generator @ places) for generator in generators]
@@ -184,13 +176,19 @@ def fit(
 
 def applied(state: Fit, reference: Sampled, other: Sampled) -> tuple[np.ndarray, np.ndarray]:
     """The other image on the reference's pixels without warp and tone (0 beyond its edges), and where it reaches."""
-    places = reference.places()
-    values, depth = sampler(other)(state.warp(places))
-    return np.where(depth >= 0, state.tone.undone(values, places), 0), depth >= 0
+    sample, size = sampler(other), reference.values.size
+    values, inside = np.zeros(size, other.values.dtype), np.zeros(size, bool)
+    for begin in range(0, size, MOST):
+        part = np.arange(begin, min(begin + MOST, size))
+        places = reference.places(part)
+        seen, depth = sample(state.warp(places))
+        inside[part] = depth >= 0
+        values[part] = np.where(inside[part], state.tone.undone(seen, places), 0)
+    return values.reshape(reference.values.shape), inside.reshape(reference.values.shape)
 
 
 def sampler(image: Sampled) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """A function of places (Å, axes first) that gives the image there by splines, and how far inside they lie [pixels].
+    """A function of places [axis, place] (Å) that gives the image there by splines, and how far inside they lie [pixels].
 
     The latter is negative beyond the edges.
     """
@@ -201,10 +199,9 @@ def sampler(image: Sampled) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarr
     weights = spline_filter(values, order, output=values.dtype, mode=mode)
 
     def sample(places):
-        column = (-1, *(1 for _ in places.shape[1:]))
-        index = (places - corner.reshape(column)) / image.pixel.reshape(column)
-        steps = (places - image.corner.reshape(column)) / image.pixel.reshape(column)
-        depth = np.minimum(steps, last.reshape(column) - steps).min(0)
+        index = (places - corner[:, None]) / image.pixel[:, None]
+        steps = (places - image.corner[:, None]) / image.pixel[:, None]
+        depth = np.minimum(steps, last[:, None] - steps).min(0)
         depth = np.full_like(depth, np.inf) if image.periodic else depth + 1e-6
         return map_coordinates(weights, index, order=order, mode=mode, prefilter=False), depth
 

@@ -1,0 +1,120 @@
+"""What the reconstruction of a volume cannot know, removed before it is compared with another.
+
+A tilt series fixes neither where the specimen lies nor how it is turned, its projections leave
+the offset open, and a series whose angles have the wrong sign shows the mirror image in z.
+"""
+
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.spatial.transform import Rotation
+
+from .gauge import same_shape
+from .warps import Fit, PhaseTone, Sampled, Warp, applied, fit, sampled, smoothed
+
+Volume = Float[np.ndarray, "_ _ _"]
+TURNS = tuple(np.cross(axis, np.eye(3)).T for axis in np.eye(3))  # generators of rotations
+SEARCHED = np.deg2rad(15.0) * np.array(list(product((0, -1, 1), repeat=3)))  # rotation vectors tried first
+COARSE = 16  # samples along the longest side while these are tried
+HANDS = {False: np.eye(3), True: np.diag([-1.0, 1, 1])}
+
+
+class AlignedVolume(NamedTuple):
+    """A volume without its gauge, and what was removed; places r from the middle voxel [n//2, …] [Å].
+
+    volume(rotation·S·r + shift) = scale·reference(r) + offset, where S turns z into −z in a
+    mirrored volume and else does nothing.
+    """
+
+    volume: np.ndarray  # on the voxels of the reference, 0 where `inside` is False
+    inside: np.ndarray  # where the volume reaches
+    shift: np.ndarray  # (z, y, x) [Å]
+    rotation: np.ndarray  # on (z, y, x)
+    angles: np.ndarray  # degrees: about y, then x, then z
+    scale: float
+    offset: float
+    mirrored: bool  # whether the volume has the other hand
+    agreement: tuple[float, float]  # correlation with the reference as it is, and mirrored
+
+
+def align_volume(volume: Volume, reference: Volume, voxel=1.0, where: Bool[np.ndarray, "_ _ _"] | None = None):
+    """A volume turned, shifted and scaled onto a reference of equal shape: an `AlignedVolume`.
+
+    Rotations of up to 20° are found, and the hand. `voxel` [Å] is one number or (z, y, x); only
+    voxels of the reference `where` count.
+    """
+    where = same_shape(volume, reference, where)
+    target, other = sampled(reference, voxel), sampled(volume, voxel)
+    fits = {hand: _by_scales(target, other, matrix, where) for hand, matrix in HANDS.items()}
+    moved = {hand: applied(state, target, other) for hand, state in fits.items()}
+    agreement = {hand: _correlation(values, reference, inside & where) for hand, (values, inside) in moved.items()}
+    mirrored = agreement[True] > agreement[False]
+    (matrix, shift), tone = fits[mirrored]
+    rotation = matrix @ HANDS[mirrored]
+    return AlignedVolume(
+        *moved[mirrored],
+        shift,
+        rotation,
+        np.rad2deg(euler_angles(rotation)),
+        float(tone.scale),
+        float(tone.offset),
+        mirrored,
+        (agreement[False], agreement[True]),
+    )
+
+
+def rotation_matrices(angles: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3 3"]:
+    """Rotations on (z, y, x) by angles [rad] about y (the tilt: x′ = x cos θ + z sin θ), then x, then z."""
+    return Rotation.from_euler("yxz", angles).as_matrix()[..., ::-1, ::-1]
+
+
+def euler_angles(matrices: Float[np.ndarray, "*n 3 3"]) -> Float[np.ndarray, "*n 3"]:
+    """The angles [rad] of `rotation_matrices`."""
+    return Rotation.from_matrix(matrices[..., ::-1, ::-1]).as_euler("yxz")
+
+
+def _by_scales(target: Sampled, other: Sampled, hand, where) -> Fit:
+    """The best of several beginnings on blurred volumes, sharpened step by step."""
+    width = max(n * p for n, p in zip(target.values.shape, target.pixel, strict=True)) / COARSE
+    coarse = [smoothed(volume, width) for volume in (target, other)]
+    begun = sorted((_begun(*coarse, _turn(vector) @ hand) for vector in SEARCHED), key=lambda pair: -pair[0])
+    fits = [_fitted(*coarse, state) for _, state in begun[:3]]
+    state = max(fits, key=lambda s: _correlation(*_seen(s, *coarse)))
+    while width > 1.5 * target.pixel.max():
+        width /= 2
+        state = _fitted(*(smoothed(volume, width) for volume in (target, other)), state)
+    return _fitted(target, other, state, where)
+
+
+def _fitted(target, other, begin: Fit, where=None) -> Fit:
+    return fit(target, other, begin, TURNS, (0, 1), where)
+
+
+def _begun(target: Sampled, other: Sampled, matrix) -> tuple[float, Fit]:
+    """The best shift for a rotation, to a voxel, and the correlation that it reaches."""
+    tone = PhaseTone(1.0, 0.0, np.zeros(3))
+    turned, _ = applied(Fit(Warp(matrix, np.zeros(3)), tone), target, other)
+    fixed, moving = (values - values.mean() for values in (target.values, turned))
+    shape = [2 * n for n in fixed.shape]
+    spectra = [np.fft.rfftn(values, shape, (0, 1, 2)) for values in (moving, fixed)]
+    products = np.fft.irfftn(spectra[0] * spectra[1].conj(), shape, (0, 1, 2))
+    peak = np.array(np.unravel_index(np.argmax(products), shape))
+    steps = np.where(peak >= np.array(fixed.shape), peak - np.array(shape), peak)
+    reached = float(products.max() / np.sqrt(np.sum(fixed**2) * np.sum(moving**2) + 1e-300))
+    return reached, Fit(Warp(matrix, matrix @ (steps * target.pixel)), tone)
+
+
+def _turn(vector) -> np.ndarray:
+    return Rotation.from_rotvec(vector).as_matrix()
+
+
+def _seen(state: Fit, target: Sampled, other: Sampled):
+    values, inside = applied(state, target, other)
+    return values, target.values, inside
+
+
+def _correlation(first, second, where) -> float:
+    a, b = (values[where] - values[where].mean() if where.any() else np.zeros(1) for values in (first, second))
+    return float(a @ b / np.sqrt((a @ a) * (b @ b) + 1e-300))
