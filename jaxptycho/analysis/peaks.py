@@ -1,0 +1,258 @@
+"""Peaks of an image or a volume: local maxima, and Gaussians fitted to them, all at once on the device."""
+
+from functools import partial, reduce
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float, Int
+from scipy.ndimage import gaussian_filter, maximum_filter
+from scipy.spatial import cKDTree
+
+from ..physics.types import Scalar
+
+ITERATIONS = 60  # of Levenberg and Marquardt, the neighbours' parts anew in each
+BATCH = 256  # windows that are in memory at once
+NEIGHBOURS = 32  # at most; the nearest count
+REACH = 2.5  # radii of windows, up to which a peak counts as a neighbour
+
+
+class Peaks(NamedTuple):
+    """Gaussians A·exp(−Σ(r − c)²/2σ²) + b, one for each peak; axes as in the image."""
+
+    positions: Float[np.ndarray, "n d"]  # Å
+    amplitude: Float[np.ndarray, " n"]  # of the image's unit
+    sigma: Float[np.ndarray, "n d"]  # Å
+    background: Float[np.ndarray, " n"]  # of the image's unit
+    residual: Float[np.ndarray, " n"]  # root mean square in the window, relative to the amplitude
+
+    @property
+    def integral(self) -> Float[np.ndarray, " n"]:
+        """A·Π σ√(2π), the volume under the peak [image's unit × Å^d]."""
+        return self.amplitude * np.prod(np.sqrt(2 * np.pi) * self.sigma, axis=1)
+
+    def where(self, chosen) -> "Peaks":
+        """Only the `chosen` peaks, by a mask or by their numbers."""
+        return Peaks(*(values[chosen] for values in self))
+
+
+def find_peaks(
+    image, spacing, threshold: float, distance: float, radius=None, origin=0.0, smooth: float | None = None
+) -> Peaks:
+    """Gaussians fitted to the local maxima of an image or a volume, the brightest first.
+
+    `spacing` [Å], one or one for each axis, is that of pixels or voxels, `origin` [Å] the position of the first.
+    Maxima count where the image exceeds `threshold` and lie at least `distance` [Å] from any brighter one; windows
+    reach to `radius` [Å], one or one for each axis, by default to `distance`. `smooth` [Å] is the standard deviation
+    of a Gaussian that blurs a noisy image before its maxima are looked for; the fits see the image itself.
+    """
+    image = np.asarray(image)
+    spacing = _per_axis(spacing, image.ndim, "spacing")
+    seen = image if smooth is None else gaussian_filter(image.astype(float), smooth / spacing)
+    maxima = local_maxima(seen, spacing, threshold, distance)
+    fitted = fit_peaks(image, spacing, maxima, distance if radius is None else radius)
+    return fitted._replace(positions=fitted.positions + _per_axis(origin, image.ndim, "origin", signed=True))
+
+
+def local_maxima(image, spacing, threshold: float, distance: float) -> Int[np.ndarray, "n d"]:
+    """Indices of the pixels above `threshold` that none of their neighbours exceeds, the brightest first.
+
+    Of maxima closer than `distance` [Å] to one another the brightest stays.
+    """
+    image = np.asarray(image, np.result_type(np.asarray(image).dtype, np.float32))
+    spacing = _per_axis(spacing, image.ndim, "spacing")
+    if not np.isfinite(image).all():
+        raise ValueError("the image holds values that are not finite; mend or mask them before looking for peaks")
+    top = maximum_filter(image, 3, mode="constant", cval=-np.inf) == image
+    maxima = np.argwhere(top & (image > threshold))
+    maxima = maxima[np.argsort(-image[tuple(maxima.T)], kind="stable")]
+    return maxima[_apart(maxima * spacing, distance)]
+
+
+def fit_peaks(image, spacing, maxima: Int[np.ndarray, "n d"], radius) -> Peaks:
+    """A Gaussian with its own width along every axis, and a background, fitted around each of the `maxima`.
+
+    Least squares weighted by (1 − u²)², u the distance from the peak's centre in units of `radius` [Å] (one or one
+    for each axis): the window follows the centre without jumps, so that it biases no symmetric peak, Gaussian or
+    not. What the other peaks contribute to a window is subtracted, so that overlapping ones are fitted together. The
+    radius is best two to four σ. A fixed number of Levenberg–Marquardt steps for all peaks at a time.
+    """
+    image = np.asarray(image)
+    spacing, radius = (
+        _per_axis(v, image.ndim, n) for v, n in ((spacing, "spacing"), (radius, "the radius of the windows"))
+    )
+    if not len(maxima):
+        none, nowhere = np.zeros(0), np.zeros((0, image.ndim))
+        return Peaks(nowhere, none, nowhere, none, none)
+    half = tuple(int(np.ceil(r / s)) for r, s in zip(radius, spacing, strict=True))
+    if min(half) < 1 or any(n < 2 for n in image.shape):
+        raise ValueError(
+            f"windows of radius {radius} Å on pixels of {spacing} Å of an image of {image.shape} pixels hold too "
+            "little for a fit; give a larger radius, or sum the axis that is too short"
+        )
+    values = jnp.asarray(image, float)
+    padded = np.concatenate([maxima, np.repeat(maxima[:1], _rounded(len(maxima)) - len(maxima), axis=0)])
+    others, counted = _neighbours(maxima * spacing / radius, len(padded))
+    lengths = (jnp.asarray(v, values.dtype) for v in (padded * spacing, spacing, radius))
+    fitted = _fit(values, others, counted, *lengths, half)
+    return Peaks(*(np.asarray(v[: len(maxima)], float) for v in fitted))
+
+
+class _Gaussian(NamedTuple):
+    """What is fitted; σ by its logarithm, so that it stays positive."""
+
+    amplitude: Scalar | Float[Array, "..."]
+    background: Scalar | Float[Array, "..."]
+    centre: Float[Array, "... d"]
+    log_sigma: Float[Array, "... d"]
+
+
+class _Window(NamedTuple):
+    values: Float[Array, "..."]
+    weight: Float[Array, "..."]
+    axes: tuple[Float[Array, " w"], ...]  # coordinates [Å]
+
+
+@partial(jax.jit, static_argnames="half")
+def _fit(image, others, counted, start, spacing, radius, half):
+    padded = jnp.pad(image, [(h, h) for h in half])
+    cut = partial(_cut, padded, image.shape, spacing, radius, half)
+    peaks = jax.lax.map(partial(_first_guess, cut, radius), start, batch_size=BATCH)
+
+    def improve(_, state):
+        peaks, damping = state
+        around = jax.tree.map(lambda values: values[others], peaks)
+        mine = (peaks, damping, around, counted, start)
+        return jax.lax.map(lambda one: _step(cut, spacing, radius, *one), mine, batch_size=BATCH)
+
+    damping = jnp.full(len(start), 1e-2, image.dtype)
+    peaks, _ = jax.lax.fori_loop(0, ITERATIONS, improve, (peaks, damping))
+    around = jax.tree.map(lambda values: values[others], peaks)
+    residual = jax.lax.map(lambda one: _misfit(cut, *one), (peaks, around, counted), batch_size=BATCH)
+    return peaks.centre, peaks.amplitude, jnp.exp(peaks.log_sigma), peaks.background, residual
+
+
+def _cut(padded, shape, spacing, radius, half, centre) -> _Window:
+    """The window around the pixel nearest to `centre`, weightless beyond `radius` and beyond the image."""
+    middle = jnp.clip(jnp.round(centre / spacing).astype(int), 0, jnp.asarray(shape) - 1)
+    values = jax.lax.dynamic_slice(padded, middle, [2 * h + 1 for h in half])
+    places = [middle[a] + jnp.arange(-h, h + 1) for a, h in enumerate(half)]
+    axes = tuple(p * s for p, s in zip(places, spacing, strict=True))
+    inside = [(p >= 0) & (p < n) for p, n in zip(places, shape, strict=True)]
+    u2 = _outer(jnp.add, [((x - c) / r) ** 2 for x, c, r in zip(axes, centre, radius, strict=True)])
+    weight = jnp.where(_outer(jnp.logical_and, inside), jnp.maximum(1 - u2, 0) ** 2, 0)
+    return _Window(values, weight, axes)
+
+
+def _first_guess(cut, radius, centre) -> _Gaussian:
+    window = cut(centre)
+    low = jnp.min(jnp.where(window.weight > 0, window.values, jnp.inf))
+    top = jnp.max(jnp.where(window.weight > 0.5, window.values, low))
+    return _Gaussian(top - low, low, centre, jnp.log(radius / 2.5))
+
+
+def _step(cut, spacing, radius, peak: _Gaussian, damping, around, counted, start):
+    """One step of Levenberg and Marquardt, taken if it lessens the misfit; the peak and its new damping."""
+    window = cut(peak.centre)
+    goal = window.values - _sum(around, counted, window.axes)
+    flat, unravel = ravel_pytree(peak)
+
+    def model(p):
+        return (jnp.sqrt(window.weight) * _evaluate(unravel(p), window.axes)).ravel()
+
+    def cost(p):
+        return jnp.sum((model(p) - seen) ** 2)
+
+    seen = (jnp.sqrt(window.weight) * goal).ravel()
+    jacobian = jax.jacfwd(model)(flat)
+    normal = jacobian.T @ jacobian
+    size = jnp.diagonal(normal)
+    size = jnp.where(size > 0, size, 1)
+    move = jnp.linalg.solve(normal + jnp.diag(damping * size), jacobian.T @ (seen - model(flat)))
+    tried = unravel(flat + move)
+    tried = tried._replace(
+        centre=jnp.clip(tried.centre, start - radius, start + radius),
+        log_sigma=jnp.clip(
+            jnp.clip(tried.log_sigma, peak.log_sigma - 0.5, peak.log_sigma + 0.5),
+            jnp.log(0.2 * spacing),
+            jnp.log(2 * radius),
+        ),
+    )
+    better = cost(ravel_pytree(tried)[0]) < cost(flat)  # False where it is no number
+    peak = jax.tree.map(lambda new, old: jnp.where(better, new, old), tried, peak)
+    return peak, jnp.clip(jnp.where(better, damping / 5, damping * 5), 1e-9, 1e6)
+
+
+def _misfit(cut, peak, around, counted):
+    window = cut(peak.centre)
+    rest = window.values - _sum(around, counted, window.axes) - _evaluate(peak, window.axes)
+    return jnp.sqrt(jnp.sum(window.weight * rest**2) / jnp.sum(window.weight)) / jnp.abs(peak.amplitude)
+
+
+def _evaluate(peak: _Gaussian, axes):
+    return peak.amplitude * _outer(jnp.multiply, _profiles(peak, axes)) + peak.background
+
+
+def _profiles(peak: _Gaussian, axes):
+    """A Gaussian is the product of its profiles along the axes."""
+    each = zip(axes, peak.centre, jnp.exp(peak.log_sigma), strict=True)
+    return [jnp.exp(-(((x - c) / s) ** 2) / 2) for x, c, s in each]
+
+
+def _sum(around: _Gaussian, counted: Bool[Array, " k"], axes):
+    """What the peaks `around` contribute to a window, their backgrounds left out."""
+    profiles = jax.vmap(lambda one: _profiles(one, axes))(around)
+    letters = "abc"[: len(axes)]
+    amplitudes = jnp.where(counted, around.amplitude, 0)
+    formula = ",".join(["k", *(f"k{letter}" for letter in letters)]) + "->" + letters
+    return jnp.einsum(formula, amplitudes, *profiles, precision="highest")
+
+
+def _outer(combine, vectors):
+    n = len(vectors)
+    return reduce(combine, (v.reshape([-1 if a == i else 1 for a in range(n)]) for i, v in enumerate(vectors)))
+
+
+def _rounded(n: int) -> int:
+    """`n` or somewhat more: whole batches, or a power of two, so that little is compiled anew."""
+    return -(-n // BATCH) * BATCH if n > BATCH else max(8, 1 << (n - 1).bit_length())
+
+
+def _neighbours(places, rows: int) -> tuple[Int[np.ndarray, "n k"], Bool[np.ndarray, "n k"]]:
+    """The peaks that reach into each one's window, whose radius is the unit of length: numbers, and which count.
+
+    For `rows` peaks, of which those after the last of `places` have no neighbours.
+    """
+    tree = cKDTree(places)
+    most = int(np.max(tree.query_ball_point(places, REACH, return_length=True))) - 1
+    columns = min(max(4, 1 << max(most - 1, 0).bit_length()), NEIGHBOURS)
+    distance, index = tree.query(places, k=range(2, columns + 2))
+    others, counted = np.zeros((rows, columns), np.int32), np.zeros((rows, columns), bool)
+    counted[: len(places)] = distance < REACH
+    others[: len(places)] = np.where(distance < REACH, index, 0)
+    return others, counted
+
+
+def _apart(places, distance: float) -> Bool[np.ndarray, " n"]:
+    """Which of the places, the most important first, stay when no two may be closer than `distance`."""
+    pairs = cKDTree(places).query_pairs(distance, output_type="ndarray") if len(places) else np.zeros((0, 2), int)
+    kept, undecided = np.zeros(len(places), bool), np.ones(len(places), bool)
+    while undecided.any():
+        pairs = pairs[undecided[pairs].all(1)]
+        first = undecided.copy()
+        first[pairs[:, 1]] = False
+        kept |= first
+        undecided &= ~first
+        undecided[pairs[first[pairs[:, 0]], 1]] = False
+    return kept
+
+
+def _per_axis(value, axes: int, what: str, signed: bool = False) -> Float[np.ndarray, " d"]:
+    """One number for all axes, or one each."""
+    numbers = np.asarray(value, float)
+    if numbers.shape not in [(), (axes,)] or not np.isfinite(numbers).all() or not (signed or (numbers > 0).all()):
+        wanted = "one number" if signed else "one positive number"
+        raise ValueError(f"{what} = {value!r} Å; wanted {wanted}, or one for each of the image's {axes} axes")
+    return np.broadcast_to(numbers, axes)

@@ -1,0 +1,84 @@
+"""Which element an atom is, by the integral of its peak."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from scipy.special import logsumexp
+
+ROUNDS = 300  # of expectation and maximisation
+NARROWEST = 1e-3  # relative spread of an element's integrals
+
+
+class Species(NamedTuple):
+    """The element of every atom, and what the integrals say of the elements."""
+
+    symbols: np.ndarray  # one for each atom
+    probability: Float[np.ndarray, " n"]  # of that element, given the mixture
+    integral: dict[str, float]  # typical integral of each element, in the unit of the integrals
+    spread: float  # relative standard deviation of the integrals of one element
+    fraction: dict[str, float]  # of the atoms
+
+
+def species_by_integral(integrals, elements: Sequence[str] | Mapping[str, float]) -> Species:
+    """Every atom's element, from a mixture of Gaussians in the logarithm of its peak's integral.
+
+    `elements` are those expected, the weakest first; or a mapping to their expected integrals in any unit (scattering
+    factors at k = 0, say), which find the common factor first and then only start the mixture. All elements share one
+    relative spread. From several starts the likeliest mixture counts (Dempster, Laird & Rubin, J. R. Stat. Soc. B 39,
+    1 (1977)).
+    """
+    integrals, names = np.asarray(integrals, float), list(elements)
+    if integrals.ndim != 1 or not np.isfinite(integrals).all() or not (integrals > 0).all():
+        raise ValueError(
+            f"integrals of shape {integrals.shape}, some of them not positive, name no elements; leave those peaks out"
+        )
+    if not names or len(set(names)) < len(names) or len(np.unique(integrals)) < len(names):
+        raise ValueError(
+            f"{len(np.unique(integrals))} different integrals cannot be told into the elements {names}; "
+            "wanted at least one of each, every element once"
+        )
+    x = np.log(integrals)
+    if isinstance(elements, Mapping):
+        names = sorted(names, key=lambda name: elements[name])
+        starts = [_scaled(x, np.log([elements[name] for name in names]))]
+    else:
+        part = (np.arange(len(names)) + 0.5) / len(names)
+        evenly = x.min() + np.ptp(x) * (np.arange(len(names)) / max(len(names) - 1, 1))
+        starts = [evenly, np.quantile(x, part), x.min() + np.ptp(x) * part]
+    mixtures = [_mixture(x, start) for start in starts]
+    mean, spread, weight, logs = max(mixtures, key=lambda mixture: logsumexp(mixture[-1], axis=1).sum())
+    order = np.argsort(mean)
+    mean, weight, logs = mean[order], weight[order], logs[:, order]
+    best = np.argmax(logs, axis=1)
+    probability = np.exp(np.max(logs, axis=1) - logsumexp(logs, axis=1))
+    typical, fraction = (dict(zip(names, map(float, v), strict=True)) for v in (np.exp(mean), weight))
+    return Species(np.asarray(names)[best], probability, typical, float(spread), fraction)
+
+
+def _scaled(x, expected):
+    """The expected logarithms, moved all alike to where the atoms are nearest to one or other of them."""
+    offsets = np.linspace(x.min() - expected.max(), x.max() - expected.min(), 401)
+    sample = np.quantile(x, (np.arange(500) + 0.5) / 500)
+    distance = np.abs(sample - offsets[:, None, None] - expected[:, None]).min(1).sum(1)
+    return expected + offsets[np.argmin(distance)]
+
+
+def _mixture(x, mean):
+    """Means, common spread and weights of a mixture of Gaussians, and the logarithms of its parts for every x."""
+    spread, weight = max(np.ptp(x) / (4 * len(mean)), NARROWEST), np.full(len(mean), 1 / len(mean))
+    for _ in range(ROUNDS):
+        part = _parts(x, mean, spread, weight)
+        share = np.exp(part - logsumexp(part, axis=1, keepdims=True))
+        count = np.maximum(share.sum(0), 1e-9)
+        before, mean, weight = mean, share.T @ x / count, count / len(x)
+        spread = max(np.sqrt(np.sum(share * (x[:, None] - mean) ** 2) / len(x)), NARROWEST)
+        if np.abs(mean - before).max() < 1e-6 * spread:
+            break
+    return mean, spread, weight, _parts(x, mean, spread, weight)
+
+
+def _parts(x, mean, spread, weight):
+    deviation = (x[:, None] - mean) / spread
+    return np.log(weight / (spread * np.sqrt(2 * np.pi))) - deviation**2 / 2
