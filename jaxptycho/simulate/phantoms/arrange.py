@@ -1,0 +1,129 @@
+"""Atoms put together, turned, displaced and checked.
+
+ASE's axes (x, y, z) in Å with z along the beam, the entrance face at the smallest z, and the tilt axis y.
+"""
+
+from collections.abc import Mapping
+from functools import reduce
+
+import numpy as np
+from ase import Atoms
+from jaxtyping import Bool, Float
+from scipy.spatial import KDTree
+from scipy.spatial.transform import Rotation
+
+
+def rotation(tilt_deg: float, about_x_deg: float = 0.0, about_z_deg: float = 0.0) -> Float[np.ndarray, "3 3"]:
+    """The matrix R of a view, r′ = R r: first the tilt about y, then about x, then about z (the beam).
+
+    Each angle is right-handed about its fixed axis, so that the tilt θ alone gives
+    x′ = x cos θ + z sin θ, z′ = −x sin θ + z cos θ.
+    """
+    return Rotation.from_euler("yxz", [tilt_deg, about_x_deg, about_z_deg], degrees=True).as_matrix()
+
+
+def rotated(atoms: Atoms, tilt_deg: float, about_x_deg: float = 0.0, about_z_deg: float = 0.0) -> Atoms:
+    """The atoms [Å] as a view sees them, turned about the origin by `rotation`."""
+    return at(atoms, atoms.positions @ rotation(tilt_deg, about_x_deg, about_z_deg).T)
+
+
+def displaced(atoms: Atoms, rms_angstrom: float | Mapping[str, float], rng: np.random.Generator) -> Atoms:
+    """One frozen phonon configuration [Å]: every coordinate shifted by its own Gaussian of this width.
+
+    `rms_angstrom` is √⟨u_x²⟩ along one axis, so that B = 8π² rms² (Einstein model; Kirkland, *Advanced
+    Computing in Electron Microscopy*, ch. 6); one number, or one for each element.
+    """
+    if isinstance(rms_angstrom, Mapping):
+        _require_known(atoms, rms_angstrom)
+        rms = np.array([rms_angstrom[symbol] for symbol in atoms.symbols])[:, None]
+    else:
+        rms = rms_angstrom
+    return at(atoms, atoms.positions + rms * rng.standard_normal(atoms.positions.shape))
+
+
+def merge(*parts: Atoms, apart: float = 0.0) -> Atoms:
+    """The parts [Å] as one finite object; an atom closer than `apart` to one of an earlier part is left out."""
+
+    def join(first: Atoms, second: Atoms) -> Atoms:
+        kept = second[nearest(second, first) >= apart]
+        return Atoms(
+            numbers=np.concatenate([first.numbers, kept.numbers]),
+            positions=np.concatenate([first.positions, kept.positions]),
+        )
+
+    return reduce(join, parts, Atoms())
+
+
+def on_support(particle: Atoms, support: Atoms, gap: float = 3.0) -> Atoms:
+    """The particle where it is, and the support `gap` [Å] behind it as the beam goes.
+
+    The particle's own origin stays on the tilt axis; the support is centred on the particle.
+    """
+    low, high = particle.positions.min(0), particle.positions.max(0)
+    film = centred(support)
+    height = high[2] + gap - film.positions[:, 2].min()
+    middle = (low + high) / 2
+    return merge(particle, at(film, film.positions + np.array([middle[0], middle[1], height])))
+
+
+def without(
+    atoms: Atoms, symbol: str, count: int, rng: np.random.Generator, where: Bool[np.ndarray, "_"] | None = None
+) -> Atoms:
+    """The atoms [Å] with `count` random vacancies on sites of `symbol`, among those that `where` allows."""
+    sites = np.flatnonzero((atoms.symbols == symbol) & (True if where is None else where))
+    if not 0 <= count <= len(sites):
+        raise ValueError(f"{count} vacancies were asked for where {len(sites)} sites of {symbol} can be empty")
+    return atoms[np.delete(np.arange(len(atoms)), rng.choice(sites, count, replace=False))]
+
+
+def cut_box(
+    atoms: Atoms, size: tuple[float, float, float], centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
+) -> Atoms:
+    """The atoms inside a box of `size` (x, y, z) [Å]; its far faces are open, so that boxes side by side share none."""
+    offset = atoms.positions - centre + np.divide(size, 2)
+    return atoms[np.all((offset >= 0) & (offset < size), axis=1)]
+
+
+def centred(atoms: Atoms) -> Atoms:
+    """The atoms [Å] with the middle of their bounding box at the origin."""
+    return at(atoms, atoms.positions - (atoms.positions.min(0) + atoms.positions.max(0)) / 2)
+
+
+def at(atoms: Atoms, positions: Float[np.ndarray, "atoms 3"]) -> Atoms:
+    """The same atoms elsewhere [Å]: a finite object without a cell."""
+    return Atoms(numbers=atoms.numbers, positions=positions)
+
+
+def nearest(atoms: Atoms, others: Atoms) -> Float[np.ndarray, "_"]:
+    """Distance [Å] of each atom from the nearest of `others`; infinite where there are none."""
+    if not len(atoms) or not len(others):
+        return np.full(len(atoms), np.inf)
+    return KDTree(others.positions).query(atoms.positions)[0]
+
+
+def require_apart(atoms: Atoms, least: float = 0.5) -> None:
+    """Nothing, or a ValueError that names the atoms closer together than `least` [Å]."""
+    if len(atoms) < 2:
+        return
+    pairs = KDTree(atoms.positions).query_pairs(least, output_type="ndarray")
+    if len(pairs):
+        pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+        i, j = pairs[0]
+        raise ValueError(
+            f"{len(pairs)} pairs of atoms are not {least:g} Å apart (first: {atoms.symbols[i]} {i} and "
+            f"{atoms.symbols[j]} {j}, {np.linalg.norm(atoms.positions[i] - atoms.positions[j]):.3f} Å); "
+            "remove one atom of each pair"
+        )
+
+
+def require_positive(**sizes: float | int) -> None:
+    """Nothing, or a ValueError that names the first size [Å] not above zero."""
+    for name, size in sizes.items():
+        if not size > 0:
+            raise ValueError(f"{name} is {size:g}; it must be above zero")
+
+
+def _require_known(atoms: Atoms, rms: Mapping[str, float]) -> None:
+    missing = sorted(set(atoms.symbols) - set(rms))
+    if missing:
+        raise ValueError(f"no displacement is given for {', '.join(missing)}; name every element of the specimen")
