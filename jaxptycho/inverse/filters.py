@@ -9,6 +9,7 @@ best, goes through unchanged.
 import math
 
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.fft import dct, idct
 from jaxtyping import Array, Float
 
@@ -47,12 +48,19 @@ def gaussian(k2: Float[Array, "..."], sigma: float) -> Float[Array, "..."]:
 
 
 def measurable(shape: tuple[int, ...], pixel, spacing: Scalar, semiangle: float) -> Float[Array, "z y f"]:
-    """W(k) = 1 − (2/π)·arctan(β² k_z²/k_r²) with β = 1/α: what a view of semiangle α [rad] can
-    measure; ½ at the edge of the missing cone, k_z = α k_r (Chen et al., Science 372, 826 (2021)).
-
-    k_r² is guarded by half the specimen's smallest frequency step [1/Å], squared.
-    """
+    """`measured_part` of a view of semiangle α [rad], on the frequencies of `filter_volume`."""
     ky, kx = plane_frequencies(shape[1:], pixel)
     kz = depth_frequencies(shape[0], spacing)[:, None, None]
     guard = 0.5 / max(shape[1] * pixel[0], shape[2] * pixel[1])
-    return 1 - 2 / math.pi * jnp.arctan(kz**2 / (semiangle**2 * (ky**2 + kx**2 + guard**2)))
+    return measured_part(kz, jnp.hypot(ky, kx), 1 / semiangle, guard)
+
+
+def measured_part(
+    kz: Float[Array | np.ndarray, "..."], kr: Float[Array | np.ndarray, "..."], beta: Scalar, guard: Scalar
+) -> Float[Array, "..."]:
+    """W(k) = 1 − (2/π)·arctan(β² k_z²/k_r²): what a view can measure, with β = 1/α for its semiangle α [rad];
+    ½ at the edge of the missing cone, k_z = α k_r (Chen et al., Science 372, 826 (2021)).
+
+    k_r² is guarded by that of `guard` [1/Å], best half the specimen's smallest frequency step.
+    """
+    return 1 - 2 / math.pi * jnp.arctan((beta * kz) ** 2 / (kr**2 + guard**2))

@@ -1,0 +1,115 @@
+"""An experiment in numbers, before it is made: sampling, overlap, dose, and what it can resolve."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from ..physics.grids import Grid
+
+ENOUGH_OVERLAP = 0.6  # Bunk et al., Ultramicroscopy 108, 481 (2008)
+
+
+class Design(NamedTuple):
+    """What follows from the optics and the scan; Å, radians and quanta."""
+
+    information_limit: float  # 1/Å, of the bright field: 2α/λ
+    detector_limit: float  # 1/Å, half the width of the pattern
+    depth_of_field: float  # Å, λ/α²
+    probe_radius: float  # Å, on the specimen
+    window: float  # Å, the shorter side of the probe's window, 1/dk
+    sampling: float  # the window over the probe's diameter
+    overlap: float  # linear, of neighbouring positions: 1 − s/2r
+    oversampling: float  # areal: πr²/s²
+    magnification: float  # pixels of the detector per Å of the specimen in the Ronchigram; infinite in focus
+    tilt_step: float  # rad, the largest that leaves no gap between neighbouring cones at the wanted resolution
+    dose: float | None  # quanta/Å²
+    warnings: tuple[str, ...]
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Words and values of a table, the dose only where it is known."""
+        rows = [
+            ("information limit 2α/λ", f"{1 / self.information_limit:.3g} Å"),
+            ("limit of the detector", f"{1 / self.detector_limit:.3g} Å"),
+            ("depth of field λ/α²", f"{self.depth_of_field:.3g} Å"),
+            ("probe radius on the specimen r", f"{self.probe_radius:.3g} Å"),
+            ("window 1/dk", f"{self.window:.3g} Å"),
+            ("window over the probe's diameter", f"{self.sampling:.3g}"),
+            ("linear overlap 1 − s/2r", f"{100 * self.overlap:.3g} %"),
+            ("areal oversampling πr²/s²", f"{self.oversampling:.3g}"),
+            ("Ronchigram magnification", f"{self.magnification:.3g} pixels/Å"),
+            ("largest tilt step 2(α + λk/2)", f"{math.degrees(self.tilt_step):.3g}°"),
+        ]
+        return rows + ([] if self.dose is None else [("dose", f"{self.dose:.4g} quanta/Å²")])
+
+
+def design(
+    grid: Grid,
+    semiangle: float,
+    defocus: float,
+    step: float | tuple[float, float],
+    quanta: float | None = None,
+    thickness: float | None = None,
+    resolution: float | None = None,
+) -> Design:
+    """The numbers of an experiment with a probe of `semiangle` [rad] and `defocus` [Å], scanned in steps of `step` [Å].
+
+    `step` is one number or (y, x), `quanta` those of a pattern, `thickness` [Å] the specimen's; the tilt step is for
+    `resolution` [Å], by default the information limit. The probe's radius is that of the cone of rays and of the Airy
+    disc together, r² = (Δf tan α)² + (0.61 λ/α)². Areal oversampling and Ronchigram magnification 1/(|Δf| λ dk) as in
+    Gilgenbach, Chen & LeBeau, Microsc. Microanal. 30, 703 (2024).
+    """
+    steps = np.broadcast_to(np.asarray(step, float), 2)
+    given = {"semiangle": semiangle, "step": steps.min(), "quanta": quanta, "thickness": thickness}
+    for name, value in (given | {"resolution": resolution}).items():
+        if value is not None and not (value > 0 and math.isfinite(value)):
+            raise ValueError(f"{name} = {value}; an experiment wants more than 0")
+    if not semiangle < math.pi / 2 or not math.isfinite(defocus):
+        raise ValueError(f"semiangle {semiangle} rad and defocus {defocus} Å; wanted less than π/2 and a finite number")
+    wavelength, dk = grid.wavelength, max(grid.dk)
+    radius = math.hypot(defocus * math.tan(semiangle), 0.61 * wavelength / semiangle)
+    limit = 2 * semiangle / wavelength
+    k = limit if resolution is None else 1 / resolution
+    found = Design(
+        information_limit=limit,
+        detector_limit=0.5 / max(grid.pixel),
+        depth_of_field=wavelength / semiangle**2,
+        probe_radius=radius,
+        window=1 / dk,
+        sampling=1 / (2 * radius * dk),
+        overlap=1 - float(steps.max()) / (2 * radius),
+        oversampling=math.pi * radius**2 / float(steps.prod()),
+        magnification=1 / (abs(defocus) * wavelength * dk) if defocus else math.inf,
+        tilt_step=tilt_step(semiangle, wavelength, 1 / k),
+        dose=None if quanta is None else quanta / float(steps.prod()),
+        warnings=(),
+    )
+    return found._replace(warnings=tuple(_warnings(found, thickness)))
+
+
+def tilt_step(semiangle: float, wavelength: float, resolution: float) -> float:
+    """2(α + λk/2) [rad] at k = 1/`resolution` [Å]: neighbouring views so far apart leave no gap between their cones."""
+    return 2 * (semiangle + wavelength / (2 * resolution))
+
+
+def _warnings(design: Design, thickness: float | None):
+    if design.sampling < 1:
+        yield (
+            f"the probe is {2 * design.probe_radius:.3g} Å wide and its window {design.window:.3g} Å; "
+            "lessen the defocus or the semiangle, or use a longer camera length"
+        )
+    if design.overlap < ENOUGH_OVERLAP:
+        yield (
+            f"neighbouring positions overlap by {100 * design.overlap:.3g} %, less than {100 * ENOUGH_OVERLAP:g} %; "
+            "take smaller steps or more defocus"
+        )
+    if 2 * design.detector_limit < design.information_limit:
+        yield (
+            f"the detector ends at {design.detector_limit:.3g} 1/Å, inside the bright field's disc of "
+            f"{design.information_limit / 2:.3g} 1/Å; use a shorter camera length"
+        )
+    if thickness is not None and thickness > design.depth_of_field:
+        yield (
+            f"the specimen of {thickness:.3g} Å is thicker than the depth of field of {design.depth_of_field:.3g} Å; "
+            "reconstruct it with several slices"
+        )

@@ -1,0 +1,92 @@
+"""Atoms in files, through ASE, and the border between its (x, y, z) and the package's (z, y, x)."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import ase.io
+import numpy as np
+from ase.data import chemical_symbols
+from ase.io.formats import filetype
+from jaxtyping import Float
+
+READABLE = {"xyz": "xyz", "extxyz": "xyz", "cif": "cif", "vasp": "POSCAR"}
+WRITABLE = {".xyz": ("extxyz", {}), ".cif": ("cif", {"wrap": False})}  # atoms stay where they are
+
+
+def read_structure(path: str | Path) -> ase.Atoms:
+    """The one structure of an xyz, cif or POSCAR file; whatever is wrong with it is a ValueError of one sentence."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is {'a folder' if path.is_dir() else 'not there'}; wanted an atoms' file")
+    try:
+        kind = filetype(str(path))
+        frames = ase.io.read(path, index=":", format=kind) if kind in READABLE else None
+    except Exception as error:  # ASE's readers raise whatever they stumble over
+        raise ValueError(
+            f"{path} cannot be read as atoms ({_reason(error)}); wanted a whole xyz, cif or POSCAR file"
+        ) from error
+    if frames is None:
+        raise ValueError(f"{path} looks like a file of type {kind!r}; wanted xyz, cif or POSCAR")
+    if len(frames) != 1 or not len(frames[0]):
+        raise ValueError(f"{path} holds {len(frames)} structures ({sum(map(len, frames))} atoms); wanted one of atoms")
+    atoms = frames[0]
+    if not np.isfinite(atoms.positions).all():
+        bad = int(np.flatnonzero(~np.isfinite(atoms.positions).all(1))[0])
+        raise ValueError(f"{path}: atom {bad} ({atoms.symbols[bad]}) is at {atoms.positions[bad]}; wanted finite Å")
+    if not atoms.numbers.all():
+        bad = int(np.flatnonzero(atoms.numbers == 0)[0])
+        raise ValueError(f"{path}: atom {bad} is of no element ({atoms.symbols[bad]}); name its element or remove it")
+    return atoms
+
+
+def write_structure(path: str | Path, atoms: ase.Atoms) -> None:
+    """Atoms as .xyz (with all they carry) or .cif (periodic where they have a cell).
+
+    Never overwrites; the file appears whole or not at all.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in WRITABLE:
+        raise ValueError(f"{path} ends in {path.suffix or 'nothing'}; atoms are written as {' or '.join(WRITABLE)}")
+    if path.exists():
+        raise FileExistsError(f"{path} exists; choose another name or remove it first")
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    kind, options = WRITABLE[path.suffix.lower()]
+    try:
+        ase.io.write(draft, atoms, format=kind, **options)
+        os.replace(draft, path)
+    except OSError as error:
+        raise OSError(f"{path} could not be written ({_reason(error)}); make room or choose another folder") from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def to_ase(
+    positions: Float[np.ndarray, "atom 3"], symbols, box=None, columns: Mapping[str, np.ndarray] | None = None
+) -> ase.Atoms:
+    """Atoms of ASE from `positions` (z, y, x) [Å]; `box` (z, y, x) [Å] is the volume's, from its first voxel's corner.
+
+    `columns` are further numbers of every atom (amplitude, integral …), which xyz files keep; those with three for
+    an atom are along (z, y, x) and turned round like the positions.
+    """
+    unknown = sorted(set(map(str, symbols)) - set(chemical_symbols[1:]))
+    if unknown:
+        raise ValueError(f"no element is called {', '.join(unknown)}; give chemical symbols")
+    if len(symbols) != len(positions):
+        raise ValueError(f"{len(positions)} positions came with {len(symbols)} symbols; wanted one each")
+    cell = None if box is None else np.asarray(box, float)[::-1]
+    atoms = ase.Atoms(list(map(str, symbols)), positions[:, ::-1], cell=cell)
+    for name, values in (columns or {}).items():
+        values = np.asarray(values)
+        atoms.set_array(name, values[:, ::-1] if values.ndim == 2 else values)
+    return atoms
+
+
+def from_ase(atoms: ase.Atoms) -> tuple[Float[np.ndarray, "atom 3"], np.ndarray]:
+    """Positions (z, y, x) [Å] and chemical symbols."""
+    return atoms.positions[:, ::-1].copy(), np.asarray(atoms.get_chemical_symbols())
+
+
+def _reason(error: BaseException) -> str:
+    words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(words.split()) or type(error).__name__
