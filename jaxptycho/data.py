@@ -12,7 +12,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
-from .order import ORDERS, alternating, even_size
+from .order import ORDERS, even_size
 from .physics.grids import Grid
 from .physics.types import Index
 
@@ -217,16 +217,6 @@ def split(data: Dataset, hold_out: float, seed: int = 0) -> tuple[list[np.ndarra
         held.append(np.sort(order[:n_held]))
         learn.append(np.sort(order[n_held:]))
     return learn, held
-
-
-def checkerboard(data: Dataset) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Two halves of the shots of every view, each shot in the other half than its nearest neighbours.
-
-    On a raster of any orientation the fields of a checkerboard: every edge of the minimum
-    spanning tree, which joins nearest neighbours, changes the colour.
-    """
-    colours = [alternating(positions) for positions in data.positions]
-    return [np.flatnonzero(c == 0) for c in colours], [np.flatnonzero(c == 1) for c in colours]
 
 
 def batches(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxptycho.data
-from jaxptycho import Dataset, Grid, batches, checkerboard, make_batch, prefetch, split
+from jaxptycho import Dataset, Grid, batches, make_batch, prefetch, split
 
 GRID = Grid((6, 4), 0.5, 80.0)
 
@@ -238,26 +238,6 @@ def test_split_keeps_some_shots_aside():
     assert [len(h) for h in split(data, 0.0)[1]] == [0]
     with pytest.raises(ValueError, match=r"hold_out = 1.0; wanted a fraction"):
         split(data, 1.0)
-
-
-@pytest.mark.parametrize(("ny", "nx", "angle"), [(8, 8, 0.0), (7, 5, 0.3), (6, 9, -2.2)])
-def test_halves_of_a_raster_are_a_checkerboard(ny, nx, angle):
-    data = Dataset(random_counts(ny * nx), raster(ny, nx, angle=angle), GRID)
-    (black,), (white,) = checkerboard(data)
-    colour = np.add(*np.mgrid[:ny, :nx]).ravel() % 2
-    halves = {tuple(black), tuple(white)}
-    assert halves == {tuple(np.flatnonzero(colour == 0)), tuple(np.flatnonzero(colour == 1))}
-
-
-def test_halves_of_an_irregular_scan_are_interleaved():
-    positions = np.random.default_rng(2).uniform(0, 100, (400, 2))
-    positions[7] = positions[300]  # a shot taken twice
-    (black,), (white,) = checkerboard(Dataset(random_counts(400), positions, GRID))
-    assert sorted([*black, *white]) == list(range(400))
-    assert 160 < len(black) < 240
-    apart = np.linalg.norm(positions[:, None] - positions, axis=-1) + np.diag(np.full(400, np.inf))
-    mine = np.isin(np.arange(400), black)
-    assert (mine != mine[apart.argmin(1)]).all()  # nearest neighbours lie in different halves
 
 
 def test_prefetch_yields_the_same_in_the_same_order():

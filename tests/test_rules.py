@@ -20,6 +20,7 @@ FLOORS = [
     "model",
     "order",
     "data",
+    "halves",
     "inverse",
     "start",
     "tomography",

@@ -6,31 +6,55 @@ import numpy as np
 
 from ..data import Dataset, make_batch
 from ..inverse.accumulate import sum_over_shots
+from ..inverse.losses import poisson
 from ..model import Model
+
+LEAST = 0.1  # quanta: less than this is never expected of a pixel when chi2 weighs it
 
 
 def goodness_of_fit(model: Model, data: Dataset, shots=None, size: int = 64) -> dict[str, float]:
-    """E and R over all patterns, or over `shots` (a list over views).
+    """E, R, chi2 and deviance over all patterns, or over `shots` (a list over views).
 
-    E is the mean of (√I − √M)² over pixels and patterns, R = Σ|√I − √M| / Σ√I, with I measured
-    and M predicted.
+    With I measured and M predicted: E is the mean of (√I − √M)² over pixels and patterns,
+    R = Σ|√I − √M| / Σ√I.
+
+    chi2 is Pearson's Σ(I − M)²/v over its expectation ΣM/v, where v = max(M, 0.1): 1 for
+    Poisson counts of the true model however dark the pixels. It is the plain reduced χ² (pixels,
+    no parameters subtracted) where M ≥ 0.1; of patterns that the model was fitted to it is too
+    small, so take held-out ones. deviance is the mean of 2(M − I + I log(I/M)), about 1 at
+    high counts and less where fewer than one quantum is expected.
     """
     shots = [np.arange(n) for n in data.n_shots] if shots is None else shots
-    totals = np.zeros(3)
+    totals = np.zeros(6)
     for view, mine in enumerate(shots):
         for start in range(0, len(mine), size):
             batch = make_batch(data, view, mine[start : start + size], min(size, len(mine)))
             totals += np.asarray(_sums(model, batch), float)
-    squares, differences, amplitudes = totals
+    squares, differences, amplitudes, pearson, expected, deviance = totals
     pixels = data.grid.shape[0] * data.grid.shape[1] if data.mask is None else int(data.mask.sum())
-    return {"E": squares / (pixels * sum(map(len, shots))), "R": differences / amplitudes}
+    values = pixels * sum(map(len, shots))
+    return {
+        "E": squares / values,
+        "R": differences / amplitudes,
+        "chi2": pearson / expected,
+        "deviance": deviance / values,
+    }
 
 
 @eqx.filter_jit
 def _sums(model, batch):
     def of_shot(predicted, counts):
-        seen, expected = jnp.sqrt(counts.astype(predicted.dtype)), jnp.sqrt(jnp.maximum(predicted, 0))
-        difference = expected - seen
-        return jnp.stack([jnp.sum(difference**2), jnp.sum(jnp.abs(difference)), jnp.sum(seen)])
+        counts, expected = counts.astype(predicted.dtype), jnp.maximum(predicted, 0)
+        difference, seen = jnp.sqrt(expected) - jnp.sqrt(counts), jnp.sqrt(counts)
+        variance = jnp.maximum(expected, LEAST)
+        pixels = [
+            difference**2,
+            jnp.abs(difference),
+            seen,
+            (counts - expected) ** 2 / variance,
+            expected / variance,
+            2 * poisson(expected, counts),
+        ]
+        return jnp.stack([jnp.sum(values) for values in pixels])
 
     return sum_over_shots(of_shot, model, batch)

@@ -1,33 +1,53 @@
-"""Fourier ring correlation (van Heel & Schatz, J. Struct. Biol. 151, 250 (2005))."""
+"""Fourier ring and shell correlation (van Heel & Schatz, J. Struct. Biol. 151, 250 (2005)).
 
-from collections.abc import Callable
+One set of functions for images (FRC) and volumes (FSC), real or complex.
+"""
+
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.signal.windows import tukey
+from scipy import fft
+
+from .shells import Pixel, Vector, Where, cone, everywhere, filling, outside, shells, transform, wedge, windowed
+
+LEAST_SAMPLES = 50
 
 
-class RingCorrelation(NamedTuple):
-    """Correlation of two images ring by ring."""
+class FourierCorrelation(NamedTuple):
+    """Correlation of two images shell by shell."""
 
-    frequency: np.ndarray  # 1/Å, middle of every ring
-    correlation: np.ndarray
-    samples: np.ndarray  # independent Fourier pixels in every ring
+    frequency: np.ndarray  # 1/Å, middle of every shell
+    correlation: np.ndarray  # NaN in shells without samples
+    samples: np.ndarray  # Fourier pixels in every shell, as many as the window leaves independent
 
     def resolution(self, threshold: Callable) -> float:
-        """Where the curve first falls below `threshold(samples)` [Å]; the last ring if it never does.
+        """Where the curve falls below `threshold(samples)` [Å]: the last shell if it never does, ∞ if it
+        is nowhere above.
 
-        Rings of fewer than 50 samples are passed over: there a dip says more of the window and of
-        the ramp that was removed than of the resolution.
+        Shells of fewer than 50 samples alone decide nothing: there a dip says more of the window
+        and of the ramp that was removed than of the resolution.
         """
-        level = threshold(self.samples)
-        below = np.flatnonzero((self.correlation < level) & (self.samples >= 50))
+        frequency, correlation, samples = (values[np.isfinite(self.correlation)] for values in self)
+        margin = correlation - threshold(np.maximum(samples, 1))
+        below = np.flatnonzero((margin < 0) & (samples >= LEAST_SAMPLES))
         if len(below) == 0:
-            return float(1 / self.frequency[-1])
-        i = below[0]
-        before, after = (self.correlation - level)[i - 1 : i + 1]
-        part = before / (before - after) if before > 0 else 0.0
-        return float(1 / np.interp(part, [0, 1], self.frequency[i - 1 : i + 1]))
+            return float(1 / frequency[-1])
+        above = np.flatnonzero(margin[1 : below[0]] >= 0) + 1
+        if len(above) == 0:
+            return float("inf")
+        ends = [above[-1], above[-1] + 1]
+        return float(1 / np.interp(0, -margin[ends], frequency[ends]))
+
+    @property
+    def ssnr(self) -> np.ndarray:
+        """Spectral signal-to-noise ratio of all data, the correlation being that of their two halves.
+
+        2 FSC/(1 − FSC) (Penczek, Methods Enzymol. 482, 73 (2010)); each half has half of it.
+        """
+        correlation = np.minimum(self.correlation, 1)
+        with np.errstate(divide="ignore"):
+            return 2 * correlation / (1 - correlation)
 
 
 def one_bit(samples):
@@ -41,31 +61,107 @@ def half_bit(samples):
 
 
 def fixed(level: float):
-    """The same threshold for every ring: 0.143 for two halves, 0.5 against a truth."""
+    """The same threshold for every shell: 0.143 for two halves, 0.5 against a truth."""
     return lambda samples: np.full(np.shape(samples), level)
 
 
-def tapered(image, border: float = 0.15):
-    """The image less its mean, falling to zero over `border` of each side (a Tukey window)."""
-    window = np.outer(*(tukey(n, 2 * border) for n in image.shape))
-    return (image - np.mean(image)) * window
+THRESHOLDS = {"one-bit": one_bit, "half-bit": half_bit, "0.143": fixed(0.143)}  # for two halves
 
 
-def ring_correlation(first, second, pixel: float) -> RingCorrelation:
-    """FRC = Re ΣF₁F₂* / √(Σ|F₁|²Σ|F₂|²) of two images of equal shape, `pixel` in Å.
+def fourier_correlation(first, second, pixel: Pixel, window=None, where: Where = everywhere) -> FourierCorrelation:
+    """FRC or FSC = Re ΣF₁F₂* / √(Σ|F₁|²Σ|F₂|²) of two registered images of equal shape.
 
-    Taper and register the images first (`tapered`, `gauge.register`).
+    `window` (`taper`, `soft_mask`) is laid on both, without it they are taken as periodic;
+    `where` weights the Fourier pixels (`cone`, `wedge`). `samples` counts both Friedel mates, as
+    the thresholds have it, of which in real images one is independent: independent noise then has
+    a correlation of mean 0 and variance 1/samples, half of that if it is complex.
     """
-    a, b = np.fft.fft2(first), np.fft.fft2(second)
-    k = np.hypot(*np.meshgrid(*(np.fft.fftfreq(n, pixel) for n in first.shape), indexing="ij"))
-    width = 1 / (min(first.shape) * pixel)
-    ring = np.rint(k / width).astype(int)
-    last = min(first.shape) // 2
+    return fourier_correlations(first, second, pixel, [where], window)[0]
 
-    def per_ring(values):
-        return np.bincount(ring.ravel(), values.ravel(), minlength=last + 1)[: last + 1]
 
-    cross = per_ring((a * b.conj()).real)
-    norm = np.sqrt(per_ring(np.abs(a) ** 2) * per_ring(np.abs(b) ** 2))
-    samples = per_ring(np.ones(k.shape))
-    return RingCorrelation(np.arange(last + 1) * width, cross / np.maximum(norm, 1e-300), samples)
+def fourier_correlations(first, second, pixel: Pixel, wheres: Sequence[Where], window=None) -> list[FourierCorrelation]:
+    """The correlation in several parts of Fourier space, from one transform of each image."""
+    if np.shape(first) != np.shape(second):
+        raise ValueError(
+            f"images of {np.shape(first)} and {np.shape(second)} pixels have no common rings; cut both to one shape"
+        )
+    half = np.isrealobj(first) and np.isrealobj(second)
+    images = (first, second) if window is None else (windowed(image, window) for image in (first, second))
+    a, b = (transform(image, half) for image in images)
+    rings = shells(np.shape(first), pixel, half)
+    cross, power_a, power_b = np.real(a * b.conj()), np.abs(a) ** 2, np.abs(b) ** 2
+    independent = 1.0 if window is None else filling(window)
+
+    def within(where: Where) -> FourierCorrelation:
+        weight = np.asarray(where(rings.k), float)
+        norm = np.sqrt(rings.sum(weight * power_a) * rings.sum(weight * power_b))
+        total = rings.sum(weight)
+        samples = independent * total**2 / np.maximum(rings.sum(weight**2), 1e-300)
+        curve = np.where(total > 0, rings.sum(weight * cross) / np.maximum(norm, 1e-300), np.nan)
+        return FourierCorrelation(rings.frequency, curve, samples)
+
+    return [within(where) for where in wheres]
+
+
+def directional_correlations(
+    first, second, pixel: Pixel, axes: Sequence[Vector] | np.ndarray, half_angle: float, edge: float = 0.0, window=None
+) -> list[FourierCorrelation]:
+    """The correlation in a double cone about each of `axes`, half angle and soft edge in rad (Tan et al. 2017)."""
+    return fourier_correlations(first, second, pixel, [cone(axis, half_angle, edge) for axis in axes], window)
+
+
+class WedgeCorrelations(NamedTuple):
+    """What was measured of a tilt series, and what was recovered of the rest."""
+
+    inside: FourierCorrelation
+    outside: FourierCorrelation
+
+
+def wedge_correlations(
+    first, second, pixel: Pixel, tilts: tuple[float, float], window=None, where: Where = everywhere
+) -> WedgeCorrelations:
+    """The correlation of volumes [z, y, x] within the tilts from lowest to highest [rad], and in the missing wedge.
+
+    Against a truth, the second is the only number that shows a recovered wedge. A window mixes
+    the two near their border. `where` is a further weight, such as a cone.
+    """
+    measured = wedge(*tilts)
+    both = [lambda k, part=part: part(k) * where(k) for part in (measured, outside(measured))]
+    return WedgeCorrelations(*fourier_correlations(first, second, pixel, both, window))
+
+
+class Control(NamedTuple):
+    """A correlation under a mask, and what the mask alone contributes to it."""
+
+    masked: FourierCorrelation
+    randomised: FourierCorrelation
+    corrected: FourierCorrelation
+
+
+def phase_randomised_control(first, second, pixel: Pixel, window, beyond: float, seed: int = 0) -> Control:
+    """The correlation under `window`, of which what the window itself makes is removed.
+
+    The phases of both images beyond a frequency [1/Å] are drawn by lot and the correlation
+    computed again: FSC_true = (FSC_t − FSC_n)/(1 − FSC_n) (Chen et al., Ultramicroscopy 135, 24
+    (2013)). Applied from two shells behind that frequency, before which the window smears
+    what both images keep in common.
+    """
+    masked = fourier_correlation(first, second, pixel, window)
+    one, other = (with_random_phases(image, pixel, beyond, [seed, n]) for n, image in enumerate((first, second)))
+    randomised = fourier_correlation(one, other, pixel, window)
+    total, noise, frequency = masked.correlation, randomised.correlation, masked.frequency
+    true = (total - noise) / np.maximum(1 - noise, 1e-6)
+    changed = frequency >= beyond + 1.999 * frequency[1]
+    return Control(masked, randomised, masked._replace(correlation=np.where(changed, true, total)))
+
+
+def with_random_phases(image, pixel: Pixel, beyond: float, seed) -> np.ndarray:
+    """The image with random phases beyond a frequency [1/Å], its power spectrum and its being real unchanged."""
+    rng, half, shape = np.random.default_rng(seed), np.isrealobj(image), np.shape(image)
+    noise = rng.normal(size=shape) if half else rng.normal(size=shape) + 1j * rng.normal(size=shape)
+    phases = transform(noise, half)
+    phases /= np.abs(phases)
+    k2 = sum(step**2 for step in shells(shape, pixel, half).k)
+    spectrum = transform(image, half)
+    changed = np.where(k2 > beyond**2, np.abs(spectrum) * phases, spectrum)
+    return np.asarray(fft.irfftn(changed, s=shape) if half else fft.ifftn(changed))

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..data import Dataset, checkerboard
+from ..data import Dataset
+from ..halves import checkerboard, thinned
 from ..inverse import constraints, losses
 from ..inverse.penalties import PENALTIES, sum_of
 from ..inverse.solve import per_part
@@ -28,15 +29,16 @@ from ..start.refit import with_modes, with_slices
 from .schema import OPTIMISERS, Data, Detector, Job, Probe, Propagator, Rate, Scan, Scheduled, Section, Stage
 
 NOT_OF_FILE = {"file", "half", "every", "hold_out"}
+FIELDS, QUANTA = ("black", "white"), ("first", "second")  # halves of the shots, halves of every shot
 
 
 def read_data(section: Data) -> Dataset:
     """The dataset that a job names, its own values in the place of the file's."""
     known = {name: value for name, value in section if name not in NOT_OF_FILE and value}
     data = read(section.file, **known)
-    halves = {"all": lambda: [np.arange(n) for n in data.n_shots]}
-    halves |= {"black": lambda: checkerboard(data)[0], "white": lambda: checkerboard(data)[1]}
-    shots = [mine[:: section.every] for mine in halves[section.half]()]
+    data = thinned(data, QUANTA.index(section.half)) if section.half in QUANTA else data
+    fields = checkerboard(data)[FIELDS.index(section.half)] if section.half in FIELDS else map(np.arange, data.n_shots)
+    shots = [mine[:: section.every] for mine in fields]
     return data if sum(map(len, shots)) == sum(data.n_shots) else data.subset(shots)
 
 

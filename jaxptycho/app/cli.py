@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+
+class By(Enum):
+    """What is halved."""
+
+    positions = "positions"
+    counts = "counts"
+
 
 EXIT_CODES = {"Ctrl-C": 130, "SIGTERM": 143}  # as shells have them; all is saved none the less
 
@@ -117,14 +127,22 @@ def compare(
 
 @app.command()
 @tidy
-def halves(job: JobFile, out: Out = None, settings: Settings = [], debug: Debug = False) -> None:  # noqa: B006
-    """Reconstruct the two halves of a checkerboard alone: Fourier ring correlation and resolution."""
+def halves(
+    job: JobFile,
+    out: Out = None,
+    settings: Settings = [],  # noqa: B006
+    by: Annotated[
+        By, typer.Option(help="Every second shot of a checkerboard, or half of every shot's quanta.")
+    ] = By.positions,
+    debug: Debug = False,
+) -> None:
+    """Reconstruct two halves of the data, each alone: Fourier ring correlation and resolution."""
     from .comparison import compare_halves
     from .jobs import read_job
     from .watch import Bar
 
     folder = out or Path(f"{job.stem}-halves")
-    _table(compare_halves(read_job(job, settings), folder, Bar), f"two halves, in {folder}")
+    _table(compare_halves(read_job(job, settings), folder, by.value, Bar), f"two halves, in {folder}")
 
 
 def _tell(outcome) -> None:

@@ -8,15 +8,20 @@ import numpy as np
 from scipy.ndimage import fourier_shift
 
 from ..analysis.gauge import correlation, register, without_ramp
-from ..analysis.resolution import RingCorrelation, half_bit, ring_correlation, tapered
+from ..analysis.resolution import THRESHOLDS, FourierCorrelation, fourier_correlation
 from ..analysis.scanned import origin, outline
+from ..analysis.shells import taper, tapered
 from ..io.results import load
 from ..model import Model, positions
-from . import plots
+from .build import FIELDS, QUANTA, read_data
 from .pictures import flat_phases
+from .plots import save
+from .plots_resolution import draw_correlation
 from .run import refuse_existing, start
 from .schema import Job
 from .watch import Watch
+
+HALVES = {"positions": FIELDS, "counts": QUANTA}
 
 
 def compare_results(first: Path, second: Path, out: Path | None = None) -> dict[str, str]:
@@ -33,8 +38,14 @@ def compare_results(first: Path, second: Path, out: Path | None = None) -> dict[
     return report(one, other, out)
 
 
-def compare_halves(job: Job, folder: Path, watch: Callable[[], Watch] = Watch) -> dict[str, str]:
-    """Both halves of a checkerboard reconstructed alone in `folder`, sharing nothing, and how well they agree."""
+def compare_halves(job: Job, folder: Path, by: str, watch: Callable[[], Watch] = Watch) -> dict[str, str]:
+    """Two halves of the data reconstructed alone in `folder`, and how well they agree.
+
+    `by` "positions" each half has every second shot of a checkerboard, by "counts" half of the quanta
+    of every shot. First guess, probe and positions are each half's own.
+    """
+    if job.data.half != "all":
+        raise ValueError(f'the job takes one half already (data.half = "{job.data.half}"); set it to "all"')
     refuse_existing(folder)
 
     def reconstructed(half: str) -> Model:
@@ -46,21 +57,30 @@ def compare_halves(job: Job, folder: Path, watch: Callable[[], Watch] = Watch) -
             )
         return outcome.model
 
-    return report(reconstructed("black"), reconstructed("white"), folder)
+    first, second = HALVES[by]
+    rows = report(reconstructed(first), reconstructed(second), folder)
+    return rows | {"shared by both": "the file's probe_guess" if starts_from_file(job) else "nothing"}
+
+
+def starts_from_file(job: Job) -> bool:
+    """Whether the probe starts from the guess in the file, which may have been made from all data."""
+    return job.probe.start == "file" or (job.probe.start == "auto" and read_data(job.data).probe_guess is not None)
 
 
 def report(first: Model, second: Model, folder: Path | None) -> dict[str, str]:
     """The agreement of two models in words; `frc.png` and `frc.csv` in `folder`."""
     a, b, shift = common_phases(first, second)
-    curve = ring_correlation(tapered(a), tapered(b), first.grid.pixel[0])
+    pixel = first.grid.pixel
+    curve = fourier_correlation(a, b, pixel, taper(a.shape))
     if folder is not None:
-        plots.save(plots.draw_ring_correlation(curve), folder / "frc.png")
+        save(draw_correlation(curve), folder / "frc.png")
         write_curve(folder / "frc.csv", curve)
+    resolutions = {f"{name} resolution": curve.resolution(level) for name, level in THRESHOLDS.items()}
     return {
         "correlation of the phases": f"{correlation(a, b):.4f}",
         "shift": ", ".join(f"{s:+.2f}" for s in shift) + " pixels (y, x)",
-        "half-bit resolution": f"{curve.resolution(half_bit):.4g} Å",
-        "object pixel": f"{first.grid.pixel[0]:.4g} Å",
+        **{name: f"{length:.4g} Å" for name, length in resolutions.items()},
+        "object pixel": " × ".join(f"{p:.4g}" for p in pixel) + " Å",
     }
 
 
@@ -101,9 +121,16 @@ def shrunk(low: np.ndarray, high: np.ndarray, outlines: list) -> tuple[np.ndarra
     raise ValueError("the scans of the two results do not overlap; only results of the same area are compared")
 
 
-def write_curve(path: Path, curve: RingCorrelation) -> None:
-    """The ring correlation as a table."""
+def write_curve(path: Path, curve: FourierCorrelation) -> None:
+    """The correlation with its thresholds and the signal-to-noise ratio as a table."""
+    columns = {
+        "frequency_inverse_angstrom": curve.frequency,
+        "correlation": curve.correlation,
+        **{name.replace("-", "_"): level(curve.samples) for name, level in THRESHOLDS.items()},
+        "ssnr": curve.ssnr,
+        "samples": curve.samples,
+    }
     with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
-        rows.writerow(["frequency_inverse_angstrom", "correlation", "half_bit", "samples"])
-        rows.writerows(zip(curve.frequency, curve.correlation, half_bit(curve.samples), curve.samples, strict=True))
+        rows.writerow(columns)
+        rows.writerows(zip(*columns.values(), strict=True))

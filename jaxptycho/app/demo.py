@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 from scipy.ndimage import fourier_shift
 
 from ..analysis.gauge import without_ramp
-from ..analysis.resolution import fixed, ring_correlation, tapered
+from ..analysis.resolution import fixed, fourier_correlation
 from ..analysis.scanned import origin, scanned
+from ..analysis.shells import taper
 from ..analysis.truth import compare_phase, phases
 from ..data import Dataset
 from ..io.native import write_native
@@ -189,8 +190,8 @@ def judge(model: Model, truth: np.ndarray) -> dict[str, float]:
     for n, phase in enumerate(layers(model)):
         own, other = (compare_phase(phase, model, truth[m], FINE.pixel[0]) for m in (n, 1 - n))
         result |= {f"correlation_{n + 1}": own.correlation, f"crosstalk_{n + 1}": other.correlation}
-    seen, expected = (tapered(images.sum(0)) for images in both(model, truth))
-    curve = ring_correlation(seen, expected, COARSE.pixel[0])
+    seen, expected = (images.sum(0) for images in both(model, truth))
+    curve = fourier_correlation(seen, expected, COARSE.pixel, taper(seen.shape))
     return result | {"resolution_angstrom": curve.resolution(fixed(0.5))}
 
 

@@ -11,7 +11,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ..analysis.resolution import RingCorrelation, half_bit
 from ..data import Dataset
 from ..model import Model, positions, predict
 from .pictures import Modes, Picture, limits, picture, probe_modes
@@ -153,21 +152,6 @@ def draw_patterns(model: Model, data: Dataset, count: int = 4) -> Figure:
             ax = axes[row, column]
             ax.imshow(np.sqrt(np.maximum(values[column], 0)), cmap="gray", vmin=0, vmax=top, interpolation="nearest")
             ax.set(title=f"Shot {shot}, {what}", xticks=[], yticks=[])
-    return figure
-
-
-def draw_ring_correlation(curve: RingCorrelation) -> Figure:
-    """Fourier ring correlation with the half-bit threshold and where they cross."""
-    figure = Figure((7, 4.5), layout="constrained")
-    ax = figure.subplots()
-    resolution = curve.resolution(half_bit)
-    unit, size = unit_of(resolution)
-    frequency = curve.frequency * size
-    ax.plot(frequency, curve.correlation, label="Fourier ring correlation")
-    ax.plot(frequency[1:], half_bit(curve.samples[1:]), "--", color="0.5", label="half-bit threshold")
-    ax.axvline(size / resolution, color="0.7", lw=1, label=f"{resolution / size:.3g} {unit}")
-    ax.set(xlabel=f"spatial frequency (1/{unit})", ylabel="correlation", ylim=(-0.1, 1.05), xlim=(0, frequency[-1]))
-    ax.legend()
     return figure
 
 

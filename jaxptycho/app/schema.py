@@ -75,7 +75,9 @@ class Data(Section):
     )
     near_field: bool = key("a CXI file of in-line holograms", False)
     focus_to_sample_angstrom: float | None = key("from the focus to the specimen, for holograms", None, 3.65e7, gt=0)
-    half: Literal["all", "black", "white"] = key("all shots, or one half of a checkerboard over the scan", "all")
+    half: Literal["all", "black", "white", "first", "second"] = key(
+        "all; black or white fields of a checkerboard over the scan; first or second half of the quanta", "all"
+    )
     every: int = key("use only every n-th shot, for a quick look", 1, ge=1)
     hold_out: float = key("fraction of the shots kept aside for the held-out loss", 0.02, ge=0, le=0.5)
 

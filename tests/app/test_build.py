@@ -92,3 +92,18 @@ def test_rates_follow_their_schedule():
     stage = make_job({"data": {"file": "x"}, "stage": [{"epochs": 4, "rates": rates}]}).stage[0]
     schedule = build._schedule(stage.rates["specimen"], stage.epochs, steps=10)
     np.testing.assert_allclose([schedule(step) for step in (0, 19, 20, 30, 40)], [0, 0, 1, 0.55, 0.1], atol=1e-6)
+
+
+def test_each_half_starts_from_its_own_data(values):
+    """Dose and mean pattern, of which the first guess is made, are those of the half."""
+    values = values | {"probe": {"start": "mean_pattern"}}
+    doses, probes = {}, {}
+    for half in ("all", "black", "white", "first", "second"):
+        loop = loop_of(values, {"data": values["data"] | {"half": half}}, {})
+        doses[half] = [loop.data.dose().sum(), np.sum(np.abs(loop.first_model().probe.waves) ** 2)]
+        probes[half] = np.asarray(loop.first_model().probe.waves)
+        np.testing.assert_allclose(doses[half][1], loop.data.dose().mean(), rtol=1e-6)
+    for one, other in (("black", "white"), ("first", "second")):
+        assert doses[one][0] + doses[other][0] == doses["all"][0]
+        assert np.abs(probes[one] - probes[other]).max() > 1e-3 * np.abs(probes[one]).max()
+    np.testing.assert_allclose(doses["first"][1], doses["all"][1] / 2, rtol=0.02)

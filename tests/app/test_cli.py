@@ -58,21 +58,40 @@ def test_a_new_job_knows_the_file_validates_and_runs_unchanged(job, measurement,
     assert "exists and is not overwritten" in refused("new", measurement, "--out", job)
 
 
-def test_halves_share_nothing_and_agree(job, tmp_path):
-    more = [*SHORT[:1], "stage.0.epochs=40", *SHORT[2:], "--set", "stage.0.rates.specimen=3e-2"]
-    result = run("halves", job, "--out", tmp_path / "both", *more)
+@pytest.mark.parametrize("by", ["positions", "counts"])
+def test_halves_share_nothing_and_agree(by, job, tmp_path):
+    epochs = {"positions": 40, "counts": 15}[by]
+    more = [*SHORT[:1], f"stage.0.epochs={epochs}", *SHORT[2:], "--set", "stage.0.rates.specimen=3e-2"]
+    result = run("halves", job, "--by", by, "--out", tmp_path / "both", *more)
     assert result.exit_code == 0, result.output
-    assert "half-bit resolution" in result.output
+    for word in ("half-bit resolution", "one-bit resolution", "0.143 resolution", "nothing"):
+        assert word in result.output
     assert (tmp_path / "both" / "frc.png").stat().st_size > 5000
-    black, white = (load(tmp_path / "both" / half / "result.h5") for half in ("black", "white"))
-    shots = [{tuple(p) for p in np.asarray(m.scan.positions.values)} for m in (black, white)]
-    assert len(shots[0]) == len(shots[1]) == 32
-    assert not shots[0] & shots[1]
-    curve = np.genfromtxt(tmp_path / "both" / "frc.csv", delimiter=",", names=True)
+    names = {"positions": ("black", "white"), "counts": ("first", "second")}[by]
+    one, other = (load(tmp_path / "both" / half / "result.h5") for half in names)
+    shots = [{tuple(p) for p in np.asarray(m.scan.positions.values)} for m in (one, other)]
+    assert len(shots[0]) == len(shots[1]) == (32 if by == "positions" else 64)
+    assert len(shots[0] & shots[1]) == (0 if by == "positions" else 64)
+    assert np.abs(one.probe.waves - other.probe.waves).max() > 1e-3 * np.abs(one.probe.waves).max()
+    curve = np.genfromtxt(tmp_path / "both" / "frc.csv", delimiter=",", names=True, deletechars="")
     assert curve["correlation"][1:4].mean() > 0.5
-    same = run("compare", tmp_path / "both" / "black", tmp_path / "both" / "black" / "result.h5")
+    assert (curve["ssnr"][1:4] > 1).all()
+    assert {"one_bit", "half_bit", "0.143", "samples"} < set(curve.dtype.names)
+    same = run("compare", tmp_path / "both" / names[0], tmp_path / "both" / names[0] / "result.h5")
     assert "1.0000" in same.output
     assert "+0.00, +0.00 pixels" in same.output
+
+
+def test_halves_that_cannot_be_told_apart_are_refused(job, measurement, tmp_path):
+    out = tmp_path / "both"
+    assert "takes one half already" in refused("halves", job, "--out", out, "--set", "data.half=black")
+    path = tmp_path / "scaled.h5"
+    shutil.copy(measurement, path)
+    with h5py.File(path, "r+") as file:
+        counts(lambda c: 1.5 * c)(file)
+    file = ["--set", f"data.file={path}"]
+    assert "whole quanta" in refused("halves", job, "--by", "counts", "--out", out, *file)
+    assert not out.exists()
 
 
 def test_inspect_warns_of_a_semiangle_that_the_pattern_does_not_show(measurement, tmp_path):

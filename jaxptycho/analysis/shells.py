@@ -1,0 +1,162 @@
+"""Rings and shells of Fourier space, and the windows that make an image fit for a transform.
+
+Images and volumes alike.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy import fft
+from scipy.ndimage import distance_transform_edt
+from scipy.signal.windows import tukey
+
+Vector = Sequence[float | int] | np.ndarray
+Pixel = float | int | Vector  # Å, one for all axes or one for each
+Frequencies = tuple[np.ndarray, ...]  # 1/Å, an open array for each axis
+Where = Callable[[Frequencies], np.ndarray]  # weights 0…1 of Fourier pixels, the same for k and −k
+
+
+class Shells(NamedTuple):
+    """Shells of one width around zero frequency, up to Nyquist along the coarsest axis."""
+
+    k: Frequencies
+    index: np.ndarray  # the shell in which every Fourier pixel lies
+    multiplicity: np.ndarray  # 2 where a Fourier pixel stands for its Friedel mate, too
+    frequency: np.ndarray  # 1/Å, middle of every shell
+
+    def sum(self, values) -> Float[np.ndarray, " shell"]:
+        """Sum of `values` over all Fourier pixels of every shell."""
+        values = np.broadcast_to(values * self.multiplicity, self.index.shape)
+        return np.bincount(self.index.ravel(), values.ravel(), len(self.frequency) + 1)[:-1]
+
+
+def shells(shape: Sequence[int], pixel: Pixel, half: bool) -> Shells:
+    """The shells of an image; `half` of Fourier space is what `transform` gives of real ones.
+
+    As wide as the coarsest frequency step. The half counts in full: every sum is that over all
+    Fourier pixels.
+    """
+    pixel = per_axis(pixel, len(shape))
+    steps = [fft.fftfreq(n, p) for n, p in zip(shape, pixel, strict=True)]
+    multiplicity = np.ones(shape[-1])
+    if half:
+        steps[-1] = fft.rfftfreq(shape[-1], pixel[-1])
+        multiplicity = np.full(len(steps[-1]), 2.0)
+        multiplicity[0] = 1.0
+        multiplicity[shape[-1] // 2 :] = 1.0 if shape[-1] % 2 == 0 else 2.0
+    k = tuple(np.meshgrid(*steps, indexing="ij", sparse=True))
+    width = max(1 / (n * p) for n, p in zip(shape, pixel, strict=True))
+    count = int(1 / (2 * max(pixel)) / width + 1e-6) + 1
+    index = (np.sqrt(sum(step**2 for step in k)) / width + (0.5 + 1e-9)).astype(np.intp)
+    return Shells(k, np.minimum(index, count), multiplicity, width * np.arange(count))
+
+
+def per_axis(pixel: Pixel, dimensions: int) -> tuple[float, ...]:
+    """The pixel along every axis [Å]."""
+    lengths = np.ravel(np.asarray(pixel, float))
+    if len(lengths) not in (1, dimensions) or not (lengths > 0).all():
+        raise ValueError(f"the pixel is {pixel} Å; wanted one positive length, or one for each of {dimensions} axes")
+    return tuple(float(length) for length in np.broadcast_to(lengths, dimensions))
+
+
+def transform(image, half: bool) -> np.ndarray:
+    """The Fourier transform, zero frequency in the corner; only `half` of it for a real image."""
+    return np.asarray(fft.rfftn(image) if half else fft.fftn(image))
+
+
+def cone(axis: Vector, half_angle: float, edge: float = 0.0) -> Where:
+    """The double cone of directions within `half_angle` [rad] of `axis`, in an image a sector.
+
+    With an `edge` [rad] the weight falls from 1 to 0 as a raised cosine around the half angle.
+    """
+    axis = np.asarray(axis, float)
+    if not np.linalg.norm(axis) > 0:
+        raise ValueError(f"a cone wants the direction of its axis; got {axis}")
+    axis = axis / np.linalg.norm(axis)
+
+    def weight(k: Frequencies):
+        if len(k) != len(axis):
+            raise ValueError(f"the axis of a cone has {len(axis)} components; the images have {len(k)} dimensions")
+        along = np.abs(sum(a * step for a, step in zip(axis, k, strict=True)))
+        length = np.sqrt(sum(step**2 for step in k))
+        angle = np.arccos(np.clip(along / np.where(length > 0, length, 1), 0, 1))
+        return falling(np.where(length > 0, angle, 0) - half_angle, edge)
+
+    return weight
+
+
+def wedge(lowest: float, highest: float) -> Where:
+    """The frequencies that a tilt series from `lowest` to `highest` [rad] about the y axis measures.
+
+    The view at angle θ measures the plane k_z = k_x tan θ of a volume [z, y, x]; what lies between
+    the outermost planes counts.
+    """
+    if not lowest <= highest:
+        raise ValueError(f"the tilts go from {lowest} to {highest} rad; wanted the lowest angle first")
+    middle, reach = (lowest + highest) / 2, (highest - lowest) / 2
+
+    def weight(k: Frequencies):
+        if len(k) != 3:
+            raise ValueError(f"a wedge lies in a volume (z, y, x); the images have {len(k)} dimensions")
+        kz, _, kx = k
+        angle = np.arctan2(kz, kx) - middle
+        angle = (angle + np.pi / 2) % np.pi - np.pi / 2
+        return (np.abs(angle) <= reach + 1e-9) | ((kx == 0) & (kz == 0))
+
+    return weight
+
+
+def outside(where: Where) -> Where:
+    """All that `where` leaves out."""
+    return lambda k: 1.0 - where(k)
+
+
+def everywhere(k: Frequencies) -> np.ndarray:
+    """The whole of Fourier space."""
+    return np.ones((1,) * len(k))
+
+
+def taper(shape: Sequence[int], border: float = 0.15) -> np.ndarray:
+    """A window of 1 that falls to zero over `border` of each side as a raised cosine (Tukey)."""
+    sides = np.meshgrid(*(tukey(n, 2 * border) for n in shape), indexing="ij", sparse=True)
+    return np.prod(np.broadcast_arrays(*sides), axis=0)
+
+
+def soft_mask(support: Bool[np.ndarray, "..."], edge: float, pixel: Pixel = 1.0) -> np.ndarray:
+    """1 inside `support`, falling to zero as a raised cosine over `edge` outside of it.
+
+    `edge` in the units of `pixel`: Å, or pixels by default.
+    """
+    if not support.any():
+        raise ValueError("the support of a mask is empty; it is True where the object is")
+    distance = np.asarray(distance_transform_edt(~support, sampling=per_axis(pixel, support.ndim)))
+    return falling(distance - edge / 2, edge)
+
+
+def windowed(image, window) -> np.ndarray:
+    """The image less its mean under the window, times the window."""
+    return (image - np.sum(image * window) / np.sum(window)) * window
+
+
+def tapered(image, border: float = 0.15) -> np.ndarray:
+    """The image less its mean, falling to zero over `border` of each side."""
+    return windowed(image, taper(np.shape(image), border))
+
+
+def filling(window) -> float:
+    """The fraction of Fourier pixels that stay independent under a window: (Σw²)² / (N Σw⁴).
+
+    A window makes neighbouring Fourier pixels alike; of white noise's N so many are independent
+    (the participation of the window's power). In a thin ring rather more are, for their likes lie
+    in other rings.
+    """
+    return float(np.sum(window**2) ** 2 / (np.size(window) * np.sum(window**4)))
+
+
+def falling(distance, width: float) -> np.ndarray:
+    """From 1 to 0 as a raised cosine of this width around distance zero, a step if it is zero."""
+    if width == 0:
+        return np.asarray(distance <= 0, float)
+    return 0.5 * (1 - np.sin(np.pi * np.clip(distance / width, -0.5, 0.5)))

@@ -1,0 +1,169 @@
+"""What an image alone says of its resolution: power spectrum, Bragg peaks, edges."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from scipy import fft
+from scipy.ndimage import map_coordinates, maximum_filter
+from scipy.optimize import curve_fit
+from scipy.special import erf, erfinv
+
+from .shells import Pixel, Vector, filling, per_axis, shells, transform, windowed
+
+LOBE = 2  # frequency steps from the peak to the first zero of a Hann window
+RING = 8  # frequency steps around a peak in which its background is measured
+
+
+class RadialSpectrum(NamedTuple):
+    """Mean power of every ring or shell."""
+
+    frequency: np.ndarray  # 1/Å
+    power: np.ndarray  # of white noise its variance, whatever the window
+    samples: np.ndarray  # Fourier pixels, as many as the window leaves independent
+
+
+def radial_spectrum(image, pixel: Pixel, window=None) -> RadialSpectrum:
+    """Mean of |F|² / (N·mean w²) over every ring of an image or shell of a volume."""
+    half, n = np.isrealobj(image), np.size(image)
+    rings = shells(np.shape(image), pixel, half)
+    power = np.abs(transform(image if window is None else windowed(image, window), half)) ** 2
+    passed = 1.0 if window is None else float(np.mean(window**2))
+    samples = rings.sum(1.0)
+    mean = rings.sum(power) / (n * passed * samples)
+    return RadialSpectrum(rings.frequency, mean, samples * (1.0 if window is None else filling(window)))
+
+
+class InformationLimit(NamedTuple):
+    """Where the power of an image drowns in noise."""
+
+    resolution: float  # Å; ∞ if no ring rises above the floor
+    floor: float  # power of the noise
+
+
+def information_limit(spectrum: RadialSpectrum, top: float = 0.15, sigmas: float = 5.0) -> InformationLimit:
+    """The finest period whose ring rises above the noise floor.
+
+    The floor is the median power of the highest `top` fraction of the rings, the noise being
+    taken as white and these rings as nothing but noise: check in the figure that the spectrum
+    ends flat. The mean of n/2 independent exponentially distributed powers scatters by √(2/n) of
+    itself; a ring counts when it is `sigmas` of that above the floor.
+    """
+    floor = float(np.median(spectrum.power[round((1 - top) * len(spectrum.power)) :]))
+    level = floor * (1 + sigmas * np.sqrt(2 / spectrum.samples))
+    above = np.flatnonzero(spectrum.power[1:] > level[1:]) + 1
+    return InformationLimit(float(1 / spectrum.frequency[above[-1]]) if len(above) else float("inf"), floor)
+
+
+def bragg_visibility(image, pixel: Pixel, vectors: Sequence | np.ndarray) -> Float[np.ndarray, " g"]:
+    """Peak power at each reciprocal vector [1/Å] (y, x) over the mean power around it.
+
+    Under a Hann window. The peak is the highest Fourier pixel within a lobe of the vector, the
+    background the median between 3 and 8 frequency steps from it over ln 2: the mean of an
+    exponential distribution, which other peaks in the ring do not lift.
+    """
+    power, steps = _hann_power(image, pixel)
+    places = np.round(np.atleast_2d(vectors) / steps).astype(int)
+    reach = np.abs(places).max(0) + RING
+    if (reach >= np.array(power.shape) // 2).any():
+        raise ValueError(
+            f"the reciprocal vectors reach {np.abs(np.atleast_2d(vectors)).max(0)} 1/Å; the image is sampled up to "
+            f"{steps * np.array(power.shape) / 2} 1/Å, less {RING} frequency steps of surroundings"
+        )
+    around = np.stack(np.meshgrid(*[np.arange(-RING, RING + 1)] * np.ndim(image), indexing="ij"), -1)
+    distance = np.linalg.norm(around, axis=-1)
+    near, ring = around[distance <= LOBE], around[(distance > LOBE + 1) & (distance <= RING)]
+
+    def visibility(place):
+        peak, background = (power[tuple((place + part).T)] for part in (near, ring))
+        return np.max(peak) / (np.median(background) / np.log(2))
+
+    return np.array([visibility(place) for place in places])
+
+
+def bragg_peaks(image, pixel: Pixel, count: int = 6, beyond: float = 0.0) -> Float[np.ndarray, "g d"]:
+    """Reciprocal vectors [1/Å] of the strongest peaks beyond a frequency [1/Å], one of each Friedel pair.
+
+    Local maxima of the power under a Hann window, refined by the parabola through the logarithm
+    of the power at the peak and its neighbours.
+    """
+    power, steps = _hann_power(image, pixel)
+    shape = np.array(power.shape)
+    k = np.stack(np.meshgrid(*(fft.fftfreq(n, 1 / n) for n in shape), indexing="ij"), -1)
+    mine = k @ (2.0 * max(shape)) ** np.arange(len(shape)) > 0  # one of k and −k
+    peaks = mine & (power == maximum_filter(power, 2 * LOBE + 1, mode="wrap"))
+    peaks &= np.linalg.norm(k * steps, axis=-1) > max(beyond, LOBE * max(steps))
+    found = np.argwhere(peaks)
+    strongest = found[np.argsort(-power[tuple(found.T)])[:count]]
+    logs = np.log(power + np.finfo(float).tiny)
+
+    def refined(place):
+        lines = [
+            logs[tuple(((place + np.outer((-1, 0, 1), unit)) % shape).T)] for unit in np.eye(len(shape), dtype=int)
+        ]
+        offsets = [(before - after) / (2 * min(before - 2 * at + after, -1e-12)) for before, at, after in lines]
+        return (k[tuple(place)] + offsets) * steps
+
+    return np.array([refined(place) for place in strongest]).reshape(-1, len(shape))
+
+
+def _hann_power(image, pixel: Pixel):
+    shape = np.shape(image)
+    sides = np.meshgrid(*(np.hanning(n + 1)[:-1] for n in shape), indexing="ij", sparse=True)
+    window = np.prod(np.broadcast_arrays(*sides), axis=0)
+    steps = 1 / (np.array(shape) * per_axis(pixel, len(shape)))
+    return np.abs(transform(windowed(image, window), False)) ** 2, steps
+
+
+class Edge(NamedTuple):
+    """An edge, fitted by an error function."""
+
+    position: float  # Å along the profile
+    sigma: float  # Å, of the Gaussian that blurs it
+    height: float
+
+    def width(self, low: float = 0.25) -> float:
+        """The distance in which the profile climbs from the fraction `low` of its height to 1 − low [Å]."""
+        return float(self.sigma * 2 * np.sqrt(2) * erfinv(1 - 2 * low))
+
+
+def fit_edge(profile: Float[np.ndarray, " n"], step: float) -> Edge:
+    """The fit of a + h/2·(1 + erf((x − x₀)/(√2 σ))) to a profile sampled every `step` [Å]."""
+    n = len(profile)
+    if n < 5:
+        raise ValueError(f"a profile of {n} points holds no edge to fit; wanted at least 5")
+    x = step * np.arange(n)
+    ends = [np.mean(part) for part in (profile[: max(1, n // 5)], profile[-max(1, n // 5) :])]
+    middle = step * np.argmin(np.abs(profile - np.mean(ends)))
+
+    def model(x, base, height, position, sigma):
+        return base + height / 2 * (1 + erf((x - position) / (np.sqrt(2) * sigma)))
+
+    first = (ends[0], ends[1] - ends[0], middle, n * step / 10)
+    try:
+        (_, height, position, sigma), _ = curve_fit(model, x, profile, first)
+    except RuntimeError:
+        raise ValueError("no edge fits this profile; take one across a single step between two plateaus") from None
+    return Edge(float(position), float(abs(sigma)), float(height * np.sign(sigma)))
+
+
+def line_profile(
+    image: Float[np.ndarray, "y x"], pixel: Pixel, start: Vector, end: Vector, width: float = 0.0
+) -> tuple[np.ndarray, float]:
+    """Values along the line between two points (y, x) [Å] from pixel [0, 0], and their step [Å].
+
+    The mean over `width` [Å] across the line; as fine as the finer pixel, by cubic splines.
+    """
+    size, start, end = np.array(per_axis(pixel, 2)), np.asarray(start, float), np.asarray(end, float)
+    length, step = np.linalg.norm(end - start), size.min()
+    if not length > step:
+        raise ValueError(f"a profile from {start} to {end} Å is shorter than a pixel")
+    along = (end - start) / length
+    across = np.array([along[1], -along[0]])
+    count = round(length / step) + 1
+    shifts = np.linspace(-width / 2, width / 2, round(width / step) + 1)
+    travel = np.linspace(0, length, count)
+    places = start + travel[:, None, None] * along + shifts[:, None] * across
+    values = map_coordinates(image, np.moveaxis(places / size, -1, 0), order=3, mode="nearest")
+    return values.mean(1), float(length / (count - 1))

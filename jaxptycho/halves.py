@@ -1,0 +1,52 @@
+"""Two halves of a measurement that share no noise: what agrees in both was in the specimen."""
+
+import numpy as np
+
+from .data import Dataset
+from .order import alternating
+
+
+def checkerboard(data: Dataset) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Two halves of the shots of every view, each shot in the other half than its nearest neighbours.
+
+    On a raster of any orientation the fields of a checkerboard: every edge of the minimum
+    spanning tree, which joins nearest neighbours, changes the colour.
+    """
+    colours = [alternating(positions) for positions in data.positions]
+    return [np.flatnonzero(c == 0) for c in colours], [np.flatnonzero(c == 1) for c in colours]
+
+
+def thinned(data: Dataset, half: int, seed: int = 0) -> Dataset:
+    """One of two measurements (`half` 0 or 1) of all shots, between which the quanta are drawn by lot.
+
+    Both halves of a Poisson count split by a binomial draw are Poisson and independent. Drawn when
+    read, by `seed`, view and shot alone: the same however the shots are asked for, and the two
+    halves always add up to the whole.
+    """
+    for counts in data.counts:
+        if counts.dtype.kind not in "bui":
+            raise ValueError(
+                f"counts of type {counts.dtype} cannot be thinned, for only whole quanta can be drawn by lot; "
+                "take integer counts, or split the positions instead"
+            )
+    counts = [_Thinned(data, view, half, seed) for view in range(data.n_views)]
+    return Dataset(counts, data.positions, data.grid, data.mask, data.tilts, data.probe_guess, dict(data.about))
+
+
+class _Thinned:
+    """Half of the quanta of one view, clean and as a camera shows them, drawn when indexed."""
+
+    def __init__(self, data: Dataset, view: int, half: int, seed: int):
+        self.data, self.view, self.half, self.seed = data, view, half, seed
+        stored = data.counts[view].dtype
+        small = stored.kind in "ui" and stored.itemsize <= 4
+        self.shape, self.dtype = (data.n_shots[view], *data.grid.shape), np.dtype(stored if small else np.uint32)
+
+    def __getitem__(self, index):
+        shots = np.arange(self.shape[0])[index]
+        whole = self.data.patterns(self.view, shots).astype(np.int64)
+        drawn = np.stack([self._draw(*pair) for pair in zip(shots, whole, strict=True)])
+        return np.fft.fftshift(whole - drawn if self.half else drawn, axes=(1, 2)).astype(self.dtype)
+
+    def _draw(self, shot, pattern) -> np.ndarray:
+        return np.random.default_rng([self.seed, self.view, shot, 3]).binomial(pattern, 0.5)
