@@ -22,6 +22,7 @@ from .build import read_data
 from .jobs import make_job, read_job, write_job
 from .loop import Loop
 from .schema import Job, suggest
+from .simulation_schema import SimulationJob
 from .watch import Watch
 
 # what a file may know, and where a job says it
@@ -30,8 +31,7 @@ PLACES = {"semiangle_mrad": "probe", "defocus_angstrom": "probe", "thickness_ang
 
 def new_job(file: Path, target: Path, template: str | None = None) -> str:
     """TOML text of a commented job for `file`, to be written to `target`."""
-    if target.exists():
-        raise ValueError(f"{target} exists and is not overwritten; choose another name with --out")
+    _refuse_existing(target)
     relative = os.path.relpath(file.resolve(), target.resolve().parent)
     if template is not None:
         job = tomlkit.parse(template_text(template))
@@ -45,6 +45,23 @@ def new_job(file: Path, target: Path, template: str | None = None) -> str:
     if "effective_distance_angstrom" in data.about:
         values["data"]["near_field"] = True
     return write_job(make_job(values), blanks=True)
+
+
+def new_simulation(phantom: str, target: Path) -> str:
+    """TOML text of a commented job that simulates a phantom, to be written to `target`."""
+    _refuse_existing(target)
+    values = {
+        "specimen": {"phantom": phantom},
+        "microscope": {"voltage_kv": 300.0, "semiangle_mrad": 21.4, "defocus_angstrom": 100.0},
+        "scan": {"step_angstrom": 0.5, "dose_per_square_angstrom": 1e6},
+        "detector": {"pixel_angstrom": 0.25},
+    }
+    return write_job(make_job(values, kind=SimulationJob), blanks=True)
+
+
+def _refuse_existing(target: Path) -> None:
+    if target.exists():
+        raise ValueError(f"{target} exists and is not overwritten; choose another name with --out")
 
 
 def templates() -> list[str]:

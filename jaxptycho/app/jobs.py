@@ -1,20 +1,22 @@
-"""Job files: TOML → checked `Job`, and a `Job` → commented TOML."""
+"""Job files: TOML → checked `Job` or `SimulationJob`, and either → commented TOML."""
 
 import tomllib
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import tomlkit
 from pydantic import ValidationError
 from tomlkit.items import Table
 
 from .schema import Job, Section, suggest
+from .simulation_schema import SimulationJob
 
 COMMENT_COLUMN = 36
+J = TypeVar("J", Job, SimulationJob)
 
 
-def read_job(path: str | Path, settings: list[str] | None = None) -> Job:
+def read_job(path: str | Path, settings: list[str] | None = None, kind: type[J] = Job) -> J:
     """The checked job of a TOML file, with `settings` such as `stage.0.epochs=5` in the place of its own.
 
     Files are found relative to the job. Raises ValueError with a sentence for every mistake.
@@ -26,25 +28,24 @@ def read_job(path: str | Path, settings: list[str] | None = None) -> Job:
         raise ValueError(f"{path} is not valid TOML: {error}; a job looks like those of `jaxptycho new`") from None
     for setting in settings or []:
         _set(values, setting)
-    job = make_job(values, path)
-    files = {"data": ("file", job.data.file), "detector": ("mtf_file", job.detector.mtf_file)}
+    job = make_job(values, path, kind)
     found = {
         section: getattr(job, section).model_copy(update={name: str((path.parent / file).resolve())})
-        for section, (name, file) in files.items()
-        if file is not None
+        for section, name in job.FILES.items()
+        if (file := getattr(getattr(job, section), name)) is not None
     }
     return job.model_copy(update=found)
 
 
-def make_job(values: dict[str, Any], source: str | Path = "the job") -> Job:
+def make_job(values: dict[str, Any], source: str | Path = "the job", kind: type[J] = Job) -> J:
     """The checked job of nested dictionaries."""
     try:
-        return Job.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        raise ValueError("\n".join(f"{source}: {_sentence(e)}" for e in error.errors())) from None
+        raise ValueError("\n".join(f"{source}: {_sentence(e, kind)}" for e in error.errors())) from None
 
 
-def write_job(job: Job, blanks: bool = False) -> str:
+def write_job(job: Section, blanks: bool = False) -> str:
     """TOML text of a job, every key with its meaning; with `blanks`, unset keys as comments too."""
     document = tomlkit.document()
     _fill(document, job, blanks)
@@ -69,13 +70,13 @@ def _set(values: dict, setting: str) -> None:
         raise ValueError(f"--set {setting}: the job has no {path}; stages are counted from 0") from None
 
 
-def _sentence(error) -> str:
+def _sentence(error, root: type[Section]) -> str:
     """One flat sentence of a pydantic error: where, what came, what was wanted."""
-    (where, names), came = _place(error["loc"]), error["input"]
+    (where, names), came = _place(error["loc"], root), error["input"]
     name = where.rpartition(".")[2]
     match error["type"]:
         case "extra_forbidden":
-            return f"there is no key {where}; {_nearest(name, names)}"
+            return f"there is no key {where}; {_nearest(name, names, root)}"
         case "missing":
             about = names[name].description if name in names else None
             return f"{where} is missing; give {about or 'a value'}"
@@ -87,7 +88,8 @@ def _sentence(error) -> str:
         case "literal_error":
             return f"{where} = {came!r}: wanted {error['ctx']['expected']}"
         case "value_error":
-            return f"{where} = {came!r}: {error['ctx']['error']}"
+            told = where if isinstance(came, dict) else f"{where} = {came!r}"
+            return f"{told}: {error['ctx']['error']}"
         case _:
             wanted = error["msg"].replace("Input should be ", "wanted ").replace("wanted a valid ", "wanted a ")
             wanted = (
@@ -98,9 +100,9 @@ def _sentence(error) -> str:
             return f"{where} = {came!r}: {wanted.partition(' or instance of')[0]}"
 
 
-def _place(loc) -> tuple[str, dict]:
+def _place(loc, root: type[Section]) -> tuple[str, dict]:
     """Where an error lies, as `--set` takes it (`stage.0.constraint.1.start`), and the keys known there."""
-    found, known, shown = [Job], [Job], []
+    found, known, shown = [root], [root], []
     for part in loc:
         tagged = [section for section in found if section.__name__ == part] if len(found) > 1 else []
         if tagged:  # the kind of a constraint or penalty, which is no key
@@ -113,10 +115,10 @@ def _place(loc) -> tuple[str, dict]:
     return ".".join(shown), {name: field for section in known for name, field in section.model_fields.items()}
 
 
-def _nearest(name: str, names: dict) -> str:
+def _nearest(name: str, names: dict, root: type[Section]) -> str:
     """The key that was meant: one with another unit, one of another section, or a near one."""
     stem = name.partition("_")[0]
-    sections = {section: _sections(field.annotation) for section, field in Job.model_fields.items()}
+    sections = {section: _sections(field.annotation) for section, field in root.model_fields.items()}
     everywhere = {key: f"{section}.{key}" for section, kinds in sections.items() for key in kinds[0].model_fields}
     for keys in ({key: key for key in names}, everywhere):
         by_unit = [key for key in keys if key.partition("_")[0] == stem and "_" in key]

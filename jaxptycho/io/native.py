@@ -7,7 +7,8 @@
 else is known (`semiangle_mrad`, `defocus_angstrom` …), which becomes `Dataset.about`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import h5py
 import numpy as np
 
 from ..data import Dataset
-from .hdf5 import FILTER, H5, OnDisk, created, opened, plain
+from ..physics.grids import Grid
+from .hdf5 import FILTER, H5, OnDisk, created, opened, plain, save_array
 from .instrument import check_values, checked, grid_of, merged, properties_of
 
 FORMAT, VERSION = "jaxptycho-dataset", 1
@@ -44,31 +46,57 @@ def read_native(path: str | Path, **known: Any) -> Dataset:
 
 def write_native(path: str | Path, data: Dataset, truth: Mapping[str, Any] | None = None) -> None:
     """`data` as a native file, compressed; `truth` goes under `/truth`. Never overwrites."""
-    shots, single = data.n_shots, data.n_views == 1
-    if len(set(shots)) > 1:
-        raise ValueError(f"views of {shots} shots do not fit into one array; write one file for each view")
-    with created(path) as file:
-        file.attrs.update({"format": FORMAT, "version": VERSION} | properties_of(data.grid) | data.about)
-        counts = file.create_dataset("counts", **chunked(data, () if single else (data.n_views,)), **FILTER)
+    kind, about = data.patterns(0, np.arange(1)).dtype, data.about
+    with writing(path, data.grid, data.positions, kind, data.mask, data.tilts, data.probe_guess, about, truth) as put:
         for view in range(data.n_views):
             for block, patterns in frames(data, view):
-                counts[block if single else (view, block)] = patterns
-        file["positions"] = data.positions[0] if single else np.stack(data.positions)
-        optional = {"mask": data.mask, "probe_guess": data.probe_guess}
-        optional["tilt_deg"] = None if data.tilts is None else np.rad2deg(data.tilts)
+                put(view, block, patterns)
+
+
+@contextmanager
+def writing(
+    path: str | Path,
+    grid: Grid,
+    positions: Sequence[np.ndarray],
+    dtype,
+    mask=None,
+    tilts=None,
+    probe_guess=None,
+    about: Mapping[str, Any] | None = None,
+    truth: Mapping[str, Any] | None = None,
+) -> Iterator[Callable[[int, slice, np.ndarray], None]]:
+    """A native file being written: `put(view, shots, counts)` adds patterns, zero frequency in the middle.
+
+    The arguments are those of a `Dataset`. The file takes its name when all is written.
+    """
+    shots = [len(own) for own in positions]
+    if len(set(shots)) > 1:
+        raise ValueError(f"views of {shots} shots do not fit into one array; write one file for each view")
+    views = () if len(shots) == 1 else (len(shots),)
+    with created(path) as file:
+        file.attrs.update({"format": FORMAT, "version": VERSION} | properties_of(grid) | dict(about or {}))
+        counts = file.create_dataset("counts", **chunked(grid, shots[0], dtype, views), **FILTER)
+        file["positions"] = np.stack(positions) if views else positions[0]
+        optional = {"mask": mask, "probe_guess": probe_guess}
+        optional["tilt_deg"] = None if tilts is None else np.rad2deg(tilts)
         optional |= {f"truth/{name}": value for name, value in (truth or {}).items()}
         for name, value in optional.items():
             if value is not None:
-                file[name] = value
+                save_array(file, name, value)
+
+        def put(view: int, block: slice, patterns: np.ndarray) -> None:
+            counts[(view, block) if views else block] = patterns
+
+        yield put
 
 
-def chunked(data: Dataset, views: tuple[int, ...] = ()) -> dict[str, Any]:
+def chunked(grid: Grid, shots: int, dtype, views: tuple[int, ...] = ()) -> dict[str, Any]:
     """Shape, type and chunks of an HDF5 dataset for the patterns of one view, or of `views`."""
-    n, each = data.n_shots[0], tuple(1 for _ in views)
+    each = tuple(1 for _ in views)
     return {
-        "shape": (*views, n, *data.grid.shape),
-        "dtype": data.patterns(0, np.arange(1)).dtype,
-        "chunks": (*each, min(BLOCK, n), *data.grid.shape),
+        "shape": (*views, shots, *grid.shape),
+        "dtype": dtype,
+        "chunks": (*each, min(BLOCK, shots), *grid.shape),
     }
 
 

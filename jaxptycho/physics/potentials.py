@@ -78,8 +78,8 @@ def slabs(
 
 def image(
     blobs: Blobs,
-    places: Float[Array, "place 2"],
-    widths: Float[Array, " width"],
+    places: Float[Array | np.ndarray, "place 2"],
+    widths: Float[Array | np.ndarray, " width"],
     shape: tuple[int, int],
     pixel: tuple[float, float],
 ) -> Float[Array, "Y X"]:

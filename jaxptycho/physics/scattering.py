@@ -37,7 +37,7 @@ def table(name: str) -> dict[int, Float[np.ndarray, "rows terms"]]:
     """Coefficients by atomic number: rows a, b of "lobato" (2014), a, b, c, d of "kirkland" (2010)."""
     if name not in TABLES:
         raise ValueError(f"unknown parametrisation {name!r}; known are {', '.join(TABLES)}")
-    text = (files(__package__) / "tables" / TABLES[name]).read_text(encoding="utf-8")
+    text = (files("jaxptycho.physics") / "tables" / TABLES[name]).read_text(encoding="utf-8")
     rows = np.loadtxt([line for line in text.splitlines() if line[0].isdigit()], delimiter=",")
     return {int(row[0]): row[1:].reshape(2 if name == "lobato" else 4, -1) for row in rows}
 

@@ -20,7 +20,7 @@ from scipy.fft import next_fast_len
 
 from ..model import Model, predict
 from ..parts.detector import AbstractDetector, Cropped, Descanned, Ideal, ModulationTransfer, SuperSampled
-from ..parts.indexed import PerShot
+from ..parts.indexed import PerShot, plain
 from ..parts.propagator import AngularSpectrum, BandLimited
 from ..parts.scan import FreeScan
 from ..physics import scattering
@@ -31,7 +31,7 @@ from .camera import Camera
 from .microscope import Microscope
 from .phantoms.arrange import displaced, require_apart, rotated
 from .scan import ScanErrors
-from .stacks import Content, Field, Transmissions, content, projected, transmissions
+from .stacks import Box, Content, Transmissions, content, projected, transmissions
 
 MARGIN = 5.0  # Å around the windows, so that no atom near an edge is missed
 BAND = 2 / 3  # of the fine grid's frequencies are kept
@@ -50,6 +50,13 @@ class Sampling:
     slice: float = 1.0  # Å
     finer: int = 1  # samples for each detector pixel and direction; the window grows likewise
 
+    def __post_init__(self):
+        if min(self.pixel, self.slice) <= 0 or self.finer < 1:
+            raise ValueError(
+                f"a simulation with pixels of {self.pixel:g} Å, slices of {self.slice:g} Å and {self.finer} samples "
+                "for each detector pixel; wanted numbers above zero"
+            )
+
     def grid(self, coarse: Grid) -> Grid:
         """The grid of the waves whose patterns end on the detector of `coarse`.
 
@@ -59,7 +66,7 @@ class Sampling:
 
         def pixels(n, pixel):
             least = max(n * pixel / self.pixel, n * math.sqrt(2) / BAND)
-            return self.finer * next_fast_len(math.ceil(least))
+            return self.finer * fast(least)
 
         shape = tuple(pixels(n, p) for n, p in zip(coarse.shape, coarse.pixel, strict=True))
         lengths = (self.finer * n * p for n, p in zip(coarse.shape, coarse.pixel, strict=True))
@@ -99,16 +106,16 @@ class Experiment:
     microscope: Microscope
     scan: np.ndarray  # nominal positions [shot, 2] (y, x)
     dose: float  # electrons per pattern
-    camera: Camera = Camera()
-    sampling: Sampling = Sampling()
-    scan_errors: ScanErrors = ScanErrors()
+    camera: Camera = field(default_factory=Camera)
+    sampling: Sampling = field(default_factory=Sampling)
+    scan_errors: ScanErrors = field(default_factory=ScanErrors)
     descan: tuple[float, float] = (0.0, 0.0)  # rad (y, x) by which the pattern moves across the scan
     vibration: float | Mapping[str, float] = 0.0  # Å rms in each direction, by element
     configurations: int = 1
     parametrisation: str = "lobato"
     projection: str = "finite"
     tilts: tuple[float, ...] | None = None  # rad
-    view_errors: ViewErrors = ViewErrors()
+    view_errors: ViewErrors = field(default_factory=ViewErrors)
     seed: int = 0
 
     def __post_init__(self):
@@ -144,16 +151,16 @@ class Experiment:
         return [self._view(number) for number in range(self.n_views)]
 
     @cached_property
-    def field(self) -> Field:
+    def box(self) -> Box:
         """The box that all views share: whatever a window or an atom reaches."""
         places = np.concatenate([view.positions for view in self.views])
         around = np.array(self.fine.shape) * self.fine.pixel / 2 + MARGIN + 2 * self.microscope.source_fwhm
         low, high = places.min(0) - around, places.max(0) + around
-        shape = tuple(next_fast_len(math.ceil(n)) for n in (high - low) / self.fine.pixel)
-        heights = [self.turned(view).positions[:, 2] for view in self.views]
+        shape = tuple(fast(n) for n in (high - low) / self.fine.pixel)
+        heights = [self.atoms.positions[:, 2]] + [self.turned(view).positions[:, 2] for view in self.views]
         top, bottom = min(h.min() for h in heights) - SURFACE, max(h.max() for h in heights) + SURFACE
         edges = self.sampling.slice * np.arange(math.ceil((bottom - top) / self.sampling.slice) + 1)
-        return Field(
+        return Box(
             np.array([top, *low]),
             np.stack([edges[:-1], edges[1:]], 1),
             Grid(shape, self.fine.pixel, self.grid.voltage_kv),
@@ -167,14 +174,14 @@ class Experiment:
 
     def expected(self, number: int, report: Callable[[int], None] = lambda patterns: None) -> Expected:
         """Mean electrons [shot, y, x] of every pattern of a view, zero frequency in the corner."""
-        view, field, shots = self.views[number], self.field, len(self.scan)
+        view, box, shots = self.views[number], self.box, len(self.scan)
         rng = self._random(number, 3)
         defoci, shifts = self.microscope.incoherent(self.configurations, shots, _voltage(self.grid), rng)
         total = np.zeros((shots, *self.grid.shape), np.float32)
         atoms = self.turned(view)
         for defocus, shift in zip(defoci, shifts, strict=True):
             still = displaced(atoms, self.vibration, rng)
-            stack = transmissions(self._content(still, np.zeros(len(still)), field), field.grid)
+            stack = transmissions(self._content(still, np.zeros(len(still)), box), box.grid)
             probe = self.microscope.probe(self.dose, view.defocus - self.microscope.defocus + float(defocus))
             for block in blocks(shots):
                 model = self._model(probe, stack, (view.positions + shift)[block], self.scan[block])
@@ -182,20 +189,19 @@ class Experiment:
                 report(block.stop - block.start)
         return total / self.configurations
 
-    def potential(self, number: int, slab: float) -> Stack:
-        """Mean potential [V·Å] of a view projected within slabs of `slab` [Å], on the grid of `field`."""
-        field = self.field
-        edges = np.arange(math.ceil(field.faces[-1, 1] / slab - 1e-6) + 1) * slab
-        slabs = field._replace(faces=np.stack([edges[:-1], edges[1:]], 1))
-        return projected(self._content(self.turned(self.views[number]), self.debye_waller, slabs), field.grid)
+    def potential(self, slab: float) -> Stack:
+        """Mean potential [V·Å] of the untilted specimen projected within slabs of `slab` [Å], on the grid of `box`."""
+        edges = np.arange(math.ceil(self.box.faces[-1, 1] / slab - 1e-6) + 1) * slab
+        slabs = self.box._replace(faces=np.stack([edges[:-1], edges[1:]], 1))
+        return projected(self._content(self.atoms, self.debye_waller, slabs), slabs.grid)
 
-    def _content(self, atoms: Atoms, debye_waller, field: Field) -> Content:
+    def _content(self, atoms: Atoms, debye_waller, box: Box) -> Content:
         positions = atoms.positions[:, ::-1]
-        return content(atoms.numbers, positions, debye_waller, field, self.parametrisation, self.projection)
+        return content(atoms.numbers, positions, debye_waller, box, self.parametrisation, self.projection)
 
     def _model(self, probe, stack, positions, nominal) -> Model:
         """The model of one block of shots, all padded to the same number."""
-        grid, field, limited = self.fine, self.field, BandLimited(AngularSpectrum(), BAND)
+        grid, box, limited = self.fine, self.box, BandLimited(AngularSpectrum(), BAND)
         middle, extent = (self.scan.max(0) + self.scan.min(0)) / 2, np.ptp(self.scan, axis=0)
         across = (nominal - middle) / np.maximum(extent, 1e-9)  # −½ to ½
         off_axis = np.array(grid.dk) / 2 if self.sampling.finer % 2 == 0 else np.zeros(2)  # see `sum_pixels`
@@ -205,7 +211,7 @@ class Experiment:
             camera = ModulationTransfer(jnp.asarray(self.camera.mtf), camera)
         padding = [(0, min(BLOCK, len(self.scan)) - len(positions)), (0, 0)]
         places, moved = (PerShot(jnp.asarray(np.pad(v, padding, mode="edge"))) for v in (positions, descan))
-        specimen = Transmissions(stack, field.thickness, jnp.asarray(field.origin[1:]))
+        specimen = Transmissions(stack, box.thickness, jnp.asarray(box.origin[1:]))
         return Model(probe, specimen, FreeScan(places), grid, limited, Descanned(moved, camera))
 
     def _chunk(self) -> int:
@@ -230,11 +236,11 @@ class Experiment:
         require_apart(self.atoms)
         if self.projection not in PROJECTIONS:
             raise ValueError(f"unknown projection {self.projection!r}; known are {', '.join(PROJECTIONS)}")
-        field, lens = self.field, self.microscope
-        own = np.concatenate([self.turned(view).positions[:, 1::-1] for view in self.views]) - field.origin[1:]
-        if not ((own >= 0) & (own < np.array(field.grid.shape) * field.grid.pixel)).all(1).any():
+        box, lens = self.box, self.microscope
+        own = np.concatenate([self.turned(view).positions[:, 1::-1] for view in self.views]) - box.origin[1:]
+        if not ((own >= 0) & (own < np.array(box.grid.shape) * box.grid.pixel)).all(1).any():
             raise ValueError("no atom lies under the probe at any position; move the scan or the specimen")
-        depth = field.faces[-1, 1]
+        depth = box.faces[-1, 1]
         width = 2 * lens.semiangle * max(abs(lens.defocus), abs(lens.defocus - depth))
         width += 1.22 * self.grid.wavelength / lens.semiangle
         window = min(n * p for n, p in zip(self.grid.shape, self.grid.pixel, strict=True))
@@ -266,6 +272,11 @@ def blocks(shots: int) -> Iterator[slice]:
     return (slice(start, min(start + BLOCK, shots)) for start in range(0, shots, BLOCK))
 
 
+def fast(least: float) -> int:
+    """The next number of pixels that is fast to transform."""
+    return int(next_fast_len(math.ceil(least)) or 1)
+
+
 def _voltage(grid: Grid) -> float:
     if grid.voltage_kv is None:
         raise ValueError("only electrons are simulated; give the grid voltage_kv, not wavelength")
@@ -275,7 +286,8 @@ def _voltage(grid: Grid) -> float:
 @eqx.filter_jit
 def _patterns(model: Model, chunk: int) -> Patterns:
     """Expected electrons of all shots of a model, `chunk` of them side by side."""
-    shots = len(model.scan.positions.values)
+    assert isinstance(model.scan, FreeScan)
+    shots = len(plain(model.scan.positions))
     every = jnp.arange(-(-shots // chunk) * chunk).reshape(-1, chunk) % shots
     found = jax.lax.map(lambda some: predict(model, some), every)
     return found.reshape(-1, *found.shape[2:])[:shots]

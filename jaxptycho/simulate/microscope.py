@@ -47,7 +47,7 @@ class Microscope:
         """
         middles = rng.permutation((np.arange(configurations) + 0.5) / configurations)
         power = max(0, int(np.ceil(np.log2(configurations))))
-        even = qmc.Sobol(2, seed=rng).random_base2(power)[:configurations]
+        even = qmc.Sobol(2, rng=rng).random_base2(power)[:configurations]
         own = (even[:, None] + rng.random((shots, 2))) % 1
         shifts = PER_FWHM * self.source_fwhm * norm.ppf(np.clip(own, 1e-6, 1 - 1e-6))
         return self.focal_spread(voltage_kv) * norm.ppf(middles), shifts

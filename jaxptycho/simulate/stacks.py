@@ -24,7 +24,7 @@ NEGLIGIBLE = 1e-5  # of an atom's f(0)
 ROUND = 1024  # atoms, widths, and Gaussians of a slice, up to a multiple of this
 
 
-class Field(NamedTuple):
+class Box(NamedTuple):
     """The box that is simulated."""
 
     origin: np.ndarray  # Å (z, y, x): entrance face, and pixel [0, 0]
@@ -60,23 +60,23 @@ def content(
     numbers: Int[np.ndarray, " atom"],
     positions: Float[np.ndarray, "atom 3"],
     debye_waller: Float[np.ndarray, " atom"],
-    field: Field,
+    box: Box,
     parametrisation: str = "lobato",
     projection: str = "finite",
 ) -> Content:
-    """The Gaussians of all atoms over the field, slice by slice; `positions` are (z, y, x) [Å]."""
-    own = positions - field.origin
-    extent = np.array(field.grid.shape) * field.grid.pixel
+    """The Gaussians of all atoms over the box, slice by slice; `positions` are (z, y, x) [Å]."""
+    own = positions - box.origin
+    extent = np.array(box.grid.shape) * box.grid.pixel
     over = np.flatnonzero(((own[:, 1:] >= 0) & (own[:, 1:] < extent)).all(1))
     over = over[np.argsort(own[over, 0])]
     own = own[over]
-    atoms = scattering.gaussians(numbers[over], parametrisation, 1 / (2 * min(field.grid.pixel)))
+    atoms = scattering.gaussians(numbers[over], parametrisation, 1 / (2 * min(box.grid.pixel)))
     width = np.asarray(atoms.width) + debye_waller[over, None] / 4
     widths, number = np.unique(width, return_inverse=True)
     volume = scattering.VOLT_ANGSTROM2 * np.asarray(atoms.amplitude)
     least = NEGLIGIBLE * np.abs(volume.sum(1, keepdims=True))
     found = []
-    for top, bottom in field.faces:
+    for top, bottom in box.faces:
         first, last = np.searchsorted(own[:, 0], [top - REACH, bottom + REACH])
         part = volume[first:last] * PROJECTIONS[projection](own[first:last, :1], width[first:last], top, bottom, erf)
         atom, g = np.nonzero(np.abs(part) > least[first:last])
