@@ -72,7 +72,12 @@ def rotation_matrices(angles: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*
 
 def euler_angles(matrices: Float[np.ndarray, "*n 3 3"]) -> Float[np.ndarray, "*n 3"]:
     """The angles [rad] of `rotation_matrices`."""
-    return Rotation.from_matrix(matrices[..., ::-1, ::-1]).as_euler("yxz")
+    return as_rotations(matrices).as_euler("yxz")
+
+
+def as_rotations(matrices: Float[np.ndarray, "*n 3 3"]) -> Rotation:
+    """Matrices on (z, y, x) as scipy's rotations, which know (x, y, z)."""
+    return Rotation.from_matrix(matrices[..., ::-1, ::-1])
 
 
 def _by_scales(target: Sampled, other: Sampled, hand, where) -> Fit:

@@ -1,0 +1,145 @@
+"""How far probe, positions and alignment are from the true ones, free of what no pattern shows."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Complex, Float
+from scipy.optimize import minimize
+
+from .gauge import register
+from .volumes import as_rotations
+
+Modes = Complex[np.ndarray, "_ y x"]
+
+
+class Fidelity(NamedTuple):
+    """How alike two probes are, from 0 to 1, and what was removed from the one that was found."""
+
+    fidelity: float
+    shift: np.ndarray  # (y, x) [Å]
+    ramp: np.ndarray  # (y, x) [rad/Å]
+
+
+def probe_fidelity(found: Modes, true: Modes, pixel) -> Fidelity:
+    """The fidelity of two probes of any number of modes, at the best shift and phase ramp; `pixel` in Å.
+
+    F = ‖⟨ψ_a|φ_b⟩‖²_* / (‖ψ‖²‖φ‖²), with the nuclear norm (sum of singular values) of the overlaps
+    of all modes: the fidelity (Tr √(√ρ σ √ρ))² of the mixed states (Uhlmann, Rep. Math. Phys. 9,
+    273 (1976); Jozsa, J. Mod. Opt. 41, 2315 (1994)), and |⟨ψ,φ⟩|²/(‖ψ‖²‖φ‖²) of single modes.
+    Neither a constant phase nor another choice of the modes changes it. Positions and object
+    can take over a shift and a ramp, so both are removed.
+    """
+    if found.shape[1:] != true.shape[1:]:
+        raise ValueError(
+            f"a probe on {found.shape[1:]} pixels came with a true one on {true.shape[1:]}; give both on one grid"
+        )
+    shape = np.array(true.shape[1:])
+    places = np.moveaxis(np.indices(tuple(shape)), 0, -1) - shape // 2
+    waves = np.stack([np.fft.fftfreq(n)[index] for n, index in zip(shape, np.indices(tuple(shape)), strict=True)], -1)
+    norm = np.sum(np.abs(found) ** 2) * np.sum(np.abs(true) ** 2)
+    spectra = np.fft.fft2(true)
+
+    def level(turns):
+        return np.fft.fft2(found * np.exp(-2j * np.pi * places @ (turns / shape)))
+
+    def overlap(parameters):
+        shift, turns = parameters[:2], parameters[2:]
+        moved = level(turns) * np.exp(2j * np.pi * waves @ shift)
+        sizes = np.linalg.svd(np.tensordot(spectra.conj(), moved, [(1, 2), (1, 2)]), compute_uv=False)
+        return -((sizes.sum() / np.prod(shape)) ** 2) / norm
+
+    powers = [np.fft.fftshift(np.sum(np.abs(np.fft.fft2(modes)) ** 2, axis=0)) for modes in (true, found)]
+    turns = -register(*powers).shift
+    crosses = np.fft.ifft2(spectra.conj()[:, None] * level(turns)[None])
+    peak = np.array(np.unravel_index(np.argmax(np.sum(np.abs(crosses) ** 2, axis=(0, 1))), shape))
+    best = minimize(overlap, [*np.where(peak > shape // 2, peak - shape, peak), *turns], method="BFGS")
+    size = shape * pixel
+    return Fidelity(float(-best.fun), best.x[:2] * pixel, 2 * np.pi * best.x[2:] / size)
+
+
+class PositionError(NamedTuple):
+    """What remains between found and true positions [Å], and the map that was removed.
+
+    found = mean + matrix·(true − mean) + shift + residual, with the mean of the true positions.
+    """
+
+    residual: np.ndarray  # [shot, 2] (y, x) [Å]
+    shift: np.ndarray  # (y, x) [Å]
+    matrix: np.ndarray
+
+    def words(self) -> dict[str, str]:
+        """Root mean square, mean and maximum for a table."""
+        distance = np.hypot(*self.residual.T)
+        rms = np.sqrt(np.mean(distance**2))
+        return {"position error": f"{rms:.3g} Å rms, mean {distance.mean():.3g} Å, at most {distance.max():.3g} Å"}
+
+
+def position_error(found: Float[np.ndarray, "_ 2"], true: Float[np.ndarray, "_ 2"], affine: bool = True):
+    """Errors of positions [Å] less their common shift and, if `affine`, a linear map: a `PositionError`."""
+    if len(found) != len(true):
+        raise ValueError(f"{len(found)} positions came with {len(true)} true ones; give those of the same shots")
+    mean = true.mean(0)
+    shift, matrix = found.mean(0) - mean, np.eye(2)
+    if affine:
+        matrix = np.linalg.lstsq(true - mean, found - found.mean(0), rcond=None)[0].T
+    return PositionError(found - (mean + (true - mean) @ matrix.T + shift), shift, matrix)
+
+
+class Alignment(NamedTuple):
+    """How a tilt series sees its specimen: a place r (z, y, x) of it at (rotation·r)_{y,x} + shift in every view."""
+
+    rotations: np.ndarray  # [view, 3, 3] on (z, y, x); `volumes.rotation_matrices` makes them from angles
+    shifts: np.ndarray  # [view, 2] (y, x) [Å]
+
+
+class AlignmentError(NamedTuple):
+    """Errors view by view, and how the whole specimen was displaced and turned before they were taken.
+
+    A place r of the true specimen lies at rotation·(r − translation) in the one that was found.
+    """
+
+    shifts: np.ndarray  # [view, 2] (y, x) [Å]
+    turns: np.ndarray  # [view, 3] rotation vectors (z, y, x) in the frame of the view [degrees]
+    translation: np.ndarray  # (z, y, x) [Å]
+    rotation: np.ndarray  # on (z, y, x)
+    voxel: float  # Å
+
+    def distances(self) -> np.ndarray:
+        """How far every view is shifted [Å]."""
+        return np.hypot(*self.shifts.T)
+
+    def angles(self) -> np.ndarray:
+        """How far every view is turned [degrees]."""
+        return np.linalg.norm(self.turns, axis=1)
+
+    def words(self) -> dict[str, str]:
+        """Mean, median and maximum for a table."""
+        distances, angles = self.distances(), self.angles()
+        return {
+            "shift error": _statistics(distances, "Å"),
+            "shift error in voxels": _statistics(distances / self.voxel, "voxels"),
+            "angle error": _statistics(angles, "°"),
+        }
+
+
+def alignment_error(found: Alignment, true: Alignment, voxel: float) -> AlignmentError:
+    """Errors of the shifts and angles of a tilt series without its gauge, by least squares; `voxel` in Å.
+
+    The specimen may be turned and moved as a whole: R̂_l ≈ R_l Qᵀ, with Q the mean of R̂_lᵀ R_l
+    (which minimises Σ‖R̂_l − R_l Qᵀ‖²), and τ̂_l ≈ τ_l + Π R_l t.
+    """
+    views = len(true.rotations)
+    lengths = {len(values) for values in (*found, *true)}
+    if lengths != {views}:
+        raise ValueError(f"alignments of {sorted(lengths)} views came together; give those of the same views")
+    turned, given = (as_rotations(alignment.rotations) for alignment in (found, true))
+    whole = (turned.inv() * given).mean()
+    moved = found.shifts - true.shifts
+    translation = np.linalg.lstsq(true.rotations[:, 1:].reshape(-1, 3), moved.ravel(), rcond=None)[0]
+    turns = (turned * whole * given.inv()).as_rotvec(degrees=True)[:, ::-1]
+    rest = moved - np.einsum("vij,j->vi", true.rotations[:, 1:], translation)
+    return AlignmentError(rest, turns, translation, whole.as_matrix()[::-1, ::-1], voxel)
+
+
+def _statistics(values, unit: str) -> str:
+    return f"mean {np.mean(values):.3g}, median {np.median(values):.3g}, maximum {np.max(values):.3g} {unit}"
