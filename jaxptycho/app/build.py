@@ -128,10 +128,15 @@ def _detector(section: Detector, detector: AbstractDetector, data: Dataset) -> A
     if section.blur_pixels is not None:
         result = Blurred(jnp.asarray(section.blur_pixels, float), result)
     if section.mtf_file is not None:
-        result = ModulationTransfer(jnp.asarray(np.loadtxt(section.mtf_file, ndmin=2)[:, -1], float), result)
+        result = ModulationTransfer(jnp.asarray(read_mtf(section.mtf_file), float), result)
     if section.background is not None:
         result = Background(jnp.asarray(section.background, float), result)
     return result if mask is None else Masked(mask, result)
+
+
+def read_mtf(file: str) -> tuple[float, ...]:
+    """The transfer function in the last column of a text file, from zero to Nyquist."""
+    return tuple(map(float, np.loadtxt(file, ndmin=2)[:, -1]))
 
 
 def change_model(stage: Stage, model: Model) -> Model:

@@ -1,4 +1,4 @@
-"""The command line: `jaxptycho demo | new | reconstruct | resume | inspect | validate | compare | halves`."""
+"""The command line: `jaxptycho demo | new | simulate | reconstruct | resume | inspect | validate | compare | halves`."""
 
 import sys
 import warnings
@@ -18,7 +18,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
 
 
 class By(Enum):
@@ -50,19 +49,34 @@ def demo(out: Out = None, debug: Debug = False) -> None:
 @app.command()
 @tidy
 def new(
-    file: Annotated[Path, typer.Argument(help="A measurement: native HDF5 or CXI.")],
+    file: Annotated[Path, typer.Argument(help="A measurement (native HDF5 or CXI), or a phantom to simulate.")],
     out: Out = None,
     template: Annotated[str | None, typer.Option(help="Start from a job that suited similar data.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Write a commented job for a file, with what the file knows filled in."""
-    from .files import new_job
+    """Write a commented job: for a file, with what the file knows filled in, or to simulate a phantom."""
+    from ..simulate.phantoms import PHANTOMS
+    from .files import new_job, new_simulation
 
     target = out or Path(f"{file.stem}.toml")
-    text = new_job(file, target, template)
+    phantom = str(file) in PHANTOMS and template is None
+    text = new_simulation(str(file), target) if phantom else new_job(file, target, template)
     with target.open("x", encoding="utf-8") as written:
         written.write(text)
-    print(f"wrote {target}; edit it, then: jaxptycho reconstruct {target}")
+    print(f"wrote {target}; edit it, then: jaxptycho {'simulate' if phantom else 'reconstruct'} {target}")
+
+
+@app.command()
+@tidy
+def simulate(job: JobFile, out: Out = None, settings: Settings = [], debug: Debug = False) -> None:  # noqa: B006
+    """Simulate a measurement as a job says, from atoms to counts, with everything true under /truth."""
+    from .jobs import read_job
+    from .simulation import run_simulation
+    from .simulation_schema import SimulationJob
+
+    wanted = read_job(job, settings, SimulationJob)
+    target = out or Path(wanted.output.out or f"{job.stem}.h5")
+    _table(run_simulation(wanted, target), f"{job}")
 
 
 @app.command()

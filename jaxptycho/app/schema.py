@@ -8,7 +8,7 @@ import functools
 import inspect
 import operator
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 
 import optax
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
@@ -278,6 +278,8 @@ class Run(Section):
 
 class Job(Section):
     """A reconstruction from a file to pictures."""
+
+    FILES: ClassVar = {"data": "file", "detector": "mtf_file"}
 
     data: Data
     probe: Probe = Probe()

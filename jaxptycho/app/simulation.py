@@ -84,9 +84,7 @@ def build_experiment(job: SimulationJob) -> Experiment:
         parametrisation=job.specimen.parametrisation,
         projection=job.specimen.projection,
         tilts=None if series.tilts_deg is None else tuple(map(radians, series.tilts_deg)),
-        view_errors=ViewErrors(
-            radians(series.angle_error_deg), series.shift_angstrom, series.defocus_error_angstrom
-        ),
+        view_errors=ViewErrors(radians(series.angle_error_deg), series.shift_angstrom, series.defocus_error_angstrom),
         seed=job.output.seed,
     )
 
