@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components, min_weight_full_bipartite_matching
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 TOLERANCE = 0.7  # Å
 DENSE = 256  # atoms of a cluster up to which its matrix of distances is full
@@ -89,7 +89,7 @@ def assign(found, true, tolerance: float = TOLERANCE) -> Matching:
     found, true = _places(found, "found"), _places(true, "true")
     if found.shape[1] != true.shape[1]:
         raise ValueError(f"found atoms have {found.shape[1]} coordinates, true ones {true.shape[1]}; wanted as many")
-    edges = cKDTree(found).sparse_distance_matrix(cKDTree(true), tolerance, output_type="coo_matrix")
+    edges = KDTree(found).sparse_distance_matrix(KDTree(true), tolerance, output_type="coo_matrix")
     gain = tolerance**2 - edges.data**2
     row, column = (np.asarray(side, int) for side in (edges.row, edges.col))
     alone = (np.bincount(row, minlength=len(found))[row] == 1) & (np.bincount(column, minlength=len(true))[column] == 1)

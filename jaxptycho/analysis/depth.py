@@ -58,7 +58,7 @@ def depth_profiles(
             f"{len(outside)} columns lie outside the stack (first: column {outside[0]} at {columns[outside[0]]} Å from "
             f"pixel [0, 0], the stack measures {size * pixel} Å); leave them out, or give the origin"
         )
-    offsets = np.moveaxis(np.indices(2 * np.ceil(radius / pixel).astype(int) + 1), 0, -1).reshape(-1, 2)
+    offsets = np.moveaxis(np.indices([2 * int(np.ceil(radius / p)) + 1 for p in pixel]), 0, -1).reshape(-1, 2)
     offsets = offsets - offsets[-1] // 2
     index = np.rint(columns / pixel).astype(int)[:, None] + offsets
     distance = np.linalg.norm(index * pixel - columns[:, None], axis=-1) / radius

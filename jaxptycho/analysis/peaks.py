@@ -9,7 +9,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 from scipy.ndimage import gaussian_filter, maximum_filter
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from ..physics.types import Scalar
 
@@ -225,10 +225,10 @@ def _neighbours(places, rows: int) -> tuple[Int[np.ndarray, "n k"], Bool[np.ndar
 
     For `rows` peaks, of which those after the last of `places` have no neighbours.
     """
-    tree = cKDTree(places)
+    tree = KDTree(places)
     most = int(np.max(tree.query_ball_point(places, REACH, return_length=True))) - 1
     columns = min(max(4, 1 << max(most - 1, 0).bit_length()), NEIGHBOURS)
-    distance, index = tree.query(places, k=range(2, columns + 2))
+    distance, index = (np.asarray(v)[:, 1:] for v in tree.query(places, columns + 1))  # without itself
     others, counted = np.zeros((rows, columns), np.int32), np.zeros((rows, columns), bool)
     counted[: len(places)] = distance < REACH
     others[: len(places)] = np.where(distance < REACH, index, 0)
@@ -237,7 +237,7 @@ def _neighbours(places, rows: int) -> tuple[Int[np.ndarray, "n k"], Bool[np.ndar
 
 def _apart(places, distance: float) -> Bool[np.ndarray, " n"]:
     """Which of the places, the most important first, stay when no two may be closer than `distance`."""
-    pairs = cKDTree(places).query_pairs(distance, output_type="ndarray") if len(places) else np.zeros((0, 2), int)
+    pairs = KDTree(places).query_pairs(distance, output_type="ndarray") if len(places) else np.zeros((0, 2), int)
     kept, undecided = np.zeros(len(places), bool), np.ones(len(places), bool)
     while undecided.any():
         pairs = pairs[undecided[pairs].all(1)]

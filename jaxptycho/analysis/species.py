@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import logsumexp
 
 ROUNDS = 300  # of expectation and maximisation
 NARROWEST = 1e-3  # relative spread of an element's integrals
@@ -48,11 +47,11 @@ def species_by_integral(integrals, elements: Sequence[str] | Mapping[str, float]
         evenly = x.min() + np.ptp(x) * (np.arange(len(names)) / max(len(names) - 1, 1))
         starts = [evenly, np.quantile(x, part), x.min() + np.ptp(x) * part]
     mixtures = [_mixture(x, start) for start in starts]
-    mean, spread, weight, logs = max(mixtures, key=lambda mixture: logsumexp(mixture[-1], axis=1).sum())
+    mean, spread, weight, logs = max(mixtures, key=lambda mixture: np.sum(np.logaddexp.reduce(mixture[-1], axis=1)))
     order = np.argsort(mean)
     mean, weight, logs = mean[order], weight[order], logs[:, order]
     best = np.argmax(logs, axis=1)
-    probability = np.exp(np.max(logs, axis=1) - logsumexp(logs, axis=1))
+    probability = np.exp(np.max(logs, axis=1) - np.logaddexp.reduce(logs, axis=1))
     typical, fraction = (dict(zip(names, map(float, v), strict=True)) for v in (np.exp(mean), weight))
     return Species(np.asarray(names)[best], probability, typical, float(spread), fraction)
 
@@ -70,7 +69,7 @@ def _mixture(x, mean):
     spread, weight = max(np.ptp(x) / (4 * len(mean)), NARROWEST), np.full(len(mean), 1 / len(mean))
     for _ in range(ROUNDS):
         part = _parts(x, mean, spread, weight)
-        share = np.exp(part - logsumexp(part, axis=1, keepdims=True))
+        share = np.exp(part - np.logaddexp.reduce(part, axis=1, keepdims=True))
         count = np.maximum(share.sum(0), 1e-9)
         before, mean, weight = mean, share.T @ x / count, count / len(x)
         spread = max(np.sqrt(np.sum(share * (x[:, None] - mean) ** 2) / len(x)), NARROWEST)

@@ -21,7 +21,7 @@ def read_structure(path: str | Path) -> ase.Atoms:
         raise FileNotFoundError(f"{path} is {'a folder' if path.is_dir() else 'not there'}; wanted an atoms' file")
     try:
         kind = filetype(str(path))
-        frames = ase.io.read(path, index=":", format=kind) if kind in READABLE else None
+        frames = list(ase.io.iread(path, format=kind)) if kind in READABLE else None
     except Exception as error:  # ASE's readers raise whatever they stumble over
         raise ValueError(
             f"{path} cannot be read as atoms ({_reason(error)}); wanted a whole xyz, cif or POSCAR file"

@@ -8,6 +8,8 @@ from models import rng
 
 from jaxptycho.io.structures import from_ase, read_structure, to_ase, write_structure
 
+pytestmark = pytest.mark.filterwarnings("ignore:Setting the shape:DeprecationWarning:ase")
+
 POSITIONS = np.array([[1.0, 2.0, 3.0], [4.5, 5.25, 6.125], [7.0, -0.5, 9.0]])  # the last lies outside the box
 SYMBOLS = np.array(["Sr", "Ti", "O"])
 BOX = (12.0, 10.0, 11.0)
