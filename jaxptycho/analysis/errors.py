@@ -33,28 +33,30 @@ def probe_fidelity(found: Modes, true: Modes, pixel) -> Fidelity:
         raise ValueError(
             f"a probe on {found.shape[1:]} pixels came with a true one on {true.shape[1:]}; give both on one grid"
         )
-    shape = np.array(true.shape[1:])
-    places = np.moveaxis(np.indices(tuple(shape)), 0, -1) - shape // 2
-    waves = np.stack([np.fft.fftfreq(n)[index] for n, index in zip(shape, np.indices(tuple(shape)), strict=True)], -1)
-    norm = np.sum(np.abs(found) ** 2) * np.sum(np.abs(true) ** 2)
-    spectra = np.fft.fft2(true)
+    found, true = (modes / np.sqrt(np.sum(np.abs(modes) ** 2, dtype=float)) for modes in (found, true))
+    shape, spectra = np.array(true.shape[1:]), np.fft.fft2(true)
+    power, true_power = (np.fft.fftshift(np.sum(np.abs(np.fft.fft2(modes)) ** 2, axis=0)) for modes in (found, true))
+    turns = -register(true_power, power).shift  # a ramp displaces the spectrum, whatever the shift
+    crosses = np.fft.ifft2(spectra.conj()[:, None] * np.fft.fft2(_level(found, turns))[None])
+    peak = np.array(np.unravel_index(np.argmax(np.sum(np.abs(crosses) ** 2, axis=(0, 1))), crosses.shape[2:]))
+    begin = [*np.where(peak > shape // 2, peak - shape, peak), *turns]
+    best = minimize(lambda p: -_overlap(spectra, found, p[:2], p[2:]), begin, method="BFGS").x
+    fidelity = _overlap(spectra, found, best[:2], best[2:]) ** 2
+    return Fidelity(fidelity, best[:2] * pixel, 2 * np.pi * best[2:] / (shape * pixel))
 
-    def level(turns):
-        return np.fft.fft2(found * np.exp(-2j * np.pi * places @ (turns / shape)))
 
-    def overlap(parameters):
-        shift, turns = parameters[:2], parameters[2:]
-        moved = level(turns) * np.exp(2j * np.pi * waves @ shift)
-        sizes = np.linalg.svd(np.tensordot(spectra.conj(), moved, [(1, 2), (1, 2)]), compute_uv=False)
-        return -((sizes.sum() / np.prod(shape)) ** 2) / norm
+def _level(modes, turns):
+    """Modes without a phase ramp of `turns` (y, x) over their window."""
+    places = [(np.arange(n) - n // 2) / n * turn for n, turn in zip(modes.shape[1:], turns, strict=True)]
+    return modes * np.exp(-2j * np.pi * np.add.outer(*places))
 
-    powers = [np.fft.fftshift(np.sum(np.abs(np.fft.fft2(modes)) ** 2, axis=0)) for modes in (true, found)]
-    turns = -register(*powers).shift
-    crosses = np.fft.ifft2(spectra.conj()[:, None] * level(turns)[None])
-    peak = np.array(np.unravel_index(np.argmax(np.sum(np.abs(crosses) ** 2, axis=(0, 1))), shape))
-    best = minimize(overlap, [*np.where(peak > shape // 2, peak - shape, peak), *turns], method="BFGS")
-    size = shape * pixel
-    return Fidelity(float(-best.fun), best.x[:2] * pixel, 2 * np.pi * best.x[2:] / size)
+
+def _overlap(spectra, modes, shift, turns) -> float:
+    """The nuclear norm of the overlaps of all modes, those of spectra with those moved by −shift [pixels]."""
+    k = [np.fft.fftfreq(n) * s for n, s in zip(modes.shape[1:], shift, strict=True)]
+    moved = np.fft.fft2(_level(modes, turns)) * np.exp(2j * np.pi * np.add.outer(*k))
+    overlaps = np.einsum("ayx,byx->ab", spectra.conj(), moved) / k[0].size / k[1].size
+    return float(np.linalg.svd(overlaps, compute_uv=False).sum())
 
 
 class PositionError(NamedTuple):

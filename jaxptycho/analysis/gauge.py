@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Complex, Float
 from scipy.ndimage import fourier_shift, gaussian_filter
 
-from .warps import Fit, PhaseTone, Sampled, Warp, WaveTone, applied, fit, sampled, smoothed
+from .warps import Fit, PhaseTone, Sampled, Warp, WaveTone, applied, fit, sampled, shrunk, smoothed
 
 Image = Float[np.ndarray, "_ _"]
 Wave = Complex[np.ndarray, "_ _"]
@@ -66,10 +66,10 @@ def align_wave(image: Wave, reference: Wave, pixel=1.0, where: Mask | None = Non
     warp, plain = Warp(np.eye(2), shift), WaveTone(1.0, 0.0, np.zeros(2))
     seen = reference * where
     constant = np.vdot(seen, applied(Fit(warp, plain), target, level)[0]) / np.vdot(seen, seen)
-    begin = Fit(warp, WaveTone(np.abs(constant), np.angle(constant), np.zeros(2)))
+    begin = Fit(warp, WaveTone(float(abs(constant)), float(np.angle(constant)), np.zeros(2)))
     state = _by_scales(target, level, begin, where, affine, (0, 1, 2, 3))
     (matrix, shift), tone = state
-    offset = np.angle(np.exp(1j * (tone.offset + ramp @ shift)))  # ramp·(matrix·r + shift) was removed first
+    offset = float(np.angle(np.exp(1j * (tone.offset + ramp @ shift))))  # ramp·(matrix·r + shift) was removed first
     return Aligned(*applied(state, target, level), shift, matrix, tone.scale, offset, tone.ramp + matrix.T @ ramp)
 
 
@@ -81,6 +81,10 @@ def same_shape(image, reference, where) -> np.ndarray:
             f"an image of shape {image.shape} came with a reference of {reference.shape} and a mask of {where.shape}; "
             "cut or resample them to one shape"
         )
+    if not (np.isfinite(image).all() and np.isfinite(reference).all()):
+        raise ValueError(
+            "an image or its reference holds values that are not finite; fill them and leave them out by a mask"
+        )
     if not where.any():
         raise ValueError("no pixel is left to compare; give a mask that is somewhere True")
     return where
@@ -90,10 +94,9 @@ def _by_scales(target: Sampled, other: Sampled, begin: Fit, where, affine, tones
     """The fit, for an affine map from blurred images to sharp ones."""
     if not affine:
         return fit(target, other, begin, (), tones, where)
-    for width in (6.0, 3.0, 1.5):
-        a, b = (smoothed(image, width * target.pixel.min()) for image in (target, other))
-        mask = smoothed(target._replace(values=where.astype(float)), width * target.pixel.min()).values > 0.9
-        begin = fit(a, b, begin, ALL_MAPS, tones, mask if mask.any() else None)
+    for width in np.array([6.0, 3.0, 1.5]) * target.pixel.min():
+        a, b = smoothed(target, width), smoothed(other, width)
+        begin = fit(a, b, begin, ALL_MAPS, tones, shrunk(where, target, width))
     return fit(target, other, begin, ALL_MAPS, tones, where)
 
 

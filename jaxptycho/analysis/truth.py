@@ -7,6 +7,7 @@ from jaxtyping import Float
 
 from ..inverse.penalties import in_radians
 from ..model import Model
+from .depth import slice_correlation
 from .gauge import correlation, register, windowed, without_ramp
 from .scanned import origin, scanned
 from .warps import Fit, PhaseTone, Sampled, Warp, applied, fit
@@ -62,8 +63,8 @@ def compare_phase(
     for _ in range(2):  # the truth is cut anew at each shift, so that no edge takes part
         expected, inside = applied(state, seen, known)
         _require_overlap(inside, seen, known)
-        images = (windowed((image - image[inside].mean()) * inside) for image in (expected, without_ramp(found)))
-        shift = state.warp.shift + pixel * register(*images).shift
+        fixed, moving = (windowed((a - a[inside].mean()) * inside) for a in (expected, without_ramp(found)))
+        shift = state.warp.shift + pixel * register(fixed, moving).shift
         state = state._replace(warp=Warp(np.eye(2), shift))
     shift = fit(seen, known, state).warp.shift
     expected, inside = applied(state._replace(warp=Warp(np.eye(2), shift)), seen, known)
@@ -71,6 +72,26 @@ def compare_phase(
     slope, *plane = np.linalg.lstsq(_columns(expected)[inside], found[inside], rcond=None)[0]
     plain = found - _columns(expected)[..., 1:] @ plane
     return Agreement(correlation(expected, plain, inside), float(slope), shift, plain, expected, inside)
+
+
+def compare_slices(
+    stack: Float[np.ndarray, "z Y X"],
+    model: Model,
+    truth: Float[np.ndarray, "Z v u"],
+    truth_pixel,
+    agreement: Agreement,
+    cutoff: float = 1.6,
+    truth_origin=None,
+) -> Float[np.ndarray, "z Z"]:
+    """The correlation of every slice [rad] with every slab of a truth, at the shift of their sums; else as `compare_phase`."""
+    area, pixel = scanned(model), np.array(model.grid.pixel)
+    own = _inside(stack.shape[1:], area)
+    found = np.stack([low_passed(without_ramp(phase, own), pixel, cutoff)[area] for phase in stack])
+    seen = Sampled(found[0], pixel, origin(model) + np.array([part.start for part in area]) * pixel)
+    state = Fit(Warp(np.eye(2), agreement.shift), PhaseTone(1.0, 0.0, np.zeros(2)))
+    steps = np.broadcast_to(np.asarray(truth_pixel, float), 2)
+    slabs = [applied(state, seen, _known(slab, steps, cutoff, truth_origin))[0] for slab in np.asarray(truth, float)]
+    return slice_correlation(found, np.stack(slabs), agreement.inside)
 
 
 def _known(truth, pixel, cutoff, corner) -> Sampled:

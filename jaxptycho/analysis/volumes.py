@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from scipy.spatial.transform import Rotation
 
 from .gauge import same_shape
-from .warps import Fit, PhaseTone, Sampled, Warp, applied, fit, sampled, smoothed
+from .warps import Fit, PhaseTone, Sampled, Warp, applied, fit, sampled, shrunk, smoothed
 
 Volume = Float[np.ndarray, "_ _ _"]
 TURNS = tuple(np.cross(axis, np.eye(3)).T for axis in np.eye(3))  # generators of rotations
@@ -83,25 +83,25 @@ def as_rotations(matrices: Float[np.ndarray, "*n 3 3"]) -> Rotation:
 def _by_scales(target: Sampled, other: Sampled, hand, where) -> Fit:
     """The best of several beginnings on blurred volumes, sharpened step by step."""
     width = max(n * p for n, p in zip(target.values.shape, target.pixel, strict=True)) / COARSE
-    coarse = [smoothed(volume, width) for volume in (target, other)]
-    begun = sorted((_begun(*coarse, _turn(vector) @ hand) for vector in SEARCHED), key=lambda pair: -pair[0])
-    fits = [_fitted(*coarse, state) for _, state in begun[:3]]
-    state = max(fits, key=lambda s: _correlation(*_seen(s, *coarse)))
+    a, b, mask = smoothed(target, width), smoothed(other, width), shrunk(where, target, width)
+    begun = sorted((_begun(a, b, mask, _turn(vector) @ hand) for vector in SEARCHED), key=lambda pair: -pair[0])
+    fits = [_fitted(a, b, state, mask) for _, state in begun[:3]]
+    state = max(fits, key=lambda s: _agreement(s, a, b, mask))
     while width > 1.5 * target.pixel.max():
         width /= 2
-        state = _fitted(*(smoothed(volume, width) for volume in (target, other)), state)
+        state = _fitted(smoothed(target, width), smoothed(other, width), state, shrunk(where, target, width))
     return _fitted(target, other, state, where)
 
 
-def _fitted(target, other, begin: Fit, where=None) -> Fit:
+def _fitted(target, other, begin: Fit, where) -> Fit:
     return fit(target, other, begin, TURNS, (0, 1), where)
 
 
-def _begun(target: Sampled, other: Sampled, matrix) -> tuple[float, Fit]:
+def _begun(target: Sampled, other: Sampled, where, matrix) -> tuple[float, Fit]:
     """The best shift for a rotation, to a voxel, and the correlation that it reaches."""
     tone = PhaseTone(1.0, 0.0, np.zeros(3))
     turned, _ = applied(Fit(Warp(matrix, np.zeros(3)), tone), target, other)
-    fixed, moving = (values - values.mean() for values in (target.values, turned))
+    fixed, moving = (target.values - target.values[where].mean()) * where, turned - turned.mean()
     shape = [2 * n for n in fixed.shape]
     spectra = [np.fft.rfftn(values, shape, (0, 1, 2)) for values in (moving, fixed)]
     products = np.fft.irfftn(spectra[0] * spectra[1].conj(), shape, (0, 1, 2))
@@ -115,9 +115,9 @@ def _turn(vector) -> np.ndarray:
     return Rotation.from_rotvec(vector).as_matrix()
 
 
-def _seen(state: Fit, target: Sampled, other: Sampled):
+def _agreement(state: Fit, target: Sampled, other: Sampled, where) -> float:
     values, inside = applied(state, target, other)
-    return values, target.values, inside
+    return _correlation(values, target.values, inside & where)
 
 
 def _correlation(first, second, where) -> float:

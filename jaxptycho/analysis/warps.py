@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import expm
 from scipy.ndimage import convolve1d, gaussian_filter, map_coordinates, spline_filter, spline_filter1d
 
 MOST = 1_000_000  # samples of the reference that take part in a fit
 ORDER = {2: 5, 3: 3}  # of the splines between pixels, by dimension
+STEPS = 30  # at most, of a fit
 BORDER = 8  # pixels that an image is continued by
 
 
@@ -46,6 +46,12 @@ def smoothed(image: Sampled, width: float) -> Sampled:
     begin = (np.array(image.values.shape) // 2) % steps  # the middle pixel stays one
     coarse = tuple(slice(b, None, s) for b, s in zip(begin, steps, strict=True))
     return Sampled(blurred[coarse], image.pixel * steps, image.corner + begin * image.pixel)
+
+
+def shrunk(where: np.ndarray, grid: Sampled, width: float) -> np.ndarray:
+    """The mask on the pixels of `smoothed(grid, width)`, less its border; everywhere if nothing would remain."""
+    inner = smoothed(grid._replace(values=where.astype(float)), width).values > 0.9
+    return inner if inner.any() else np.ones_like(inner)
 
 
 class Warp(NamedTuple):
@@ -121,57 +127,70 @@ def fit(
     other: Sampled,
     begin: Fit,
     generators: Sequence[np.ndarray] = (),
-    tones: Sequence[int] | None = None,
+    tones: Sequence[int] = (0, 1, 2, 3),
     where: np.ndarray | None = None,
-    steps: int = 50,
 ) -> Fit:
     """Least squares of other(matrix·r + shift) against the reference with its tone.
 
     The shift is free, the matrix moves along `generators` (antisymmetric for rotations), and of
-    the tone the entries `tones` (0 scale, 1 offset, from 2 the ramp; all by default). Only
-    places `where` count. Begins within about half the finest detail of the images.
+    the tone the entries `tones` (0 scale, 1 offset, from 2 the ramp). Only places `where`
+    count. Begins within about half the finest detail of the images.
     """
     chosen = thinned(np.ones(reference.values.shape, bool) if where is None else where)
-    places = reference.places(chosen)
-    target = reference.values.ravel()[chosen]
-    slopes = np.stack([gradient(reference, axis).ravel()[chosen] for axis in range(len(reference.pixel))])
-    turns = [np.einsum("im,im->m", slopes, generator @ places) for generator in generators]
-    used = range(2 + len(slopes)) if tones is None else tones
-    tonal = begin.tone.columns(target, places)
-    columns = np.stack([*(tonal[i] for i in used), *slopes, *turns])
-    lengths = np.sqrt(np.mean(np.abs(columns) ** 2, axis=1)) + 1e-300
-    columns /= lengths[:, None]
-    sample = sampler(other)
-    dimensions, reach = len(slopes), np.abs(places).max()
+    places, target = reference.places(chosen), reference.values.ravel()[chosen]
+    columns = derivatives(reference, chosen, begin.tone, generators, tones)
+    sample, reach = sampler(other), np.abs(places).max()
 
     def seen(state: Fit):
         values, depth = sample(state.warp(places))
         weight = np.clip(depth / BORDER, 0, 1)  # near the edges splines are least sure
         missing = state.tone.undone(values, places) - target
-        cost = state.tone.scale**2 * (weight @ np.abs(missing) ** 2) / max(weight.sum(), 1e-9)
-        return missing, weight, cost
+        return missing, weight, state.tone.scale**2 * (weight @ np.abs(missing) ** 2) / max(weight.sum(), 1e-9)
 
     state, damping = begin, 1e-6
     missing, weight, cost = seen(state)
-    for _ in range(steps):
-        weighted = columns.conj() * weight
-        normal = (weighted @ columns.T).real
-        damped = normal + damping * np.diag(np.diag(normal))
-        step = np.linalg.lstsq(damped, (weighted @ missing).real, rcond=1e-12)[0] / lengths
-        tonal_step = np.zeros(2 + dimensions)
-        tonal_step[list(used)] = step[: len(used)]
-        shift, angles = np.split(step[len(used) :], [dimensions])
-        turn = expm(np.tensordot(angles, generators, 1)) if len(generators) else np.eye(dimensions)
-        trial = Fit(state.warp.before(turn, shift), state.tone.then(tonal_step))
+    for _ in range(STEPS):
+        step = solution(columns, weight, missing, damping)
+        trial, moved = changed(state, step, generators, tones, reach)
         result = seen(trial)
-        small = np.abs(shift).max() + np.abs(turn - np.eye(dimensions)).max() * reach < 1e-5 * reference.pixel.min()
         if result[2] <= cost and result[1].sum() > weight.sum() / 2:  # no better fit by losing sight
+            done = result[2] > (1 - 1e-8) * cost
             state, (missing, weight, cost), damping = trial, result, max(damping / 10, 1e-9)
         else:
-            damping = max(10 * damping, 1e-3)
-        if small:
+            done, damping = False, max(10 * damping, 1e-3)
+        if done or moved < 1e-5 * reference.pixel.min():
             break
     return state
+
+
+def derivatives(reference: Sampled, chosen, tone: Tone, generators, tones) -> np.ndarray:
+    """Changes of the reference [parameter, place] per unit of tone, shift and matrix."""
+    places = reference.places(chosen)
+    slopes = [gradient(reference, axis).ravel()[chosen] for axis in range(reference.values.ndim)]
+    turns = [sum(s * p for s, p in zip(slopes, generator @ places, strict=True)) for generator in generators]
+    tonal = tone.columns(reference.values.ravel()[chosen], places)
+    return np.stack([*(tonal[i] for i in tones), *slopes, *turns])
+
+
+def solution(columns, weight, missing, damping: float) -> np.ndarray:
+    """The damped least-squares step of all parameters."""
+    weighted = columns.conj() * weight
+    normal = (weighted @ columns.T).real
+    lengths = np.sqrt(np.diag(normal)) + 1e-300  # parameters have many units
+    equal = normal / np.outer(lengths, lengths) + damping * np.eye(len(normal))
+    return np.linalg.lstsq(equal, (weighted @ missing).real / lengths, rcond=1e-12)[0] / lengths
+
+
+def changed(state: Fit, step, generators, tones, reach: float) -> tuple[Fit, float]:
+    """The state after a step, and how far the step moves a place at a distance `reach` [Å]."""
+    dimensions = len(state.warp.shift)
+    tonal, shift, angles = np.split(step, [len(tones), len(tones) + dimensions])
+    tone_step, same = np.zeros(2 + dimensions), np.eye(dimensions)
+    tone_step[list(tones)] = tonal
+    half = np.tensordot(angles, generators, 1) / 2 if len(generators) else 0 * same
+    turn = np.linalg.solve(same - half, same + half)  # Cayley's transform: of antisymmetric matrices, a rotation
+    moved = float(np.abs(shift).max() + np.abs(turn - same).max() * reach)
+    return Fit(state.warp.before(turn, shift), state.tone.then(tone_step)), moved
 
 
 def applied(state: Fit, reference: Sampled, other: Sampled) -> tuple[np.ndarray, np.ndarray]:
@@ -196,7 +215,7 @@ def sampler(image: Sampled) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarr
     last, corner, values = np.array(image.values.shape) - 1, image.corner, image.values
     if not image.periodic:  # continued smoothly, or the splines would bend to level edges
         values, corner = np.pad(values, BORDER, "reflect", reflect_type="odd"), corner - BORDER * image.pixel
-    weights = spline_filter(values, order, output=values.dtype, mode=mode)
+    weights = spline_filter(values, order, output=values.dtype.type, mode=mode)
 
     def sample(places):
         index = (places - corner[:, None]) / image.pixel[:, None]
@@ -210,7 +229,7 @@ def sampler(image: Sampled) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarr
 
 def gradient(image: Sampled, axis: int) -> np.ndarray:
     """The derivative along an axis [per Å] of the quintic spline through the values."""
-    weights = spline_filter1d(image.values, 5, axis, output=image.values.dtype, mode="mirror")
+    weights = spline_filter1d(image.values, 5, axis, output=image.values.dtype.type, mode="mirror")
     return convolve1d(weights, np.array([1, 10, 0, -10, -1]) / 24, axis, mode="mirror") / image.pixel[axis]
 
 

@@ -100,11 +100,13 @@ def test_only_what_was_scanned_counts():
     assert np.abs(noisy.shift - shift).max() < 4 * 0.1 / steepness  # four standard deviations
 
 
-def test_images_of_other_shapes_are_refused():
+def test_images_that_cannot_be_compared_are_refused():
     with pytest.raises(ValueError, match=r"image of shape \(8, 8\) came with a reference of \(8, 9\)"):
         align_phase(np.zeros((8, 8)), np.zeros((8, 9)))
     with pytest.raises(ValueError, match="no pixel is left"):
         align_phase(np.zeros((8, 8)), np.zeros((8, 8)), 1.0, np.zeros((8, 8), bool))
+    with pytest.raises(ValueError, match="not finite"):
+        align_phase(np.full((8, 8), np.nan), np.zeros((8, 8)))
 
 
 def test_a_known_shift_is_found():
