@@ -158,7 +158,7 @@ def every_shot(function: Callable, tree: PyTree) -> PyTree:
         own = select(tree, PerView, view)
         return jax.vmap(lambda shot: function(select(own, PerShot, shot)))(jnp.arange(shots))
 
-    views, shots = _entries(tree, PerView), _entries(select(tree, PerView, 0), PerShot)
+    views, shots = entries(tree, PerView), entries(select(tree, PerView, 0), PerShot)
     values = jax.vmap(of_view)(jnp.arange(views))
     return jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), values)
 
@@ -179,6 +179,12 @@ def illumination(model: Model) -> Float[Array, "Y X"]:
     window = blank.at[jnp.arange(grid.shape[0])[:, None] % ny, jnp.arange(grid.shape[1]) % nx].add(seen)
     count = blank.at[corners[:, 0] % ny, corners[:, 1] % nx].add(1.0)
     return jnp.maximum(jnp.fft.irfft2(jnp.fft.rfft2(count) * jnp.fft.rfft2(window), s=(ny, nx)), 0.0)
+
+
+def entries(tree: PyTree, kind: type) -> int:
+    """How many entries the first `kind` in `tree` holds, 1 without any."""
+    nodes = [n for n in jax.tree.leaves(tree, is_leaf=lambda n: isinstance(n, kind)) if isinstance(n, kind)]
+    return jax.tree.leaves(nodes[0])[0].shape[0] if nodes else 1
 
 
 def _name(specimen, of):
@@ -204,9 +210,3 @@ def _shared_thickness(specimen):
 def _moments(coefficients):
     rows = plain(coefficients).reshape(-1, plain(coefficients).shape[-1])
     return rows.T @ jnp.conj(rows) / rows.shape[0]
-
-
-def _entries(tree, kind):
-    """How many entries the first `kind` in `tree` holds, 1 without any."""
-    nodes = [n for n in jax.tree.leaves(tree, is_leaf=lambda n: isinstance(n, kind)) if isinstance(n, kind)]
-    return jax.tree.leaves(nodes[0])[0].shape[0] if nodes else 1
