@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -129,14 +130,26 @@ def validate(job: JobFile, settings: Settings = [], debug: Debug = False) -> Non
 @tidy
 def compare(
     first: Annotated[Path, typer.Argument(metavar="A", help="A result or a run.")],
-    second: Annotated[Path, typer.Argument(metavar="B", help="Another of the same specimen.")],
+    second: Annotated[Path | None, typer.Argument(metavar="B", help="Another of the same specimen.")] = None,
+    truth: Annotated[Path | None, typer.Option(help="The simulated file that they were made from.")] = None,
     out: Out = None,
     debug: Debug = False,
 ) -> None:
-    """Register two results and say how well they agree."""
+    """Say how well two results agree, or how near they come to the truth."""
     from .comparison import compare_results
+    from .judging import judge_results
+    from .run import refuse_existing
 
-    _table(compare_results(first, second, out), f"{first} and {second}")
+    results = [path for path in (first, second) if path is not None]
+    title = " and ".join(map(str, results))
+    if truth is not None:
+        if out is not None:
+            refuse_existing(out)
+        _table(judge_results(results, truth, out), f"{title} against {truth}")
+    elif second is None:
+        raise ValueError(f"{first} is to be compared with nothing; give another result, or --truth FILE")
+    else:
+        _table(compare_results(first, second, out), title)
 
 
 @app.command()
@@ -172,13 +185,13 @@ def _tell(outcome) -> None:
         raise typer.Exit(EXIT_CODES.get(outcome.why, 0))
 
 
-def _table(rows: dict[str, str], title: str) -> None:
+def _table(rows: Mapping[str, str | tuple[str, ...]], title: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title, show_header=False, title_justify="left")
     for name, value in rows.items():
-        table.add_row(name, value)
+        table.add_row(name, *((value,) if isinstance(value, str) else value))
     Console(soft_wrap=False).print(table)
 
 

@@ -66,6 +66,17 @@ def draw_image(image, pixel, title: str, unit: str) -> Figure:
     return figure
 
 
+def draw_pair(first, second, pixel, titles=("Truth", "Result"), unit: str = "phase (rad)") -> Figure:
+    """Two images of the same area in the same grey values."""
+    between = limits(first)
+    figure = Figure((9, 4.5), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for ax, image, title in zip(axes, (first, second), titles, strict=True):
+        drawn = show(ax, image, pixel, title, None, between)
+    figure.colorbar(drawn, ax=list(axes), label=unit, shrink=0.8)
+    return figure
+
+
 def draw_slices(shown: Picture) -> Figure:
     """The phase of every slice on one grey scale, entrance face first."""
     columns = min(4, len(shown.phase))

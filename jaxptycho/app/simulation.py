@@ -171,17 +171,18 @@ def _phantom(name: str, options: dict[str, Any]) -> ase.Atoms:
 
 def _cut(cell: ase.Atoms, section: Atoms) -> ase.Atoms:
     """A periodic cell tiled to the wanted size; a finite structure as it is, its middle at the origin."""
-    size = section.width_angstrom, section.thickness_angstrom
-    if size == (None, None):
+    width, thickness = section.width_angstrom, section.thickness_angstrom
+    if width is None and thickness is None:
         centred = cell.copy()
         centred.positions -= (cell.positions.min(0) + cell.positions.max(0)) / 2
         return centred
-    if None in size or not cell.pbc.all():
+    if width is None or thickness is None or not cell.pbc.all():
         raise ValueError(
-            f"specimen.width_angstrom and thickness_angstrom are {size[0]} and {size[1]}, and the cell is "
+            f"specimen.width_angstrom and thickness_angstrom are {width} and {thickness}, and the cell is "
             f"{'' if cell.pbc.all() else 'not '}periodic; give both for a periodic cell, neither for a finite structure"
         )
-    return tile(cell, *size, tuple(section.zone_axis or (0, 0, 1)))
+    a, b, c = section.zone_axis or (0, 0, 1)
+    return tile(cell, width, thickness, (a, b, c))
 
 
 def _pair(values) -> tuple[float, float]:

@@ -124,7 +124,9 @@ def export_cxi(path: str | Path, model: Model, data: Dataset, *, counts: bool = 
         if data.mask is not None:
             entry[f"{DETECTOR}/mask"] = (~data.mask).astype(np.uint32)
         if counts:
-            stored = entry.create_dataset(DATA[1], **chunked(data.grid, data.n_shots[0], data.patterns(0, np.arange(1)).dtype), **FILTER)
+            stored = entry.create_dataset(
+                DATA[1], **chunked(data.grid, data.n_shots[0], data.patterns(0, np.arange(1)).dtype), **FILTER
+            )
             for block, patterns in frames(data, 0):
                 stored[block] = patterns
             entry[DATA[0]] = h5py.SoftLink(f"/entry_1/{DATA[1]}")

@@ -44,6 +44,22 @@ def read_native(path: str | Path, **known: Any) -> Dataset:
     return Dataset(counts, positions, grid, mask, tilts, probe, about)
 
 
+def read_truth(path: str | Path) -> dict[str, Any]:
+    """What a simulated file knows under `/truth`: arrays and numbers by name, lengths in Å.
+
+    Raises ValueError for a file without a truth.
+    """
+    with opened(path) as file:
+        group = file.get("truth")
+        if group is None:
+            raise ValueError(f"{path} holds no /truth; give the file that `jaxptycho simulate` wrote")
+        truth = {name: stored[()] for name, stored in group.items() if isinstance(stored, h5py.Dataset)}
+        if "projected_potential" not in truth:
+            raise ValueError(f"{path} has no /truth/projected_potential [V·Å]; only specimens are compared")
+        truth.setdefault("pixel_angstrom", file.attrs.get("truth_pixel_angstrom", file.attrs.get("pixel_angstrom")))
+    return truth
+
+
 def write_native(path: str | Path, data: Dataset, truth: Mapping[str, Any] | None = None) -> None:
     """`data` as a native file, compressed; `truth` goes under `/truth`. Never overwrites."""
     kind, about = data.patterns(0, np.arange(1)).dtype, data.about

@@ -117,6 +117,6 @@ def transmissions(content: Content, grid: Grid) -> Slices:
 
     def one(own):
         phase = grid.sigma * image(own, places, widths, grid.shape, grid.pixel)
-        return waves.propagate(jax.lax.complex(jnp.cos(phase), jnp.sin(phase)), limit)
+        return jnp.fft.ifft2(limit * jnp.fft.fft2(jax.lax.complex(jnp.cos(phase), jnp.sin(phase))))
 
     return jax.lax.map(one, blobs)

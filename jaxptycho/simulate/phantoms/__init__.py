@@ -4,6 +4,10 @@
 and turns atoms stands in `cutting` and `arrange`.
 """
 
+from collections.abc import Callable
+
+from ase import Atoms
+
 from .amorphous import amorphous_carbon
 from .crystals import cobalt_oxide_cube, strontium_titanate, twisted_bilayer
 from .molecules import copper_phthalocyanine
@@ -14,7 +18,7 @@ from .particles import (
     zirconium_telluride_in_nanotube,
 )
 
-PHANTOMS = {
+PHANTOMS: dict[str, Callable[..., Atoms]] = {
     phantom.__name__: phantom
     for phantom in (
         strontium_titanate,
