@@ -121,9 +121,15 @@ def inspect(
 def validate(job: JobFile, settings: Settings = [], debug: Debug = False) -> None:  # noqa: B006
     """Check a job against its data without computing, and estimate the memory."""
     from .files import check
-    from .jobs import read_job
+    from .jobs import is_simulation, read_job
+    from .simulation import check_simulation
+    from .simulation_schema import SimulationJob
 
-    _table(check(read_job(job, settings)), f"{job} is valid")
+    if is_simulation(job):
+        rows = check_simulation(read_job(job, settings, SimulationJob))
+    else:
+        rows = check(read_job(job, settings))
+    _table(rows, f"{job} is valid")
 
 
 @app.command()

@@ -12,7 +12,9 @@ import h5py
 import jax
 import numpy as np
 import tomlkit
+from scipy.spatial import cKDTree
 
+from ..analysis.design import design
 from ..data import Dataset
 from ..io.datasets import read
 from ..io.results import load
@@ -112,9 +114,18 @@ def describe_data(data: Dataset) -> dict[str, str]:
         middle = ", ".join(f"{c:+.2f}" for c in bright_field_centre(data))
         rows["bright field"] = f"radius {disc:.4g} mrad, centre ({middle}) pixels from the middle"
         said = data.about.get("semiangle_mrad")
+        if said is not None and "defocus_angstrom" in data.about:
+            defocus, step = data.about["defocus_angstrom"], math.sqrt(area_per_shot(places))
+            rows |= dict(design(grid, 1e-3 * said, defocus, step, doses.mean()).rows())
         if said is not None and not 0.85 < disc / said < 1.18:
             rows["warning"] = f"the bright-field disc measures {disc:.4g} mrad, the file says semiangle_mrad = {said:g}"
     return rows
+
+
+def area_per_shot(places: np.ndarray) -> float:
+    """Å² of the specimen for each position: the median distance to the nearest neighbour, squared."""
+    distances = cKDTree(places).query(places, k=min(2, len(places)))[0].reshape(len(places), -1)[:, -1]
+    return max(float(np.median(distances)), 1e-6) ** 2
 
 
 def describe_model(model: Model) -> dict[str, str]:

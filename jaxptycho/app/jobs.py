@@ -37,6 +37,15 @@ def read_job(path: str | Path, settings: list[str] | None = None, kind: type[J] 
     return job.model_copy(update=found)
 
 
+def is_simulation(path: str | Path) -> bool:
+    """Whether a job file describes a simulation: it has a microscope and no data."""
+    try:
+        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        return False  # `read_job` says what is wrong
+    return "microscope" in values and "data" not in values
+
+
 def make_job(values: dict[str, Any], source: str | Path = "the job", kind: type[J] = Job) -> J:
     """The checked job of nested dictionaries."""
     try:

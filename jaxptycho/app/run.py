@@ -90,8 +90,11 @@ def _go(loop: Loop, progress: Progress, folder: Path, stop: Stop | None) -> Outc
 
 
 def save(loop: Loop, progress: Progress, folder: Path) -> dict[str, float]:
-    """History, result and figures written; E and R of the model over all patterns."""
-    fit = {name: float(value) for name, value in goodness_of_fit(progress.model, loop.data).items()}
+    """History, result and figures written; how well the model fits all patterns, and those that were held out."""
+    fit = goodness_of_fit(progress.model, loop.data)
+    if any(len(shots) for shots in loop.held):
+        fit["held_out_chi2"] = goodness_of_fit(progress.model, loop.data, loop.held)["chi2"]
+    fit = {name: float(value) for name, value in fit.items()}
     write_history(folder / "history.csv", progress.history)
     nan = float("nan")
     history = {name: [getattr(row, name) for row in progress.history] for name in Row._fields}

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from math import pi, radians
+from math import pi, prod, radians
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import ase
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ..analysis.design import design
 from ..io.native import writing
 from ..io.structures import read_structure
 from ..parts.probe import AberratedProbe
@@ -40,14 +41,37 @@ def run_simulation(job: SimulationJob, path: Path) -> dict[str, str]:
     ) as bar:
         task = bar.add_task("patterns", total=total)
         write_experiment(experiment, path, job, lambda patterns: bar.advance(task, patterns))
-    box = experiment.box
+    return {"file": str(path)} | describe_experiment(experiment)
+
+
+def check_simulation(job: SimulationJob) -> dict[str, str]:
+    """A simulation job with everything built and nothing computed: its size, and what such an experiment resolves."""
+    experiment = build_experiment(job)
+    lens, scan = experiment.microscope, job.scan
+    planned = design(
+        experiment.grid,
+        lens.semiangle,
+        lens.defocus,
+        scan.step_angstrom,
+        experiment.dose,
+        float(experiment.box.faces[-1, 1]),
+    )
+    warnings = {"warning": "; ".join(planned.warnings)} if planned.warnings else {}
+    return describe_experiment(experiment) | dict(planned.rows()) | warnings
+
+
+def describe_experiment(experiment: Experiment) -> dict[str, str]:
+    """What is simulated, on which grid, and what that takes."""
+    box, fine = experiment.box, experiment.fine.shape
+    exposures = len(experiment.scan) * experiment.n_views * experiment.configurations
     return {
-        "file": str(path),
-        "patterns": f"{experiment.n_views} × {len(experiment.scan)} of {job.detector.pixels}² pixels",
+        "patterns": f"{experiment.n_views} × {len(experiment.scan)} of {experiment.grid.shape[0]}² pixels",
         "atoms": f"{len(experiment.atoms)} ({experiment.atoms.get_chemical_formula(empirical=True)})",
-        "computed on": f"{box.grid.shape[0]} × {box.grid.shape[1]} pixels of {box.grid.pixel[0]:.4g} Å, "
-        f"{len(box.faces)} slices of {box.thickness:.4g} Å, waves of {experiment.fine.shape[0]}² pixels",
         "electrons per pattern": f"{experiment.dose:.5g}",
+        "box": f"{box.grid.shape[0]} × {box.grid.shape[1]} pixels of {box.grid.pixel[0]:.4g} Å, "
+        f"{len(box.faces)} slices of {box.thickness:.4g} Å",
+        "waves": f"{fine[0]}² pixels, {exposures * 2 * len(box.faces)} Fourier transforms",
+        "memory": f"{8e-6 * prod(box.grid.shape) * len(box.faces):.4g} MB of slices",
     }
 
 
