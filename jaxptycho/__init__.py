@@ -4,9 +4,9 @@ The floors, from the ground up; a file imports only from floors below:
 
 - `physics`: arrays in, arrays out: grids, waves, windows, aberrations, detection
 - `parts`: probe, specimen, scan, propagator, detector; `PerShot` and `PerView`
-- `model`: `Model`, `predict`; `data`: `Dataset`, `batches`; `halves`: two of them that share no noise
+- `model`: `Model`, `predict`; `data`: `Dataset`, `batches`; `halves`: two that share nothing
 - `inverse`: losses, penalties, constraints, `make_step`, `reconstruct`, solvers
-- `start`: from a dataset to a first model; `analysis`: how good a result is
+- `start`: from a dataset to a first model; `simulate`: atoms to counts; `analysis`: how good a result is
 - `machines`: many devices; `io`: files; `app`: jobs, command line, figures
 """
 
