@@ -4,12 +4,12 @@
 """
 
 import csv
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..analysis.fit import goodness_of_fit
+from ..io.drafts import drafted
 from ..io.results import write
 from ..model import Model
 from . import build, plots
@@ -111,9 +111,7 @@ def draw(loop: Loop, progress: Progress, folder: Path) -> None:
 
 def write_history(path: Path, history: list[Row]) -> None:
     """The history as a table, which appears whole or not at all."""
-    draft = path.with_name(f".{path.name}")
-    with draft.open("w", newline="", encoding="utf-8") as file:
+    with drafted(path, overwrite=True) as draft, draft.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(Row._fields)
         rows.writerows(["" if value is None else value for value in row] for row in history)
-    os.replace(draft, path)

@@ -1,6 +1,5 @@
 """HDF5 with errors that say what to do, and files that appear whole or not at all."""
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +8,8 @@ from typing import Any
 
 import h5py
 import numpy as np
+
+from .drafts import drafted
 
 H5 = Any  # an h5py file, group or dataset, which its annotations cannot tell apart
 COMPRESS_BYTES = 2**16  # smaller arrays are not worth a filter
@@ -35,24 +36,17 @@ def opened(path: str | Path) -> Iterator[H5]:
 @contextmanager
 def created(path: str | Path, overwrite: bool = False) -> Iterator[H5]:
     """A new file, for writing; it takes its name only when it is whole and on the disk."""
-    path = Path(path)
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; choose another name or remove it first")
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         # the format of HDF5 1.8 and later lets attributes be longer than 64 kB
-        with h5py.File(draft, "w", libver=("v108", "latest")) as file:
+        with drafted(path, overwrite) as draft, h5py.File(draft, "w", libver=("v108", "latest")) as file:
             yield file
-        with open(draft, "rb+") as written:
-            os.fsync(written)
-        os.replace(draft, path)
+    except FileExistsError:
+        raise
     except (OSError, RuntimeError) as error:  # h5py raises RuntimeError where the last write fails
         raise OSError(
             f"{path} could not be written ({_reason(error)}), and nothing was overwritten; "
             "make room or choose another folder"
         ) from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 class OnDisk:

@@ -1,6 +1,5 @@
 """Atoms in files, through ASE, and the border between its (x, y, z) and the package's (z, y, x)."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +8,8 @@ import numpy as np
 from ase.data import chemical_symbols
 from ase.io.formats import filetype
 from jaxtyping import Float
+
+from .drafts import drafted
 
 READABLE = {"xyz": "xyz", "extxyz": "xyz", "cif": "cif", "vasp": "POSCAR"}
 WRITABLE = {".xyz": ("extxyz", {}), ".cif": ("cif", {"wrap": False})}  # atoms stay where they are
@@ -48,17 +49,14 @@ def write_structure(path: str | Path, atoms: ase.Atoms) -> None:
     path = Path(path)
     if path.suffix.lower() not in WRITABLE:
         raise ValueError(f"{path} ends in {path.suffix or 'nothing'}; atoms are written as {' or '.join(WRITABLE)}")
-    if path.exists():
-        raise FileExistsError(f"{path} exists; choose another name or remove it first")
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     kind, options = WRITABLE[path.suffix.lower()]
     try:
-        ase.io.write(draft, atoms, format=kind, **options)
-        os.replace(draft, path)
+        with drafted(path) as draft:
+            ase.io.write(draft, atoms, format=kind, **options)
+    except FileExistsError:
+        raise
     except OSError as error:
         raise OSError(f"{path} could not be written ({_reason(error)}); make room or choose another folder") from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def to_ase(

@@ -1,0 +1,22 @@
+"""Files that appear whole or not at all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def drafted(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
+    """The path of a draft to be written; it takes the name `path` when it is whole and on the disk."""
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; choose another name or remove it first")
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield draft
+        with open(draft, "rb+") as written:
+            os.fsync(written)
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
