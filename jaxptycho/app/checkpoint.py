@@ -5,9 +5,9 @@ checkpoint without it was cut short and does not count.
 """
 
 import json
-import os
 from pathlib import Path
 
+from ..io.drafts import drafted
 from ..io.results import load_state, save_state
 from .loop import Loop, Progress, Row
 
@@ -20,9 +20,8 @@ def write_checkpoint(folder: Path, progress: Progress) -> None:
     path = folder / f"epoch_{len(progress.history):05d}_batch_{len(progress.losses):05d}.json"
     save_state(path.with_suffix(".h5"), {"model": progress.model, "state": progress.state}, overwrite=True)
     rest = {name: getattr(progress, name) for name in ("stage", "epoch", "losses", "seconds", "history")}
-    draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps(rest), encoding="utf-8")
-    os.replace(draft, path)
+    with drafted(path, overwrite=True) as draft:
+        draft.write_text(json.dumps(rest), encoding="utf-8")
     for old in sorted(folder.glob("*.json"))[:-KEPT]:
         old.unlink()
         old.with_suffix(".h5").unlink(missing_ok=True)

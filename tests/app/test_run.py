@@ -112,7 +112,7 @@ def test_a_divergence_keeps_the_last_good_model_and_names_part_and_stage(values,
 
 
 def test_a_full_disk_loses_nothing(reference, values, tmp_path, monkeypatch):
-    from jaxptycho.io import hdf5
+    from jaxptycho.io import drafts
 
     def full(*args):
         raise OSError(28, "No space left on device")
@@ -121,7 +121,7 @@ def test_a_full_disk_loses_nothing(reference, values, tmp_path, monkeypatch):
     start(make_job(values), folder, Interrupting(after=2))
     before = (folder / "result.h5").read_bytes()
     with monkeypatch.context() as patched:
-        patched.setattr(hdf5.os, "fsync", full)
+        patched.setattr(drafts.os, "fsync", full)
         with pytest.raises(OSError, match="No space left on device"):
             resume(folder)
     assert (folder / "result.h5").read_bytes() == before
