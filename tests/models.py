@@ -9,11 +9,13 @@ from jaxptycho import (
     AberratedProbe,
     AffineScan,
     AngularSpectrum,
+    Atoms,
     Background,
     BandLimited,
     Batch,
     Blurred,
     Cropped,
+    Descanned,
     FreeScan,
     Fresnel,
     Gain,
@@ -78,6 +80,14 @@ def stack(slices=1, thickness=8.0, periodic=False, kind=SliceStack) -> SliceStac
     return kind(phases(slices), absorptions(slices), thickness, jnp.array(ORIGIN), periodic)
 
 
+def atoms() -> Atoms:
+    """Vibrating atoms of three elements in two slices, some places half empty."""
+    places = rng(13).uniform(0, 1, (6, 3)) * [8.0, FIELD[0] * GRID.pixel[0], FIELD[1] * GRID.pixel[1]]
+    vibration, occupancy = jnp.linspace(0.3, 1.5, 6), jnp.linspace(0.5, 1.0, 6)
+    places = jnp.asarray(places + np.array([0.0, *ORIGIN]))
+    return Atoms((42, 16, 16, 42, 8, 16), places, FIELD, 4.0, 2, ORIGIN, vibration, occupancy)
+
+
 def free_scan(**kwargs) -> FreeScan:
     return FreeScan(PerShot(positions(**kwargs)))
 
@@ -138,6 +148,7 @@ DETECTORS = {
     "ideal": lambda: Ideal(),
     "near_field": lambda: NearField(jnp.array(30.0)),
     "near_field_exact": lambda: NearField(jnp.array(30.0), AngularSpectrum()),
+    "descanned": lambda: Descanned(PerShot(jnp.asarray(rng(14).normal(size=(N_SHOTS, 2)) * 0.1))),
     "gain": lambda: Gain(PerShot(jnp.linspace(0.8, 1.2, N_SHOTS))),
     "background": lambda: Background(jnp.array(0.3)),
     "blurred": lambda: Blurred(jnp.array(0.7)),
@@ -158,6 +169,7 @@ MODELS = {
     "potential": lambda: thin(
         specimen=PotentialSlices(30 * phases(2), 30 * absorptions(2), jnp.array(10.0), jnp.array(ORIGIN))
     ),
+    "atoms": lambda: thin(specimen=atoms()),
     "relaxed_probe": lambda: thin(probe=relaxed_probe()),
     "aberrated_probe": lambda: thin(probe=aberrated_probe()),
     "affine_scan": lambda: thin(scan=affine_scan()),

@@ -13,11 +13,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ..analysis.design import design
 from ..io.native import writing
 from ..io.structures import read_structure
+from ..machines.placement import mesh, share
 from ..parts.probe import AberratedProbe
 from ..physics import waves
 from ..physics.grids import Grid
 from ..simulate.camera import Camera
-from ..simulate.experiment import Experiment, Sampling, ViewErrors, simulate
+from ..simulate.experiment import Experiment, Sampling, ViewErrors, patterns, simulate
 from ..simulate.microscope import Microscope
 from ..simulate.phantoms import PHANTOMS
 from ..simulate.phantoms.amorphous import amorphous_carbon
@@ -142,7 +143,7 @@ def write_experiment(experiment: Experiment, path: Path, job: SimulationJob, rep
     kind = np.uint16 if experiment.camera.noise else np.float32
     facts = truth(experiment, job.output.slab_angstrom)
     with writing(path, experiment.grid, positions, kind, tilts=tilts, about=about, truth=facts) as put:
-        for view, block, counts in simulate(experiment, report):
+        for view, block, counts in simulate(experiment, report, share(patterns, mesh())):
             put(view, block, counts)
 
 

@@ -65,6 +65,26 @@ def distribute(loss: Callable[[Model, Batch], jax.Array], mesh: Mesh) -> Callabl
     return distributed
 
 
+def share(function: Callable[[Model, jax.Array], jax.Array], mesh: Mesh) -> Callable[[Model, jax.Array], jax.Array]:
+    """The same `function(model, shots)`, whose answer has one row for each shot, each device working off its shots."""
+    if mesh.size == 1:
+        return function
+
+    @eqx.filter_jit
+    def shared(model, shots):
+        arrays, rest = eqx.partition(model, eqx.is_array)
+        padded = jnp.pad(shots, (0, -len(shots) % mesh.size), mode="edge")
+
+        def own(arrays, shots):
+            return function(eqx.combine(arrays, rest), shots)
+
+        # what loops carry from a constant start varies over devices only later
+        mapped = jax.shard_map(own, mesh=mesh, in_specs=(P(), P(SHOTS)), out_specs=P(SHOTS), check_vma=False)
+        return mapped(arrays, padded)[: len(shots)]
+
+    return shared
+
+
 def replicate(tree, mesh: Mesh):
     """The tree with its arrays on every device of `mesh`, as steps with a distributed loss return them."""
     arrays, rest = eqx.partition(tree, eqx.is_array)

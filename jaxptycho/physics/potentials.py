@@ -88,15 +88,37 @@ def image(
     Limited to the frequencies of the grid, so that sums over pixels are exact however narrow
     a Gaussian is.
     """
-    axes = [_spectra(*axis) for axis in zip(shape, pixel, places.T, (widths, widths), strict=True)]
+    return of_spectrum(spectrum(blobs, places, widths, shape, pixel), shape, pixel)
+
+
+def of_spectrum(spectrum: Complex[Array, "Y f"], shape: tuple[int, int], pixel: tuple[float, float]):
+    """The image [V·Å] of a spectrum [V·Å³] on the frequencies of `rfft2`."""
+    return jnp.fft.irfft2(spectrum, shape) / (pixel[0] * pixel[1])
+
+
+def spectrum(
+    blobs: Blobs,
+    places: Float[Array | np.ndarray, "place 2"],
+    widths: Float[Array | np.ndarray, " width"],
+    shape: tuple[int, int],
+    pixel: tuple[float, float],
+) -> Complex[Array, "Y f"]:
+    """Σ volume·e^{−width·k² − 2πi k·place} [V·Å³] on the frequencies of `rfft2`.
+
+    One real product over k_y, k_x ≥ 0 of the cosines and sines of all blobs holds the whole plane.
+    """
+    axes = [_waves(*axis) for axis in zip(shape, pixel, places.T, (widths, widths), strict=True)]
 
     def product(blobs: Blobs):
-        first, second = (
-            jnp.fft.irfft(wave[blobs.place] * size[blobs.width], n) for (wave, size), n in zip(axes, shape, strict=True)
-        )
-        return jnp.matmul((blobs.volume[:, None] * first).T, second, precision="highest")
+        rows, columns = (wave[blobs.place] * size[blobs.width][:, None] for wave, size in axes)
+        rows, columns = (v.reshape(len(v), -1) for v in (blobs.volume[:, None, None] * rows, columns))
+        return jnp.matmul(rows.T, columns, precision="highest")
 
-    return _in_chunks(product, blobs, jnp.zeros(shape, places.dtype)) / (pixel[0] * pixel[1])
+    half = shape[0] // 2 + 1, shape[1] // 2 + 1
+    found = _in_chunks(product, blobs, jnp.zeros((2 * half[0], 2 * half[1]), places.dtype))
+    (cc, cs), (sc, ss) = found.reshape(2, half[0], 2, half[1]).swapaxes(1, 2)
+    above, below = jax.lax.complex(cc - ss, -sc - cs), jax.lax.complex(cc + ss, sc - cs)
+    return jnp.concatenate([above, below[(shape[0] - 1) // 2 : 0 : -1]])
 
 
 def _in_chunks(product: Callable, blobs: Blobs, total):
@@ -109,9 +131,12 @@ def _in_chunks(product: Callable, blobs: Blobs, total):
     return jax.lax.scan(add, total, chunks)[0]
 
 
-def _spectra(n: int, step: float, centres, widths) -> tuple[Complex[Array, "place f"], Float[Array, "width f"]]:
-    """e^{−2πi k·centre} and e^{−width·k²} on the frequencies of `n` real points, `step` [Å] apart."""
+def _waves(n: int, step: float, centres, widths) -> tuple[Float[Array, "place 2 f"], Float[Array, "width f"]]:
+    """cos and sin of 2πk·centre, and e^{−width·k²}, at the frequencies k ≥ 0 of `n` points, `step` [Å] apart."""
     k = jnp.arange(n // 2 + 1, dtype=widths.dtype)
     turns = k * (centres / (n * step))[:, None]
     phase = 2 * jnp.pi * (turns - jnp.round(turns))  # whole turns would cost accuracy in single precision
-    return jax.lax.complex(jnp.cos(phase), -jnp.sin(phase)), jnp.exp(-widths[:, None] * (k / (n * step)) ** 2)
+    both_signs = k < n / 2  # at Nyquist they are one, and their sines cancel
+    return jnp.stack([jnp.cos(phase), jnp.where(both_signs, jnp.sin(phase), 0)], 1), jnp.exp(
+        -widths[:, None] * (k / (n * step)) ** 2
+    )

@@ -20,13 +20,13 @@ from scipy.fft import next_fast_len
 
 from ..model import Model, predict
 from ..parts.detector import AbstractDetector, Cropped, Descanned, Ideal, ModulationTransfer, SuperSampled
-from ..parts.indexed import PerShot, plain
+from ..parts.indexed import PerShot
 from ..parts.propagator import AngularSpectrum, BandLimited
 from ..parts.scan import FreeScan
 from ..physics import scattering
 from ..physics.grids import Grid
 from ..physics.potentials import PROJECTIONS
-from ..physics.types import Patterns, Stack
+from ..physics.types import Indices, Patterns, Stack
 from .camera import Camera
 from .microscope import Microscope
 from .phantoms.arrange import displaced, require_apart, rotated
@@ -37,9 +37,12 @@ MARGIN = 5.0  # Å around the windows, so that no atom near an edge is missed
 BAND = 2 / 3  # of the fine grid's frequencies are kept
 SURFACE = 1.0  # Å of vacuum before and behind the atoms
 BLOCK = 128  # shots of one call
-CHUNK_BYTES = 2**21  # of waves side by side
+CHUNK_BYTES = {"cpu": 2**20}  # of waves side by side: what its cache holds
+MANY_BYTES = 2**28  # on any other device
 
 Expected = Float[np.ndarray, "shot y x"]
+Report = Callable[[int], None]
+Compute = Callable[[Model, Indices], Patterns]
 
 
 @dataclass(frozen=True)
@@ -172,8 +175,11 @@ class Experiment:
         turned.positions[:, 1::-1] += view.shift
         return turned
 
-    def expected(self, number: int, report: Callable[[int], None] = lambda patterns: None) -> Expected:
-        """Mean electrons [shot, y, x] of every pattern of a view, zero frequency in the corner."""
+    def expected(self, number: int, report: Report = lambda patterns: None, compute: Compute | None = None) -> Expected:
+        """Mean electrons [shot, y, x] of every pattern of a view, zero frequency in the corner.
+
+        `compute(model, shots)` is `patterns`, or that shared among devices.
+        """
         view, box, shots = self.views[number], self.box, len(self.scan)
         rng = self._random(number, 3)
         defoci, shifts = self.microscope.incoherent(self.configurations, shots, _voltage(self.grid), rng)
@@ -185,7 +191,8 @@ class Experiment:
             probe = self.microscope.probe(self.dose, view.defocus - self.microscope.defocus + float(defocus))
             for block in blocks(shots):
                 model = self._model(probe, stack, (view.positions + shift)[block], self.scan[block])
-                total[block] += np.asarray(_patterns(model, self._chunk()))[: block.stop - block.start]
+                found = (compute or patterns)(model, np.arange(min(BLOCK, shots)))
+                total[block] += np.asarray(found)[: block.stop - block.start]
                 report(block.stop - block.start)
         return total / self.configurations
 
@@ -213,10 +220,6 @@ class Experiment:
         places, moved = (PerShot(jnp.asarray(np.pad(v, padding, mode="edge"))) for v in (positions, descan))
         specimen = Transmissions(stack, box.thickness, jnp.asarray(box.origin[1:]))
         return Model(probe, specimen, FreeScan(places), grid, limited, Descanned(moved, camera))
-
-    def _chunk(self) -> int:
-        """Shots computed side by side."""
-        return max(1, CHUNK_BYTES // (8 * math.prod(self.fine.shape)))
 
     def _view(self, number: int) -> View:
         rng, errors = self._random(number, 1), self.view_errors
@@ -252,16 +255,17 @@ class Experiment:
 
 
 def simulate(
-    experiment: Experiment, report: Callable[[int], None] = lambda patterns: None
+    experiment: Experiment, report: Report = lambda patterns: None, compute: Compute | None = None
 ) -> Iterator[tuple[int, slice, Num[np.ndarray, "b y x"]]]:
     """Counts of some shots at a time, as (view, shots, counts), zero frequency in the middle.
 
-    `report` is told how many patterns have been computed since, each configuration by itself.
+    `report` is told how many patterns have been computed since, each configuration by itself;
+    `compute` is that of `Experiment.expected`.
     """
     camera = experiment.camera
     gain = camera.gain_map(experiment.grid.shape, experiment.seed)
     for number in range(experiment.n_views):
-        expected = experiment.expected(number, report)
+        expected = experiment.expected(number, report, compute)
         for block in blocks(len(expected)):
             rng = np.random.default_rng([experiment.seed, number, 4, block.start])
             yield number, block, camera.recorded(np.fft.fftshift(expected[block], axes=(1, 2)), gain, rng)
@@ -284,10 +288,10 @@ def _voltage(grid: Grid) -> float:
 
 
 @eqx.filter_jit
-def _patterns(model: Model, chunk: int) -> Patterns:
-    """Expected electrons of all shots of a model, `chunk` of them side by side."""
-    assert isinstance(model.scan, FreeScan)
-    shots = len(plain(model.scan.positions))
-    every = jnp.arange(-(-shots // chunk) * chunk).reshape(-1, chunk) % shots
-    found = jax.lax.map(lambda some: predict(model, some), every)
-    return found.reshape(-1, *found.shape[2:])[:shots]
+def patterns(model: Model, shots: Indices) -> Patterns:
+    """Expected electrons of some shots of a model, as many side by side as is fast."""
+    waves = 8 * math.prod(model.grid.shape)
+    chunk = max(1, CHUNK_BYTES.get(jax.default_backend(), MANY_BYTES) // waves)
+    return jax.lax.map(
+        lambda shot: predict(model, shot[None])[0], jnp.asarray(shots), batch_size=min(chunk, len(shots))
+    )

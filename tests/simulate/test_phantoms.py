@@ -33,12 +33,6 @@ from jaxptycho.simulate.phantoms.particles import (
     zirconium_telluride_in_nanotube,
 )
 
-# ASE 3.29 still sets shapes in place, which NumPy 2.5 deprecates
-pytestmark = [
-    pytest.mark.filterwarnings(f"ignore:Setting the shape on a NumPy array:DeprecationWarning:{module}")
-    for module in ("ase.atoms", "ase.geometry.geometry")
-]
-
 # by name: least distance of two atoms [Å], extent (x, y, z) [Å], atoms of the elements per formula
 CLAIMS = {
     "strontium_titanate": (1.95, (39, 39, 195), {"Sr": 1, "Ti": 1, "O": 3}),

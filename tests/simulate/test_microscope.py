@@ -1,0 +1,48 @@
+"""The lens and its incoherence."""
+
+import numpy as np
+import pytest
+
+from jaxptycho.simulate.microscope import Microscope
+
+LENS = Microscope(0.02, 100.0, {"C30": 1e4}, source_fwhm=0.8, chromatic=1.2e7, energy_fwhm=0.8)
+
+
+def test_focal_spread_by_hand():
+    """Cc ΔE/E (1 + E/E₀)/(1 + E/2E₀) at 300 kV: 1.2 mm · 0.8 eV/300 keV = 32 Å, times 1.2271, over 2.3548."""
+    np.testing.assert_allclose(LENS.focal_spread(300.0), 32 * 1.58709 / 1.29354 / 2.35482, rtol=1e-4)
+    assert Microscope(0.02).focal_spread(300.0) == 0
+
+
+def test_one_ensemble_samples_source_and_defocus():
+    defoci, shifts = LENS.incoherent(64, 200, 300.0, np.random.default_rng(0))
+    assert (defoci.shape, shifts.shape) == ((64,), (64, 200, 2))
+    np.testing.assert_allclose(defoci.mean(), 0, atol=1e-9)
+    np.testing.assert_allclose(defoci.std(), LENS.focal_spread(300.0), rtol=0.03)
+    sigma = 0.8 / 2.35482
+    np.testing.assert_allclose(shifts.std((0, 1)), sigma, rtol=0.02)
+    np.testing.assert_allclose(np.corrcoef(shifts.reshape(-1, 2).T)[0, 1], 0, atol=0.03)
+    np.testing.assert_allclose(shifts.mean(0), 0, atol=0.15 * sigma)  # evenly spread for every shot: at random 1/8
+
+
+@pytest.mark.parametrize("n", [1, 3, 7])
+def test_any_number_of_configurations(n):
+    defoci, shifts = LENS.incoherent(n, 4, 80.0, np.random.default_rng(0))
+    assert (defoci.shape, shifts.shape) == ((n,), (n, 4, 2))
+    assert np.isfinite(shifts).all()
+    assert abs(defoci.mean()) < 1e-9
+
+
+def test_a_coherent_lens_is_one_wave():
+    assert Microscope(0.02, chromatic=1e7).coherent
+    assert not LENS.coherent
+    defoci, shifts = Microscope(0.02).incoherent(2, 3, 80.0, np.random.default_rng(0))
+    assert not defoci.any()
+    assert not shifts.any()
+
+
+def test_the_probe_has_dose_and_defocus():
+    probe = LENS.probe(50.0, 7.0)
+    assert float(probe.dose) == 50.0
+    assert float(probe.aberrations["C10"]) == -107.0
+    assert float(probe.aberrations["C30"]) == 1e4
