@@ -81,12 +81,8 @@ class Dataset:
         stored = self._clean[view]
         if stored is not None:
             return stored[shots]
-        order = np.argsort(shots)
-        unique, inverse = np.unique(np.asarray(shots)[order], return_inverse=True)
-        read = self._cleaned(np.asarray(self.counts[view][unique]))
-        result = np.empty((len(order), *read.shape[1:]), read.dtype)
-        result[order] = read[inverse]
-        return result
+        in_order, places = np.unique(shots, return_inverse=True)  # as files are read
+        return self._cleaned(np.asarray(self.counts[view][in_order]))[places]
 
     def subset(self, shots: Sequence | np.ndarray) -> "Dataset":
         """The same measurement with only `shots` (of the one view, or a list over views)."""

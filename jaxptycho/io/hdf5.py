@@ -58,7 +58,7 @@ class OnDisk:
 
     def __getitem__(self, index) -> np.ndarray:
         with opened(self.path) as file:
-            return file[self.name][index]
+            return _rows(file[self.name], index)
 
 
 def save_array(group: H5, name: str, values, compress: bool = True) -> H5:
@@ -73,6 +73,15 @@ def plain(value):
     if isinstance(value, bytes):
         return value.decode()
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _rows(stored: H5, index) -> np.ndarray:
+    """`stored[index]`; a list of rows run by run, as HDF5 takes seven times as long for one of compressed patterns."""
+    *before, rows = index if isinstance(index, tuple) else (index,)
+    if not isinstance(rows, np.ndarray) or not rows.size:
+        return stored[index]
+    runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)
+    return np.concatenate([stored[(*before, slice(run[0], run[-1] + 1))] for run in runs])
 
 
 def _reason(error: BaseException) -> str:

@@ -7,6 +7,7 @@
 else is known (`semiangle_mrad`, `defocus_angstrom` …), which becomes `Dataset.about`.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,8 @@ from .hdf5 import FILTER, H5, OnDisk, created, opened, plain, save_array
 from .instrument import check_values, checked, grid_of, merged, properties_of
 
 FORMAT, VERSION = "jaxptycho-dataset", 1
-BLOCK = 16  # patterns in one chunk of a file
+BLOCK = 16  # patterns written at once
+CHUNK_BYTES = 2**13  # of patterns compressed together; a batch reads single ones, each with all of its chunk
 
 
 def read_native(path: str | Path, **known: Any) -> Dataset:
@@ -108,11 +110,11 @@ def writing(
 
 def chunked(grid: Grid, shots: int, dtype, views: tuple[int, ...] = ()) -> dict[str, Any]:
     """Shape, type and chunks of an HDF5 dataset for the patterns of one view, or of `views`."""
-    each = tuple(1 for _ in views)
+    each, together = tuple(1 for _ in views), CHUNK_BYTES // (math.prod(grid.shape) * np.dtype(dtype).itemsize)
     return {
         "shape": (*views, shots, *grid.shape),
         "dtype": dtype,
-        "chunks": (*each, min(BLOCK, shots), *grid.shape),
+        "chunks": (*each, min(max(together, 1), shots), *grid.shape),
     }
 
 

@@ -7,7 +7,7 @@ import pytest
 import jaxptycho.data
 from jaxptycho import Dataset, Grid, read
 from jaxptycho.io.datasets import SCAN_TRANSFORMS
-from jaxptycho.io.native import write_native
+from jaxptycho.io.native import chunked, write_native
 
 GRID = Grid((6, 4), 0.5, 80.0)
 
@@ -102,6 +102,26 @@ def test_a_file_beyond_memory_stays_on_disk_and_is_open_only_while_read(tmp_path
     with h5py.File(tmp_path / "a.h5", "r+") as file:  # nobody else has it open
         file["counts"][...] = 3
     assert (lazy.patterns(0, [4]) == 3).all()
+
+
+@pytest.mark.parametrize("views", [None, 2])
+@pytest.mark.parametrize("shots", [[5], [17, 3, 4, 5, 3, 0], [19, 18, 1]])
+def test_shots_are_read_from_disk_in_any_order(tmp_path, monkeypatch, views, shots):
+    data = measured(views=views)
+    write_native(tmp_path / "a.h5", data)
+    monkeypatch.setattr(jaxptycho.data, "IN_MEMORY_BYTES", 0)
+    lazy = read(tmp_path / "a.h5")
+    for view in range(data.n_views):
+        np.testing.assert_array_equal(lazy.patterns(view, shots), data.patterns(view, shots))
+
+
+@pytest.mark.parametrize(
+    ("pixels", "kind", "together"), [(16, np.uint16, 16), (32, np.float32, 2), (128, np.uint16, 1)]
+)
+def test_one_pattern_is_read_without_many_others(pixels, kind, together):
+    grid = Grid((pixels, pixels), 0.5, 80.0)
+    assert chunked(grid, 100, kind)["chunks"] == (together, pixels, pixels)
+    assert chunked(grid, 100, kind, views=(3,))["chunks"] == (1, together, pixels, pixels)
 
 
 def test_known_properties_replace_those_of_the_file(template):
