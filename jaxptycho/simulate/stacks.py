@@ -85,7 +85,7 @@ def content(
     extent = np.array(box.grid.shape) * box.grid.pixel
     over = np.flatnonzero(((own[:, 1:] >= 0) & (own[:, 1:] < extent)).all(1))
     over = over[np.argsort(own[over, 0])]
-    sort = _whole if projection == "infinite" else _cut
+    sort = _whole if projection == "infinite" or not len(over) else _cut
     edges = np.concatenate([[-np.inf], box.faces[1:, 0], [np.inf]])
     return sort(numbers[over], own[over], debye_waller[over], edges, box.grid, parametrisation)
 
@@ -140,14 +140,14 @@ def _stacked_blobs(found) -> Blobs:
 
 def _stacked(lists) -> np.ndarray:
     """Lists of different lengths as one array, of one of few sizes, so that little is compiled."""
-    length = _round_up(max(map(len, lists)))
+    length = _round_up(max(1, *map(len, lists)))
     padded = [np.pad(v, [(0, length - len(v))] + [(0, 0)] * (v.ndim - 1)) for v in lists]
     return np.stack(padded).astype(np.float32)
 
 
 def _round_up(n: int) -> int:
     """Up to an eighth more."""
-    step = max(16, 2 ** math.floor(math.log2(max(n, 1))) // 8)
+    step = max(16, 2 ** math.floor(math.log2(n)) // 8)
     return -(-n // step) * step
 
 
@@ -173,10 +173,10 @@ def _of_slices(content: Content, grid: Grid, answer: Callable):
     """`answer(projected potential [V·Å])` of every slice."""
 
     def one(slice):
-        total = jnp.zeros((grid.shape[0], grid.shape[1] // 2 + 1), complex)
+        total = jnp.zeros((grid.shape[0], grid.shape[1] // 2 + 1), jnp.result_type(content.widths, jnp.complex64))
         for kind, blobs in zip(content.kinds, slice[0], strict=True):
-            pixel = tuple(n * p / m for n, p, m in zip(grid.shape, grid.pixel, kind.shape, strict=True))
-            own = spectrum(blobs, slice[1], content.widths, kind.shape, pixel)
+            py, px = (n * p / m for n, p, m in zip(grid.shape, grid.pixel, kind.shape, strict=True))
+            own = spectrum(blobs, slice[1], content.widths, kind.shape, (py, px))
             total = _added(total, own if kind.factor is None else kind.factor * own)
         return answer(of_spectrum(total, grid.shape, grid.pixel))
 
