@@ -28,11 +28,11 @@ class Model(eqx.Module):
     detector: AbstractDetector = Ideal()
 
 
-def exit_wave(model: Model, sliced: Sliced, window: Window, centre) -> Waves:
+def exit_wave(model: Model, sliced: Sliced, window: Window, centre, multislice=waves.multislice) -> Waves:
     """Wave behind the specimen of one shot [√quanta], in real space.
 
     `window` holds the transmissions under the probe, `centre` is where the probe's centre
-    stands in it [Å]; in `model` nothing varies any more.
+    stands in it [Å]; in `model` nothing varies any more. `multislice` brings the wave through.
     """
     grid = model.grid
     wave = waves.place(model.probe.spectrum(grid), centre, grid)
@@ -40,16 +40,16 @@ def exit_wave(model: Model, sliced: Sliced, window: Window, centre) -> Waves:
         return waves.transmit(wave, window[0])
     kernel = model.propagator.kernel
     if jnp.ndim(sliced.thickness) == 0:
-        return waves.multislice(wave, window, kernel(grid, sliced.thickness))
+        return multislice(wave, window, kernel(grid, sliced.thickness))
     kernels = jax.vmap(lambda distance: kernel(grid, distance))(jnp.asarray(sliced.thickness))
-    return waves.multislice(wave, window, kernels)
+    return multislice(wave, window, kernels)
 
 
-def shoot(model: Model, sliced: Sliced, window: Window, centre) -> Pattern:
+def shoot(model: Model, sliced: Sliced, window: Window, centre, multislice=waves.multislice) -> Pattern:
     """Expected counts of one shot; arguments as for `exit_wave`."""
     grid = model.grid
     offset = centre - jnp.asarray([n // 2 * p for n, p in zip(grid.shape, grid.pixel, strict=True)])
-    return model.detector.detect(exit_wave(model, sliced, window, centre), grid, offset)
+    return model.detector.detect(exit_wave(model, sliced, window, centre, multislice), grid, offset)
 
 
 def predict(model: Model, shots: Indices, view: Index = 0) -> Patterns:

@@ -17,31 +17,35 @@ from ..model import Model, shoot
 from ..parts.indexed import PerShot, PerView, select
 from ..parts.specimen import Sliced
 from ..physics import windows
-
-# least and most waves of a chunk: a CPU's second-level cache, of which four shots make good use, or a GPU's
-CHUNK_BYTES = {"cpu": (2**19, 2**21), "gpu": (48 * 2**20, 48 * 2**20), "tpu": (16 * 2**20, 16 * 2**20)}
+from .memory import fastest, plans
 
 
-def sum_over_shots(of_shot: Callable, model: Model, batch: Batch, micro: int | None = None):
+def sum_over_shots(
+    of_shot: Callable,
+    model: Model,
+    batch: Batch,
+    micro: int | None = None,
+    multislice: Callable | None = None,
+    budget: float | None = None,
+):
     """Σ weight · of_shot(predicted, counts) over the shots of `batch`.
 
     `of_shot` maps two patterns to a scalar (or, where no gradient is asked for, an array).
+    What is not given, of `micro` shots at a time and the `multislice` of `physics.waves`, is
+    the fastest way that keeps within `budget` bytes, by default half of the device (`memory.plans`).
     First derivatives only, in reverse mode; for others use `predict`.
     """
     model = select(model, PerView, batch.view)
     sliced = model.specimen.slices(model.grid)
+    choice = plans(model, len(batch.shots), micro, multislice)
+
+    def by(plan):
+        return lambda model, batch: sum_over_shots(of_shot, model, batch, *plan, math.inf)
+
+    plan = fastest(by, model, batch, choice, budget)
     rest = eqx.tree_at(lambda m: m.specimen, model, None)
-    chunks = _chunks((batch.shots, batch.counts, batch.weight), micro or _cached_shots(model))
-    return _sum((rest, sliced), chunks, of_shot)
-
-
-def _cached_shots(model: Model) -> int:
-    """How many shots' waves fit the cache."""
-    first = select(model, PerShot, 0)
-    spectrum = jax.eval_shape(lambda: first.probe.spectrum(model.grid))
-    size = math.prod(spectrum.shape) * spectrum.dtype.itemsize
-    least, most = CHUNK_BYTES.get(jax.default_backend(), CHUNK_BYTES["cpu"])
-    return max(1, least // size, min(4, most // size))
+    chunks = _chunks((batch.shots, batch.counts, batch.weight), plan.micro)
+    return _sum((rest, sliced), chunks, of_shot, plan.multislice)
 
 
 def _chunks(arrays, size):
@@ -66,14 +70,14 @@ def _corners(rest: Model, sliced: Sliced, shots):
     return jax.vmap(of_shot)(shots)
 
 
-def _chunk_sum(parts, seen, chunk, of_shot):
+def _chunk_sum(parts, seen, chunk, of_shot, multislice):
     """One chunk's sum; `seen` are the windows of its shots, cut from the specimen."""
     shots, counts, weight = chunk
 
     def one(shot, window, pattern):
         model, sliced = select(parts, PerShot, shot)
         centre = sliced.corner(model.scan.position(), model.grid)[1]
-        return of_shot(shoot(model, sliced, window, centre), pattern)
+        return of_shot(shoot(model, sliced, window, centre, multislice), pattern)
 
     return jnp.tensordot(weight, jax.vmap(one)(shots, seen, counts), 1)
 
@@ -87,25 +91,25 @@ def _without_transmission(sliced: Sliced) -> Sliced:
 
 
 @eqx.filter_custom_vjp
-def _sum(parts, chunks, of_shot):
+def _sum(parts, chunks, of_shot, multislice):
     rest, sliced = parts
 
     def of_chunk(chunk):
         seen = _cut_all(sliced, _corners(rest, sliced, chunk[0]), rest.grid)
-        return _chunk_sum(parts, seen, chunk, of_shot)
+        return _chunk_sum(parts, seen, chunk, of_shot, multislice)
 
     return jnp.sum(jax.lax.map(of_chunk, chunks), 0)
 
 
 @_sum.def_fwd
-def _sum_forward(perturbed, parts, chunks, of_shot):
+def _sum_forward(perturbed, parts, chunks, of_shot, multislice):
     del perturbed
     rest, sliced = parts
     small = (rest, _without_transmission(sliced))
     diff, fixed = eqx.partition(small, eqx.is_inexact_array)
 
     def chunk_sum(diff, seen, chunk):
-        return _chunk_sum(eqx.combine(diff, fixed), seen, chunk, of_shot)
+        return _chunk_sum(eqx.combine(diff, fixed), seen, chunk, of_shot, multislice)
 
     def body(carry, chunk):
         grads, field = carry
@@ -122,6 +126,6 @@ def _sum_forward(perturbed, parts, chunks, of_shot):
 
 
 @_sum.def_bwd
-def _sum_backward(residuals, cotangent, perturbed, parts, chunks, of_shot):
-    del perturbed, parts, chunks, of_shot
+def _sum_backward(residuals, cotangent, perturbed, parts, chunks, of_shot, multislice):
+    del perturbed, parts, chunks, of_shot, multislice
     return jax.tree.map(lambda g: g * cotangent, residuals)

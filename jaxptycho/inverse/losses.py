@@ -40,18 +40,22 @@ def poisson(predicted, counts, eps=1e-3):
     return model - seen + xlogy(seen, seen) - seen * jnp.log(model)
 
 
-def misfit(noise: Noise, micro: int | None = None) -> Callable[[Model, Batch], jax.Array]:
+def misfit(
+    noise: Noise, micro: int | None = None, multislice: Callable | None = None, budget: float | None = None
+) -> Callable[[Model, Batch], jax.Array]:
     """A loss: Σ over pixels of `noise`, averaged over the shots of a batch [quanta per shot].
 
     Worked off in micro-batches of `micro` shots, by default as many as fit the cache; their
-    gradients are added up on the way, so memory does not grow with the batch.
+    gradients are added up on the way, so memory does not grow with the batch. `multislice` is
+    one of `physics.waves`. What of both is not given is chosen so that the gradient keeps
+    within `budget` [bytes], by default half of the device's memory.
     """
 
     def loss(model: Model, batch: Batch):
         def of_shot(predicted, counts):
             return jnp.sum(noise(predicted, counts.astype(predicted.dtype)))
 
-        total = sum_over_shots(of_shot, model, batch, micro)
+        total = sum_over_shots(of_shot, model, batch, micro, multislice, budget)
         return total / jnp.maximum(jnp.sum(batch.weight), 1e-30)
 
     return loss

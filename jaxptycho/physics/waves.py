@@ -68,23 +68,29 @@ def propagate(wave: Waves, kernel: Kernel) -> Waves:
     return jnp.fft.ifft2(kernel * jnp.fft.fft2(wave))
 
 
+UNROLL = 4  # slices that are one piece of code, which a scan of single ones would not be
+
+
 def multislice(wave: Waves, slices: Window, kernel: Kernel | Kernels) -> Waves:
     """Exit wave: a_n = F⁻¹[P·F(t_n a_{n−1})], the last slice without propagation.
 
     `kernel` is one transfer function, or one for each slice (the last is not used). One
     slice is exactly the product. Only the wave that enters each slice is kept for the
-    gradient (Maiden 2012); four slices at a time are one piece of code, which a scan of single ones would not be.
+    gradient (Maiden 2012). `physics.lean` has versions that keep fewer.
     """
-    own_kernels = kernel.ndim == 3
 
     @jax.checkpoint
     def one_slice(wave, layer):
-        transmission, own = layer if own_kernels else (layer, kernel)
+        transmission, own = layer if kernel.ndim == 3 else (layer, kernel)
         return propagate(transmit(wave, transmission), own), None
 
-    layers = (slices[:-1], kernel[: slices.shape[0] - 1]) if own_kernels else slices[:-1]
-    if slices.shape[0] > 1:
-        wave, _ = jax.lax.scan(one_slice, wave, layers, unroll=4)
+    gaps = slices.shape[0] - 1
+    layers = (slices[:-1], kernel[:gaps]) if kernel.ndim == 3 else slices[:-1]
+    odd = gaps % UNROLL  # on their own: a scan would store them apart and then join both
+    for n in range(odd):
+        wave, _ = one_slice(wave, jax.tree.map(lambda a, n=n: a[n], layers))
+    if gaps > odd:
+        wave, _ = jax.lax.scan(one_slice, wave, jax.tree.map(lambda a: a[odd:], layers), unroll=UNROLL)
     return transmit(wave, slices[-1])
 
 

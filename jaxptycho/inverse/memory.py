@@ -1,0 +1,124 @@
+"""What a batch may take at once: how many shots at a time, and which waves are kept for the gradient.
+
+The bytes of a plan are those that the compiler sets aside; it is asked only where a plan comes
+near the budget, for it has to compile the plan to know.
+"""
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+
+from ..data import Batch
+from ..model import Model
+from ..parts.indexed import PerShot, select
+from ..physics import lean, waves
+
+Loss = Callable[[Model, Batch], jax.Array]
+
+# least and most waves of a chunk: a CPU's second-level cache, of which four shots make good use, or a GPU's
+CHUNK_BYTES = {"cpu": (2**19, 2**21), "gpu": (48 * 2**20, 48 * 2**20), "tpu": (16 * 2**20, 16 * 2**20)}
+CONTROL_GROUP = Path("/sys/fs/cgroup/memory.max")  # what a container or a batch system grants
+
+
+class Plan(NamedTuple):
+    """How the shots of a batch are worked off: `micro` at a time, through which multislice."""
+
+    micro: int
+    multislice: Callable = waves.multislice
+
+
+def plans(model: Model, shots: int, micro: int | None = None, multislice: Callable | None = None) -> list[Plan]:
+    """Ways to work off `shots`, the fastest first: as many at a time as fit the cache, then fewer,
+    then fewer waves kept for the gradient; `micro` and `multislice` stand where they are given."""
+    most = min(shots, _cached_shots(_spectrum(model)))
+    micros = [micro] if micro else [most >> n for n in range(most.bit_length())]
+    first, *others = [multislice] if multislice else [waves.multislice, lean.multislice_sqrt]
+    return [Plan(m, first) for m in micros] + [Plan(micros[-1], other) for other in others]
+
+
+def fastest(
+    by: Callable[[Plan], Loss], model: Model, batch: Batch, choice: Sequence[Plan], budget: float | None
+) -> Plan:
+    """The first plan whose loss `by(plan)` and its gradient keep within `budget` [bytes], beside model and batch.
+
+    Without a budget it is half of the device, and the leanest plan is tried in any case.
+    """
+    most = _half_the_device() if budget is None else budget
+    if 4 * _roughly(model, choice[0]) < most:
+        return choice[0]
+    *others, leanest = choice
+    size = 0
+    for plan in others if budget is None else choice:
+        size = needed(by(plan), model, batch)
+        if size <= most:
+            return plan
+    if budget is None:
+        return leanest
+    raise ValueError(
+        f"the gradient takes {size / 1e6:.4g} MB with {leanest.micro} shots at a time and {leanest.multislice.__name__}, "
+        f"the budget is {budget / 1e6:.4g} MB; give more, or try lean.multislice_reversible or a smaller specimen"
+    )
+
+
+def needed(loss: Loss, model: Model, batch: Batch) -> int:
+    """Bytes that a loss and its gradient take on a device beside model and batch, by the compiler's plan.
+
+    Nothing is computed; arrays count by shape and type alone. A loss that is no scalar has no gradient.
+    """
+    arrays, rest = eqx.partition((model, batch), lambda leaf: hasattr(leaf, "shape") and hasattr(leaf, "dtype"))
+
+    def value(params, others, batch):
+        return loss(eqx.combine(params, others), batch)
+
+    def program(arrays):
+        model, batch = eqx.combine(arrays, rest)
+        params, others = eqx.partition(model, eqx.is_inexact_array)
+        scalar = jax.eval_shape(lambda p: value(p, others, batch), params).ndim == 0
+        return (jax.value_and_grad(value) if scalar else value)(params, others, batch)
+
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arrays)
+    figure = jax.jit(program).lower(shapes).compile().memory_analysis()
+    return figure.temp_size_in_bytes + figure.output_size_in_bytes
+
+
+def device_memory() -> int | None:
+    """Bytes of one device, a CPU's shared among all its devices; None where nobody says."""
+    if jax.default_backend() != "cpu":
+        return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    try:
+        whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not on Windows
+        return None
+    granted = CONTROL_GROUP.read_text().strip() if CONTROL_GROUP.exists() else ""
+    return min(whole, int(granted) if granted.isdigit() else whole) // jax.local_device_count()
+
+
+def _half_the_device() -> float:
+    memory = device_memory()
+    return math.inf if memory is None else memory / 2
+
+
+def _roughly(model: Model, plan: Plan) -> int:
+    """Bytes of a plan's waves, of the windows it cuts, and of the gradient, within a factor of two."""
+    spectrum = _spectrum(model)
+    slices = eqx.filter_eval_shape(model.specimen.slices, model.grid).transmission
+    modes, pixels = spectrum.shape[0], math.prod(spectrum.shape[1:])
+    planes = plan.micro * (slices.shape[0] * (modes + 4) + 10 * modes)
+    return spectrum.dtype.itemsize * (planes * pixels + 2 * slices.size)
+
+
+def _cached_shots(spectrum) -> int:
+    """How many shots' waves fit the cache."""
+    size = math.prod(spectrum.shape) * spectrum.dtype.itemsize
+    least, most = CHUNK_BYTES.get(jax.default_backend(), CHUNK_BYTES["cpu"])
+    return max(1, least // size, min(4, most // size))
+
+
+def _spectrum(model: Model) -> jax.ShapeDtypeStruct:
+    first = select(model, PerShot, 0)
+    return jax.eval_shape(lambda: first.probe.spectrum(model.grid))

@@ -1,0 +1,104 @@
+"""Batches worked off within a budget of memory: the same sums and gradients, in fewer bytes."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from models import N_SHOTS, any_batch, rng, stack, thin, tilts
+
+from jaxptycho import Batch, PerShot, Tilted, distribute, mesh, misfit, poisson
+from jaxptycho.inverse import memory
+from jaxptycho.inverse.memory import fastest, needed, plans
+from jaxptycho.physics.lean import multislice_reversible, multislice_sqrt
+from jaxptycho.physics.waves import multislice
+
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
+MODES, SLICES = 4, 26
+
+
+def thick():
+    """Slices of different thickness, two modes, an own tilt for every shot."""
+    return thin(specimen=stack(3, jnp.array([5.0, 12.0, 8.0])), propagator=Tilted(PerShot(tilts())))
+
+
+def heavy():
+    """Many slices, whose waves are most of what a gradient takes, and a batch."""
+    model = thin(specimen=stack(SLICES))
+    waves = jnp.asarray(rng(1).normal(size=(MODES, *model.grid.shape)) + 0j)
+    return eqx.tree_at(lambda m: m.probe.waves, model, waves), any_batch(model)
+
+
+def gradient(loss, model, batch):
+    params, rest = eqx.partition(model, eqx.is_inexact_array)
+    return jax.jit(jax.value_and_grad(lambda p: loss(eqx.combine(p, rest), batch)))(params)
+
+
+@pytest.mark.parametrize("way", [multislice_sqrt, multislice_reversible])
+def test_every_way_has_the_same_gradient(way):
+    model = thick()
+    batch = any_batch(model)
+    found, expected = (gradient(misfit(poisson, 3, w), model, batch) for w in (way, multislice))
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-10 * float(jnp.abs(b).max()))
+
+
+def test_plans_take_fewer_shots_first_and_keep_fewer_waves_last():
+    model, batch = heavy()
+    choice = plans(model, N_SHOTS)
+    assert choice == [(7, multislice), (3, multislice), (1, multislice), (1, multislice_sqrt)]
+    assert plans(model, N_SHOTS, micro=2) == [(2, multislice), (2, multislice_sqrt)]
+    assert plans(model, N_SHOTS, multislice=multislice_reversible) == [(n, multislice_reversible) for n in (7, 3, 1)]
+    sizes = [needed(misfit(poisson, *plan), model, batch) for plan in choice]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] < 0.4 * sizes[0]
+
+
+@pytest.fixture
+def megabytes_of_shots(monkeypatch):
+    """The compiler replaced: a plan takes 10 MB a shot, 5 MB with the root."""
+    by = lambda plan: plan  # noqa: E731
+    monkeypatch.setattr(memory, "needed", lambda plan, *_: plan.micro * (1e7 if plan.multislice is multislice else 5e6))
+    return lambda model, batch, budget: fastest(by, model, batch, plans(model, N_SHOTS), budget)
+
+
+def test_the_fastest_plan_within_the_budget_is_taken(megabytes_of_shots, monkeypatch):
+    model, batch = heavy()
+    budgets = {1e12: 7, 3.5e7: 3, 1.5e7: 1}
+    assert {b: megabytes_of_shots(model, batch, b).micro for b in budgets} == budgets
+    assert megabytes_of_shots(model, batch, 7e6) == (1, multislice_sqrt)
+    with pytest.raises(ValueError, match=r"takes 5 MB with 1 shots at a time and multislice_sqrt, the budget is 4 MB"):
+        megabytes_of_shots(model, batch, 4e6)
+
+
+def test_short_memory_makes_the_plan_leaner_by_itself(megabytes_of_shots, monkeypatch):
+    model, batch = heavy()
+    for whole, plan in {None: (7, multislice), 4e7: (1, multislice), 1e3: (1, multislice_sqrt)}.items():
+        monkeypatch.setattr(memory, "device_memory", lambda whole=whole: whole)  # half of it is for waves
+        assert megabytes_of_shots(model, batch, None) == plan
+
+
+def test_a_budget_holds_on_every_device_and_changes_nothing_else():
+    model, batch = heavy()
+    batch = Batch(batch.view, batch.shots[:6], batch.counts[:6], batch.weight[:6])
+    size = needed(misfit(poisson, 3), model, batch)
+    asked = []
+
+    def noise(predicted, counts):
+        asked.append(predicted.shape)
+        return poisson(predicted, counts)
+
+    loss = distribute(misfit(noise, budget=0.9 * size), mesh(2))
+    found, expected = (gradient(each, model, batch) for each in (loss, misfit(poisson)))
+    assert len(asked) > 2  # more than one plan was tried
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-10 * float(jnp.abs(b).max()))
+
+
+def test_a_device_has_memory(tmp_path, monkeypatch):
+    assert memory.device_memory() > 2**20
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(memory, "CONTROL_GROUP", limit)
+    limit.write_text(f"{2**20 * jax.local_device_count()}\n")
+    assert memory.device_memory() == 2**20
