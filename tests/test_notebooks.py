@@ -9,8 +9,9 @@ from nbclient import NotebookClient
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 
-def test_there_are_three():
-    assert [path.stem for path in NOTEBOOKS] == ["01_lecture", "02_your_own_loss", "03_a_new_effect"]
+def test_there_are_four():
+    names = ["01_lecture", "02_your_own_loss", "03_a_new_effect", "04_when_is_a_specimen_thick"]
+    assert [path.stem for path in NOTEBOOKS] == names
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
