@@ -233,6 +233,7 @@ class Experiment:
         return np.random.default_rng([self.seed, *key])
 
     def _check(self) -> None:
+        _voltage(self.grid)
         if not len(self.atoms):
             raise ValueError("the specimen has no atoms; give it some, or check what cut them away")
         scattering.require_known(self.atoms.numbers)
