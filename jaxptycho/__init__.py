@@ -36,6 +36,7 @@ from .parts.probe import AberratedProbe, AbstractProbe, PixelProbe, RelaxedProbe
 from .parts.propagator import AbstractPropagator, AngularSpectrum, BandLimited, Fresnel, Tilted
 from .parts.scan import AbstractScan, AffineScan, FreeScan
 from .parts.specimen import AbstractSpecimen, PotentialSlices, Sliced, SliceStack, WeakPhaseStack
+from .parts.volume import Volume
 from .physics.grids import Grid
 from .start.guess import first_model
 

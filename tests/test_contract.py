@@ -50,6 +50,7 @@ from jaxptycho import (
     PerShot,
     PotentialSlices,
     Tilted,
+    Volume,
     WeakPhaseStack,
     init_state,
     make_step,
@@ -78,6 +79,10 @@ PARTS = {  # an example of each part, and the shape of its answer
         (2, *FIELD),
     ),
     "Atoms": (atoms(), (2, *FIELD)),
+    "Volume": (
+        Volume(20 * phases(6), (0.6, 0.4, 0.5), 0.3, 2, 20 * absorptions(6), (0.02, -0.03), (0.2, 0.1), depth=8),
+        (2, *FIELD),
+    ),
     "FreeScan": (FreeScan(positions()[0]), (2,)),
     "AffineScan": (SHARED_SCAN, (2,)),
     "Fresnel": (Fresnel(), WINDOW),

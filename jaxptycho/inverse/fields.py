@@ -1,6 +1,7 @@
 """Where penalties and constraints find what they act on, and how they put it back.
 
-A specimen's `"phase"` is its phase or potential per slice, `"absorption"` what goes with it.
+A specimen's `"phase"` is its phase or potential per slice, `"absorption"` what goes with it. The slices of a
+volume are its layers of voxels, as the specimen holds them and no view sees them.
 What is changed keeps its dtype and the wrapping (shared, PerShot, PerView) that it came in.
 """
 
@@ -17,6 +18,7 @@ from ..parts.indexed import PerShot, PerView, plain, select
 from ..parts.probe import AberratedProbe, AbstractProbe, PixelProbe, RelaxedProbe
 from ..parts.scan import AbstractScan, AffineScan, FreeScan
 from ..parts.specimen import AbstractSpecimen, PotentialSlices, SliceStack, WeakPhaseStack
+from ..parts.volume import Volume
 from ..physics import waves, windows
 from ..physics.types import Stack
 
@@ -28,6 +30,7 @@ STACKS = {
     SliceStack: {"phase": "phase", "absorption": "absorption"},
     WeakPhaseStack: {"phase": "phase", "absorption": "absorption"},
     PotentialSlices: {"phase": "potential", "absorption": "absorptive"},
+    Volume: {"phase": "potential", "absorption": "absorptive"},
 }
 
 
@@ -53,7 +56,7 @@ def change_stacks(model: Model, change: Callable[[Stack], Stack], of=("phase", "
 def radians(model: Model) -> float | Float[Array, "z 1 1"]:
     """Phase [rad] per unit of the specimen's stacks: 1, or σΔz of every slice for a potential."""
     specimen = model.specimen
-    if not isinstance(specimen, PotentialSlices):
+    if not isinstance(specimen, (PotentialSlices, Volume)):
         return 1.0
     thickness = _shared_thickness(specimen)
     return model.grid.sigma * jnp.broadcast_to(thickness, specimen.potential.shape[:1])[:, None, None]
@@ -202,6 +205,8 @@ def _origin(specimen):
 
 
 def _shared_thickness(specimen):
+    if isinstance(specimen, Volume):
+        return jnp.asarray(specimen.voxel[0], specimen.potential.dtype)
     if isinstance(specimen.thickness, (PerShot, PerView)):
         raise ValueError("the thickness differs from shot to shot or view to view; this wants one for all")
     return jnp.asarray(specimen.thickness)

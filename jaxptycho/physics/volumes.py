@@ -1,0 +1,305 @@
+"""A volume as the beam of one view meets it: turned, shifted, and summed into slices.
+
+A turn in space is one about y (the tilt), then small ones about x and z, each a resampling of all planes
+across its axis, whose third direction is the innermost of memory. Such a resampling is a sparse matrix that
+acts on rows: its transpose is gathered as well, never scattered, and is exact. The volume is zero outside.
+Kernels: linear, and the interpolating cubic B-spline (Unser, IEEE Signal Process. Mag. 16, 22 (1999)).
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from .types import Pair, Scalar, Stack
+
+Rows = Float[Array, "row c"]
+Cuboid = Float[Array, "p q c"]
+Triple = tuple[Scalar, Scalar, Scalar] | Float[Array | np.ndarray, "3"]  # (z, y, x)
+FUSED = 16  # taps in one pass over memory
+
+
+class Axis(NamedTuple):
+    """Samples along one direction; the axis of the turn goes through sample `middle`."""
+
+    count: int
+    step: float  # Å
+    middle: int
+
+
+class Frame(NamedTuple):
+    """The slices of the beam's frame: `count` of them, each the sum of `samples` along the beam."""
+
+    count: int
+    samples: int
+    depth: Axis
+    rows: Axis
+    columns: Axis
+
+    @property
+    def thickness(self) -> float:
+        """Of one slice [Å]."""
+        return self.samples * self.depth.step
+
+
+def frame(shape: tuple[int, ...], voxel: tuple[float, ...], slices: int, depth=None, field=None) -> Frame:
+    """The beam's frame of a volume of `shape` voxels (z, y, x) of `voxel` Å, which cuts `depth` samples into `slices`.
+
+    Samples along the beam are the z voxels, or equal parts of one where a voxel is longer in z than in x; `depth`
+    is at first as many as the volume has, and `field` its (y, x) pixels.
+    """
+    parts = max(1, math.ceil(voxel[0] / voxel[2] - 1e-6))
+    step, count = voxel[0] / parts, depth or shape[0] * parts
+    if slices < 1 or count % slices:
+        raise ValueError(
+            f"{count} samples along the beam cannot be cut into {slices} equal slices; "
+            "give a number of slices that divides them, or another depth"
+        )
+    above = ((count - 1) * step + (1 - shape[0] % 2) * voxel[0]) / 2  # the faces stay where the volume's are
+    along = Axis(count, step, math.floor(above / step + 0.5))
+    rows, columns = (Axis(n, p, n // 2) for n, p in zip(field or shape[1:], voxel[1:], strict=True))
+    return Frame(slices, count // slices, along, rows, columns)
+
+
+def depth_of(shape: tuple[int, ...], voxel: tuple[float, ...], slices: int, tilts) -> int:
+    """How many samples along the beam hold the whole volume at all `tilts` [rad], and divide into `slices`."""
+    sizes = [n * p for n, p in zip(shape, voxel, strict=True)]
+    longest = np.max(sizes[0] * np.abs(np.cos(tilts)) + sizes[2] * np.abs(np.sin(tilts)))
+    step = frame(shape, voxel, 1).depth.step
+    return slices * math.ceil(longest / (slices * step) - 1e-6)
+
+
+def rotation_matrix(angles: Triple) -> Float[Array, "3 3"]:
+    """The rotation on (z, y, x) by angles [rad] about y (the tilt: x′ = x cos θ + z sin θ), then about x, then z."""
+    (cy, sy), (cx, sx), (cz, sz) = ((jnp.cos(angle), jnp.sin(angle)) for angle in angles)
+    tilt = jnp.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]])
+    about_x = jnp.array([[cx, sx, 0], [-sx, cx, 0], [0, 0, 1]])
+    return jnp.array([[1, 0, 0], [0, cz, sz], [0, -sz, cz]]) @ about_x @ tilt
+
+
+def tapered(volume: Stack, voxel: tuple[float, ...], width: float) -> Stack:
+    """The volume, brought to zero by sin² over the last `width` [Å] before its faces, where a step would diffract."""
+    for axis, step in enumerate(voxel):
+        inside = np.minimum(k := np.arange(volume.shape[axis]) + 0.5, k[::-1]) * step
+        window = np.sin(np.pi / 2 * np.clip(inside / width, 0, 1)) ** 2 if width else np.ones_like(inside)
+        volume = volume * jnp.expand_dims(jnp.asarray(window, volume.dtype), [a for a in range(3) if a != axis])
+    return volume
+
+
+def beam_slices(
+    volume: Stack,
+    voxel: tuple[float, ...],
+    frame: Frame,
+    tilt: Scalar,
+    angles: Pair | None = None,
+    shift: Triple | None = None,
+    kernel: str = "cubic",
+) -> Float[Array, "_ _ _"]:
+    """∫V dz′ of every slice [V·Å] in the beam's frame, where the volume stands turned by `tilt`, then by `angles`
+    about x and z [rad], then moved by `shift` (z, y, x) [Å].
+
+    Without angles and shift each plane across y is turned alone, for a third of the time.
+    """
+    own = [Axis(n, p, n // 2) for n, p in zip(volume.shape, voxel, strict=True)]
+    along, rows, columns = frame.depth, frame.rows, frame.columns
+    standing, bins = jnp.zeros(2), frame.samples
+    planes = volume.swapaxes(1, 2)
+    if angles is None and shift is None:
+        sums = turn(planes, tilt, standing, (own[0], own[2]), (along, columns), bins, kernel)
+        return along.step * resized(sums.swapaxes(1, 2), rows.count)
+    about_x, about_z = (0.0, 0.0) if angles is None else angles
+    dz, dy, dx = (0.0, 0.0, 0.0) if shift is None else shift
+    tilted = turn(planes, tilt, standing, (own[0], own[2]), (along, columns), 1, kernel).swapaxes(1, 2)
+    sums = turn(tilted, -about_x, jnp.stack([dz, 0.0]), (along, own[1]), (along, rows), bins, kernel)
+    last = jnp.moveaxis(sums, 0, 2)
+    return along.step * jnp.moveaxis(
+        turn(last, -about_z, jnp.stack([dy, dx]), (rows, columns), (rows, columns), 1, kernel), 2, 0
+    )
+
+
+def resized(stack: Stack, rows: int) -> Float[Array, "z _ X"]:
+    """The stack with `rows` rows, cut or continued by zeros, the middle row n//2 kept."""
+    before = rows // 2 - stack.shape[1] // 2
+    return jax.lax.pad(
+        stack, jnp.zeros((), stack.dtype), ((0, 0, 0), (before, rows - stack.shape[1] - before, 0), (0, 0, 0))
+    )
+
+
+class Kernel(NamedTuple):
+    """How samples are joined: the weight of one at a distance in samples, and how many there are along an axis."""
+
+    weight: Callable
+    taps: int
+    prefilter: Callable  # from samples to the coefficients that interpolate them
+
+
+def hat(d):
+    """1 − |d|; where it has a corner, the derivative towards growing places."""
+    return jnp.where(jnp.abs(d) <= 1, jnp.where(d <= 0, 1 + d, 1 - d), 0)
+
+
+def bspline(d):
+    """The cubic B-spline."""
+    d = jnp.abs(d)
+    return jnp.where(d < 1, 2 / 3 - d**2 * (1 - d / 2), jnp.where(d < 2, (2 - d) ** 3 / 6, 0))
+
+
+def coefficients(values: Cuboid) -> Float[Array, "p q c"]:
+    """B-spline coefficients of planes [p, q], zero outside; exact in the samples."""
+    p, q = (jnp.asarray(_inverse(n), values.dtype) for n in values.shape[:2])
+    by_rows = jnp.einsum("ab,bqc->aqc", p, values, precision="highest")
+    return jnp.einsum("ab,pbc->pac", q, by_rows, precision="highest")
+
+
+def _inverse(n: int) -> np.ndarray:
+    return np.linalg.inv((4 * np.eye(n) + np.eye(n, k=1) + np.eye(n, k=-1)) / 6)
+
+
+KERNELS = {"linear": Kernel(hat, 2, lambda values: values), "cubic": Kernel(bspline, 4, coefficients)}
+
+
+def turn(
+    planes: Cuboid,
+    angle: Scalar,
+    shift: Float[Array, "2"],
+    source: tuple[Axis, Axis],
+    target: tuple[Axis, Axis],
+    bins: int = 1,
+    kernel: str = "cubic",
+) -> Float[Array, "_ _ c"]:
+    """All planes [p, q] of an array, turned by `angle` [rad], moved by `shift` [Å], and summed over `bins` along p.
+
+    What was at (p, q) is then at p′ = p cos − q sin, q′ = p sin + q cos, measured from the middle of the axes.
+    """
+    joined = KERNELS[kernel]
+    angle = jnp.asarray(angle, planes.dtype)
+    place = (angle, shift.astype(planes.dtype), source, target, bins, joined)
+    forward, transposed = _gathering(*place), _gathering_back(*jax.lax.stop_gradient(place[:2]), *place[2:])
+    rows = joined.prefilter(planes).reshape(-1, planes.shape[2])
+    return product(forward, transposed, rows).reshape(target[0].count // bins, target[1].count, -1)
+
+
+class Sparse(NamedTuple):
+    """A matrix with the same number of entries in every row."""
+
+    column: Int[Array, "t row"]
+    value: Float[Array, "t row"]
+
+
+@jax.custom_jvp
+def product(matrix: Sparse, transposed: Sparse, rows: Rows) -> Float[Array, "_ c"]:
+    """matrix @ rows; `transposed` is the same matrix, transposed.
+
+    Differentiable in the matrix's values and in the rows, forwards and backwards.
+    """
+    del transposed
+    return _times(matrix.column, matrix.value, rows)
+
+
+@product.defjvp
+def _product_jvp(primals, tangents):
+    (matrix, transposed, rows), (change, _, rows_change) = primals, tangents
+    by_value = _times(matrix.column, change.value, rows)
+    return product(*primals), by_value + _linear(matrix, transposed, rows_change)
+
+
+def _linear(matrix: Sparse, transposed: Sparse, rows: Rows) -> Float[Array, "_ c"]:
+    """matrix @ rows, of which JAX knows the transpose.
+
+    The solution (r, b + M r) of a system with the right-hand side (r, b): `custom_linear_solve` asks for its
+    matrix only where that varies, and `product` differentiates by the values itself.
+    """
+    nothing = jnp.zeros((matrix.value.shape[1], rows.shape[1]), rows.dtype) + 0 * rows[0, 0]
+
+    def solve(_, right):
+        return right[0], right[1] + _times(*matrix, right[0])
+
+    def solve_transposed(_, right):
+        return right[0] + _times(*transposed, right[1]), right[1]
+
+    return jax.lax.custom_linear_solve(lambda both: both, (rows, nothing), solve, solve_transposed)[1]
+
+
+def _times(column, value, rows):
+    """Σ_t value[t] · rows[column[t]], some at a time."""
+    at_once = max(n for n in range(1, FUSED + 1) if len(column) % n == 0)
+
+    @jax.checkpoint
+    def part(column, value):
+        taken = (v[:, None] * rows.at[c].get(mode="promise_in_bounds") for c, v in zip(column, value, strict=True))
+        return sum(taken, 0.0)
+
+    groups = [array.reshape(-1, at_once, array.shape[1]) for array in (column, value)]
+    first = part(*(array[0] for array in groups))
+    if len(groups[0]) == 1:
+        return first
+    return jax.lax.scan(lambda total, own: (total + part(*own), None), first, tuple(array[1:] for array in groups))[0]
+
+
+def _seen_at(angle, shift, source, target, index):
+    """Where the sample `index` of the target comes from: samples of the source, with fractions."""
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    p, q = (i - axis.middle for i, axis in zip(index, target, strict=True))
+    (a, b), (c, d) = [[t.step / s.step for t in target] for s in source]  # 1, exactly, where steps are equal
+    back = _turned_back(angle, shift)
+    row = source[0].middle + cos * a * p + sin * b * q - back[0] / source[0].step
+    return row, source[1].middle - sin * c * p + cos * d * q - back[1] / source[1].step
+
+
+def _gathering(angle, shift, source, target, bins, kernel: Kernel) -> Sparse:
+    """The matrix from samples of the source to those of the target, summed over bins."""
+    shape = tuple(axis.count for axis in target)
+    places = _seen_at(angle, shift, source, target, np.indices(shape, np.int32))
+    first = [jnp.floor(jax.lax.stop_gradient(p)).astype(jnp.int32) + 1 - kernel.taps // 2 for p in places]
+    taps = []
+    for tap in np.ndindex(kernel.taps, kernel.taps):
+        index = [f + t for f, t in zip(first, tap, strict=True)]
+        weight = kernel.weight(index[0] - places[0]) * kernel.weight(index[1] - places[1])
+        taps.append(_entry(index, [axis.count for axis in source], weight))
+
+    def binned(arrays):
+        entries = jnp.stack(arrays).reshape(len(arrays), -1, bins, shape[1])
+        return entries.transpose(2, 0, 1, 3).reshape(len(arrays) * bins, -1)
+
+    return Sparse(*(binned(arrays) for arrays in zip(*taps, strict=True)))
+
+
+def _gathering_back(angle, shift, source, target, bins, kernel: Kernel) -> Sparse:
+    """The transpose of `_gathering`: for each sample of the source, those of the target that see it."""
+    shape = tuple(axis.count for axis in source)
+    index = np.indices(shape, np.int32)
+    half = kernel.taps / 2
+    reach = [half * math.hypot(source[0].step, source[1].step) / axis.step for axis in target]
+    centre = _seen_at(-angle, -_turned_back(angle, shift), target, source, index)
+    first = [jnp.floor(c - r).astype(jnp.int32) + 1 for c, r in zip(centre, reach, strict=True)]
+    rows, columns = (math.ceil(2 * r) for r in reach)
+    lowest = first[0] // bins
+    taps = []
+    for column in range(columns):
+        weights = []
+        for row in range(rows):
+            there = first[0] + row, first[1] + column
+            seen = _seen_at(angle, shift, source, target, there)
+            weights.append((there[0], kernel.weight(index[0] - seen[0]) * kernel.weight(index[1] - seen[1])))
+        for n in range((rows + bins - 2) // bins + 1):
+            summed = sum(jnp.where(row // bins == lowest + n, w, 0) for row, w in weights)
+            sizes = [target[0].count // bins, target[1].count]
+            taps.append(_entry([lowest + n, first[1] + column], sizes, summed))
+    return Sparse(*(jnp.stack(arrays).reshape(len(taps), -1) for arrays in zip(*taps, strict=True)))
+
+
+def _turned_back(angle, shift):
+    """What the turn back makes of a shift."""
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    return jnp.stack([cos * shift[0] + sin * shift[1], cos * shift[1] - sin * shift[0]])
+
+
+def _entry(index, sizes, weight):
+    """Number of the row that (p, q) is, and its weight: none outside."""
+    inside = (index[0] >= 0) & (index[0] < sizes[0]) & (index[1] >= 0) & (index[1] < sizes[1])
+    p, q = (jnp.clip(i, 0, n - 1) for i, n in zip(index, sizes, strict=True))
+    return p * sizes[1] + q, jnp.where(inside, weight, 0)
