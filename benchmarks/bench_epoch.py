@@ -8,17 +8,12 @@ of each process' median epoch, compile time apart. A peer that is not given is c
 figure in the data's README, measured on two other CPU cores.
 """
 
-import argparse
-import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
-from datetime import date
 from pathlib import Path
 
-HERE = Path(__file__).parent
+from common import HERE, Table, arguments, ask, opening, save
+
 SIEMENS, ROTAVIRUS = "siemens_star_xray.h5", "rotavirus_300kV_64x64.h5"
 NEAR, BILAYER = "petra3_near_field_xray.cxi", "wse2_mos2_bilayer_80kV_1e5.h5"
 # dataset, modes, slices, our batch, further arguments of ours, peer, its further arguments, its figure elsewhere [s], goal
@@ -32,23 +27,14 @@ ROWS = (
 )
 
 
-def run(python, script, *arguments):
-    """The JSON line that a measuring script prints."""
-    command = [python, str(script), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=script.parent, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
-
-
 def compare(row, folder, peers, rounds, epochs):
     dataset, modes, slices, batch, more, peer, peer_more, figure, goal = row
     common = [folder / dataset, "--epochs", epochs, "--modes", modes, "--slices", slices]
     ours, theirs = [], []
     for _ in range(rounds):
-        ours.append(run(sys.executable, HERE / "ours_run.py", *common, "--batch", batch, *more))
+        ours.append(ask(sys.executable, HERE / "ours_run.py", *common, "--batch", batch, *more))
         if peer in peers:
-            theirs.append(run(peers[peer], HERE / "peers" / f"{peer}_run.py", *common, *peer_more))
+            theirs.append(ask(peers[peer], HERE / "peers" / f"{peer}_run.py", *common, *peer_more))
     mine = statistics.median(o["seconds_per_epoch_median"] for o in ours)
     other = statistics.median(t["seconds_per_epoch_median"] for t in theirs) if theirs else figure
     return {
@@ -56,40 +42,34 @@ def compare(row, folder, peers, rounds, epochs):
         "modes": modes,
         "slices": slices,
         "ours_s": mine,
-        "compile_s": ours[0]["seconds_first_epoch"] - mine,
+        "first_s": ours[0]["seconds_first_epoch"] - mine,
         "peer": " ".join([peer, *peer_more]) + ("" if theirs else " (its figure, another machine)"),
         "peer_s": other,
         "ratio": mine / other,
         "goal": goal,
-        "versions": [ours[0]["version"]] + [t["version"] for t in theirs[:1]],
+        "versions": "; ".join([ours[0]["version"]] + [t["version"] for t in theirs[:1]]),
     }
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, rounds=3)
     parser.add_argument("data", type=Path)
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON")
-    parser.add_argument("--only", help="a part of the dataset's name")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default="", help="a part of the dataset's name")
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     peers = dict(peer.split("=", 1) for peer in args.peer)
-    print(f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    print(f"{'dataset':32} {'modes':>5} {'slices':>6} {'ours':>8} {'first':>7} {'peer':>8}  {'ratio':>6} {'goal':>5}")
-    results = []
+    rounds, epochs = (1, 2) if args.quick else (args.rounds, args.epochs)
+    opening()
+    table, results = Table(
+        dataset="<32s", modes="5d", slices="6d", ours_s="8.3f", first_s="8.1f", peer_s="8.3f", ratio="6.3f", goal="5.2f",
+        peer="<32s", versions="<60s",
+    ), []  # fmt: skip
     for row in ROWS:
-        if args.only and args.only not in row[0]:
-            continue
-        r = compare(row, args.data.resolve(), peers, args.rounds, args.epochs)
-        results.append(r)
-        print(
-            f"{r['dataset']:32} {r['modes']:5} {r['slices']:6} {r['ours_s']:7.3f}s {r['compile_s']:6.1f}s "
-            f"{r['peer_s']:7.3f}s  {r['ratio']:6.3f} {r['goal']:5}  {r['peer']}; {'; '.join(r['versions'])}",
-            flush=True,
-        )
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=1))
+        if args.only in row[0]:
+            results.append(compare(row, args.data.resolve(), peers, rounds, epochs))
+            table.line(**results[-1])
+    save(args, results)
 
 
 if __name__ == "__main__":

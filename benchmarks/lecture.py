@@ -47,7 +47,6 @@ def with_jaxptycho(file, epochs: int, cache: str):
 
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jp.one_device_per_core()
     began = time.perf_counter()
     n, corners = len(file["probe"]), file["corners"]
     grid = jp.Grid((n, n), pixel=1.0, voltage_kv=300.0)
@@ -60,7 +59,7 @@ def with_jaxptycho(file, epochs: int, cache: str):
         grid=grid,
     )
     model, _ = jp.reconstruct(
-        jp.distribute(jp.misfit(lambda predicted, counts: jp.amplitude(predicted, counts, 1e-10)), jp.mesh()),
+        jp.misfit(lambda predicted, counts: jp.amplitude(predicted, counts, 1e-10)),
         model,
         jp.batches(measured, size=len(corners) // 2, epochs=epochs),
         jp.per_part({"specimen.phase": optax.adam(RATE), "specimen.absorption": optax.adam(RATE)}),

@@ -1,0 +1,61 @@
+"""Every benchmark runs in tiny sizes and writes its figures; what they compare computes the same."""
+
+import contextlib
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+OWN = {"bench_loader": [], "bench_start": []}
+WITH_TORCH = {"bench_step": ["--form=tuned, micro", "--form=loop"], "bench_lecture": []}
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+needs_torch = pytest.mark.skipif(not HAS_TORCH, reason="PyTorch is not installed")
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory):
+    """`figures(script)` are the rows of its quick run; all run side by side, as only their figures' sense is tested."""
+    folder, running = tmp_path_factory.mktemp("figures"), {}
+
+    def rows(script):
+        said, _ = running[script].communicate()
+        assert running[script].returncode == 0, said
+        return json.loads((folder / script).read_text())["rows"]
+
+    with contextlib.ExitStack() as stack:
+        for script, options in (OWN | (WITH_TORCH if HAS_TORCH else {})).items():
+            command = [sys.executable, BENCHMARKS / f"{script}.py", "--quick", "--json", folder / script, *options]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            running[script] = stack.enter_context(process)
+            stack.callback(process.kill)
+        yield rows
+
+
+def test_loader_waits_and_computes(figures):
+    (found,) = figures("bench_loader")
+    assert 0 < found["waited_s"] < found["both_s"]
+
+
+@needs_torch
+def test_step_agrees_with_pytorch(figures):
+    found = {row["contender"]: row for row in figures("bench_step")}
+    assert set(found) == {"jaxptycho", "tuned, micro", "loop"}
+    for row in found.values():
+        assert row["loss"] == pytest.approx(found["jaxptycho"]["loss"], rel=1e-4)  # and none failed
+
+
+@needs_torch
+def test_lecture_comes_back_in_both(figures):
+    found = {(row["package"], row["what"]): row for row in figures("bench_lecture")}
+    assert found["jaxptycho", "process"]["seconds"] > found["jaxptycho", "reconstruct"]["seconds"]
+    assert found["jaxptycho", "reconstruct"]["psnr"] == pytest.approx(found["torch", "reconstruct"]["psnr"], abs=1.0)
+
+
+def test_start_reaches_its_moments_in_order(figures):
+    found = {row["what"]: row["seconds"] for row in figures("bench_start")}
+    moments = [found[f"demo, first {what}"] for what in ("pattern", "batch", "epoch")]
+    assert moments == sorted(moments)
