@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .types import Pair, Scalar, Stack
+from .waves import kept
 
 Rows = Float[Array, "row c"]
 Cuboid = Float[Array, "p q c"]
@@ -252,44 +253,33 @@ def _seen_at(angle, shift, source, target, index):
 
 def _gathering(angle, shift, source, target, bins, kernel: Kernel) -> Sparse:
     """The matrix from samples of the source to those of the target, summed over bins."""
-    shape = tuple(axis.count for axis in target)
-    places = _seen_at(angle, shift, source, target, np.indices(shape, np.int32))
-    first = [jnp.floor(jax.lax.stop_gradient(p)).astype(jnp.int32) + 1 - kernel.taps // 2 for p in places]
-    taps = []
-    for tap in np.ndindex(kernel.taps, kernel.taps):
-        index = [f + t for f, t in zip(first, tap, strict=True)]
-        weight = kernel.weight(index[0] - places[0]) * kernel.weight(index[1] - places[1])
-        taps.append(_entry(index, [axis.count for axis in source], weight))
+    shape, taps = tuple(axis.count for axis in target), np.indices((kernel.taps, kernel.taps))
+    places = _seen_at(angle, shift, source, target, np.indices(shape))
+    first = (jnp.floor(jax.lax.stop_gradient(place)).astype(jnp.int32) + 1 - kernel.taps // 2 for place in places)
+    index = [f + t[..., None, None] for f, t in zip(first, taps, strict=True)]
+    weight = math.prod((kernel.weight(i - place) for i, place in zip(index, places, strict=True)), start=1.0)
 
-    def binned(arrays):
-        entries = jnp.stack(arrays).reshape(len(arrays), -1, bins, shape[1])
-        return entries.transpose(2, 0, 1, 3).reshape(len(arrays) * bins, -1)
+    def binned(entries):
+        return entries.reshape(kernel.taps**2, -1, bins, shape[1]).transpose(2, 0, 1, 3)
 
-    return Sparse(*(binned(arrays) for arrays in zip(*taps, strict=True)))
+    return _entries(*(binned(array) for array in (*index, weight)), [axis.count for axis in source])
 
 
 def _gathering_back(angle, shift, source, target, bins, kernel: Kernel) -> Sparse:
     """The transpose of `_gathering`: for each sample of the source, those of the target that see it."""
-    shape = tuple(axis.count for axis in source)
-    index = np.indices(shape, np.int32)
-    half = kernel.taps / 2
-    reach = [half * math.hypot(source[0].step, source[1].step) / axis.step for axis in target]
+    index = np.indices([axis.count for axis in source])
+    radius = kernel.taps / 2 * math.hypot(*(axis.step for axis in source))
+    reach = [radius / axis.step for axis in target]  # of the support, however it is turned
     centre = _seen_at(-angle, -_turned_back(angle, shift), target, source, index)
     first = [jnp.floor(c - r).astype(jnp.int32) + 1 for c, r in zip(centre, reach, strict=True)]
-    rows, columns = (math.ceil(2 * r) for r in reach)
-    lowest = first[0] // bins
-    taps = []
-    for column in range(columns):
-        weights = []
-        for row in range(rows):
-            there = first[0] + row, first[1] + column
-            seen = _seen_at(angle, shift, source, target, there)
-            weights.append((there[0], kernel.weight(index[0] - seen[0]) * kernel.weight(index[1] - seen[1])))
-        for n in range((rows + bins - 2) // bins + 1):
-            summed = sum(jnp.where(row // bins == lowest + n, w, 0) for row, w in weights)
-            sizes = [target[0].count // bins, target[1].count]
-            taps.append(_entry([lowest + n, first[1] + column], sizes, summed))
-    return Sparse(*(jnp.stack(arrays).reshape(len(taps), -1) for arrays in zip(*taps, strict=True)))
+    taps = np.indices([math.ceil(2 * r) for r in reach])
+    there = [f + t[..., None, None] for f, t in zip(first, taps, strict=True)]
+    seen = _seen_at(angle, shift, source, target, there)
+    weight = math.prod((kernel.weight(i - place) for i, place in zip(index, seen, strict=True)), start=1.0)
+    bin_of = first[0] // bins + np.arange((taps.shape[1] + bins - 2) // bins + 1)[:, None, None, None]
+    summed = jnp.sum(jnp.where(there[0] // bins == bin_of[:, None], weight, 0), 1)
+    columns = jnp.broadcast_to(there[1][0], summed.shape)
+    return _entries(jnp.broadcast_to(bin_of, summed.shape), columns, summed, [target[0].count // bins, target[1].count])
 
 
 def _turned_back(angle, shift):
@@ -298,8 +288,9 @@ def _turned_back(angle, shift):
     return jnp.stack([cos * shift[0] + sin * shift[1], cos * shift[1] - sin * shift[0]])
 
 
-def _entry(index, sizes, weight):
-    """Number of the row that (p, q) is, and its weight: none outside."""
-    inside = (index[0] >= 0) & (index[0] < sizes[0]) & (index[1] >= 0) & (index[1] < sizes[1])
-    p, q = (jnp.clip(i, 0, n - 1) for i, n in zip(index, sizes, strict=True))
-    return p * sizes[1] + q, jnp.where(inside, weight, 0)
+def _entries(p, q, weight, sizes) -> Sparse:
+    """The entries that point to the samples (p, q) of an array of `sizes`: none outside. Computed once for all."""
+    inside = (p >= 0) & (p < sizes[0]) & (q >= 0) & (q < sizes[1])
+    number = jnp.clip(p, 0, sizes[0] - 1) * sizes[1] + jnp.clip(q, 0, sizes[1] - 1)
+    size = p.shape[-2] * p.shape[-1]
+    return Sparse(*kept((number.reshape(-1, size), jnp.where(inside, weight, 0).reshape(-1, size))))
