@@ -40,8 +40,6 @@ def fine(atoms, grid, finer, slices, projection="finite", first=0, last=None):
     spectra = np.fft.fft2(values)
     rows, columns = (np.fft.fftfreq(n, 1 / n).round().astype(int) for n in grid.shape)
     kept = spectra[:, rows][:, :, columns]
-    kept[:, np.abs(rows) * 2 == len(rows)] = 0
-    kept[:, :, np.abs(columns) * 2 == len(columns)] = 0
     return np.fft.ifft2(kept).real / finer**2
 
 
@@ -124,8 +122,8 @@ def test_thick_strontium_titanate(projection, slices):
 
 def test_twisted_bilayer():
     """80 kV, slices of 1 Å, atoms wherever they are."""
-    n, width, depth = 100, 10.0, 16
-    atoms = twisted_bilayer(width=9.0, vacancies=0)
+    n, width, depth = 80, 8.0, 16
+    atoms = twisted_bilayer(width=7.0, vacancies=0)
     atoms.positions += np.array([width / 2, width / 2, depth / 2])
     atoms.cell, atoms.pbc = [width, width, depth], True
     grid = Grid((n, n), width / n, 80.0)
@@ -133,4 +131,4 @@ def test_twisted_bilayer():
     found = content(atoms.numbers, atoms.positions[:, ::-1], np.zeros(len(atoms)), Box(np.zeros(3), faces, grid))
     theirs = fine(atoms, grid, 8, depth)
     assert error(limited(projected(found, grid), grid), limited(theirs, grid)) < TOLERANCE
-    assert_patterns_agree(found, theirs, 1.0, grid, 25e-3, [(4.1, 6.3), (5.77, 5.02)], 1)
+    assert_patterns_agree(found, theirs, 1.0, grid, 25e-3, [(3.1, 4.3), (4.77, 4.02)], 1)
