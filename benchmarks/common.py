@@ -78,11 +78,15 @@ class Failed(RuntimeError):
     """A contender's process ended without an answer."""
 
 
-def ask(python, script, *arguments, env: Mapping[str, str] | None = None) -> dict:
-    """The JSON line that a script prints last."""
+def ask(python, script, *arguments, env: Mapping[str, str] | None = None, timeout: float | None = None) -> dict:
+    """The JSON line that a script prints last; `Failed` where it takes longer than `timeout` [s]."""
     command = [str(python), str(script), *map(str, arguments)]
     cwd = Path(script).parent if Path(script).is_file() else HERE
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=os.environ | dict(env or {}))
+    env = os.environ | dict(env or {})
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env, timeout=timeout)
+    except subprocess.TimeoutExpired as error:
+        raise Failed(f"{' '.join(command)} took longer than {timeout:.0f} s") from error
     if done.returncode:
         raise Failed(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.strip().splitlines()[-1])

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import time
 
 import numpy as np
@@ -16,7 +17,9 @@ def arguments():
     parser.add_argument("--modes", type=int, default=1)
     parser.add_argument("--slices", type=int, default=1)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--devices", type=int, default=None, help="CPU devices; by default one for each core")
+    parser.add_argument(
+        "--devices", type=int, default=None, help="CPU devices; by default one for each core that gets equal shares"
+    )
     parser.add_argument("--fixed-positions", action="store_true")
     parser.add_argument("--focus-to-sample", type=float, help="of a near-field hologram [Å]")
     return parser.parse_args()
@@ -26,10 +29,7 @@ def measure(args):
     import jax
     import optax
 
-    if args.devices is None:
-        jp.one_device_per_core()
-    else:
-        jax.config.update("jax_num_cpu_devices", args.devices)
+    jax.config.update("jax_num_cpu_devices", args.devices or math.gcd(args.batch, jp.one_device_per_core()))
     near = (
         {} if args.focus_to_sample is None else {"near_field": True, "focus_to_sample_angstrom": args.focus_to_sample}
     )

@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import resource
 import statistics
 import sys
 import types
@@ -23,6 +24,10 @@ def arguments(description, **defaults):
     parser.add_argument("--slices", type=int, default=defaults.get("slices", 1))
     parser.add_argument("--batch", type=int, default=defaults["batch"])
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument(
+        "--memory", type=float, metavar="GB", help="what the process may take before it fails, on a CPU"
+    )
     for flag, help_text in defaults.get("flags", {}).items():
         parser.add_argument(flag, action="store_true", help=help_text)
     args = parser.parse_args()
@@ -30,12 +35,21 @@ def arguments(description, **defaults):
         parser.error("--epochs must be 2 or more: the first one holds compilation and is reported apart")
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(args.threads)
+    if args.memory:  # else a batch that does not fit takes the whole machine with it
+        most = int(args.memory * 1e9)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
     os.environ.setdefault("MPLBACKEND", "agg")
     args.stdout = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return args
+
+
+def wavelength(voltage_kv):
+    """Relativistic wavelength [Å]."""
+    energy = voltage_kv * 1e3
+    return 12.2643 / (energy * (1 + 0.978476e-6 * energy)) ** 0.5
 
 
 def report(args, package, seconds, losses):

@@ -2,9 +2,9 @@
 
 import time
 
-from _peer import arguments, report
+from _peer import arguments, report, wavelength
 
-args = arguments(__doc__, slices=4, batch=64)
+args = arguments(__doc__, slices=4, batch=64, flags={"--fixed-positions": "positions stay as they are"})
 
 import h5py
 import pane
@@ -14,8 +14,7 @@ from phaser.plan import ReconsPlan
 
 with h5py.File(args.dataset) as file:
     about = {key: file.attrs[key] for key in file.attrs}
-energy = float(about["voltage_kv"]) * 1e3
-wavelength = 12.2643 / (energy * (1 + 0.978476e-6 * energy)) ** 0.5  # [Å]
+voltage = float(about["voltage_kv"])
 
 
 class Clock(Observer):
@@ -41,8 +40,8 @@ plan = {
         "type": "manual",
         "path": args.dataset,
         "key": "counts",
-        "kv": energy / 1e3,
-        "diff_step": float(about["dk_inverse_angstrom"]) * wavelength * 1e3,
+        "kv": voltage,
+        "diff_step": float(about["dk_inverse_angstrom"]) * wavelength(voltage) * 1e3,
         "adu": 1.0,
     },
     "init": {
@@ -57,7 +56,6 @@ plan = {
             "step_size": float(about["scan_step_angstrom"]),
         },
     },
-    "slices": {"n": args.slices, "total_thickness": float(about["thickness_angstrom"])},
     "engines": [
         {
             "type": "conventional",
@@ -71,10 +69,12 @@ plan = {
             "group_constraints": [],
             "iter_constraints": [{"type": "limit_probe_support", "max_angle": float(about["semiangle_mrad"]) + 1.0}],
             "update_probe": True,
-            "update_positions": True,
+            "update_positions": not args.fixed_positions,
         }
     ],
 }
+if args.slices > 1:
+    plan["slices"] = {"n": args.slices, "total_thickness": float(about["thickness_angstrom"])}
 clock = Clock()
 execute_plan(pane.from_data(plan, ReconsPlan), seed=0, override_observers=clock)
 report(args, "phaserEM", clock.seconds, clock.losses)

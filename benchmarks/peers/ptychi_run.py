@@ -2,7 +2,7 @@
 
 import time
 
-from _peer import arguments, report, stand_in_for_torchvision
+from _peer import arguments, report, stand_in_for_torchvision, wavelength
 
 args = arguments(__doc__, batch=100, flags={"--refine-positions": "settings of pty-chi's own position tests"})
 stand_in_for_torchvision()
@@ -14,18 +14,15 @@ import torch
 from ptychi.api.task import PtychographyTask
 from ptychi.utils import get_suggested_object_size, orthogonalize_initial_probe, rescale_probe
 
-if args.slices != 1:
-    raise SystemExit("this script measures single-slice reconstructions only")
 torch.set_num_threads(args.threads)
 
 
 def focused_probe(n, pixel, voltage_kv, semiangle_mrad, defocus):
     """Probe of a round aperture, centre at [n//2, n//2]; lengths in Å, defocus > 0 is underfocus (Kirkland 2010, ch. 5)."""
-    energy = voltage_kv * 1e3
-    wavelength = 12.2643 / np.sqrt(energy * (1 + 0.978476e-6 * energy))
+    length = wavelength(voltage_kv)
     k = np.fft.fftfreq(n, pixel)
     k2 = k[:, None] ** 2 + k[None] ** 2
-    wave = (np.sqrt(k2) * wavelength <= semiangle_mrad * 1e-3) * np.exp(1j * np.pi * wavelength * defocus * k2)
+    wave = (np.sqrt(k2) * length <= semiangle_mrad * 1e-3) * np.exp(1j * np.pi * length * defocus * k2)
     return np.fft.fftshift(np.fft.ifft2(wave))
 
 
@@ -33,6 +30,7 @@ with h5py.File(args.dataset) as file:
     counts = file["counts"][()].astype(np.float32)
     pixel = float(file.attrs["pixel_angstrom"])
     positions = file["positions"][()] / pixel
+    about = dict(file.attrs)
     if "probe_guess" in file:
         first_mode = file["probe_guess"][()]
     else:
@@ -48,7 +46,11 @@ probe = torch.as_tensor(rescale_probe(probe, torch.as_tensor(counts)))
 
 options = api.LSQMLOptions()
 options.object_options.pixel_size_m = pixel * 1e-10
-options.reconstructor_options.default_device = api.Devices.CPU
+if args.slices > 1:
+    spacing = float(about["thickness_angstrom"]) / args.slices * 1e-10  # m
+    options.object_options.slice_spacings_m = np.full(args.slices - 1, spacing)
+    options.data_options.wavelength_m = wavelength(float(about["voltage_kv"])) * 1e-10
+options.reconstructor_options.default_device = api.Devices.CPU if args.device == "cpu" else api.Devices.GPU
 options.reconstructor_options.batch_size = args.batch
 options.reconstructor_options.num_epochs = args.epochs
 options.reconstructor_options.random_seed = 0
@@ -61,7 +63,7 @@ size = get_suggested_object_size(positions, probe.shape[-2:], extra=100)
 task = PtychographyTask(
     options,
     diffraction_data=counts,
-    object_data=torch.ones((1, *size), dtype=torch.complex64),
+    object_data=torch.ones((args.slices, *size), dtype=torch.complex64),
     probe_data=probe,
     probe_position_y_px=positions[:, 0].astype(np.float32),
     probe_position_x_px=positions[:, 1].astype(np.float32),

@@ -2,7 +2,12 @@
 
 from _peer import arguments, report, stand_in_for_ptyrad_figures, stand_in_for_torchvision
 
-args = arguments(__doc__, slices=4, batch=32, flags={"--compile": "torch.compile, as PtyRAD offers it"})
+args = arguments(
+    __doc__,
+    slices=4,
+    batch=32,
+    flags={"--compile": "torch.compile, as PtyRAD offers it", "--fixed-positions": "positions stay as they are"},
+)
 stand_in_for_torchvision()
 stand_in_for_ptyrad_figures()
 
@@ -50,7 +55,9 @@ parameters = {
         "compiler_configs": {"enable": args.compile},
     },
 }
-solver = PtyRADSolver(PtyRADParams(**parameters).model_dump(), device="cpu", seed=0)
+if args.fixed_positions:
+    parameters["model_params"] = {"update_params": {"probe_pos_shifts": {"start_iter": None, "lr": 0.0}}}
+solver = PtyRADSolver(PtyRADParams(**parameters).model_dump(), device=args.device, seed=0)
 solver.run()
 model = solver.reconstruct_results
 report(args, "ptyrad", list(model.iter_times), [loss for _, loss in model.loss_iters])
