@@ -15,9 +15,11 @@ import tomlkit
 from scipy.spatial import cKDTree
 
 from ..analysis.design import design
-from ..data import Dataset
+from ..data import Batch, Dataset
+from ..inverse.memory import needed
 from ..io.datasets import read
 from ..io.results import load
+from ..machines.placement import even
 from ..model import Model
 from ..start.calibration import bright_field_centre, bright_field_radius
 from .build import read_data
@@ -157,16 +159,25 @@ def check(job: Job) -> dict[str, str]:
         state = eqx.filter_eval_shape(partial(loop.first_state, number), model)
     parameters, optimiser = size_of(model), size_of(state)
     counts = sum(math.prod(c.shape) * np.dtype(c.dtype).itemsize for c in data.counts)
-    # model, gradient, the copy that steps return, and what the optimiser remembers
-    device = 3 * parameters + optimiser + job.stage[-1].batch * math.prod(data.grid.shape) * 4
+    # model, the copy that steps return, what the optimiser remembers, and the gradient with its waves
+    batch = blank_batch(loop)
+    gradient = needed(loop.tools(number).loss, model, batch)
+    device = 2 * parameters + optimiser + size_of(batch) // loop.devices.size + gradient
     specimen = model.specimen.slices(model.grid).transmission
     return describe_job(job) | {
         "object": " × ".join(map(str, specimen.shape)) + " (slice, y, x)",
         "parameters": megabytes(parameters),
-        "device memory": f"about {megabytes(device)}, and the waves of a micro-batch",
+        "device memory": f"about {megabytes(device)} on each of {loop.devices.size}, {megabytes(gradient)} of it the gradient's",
         "counts": megabytes(counts),
         "held out": f"{sum(map(len, loop.held))} of {sum(data.n_shots)} shots",
     }
+
+
+def blank_batch(loop: Loop) -> Batch:
+    """A batch of the last stage, without its counts."""
+    size = min(loop.job.stage[-1].batch, max(map(len, loop.learn)))
+    counts = np.zeros((size, *loop.data.grid.shape), loop.data.counts[0].dtype)
+    return even(Batch(np.int32(0), np.zeros(size, np.int32), counts, np.ones(size, np.float32)), loop.devices)
 
 
 def size_of(tree) -> int:

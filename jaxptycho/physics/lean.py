@@ -24,7 +24,7 @@ def multislice_sqrt(wave: Waves, slices: Window, kernel: Kernel | Kernels) -> Wa
     """
     if slices.shape[0] == 1:
         return transmit(wave, slices[0])
-    return _recomputed(wave, slices, kernel)
+    return _recomputed(*_alike(wave, slices, kernel))
 
 
 def multislice_reversible(wave: Waves, slices: Window, kernel: Kernel | Kernels) -> Waves:
@@ -34,7 +34,17 @@ def multislice_reversible(wave: Waves, slices: Window, kernel: Kernel | Kernels)
     waves) and |t| > 0.1; elsewhere it is NaN rather than wrong, and so is the wave if |P| ≠ 1.
     """
     lossless = jnp.abs(_power(kernel) - 1) < 1e-3
-    return _traced_back(wave, slices, jnp.where(lossless, kernel, jnp.nan))
+    return _traced_back(*_alike(wave, slices, jnp.where(lossless, kernel, jnp.nan)))
+
+
+def _alike(*arrays):
+    """The arrays, each varying over the devices over which any does, as loops and cotangents want them."""
+    of_all = jax.lax.stop_gradient(sum(a[(0,) * a.ndim] for a in arrays))
+    return tuple(jnp.where(False, of_all, a) for a in arrays)
+
+
+def _zeros(count: int, wave):
+    return jnp.broadcast_to(jnp.zeros_like(wave), (count, *wave.shape))
 
 
 def _own(kernel, n):
@@ -100,7 +110,7 @@ def _keep_some(wave, slices, kernel):
         first = k * length
         return _through(wave, slices, kernel, first, jnp.minimum(first + length, gaps)), kept.at[k].set(wave)
 
-    kept = jnp.zeros((-(-gaps // length), *wave.shape), wave.dtype)
+    kept = _zeros(-(-gaps // length), wave)
     wave, kept = jax.lax.fori_loop(0, len(kept), stretch, (wave, kept))
     return transmit(wave, slices[-1]), (kept, wave, slices, kernel)
 
@@ -128,8 +138,7 @@ def _recompute(seen, cotangent):
         between = jax.lax.fori_loop(1, count, onward, between.at[0].set(kept[k]))
         return jax.lax.fori_loop(0, count, backward, cotangents), between
 
-    between = jnp.zeros((length, *entering.shape), entering.dtype)
-    start = _back_from_exit(cotangent, entering, slices, kernel), between
+    start = _back_from_exit(cotangent, entering, slices, kernel), _zeros(length, entering)
     return jax.lax.fori_loop(0, len(kept), stretch, start)[0]
 
 
