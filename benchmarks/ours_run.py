@@ -8,6 +8,7 @@ import time
 import numpy as np
 
 import jaxptycho as jp
+from jaxptycho.machines.placement import replicate
 
 
 def arguments():
@@ -39,8 +40,10 @@ def measure(args):
     model = jp.first_model(data, modes=args.modes, slices=args.slices, thickness=thickness, near_field=distance)
     rates = {"specimen": 5e-3, "probe": 5e-3} | ({} if args.fixed_positions else {"scan": 1e-2})
     optimiser = jp.per_part({part: optax.adam(rate) for part, rate in rates.items()})
-    step = jp.make_step(jp.distribute(jp.misfit(jp.amplitude), jp.mesh()), optimiser)
-    state, seconds, losses = jp.init_state(optimiser, model), [], []
+    mesh = jp.mesh()
+    step = jp.make_step(jp.distribute(jp.misfit(jp.amplitude), mesh), optimiser)
+    model, state = replicate((model, jp.init_state(optimiser, model)), mesh)  # else the second step compiles again
+    seconds, losses = [], []
     for epoch in range(args.epochs):
         start, values = time.perf_counter(), []
         for batch in jp.prefetch(jp.batches(data, args.batch, first_epoch=epoch)):
