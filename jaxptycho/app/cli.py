@@ -214,6 +214,6 @@ def main() -> None:
 
     one_device_per_core()
     jax.config.update("jax_compilation_cache_dir", str(platformdirs.user_cache_path("jaxptycho") / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # many small programs make a slow start
     warnings.showwarning = _warn
     app()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import ase
+import equinox as eqx
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -140,7 +141,7 @@ def write_experiment(experiment: Experiment, path: Path, job: SimulationJob, rep
     }
     tilts = None if experiment.tilts is None else np.array(experiment.tilts)
     positions = [experiment.scan] * experiment.n_views
-    kind = np.uint16 if experiment.camera.noise else np.float32
+    kind = experiment.camera.dtype
     facts = truth(experiment, job.output.slab_angstrom)
     with writing(path, experiment.grid, positions, kind, tilts=tilts, about=about, truth=facts) as put:
         for view, block, counts in simulate(experiment, report, share(patterns, mesh())):
@@ -182,7 +183,12 @@ def true_probe(experiment: Experiment, defocus: float) -> np.ndarray:
     """The coherent probe [√electrons] on the grid of the detector, [mode, y, x]."""
     lens, grid = experiment.microscope, experiment.grid
     probe: AberratedProbe = lens.probe(experiment.dose, defocus - lens.defocus)
-    return np.fft.fftshift(np.asarray(waves.inverse_fourier(probe.spectrum(grid))), axes=(-2, -1))
+    return np.fft.fftshift(np.asarray(_wave(probe, grid)), axes=(-2, -1))
+
+
+@eqx.filter_jit
+def _wave(probe: AberratedProbe, grid: Grid):
+    return waves.inverse_fourier(probe.spectrum(grid))
 
 
 def _phantom(name: str, options: dict[str, Any]) -> ase.Atoms:

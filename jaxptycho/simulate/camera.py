@@ -24,6 +24,11 @@ class Camera:
     readout: float = 0.0  # rms counts of every pixel
     noise: bool = True  # without it the expectation is written
 
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the counts that are written."""
+        return np.dtype((np.int32 if self.readout else np.uint16) if self.noise else np.float32)
+
     def gain_map(self, shape: tuple[int, ...], seed: int) -> Float[np.ndarray, "y x"]:
         """The relative gain of every pixel."""
         return np.maximum(1 + self.flatfield * np.random.default_rng([seed, 101]).normal(size=shape), 0)
@@ -39,12 +44,12 @@ class Camera:
             around = gaussian_filter(counts, (0, self.spread, self.spread), mode="constant") if self.spread else counts
             counts = rng.poisson(self.gain * np.maximum(around, 0)).astype(float)
         counts = counts * gain_map
-        if self.readout:
+        if self.readout:  # what is left after the dark frame was subtracted may be negative
             counts = counts + self.readout * rng.normal(size=counts.shape)
-        whole = np.rint(np.maximum(counts, 0))
-        if whole.max(initial=0) > np.iinfo(np.uint16).max:
+        whole, most = np.rint(counts), np.iinfo(self.dtype).max
+        if whole.max(initial=0) > most:
             raise ValueError(
-                f"{whole.max():.4g} counts in a pixel do not fit into 16 bits; lower the dose or the gain, "
-                "or write the expectation (noise = false)"
+                f"{whole.max():.4g} counts in a pixel are more than the {most} that a file holds; lower the dose or "
+                "the gain, or write the expectation (noise = false)"
             )
-        return whole.astype(np.uint16)
+        return whole.astype(self.dtype)

@@ -29,7 +29,7 @@ from ..physics.potentials import PROJECTIONS
 from ..physics.types import Indices, Patterns, Stack
 from .camera import Camera
 from .microscope import Microscope
-from .phantoms.arrange import displaced, require_apart, rotated
+from .phantoms.arrange import displaced, require_apart, rms_of_atoms, rotated
 from .scan import ScanErrors
 from .stacks import Box, Content, Transmissions, content, projected, transmissions
 
@@ -134,19 +134,9 @@ class Experiment:
         return self.sampling.grid(self.grid)
 
     @cached_property
-    def amplitudes(self) -> np.ndarray:
-        """rms vibration [Å] of every atom in each direction."""
-        if not isinstance(self.vibration, Mapping):
-            return np.full(len(self.atoms), float(self.vibration))
-        missing = sorted(set(self.atoms.get_chemical_symbols()) - set(self.vibration))
-        if missing:
-            raise ValueError(f"the vibrations do not name {', '.join(missing)}; give each element its rms in Å")
-        return np.array([self.vibration[symbol] for symbol in self.atoms.get_chemical_symbols()])
-
-    @cached_property
     def debye_waller(self) -> np.ndarray:
         """B = 8π²⟨u²⟩ [Å²] of every atom, for the mean potential."""
-        return 8 * np.pi**2 * self.amplitudes**2
+        return 8 * np.pi**2 * rms_of_atoms(self.atoms, self.vibration) ** 2
 
     @cached_property
     def views(self) -> list[View]:

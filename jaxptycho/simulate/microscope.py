@@ -51,8 +51,3 @@ class Microscope:
         own = (even[:, None] + rng.random((shots, 2))) % 1
         shifts = PER_FWHM * self.source_fwhm * norm.ppf(np.clip(own, 1e-6, 1 - 1e-6))
         return self.focal_spread(voltage_kv) * norm.ppf(middles), shifts
-
-    @property
-    def coherent(self) -> bool:
-        """Whether one wave is enough."""
-        return not self.source_fwhm and not (self.chromatic and self.energy_fwhm)

@@ -111,7 +111,7 @@ BAD = [
     ({"sampling.slice_angstrom": -1.0}, "slice_angstrom"),
     ({"scan.shape": [0, 4]}, "0 × 4"),
     ({"scan.step": 1.0}, "step_angstrom"),
-    ({"detector.noise": True, "scan.dose_per_square_angstrom": 1e9}, "16 bits"),
+    ({"detector.noise": True, "scan.dose_per_square_angstrom": 1e9}, "that a file holds"),
 ]
 
 

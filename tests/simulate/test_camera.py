@@ -62,5 +62,5 @@ def test_without_noise_the_expectation_is_written():
 
 
 def test_too_many_counts_are_refused():
-    with pytest.raises(ValueError, match="do not fit into 16 bits; lower the dose"):
+    with pytest.raises(ValueError, match="that a file holds; lower the dose"):
         recorded(Camera(), 1e6, 1)

@@ -34,8 +34,6 @@ def test_any_number_of_configurations(n):
 
 
 def test_a_coherent_lens_is_one_wave():
-    assert Microscope(0.02, chromatic=1e7).coherent
-    assert not LENS.coherent
     defoci, shifts = Microscope(0.02).incoherent(2, 3, 80.0, np.random.default_rng(0))
     assert not defoci.any()
     assert not shifts.any()

@@ -33,12 +33,18 @@ def displaced(atoms: Atoms, rms_angstrom: float | Mapping[str, float], rng: np.r
     `rms_angstrom` is √⟨u_x²⟩ along one axis, so that B = 8π² rms² (Einstein model; Kirkland, *Advanced
     Computing in Electron Microscopy*, ch. 6); one number, or one for each element.
     """
-    if isinstance(rms_angstrom, Mapping):
-        _require_known(atoms, rms_angstrom)
-        rms = np.array([rms_angstrom[symbol] for symbol in atoms.symbols])[:, None]
-    else:
-        rms = rms_angstrom
+    rms = rms_of_atoms(atoms, rms_angstrom)[:, None]
     return at(atoms, atoms.positions + rms * rng.standard_normal(atoms.positions.shape))
+
+
+def rms_of_atoms(atoms: Atoms, rms_angstrom: float | Mapping[str, float]) -> Float[np.ndarray, "_"]:
+    """√⟨u_x²⟩ [Å] of every atom, from one number or one for each element."""
+    if not isinstance(rms_angstrom, Mapping):
+        return np.full(len(atoms), float(rms_angstrom))
+    missing = sorted(set(atoms.symbols) - set(rms_angstrom))
+    if missing:
+        raise ValueError(f"no displacement is given for {', '.join(missing)}; name every element of the specimen")
+    return np.array([rms_angstrom[symbol] for symbol in atoms.symbols])
 
 
 def merge(*parts: Atoms, apart: float = 0.0) -> Atoms:
@@ -121,9 +127,3 @@ def require_positive(**sizes: float | int) -> None:
     for name, size in sizes.items():
         if not size > 0:
             raise ValueError(f"{name} is {size:g}; it must be above zero")
-
-
-def _require_known(atoms: Atoms, rms: Mapping[str, float]) -> None:
-    missing = sorted(set(atoms.symbols) - set(rms))
-    if missing:
-        raise ValueError(f"no displacement is given for {', '.join(missing)}; name every element of the specimen")
