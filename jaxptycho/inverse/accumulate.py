@@ -31,7 +31,7 @@ def sum_over_shots(
     """Σ weight · of_shot(predicted, counts) over the shots of `batch`.
 
     `of_shot` maps two patterns to a scalar (or, where no gradient is asked for, an array).
-    What is not given, of `micro` shots at a time and the `multislice` of `physics.waves`, is
+    What is not given, of `micro` shots at a time and the `multislice` of `physics.waves` or `physics.lean`, is
     the fastest way that keeps within `budget` bytes, by default half of the device (`memory.plans`).
     First derivatives only, in reverse mode; for others use `predict`.
     """
@@ -40,7 +40,7 @@ def sum_over_shots(
     choice = plans(model, len(batch.shots), micro, multislice)
 
     def by(plan):
-        return lambda model, batch: sum_over_shots(of_shot, model, batch, *plan, math.inf)
+        return lambda model, batch: sum_over_shots(of_shot, model, batch, plan.micro, plan.multislice, math.inf)
 
     plan = fastest(by, model, batch, choice, budget)
     rest = eqx.tree_at(lambda m: m.specimen, model, None)

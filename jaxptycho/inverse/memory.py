@@ -69,6 +69,7 @@ def needed(loss: Loss, model: Model, batch: Batch) -> int:
     """Bytes that a loss and its gradient take on a device beside model and batch, by the compiler's plan.
 
     Nothing is computed; arrays count by shape and type alone. A loss that is no scalar has no gradient.
+    0 where a compiler does not say.
     """
     arrays, rest = eqx.partition((model, batch), lambda leaf: hasattr(leaf, "shape") and hasattr(leaf, "dtype"))
 
@@ -83,7 +84,7 @@ def needed(loss: Loss, model: Model, batch: Batch) -> int:
 
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arrays)
     figure = jax.jit(program).lower(shapes).compile().memory_analysis()
-    return figure.temp_size_in_bytes + figure.output_size_in_bytes
+    return 0 if figure is None else figure.temp_size_in_bytes + figure.output_size_in_bytes
 
 
 def device_memory() -> int | None:
