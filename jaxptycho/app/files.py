@@ -12,7 +12,7 @@ import h5py
 import jax
 import numpy as np
 import tomlkit
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from ..analysis.design import design
 from ..data import Batch, Dataset
@@ -126,7 +126,7 @@ def describe_data(data: Dataset) -> dict[str, str]:
 
 def area_per_shot(places: np.ndarray) -> float:
     """Å² of the specimen for each position: the median distance to the nearest neighbour, squared."""
-    distances = cKDTree(places).query(places, k=min(2, len(places)))[0].reshape(len(places), -1)[:, -1]
+    distances = KDTree(places).query(places, k=min(2, len(places)))[0].reshape(len(places), -1)[:, -1]
     return max(float(np.median(distances)), 1e-6) ** 2
 
 

@@ -6,6 +6,7 @@ batch for every FFT (jax#15680, until 0.12).
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -65,7 +66,7 @@ def distribute(loss: Callable[[Model, Batch], jax.Array], mesh: Mesh) -> Callabl
     return distributed
 
 
-def share(function: Callable[[Model, jax.Array], jax.Array], mesh: Mesh) -> Callable[[Model, jax.Array], jax.Array]:
+def share(function: Callable[[Model, Any], jax.Array], mesh: Mesh) -> Callable[[Model, Any], jax.Array]:
     """The same `function(model, shots)`, whose answer has one row for each shot, each device working off its shots."""
     if mesh.size == 1:
         return function

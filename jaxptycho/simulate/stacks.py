@@ -126,8 +126,8 @@ def _cut(numbers, positions, debye_waller, edges, grid: Grid, parametrisation: s
 
     def kind(this, fraction) -> Kind:
         own = [tuple(column[level[blobs[2]] == this] for column in blobs) for blobs in found]
-        shape = tuple(min(n, 2 * math.ceil(fraction * n / 2)) for n in grid.shape)
-        return Kind(_stacked_blobs(own), None, shape)
+        ny, nx = (min(n, 2 * math.ceil(fraction * n / 2)) for n in grid.shape)
+        return Kind(_stacked_blobs(own), None, (ny, nx))
 
     kinds = tuple(kind(this, fraction) for this, fraction in enumerate(FRACTIONS))
     return Content(kinds, _stacked(places), widths.astype(np.float32))
@@ -177,7 +177,7 @@ def _of_slices(content: Content, grid: Grid, answer: Callable):
         for kind, blobs in zip(content.kinds, slice[0], strict=True):
             py, px = (n * p / m for n, p, m in zip(grid.shape, grid.pixel, kind.shape, strict=True))
             own = spectrum(blobs, slice[1], content.widths, kind.shape, (py, px))
-            total = _added(total, own if kind.factor is None else kind.factor * own)
+            total = _added(total, own if kind.factor is None else jnp.asarray(kind.factor) * own)
         return answer(of_spectrum(total, grid.shape, grid.pixel))
 
     return jax.lax.map(one, ([kind.blobs for kind in content.kinds], content.places))
