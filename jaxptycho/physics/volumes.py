@@ -50,10 +50,10 @@ class Frame(NamedTuple):
 def frame(shape: tuple[int, ...], voxel: tuple[float, ...], slices: int, depth=None, field=None) -> Frame:
     """The beam's frame of a volume of `shape` voxels (z, y, x) of `voxel` Å, which cuts `depth` samples into `slices`.
 
-    Samples along the beam are the z voxels, or equal parts of one where a voxel is longer in z than in x; `depth`
-    is at first as many as the volume has, and `field` its (y, x) pixels.
+    Samples along the beam are the z voxels, or equal parts of one where a voxel is much longer in z than in x;
+    `depth` is at first as many as the volume has, and `field` its (y, x) pixels.
     """
-    parts = max(1, math.ceil(voxel[0] / voxel[2] - 1e-6))
+    parts = max(1, math.ceil(voxel[0] / voxel[2] - 0.5))
     step, count = voxel[0] / parts, depth or shape[0] * parts
     if slices < 1 or count % slices:
         raise ValueError(
