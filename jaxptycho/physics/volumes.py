@@ -16,7 +16,6 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .types import Pair, Scalar, Stack
-from .waves import kept
 
 Rows = Float[Array, "row c"]
 Cuboid = Float[Array, "p q c"]
@@ -226,19 +225,16 @@ def _linear(matrix: Sparse, transposed: Sparse, rows: Rows) -> Float[Array, "_ c
 
 
 def _times(column, value, rows):
-    """Σ_t value[t] · rows[column[t]], some at a time."""
-    at_once = max(n for n in range(1, FUSED + 1) if len(column) % n == 0)
+    """Σ_t value[t] · rows[column[t]], some at a time: more than once, since what enters a loop is computed before it."""
+    at_once = max(n for n in range(1, FUSED + 1) if len(column) % n == 0 and n < len(column))
 
     @jax.checkpoint
-    def part(column, value):
-        taken = (v[:, None] * rows.at[c].get(mode="promise_in_bounds") for c, v in zip(column, value, strict=True))
-        return sum(taken, 0.0)
+    def add(total, own):
+        taken = (v[:, None] * rows.at[c].get(mode="promise_in_bounds") for c, v in zip(*own, strict=True))
+        return sum(taken, total), None
 
-    groups = [array.reshape(-1, at_once, array.shape[1]) for array in (column, value)]
-    first = part(*(array[0] for array in groups))
-    if len(groups[0]) == 1:
-        return first
-    return jax.lax.scan(lambda total, own: (total + part(*own), None), first, tuple(array[1:] for array in groups))[0]
+    groups = tuple(array.reshape(-1, at_once, array.shape[1]) for array in (column, value))
+    return jax.lax.scan(add, 0 * value[0][:, None] * rows[0], groups)[0]
 
 
 def _seen_at(angle, shift, source, target, index):
@@ -257,7 +253,7 @@ def _gathering(angle, shift, source, target, bins, kernel: Kernel) -> Sparse:
     places = _seen_at(angle, shift, source, target, np.indices(shape))
     first = (jnp.floor(jax.lax.stop_gradient(place)).astype(jnp.int32) + 1 - kernel.taps // 2 for place in places)
     index = [f + t[..., None, None] for f, t in zip(first, taps, strict=True)]
-    weight = math.prod((kernel.weight(i - place) for i, place in zip(index, places, strict=True)), start=1.0)
+    weight = kernel.weight(index[0] - places[0]) * kernel.weight(index[1] - places[1])
 
     def binned(entries):
         return entries.reshape(kernel.taps**2, -1, bins, shape[1]).transpose(2, 0, 1, 3)
@@ -275,9 +271,10 @@ def _gathering_back(angle, shift, source, target, bins, kernel: Kernel) -> Spars
     taps = np.indices([math.ceil(2 * r) for r in reach])
     there = [f + t[..., None, None] for f, t in zip(first, taps, strict=True)]
     seen = _seen_at(angle, shift, source, target, there)
-    weight = math.prod((kernel.weight(i - place) for i, place in zip(index, seen, strict=True)), start=1.0)
+    weight = kernel.weight(index[0] - seen[0]) * kernel.weight(index[1] - seen[1])
     bin_of = first[0] // bins + np.arange((taps.shape[1] + bins - 2) // bins + 1)[:, None, None, None]
-    summed = jnp.sum(jnp.where(there[0] // bins == bin_of[:, None], weight, 0), 1)
+    after = there[0] - (bins * bin_of)[:, None]
+    summed = jnp.sum(jnp.where((after >= 0) & (after < bins), weight, 0), 1)
     columns = jnp.broadcast_to(there[1][0], summed.shape)
     return _entries(jnp.broadcast_to(bin_of, summed.shape), columns, summed, [target[0].count // bins, target[1].count])
 
@@ -289,8 +286,8 @@ def _turned_back(angle, shift):
 
 
 def _entries(p, q, weight, sizes) -> Sparse:
-    """The entries that point to the samples (p, q) of an array of `sizes`: none outside. Computed once for all."""
+    """The entries that point to the samples (p, q) of an array of `sizes`: none outside."""
     inside = (p >= 0) & (p < sizes[0]) & (q >= 0) & (q < sizes[1])
     number = jnp.clip(p, 0, sizes[0] - 1) * sizes[1] + jnp.clip(q, 0, sizes[1] - 1)
     size = p.shape[-2] * p.shape[-1]
-    return Sparse(*kept((number.reshape(-1, size), jnp.where(inside, weight, 0).reshape(-1, size))))
+    return Sparse(number.reshape(-1, size), jnp.where(inside, weight, 0).reshape(-1, size))
