@@ -258,7 +258,8 @@ def _gathering(angle, shift, source, target, bins, kernel: Kernel) -> Sparse:
     def binned(entries):
         return entries.reshape(kernel.taps**2, -1, bins, shape[1]).transpose(2, 0, 1, 3)
 
-    return _entries(*(binned(array) for array in (*index, weight)), [axis.count for axis in source])
+    p, q, weight = (binned(array) for array in (*index, weight))
+    return _entries(p, q, weight, [axis.count for axis in source])
 
 
 def _gathering_back(angle, shift, source, target, bins, kernel: Kernel) -> Sparse:
