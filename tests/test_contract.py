@@ -80,7 +80,7 @@ PARTS = {  # an example of each part, and the shape of its answer
     ),
     "Atoms": (atoms(), (2, *FIELD)),
     "Volume": (
-        Volume(20 * phases(6), (0.6, 0.4, 0.5), 0.3, 2, 20 * absorptions(6), (0.02, -0.03), (0.2, 0.1), depth=8),
+        Volume(20 * phases(6), (0.6, 0.4, 0.5), 0.3, 2, None, (0.02, -0.03), (0.2, 0.1), depth=8, kernel="linear"),
         (2, *FIELD),
     ),
     "FreeScan": (FreeScan(positions()[0]), (2,)),

@@ -14,6 +14,7 @@ from jaxptycho import (
     Masked,
     ModulationTransfer,
     NearField,
+    PerShot,
     SliceStack,
     SuperSampled,
     amplitude,
@@ -22,6 +23,7 @@ from jaxptycho import (
     misfit,
     poisson,
     predict,
+    select,
 )
 from jaxptycho.physics import detection, waves
 
@@ -41,7 +43,8 @@ def ideal():
 
 @pytest.mark.parametrize("name", [n for n in DETECTORS if n != "gain"])
 def test_pattern_has_the_shape_of_the_detector(name):
-    assert DETECTORS[name]().detect(wave(), GRID).shape == SHAPES.get(name, GRID.shape)
+    detector = select(DETECTORS[name](), PerShot, 0)
+    assert detector.detect(wave(), GRID).shape == SHAPES.get(name, GRID.shape)
 
 
 def test_ideal_is_the_far_field():
