@@ -13,6 +13,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 OWN = {"bench_loader": [], "bench_start": []}
 WITH_TORCH = {"bench_step": ["--form=tuned, micro", "--form=loop"], "bench_lecture": []}
 HAS_TORCH = importlib.util.find_spec("torch") is not None
+pytestmark = pytest.mark.slow
 needs_torch = pytest.mark.skipif(not HAS_TORCH, reason="PyTorch is not installed")
 
 

@@ -14,7 +14,12 @@ def test_there_are_four():
     assert [path.stem for path in NOTEBOOKS] == names
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+LONG = ("04_when_is_a_specimen_thick",)  # half a minute and more
+
+
+@pytest.mark.parametrize(
+    "path", [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * (p.stem in LONG)) for p in NOTEBOOKS]
+)
 def test_runs(path, monkeypatch):
     monkeypatch.setenv("JAXPTYCHO_SMALL", "1")
     notebook = nbformat.read(path, as_version=4)

@@ -18,6 +18,7 @@ from jaxptycho.physics.scattering import VOLT_ANGSTROM2, scattering_factor
 SPACING, SHAPE = (0.3, 0.2, 0.25), (40, 60, 48)  # no two alike
 NUMBERS = (6, 8, 14, 22, 38, 78)
 RADIUS = (1.4, 1.2, 1.2)
+ORIGIN = np.array([5.0, -1.0, 0.0])
 PICOMETRE = 0.01
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
@@ -61,11 +62,11 @@ def in_order(positions, of):
 def test_isolated_gaussians_are_measured_exactly():
     positions, amplitude = centres(), np.array([1.0, 3.0, 0.7, 2.0, 1.5, 0.9])
     sigma = np.array([0.45, 0.3, 0.35]) * np.linspace(0.9, 1.1, 6)[:, None]
-    found = find_peaks(gaussians(positions, amplitude, sigma, 0.2), SPACING, 0.5, 1.5, RADIUS, origin=(5.0, -1.0, 0.0))
-    order = in_order(positions + [5.0, -1.0, 0.0], found.positions)
+    found = find_peaks(gaussians(positions, amplitude, sigma, 0.2), SPACING, 0.5, 1.5, RADIUS, origin=tuple(ORIGIN))
+    order = in_order(positions + ORIGIN, found.positions)
     assert sorted(order) == list(range(6))
     found = found.where(order)
-    np.testing.assert_allclose(found.positions, positions + [5.0, -1.0, 0.0], atol=0.01 * PICOMETRE)
+    np.testing.assert_allclose(found.positions, positions + ORIGIN, atol=0.01 * PICOMETRE)
     np.testing.assert_allclose(found.amplitude, amplitude, rtol=1e-4)
     np.testing.assert_allclose(found.sigma, sigma, rtol=1e-4)
     np.testing.assert_allclose(found.background, 0.2, atol=1e-4)
