@@ -24,6 +24,12 @@ from .plots_resolution import draw_correlation
 def judge_results(results: list[Path], file: Path, out: Path | None = None) -> dict[str, tuple[str, ...]]:
     """How near each result comes to the truth in `file`, a row for each measure; figures in `out`."""
     truth = read_truth(file)
+    views = np.shape(truth.get("angles_deg"))
+    if len(views) == 2:
+        raise ValueError(
+            f"{file} is a tilt series of {views[0]} views, of which a result of one view shows no common truth; "
+            "give the file of a single scan"
+        )
     columns = []
     for number, path in enumerate(results):
         model = load(path / "result.h5" if path.is_dir() else path)

@@ -65,6 +65,10 @@ def test_a_result_is_compared_with_the_truth_of_its_file(run, tmp_path):
     [
         (lambda file: file["truth/origin_angstrom"].write_direct(np.full(3, 1e3)), "does not overlap"),
         (lambda file: file.pop("truth"), "holds no /truth"),
+        (
+            lambda file: (file.pop("truth/angles_deg"), file.create_dataset("truth/angles_deg", data=np.zeros((3, 3)))),
+            "tilt series of 3",
+        ),
         (lambda file: file["truth"].pop("projected_potential"), "no /truth/projected_potential"),
     ],
 )
