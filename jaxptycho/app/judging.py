@@ -24,7 +24,7 @@ from .plots_resolution import draw_correlation
 def judge_results(results: list[Path], file: Path, out: Path | None = None) -> dict[str, tuple[str, ...]]:
     """How near each result comes to the truth in `file`, a row for each measure; figures in `out`."""
     truth = read_truth(file)
-    views = np.shape(truth.get("angles_deg"))
+    views = np.shape(truth.get("angles_deg", 0.0))
     if len(views) == 2:
         raise ValueError(
             f"{file} is a tilt series of {views[0]} views, of which a result of one view shows no common truth; "
