@@ -1,4 +1,5 @@
-"""The command line: `jaxptycho demo | new | simulate | reconstruct | resume | inspect | validate | compare | halves`."""
+"""The command line: `jaxptycho demo | new | simulate | reconstruct | resume | inspect | validate | compare | halves |
+export`."""
 
 import sys
 import warnings
@@ -176,6 +177,23 @@ def halves(
 
     folder = out or Path(f"{job.stem}-halves")
     _table(compare_halves(read_job(job, settings), folder, by.value, Bar), f"two halves, in {folder}")
+
+
+@app.command()
+@tidy
+def export(
+    result: Annotated[Path, typer.Argument(metavar="RESULT", help="A result or a run.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Ends in .mrc or .ome.tif; in .xyz or .cif for a specimen of atoms.")
+    ],
+    debug: Debug = False,
+) -> None:
+    """Write the specimen of a result for other programs, with its voxels in Å; never overwrites."""
+    from ..io.exports import export as write_export
+    from ..io.results import load
+
+    model = load(result / "result.h5" if result.is_dir() else result)
+    print(f"wrote {file}: {write_export(model, file)}")
 
 
 def _tell(outcome) -> None:

@@ -1,0 +1,98 @@
+"""Exports as other programs read them: values, axes, voxel sizes, places; one sentence for what cannot be exported."""
+
+import ase.io
+import equinox as eqx
+import jax.numpy as jnp
+import mrcfile
+import numpy as np
+import pytest
+import tifffile
+from models import GRID, ORIGIN, atoms, stack, thin
+from typer.testing import CliRunner
+
+from jaxptycho import PerView, Volume, write
+from jaxptycho.app.cli import app
+from jaxptycho.io.exports import export
+
+VOXEL = (0.6, 0.4, 0.5)
+
+
+def volume() -> Volume:
+    return Volume(jnp.arange(4 * 6 * 8, dtype=jnp.float32).reshape(4, 6, 8), VOXEL, PerView(jnp.array([-0.5, 0.5])))
+
+
+def test_a_volume_in_mrc_has_its_voxels_and_place(tmp_path):
+    model = thin(specimen=volume())
+    assert "potential (V), 4 × 6 × 8 voxels" in export(model, tmp_path / "volume.mrc")
+    with mrcfile.open(tmp_path / "volume.mrc") as file:
+        np.testing.assert_array_equal(file.data, model.specimen.potential)  # sections are z, columns are x
+        assert file.is_volume()
+        size, origin = file.voxel_size, file.header.origin
+        np.testing.assert_allclose([size.z, size.y, size.x], VOXEL, rtol=1e-6)
+        middle = np.array([origin.z, origin.y, origin.x]) + np.array([2, 3, 4]) * VOXEL
+        np.testing.assert_allclose(middle, 0, atol=1e-6)  # on the tilt axis
+    assert mrcfile.validate(tmp_path / "volume.mrc")
+
+
+@pytest.mark.parametrize("slices", [1, 3])
+def test_slices_keep_their_thickness_in_mrc(tmp_path, slices):
+    model = thin(specimen=stack(slices, 7.0))
+    assert "phase (rad)" in export(model, tmp_path / "slices.mrc")
+    with mrcfile.open(tmp_path / "slices.mrc") as file:
+        np.testing.assert_array_equal(file.data, np.asarray(model.specimen.phase, np.float32))
+        assert file.data.shape[0] == slices
+        np.testing.assert_allclose(file.voxel_size.tolist(), (*GRID.pixel[::-1], 7.0), rtol=1e-6)
+        np.testing.assert_allclose(file.header.origin.tolist(), (*ORIGIN[::-1], 3.5), rtol=1e-6)
+
+
+def test_ome_tiff_has_physical_sizes(tmp_path):
+    model = thin(specimen=volume())
+    export(model, tmp_path / "volume.ome.tif")
+    with tifffile.TiffFile(tmp_path / "volume.ome.tif") as file:
+        assert file.series[0].axes == "ZYX"
+        np.testing.assert_array_equal(file.asarray(), model.specimen.potential)
+        pixels = tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]["Pixels"]
+    assert [pixels[f"PhysicalSize{axis}"] for axis in "ZYX"] == list(VOXEL)
+    assert {pixels[f"PhysicalSize{axis}Unit"] for axis in "ZYX"} == {"Å"}
+
+
+def test_atoms_in_xyz_have_their_numbers(tmp_path):
+    model = thin(specimen=atoms())
+    assert export(model, tmp_path / "atoms.xyz") == "atoms"
+    found = ase.io.read(tmp_path / "atoms.xyz")
+    assert tuple(found.numbers) == model.specimen.numbers
+    np.testing.assert_allclose(found.positions[:, ::-1], model.specimen.positions, atol=1e-6)
+    np.testing.assert_allclose(found.arrays["occupancy"], model.specimen.occupancy, atol=1e-6)
+
+
+BAD = {
+    "scan.npy": (stack(), "ends in none of"),
+    "scan.tif": (stack(), "ends in none of"),
+    "scan.xyz": (stack(), "holds no atoms"),
+    "atoms.mrc": (atoms(), "made of atoms"),
+    "unequal.mrc": (stack(2, jnp.array([3.0, 4.0])), "3 to 4 Å thick"),
+    "views.ome.tif": (eqx.tree_at(lambda s: s.origin, stack(), PerView(jnp.zeros((2, 2)))), "one view at a time"),
+    "diverged.mrc": (eqx.tree_at(lambda s: s.phase, stack(), stack().phase * jnp.nan), "not finite"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_cannot_be_exported_gets_one_sentence(tmp_path, name):
+    specimen, words = BAD[name]
+    with pytest.raises(ValueError, match=words):
+        export(thin(specimen=specimen), tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_never_overwrites(tmp_path):
+    (tmp_path / "run").mkdir()
+    write(tmp_path / "run" / "result.h5", thin())
+    out = tmp_path / "object.mrc"
+    done = CliRunner().invoke(app, ["export", str(tmp_path / "run"), str(out)])
+    assert done.exit_code == 0, done.output
+    before = out.read_bytes()
+    again = CliRunner().invoke(app, ["export", str(tmp_path / "run" / "result.h5"), str(out)])
+    assert again.exit_code == 2
+    assert "exists" in again.output
+    assert out.read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "object.mrc"}
