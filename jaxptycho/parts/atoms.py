@@ -1,5 +1,6 @@
 """A specimen made of atoms: positions, vibrations and occupancies refined from the diffraction itself."""
 
+import math
 from typing import ClassVar
 
 import equinox as eqx
@@ -7,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..physics import potentials, scattering
+from ..physics import potentials, scattering, volumes
 from ..physics.types import Pair, Scalar
-from .indexed import Varying
+from .indexed import PerShot, Varying, as_array
 from .specimen import AbstractSpecimen, exponential, place
 
 FAR = 1e4  # Å: the first and the last slice take whatever reaches beyond them
@@ -20,6 +21,9 @@ class Atoms(AbstractSpecimen):
 
     Heights count from the entrance face, y and x in the frame of the scan's positions. The array
     is `shape` pixels from `origin` on; what reaches over an edge of it comes back at the other.
+    Each view turns the atoms by `tilt` about y, then by `angles` about x and z, around the place x = y = 0 at the
+    height `axis`, by default in the middle of the slices; then it moves them by `shift`. The first and the last slice
+    take what is turned out beyond them.
     Kirkland 2010, §5.3; coefficients of Lobato & Van Dyck 2014 or Kirkland 2010.
     """
 
@@ -28,12 +32,16 @@ class Atoms(AbstractSpecimen):
     occupancy: Varying[Float[Array, " atom"]]
     thickness: Varying[Scalar]  # Å, of one slice
     origin: Varying[Pair]  # Å
+    tilt: Varying[Scalar]  # rad
+    angles: Varying[Pair] | None  # rad, about x and z
+    shift: Varying[Pair]  # Å (y, x)
+    axis: Varying[Scalar] | None  # Å below the entrance face
     numbers: tuple[int, ...] = eqx.field(static=True)
     n_slices: int = eqx.field(static=True)
     shape: tuple[int, int] = eqx.field(static=True)
     parametrisation: str = eqx.field(static=True)
     periodic: bool = eqx.field(static=True)
-    given: ClassVar = ("debye_waller", "occupancy", "thickness", "origin")
+    given: ClassVar = ("debye_waller", "occupancy", "thickness", "origin", "tilt", "angles", "shift", "axis")
 
     def __init__(
         self,
@@ -47,6 +55,10 @@ class Atoms(AbstractSpecimen):
         occupancy=1.0,
         parametrisation="lobato",
         periodic=False,
+        tilt=0.0,
+        angles=None,
+        shift=(0.0, 0.0),
+        axis=None,
     ):
         """`numbers` are atomic numbers. Raises ValueError for an element without parameters."""
         scattering.require_known(numbers)
@@ -55,10 +67,13 @@ class Atoms(AbstractSpecimen):
         n = len(self.numbers)
         self.debye_waller, self.occupancy = (_each(value, n) for value in (debye_waller, occupancy))
         self.thickness, self.n_slices, self.shape = thickness, int(n_slices), (int(shape[0]), int(shape[1]))
-        self.origin = jnp.asarray(origin, float) if isinstance(origin, (tuple, list)) else origin
+        self.origin, self.shift, self.tilt = as_array(origin), as_array(shift), as_array(tilt)
+        self.angles, self.axis = (None if value is None else as_array(value) for value in (angles, axis))
         self.parametrisation, self.periodic = parametrisation, periodic
         if self.n_slices < 1 or (np.ndim(thickness) == 0 and not _positive(thickness)):
             raise ValueError(f"{n_slices} slices of {thickness} Å; wanted at least one of more than 0 Å")
+        if any(isinstance(value, PerShot) for value in (tilt, angles, shift, axis)):
+            raise ValueError("atoms turn once for all shots of a view; give tilt, angles, shift and axis PerView")
 
     def slices(self, grid):
         atoms = scattering.gaussians(np.array(self.numbers), self.parametrisation)
@@ -66,12 +81,28 @@ class Atoms(AbstractSpecimen):
         edges = jnp.arange(self.n_slices + 1) * self.thickness
         edges = edges.at[0].set(-FAR).at[-1].set(FAR)
         faces = jnp.stack([edges[:-1], edges[1:]], 1)
-        inside = self.positions - jnp.concatenate([jnp.zeros(1), jnp.asarray(self.origin)])
+        inside = self.turned() - _in_space(0.0, self.origin)
         projected = potentials.slabs(inside, self.debye_waller, weighted, faces, self.shape, grid.pixel)
         return place(exponential(grid.sigma * projected, None), self, grid)
 
+    def turned(self) -> Float[Array, "atom 3"]:
+        """Where the atoms lie in the beam of one view (z, y, x) [Å]."""
+        about_x, about_z = (0.0, 0.0) if self.angles is None else self.angles
+        matrix = volumes.rotation_matrix((self.tilt, about_x, about_z)).astype(self.positions.dtype)
+        height = self.n_slices * self.thickness / 2 if self.axis is None else self.axis
+        axis = _in_space(height, jnp.zeros(2))
+        places = jnp.matmul(self.positions - axis, matrix.T, precision="highest")
+        return places + axis + _in_space(0.0, self.shift)
+
     def scale(self, grid):
-        return {"positions": min(grid.pixel), "debye_waller": 0.1}
+        pixel = min(grid.pixel)
+        edge = max(n * p for n, p in zip(self.shape, grid.pixel, strict=True)) / 2
+        turn = math.atan(pixel / edge)
+        return {"positions": pixel, "debye_waller": 0.1, "tilt": turn, "angles": turn, "shift": pixel, "axis": pixel}
+
+
+def _in_space(z: Scalar, yx: Pair) -> Float[Array, "3"]:
+    return jnp.stack([jnp.asarray(z), jnp.asarray(yx)[0], jnp.asarray(yx)[1]])
 
 
 def _each(value, n: int):

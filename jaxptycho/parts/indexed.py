@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PyTree
 
 from ..physics.types import Index
@@ -46,6 +47,11 @@ def plain(value: PyTree) -> PyTree:
     while isinstance(value, (PerShot, PerView)):
         value = value.values
     return value
+
+
+def as_array(value):
+    """Numbers as arrays, so that they can be refined; what varies stays as it is."""
+    return jnp.asarray(value, float) if isinstance(value, (int, float, tuple, list, np.ndarray)) else value
 
 
 def select(tree: PyTree, kind: type, index: Index) -> PyTree:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..physics import volumes
 from ..physics.types import Pair, Scalar, Stack
-from .indexed import PerShot, Varying
+from .indexed import PerShot, Varying, as_array
 from .specimen import AbstractSpecimen, Sliced, exponential
 
 
@@ -54,7 +54,11 @@ class Volume(AbstractSpecimen):
     ):
         """`voxel` [Å] is one number or (z, y, x). Raises ValueError for slices that do not divide the depth."""
         self.potential, self.absorptive = potential, absorptive
-        self.tilt, self.angles, self.shift = _array(tilt), None if angles is None else _array(angles), _array(shift)
+        self.tilt, self.angles, self.shift = (
+            as_array(tilt),
+            None if angles is None else as_array(angles),
+            as_array(shift),
+        )
         z, y, x = (float(v) for v in np.broadcast_to(voxel, 3))
         self.voxel, self.n_slices, self.taper, self.kernel = (z, y, x), int(n_slices), float(taper), kernel
         self.depth, self.shape = None if depth is None else int(depth), None if shape is None else (shape[0], shape[1])
@@ -98,8 +102,3 @@ class Volume(AbstractSpecimen):
     def _projected(self, values):
         inside = volumes.tapered(values, self.voxel, self.taper)
         return volumes.beam_slices(inside, self.voxel, self.frame, self.tilt, self.angles, kernel=self.kernel)
-
-
-def _array(value):
-    """Numbers as arrays, so that they can be refined; what varies stays as it is."""
-    return jnp.asarray(value, float) if isinstance(value, (int, float, tuple, list, np.ndarray)) else value

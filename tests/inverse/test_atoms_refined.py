@@ -52,4 +52,4 @@ def test_atoms_come_back_to_their_places():
     assert np.abs(error[:, 0]).max() < 0.1  # Å along the beam, from up to 0.7: by slices of 1 Å
     np.testing.assert_allclose(found.specimen.occupancy, [1, 1, 1, 1, 0.5], atol=0.02)
     np.testing.assert_allclose(found.specimen.debye_waller, [0.4, 0.7, 0.3, 0.5, 0.6], atol=0.1)
-    assert len(jax.tree.leaves(eqx.filter(found.specimen, eqx.is_inexact_array))) == 4
+    assert len(jax.tree.leaves(eqx.filter(found.specimen, eqx.is_inexact_array))) == 6
