@@ -24,7 +24,7 @@ def multislice_sqrt(wave: Waves, slices: Window, kernel: Kernel | Kernels) -> Wa
     """
     if slices.shape[0] == 1:
         return transmit(wave, slices[0])
-    return _recomputed(*_alike(wave, slices, kernel))
+    return _recomputed(*alike(wave, slices, kernel))
 
 
 def multislice_reversible(wave: Waves, slices: Window, kernel: Kernel | Kernels) -> Waves:
@@ -34,10 +34,10 @@ def multislice_reversible(wave: Waves, slices: Window, kernel: Kernel | Kernels)
     waves) and |t| > 0.1; elsewhere it is NaN rather than wrong, and so is the wave if |P| ≠ 1.
     """
     lossless = jnp.abs(_power(kernel) - 1) < 1e-3
-    return _traced_back(*_alike(wave, slices, jnp.where(lossless, kernel, jnp.nan)))
+    return _traced_back(*alike(wave, slices, jnp.where(lossless, kernel, jnp.nan)))
 
 
-def _alike(*arrays):
+def alike(*arrays):
     """The arrays, each varying over the devices over which any does, as loops and cotangents want them."""
     of_all = jax.lax.stop_gradient(sum(a[(0,) * a.ndim] for a in arrays))
     return tuple(jnp.where(False, of_all, a) for a in arrays)
