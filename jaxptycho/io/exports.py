@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import mrcfile
@@ -59,7 +59,7 @@ def voxels(model: Model) -> Voxels:
     if isinstance(specimen, Volume):
         z, y, x = (-(n // 2) * p for n, p in zip(values.shape, specimen.voxel, strict=True))
         return Voxels(values, specimen.voxel, (z, y, x), "potential (V)")
-    origin = specimen.origin
+    origin = _origin(specimen)
     if isinstance(origin, (PerShot, PerView)):
         raise ValueError("the slices have another origin in every view or shot; export one view at a time")
     depths = np.asarray(thicknesses(specimen), float)
@@ -96,7 +96,8 @@ def write_mrc(path: str | Path, held: Voxels) -> None:
         file.set_data(held.values)
         file.set_volume()  # also a single section, whose thickness is known
         file.voxel_size = held.voxel[::-1]
-        file.header.origin = held.corner[::-1]
+        header: Any = file.header
+        header.origin = held.corner[::-1]
         file.add_label(f"jaxptycho {version('jaxptycho')}: {held.what}")
 
 
@@ -114,3 +115,7 @@ WRITERS: dict[str, Callable[[str | Path, Voxels], None]] = {
     ".ome.tif": write_ome_tiff,
     ".ome.tiff": write_ome_tiff,
 }
+
+
+def _origin(specimen):
+    return specimen.origin

@@ -1,0 +1,42 @@
+"""What a perfect reconstruction would show: the mean potential of known atoms, voxel by voxel."""
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import fft
+
+from ..physics.scattering import VOLT_ANGSTROM2, scattering_factor
+from .shells import per_axis
+
+
+def atoms_potential(
+    numbers: Int[np.ndarray, " atom"],
+    positions: Float[np.ndarray, "atom 3"],
+    debye_waller: Float[np.ndarray, " atom"],
+    shape: tuple[int, int, int],
+    voxel,
+    parametrisation: str = "lobato",
+) -> Float[np.ndarray, "z y x"]:
+    """Potential [V] of atoms at (z, y, x) [Å] from the middle voxel [n//2, …], of B = 8π²⟨u²⟩ [Å²] each.
+
+    Its Fourier series Σ f(k) e^{−Bk²/4 − 2πik·r} up to the voxels' own frequencies, so that nothing is averaged
+    over voxels; periodic, which is why atoms outside the volume are left out. `voxel` [Å] is one number or (z, y, x).
+    """
+    voxel = np.array(per_axis(voxel, 3))
+    places = positions / voxel + np.array(shape) // 2
+    inside = ((places > -0.5) & (places < np.array(shape) - 0.5)).all(1)
+    kinds, own = np.unique(np.stack([numbers, debye_waller], 1)[inside], axis=0, return_inverse=True)
+    steps = [fft.fftfreq(shape[0]), fft.fftfreq(shape[1]), fft.rfftfreq(shape[2])]
+    waves = [np.exp(-2j * np.pi * np.outer(k, p)) for k, p in zip(steps, places[inside].T, strict=True)]
+    kz, ky, kx = (k / v for k, v in zip(steps, voxel, strict=True))
+    across = ky[:, None] ** 2 + kx**2
+
+    def plane(kz, along):
+        total, k2 = np.zeros(across.shape, complex), across + kz**2
+        for kind, (number, b) in enumerate(kinds):
+            rows, columns = (wave[:, own == kind] for wave in waves[1:])
+            factor = scattering_factor(int(number), k2, parametrisation) * np.exp(-b / 4 * k2)
+            total += factor * ((along[own == kind] * rows) @ columns.T)
+        return total
+
+    spectrum = np.stack([plane(*one) for one in zip(kz, waves[0], strict=True)])
+    return VOLT_ANGSTROM2 / np.prod(voxel) * np.asarray(fft.irfftn(spectrum, shape))
