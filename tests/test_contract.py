@@ -61,6 +61,7 @@ from jaxptycho import (
 from jaxptycho.inverse import losses, pie, probe_constraints
 from jaxptycho.inverse.constraints import CONSTRAINTS, build
 from jaxptycho.inverse.penalties import PENALTIES
+from jaxptycho.inverse.preconditioning import PRECONDITIONERS, measured, shell_growth
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -122,7 +123,7 @@ NOISES = {
 PRICES = {
     "l1": {"weight": 2.0},
     "l2": {"weight": 2.0},
-    "total_variation": {"weight": 2.0},
+    "total_variation": {"weight": 2.0, "along": "volume"},
     "tikhonov": {"weight": 2.0, "along": "z"},
     "missing_cone": {"weight": 2.0, "semiangle_mrad": 20.0},
 }
@@ -135,6 +136,9 @@ PROJECTS = {
     "gaussian_along_z": {"sigma_angstrom": 6.0},
     "low_pass": {"cutoff_inverse_angstrom": 0.6},
     "missing_cone_filter": {"semiangle_mrad": 20.0},
+    "support": {"blur_angstrom": 1.0, "threshold": 0.5},
+    "low_pass_volume": {"cutoff_inverse_angstrom": 0.6, "edge_inverse_angstrom": 0.1},
+    "atomicity": {"atoms": 5, "distance_angstrom": 1.0},
     "probe_power": {"dose": 123.0},
     "orthogonal_modes": {},
     "probe_aperture": {"semiangle_mrad": 20.0},
@@ -148,6 +152,8 @@ MASKS = {"probe_mask": probe_constraints.probe_mask, "probe_spectrum_mask": prob
 SOLVERS = {
     "adam": lambda: per_part(specimen=optax.adam(5e-3), probe=optax.adam(5e-3), scan=optax.adam(1e-2)),
     "momentum": lambda: per_part(specimen=optax.sgd(1e-3, momentum=0.9)),
+    "measured": lambda: per_part(specimen=optax.chain(measured(20.0), optax.adam(5e-3))),
+    "shell_growth": lambda: per_part(specimen=optax.chain(shell_growth(0.3, 1.0, 3), optax.adam(5e-3))),
     "lbfgs": lambda: per_part(specimen=optax.lbfgs(memory_size=3)),
     "epie": lambda: per_part(specimen=pie.epie(0.2), probe=pie.epie(0.2)),
     "rpie": lambda: per_part(specimen=pie.rpie(0.5, rate=0.2)),
@@ -174,6 +180,7 @@ def test_nothing_is_left_out():
     assert public_functions(losses) - {"misfit"} == set(NOISES)
     assert set(PENALTIES) == set(PRICES)
     assert set(CONSTRAINTS) == set(PROJECTS)
+    assert set(PRECONDITIONERS) <= set(SOLVERS)
 
 
 def assert_compiles_once(function, *scales):
@@ -274,7 +281,7 @@ def test_constraints(name):
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_solvers(name):
-    model, traces = thin(), []
+    model, traces = thick() if name in PRECONDITIONERS else thin(), []
     batch, optimiser = batch_for(other(model)), SOLVERS[name]()
     loss = misfit(losses.amplitude)
 

@@ -1,8 +1,8 @@
 """Constraints: what is known for certain, or free to choose, put back after every step.
 
 A constraint is any `project(model) -> model`; `all_of` runs several in the order given. The
-functions of `specimen_constraints`, `probe_constraints` and `gauges` build such closures, and `CONSTRAINTS` lists
-them by the names that job files use. The protocol:
+functions of `specimen_constraints`, `volume_constraints`, `probe_constraints` and `gauges` build
+such closures, and `CONSTRAINTS` lists them by the names that job files use. The protocol:
 
 - a builder takes plain numbers by keyword, with the unit in the key (`semiangle_mrad`,
   `sigma_angstrom`); its annotated signature says which keys there are, of which type, and which
@@ -20,7 +20,7 @@ import inspect
 from collections.abc import Callable
 
 from ..model import Model
-from . import gauges, probe_constraints, specimen_constraints
+from . import gauges, probe_constraints, specimen_constraints, volume_constraints
 
 Project = Callable[[Model], Model]
 
@@ -47,6 +47,9 @@ CONSTRAINTS: dict[str, Callable[..., Project]] = {
         specimen_constraints.gaussian_along_z,
         specimen_constraints.low_pass,
         specimen_constraints.missing_cone_filter,
+        volume_constraints.support,
+        volume_constraints.low_pass_volume,
+        volume_constraints.atomicity,
         probe_constraints.probe_power,
         probe_constraints.orthogonal_modes,
         probe_constraints.probe_aperture,

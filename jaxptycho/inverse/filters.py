@@ -42,6 +42,19 @@ def depth_frequencies(slices: int, spacing: Scalar) -> Float[Array, "z"]:
     return jnp.arange(slices) / (2 * slices * spacing)
 
 
+def volume_frequency(shape: tuple[int, ...], pixel, spacing: Scalar) -> Float[Array, "z y f"]:
+    """|k| on the frequencies of `filter_volume` [1/Å]."""
+    ky, kx = plane_frequencies(shape[1:], pixel)
+    return jnp.sqrt(depth_frequencies(shape[0], spacing)[:, None, None] ** 2 + ky**2 + kx**2)
+
+
+def below(k: Float[Array, "*n"], cutoff: Scalar, edge: float) -> Float[Array, "*n"]:
+    """1 below the cut-off and 0 above, falling as a raised cosine over `edge` around it; a step if that is zero."""
+    if edge == 0:
+        return (k <= cutoff).astype(k.dtype)
+    return 0.5 - 0.5 * jnp.cos(math.pi * jnp.clip((cutoff - k) / edge + 0.5, 0, 1))
+
+
 def gaussian(k2: Float[Array, "..."], sigma: float) -> Float[Array, "..."]:
     """exp(−2π²σ²k²), the transfer function of a Gaussian of standard deviation σ [Å]."""
     return jnp.exp(-2 * math.pi**2 * sigma**2 * k2)
@@ -52,6 +65,25 @@ def measurable(shape: tuple[int, ...], pixel, spacing: Scalar, semiangle: float)
     ky, kx = plane_frequencies(shape[1:], pixel)
     kz = depth_frequencies(shape[0], spacing)[:, None, None]
     guard = 0.5 / max(shape[1] * pixel[0], shape[2] * pixel[1])
+    return measured_part(kz, jnp.hypot(ky, kx), 1 / semiangle, guard)
+
+
+def filter_periodic(stack: Stack, transfer: Float[Array, "z y f"]) -> Stack:
+    """The stack filtered by a transfer function on the frequencies of `rfftn`; it wraps around along z as well."""
+    return jnp.fft.irfftn(transfer * jnp.fft.rfftn(stack), s=stack.shape)
+
+
+def measurable_turned(
+    shape: tuple[int, ...], voxel: tuple[float, ...], rotation: Float[Array, "3 3"], semiangle: float
+) -> Float[Array, "z y f"]:
+    """`measured_part` of a view of semiangle α [rad], whose beam sees a volume turned by `rotation` on (z, y, x).
+
+    On the frequencies of `filter_periodic`: a frequency of the volume turns as its places do.
+    """
+    ky, kx = plane_frequencies(shape[1:], voxel[1:])
+    k = jnp.broadcast_arrays(jnp.fft.fftfreq(shape[0], voxel[0])[:, None, None], ky, kx)
+    kz, ky, kx = jnp.einsum("ab,bzyx->azyx", rotation, jnp.stack(k), precision="highest")
+    guard = 0.5 / max(n * p for n, p in zip(shape, voxel, strict=True))
     return measured_part(kz, jnp.hypot(ky, kx), 1 / semiangle, guard)
 
 

@@ -23,8 +23,8 @@ from . import fields, filters
 from .fields import Of
 
 Penalty = Callable[[Model], jax.Array | float]
-Along = Literal["plane", "z"]
-AXES = {"plane": (1, 2), "z": (0,)}
+Along = Literal["plane", "z", "volume"]
+AXES = {"plane": (1, 2), "z": (0,), "volume": (0, 1, 2)}
 
 
 def sum_of(*penalties: Penalty) -> Penalty:
@@ -45,14 +45,15 @@ def l2(weight: float, of: Of = "phase") -> Penalty:
 def total_variation(weight: float, along: Along = "plane", of: Of = "phase", smooth: float = 1e-2) -> Penalty:
     """Σ √(|∇φ|² + s²) − s: flat areas with sharp edges (Rudin, Osher & Fatemi 1992).
 
-    Steps below `smooth` [rad] count quadratically (Vogel & Oman 1996).
+    Steps below `smooth` [rad] count quadratically (Vogel & Oman 1996). In a "volume" all directions count alike:
+    steps along z are those over the distance of a pixel.
     """
 
     if smooth <= 0:
         raise ValueError(f"smooth is {smooth}; give a positive step [rad], below which edges are rounded")
 
     def penalty(model):
-        steps2 = squared_steps(in_radians(model, of), along)
+        steps2 = squared_steps(model, of, along)
         return weight * per_pixel(jnp.sqrt(steps2 + smooth**2) - smooth)
 
     return penalty
@@ -60,7 +61,7 @@ def total_variation(weight: float, along: Along = "plane", of: Of = "phase", smo
 
 def tikhonov(weight: float, along: Along = "plane", of: Of = "phase") -> Penalty:
     """Σ|∇φ|²: smooth specimens (Tikhonov 1963)."""
-    return lambda model: weight * per_pixel(squared_steps(in_radians(model, of), along))
+    return lambda model: weight * per_pixel(squared_steps(model, of, along))
 
 
 def missing_cone(weight: float, semiangle_mrad: float, of: Of = "phase") -> Penalty:
@@ -93,13 +94,17 @@ def per_pixel(price: Stack) -> jax.Array:
     return jnp.sum(price) / (price.shape[-2] * price.shape[-1])
 
 
-def squared_steps(stack: Stack, along: Along) -> Stack:
-    """|∇φ|² from forward differences to the next pixel or slice; at the far edge there is no step."""
+def squared_steps(model: Model, of: Of, along: Along) -> Stack:
+    """|∇φ|² [rad²], from forward differences to the next pixel or slice; at the far edge there is no step."""
+    stack = in_radians(model, of)
+    lengths = jnp.ones(3, stack.dtype)
     if along == "z":
         fields.several_slices(stack)
+    if along == "volume":
+        lengths = jnp.stack([fields.spacing(model.specimen), *model.grid.pixel]) / min(model.grid.pixel)
 
     def steps(axis):
         last = jax.lax.slice_in_dim(stack, stack.shape[axis] - 1, None, axis=axis)
-        return jnp.diff(stack, axis=axis, append=last)
+        return jnp.diff(stack, axis=axis, append=last) / lengths[axis]
 
     return sum((steps(axis) ** 2 for axis in AXES[along]), jnp.zeros_like(stack))

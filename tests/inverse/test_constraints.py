@@ -33,6 +33,9 @@ KEYS = {
     "gaussian_along_z": {"sigma_angstrom": 6.0},
     "low_pass": {"cutoff_inverse_angstrom": 0.6},
     "missing_cone_filter": {"semiangle_mrad": 25.0},
+    "support": {"blur_angstrom": 1.0},
+    "low_pass_volume": {"cutoff_inverse_angstrom": 0.6},
+    "atomicity": {"atoms": 5, "distance_angstrom": 1.0},
     "probe_aperture": {"semiangle_mrad": 25.0},
     "probe_support": {"radius_angstrom": 2.0},
 }
@@ -134,6 +137,7 @@ def test_job_files_can_read_the_signatures(name):
         "identical_slices",
         "vacuum_surfaces",
         "low_pass",
+        "low_pass_volume",
         "probe_power",
         "orthogonal_modes",
         "probe_centring",

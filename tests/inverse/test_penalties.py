@@ -35,6 +35,7 @@ def test_penalties_written_out():
     phase, absorption = np.asarray(model.specimen.phase), np.asarray(model.specimen.absorption)
     pixels = phase[0].size
     plane, depth = steps(phase, 1) ** 2 + steps(phase, 2) ** 2, steps(phase, 0) ** 2
+    space = steps(phase, 0) ** 2 / 20**2 + steps(phase, 1) ** 2 + steps(phase, 2) ** 2 / 1.25**2  # 8, 0.4 and 0.5 Å
     expected = {
         l1(WEIGHT): np.abs(phase),
         l1(WEIGHT, of="absorption"): absorption,
@@ -43,6 +44,8 @@ def test_penalties_written_out():
         tikhonov(WEIGHT, along="z"): depth,
         total_variation(WEIGHT, smooth=0.2): np.sqrt(plane + 0.04) - 0.2,
         total_variation(WEIGHT, along="z", smooth=0.2): np.sqrt(depth + 0.04) - 0.2,
+        total_variation(WEIGHT, along="volume", smooth=0.2): np.sqrt(space + 0.04) - 0.2,
+        tikhonov(WEIGHT, along="volume"): space,
     }
     for penalty, price in expected.items():
         np.testing.assert_allclose(penalty(model), WEIGHT * price.sum() / pixels, rtol=1e-12)
@@ -54,6 +57,17 @@ def test_total_variation_of_an_edge_is_its_length_times_its_height():
     by_hand = 0.7 * (10 * 2 + 12 * 2 - 1) + 0.7 * (np.sqrt(2) - 1)  # one corner's steps fall on one pixel
     found = total_variation(1.0, smooth=1e-9)(of(phase)) * 400
     np.testing.assert_allclose(found, by_hand, rtol=1e-6)
+
+
+def test_total_variation_in_a_volume_knows_no_direction():
+    """A ball with a smooth edge costs its height times its surface, 4π⟨r²⟩ over the edge."""
+    voxel, radius = (0.3, *models.GRID.pixel), 3.5
+    z, y, x = (step * (np.arange(n) - n // 2) for n, step in zip((36, 32, 30), voxel, strict=True))
+    distance = np.sqrt(z[:, None, None] ** 2 + y[:, None] ** 2 + x**2) - radius
+    ball = 0.7 * (0.5 - 0.5 * np.tanh(distance / 0.7))
+    cost = float(total_variation(1.0, along="volume", smooth=1e-6)(of(ball, 0.3)))
+    integral = cost * 32 * 30 * np.prod(voxel) / min(voxel[1:])
+    np.testing.assert_allclose(integral, 0.7 * 4 * np.pi * (radius**2 + np.pi**2 / 12 * 0.7**2), rtol=0.02)
 
 
 @pytest.mark.parametrize("name", PENALTIES)

@@ -63,7 +63,7 @@ def test_turned_atoms_look_like_their_turned_volume():
     """At 20°, every slice of it, to what the interpolation of voxels loses."""
     grid, n, pixel = Grid((16, 16), 0.4, voltage_kv=80.0), 24, 0.4
     middle = n // 2 * pixel
-    places = rng(5).uniform(-2.5, 2.5, (5, 3)) + [middle + pixel / 2, 0, 0]
+    places = rng(5).uniform(-2.5, 2.5, (5, 3)) + np.array([middle + pixel / 2, 0, 0])
     corner, tilt = (-middle, -middle), 0.35
     at_rest = Atoms([26, 8, 8, 13, 6], jnp.asarray(places), (n, n), pixel, n, corner, 20.0)
     volts = jnp.angle(at_rest.slices(grid).transmission) / (grid.sigma * pixel)
