@@ -1,0 +1,135 @@
+"""Projections of a volume, as the views of a tilt series see them."""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..physics import volumes
+from ..physics.types import Scalar, Stack
+
+Projections = Float[Array | np.ndarray, "view y x"]  # V·Å or rad
+Image = Float[Array, "y x"]
+LEAST_RANGE = math.radians(1.0)  # of the tilts, below which nothing is known of the depth
+
+
+class Geometry(eqx.Module):
+    """How every view sees the volume: turned by its tilt about y and small angles about x and z, then moved.
+
+    A shift is the place at which the volume's middle voxel stands, from the middle pixel of the view, as in
+    `parts.Volume`. Without angles a view is projected in about half the time.
+    """
+
+    tilts: Float[Array, " view"]  # rad
+    angles: Float[Array, "view 2"] | None  # rad, about x and z
+    shifts: Float[Array, "view 2"]  # Å (y, x)
+
+    def __init__(self, tilts, angles=None, shifts=None):
+        """At first no shifts. Raises ValueError where lists differ in length."""
+        self.tilts = jnp.asarray(tilts, float)
+        self.angles = None if angles is None else jnp.asarray(angles, float)
+        self.shifts = jnp.zeros((len(self.tilts), 2)) if shifts is None else jnp.asarray(shifts, float)
+        lengths = {"angles": self.angles, "shifts": self.shifts}
+        for name, values in lengths.items():
+            if values is not None and values.shape != (len(self.tilts), 2):
+                raise ValueError(
+                    f"{name} of shape {values.shape} came with {len(self.tilts)} tilts; "
+                    f"give two {name} for each view, shape ({len(self.tilts)}, 2)"
+                )
+
+    def rotations(self) -> Float[Array, "view 3 3"]:
+        """The rotation of every view, on (z, y, x)."""
+        angles = jnp.zeros((len(self.tilts), 2), self.tilts.dtype) if self.angles is None else self.angles
+        euler = jnp.concatenate([self.tilts[:, None], angles], 1)
+        return jax.vmap(volumes.rotation_matrix)(euler)
+
+
+class Projector(eqx.Module):
+    """From a volume to its projections, a linear map: `projector(volume)` [view, y, x]."""
+
+    geometry: Geometry
+    voxel: tuple[float, float, float] = eqx.field(static=True)  # Å (z, y, x)
+    shape: tuple[int, int] = eqx.field(static=True)  # pixels of a view (y, x)
+    kernel: str = eqx.field(static=True, default="cubic")
+
+    def __call__(self, volume: Stack) -> Float[Array, "view y x"]:
+        """The projections [the volume's unit times Å]."""
+        return project(volume, self.voxel, self.geometry, self.shape, self.kernel)
+
+
+def project(volume: Stack, voxel, geometry: Geometry, shape=None, kernel: str = "cubic") -> Float[Array, "view y x"]:
+    """∫V dz′ of every view [V·Å] on `shape` pixels (y, x), at first those of the volume, and as wide as its voxels.
+
+    One view after the other, so the adjoint adds up in one volume. Outside the volume is vacuum.
+    """
+    voxel = _three(voxel)
+    shape = volume.shape[1:] if shape is None else shape
+
+    def one(view):
+        return project_view(volume, voxel, *view, shape, kernel)
+
+    return jax.lax.map(one, (geometry.tilts, geometry.angles, geometry.shifts))
+
+
+def project_view(volume: Stack, voxel, tilt: Scalar, angles, shift, shape, kernel: str = "cubic") -> Image:
+    """∫V dz′ [V·Å] of one view: all planes turned and summed along the beam, then the image moved."""
+    sizes = [n * p for n, p in zip(volume.shape, voxel, strict=True)]
+    step = volumes.frame(volume.shape, voxel, 1).depth.step
+    depth = math.ceil(math.hypot(sizes[0], sizes[2]) / step)  # holds the volume at every tilt
+    field = tuple(max(pair) for pair in zip(shape, volume.shape[1:], strict=True))
+    frame = volumes.frame(volume.shape, voxel, 1, depth, field)
+    return moved(volumes.beam_slices(volume, voxel, frame, tilt, angles, kernel=kernel)[0], shift, voxel[1:], shape)
+
+
+def moved(image: Float[Array, "_ _"], shift, pixel, shape) -> Image:
+    """The image moved by `shift` (y, x) [Å] and cut to `shape`, the middle pixels [n//2, n//2] one above the other.
+
+    Between its samples it is band-limited (a matrix of sinc, for each axis), outside it is zero: as a shift in
+    Fourier space, without the wrapping around.
+    """
+
+    def matrix(axis):
+        source, target = image.shape[axis], shape[axis]
+        places = (np.arange(target) - target // 2)[:, None] - (np.arange(source) - source // 2)
+        return jnp.sinc(places.astype(image.dtype) - (shift[axis] / pixel[axis]).astype(image.dtype))
+
+    return jnp.matmul(jnp.matmul(matrix(0), image, precision="highest"), matrix(1).T, precision="highest")
+
+
+def require_series(projections, voxel, geometry: Geometry, volume_shape) -> None:
+    """ValueError unless the projections are finite, belong to the tilts, and the volume covers their field."""
+    if np.ndim(projections) != 3:
+        raise ValueError(
+            f"projections of shape {np.shape(projections)} came; stack views of one grid into [view, y, x], "
+            "cut or padded to one shape"
+        )
+    views, *field = np.shape(projections)
+    tilts = np.asarray(geometry.tilts)
+    if views != len(tilts):
+        raise ValueError(f"{len(tilts)} tilts came with {views} projections; give one tilt for each of them")
+    if np.ptp(tilts) < LEAST_RANGE:
+        raise ValueError(
+            f"all tilts are {np.rad2deg(tilts.mean()):.4g}° within 1°, which tells nothing of the depth; "
+            "give the tilts [rad] of a series"
+        )
+    if not np.isfinite(projections).all():
+        view = int(np.flatnonzero(~np.isfinite(projections).all((1, 2)))[0])
+        raise ValueError(f"view {view} holds values that are not finite; fill them and give them the weight 0")
+    voxel = _three(voxel)
+    z, y, x = (n * p for n, p in zip(volume_shape, voxel, strict=True))
+    seen = np.abs(x * np.cos(tilts)) + np.abs(z * np.sin(tilts))
+    view = int(np.argmin(seen))
+    wanted = (field[0] * voxel[1], field[1] * voxel[2])
+    if y < wanted[0] - voxel[1] or seen[view] < wanted[1] - voxel[2]:
+        raise ValueError(
+            f"the volume fills {y:.4g} × {seen[view]:.4g} Å (y, x) of the field of {wanted[0]:.4g} × {wanted[1]:.4g} Å "
+            f"in view {view}, at {np.rad2deg(tilts[view]):.4g}°; give it more voxels, or cut the projections"
+        )
+
+
+def _three(voxel) -> tuple[float, float, float]:
+    z, y, x = (float(v) for v in np.broadcast_to(voxel, 3))
+    return z, y, x
