@@ -1,0 +1,59 @@
+"""Tilt-coupled multislice: a few views of a flat specimen at small tilts, whose slices stay as they are."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+
+from ..inverse.fields import thicknesses
+from ..model import Model
+from ..parts.indexed import PerShot, PerView
+from ..parts.propagator import Tilted
+from ..parts.scan import FreeScan
+from ..physics.volumes import rotation_matrix
+
+LARGEST = np.deg2rad(10.0)
+
+
+def inclined(model: Model, tilts, about_x=0.0, axis: float | None = None) -> Model:
+    """`model` with views tilted by `tilts` about y, then by `about_x` [rad]: the beam leans instead of the specimen.
+
+    A volume need not be turned: a tilted propagator (`Tilted`, per view, to be refined as `propagator.angles`) moves
+    the wave from slice to slice by Δz tan θ, which is the shear of the slices. Positions, about the tilt axis at the
+    height `axis` [Å] below the entrance face (by default half the thickness), become those where the beam enters.
+    What is left out is of second order in θ, but for the defocus, which changes by x tan θ across the field: a larger
+    one wants `AberratedProbe` with its defocus PerView and PerShot, or a `Volume`.
+    """
+    tilts, about_x = (np.atleast_1d(np.asarray(angle, float)) for angle in (tilts, about_x))
+    tilts, about_x = np.broadcast_arrays(tilts, about_x)
+    if not np.abs([tilts, about_x]).max() <= LARGEST:
+        raise ValueError(
+            f"tilts of up to {np.rad2deg(np.abs([tilts, about_x]).max()):.4g}°; a leaning beam holds to "
+            f"{np.rad2deg(LARGEST):.4g}°, turn a Volume instead"
+        )
+    if not isinstance(model.scan, FreeScan):
+        raise ValueError(f"got a {type(model.scan).__name__}; wanted a FreeScan, whose positions are moved")
+    height = float(jnp.sum(thicknesses(model.specimen))) / 2 if axis is None else axis
+    places = _of_views(model.scan.positions, len(tilts))
+    slopes, entries = zip(*map(_entry, tilts, about_x, places, [height] * len(tilts)), strict=True)
+    positions = PerView(PerShot(jnp.stack(entries)))
+    angles = PerView(jnp.asarray(np.arctan(slopes), places.dtype))
+    changed = FreeScan(positions), Tilted(angles, model.propagator)
+    return eqx.tree_at(lambda m: (m.scan, m.propagator), model, changed)
+
+
+def _entry(tilt: float, about_x: float, places, height: float):
+    """How far the beam moves (y, x) in the specimen for each Å of depth, and where the beams at `places` enter."""
+    turn = np.asarray(rotation_matrix((tilt, about_x, 0.0)))  # from the specimen (z, y, x) to the beam
+    slope = turn[0, 1:] / turn[0, 0]
+    across = turn[1:, 1:].T - np.outer(slope, turn[1:, 0])
+    return slope, places @ jnp.asarray(across.T, places.dtype) - jnp.asarray(height * slope, places.dtype)
+
+
+def _of_views(positions, views: int):
+    """The positions of every view [view, shot, 2]; shared ones for each."""
+    values = positions.values
+    if isinstance(positions, PerShot):
+        return jnp.broadcast_to(values, (views, *values.shape))
+    if len(values.values) != views:
+        raise ValueError(f"{views} tilts came with the positions of {len(values.values)} views; give one for each")
+    return values.values
