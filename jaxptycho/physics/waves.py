@@ -25,18 +25,19 @@ def inverse_fourier(spectrum):
     return jnp.fft.ifft2(spectrum, norm="ortho")
 
 
-def kept(arrays):
-    """The arrays, computed once: without this XLA takes their sines anew for every pixel, mode and
-    shot that they multiply."""
-    return jax.lax.optimization_barrier(arrays)
+def kept(factor):
+    """The complex factor, computed once: XLA would take its sines anew for every pixel, mode and shot
+    that it multiplies, but a matrix product, here by the unit matrix, it computes apart."""
+    planar = jnp.stack([factor.real, factor.imag], -1)
+    planar = jnp.matmul(planar, jnp.eye(2, dtype=planar.dtype), precision="highest")
+    return jax.lax.complex(planar[..., 0], planar[..., 1])
 
 
 def phase_ramp(grid: Grid, shift: Pair, scale: float = 1.0) -> Kernel:
     """exp(−2πi k·shift), times `scale`: moves a wave by `shift` (y, x) [Å] when it multiplies its spectrum."""
     ky, kx = grid.frequencies()
     rows, columns = scale * jnp.exp(-2j * jnp.pi * ky * shift[0]), jnp.exp(-2j * jnp.pi * kx * shift[1])
-    rows, columns = kept((rows, columns))
-    return rows * columns
+    return kept(rows) * kept(columns)
 
 
 def place(spectrum: Waves, centre: Pair, grid: Grid) -> Waves:
@@ -54,8 +55,7 @@ def tilted(wave: Waves, grid: Grid, frequency: Pair) -> Waves:
     """The wave times exp(2πi frequency·r): its spectrum moved by `frequency` (y, x) [1/Å]."""
     y, x = (jnp.arange(n) * p for n, p in zip(grid.shape, grid.pixel, strict=True))
     rows, columns = jnp.exp(2j * jnp.pi * frequency[0] * y), jnp.exp(2j * jnp.pi * frequency[1] * x)
-    rows, columns = kept((rows, columns))
-    return wave * (rows[:, None] * columns)
+    return wave * (kept(rows)[:, None] * kept(columns))
 
 
 def transmit(wave: Waves, transmission: Kernel) -> Waves:
