@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,21 +22,35 @@ def test_cut_is_the_block_at_its_corner():
     np.testing.assert_array_equal(windows.cut(whole, jnp.array([3, 4]), (6, 5)), whole[:, 3:9, 4:9])
 
 
-def test_add_back_is_the_adjoint_of_cut():
+BACK = pytest.mark.parametrize("add_back", [windows.one_by_one, windows.scatter])
+
+
+@BACK
+def test_add_back_is_the_adjoint_of_cut(add_back):
     whole, corners = slices(1), jnp.array([[0, 0], [3, 4], [3, 4], [8, 7], [2, 6]])
     cut_all = jax.vmap(lambda corner: windows.cut(whole, corner, GRID.shape))(corners)
     others = slices(2, (5, 2, 6, 5))
-    back = windows.add_back(jnp.zeros_like(whole), corners, others)
+    back = add_back(jnp.zeros_like(whole), corners, others)
     assert complex(jnp.vdot(others, cut_all)) == pytest.approx(complex(jnp.vdot(back, whole)), rel=1e-12)
 
 
-def test_add_back_adds():
+@BACK
+def test_add_back_adds(add_back):
     whole = slices(1)
-    twice = windows.add_back(whole, jnp.array([[1, 1], [2, 2]]), jnp.ones((2, 2, 6, 5), complex))
+    twice = add_back(whole, jnp.array([[1, 1], [2, 2]]), jnp.ones((2, 2, 6, 5), complex))
     expected = np.array(whole)
     expected[:, 1:7, 1:6] += 1
     expected[:, 2:8, 2:7] += 1
     np.testing.assert_allclose(twice, expected)
+
+
+def test_gpus_add_no_complex_numbers():
+    """Atomic additions of 64 bits are a loop of compare and swap."""
+    arguments = slices(1), jnp.array([[1, 1], [2, 2]]), jnp.ones((2, 2, 6, 5), complex)
+    traced = jax.jit(windows.add_back).trace(*arguments)
+    on_cpu, on_gpu = (traced.lower(lowering_platforms=(platform,)).as_text() for platform in ("cpu", "cuda"))
+    assert on_cpu.count("stablehlo.scatter") == 0
+    assert re.findall(r"stablehlo.scatter.*\n.*bb0.*tensor<(\w+)>\)", on_gpu) == ["f64", "f64"]
 
 
 def test_wrapped_windows_continue_at_the_other_edge():
