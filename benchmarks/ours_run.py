@@ -46,10 +46,10 @@ def measure(args):
     seconds, losses = [], []
     for epoch in range(args.epochs):
         start, values = time.perf_counter(), []
-        for batch in jp.prefetch(jp.batches(data, args.batch, first_epoch=epoch)):
+        for batch in jp.prefetch(jp.stacked(jp.batches(data, args.batch, first_epoch=epoch))):
             model, state, info = step(model, state, batch)
             values.append(info["loss"])
-        losses.append(float(np.mean(jax.device_get(values))))
+        losses.append(float(np.mean(np.concatenate([np.atleast_1d(v) for v in jax.device_get(values)]))))
         seconds.append(time.perf_counter() - start)
     return {
         "package": "jaxptycho",

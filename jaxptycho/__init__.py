@@ -12,7 +12,7 @@ The floors, from the ground up; a file imports only from floors below:
 
 from importlib import import_module
 
-from .data import Batch, Dataset, batches, make_batch, prefetch, split
+from .data import Batch, Dataset, batches, make_batch, prefetch, split, stacked
 from .halves import checkerboard, thinned
 from .inverse.losses import amplitude, anscombe, gaussian, misfit, poisson
 from .inverse.solve import init_state, make_step, per_part, reconstruct

@@ -9,24 +9,28 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import equinox as eqx
+import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
 from .order import ORDERS, even_size
 from .physics.grids import Grid
-from .physics.types import Index
 
 BLOCK = 64  # patterns read at once
+TOGETHER = 64  # shots of small batches that one call works off
 IN_MEMORY_BYTES = 4 * 2**30  # datasets up to this size are kept in memory, as integers
 
 
 class Batch(eqx.Module):
-    """Some shots of one view. A short last batch is padded with `weight` 0."""
+    """Some shots of one view. A short last batch is padded with `weight` 0.
 
-    view: Index
-    shots: Int[Array | np.ndarray, " b"]
-    counts: Num[Array | np.ndarray, "b y x"]  # zero frequency in the corner
-    weight: Float[Array | np.ndarray, " b"]
+    Several batches of one shape, stacked along a first axis, are also one (`stacked`).
+    """
+
+    view: int | np.integer | Int[Array | np.ndarray, "*step"]
+    shots: Int[Array | np.ndarray, "*step b"]
+    counts: Num[Array | np.ndarray, "*step b y x"]  # zero frequency in the corner
+    weight: Float[Array | np.ndarray, "*step b"]
 
 
 @dataclass(eq=False)
@@ -83,6 +87,14 @@ class Dataset:
             return stored[shots]
         in_order, places = np.unique(shots, return_inverse=True)  # as files are read
         return self._cleaned(np.asarray(self.counts[view][in_order]))[places]
+
+    def view(self, number: int) -> "Dataset":
+        """The measurement of one view alone."""
+        counts, tilts = _Some(self, number, np.arange(self.n_shots[number])), self.tilts
+        tilts = None if tilts is None else np.asarray(tilts)[[number]]
+        return Dataset(
+            [counts], [self.positions[number]], self.grid, self.mask, tilts, self.probe_guess, dict(self.about)
+        )
 
     def subset(self, shots: Sequence | np.ndarray) -> "Dataset":
         """The same measurement with only `shots` (of the one view, or a list over views)."""
@@ -247,6 +259,25 @@ def make_batch(data: Dataset, view: int, shots, size: int | None = None) -> Batc
     weight = np.concatenate([np.ones(len(shots), np.float32), np.zeros(padding, np.float32)])
     shots = np.concatenate([shots, np.repeat(shots[:1], padding)]).astype(np.int32)
     return Batch(np.int32(view), shots, data.patterns(view, shots), weight)
+
+
+def stacked(batches: Iterable[Batch], shots: int = TOGETHER) -> Iterator[Batch]:
+    """The same batches, small ones stacked `[step, shot, …]` up to `shots` shots: one call works off a stack.
+
+    What does not fill a stack comes singly, so that a step meets two shapes at most.
+    """
+    waiting: list[Batch] = []
+    for batch in batches:
+        waiting.append(batch)
+        count = shots // len(batch.shots)
+        if len(waiting) < count:
+            continue
+        if count > 1:
+            yield jax.tree.map(lambda *arrays: np.stack(arrays), *waiting)
+        else:
+            yield from waiting
+        waiting = []
+    yield from waiting
 
 
 def prefetch(items: Iterable, depth: int = 2) -> Iterator:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxptycho.data
-from jaxptycho import Dataset, Grid, batches, make_batch, prefetch, split
+from jaxptycho import Dataset, Grid, batches, make_batch, prefetch, split, stacked
 
 GRID = Grid((6, 4), 0.5, 80.0)
 
@@ -238,6 +238,18 @@ def test_split_keeps_some_shots_aside():
     assert [len(h) for h in split(data, 0.0)[1]] == [0]
     with pytest.raises(ValueError, match=r"hold_out = 1.0; wanted a fraction"):
         split(data, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("size", "shapes"), [(1, [(8, 1), (8, 1), (8, 1)]), (3, [(2, 3)] * 4), (5, [(5,)] * 5), (16, [(12,)] * 2)]
+)
+def test_small_batches_are_stacked_and_the_rest_comes_singly(size, shapes):
+    singly = list(batches(dataset(4, 6), size))
+    together = list(stacked(singly, shots=8))
+    assert [b.shots.shape for b in together] == shapes
+    assert np.concatenate([b.counts.reshape(-1, *b.counts.shape[-2:]) for b in together]).sum() == sum(
+        b.counts.sum() for b in singly
+    )
 
 
 def test_prefetch_yields_the_same_in_the_same_order():

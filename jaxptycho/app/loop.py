@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..data import Dataset, batches, prefetch, split
+from ..data import Dataset, batches, prefetch, split, stacked
 from ..inverse.solve import init_state, make_step, owned
 from ..machines.placement import distribute, even, mesh, replicate
 from ..model import Model, require_inside
@@ -89,21 +89,22 @@ class Loop:
         """The rest of an epoch, or as much of it as `stop` lets pass."""
         began, good = time.monotonic(), self._snapshot(progress)
         fetched = []
-        with contextlib.closing(prefetch(self.batches_left(progress))) as ready:  # type: ignore
+        with contextlib.closing(prefetch(stacked(self.batches_left(progress)))) as ready:  # type: ignore
             for batch in ready:
                 progress.model, progress.state, info = tools.step(progress.model, progress.state, batch)
-                fetched.append((info, float(batch.weight.sum())))
+                fetched.append((info, np.atleast_1d(batch.weight.sum(-1))))
                 jax.block_until_ready([info for info, _ in fetched[-AHEAD - 1 : -AHEAD]])
-                self.watch.batch(fetched[-1][1])
+                self.watch.batch(float(fetched[-1][1].sum()))
                 if self.stop():
                     break
         infos = jax.device_get([info for info, _ in fetched])
-        progress.losses += [(float(i["loss"]), n) for i, (_, n) in zip(infos, fetched, strict=True)]
+        for info, (_, shots) in zip(infos, fetched, strict=True):
+            progress.losses += zip(np.atleast_1d(info["loss"]).tolist(), shots.tolist(), strict=True)
         over = len(progress.losses) == self.steps(progress.stage)
         if over:
             for constraint, project in tools.constraints:
                 progress.model = project(progress.model) if constraint.due(progress.epoch) else progress.model
-        if not (all(i["finite"] for i in infos) and finite(progress.model)):
+        if not (all(np.all(i["finite"]) for i in infos) and finite(progress.model)):
             self._diverged(tools, progress, good)
         self._still_inside(progress, good)
         held_out = self.held_out(tools, progress.model) if over else None

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
-from ..data import Batch
+from ..data import Batch, stacked
 from ..model import Model, require_inside
 from ..parts.indexed import only_seen
 from .units import child, in_natural_units, of_own_share
@@ -99,6 +99,7 @@ def make_step(
     One step of `optimiser` on `loss(model, batch) + penalty(model)`, then `project`. `info`
     holds `loss` (without the penalty) and `finite`. `init_state(optimiser, model)` makes the
     first state; model and state are donated: keep no other reference to their arrays.
+    A stack of batches (`data.stacked`) is worked off step by step in one call, `info` for each.
     """
     optimiser = optax.with_extra_args_support(optimiser)
 
@@ -107,8 +108,7 @@ def make_step(
         value = loss(model, batch)
         return value + (0.0 if penalty is None else penalty(model)), value
 
-    @eqx.filter_jit(donate="all-except-first")
-    def step(batch, model, state):
+    def one(model, state, batch):
         params, rest = eqx.partition(model, eqx.is_inexact_array)
         (total, value), grads = jax.value_and_grad(objective, has_aux=True)(params, rest, batch)
         # JAX's gradient by a complex leaf is the conjugate of the direction of ascent.
@@ -126,6 +126,20 @@ def make_step(
         updates = only_seen(updates, batch.view, batch.shots, batch.weight)
         new = project(eqx.apply_updates(model, updates))
         return strong(new), state, {"loss": value, "finite": jnp.isfinite(total)}
+
+    @eqx.filter_jit(donate="all-except-first")
+    def step(batch, model, state):
+        if batch.weight.ndim == 1:
+            return one(model, state, batch)
+        moved, fixed = eqx.partition((model, state), eqx.is_array)
+
+        def body(moved, batch):
+            model, state = eqx.combine(moved, fixed)
+            model, state, info = one(model, state, batch)
+            return eqx.filter((model, state), eqx.is_array), info
+
+        moved, info = jax.lax.scan(body, moved, batch)
+        return *eqx.combine(moved, fixed), info
 
     return lambda model, state, batch: step(batch, model, state)
 
@@ -151,7 +165,7 @@ def reconstruct(
     step, history = make_step(loss, optimiser, project, penalty), []
     require_inside(model)
     model, state = owned(model), init_state(optimiser, model)
-    for batch in batches:
+    for batch in stacked(batches):
         model, state, info = step(model, state, batch)
-        history.append(info["loss"])
-    return model, jnp.stack(history)
+        history.append(jnp.atleast_1d(info["loss"]))
+    return model, jnp.concatenate(history)

@@ -35,6 +35,7 @@ from jaxptycho import (
     per_part,
     poisson,
     reconstruct,
+    stacked,
 )
 from jaxptycho.inverse.units import natural_units
 
@@ -103,6 +104,22 @@ def test_steps_repeat_to_the_last_bit():
     np.testing.assert_array_equal(one[1], two[1])
     assert one[1].shape == (3,)
     assert not model.specimen.phase.is_deleted()
+
+
+def test_a_stack_of_batches_is_one_step_after_another():
+    batch = batch_for(other(thin()))
+    small = [part_of(batch, shots) for shots in ([0, 3, 5], [1, 2, 4, 6], [6, 0])]
+    step = make_step(misfit(amplitude), ADAM)
+    model, state, losses = copy(thin()), init_state(ADAM, thin()), []
+    for one in small:
+        model, state, info = step(model, state, one)
+        losses.append(info["loss"])
+    (stack,) = stacked(small, shots=12)
+    together, _, infos = step(copy(thin()), init_state(ADAM, thin()), stack)
+    np.testing.assert_allclose(infos["loss"], losses, rtol=1e-10)
+    assert infos["finite"].shape == (3,)
+    for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(model), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
 
 def test_named_parts_move_and_others_stay():
