@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from .types import Kernel, Kernels, Waves, Window
-from .waves import propagate, transmit
+from .waves import ifft2, propagate, transmit
 
 LEAST_TRANSMISSION = 0.1  # through which a wave is traced back: less would magnify rounding errors
 
@@ -75,7 +75,7 @@ def _back_from_exit(cotangent, entering, slices, kernel):
 def _back_through(n, cotangents, entering, spectrum, slices, kernel):
     """The same before slice n, from those behind it; the wave `entering` it leaves with `spectrum`."""
     cotangent, of_slices, of_kernel = cotangents
-    of_spectrum = jnp.fft.ifft2(cotangent)
+    of_spectrum = ifft2(cotangent)
     of_own = jnp.sum(of_spectrum * spectrum, 0)
     of_kernel = of_kernel.at[n].set(of_own) if kernel.ndim == 3 else of_kernel + of_own
     leaving = jnp.fft.fft2(_own(kernel, n) * of_spectrum)
@@ -94,7 +94,7 @@ def _trace_back(seen, cotangent):
     def one_slice(i, carry):
         (wave, cotangents), n = carry, gaps - 1 - i
         spectrum = jnp.conj(_own(kernel, n)) * jnp.fft.fft2(wave)
-        wave = jnp.fft.ifft2(spectrum) * _inverse(slices[n])
+        wave = ifft2(spectrum) * _inverse(slices[n])
         return wave, _back_through(n, cotangents, wave, spectrum, slices, kernel)
 
     start = entering, _back_from_exit(cotangent, entering, slices, kernel)
