@@ -281,7 +281,7 @@ def test_constraints(name):
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_solvers(name):
-    model, traces = thick() if name in PRECONDITIONERS else thin(), []
+    model, traces = thin(specimen=stack(3 if name in PRECONDITIONERS else 1)), []
     batch, optimiser = batch_for(other(model)), SOLVERS[name]()
     loss = misfit(losses.amplitude)
 
