@@ -18,6 +18,7 @@ from ..inverse.solve import per_part
 from ..inverse.units import in_natural_units
 from ..io.datasets import read
 from ..model import Model
+from ..order import spread
 from ..parts.detector import AbstractDetector, Background, Blurred, Gain, Masked, ModulationTransfer
 from ..parts.indexed import PerShot
 from ..parts.probe import AberratedProbe, RelaxedProbe
@@ -28,7 +29,7 @@ from ..start.guess import first_model, make_modes
 from ..start.refit import with_modes, with_slices
 from .schema import OPTIMISERS, Data, Detector, Job, Probe, Propagator, Rate, Scan, Scheduled, Section, Stage
 
-NOT_OF_FILE = {"file", "half", "every", "hold_out"}
+NOT_OF_FILE = {"file", "half", "fraction", "dose_fraction", "hold_out"}
 FIELDS, QUANTA = ("black", "white"), ("first", "second")  # halves of the shots, halves of every shot
 
 
@@ -36,9 +37,12 @@ def read_data(section: Data) -> Dataset:
     """The dataset that a job names, its own values in the place of the file's."""
     known = {name: value for name, value in section if name not in NOT_OF_FILE and value}
     data = read(section.file, **known)
+    data = thinned(data, seed=1, fraction=section.dose_fraction) if section.dose_fraction < 1 else data
     data = thinned(data, QUANTA.index(section.half)) if section.half in QUANTA else data
     fields = checkerboard(data)[FIELDS.index(section.half)] if section.half in FIELDS else map(np.arange, data.n_shots)
-    shots = [mine[:: section.every] for mine in fields]
+    shots = [
+        mine[spread(positions[mine], section.fraction)] for mine, positions in zip(fields, data.positions, strict=True)
+    ]
     return data if sum(map(len, shots)) == sum(data.n_shots) else data.subset(shots)
 
 
@@ -145,10 +149,10 @@ def change_model(stage: Stage, model: Model) -> Model:
     return model if stage.modes is None else with_modes(model, stage.modes)
 
 
-def build_loss(stage: Stage) -> Callable:
-    """`loss(model, batch)` of a stage, on one device."""
+def build_loss(stage: Stage, budget_gib: float | None = None) -> Callable:
+    """`loss(model, batch)` of a stage, on one device, whose gradient keeps within a budget [GiB]."""
     noise = losses.gaussian(stage.variance) if stage.loss == "gaussian" else getattr(losses, stage.loss)
-    return losses.misfit(noise)
+    return losses.misfit(noise, budget=None if budget_gib is None else budget_gib * 2**30)
 
 
 def build_penalty(stage: Stage) -> Callable | None:

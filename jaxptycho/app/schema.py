@@ -78,7 +78,8 @@ class Data(Section):
     half: Literal["all", "black", "white", "first", "second"] = key(
         "all; black or white fields of a checkerboard over the scan; first or second half of the quanta", "all"
     )
-    every: int = key("use only every n-th shot, for a quick look", 1, ge=1)
+    fraction: float = key("use only this fraction of the shots, spread evenly over the scan", 1.0, gt=0, le=1)
+    dose_fraction: float = key("use only this fraction of the quanta, drawn by lot", 1.0, gt=0, le=1)
     hold_out: float = key("fraction of the shots kept aside for the held-out loss", 0.02, ge=0, le=0.5)
 
 
@@ -273,6 +274,9 @@ class Run(Section):
     seed: int = key("decides the held-out shots and the order of batches", 0, ge=0)
     wall_time_minutes: float | None = key("stop cleanly after this time; resume goes on", None, 600.0, gt=0)
     devices: int | None = key("devices to use; default all", None, 1, ge=1)
+    budget_gib: float | None = key(
+        "memory for the gradient on each device; default half of the device's", None, 4.0, gt=0
+    )
     checkpoint_every: int = key("epochs between checkpoints", 10, ge=1)
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 
 from ..data import Batch
 from ..model import Model
@@ -35,6 +36,8 @@ class Plan(NamedTuple):
 def plans(model: Model, shots: int, micro: int | None = None, multislice: Callable | None = None) -> list[Plan]:
     """Ways to work off `shots`, the fastest first: as many at a time as fit the cache, then fewer,
     then fewer waves kept for the gradient; `micro` and `multislice` stand where they are given."""
+    if multislice is lean.multislice_reversible:
+        require_lossless(model)
     most = min(shots, _cached_shots(_spectrum(model)))
     micros = [micro] if micro else [most >> n for n in range(most.bit_length())]
     first, *others = [multislice] if multislice else [waves.multislice, lean.multislice_sqrt]
@@ -63,6 +66,20 @@ def fastest(
         f"the gradient takes {size / 1e6:.4g} MB with {leanest.micro} shots at a time and {leanest.multislice.__name__}, "
         f"the budget is {budget / 1e6:.4g} MB; give more, or try lean.multislice_reversible or a smaller specimen"
     )
+
+
+def require_lossless(model: Model) -> None:
+    """Raises ValueError when the propagator loses frequencies, whatever its parameters: such waves cannot be traced back."""
+    propagator = select(model.propagator, PerShot, 0)
+    with jax.ensure_compile_time_eval():
+        still = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype) if eqx.is_array(a) else a, propagator)
+        passed = float(jnp.min(jnp.abs(still.kernel(model.grid, 10.0))))
+    if passed < 1 - 1e-3:
+        raise ValueError(
+            f"multislice_reversible traces waves back, but a propagator of type {type(propagator).__name__} loses "
+            f"frequencies of this grid for good (|P| falls to {passed:.2g}); leave out its band limit, take a coarser pixel, "
+            "or take lean.multislice_sqrt"
+        )
 
 
 def needed(loss: Loss, model: Model, batch: Batch) -> int:

@@ -32,6 +32,7 @@ def multislice_reversible(wave: Waves, slices: Window, kernel: Kernel | Kernels)
 
     The gradient traces it back by P* and 1/t, which wants |P| = 1 (no band limit, no evanescent
     waves) and |t| > 0.1; elsewhere it is NaN rather than wrong, and so is the wave if |P| ≠ 1.
+    Losses refuse propagators of that kind in words (`inverse.memory`).
     """
     lossless = jnp.abs(_power(kernel) - 1) < 1e-3
     return _traced_back(*alike(wave, slices, jnp.where(lossless, kernel, jnp.nan)))

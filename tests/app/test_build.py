@@ -56,6 +56,14 @@ def loop_of(values, parts, stage, **run) -> Loop:
     return Loop(job, build.read_data(job.data), Watch())
 
 
+def test_a_job_uses_a_part_of_shots_and_quanta(values):
+    section = make_job(values).data
+    whole = build.read_data(section)
+    part = build.read_data(section.model_copy(update={"fraction": 0.3, "dose_fraction": 0.4}))
+    assert part.n_shots == [round(0.3 * whole.n_shots[0])]
+    assert part.dose().mean() == pytest.approx(0.4 * whole.dose().mean(), rel=0.1)
+
+
 @pytest.mark.parametrize("name", JOBS)
 def test_a_job_becomes_a_model(name, values):
     parts, stage, kind = JOBS[name]
@@ -107,3 +115,12 @@ def test_each_half_starts_from_its_own_data(values):
         assert doses[one][0] + doses[other][0] == doses["all"][0]
         assert np.abs(probes[one] - probes[other]).max() > 1e-3 * np.abs(probes[one]).max()
     np.testing.assert_allclose(doses["first"][1], doses["all"][1] / 2, rtol=0.02)
+
+
+def test_a_budget_too_small_for_any_plan_is_said(values):
+    loop = loop_of(values, {}, {}, budget_gib=1e-6)
+    model = loop.first_model(0)
+    batch = make_batch(loop.data, 0, range(2))
+    loss = build.build_loss(loop.job.stage[0], loop.job.run.budget_gib)
+    with pytest.raises(ValueError, match=r"the budget is 0.001074 MB"):
+        jax.eval_shape(lambda model: loss(model, batch), model)

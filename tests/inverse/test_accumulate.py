@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from models import N_SHOTS, any_batch, rng, stack, thin, tilts
 
-from jaxptycho import Batch, PerShot, Tilted, distribute, mesh, misfit, poisson
+from jaxptycho import BandLimited, Batch, PerShot, Tilted, distribute, mesh, misfit, poisson
 from jaxptycho.inverse import memory
 from jaxptycho.inverse.memory import fastest, needed, plans
 from jaxptycho.physics.lean import multislice_reversible, multislice_sqrt
@@ -53,6 +53,15 @@ def test_plans_take_fewer_shots_first_and_keep_fewer_waves_last():
     sizes = [needed(misfit(poisson, *plan), model, batch) for plan in choice]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] < 0.4 * sizes[0]
+
+
+def test_waves_that_lose_frequencies_are_not_traced_back():
+    model = thin(specimen=stack(3), propagator=BandLimited(Tilted(PerShot(tilts()))))
+    loss = misfit(poisson, multislice=multislice_reversible)
+    with pytest.raises(
+        ValueError, match=r"BandLimited loses frequencies .*\|P\| falls to 0\).* take lean.multislice_sqrt"
+    ):
+        jax.eval_shape(lambda model: loss(model, any_batch(model)), model)
 
 
 @pytest.fixture
