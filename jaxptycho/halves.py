@@ -16,12 +16,13 @@ def checkerboard(data: Dataset) -> tuple[list[np.ndarray], list[np.ndarray]]:
     return [np.flatnonzero(c == 0) for c in colours], [np.flatnonzero(c == 1) for c in colours]
 
 
-def thinned(data: Dataset, half: int, seed: int = 0) -> Dataset:
-    """One of two measurements (`half` 0 or 1) of all shots, between which the quanta are drawn by lot.
+def thinned(data: Dataset, half: int = 0, seed: int = 0, fraction: float = 0.5) -> Dataset:
+    """One of two measurements of all shots, between which the quanta are drawn by lot: `half` 0 has `fraction`
+    of them, 1 the others.
 
-    Both halves of a Poisson count split by a binomial draw are Poisson and independent. Drawn when
+    Both parts of a Poisson count split by a binomial draw are Poisson and independent. Drawn when
     read, by `seed`, view and shot alone: the same however the shots are asked for, and the two
-    halves always add up to the whole.
+    always add up to the whole.
     """
     for counts in data.counts:
         if counts.dtype.kind not in "bui":
@@ -29,15 +30,15 @@ def thinned(data: Dataset, half: int, seed: int = 0) -> Dataset:
                 f"counts of type {counts.dtype} cannot be thinned, for only whole quanta can be drawn by lot; "
                 "take integer counts, or split the positions instead"
             )
-    counts = [_Thinned(data, view, half, seed) for view in range(data.n_views)]
+    counts = [_Thinned(data, view, half, seed, fraction) for view in range(data.n_views)]
     return Dataset(counts, data.positions, data.grid, data.mask, data.tilts, data.probe_guess, dict(data.about))
 
 
 class _Thinned:
-    """Half of the quanta of one view, clean and as a camera shows them, drawn when indexed."""
+    """Some of the quanta of one view, clean and as a camera shows them, drawn when indexed."""
 
-    def __init__(self, data: Dataset, view: int, half: int, seed: int):
-        self.data, self.view, self.half, self.seed = data, view, half, seed
+    def __init__(self, data: Dataset, view: int, half: int, seed: int, fraction: float):
+        self.data, self.view, self.half, self.seed, self.fraction = data, view, half, seed, fraction
         stored = data.counts[view].dtype
         small = stored.kind in "ui" and stored.itemsize <= 4
         self.shape, self.dtype = (data.n_shots[view], *data.grid.shape), np.dtype(stored if small else np.uint32)
@@ -49,4 +50,4 @@ class _Thinned:
         return np.fft.fftshift(whole - drawn if self.half else drawn, axes=(1, 2)).astype(self.dtype)
 
     def _draw(self, shot, pattern) -> np.ndarray:
-        return np.random.default_rng([self.seed, self.view, shot, 3]).binomial(pattern, 0.5)
+        return np.random.default_rng([self.seed, self.view, shot, 3]).binomial(pattern, self.fraction)

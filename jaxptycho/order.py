@@ -29,6 +29,15 @@ def sparse(positions, size, rng):
     return [np.array([box[i] for box in boxes if i < len(box)]) for i in range(n)]
 
 
+def spread(positions, fraction, seed=0):
+    """Indices, in order, of a `fraction` of the positions that lies evenly over the scan: at equal steps along
+    a path through ever smaller boxes of neighbours."""
+    n, rng = len(positions), np.random.default_rng([seed, 4])
+    size = max(1, round(fraction * n))
+    path = np.concatenate(_boxes(_turned(positions, rng), np.arange(n), 1))
+    return np.sort(path[((np.arange(size) + rng.uniform()) * n / size).astype(int)])
+
+
 def even_size(n: int, size: int) -> int:
     """Size of the largest of the groups into which `n` shots fall, `size` at most."""
     return math.ceil(n / math.ceil(n / size)) if n else 1

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy.spatial import KDTree
 
 import jaxptycho.data
 from jaxptycho import Dataset, Grid, checkerboard, thinned
+from jaxptycho.order import spread
 
 GRID = Grid((6, 4), 0.5, 80.0)
 
@@ -89,3 +91,22 @@ def test_quanta_are_drawn_by_view_and_shot_however_they_are_read(monkeypatch, li
 def test_only_whole_quanta_are_drawn():
     with pytest.raises(ValueError, match="counts of type float32 cannot be thinned"):
         thinned(whole(counts=counts_of(200, dtype=np.float32)), 0)
+
+
+def test_a_fraction_of_the_quanta_and_the_rest_make_the_whole():
+    data = whole()
+    few, rest = (thinned(data, half, fraction=0.05) for half in (0, 1))
+    assert few.dose().sum() == pytest.approx(0.05 * data.dose().sum(), rel=0.05)
+    np.testing.assert_allclose(few.dose() + rest.dose(), data.dose())
+
+
+@pytest.mark.parametrize("fraction", [0.7, 1 / 12])
+def test_a_part_of_the_scan_leaves_smaller_holes_than_one_drawn_by_lot(fraction):
+    positions = raster(40, 40)
+    chosen = spread(positions, fraction, seed=3)
+    assert len(set(chosen)) == len(chosen) == round(fraction * 1600)
+    np.testing.assert_array_equal(chosen, np.sort(chosen))
+    lots = [np.random.default_rng(n).permutation(1600)[: len(chosen)] for n in range(5)]
+    holes = [KDTree(positions[some]).query(positions)[0].max() for some in (chosen, *lots)]
+    assert holes[0] < min(holes[1:]) + 1e-9
+    np.testing.assert_array_equal(spread(positions, 1.0), np.arange(1600))
