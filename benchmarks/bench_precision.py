@@ -19,6 +19,7 @@ import jaxptycho as jp
 from jaxptycho.physics.waves import multislice, propagate, transmit
 
 SHOTS, PIXELS, MODES, SLICES = 8, 64, 2, (1, 10, 50)
+BRIGHT = 10  # times the amplitude of the usual problem: 10⁶ quanta a shot, some thousand in a pixel
 SHORT = {"bfloat16": jnp.bfloat16, "float16": jnp.float16}
 
 
@@ -70,15 +71,19 @@ def gradient(problem, counts, way=multislice):
     return tuple(np.asarray(x) for x in (value, *found))
 
 
+def measured(problem, seed: int):
+    """Counts of an empty specimen, as `problem` has them."""
+    expected = np.sum(np.abs(np.fft.fft2(problem.probe, norm="ortho")) ** 2, 0)
+    return np.random.default_rng(seed).poisson(expected, problem.counts.shape).astype(np.uint16)
+
+
 def variants(problem):
     """Loss and gradients by what was changed; the first is the reference."""
-    counts = problem.counts
+    problem = problem._replace(probe=BRIGHT * problem.probe)
+    counts = measured(problem, 0)
     with jax.enable_x64(True):
         yield "complex128", gradient(problem, counts)
-    again = np.random.default_rng(1).poisson(
-        np.sum(np.abs(np.fft.fft2(problem.probe, norm="ortho")) ** 2, 0), counts.shape
-    )
-    yield "other counts", gradient(problem, again.astype(np.uint16))
+    yield "other counts", gradient(problem, measured(problem, 1))
     yield "complex64", gradient(problem, counts)
     for name, dtype in SHORT.items():
         if len(problem.phase) > 1:
