@@ -11,9 +11,10 @@ from ..analysis.resolution import FourierCorrelation, fixed, fourier_correlation
 from ..analysis.shells import taper
 from ..analysis.truth import Agreement, compare_phase, compare_slices, phases
 from ..inverse.fields import thicknesses
-from ..io.native import read_truth
+from ..io.native import read_native, read_truth
 from ..io.results import load
 from ..model import Model, positions
+from .judging_volume import judge_volume
 from .pictures import probe_modes
 from .plots import draw_pair, save
 from .plots_depth import draw_slice_correlation
@@ -24,17 +25,13 @@ from .plots_resolution import draw_correlation
 def judge_results(results: list[Path], file: Path, out: Path | None = None) -> dict[str, tuple[str, ...]]:
     """How near each result comes to the truth in `file`, a row for each measure; figures in `out`."""
     truth = read_truth(file)
-    views = np.shape(truth.get("angles_deg", 0.0))
-    if len(views) == 2:
-        raise ValueError(
-            f"{file} is a tilt series of {views[0]} views, of which a result of one view shows no common truth; "
-            "give the file of a single scan"
-        )
+    series = np.ndim(truth.get("angles_deg", 0.0)) == 2
+    tilts = read_native(file).tilts if series else None
     columns = []
     for number, path in enumerate(results):
         model = load(path / "result.h5" if path.is_dir() else path)
         folder = out if len(results) == 1 or out is None else out / f"{number + 1}-{path.stem}"
-        columns.append(judge(model, truth, folder))
+        columns.append(judge_volume(model, truth, tilts, folder) if series else judge(model, truth, folder))
     names = list(dict.fromkeys(name for column in columns for name in column))
     return {name: tuple(column.get(name, "–") for column in columns) for name in names}
 

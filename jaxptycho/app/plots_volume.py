@@ -13,7 +13,6 @@ from scipy import fft
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from ..analysis.coverage import in_wedge
-from ..analysis.errors import AlignmentError
 from ..analysis.resolution import directional_correlations, fixed
 from ..analysis.shells import tapered
 from ..analysis.volumes import rotation_matrices
@@ -159,24 +158,6 @@ def draw_directional(first, second, voxel, tilts=None, level: float = 0.5, windo
     ax.set(ylim=(0, top), title="Agreement to (1/Å), in the plane k$_y$ = 0")
     ax.set_thetagrids([0, 90, 180, 270], ["k$_x$", "k$_z$", "−k$_x$", "−k$_z$"])
     ax.set_rlabel_position(22)
-    return figure
-
-
-def draw_alignment(after: AlignmentError, before: AlignmentError | None = None, tilts=None) -> Figure:
-    """Errors of shift and angle of every view, over its tilt [rad] where given, and those `before`."""
-    figure = Figure((11, 4.5), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    at = np.arange(len(after.shifts)) if tilts is None else np.rad2deg(tilts)
-    for error, name, style in ((before, "before", "x:"), (after, "after", "o-")):
-        if error is None:
-            continue
-        distance, angle = error.distances(), error.angles()
-        left.plot(at, distance, style, ms=5, lw=1, label=f"{name}: mean {distance.mean():.2g} Å")
-        right.plot(at, angle, style, ms=5, lw=1, label=f"{name}: mean {angle.mean():.2g}°")
-    left.axhline(after.voxel / 2, color="0.6", ls="--", lw=1, label="half a voxel")
-    for ax, what in ((left, "error of the shift (Å)"), (right, "error of the angles (°)")):
-        ax.set(xlabel="view" if tilts is None else "tilt (°)", ylabel=what, ylim=(0, None))
-        ax.legend()
     return figure
 
 

@@ -4,7 +4,6 @@ import ase
 import numpy as np
 import pytest
 
-from jaxptycho.analysis.errors import Alignment, alignment_error
 from jaxptycho.analysis.volumes import rotation_matrices
 from jaxptycho.app import plots_volume as plots
 
@@ -103,15 +102,3 @@ def test_directions_agree_but_in_the_wedge():
     missing = np.abs(np.mod(angle, np.pi) - np.pi / 2) < np.deg2rad(20)
     np.testing.assert_allclose(limit[measured], 1.0)
     assert limit[missing].max() < 0.5
-
-
-def test_alignment_before_and_after():
-    rng, tilts = np.random.default_rng(2), np.deg2rad(np.linspace(-40, 40, 5))
-    angles = np.stack([tilts, 0 * tilts, 0 * tilts], 1)
-    true = Alignment(rotation_matrices(angles), rng.uniform(-2, 2, (5, 2)))
-    before = alignment_error(true._replace(shifts=0 * true.shifts), true, 0.4)
-    after = alignment_error(true, true, 0.4)
-    left, _ = plots.draw_alignment(after, before, tilts).axes
-    np.testing.assert_allclose(left.lines[0].get_xdata(), [-40, -20, 0, 20, 40])
-    np.testing.assert_allclose(left.lines[0].get_ydata(), before.distances())
-    np.testing.assert_allclose(left.lines[1].get_ydata(), 0, atol=1e-9)
