@@ -7,14 +7,23 @@ import numpy as np
 
 from ..inverse.fields import thicknesses
 from ..model import Model
+from ..parts.indexed import plain
 from ..parts.probe import PixelProbe
 from ..parts.specimen import PotentialSlices
+from ..parts.volume import Volume
+from ..physics.volumes import depth_of
 from .guess import make_modes, with_dose
 
 
 def with_slices(model: Model, slices: int) -> Model:
-    """The same specimen cut into `slices` equal slices; its projection is unchanged."""
+    """The same specimen cut into `slices` equal slices; its projection is unchanged.
+
+    A volume stays as it is, its views alone are cut anew, as deep as their tilts want.
+    """
     specimen = model.specimen
+    if isinstance(specimen, Volume):
+        depth = depth_of(specimen.potential.shape, specimen.voxel, slices, np.asarray(plain(specimen.tilt)))
+        return replace(model, specimen=replace(specimen, n_slices=slices, depth=depth))
     fields = ("potential", "absorptive") if isinstance(specimen, PotentialSlices) else ("phase", "absorption")
     old = getattr(specimen, fields[0]).shape[0]
     thickness = np.asarray(thicknesses(specimen), float)

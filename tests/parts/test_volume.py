@@ -19,8 +19,10 @@ from jaxptycho import (
     per_part,
     poisson,
     predict,
+    select,
 )
 from jaxptycho.inverse import constraints, penalties
+from jaxptycho.start.refit import with_slices
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -49,6 +51,15 @@ def centred(places=None):
 
 def model_of(specimen):
     return thin(specimen=specimen, scan=centred())
+
+
+def test_cut_into_other_slices_it_projects_the_same():
+    volume = series(depth=24)  # holds it at every tilt
+    cut = with_slices(model_of(volume), 5).specimen
+    assert (cut.n_slices, cut.frame.depth.count % 5) == (5, 0)
+    for view in range(2):
+        few, many = (select(v, PerView, view).slices(GRID).transmission for v in (volume, cut))
+        np.testing.assert_allclose(jnp.prod(many, 0), jnp.prod(few, 0), rtol=1e-9)
 
 
 def test_untilted_it_is_a_stack_of_potentials():
