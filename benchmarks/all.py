@@ -55,7 +55,7 @@ def jobs(args) -> dict[str, Job]:
     forms = ["--form=torch", "--form=tuned, micro"]
     slices = [] if args.quick else ["--case", "32 128 50 4"]
     found = {
-        "fused": bench("fused", 110, "--rounds", 3),
+        "fused": bench("fused", 150, "--rounds", 3),
         "step": bench("step", 90, *cases, *forms, "--rounds", 3),
         "tilts": bench("tilts", 110, "--rounds", 3),
         "packages": bench(

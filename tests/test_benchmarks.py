@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-OWN = {"bench_loader": [], "bench_start": []}
+OWN = {"bench_loader": [], "bench_start": [], "bench_precision": []}
 WITH_TORCH = {"bench_step": ["--form=tuned, micro", "--form=loop"], "bench_lecture": []}
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 pytestmark = pytest.mark.slow
@@ -60,3 +60,17 @@ def test_start_reaches_its_moments_in_order(figures):
     found = {row["what"]: row["seconds"] for row in figures("bench_start")}
     moments = [found[f"demo, first {what}"] for what in ("pattern", "batch", "epoch")]
     assert moments == sorted(moments)
+
+
+def test_fewer_bits_change_less_than_another_measurement(figures):
+    found = {(row["slices"], row["what"]): row["phase"] for row in figures("bench_precision")}
+    noise = found[3, "other counts"]
+    assert found[3, "complex64"] < 1e-5 < found[3, "float16 waves"] < found[3, "bfloat16 waves"] < 0.1 * noise
+
+
+def test_all_benchmarks_are_one_command(tmp_path):
+    command = [sys.executable, BENCHMARKS / "all.py", tmp_path, "--quick", "--only", "fused"]
+    assert "fused: ended" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rows = json.loads((tmp_path / "all.json").read_text())["benchmarks"]["fused"]["figures"]["rows"]
+    assert {"multislice", "multislice_fused", "multislice_fused_dft"} < {row["way"] for row in rows}
+    assert max(row["error"] for row in rows) < 1e-5

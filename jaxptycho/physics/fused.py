@@ -18,10 +18,10 @@ MFLOP for a wave of N² pixels and a gap, the same forward and backward, and ns 
 The gradient wants the waves that entered each slice. Stored, they cost two passes of 8 N² bytes, computed anew from the
 exit wave 36 N³ FLOP: 15 ns against 31 for N = 64, 61 against 252 for N = 128, so they are stored.
 
-By `ptxas` (Triton 3.6, sm_90a) a program for 32² takes 8 KiB of shared memory and no spills, for 64² 32 KiB and 0.6 kB
-a thread spilled, for 128² 128 KiB and 11 kB a thread and gap spilled, which is more traffic than all FFTs: for 128²
-expect no gain. Nothing is measured on a GPU, so no plan takes these by itself (`inverse.memory`); `benchmarks/bench_fused.py`
-measures them. Pallas' way through Triton is deprecated since JAX 0.11; its successor (Mosaic) knows Hopper and newer only.
+By `ptxas` (Triton 3.6, sm_90a) a program for 32² spills nothing, one for 64² 1.4 kB a thread and gap, one for 128² 11 kB,
+2.9 MB in all, where the wave and its product alone fill the registers: expect a gain for 32² and 64², none for 128².
+Nothing is measured on a GPU yet (`benchmarks/bench_fused.py` does), so no plan takes these by itself (`inverse.memory`).
+Pallas' way through Triton is deprecated since JAX 0.11; its successor (Mosaic) knows Hopper and newer only.
 """
 
 import functools
@@ -207,9 +207,16 @@ def _product(a, b, precision):
 
 def _propagate(psi, operators, n, precision):
     """Left matrix times wave times right matrix; with more operators these are spectra, multiplied and brought back."""
-    left, right, *more = (_read(ref, n if ref.shape[0] > 1 else 0) for ref in operators)
-    psi = _product(left, _product(psi, right, precision), precision)
+    left, right, *more = operators
+
+    def own(ref):  # read when it is wanted, for registers are few
+        return _read(ref, n if ref.shape[0] > 1 else 0)
+
+    def sandwich(left, right, psi):
+        return _product(own(left), _product(psi, own(right), precision), precision)
+
+    psi = sandwich(left, right, psi)
     if not more:
         return psi
-    own, left, right = more
-    return _product(left, _product(_times(own, psi), right, precision), precision)
+    transfer, left, right = more
+    return sandwich(left, right, _times(own(transfer), psi))
