@@ -3,7 +3,7 @@
 All solvers minimise ½ Σ w·(A V + N c − p)² over the volume V, where A is any linear map to images [view, y, x]
 (a `Projector`), p what was measured, w its weights (1/variance; 0 where nothing is known), and N c what of every
 view is left `free`: nothing, a constant, or a plane. The best c is always taken out (variable projection, Golub &
-Pereyra, SIAM J. Numer. Anal. 10, 413 (1973)). Each solver is one compiled program, and differentiable.
+Pereyra, SIAM J. Numer. Anal. 10, 413 (1973)); a basis [view, n, y, x] of one's own is as good. Each solver is one compiled program, and differentiable.
 """
 
 from collections.abc import Callable
@@ -15,10 +15,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..physics.types import Stack
-from .projections import Projections
+from .projections import Images
 
-Free = Literal["nothing", "constant", "plane"]
-Images = Float[Array, "view y x"]
+Free = Literal["nothing", "constant", "plane"] | Float[Array, "view n y x"]
 TV_STEPS = 10  # of the dual in every iteration, which goes on where it was
 
 
@@ -36,7 +35,7 @@ class _Problem(eqx.Module):
     measured: Images
     weights: Images
     support: Stack  # 1 or 0
-    basis: Float[Array, "n y x"]  # of what is free
+    basis: Float[Array, "view n y x"]  # of what is free
 
     def misfit(self, volume) -> Images:
         """Measured less projected, less what is free."""
@@ -82,7 +81,7 @@ def _problem(operator, measured, start, weights, support, free) -> _Problem:
     measured = jnp.asarray(measured, start.dtype)
     weights = jnp.ones_like(measured) if weights is None else _spread(jnp.asarray(weights, start.dtype), measured)
     support = jnp.ones_like(start) if support is None else jnp.asarray(support).astype(start.dtype)
-    return _Problem(operator, measured, weights, support, basis_of(free, measured.shape[1:], start.dtype))
+    return _Problem(operator, measured, weights, support, basis_of(free, measured))
 
 
 def _spread(weights, measured):
@@ -95,32 +94,35 @@ def _spread(weights, measured):
     return jnp.broadcast_to(weights.reshape(*weights.shape, *(1,) * (3 - weights.ndim)), measured.shape)
 
 
-def basis_of(free: Free, shape: tuple[int, ...], dtype=float) -> Float[Array, "n y x"]:
-    """What is left free of every view: nothing, a constant, or a plane, of order one."""
-    y, x = jnp.meshgrid(*(jnp.linspace(-1, 1, n, dtype=dtype) for n in shape), indexing="ij")
-    count = {"nothing": 0, "constant": 1, "plane": 3}[free]
-    return jnp.stack([jnp.ones_like(y), y, x])[:count]
+def basis_of(free: Free, measured: Images) -> Float[Array, "view n y x"]:
+    """What is left free of every view: nothing, a constant, a plane, or what the basis shows."""
+    if not isinstance(free, str):
+        return free
+    y, x = jnp.meshgrid(*(jnp.linspace(-1, 1, n, dtype=measured.dtype) for n in measured.shape[1:]), indexing="ij")
+    basis = jnp.stack([jnp.ones_like(y), y, x])[: {"nothing": 0, "constant": 1, "plane": 3}[free]]
+    return jnp.broadcast_to(basis, (len(measured), *basis.shape))
 
 
-def without(images: Images, weights: Images, basis: Float[Array, "n y x"]) -> Images:
+def without(images: Images, weights: Images, basis: Float[Array, "view n y x"]) -> Images:
     """Every image less what of it the basis can show, by weighted least squares."""
-    if not len(basis):
+    if not basis.shape[1]:
         return images
 
-    def one(image, weight):
+    def one(image, weight, basis):
         normal = jnp.einsum("ayx,yx,byx->ab", basis, weight, basis, precision="highest")
         right = jnp.einsum("ayx,yx,yx->a", basis, weight, image, precision="highest")
-        guard = 1e-6 * jnp.trace(normal) + jnp.finfo(image.dtype).tiny  # a view may have no weight at all
-        found = jnp.linalg.solve(normal + guard * jnp.eye(len(basis), dtype=image.dtype), right)
-        return image - jnp.tensordot(found, basis, 1)
+        size = jnp.sqrt(jnp.diag(normal))  # 0 for a view of no weight at all
+        unit = jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1), 0)
+        scaled = unit[:, None] * normal * unit + 1e-6 * jnp.eye(len(basis), dtype=image.dtype)
+        return image - jnp.tensordot(unit * jnp.linalg.solve(scaled, unit * right), basis, 1)
 
-    return jax.vmap(one)(images, weights)
+    return jax.vmap(one)(images, weights, basis)
 
 
 @eqx.filter_jit
 def sirt(
     operator: Callable,
-    measured: Projections,
+    measured: Images,
     start: Stack,
     iterations: int = 50,
     *,
@@ -161,7 +163,7 @@ def _positive(volume, positive):
 @eqx.filter_jit
 def cgls(
     operator: Callable,
-    measured: Projections,
+    measured: Images,
     start: Stack,
     iterations: int = 20,
     *,
@@ -203,7 +205,7 @@ def _ratio(a, b):
 @eqx.filter_jit
 def fista(
     operator: Callable,
-    measured: Projections,
+    measured: Images,
     start: Stack,
     iterations: int = 50,
     *,

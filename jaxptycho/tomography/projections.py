@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from ..physics import volumes
 from ..physics.types import Scalar, Stack
 
-Projections = Float[Array | np.ndarray, "view y x"]  # V·Å or rad
+Images = Float[Array | np.ndarray, "view y x"]
 Image = Float[Array, "y x"]
 LEAST_RANGE = math.radians(1.0)  # of the tilts, below which nothing is known of the depth
 
@@ -65,7 +65,7 @@ def project(volume: Stack, voxel, geometry: Geometry, shape=None, kernel: str = 
 
     One view after the other, so the adjoint adds up in one volume. Outside the volume is vacuum.
     """
-    voxel = _three(voxel)
+    voxel = three(voxel)
     shape = volume.shape[1:] if shape is None else shape
 
     def one(view):
@@ -118,7 +118,7 @@ def require_series(projections, voxel, geometry: Geometry, volume_shape) -> None
     if not np.isfinite(projections).all():
         view = int(np.flatnonzero(~np.isfinite(projections).all((1, 2)))[0])
         raise ValueError(f"view {view} holds values that are not finite; fill them and give them the weight 0")
-    voxel = _three(voxel)
+    voxel = three(voxel)
     z, y, x = (n * p for n, p in zip(volume_shape, voxel, strict=True))
     seen = np.abs(x * np.cos(tilts)) + np.abs(z * np.sin(tilts))
     view = int(np.argmin(seen))
@@ -130,6 +130,7 @@ def require_series(projections, voxel, geometry: Geometry, volume_shape) -> None
         )
 
 
-def _three(voxel) -> tuple[float, float, float]:
+def three(voxel) -> tuple[float, float, float]:
+    """A voxel [Å] along (z, y, x), from one number or three."""
     z, y, x = (float(v) for v in np.broadcast_to(voxel, 3))
     return z, y, x
