@@ -26,6 +26,7 @@ Pallas' way through Triton is deprecated since JAX 0.11; its successor (Mosaic) 
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -64,8 +65,7 @@ def _fused(operators, wave, slices, kernel):
     return _through(operators, *alike(wave, slices, kernel))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _through(operators, wave, slices, kernel):
+def _exit_wave(operators, wave, slices, kernel):
     (last,) = _entering(wave, slices, operators(kernel), keep=False)
     return waves.transmit(_waves(last)[:, 0], slices[-1])
 
@@ -84,6 +84,7 @@ def _backward(operators, seen, cotangent):
     return _waves(of_wave)[:, 0], jnp.concatenate(of_slices), of_kernel
 
 
+_through: Any = jax.custom_vjp(_exit_wave, nondiff_argnums=(0,))
 _through.defvjp(_forward, _backward)
 
 
