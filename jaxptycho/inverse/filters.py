@@ -60,12 +60,17 @@ def gaussian(k2: Float[Array, "..."], sigma: float) -> Float[Array, "..."]:
     return jnp.exp(-2 * math.pi**2 * sigma**2 * k2)
 
 
-def measurable(shape: tuple[int, ...], pixel, spacing: Scalar, semiangle: float) -> Float[Array, "z y f"]:
-    """`measured_part` of a view of semiangle α [rad], on the frequencies of `filter_volume`."""
+def measurable(
+    shape: tuple[int, ...], pixel, spacing: Scalar, semiangle: float, slab: float = 0.0
+) -> Float[Array, "z y f"]:
+    """`measured_part` of a view of semiangle α [rad], on the frequencies of `filter_volume`.
+
+    What lies within |k_z| ≤ `slab` [1/Å] counts as measured.
+    """
     ky, kx = plane_frequencies(shape[1:], pixel)
     kz = depth_frequencies(shape[0], spacing)[:, None, None]
     guard = 0.5 / max(shape[1] * pixel[0], shape[2] * pixel[1])
-    return measured_part(kz, jnp.hypot(ky, kx), 1 / semiangle, guard)
+    return measured_part(_beyond(kz, slab), jnp.hypot(ky, kx), 1 / semiangle, guard)
 
 
 def filter_periodic(stack: Stack, transfer: Float[Array, "z y f"]) -> Stack:
@@ -74,9 +79,13 @@ def filter_periodic(stack: Stack, transfer: Float[Array, "z y f"]) -> Stack:
 
 
 def measurable_turned(
-    shape: tuple[int, ...], voxel: tuple[float, ...], rotation: Float[Array, "3 3"], semiangle: float
+    shape: tuple[int, ...],
+    voxel: tuple[float, ...],
+    rotation: Float[Array, "3 3"],
+    semiangle: float,
+    slab: float = 0.0,
 ) -> Float[Array, "z y f"]:
-    """`measured_part` of a view of semiangle α [rad], whose beam sees a volume turned by `rotation` on (z, y, x).
+    """`measurable` of a view of semiangle α [rad], whose beam sees a volume turned by `rotation` on (z, y, x).
 
     On the frequencies of `filter_periodic`: a frequency of the volume turns as its places do.
     """
@@ -84,7 +93,7 @@ def measurable_turned(
     k = jnp.broadcast_arrays(jnp.fft.fftfreq(shape[0], voxel[0])[:, None, None], ky, kx)
     kz, ky, kx = jnp.einsum("ab,bzyx->azyx", rotation, jnp.stack(k), precision="highest")
     guard = 0.5 / max(n * p for n, p in zip(shape, voxel, strict=True))
-    return measured_part(kz, jnp.hypot(ky, kx), 1 / semiangle, guard)
+    return measured_part(_beyond(kz, slab), jnp.hypot(ky, kx), 1 / semiangle, guard)
 
 
 def measured_part(
@@ -96,3 +105,8 @@ def measured_part(
     k_r² is guarded by that of `guard` [1/Å], best half the specimen's smallest frequency step.
     """
     return 1 - 2 / math.pi * jnp.arctan((beta * kz) ** 2 / (kr**2 + guard**2))
+
+
+def _beyond(k: Float[Array, "*n"], width: float) -> Float[Array, "*n"]:
+    """How far |k| goes beyond `width`."""
+    return jnp.maximum(jnp.abs(k) - width, 0)

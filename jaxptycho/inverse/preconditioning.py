@@ -20,24 +20,26 @@ from ..physics.types import Stack
 from . import fields, filters
 
 
-def measured(semiangle_mrad: float) -> optax.GradientTransformationExtraArgs:
+def measured(semiangle_mrad: float, thickness_angstrom: float | None = None) -> optax.GradientTransformationExtraArgs:
     """The gradient times W(k) of `filters.measured_part`, in the frame of the beam of the view that it came from.
 
     What a view of this semiangle cannot measure, it does not move: the rest is left to the others. All of a volume's
-    spectrum turns with the view; a stack is filtered as by `constraints.missing_cone_filter`.
+    spectrum turns with the view. A specimen of `thickness_angstrom` leaves |k_z| up to 1/2t undecided, which counts
+    as measured: without it the gaps between the cones of few views would hardly move.
     """
     semiangle = 1e-3 * semiangle_mrad
+    slab = 0.0 if thickness_angstrom is None else 0.5 / thickness_angstrom
 
     def change(gradient: Stack, model: Model, batch):
         specimen = model.specimen
         if not isinstance(specimen, Volume):
             spacing = fields.spacing(specimen)
-            kept = filters.measurable(gradient.shape, model.grid.pixel, spacing, semiangle)
+            kept = filters.measurable(gradient.shape, model.grid.pixel, spacing, semiangle, slab)
             return filters.filter_volume(gradient, kept)
         view = select(specimen, PerView, batch.view)
         about_x, about_z = (0.0, 0.0) if view.angles is None else view.angles
         rotation = volumes.rotation_matrix((view.tilt, about_x, about_z))
-        kept = filters.measurable_turned(gradient.shape, specimen.voxel, rotation, semiangle)
+        kept = filters.measurable_turned(gradient.shape, specimen.voxel, rotation, semiangle, slab)
         return filters.filter_periodic(gradient, kept)
 
     def update(updates, state, params=None, *, model, batch, **extra):

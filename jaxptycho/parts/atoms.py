@@ -55,7 +55,7 @@ class Atoms(AbstractSpecimen):
         occupancy=1.0,
         parametrisation="lobato",
         periodic=False,
-        tilt=0.0,
+        tilt: Varying[Scalar] = 0.0,
         angles=None,
         shift=(0.0, 0.0),
         axis=None,

@@ -78,6 +78,13 @@ def test_the_weight_turns_with_the_frequencies():
     assert weight[0, 0, 0] == 1
 
 
+def test_what_a_thin_specimen_leaves_undecided_is_measured():
+    weight = np.asarray(filters.measurable_turned(SHAPE, VOXEL, jnp.eye(3), 0.02, slab=1 / 12))
+    kz = np.abs(np.fft.fftfreq(20, 0.6))
+    assert np.all(weight[kz < 1 / 12] == 1)
+    assert np.all(weight[kz > 1 / 12, 3, 2] < 0.2)
+
+
 def test_a_stack_is_filtered_as_its_constraint_does():
     model = thin(specimen=stack(4, jnp.array(8.0)))
     grads = eqx.filter(model, eqx.is_inexact_array)
