@@ -23,7 +23,6 @@ from ..analysis.resolution import (
     wedge_correlations,
 )
 from ..analysis.shells import taper
-from ..analysis.species import species_by_integral
 from ..analysis.volumes import HANDS, AlignedVolume, align_volume, euler_angles, rotation_matrices
 from ..inverse.fields import entries
 from ..io.structures import to_ase
@@ -78,6 +77,8 @@ def judge_volume(model: Model, truth: dict[str, Any], nominal, folder: Path | No
 
     `nominal` are the tilts [rad] that the file gives, from which the alignment began.
     """
+    if lacking := {"atomic_numbers", "atom_positions_angstrom", "vibration_angstrom"} - set(truth):
+        raise ValueError(f"the truth has no {', '.join(sorted(lacking))}; give a file that `jaxptycho simulate` wrote")
     specimen, angles = model.specimen, np.deg2rad(truth["angles_deg"])
     if not isinstance(specimen, Volume) or entries(specimen, PerView) != len(angles):
         raise ValueError(
@@ -97,7 +98,7 @@ def judge_volume(model: Model, truth: dict[str, Any], nominal, folder: Path | No
     error = alignment_error(found, true, voxel.min())
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        draw(folder, volume, known, moved, voxel, tilts, curves, traced)
+        draw(folder, volume, known, moved, voxel, gauge.shift, tilts, curves, traced)
         series = {"nominal": alignment_error(_untouched(nominal), true, voxel.min()), "result": error}
         save(draw_alignment(series, np.asarray(nominal)), folder / "alignment.png")
     rows = {"correlation of the potential": f"{np.corrcoef(volume.ravel(), known.ravel())[0, 1]:.4f}"}
@@ -161,7 +162,8 @@ def trace(volume, known, atoms: TrueAtoms, voxel, resolution: float) -> Traced |
 
     Both volumes are blurred to the `resolution` [Å] of the found one, but so much that a Gaussian is no longer sharper
     than the voxels. Peaks count above half the height that the lightest element has in the true volume, times the
-    scale of the found one; elements are told apart by the peaks' integrals.
+    scale of the found one. Each is of the element whose height there is nearest in proportion: a missing wedge
+    stretches the peaks of light atoms more than those of heavy ones, so that integrals tell less.
     """
     middle: Any = np.array(known.shape) // 2
     sites = np.round(atoms.positions / voxel).astype(int) + middle
@@ -172,19 +174,17 @@ def trace(volume, known, atoms: TrueAtoms, voxel, resolution: float) -> Traced |
     blur = np.maximum(HALF * resolution / voxel, SMOOTH)
     seen, expected = gaussian_filter(volume, blur), gaussian_filter(known, blur)
     scale = np.polyfit(expected.ravel(), seen.ravel(), 1)[0]
-    heights = scale * expected[tuple(sites.T)]
-    threshold = min(float(np.median(heights[symbols == symbol])) for symbol in np.unique(symbols)) / 2
     distance = max(APART * _least_distance(true), 1.5 * voxel.max())
-    peaks = find_peaks(seen, voxel, threshold, distance, origin=-middle * voxel)
-    peaks = peaks.where((peaks.amplitude > 0) & (peaks.integral > 0))
-    true_integral = fit_peaks(expected, voxel, sites, distance).integral
-    integrals = {str(s): float(np.median(true_integral[symbols == s])) for s in np.unique(symbols)}
-    if len(np.unique(peaks.integral)) < len(integrals):
-        return Traced(peaks.positions, true, compare_atoms(peaks.positions, true))
-    species = species_by_integral(peaks.integral, integrals).symbols
-    return Traced(
-        peaks.positions, true, compare_atoms(peaks.positions, true, found_species=species, true_species=symbols)
-    )
+    height = fit_peaks(expected, voxel, sites, distance).amplitude
+    elements = np.unique(symbols)
+    typical = scale * np.array([np.median(height[symbols == symbol]) for symbol in elements])
+    if typical.min() <= 0:
+        return None
+    peaks = find_peaks(seen, voxel, typical.min() / 2, distance, origin=-middle * voxel)
+    peaks = peaks.where(peaks.amplitude > typical.min() / 2)
+    species = elements[np.argmin(np.abs(np.log(peaks.amplitude[:, None] / typical)), axis=1)]
+    compared = compare_atoms(peaks.positions, true, found_species=species, true_species=symbols)
+    return Traced(peaks.positions, true, compared)
 
 
 def _least_distance(places) -> float:
@@ -203,17 +203,18 @@ def gauge_rows(gauge: AlignedVolume) -> dict[str, str]:
 
 def detail_rows(curves: Detail) -> dict[str, str]:
     """Resolutions where the correlation with the truth falls below 0.5."""
-    half = fixed(0.5)
-    rows = {"resolution against the truth": f"{curves.whole.resolution(half):.4g} Å (0.5)"}
-    rows |= {f"resolution {name}": f"{curve.resolution(half):.4g} Å" for name, curve in curves.directions.items()}
+    rows = {"resolution against the truth": f"{_resolution(curves.whole)} (0.5)"}
+    rows |= {f"resolution {name}": _resolution(curve) for name, curve in curves.directions.items()}
     if curves.wedge is None:
         return rows
     inside, outside = curves.wedge
-    mean = average(outside, WEDGE_DETAIL)
-    return rows | {
-        "resolution within the tilts": f"{inside.resolution(half):.4g} Å",
-        "in the missing wedge": f"{outside.resolution(half):.4g} Å, mean correlation {mean:.3f} to {WEDGE_DETAIL:g} Å",
-    }
+    missing = f"{_resolution(outside)}, mean correlation {average(outside, WEDGE_DETAIL):.3f} to {WEDGE_DETAIL:g} Å"
+    return rows | {"resolution within the tilts": _resolution(inside), "in the missing wedge": missing}
+
+
+def _resolution(curve: FourierCorrelation) -> str:
+    reached = curve.resolution(fixed(0.5))
+    return f"{reached:.4g} Å" if np.isfinite(reached) else "none"
 
 
 def average(curve: FourierCorrelation, detail: float) -> float:
@@ -241,14 +242,16 @@ def _list(values, form: str, unit: str) -> str:
     return ", ".join(f"{value:{form}}" for value in values) + f" {unit}"
 
 
-def draw(folder: Path, volume, known, atoms: TrueAtoms, voxel, tilts, curves: Detail, traced: Traced | None) -> None:
-    """The volume, its detail and its atoms as PNG files in `folder`."""
+def draw(
+    folder: Path, volume, known, atoms: TrueAtoms, voxel, place, tilts, curves: Detail, traced: Traced | None
+) -> None:
+    """The volume with sections through `place` [Å], its detail and its atoms, as PNG files in `folder`."""
     half, structure, parts = fixed(0.5), to_ase(atoms.positions, atoms.symbols), curves.directions
     if curves.wedge is not None:
         parts = {"within the tilts": curves.wedge.inside, "in the missing wedge": curves.wedge.outside} | parts
     figures = {
-        "sections": draw_sections(volume, voxel, atoms=structure),
-        "sections_truth": draw_sections(known, voxel, atoms=structure),
+        "sections": draw_sections(volume, voxel, place, structure),
+        "sections_truth": draw_sections(known, voxel, place, structure),
         "surfaces": draw_surfaces(volume, voxel),
         "power": draw_power(volume, voxel, tilts),
         "fsc_truth": draw_correlation(curves.whole, {"0.5": half}),
