@@ -1,10 +1,10 @@
 """The shifts and angles of the views of a tilt series, from its projections.
 
 From coarse voxels to fine ones, a volume nowhere negative and the geometry are refined in turn: some accelerated
-gradient steps of the volume, then a Gauss–Newton step of each view on (θ, two angles, two shifts). What a change of
-the geometry would do to a view is left free in the steps of the volume (variable projection, Golub & Pereyra, SIAM J.
-Numer. Anal. 10, 413 (1973)), or the volume would take over the errors of the views. Steps along the gauge, a shift
-of the whole specimen, are taken out; the priors of the angles hold its rotation.
+gradient steps of the volume, then a Gauss–Newton step of each view on (θ, two angles, two shifts). What a shift would
+do to a view is left free in the steps of the volume (variable projection, Golub & Pereyra, SIAM J. Numer. Anal. 10,
+413 (1973)), or the volume would take over the errors of the views. The gauge, a shift of the whole specimen, is taken
+out whenever the volume begins anew; the priors of the angles hold its rotation.
 """
 
 from collections.abc import Sequence
@@ -131,20 +131,21 @@ def binned(projections, weights, voxel, volume_shape, size: int) -> Level:
 
 def _refined(level: Level, found, nominal, free, turns, iterations, angles, prior):
     """Turns of the volume and the geometry: parameters, volume, misfits and the farthest moves."""
+    found = nominal + without_gauge(found - nominal, nominal[:, 0])
     within = np.concatenate([np.zeros(3), level.offset])  # a view's middle pixel lies elsewhere on coarser pixels
     volume, moved = jnp.zeros(level.volume_shape, jnp.float32), []
     fixed = basis_of(free, level.measured)
-    images, jacobian = None, jnp.zeros((len(found), 5, *level.measured.shape[1:]), jnp.float32)
+    jacobian = jnp.zeros((len(found), 5, *level.measured.shape[1:]), jnp.float32)
     for _ in range(turns):
         projector = Projector(_geometry(found - within), level.voxel, level.measured.shape[1:])
-        basis = jnp.concatenate([fixed, jacobian], 1)
+        basis = jnp.concatenate([fixed, jacobian[:, 3:]], 1)
         volume = fista(projector, level.measured, volume, iterations, weights=level.weights, free=basis).volume
         images, jacobian = linearised(projector, volume)
         residual = np.asarray(without(level.measured - images, level.weights, fixed), float)
         slopes = np.asarray(jacobian, float) * (1 if angles else np.array([0, 0, 0, 1, 1])[:, None, None])
         slopes = np.stack([without(jnp.asarray(s, np.float32), level.weights, fixed) for s in slopes.swapaxes(0, 1)], 1)
         change = newton_step(residual, slopes, np.asarray(level.weights, float), found - nominal, prior)
-        change = without_gauge(_limited(change, level), found[:, 0])
+        change = _limited(change, level)
         found = found + change
         moved.append(float(np.abs(change * _lever(level)).max()))
         if moved[-1] < STILL * level.voxel[2]:
