@@ -25,7 +25,7 @@ from ..analysis.resolution import (
 from ..analysis.shells import taper
 from ..analysis.volumes import HANDS, AlignedVolume, align_volume, euler_angles, rotation_matrices
 from ..inverse.fields import entries
-from ..io.structures import to_ase
+from ..io.structures import to_ase, write_structure
 from ..model import Model, positions
 from ..parts.indexed import PerView, select
 from ..parts.volume import Volume
@@ -68,6 +68,7 @@ class Traced(NamedTuple):
     """Atoms found in a volume, and how they compare with the true ones in it."""
 
     found: Float[np.ndarray, "atom 3"]  # Å
+    species: np.ndarray  # of the found ones
     true: Float[np.ndarray, "atom 3"]  # Å
     comparison: AtomComparison
 
@@ -89,13 +90,14 @@ def judge_volume(model: Model, truth: dict[str, Any], nominal, folder: Path | No
     voxel: Any = np.array(specimen.voxel)
     volume = np.asarray(tapered(specimen.potential, specimen.voxel, specimen.taper), float)
     gauge: AlignedVolume = align_volume(volume, atoms_potential(*atoms, volume.shape, voxel), voxel)
-    moved = atoms._replace(positions=atoms.positions @ (gauge.rotation @ HANDS[gauge.mirrored]).T + gauge.shift)
+    hand = HANDS[gauge.mirrored]
+    moved = atoms._replace(positions=atoms.positions @ (gauge.rotation @ hand).T + gauge.shift)
     known = atoms_potential(*moved, volume.shape, voxel)  # so that nothing of the result is resampled
     found, true = alignment(model, truth), Alignment(rotation_matrices(angles), np.asarray(truth["shift_angstrom"]))
     tilts = euler_angles(found.rotations)[:, 0]
     curves = detail(volume, known, voxel, (tilts.min(), tilts.max()))
     traced = trace(volume, known, moved, voxel, curves.whole.resolution(fixed(0.5)))
-    error = alignment_error(found, true, voxel.min())
+    error = alignment_error(found._replace(rotations=hand @ found.rotations @ hand), true, voxel.min())
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         draw(folder, volume, known, moved, voxel, gauge.shift, tilts, curves, traced)
@@ -184,7 +186,7 @@ def trace(volume, known, atoms: TrueAtoms, voxel, resolution: float) -> Traced |
     peaks = peaks.where(peaks.amplitude > typical.min() / 2)
     species = elements[np.argmin(np.abs(np.log(peaks.amplitude[:, None] / typical)), axis=1)]
     compared = compare_atoms(peaks.positions, true, found_species=species, true_species=symbols)
-    return Traced(peaks.positions, true, compared)
+    return Traced(peaks.positions, species, true, compared)
 
 
 def _least_distance(places) -> float:
@@ -245,7 +247,7 @@ def _list(values, form: str, unit: str) -> str:
 def draw(
     folder: Path, volume, known, atoms: TrueAtoms, voxel, place, tilts, curves: Detail, traced: Traced | None
 ) -> None:
-    """The volume with sections through `place` [Å], its detail and its atoms, as PNG files in `folder`."""
+    """The volume with sections through `place` [Å], its detail and its atoms, as PNG and xyz files in `folder`."""
     half, structure, parts = fixed(0.5), to_ase(atoms.positions, atoms.symbols), curves.directions
     if curves.wedge is not None:
         parts = {"within the tilts": curves.wedge.inside, "in the missing wedge": curves.wedge.outside} | parts
@@ -261,6 +263,7 @@ def draw(
     if traced is not None:
         corner: Any = -(np.array(volume.shape) // 2) * voxel
         pairs = traced.found, traced.true, traced.comparison
+        write_structure(folder / "atoms.xyz", to_ase(traced.found, traced.species))
         figures |= {"atoms": draw_atoms(volume, voxel, *pairs, corner), "displacements": draw_displacements(*pairs)}
     for name, figure in figures.items():
         save(figure, folder / f"{name}.png")

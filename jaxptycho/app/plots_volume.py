@@ -97,7 +97,7 @@ def draw_surfaces(volume: Float[np.ndarray, "z y x"], voxel, parts=(0.12, 0.45),
     smooth = gaussian_filter(np.asarray(volume, np.float32), 0.7)
     ordered = [part * float(smooth.max()) for part in sorted(parts, reverse=True)]
     inside = (np.argwhere(smooth > ordered[-1]) - np.array(volume.shape) // 2) * step
-    radius = float(np.linalg.norm(inside, axis=1).max()) + 2 * step.max()
+    radius = float(np.linalg.norm(inside, axis=1).max(initial=0)) + 2 * step.max()
     across = (np.arange(pixels) + 0.5) / pixels * 2 * radius - radius
     sample = _seen(smooth, step, rotation_matrices(VIEW))
     picture = np.ones((pixels, pixels, 3))

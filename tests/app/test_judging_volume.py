@@ -1,5 +1,6 @@
 """Volumes made of the true atoms of a simulated tilt series, moved and degraded, against its truth."""
 
+import ase.io
 import h5py
 import jax.numpy as jnp
 import numpy as np
@@ -78,6 +79,7 @@ def test_the_true_volume_turned_and_moved_is_nearly_perfect(series, tmp_path):
     rows = {name: words for name, (words,) in judge_results([tmp_path / "result.h5"], series, out).items()}
     names = {"alignment", "atoms", "displacements", "sections", "sections_truth", "surfaces", "power"}
     assert {path.stem for path in out.iterdir()} == names | {"fsc_truth", "fsc_parts", "fsc_directions"}
+    assert len(ase.io.read(out / "atoms.xyz")) == numbers(rows["atoms"])[3]  # one for each true one
     np.testing.assert_allclose(numbers(rows["shift removed"]), by, atol=0.02)
     np.testing.assert_allclose(numbers(rows["rotation removed"]), [3, -2, 1], atol=0.1)
     assert numbers(rows["correlation of the potential"])[0] > 0.99
@@ -115,6 +117,20 @@ def test_an_empty_wedge_is_seen_and_wrong_views_are_named(series):
     # a displacement c along x appears as c·cos 50° in the outer views, c in the middle: least squares leave most there
     q = np.cos(tilts[1])
     assert numbers(rows["shift error"])[2] == pytest.approx(0.6 * 2 * q / (1 + 2 * q**2), rel=0.05)
+
+
+@pytest.mark.slow
+def test_a_series_with_wrong_signs_shows_the_other_hand(series):
+    truth, right = read_truth(series), moved(series)
+    angles = np.deg2rad(truth["angles_deg"]) * [-1, -1, 1]
+    flipped = jnp.roll(right.specimen.potential[::-1], 1, axis=0)  # about the middle voxel
+    own = {"angles": PerView(jnp.asarray(angles[:, 1:])), "shift": right.specimen.shift}
+    wrong = Volume(flipped, VOXEL, PerView(jnp.asarray(angles[:, 0])), taper=1.0, **own)
+    rows = judge_volume(Model(right.probe, wrong, right.scan, right.grid), truth, read_native(series).tilts)
+    assert "hand" in rows
+    assert numbers(rows["correlation of the potential"])[0] > 0.99
+    assert numbers(rows["shift error"])[2] < 1e-4
+    assert numbers(rows["angle error"])[2] < 1e-3
 
 
 def test_what_the_illumination_took_over_is_given_back(series):
