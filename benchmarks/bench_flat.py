@@ -100,7 +100,7 @@ def main():
     args = parser.parse_args()
     points = 11
     if args.quick:
-        args.steps, points = 6, 5
+        args.steps, points = 90, 8
     opening()
     table = Table(tilts=">14s", loss=">9.2f", W_fwhm=">8.2f", Mo_fwhm=">8.2f", apart=">7.2f", true=">6.2f", s=">6.1f")
     rows = []

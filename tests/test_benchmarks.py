@@ -74,3 +74,17 @@ def test_all_benchmarks_are_one_command(tmp_path):
     rows = json.loads((tmp_path / "all.json").read_text())["benchmarks"]["fused"]["figures"]["rows"]
     assert {"multislice", "multislice_fused", "multislice_fused_dft"} < {row["way"] for row in rows}
     assert max(row["error"] for row in rows) < 1e-5
+
+
+def test_small_tilts_tell_depth(figures):
+    one, three = figures("bench_flat")
+    assert three["W_fwhm"] < 0.7 * one["W_fwhm"]
+    assert three["apart"] == pytest.approx(three["true"], abs=1.5)
+
+
+def test_priors_fill_the_wedge(figures):
+    found = {row["prior"]: row for row in figures("bench_wedge")}
+    filled = [found[name]["wedge_fsc"] for name in ("none", "positivity", "atomicity")]
+    assert filled == sorted(filled)
+    assert filled[-1] > max(0.8, found["emptied"]["wedge_fsc"])
+    assert found["positivity"]["F1"] > found["none"]["F1"]
