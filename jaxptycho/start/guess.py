@@ -57,7 +57,7 @@ def first_model(
     return Model(
         probe=PixelProbe(with_dose(make_modes(first, modes), dose)),
         specimen=empty_specimen(data, grid, specimen, slices, thickness, margin, periodic),
-        scan=FreeScan(_per_shot(data)),
+        scan=FreeScan(per_shot(data)),
         grid=grid,
         detector=first_detector(data, near_field, supersample, extend),
     )
@@ -166,7 +166,8 @@ def empty_specimen(data, grid: Grid, kind, slices, thickness, margin, periodic) 
     return (WeakPhaseStack if kind == "weak" else SliceStack)(values, loss, each, origin, periodic)
 
 
-def _per_shot(data: Dataset):
+def per_shot(data: Dataset):
+    """Nominal positions [Å] of every shot, of every view; those of shorter views are repeated at their end."""
     if data.n_views == 1:
         return PerShot(jnp.asarray(data.positions[0], float))
     longest = max(data.n_shots)

@@ -1,0 +1,103 @@
+"""From the views of a tilt series to one model of all of them: the end-to-end reconstruction begins here."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+
+from ..data import Dataset
+from ..inverse.fields import entries
+from ..model import Model, require_inside
+from ..parts.indexed import PerView, select
+from ..parts.probe import AbstractProbe, PixelProbe
+from ..parts.scan import FreeScan
+from ..parts.volume import Volume
+from ..physics import volumes, waves
+from ..physics.types import Stack
+from ..start.guess import first_detector, per_shot
+from .projections import LEAST_RANGE, Geometry, three
+
+MARGIN = 4.0  # Å around the windows of all views, by which shifts may still move
+
+
+def first_series(
+    data: Dataset, potential: Stack, voxel, geometry: Geometry, probe: AbstractProbe, *, slices: int, **options
+) -> Model:
+    """The model of a whole tilt series: a volume [V], whose middle lies on the tilt axis, and the probe of all views.
+
+    `probe` is that at the height of the tilt axis, as views reconstructed with one thin slice find it, and is brought
+    to the first of the `slices`. Each view has its own tilt, shift, positions, and its own angles where `geometry` has
+    some. `options` are further keywords of `Volume`. Outside the volume is vacuum: see `require_field` for films.
+    """
+    voxel = three(voxel)
+    require_tilts(data, geometry)
+    depth = volumes.depth_of(potential.shape, voxel, slices, np.asarray(geometry.tilts))
+    angles = None if geometry.angles is None else PerView(geometry.angles)
+    volume = Volume(
+        potential,
+        voxel,
+        PerView(geometry.tilts),
+        slices,
+        angles=angles,
+        shift=PerView(geometry.shifts),
+        depth=depth,
+        shape=_field(data, voxel, geometry),
+        **options,
+    )
+    frame = volume.frame
+    above = frame.depth.middle * frame.depth.step
+    scan, detector = FreeScan(per_shot(data)), first_detector(data, None, 1, 1)
+    model = Model(moved_along(probe, data.grid, -above), volume, scan, data.grid, detector=detector)
+    for view in range(data.n_views):
+        require_inside(model, view)
+    return model
+
+
+def moved_along(probe: AbstractProbe, grid, distance: float) -> PixelProbe:
+    """The probe [√quanta] as it is `distance` [Å] further along the beam."""
+    kernel = waves.fresnel(grid, distance)
+
+    def one(own: AbstractProbe):
+        return jnp.fft.fftshift(waves.inverse_fourier(kernel * own.spectrum(grid)), axes=(-2, -1))
+
+    views = entries(probe, PerView)
+    if views == 1:
+        return PixelProbe(one(probe))
+    return PixelProbe(PerView(jnp.stack([one(select(probe, PerView, view)) for view in range(views)])))
+
+
+def require_tilts(data: Dataset, geometry: Geometry) -> None:
+    """ValueError unless there is one tilt for each view, and not the same for all."""
+    tilts = np.asarray(geometry.tilts)
+    if len(tilts) != data.n_views:
+        raise ValueError(f"{len(tilts)} tilts came with {data.n_views} views; give one tilt for each of them")
+    if np.ptp(tilts) < LEAST_RANGE:
+        raise ValueError(
+            f"all tilts are {np.rad2deg(tilts.mean()):.4g}° within 1°, which tells nothing of the depth; "
+            "give the tilts [rad] of a series"
+        )
+
+
+def require_field(data: Dataset, shape: tuple[int, int, int], voxel, geometry: Geometry) -> None:
+    """ValueError unless the volume of `shape` voxels holds every position of every view: for films, not for particles.
+
+    A view at θ sees X cos θ + Z sin θ of a volume X wide and Z deep.
+    """
+    z, y, x = (n * p for n, p in zip(shape, three(voxel), strict=True))
+    for view, (tilt, shift) in enumerate(zip(np.asarray(geometry.tilts), np.asarray(geometry.shifts), strict=True)):
+        half = np.array([y, x * abs(math.cos(tilt)) + z * abs(math.sin(tilt))]) / 2
+        beyond = np.abs(data.positions[view] - shift).max(0)
+        if (beyond > half).any():
+            axis = int(np.argmax(beyond - half))
+            raise ValueError(
+                f"view {view}, at {np.rad2deg(tilt):.4g}°, is scanned to {beyond[axis]:.4g} Å from the tilt axis in "
+                f"{'yx'[axis]}, where the volume ends at {half[axis]:.4g} Å; give it more voxels or drop these shots"
+            )
+
+
+def _field(data: Dataset, voxel, geometry: Geometry) -> tuple[int, int]:
+    """Pixels (y, x) of slices that hold the windows of all views and a margin."""
+    shifts = np.asarray(geometry.shifts)
+    reach = np.max([np.abs(p - s).max(0) for p, s in zip(data.positions, shifts, strict=True)], axis=0)
+    rows, columns = 2 * np.ceil((reach + MARGIN) / voxel[1:]).astype(int) + np.array(data.grid.shape) + 2
+    return int(rows), int(columns)

@@ -1,0 +1,81 @@
+"""The views of a tilt series, each reconstructed by itself, as projections of one volume."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Float
+from scipy.ndimage import affine_transform
+
+from ..data import Dataset, batches
+from ..inverse.fields import illumination
+from ..inverse.penalties import in_radians
+from ..inverse.solve import identity, init_state, make_step, owned
+from ..model import Model
+from ..start.guess import first_model
+
+FEWEST = 0.3  # of the greatest illumination, from which a pixel counts in full
+
+
+class Views(NamedTuple):
+    """What every view shows of the volume, the tilt axis in the middle pixel [n//2, n//2]."""
+
+    projections: Float[np.ndarray, "view y x"]  # V·Å
+    weights: Float[np.ndarray, "view y x"]  # 1 where many probes were, 0 where none was
+
+
+def reconstruct_views(
+    loss: Callable,
+    data: Dataset,
+    optimiser: optax.GradientTransformation,
+    size: int,
+    epochs: int,
+    project: Callable[[Model], Model] = identity,
+    known: Mapping[int, Model] = MappingProxyType({}),
+    **guess,
+) -> Iterator[tuple[int, Model]]:
+    """Every view with the model that explains it alone, the least tilted first, with the probe of the one before.
+
+    Those of `known` views are handed on. `guess` are the keywords of `first_model`: a thin specimen by default, which is at the height of the tilt axis.
+    """
+    step, probe = make_step(loss, optimiser, project), None
+    order = np.arange(data.n_views) if data.tilts is None else np.argsort(np.abs(data.tilts), kind="stable")
+    for view in map(int, order):
+        if view in known:
+            probe = known[view].probe
+            yield view, known[view]
+            continue
+        one = data.view(view)
+        model = first_model(one, **guess)
+        model = owned(model if probe is None else replace(model, probe=probe))
+        state = init_state(optimiser, model)
+        for batch in batches(one, size, epochs, seed=view):
+            model, state, _ = step(model, state, batch)
+        probe = model.probe
+        yield view, model
+
+
+def projected_views(models: Sequence[Model], shape: tuple[int, int]) -> Views:
+    """The phase of every view's model over σ, all slices summed, on `shape` pixels about the tilt axis: `Views`.
+
+    What a view leaves open, a constant and a plane, is as it was found. Splines bring it to the common pixels.
+    """
+    pixel, one = np.array(models[0].grid.pixel), []
+    for view, model in enumerate(models):
+        if not np.allclose(model.grid.pixel, pixel, rtol=1e-6):
+            raise ValueError(
+                f"view {view} has pixels of {model.grid.pixel} Å, view 0 of {tuple(pixel)} Å; give one grid"
+            )
+        volts = np.asarray(jnp.sum(in_radians(model, "phase"), 0) / model.grid.sigma, float)
+        seen = np.asarray(illumination(model), float)
+        corner: Any = (-(np.array(shape) // 2) * pixel - np.asarray(jax.device_get(model.specimen.origin))) / pixel
+        placed = affine_transform(volts, np.ones(2), corner, shape, order=5, mode="nearest")
+        weight = np.clip(affine_transform(seen, np.ones(2), corner, shape, order=1) / (FEWEST * seen.max()), 0, 1)
+        one.append((placed, weight))
+    projections, weights = map(np.stack, zip(*one, strict=True))
+    return Views(projections, weights)

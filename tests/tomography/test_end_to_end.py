@@ -1,0 +1,167 @@
+"""A tilt series from its patterns: views by themselves, one model of all, and how each view stands."""
+
+from dataclasses import replace
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxptycho import (
+    AberratedProbe,
+    Dataset,
+    FreeScan,
+    Grid,
+    Model,
+    PerShot,
+    PerView,
+    PixelProbe,
+    PotentialSlices,
+    amplitude,
+    batches,
+    init_state,
+    make_batch,
+    make_step,
+    misfit,
+    per_part,
+    predict,
+)
+from jaxptycho.inverse.even import even_adam
+from jaxptycho.inverse.solve import owned
+from jaxptycho.tomography.poses import pose_step
+from jaxptycho.tomography.projections import Geometry
+from jaxptycho.tomography.series import first_series, moved_along, require_field
+from jaxptycho.tomography.views import projected_views, reconstruct_views
+
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
+GRID, VOXEL = Grid((16, 16), 0.5, voltage_kv=80.0), 0.5
+SHOTS = (9, 6)  # ragged
+PROBE = AberratedProbe(0.025, {"defocus": 20.0}, 1e4)
+TRUE = Geometry([-0.4, 0.5], [[0.01, -0.01], [0.0, 0.02]], [[0.3, -0.4], [-0.2, 0.1]])
+ALONG = 4.0  # Å
+
+
+def potential(n=12):
+    """Some atoms of 1 Å."""
+    z, y, x = (np.indices((n, n, n)) - n // 2) * VOXEL
+    places = np.random.default_rng(0).uniform(-1.5, 1.5, (5, 3))
+    return jnp.asarray(sum(60 * np.exp(-((z - a) ** 2 + (y - b) ** 2 + (x - c) ** 2)) for a, b, c in places))
+
+
+def places():
+    """A grid of positions for the first view, fewer for the second."""
+    whole = np.stack(np.meshgrid([-1.5, 0, 1.5], [-1.5, 0, 1.5], indexing="ij"), -1).reshape(-1, 2)
+    return [whole + 0.9, whole[[0, 2, 3, 5, 6, 8]] + 0.6]
+
+
+@pytest.fixture(scope="module")
+def series():
+    """Expected counts of two views with different numbers of shots, and the model that made them."""
+    blank = [np.ones((n, *GRID.shape)) for n in SHOTS]
+    data = Dataset(blank, places(), GRID, tilts=np.asarray(TRUE.tilts))
+    model = first_series(data, potential(), VOXEL, TRUE, PROBE, slices=2)
+    of_view = eqx.filter_jit(predict)
+    counts = [np.fft.fftshift(of_view(model, np.arange(9), view), axes=(1, 2))[:n] for view, n in enumerate(SHOTS)]
+    return Dataset(counts, places(), GRID, tilts=np.asarray(TRUE.tilts)), model
+
+
+def test_the_probe_comes_to_the_first_slice(series):
+    """At the height of the axis it is what was given, and its power stays."""
+    _, model = series
+    frame = model.specimen.frame
+    back = moved_along(model.probe, GRID, frame.depth.middle * frame.depth.step)
+    np.testing.assert_allclose(back.spectrum(GRID), PROBE.spectrum(GRID), atol=1e-9)
+    focused = AberratedProbe(0.025, {"defocus": 20.0 - ALONG}, 1e4)  # underfocus is used up along the beam
+    np.testing.assert_allclose(moved_along(PROBE, GRID, ALONG).spectrum(GRID), focused.spectrum(GRID), atol=1e-9)
+
+
+def test_ragged_views_are_batched_and_learnt(series):
+    """Every shot of both views once an epoch, shapes alike, and the true model stays where it is."""
+    data, model = series
+    drawn = list(batches(data, 4, 1))
+    assert {b.counts.shape for b in drawn} == {(3, *GRID.shape)}
+    seen = sorted((int(b.view), int(s)) for b in drawn for s, w in zip(b.shots, b.weight, strict=True) if w)
+    assert seen == [(view, shot) for view, n in enumerate(SHOTS) for shot in range(n)]
+    loss = eqx.filter_jit(misfit(amplitude))
+    assert max(float(loss(model, b)) for b in drawn) < 1e-3
+
+
+def test_every_view_has_its_own_probe_defocus_dose_and_pose(series):
+    """What is PerView moves with its view's batches alone."""
+    data, model = series
+    lens = AberratedProbe(0.025, {"C10": PerView(jnp.array([-15.0, -25.0]))}, PerView(jnp.array([9e3, 1.1e4])))
+    own = replace(model, probe=lens)
+    optimiser = per_part(
+        {"specimen.shift": optax.adam(0.1), "specimen.tilt": optax.adam(0.1), "probe": optax.adam(0.1)}
+    )
+    step = make_step(misfit(amplitude), optimiser)
+    batch = make_batch(data, 1, range(6))
+    before = jax.tree.map(np.asarray, (own.specimen.shift, own.specimen.tilt, lens.aberrations, lens.dose))
+    new, _, _ = step(owned(own), init_state(optimiser, own), batch)
+    after = new.specimen.shift, new.specimen.tilt, new.probe.aberrations, new.probe.dose
+    for old, now in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        assert np.all(old[0] == np.asarray(now)[0])
+        assert np.all(old[1] != np.asarray(now)[1])
+    probes = moved_along(PixelProbe(PerView(jnp.stack([model.probe.waves, 2 * model.probe.waves]))), GRID, ALONG)
+    np.testing.assert_allclose(probes.waves.values[1], 2 * probes.waves.values[0], rtol=1e-9)
+
+
+def test_pose_steps_find_how_a_view_stands(series):
+    """Newton's steps converge to the true tilt, angles and shift, of the view in the batch alone."""
+    data, model = series
+    away = eqx.tree_at(
+        lambda m: (m.specimen.tilt.values, m.specimen.angles.values, m.specimen.shift.values),
+        model,
+        (TRUE.tilts + 0.02, TRUE.angles - 0.015, TRUE.shifts + 0.25),
+    )
+    batch, step = make_batch(data, 0, range(9)), eqx.filter_jit(pose_step)
+    for _ in range(5):
+        away = step(away, batch, damping=1e-3)
+    found = away.specimen
+    np.testing.assert_allclose(found.shift.values[0], TRUE.shifts[0], atol=2e-3)
+    np.testing.assert_allclose(found.tilt.values[0], TRUE.tilts[0], atol=2e-3)
+    np.testing.assert_allclose(found.angles.values[0], TRUE.angles[0], atol=2e-3)
+    np.testing.assert_array_equal(found.shift.values[1], TRUE.shifts[1] + 0.25)
+    still = replace(model, specimen=replace(model.specimen, tilt=jnp.zeros(()), angles=None, shift=jnp.zeros(2)))
+    with pytest.raises(ValueError, match="give them PerView"):
+        pose_step(still, batch)
+
+
+def test_views_by_themselves_are_projections(series):
+    """The least tilted view first; what it shows stands where the volume's projection stands."""
+    data, _ = series
+    optimiser = per_part({"specimen": even_adam(2e-2)})
+    found = dict(reconstruct_views(misfit(amplitude), data, optimiser, 3, 1, specimen="phase", semiangle=0.025))
+    assert list(found) == [0, 1]
+    views = projected_views([found[0], found[1]], (20, 22))
+    assert views.projections.shape == views.weights.shape == (2, 20, 22)
+    assert views.weights.max() == 1.0
+
+
+def test_projections_stand_about_the_axis():
+    """A point of known volume, wherever its object begins."""
+    volts = jnp.zeros((2, 40, 44)).at[:, 20, 24].set(3.0)
+    origin = jnp.array([-20 * 0.5 + 1.5, -24 * 0.5 - 1.0])  # the point is at (1.5, −1) Å
+    model = model_of(PotentialSlices(volts, None, jnp.array(7.0), origin))
+    shown = projected_views([model], (30, 31))
+    assert np.unravel_index(np.argmax(shown.projections[0]), (30, 31)) == (15 + 3, 15 - 2)
+    np.testing.assert_allclose(shown.projections.sum(), 2 * 3 * 7.0, rtol=1e-6)
+
+
+def model_of(specimen):
+    scan = FreeScan(PerShot(jnp.asarray([[0.0, 0.0], [1.0, 1.0]])))
+    return Model(PROBE, specimen, scan, GRID)
+
+
+def test_refusals(series):
+    data, _ = series
+    with pytest.raises(ValueError, match="3 tilts came with 2 views"):
+        first_series(data, potential(), VOXEL, Geometry([0.0, 0.1, 0.2]), PROBE, slices=2)
+    with pytest.raises(ValueError, match="tells nothing of the depth"):
+        first_series(data, potential(), VOXEL, Geometry([0.1, 0.1]), PROBE, slices=2)
+    require_field(data, (12, 16, 16), VOXEL, TRUE)
+    with pytest.raises(ValueError, match=r"view 0, at -22.92°, is scanned to .* from the tilt axis in x"):
+        require_field(data, (2, 16, 8), VOXEL, TRUE)
