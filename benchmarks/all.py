@@ -39,59 +39,34 @@ def missing(*packages: str) -> str:
 
 def jobs(args) -> dict[str, Job]:
     """All that is run, in order."""
-    gpu = gpus() > 0
-    peers = [option for peer in args.peer for option in ("--peer", peer)]
-    shapes = [option for shape in ("12,6,128", "12,6,16", "12,6,1024") for option in ("--shape", shape)]
+    device = "cuda" if gpus() else "cpu"
+    peers = [f"--peer={peer}" for peer in args.peer]
     tests = [f"tests/physics/test_{name}.py" for name in ("fused", "windows", "lean", "waves")]
+    pytest = [sys.executable, *"-m pytest -q -W ignore::DeprecationWarning -p no:cacheprovider".split()]
 
-    def bench(name, seconds, *options, wants=()):
-        quick = ["--quick"] if args.quick else []
-        return Job(
-            [sys.executable, str(HERE / f"bench_{name}.py"), *map(str, options), *quick], seconds, missing(*wants)
-        )
+    def bench(name, seconds, *options, full=(), wants=()):
+        chosen = [*options, "--quick"] if args.quick else [*options, *full]
+        return Job([sys.executable, str(HERE / f"bench_{name}.py"), *chosen], seconds, missing(*wants))
 
-    thick = [] if args.quick else shapes
-    cases = [] if args.quick else ["--case=64,128,10,4", "--case=64,128,1,4", "--case=64,128,6,12"]
-    forms = ["--form=torch", "--form=tuned, micro"]
-    slices = [] if args.quick else ["--case", "32 128 50 4"]
+    shapes = [f"--shape=12,6,{batch}" for batch in (16, 1024, 128)]
+    cases = [f"--case=64,128,{slices},{modes}" for slices, modes in ((10, 4), (1, 4), (6, 12))]
+    forms = ["--form=torch", "--form=tuned, micro", "--rounds=3"]
+    budget = f"--budget={0.5 if args.quick else 2.5}"
     found = {
-        "fused": bench("fused", 150, "--rounds", 3),
-        "step": bench("step", 90, *cases, *forms, "--rounds", 3),
-        "tilts": bench("tilts", 110, "--rounds", 3),
-        "packages": bench(
-            "packages",
-            170,
-            "--device",
-            "cuda" if gpu else "cpu",
-            *thick,
-            *peers,
-            "--budget",
-            0.5 if args.quick else 2.0,
-        ),
-        "memory": bench("memory", 60, *slices),
+        "fused": bench("fused", 130, "--rounds=3"),
+        "packages": bench("packages", 220, f"--device={device}", budget, *peers, full=shapes),
+        "step": bench("step", 80, *forms, full=cases),
+        "tilts": bench("tilts", 90, "--rounds=3"),
+        "memory": bench("memory", 60, full=["--case=32 128 50 4"]),
         "precision": bench("precision", 40),
         "loader": bench("loader", 60),
-        "tests": Job(
-            [
-                sys.executable,
-                "-m",
-                "pytest",
-                "-q",
-                "-W",
-                "ignore::DeprecationWarning",
-                "-p",
-                "no:cacheprovider",
-                *tests,
-            ],
-            120,
-            missing("pytest", "beartype"),
-        ),
+        "tests": Job([*pytest, *tests], 120, missing("pytest", "beartype")),
         "lecture": bench("lecture", 60, wants=("torch",)),
         "start": bench("start", 60),
         "simulate": bench("simulate", 90, wants=("abtem", "ase")),
     }
     if args.data:
-        found["epoch"] = bench("epoch", 120, args.data, *peers)
+        found["epoch"] = bench("epoch", 120, str(args.data.resolve()), *peers)
     return found
 
 
