@@ -42,7 +42,7 @@ def jobs(args) -> dict[str, Job]:
     device = "cuda" if gpus() else "cpu"
     peers = [f"--peer={peer}" for peer in args.peer]
     tests = [f"tests/physics/test_{name}.py" for name in ("fused", "windows", "lean", "waves")]
-    pytest = [sys.executable, *"-m pytest -q -W ignore::DeprecationWarning -p no:cacheprovider".split()]
+    pytest = [sys.executable, *["-m", "pytest", "-q", "-W", "ignore::DeprecationWarning", "-p", "no:cacheprovider"]]
 
     def bench(name, seconds, *options, full=(), wants=()):
         chosen = [*options, "--quick"] if args.quick else [*options, *full]

@@ -44,7 +44,8 @@ SIZES = (16, 32, 64, 128)  # tiles of tensor cores, as far as they stay on chip
 def multislice_fused(wave: Waves, slices: Window, kernel: Kernel | Kernels) -> Waves:
     """Exit wave as of `waves.multislice`, for kernels that are a product along y and x: Fresnel's, tilted or not.
 
-    For windows of 16, 32, 64 or 128 pixels. With any other kernel it is NaN rather than wrong.
+    For windows of 16, 32, 64 or 128 pixels, derivatives in reverse mode only. With any other kernel it is NaN rather
+    than wrong. Off a GPU it is interpreted, on one device.
     """
     return _fused(_circulant, wave, slices, kernel)
 
