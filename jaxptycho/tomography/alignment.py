@@ -89,16 +89,20 @@ def align(
     weights = _weights(weights, projections)
     nominal = _parameters(geometry)
     if coarse:
-        nominal[:, 3:] += coarse_shifts(projections * (weights > 0), nominal[:, 0], voxel[1:])
+        seen = weights.any((1, 2))
+        nominal[seen, 3:] += coarse_shifts(_level_to_zero(projections, weights)[seen], nominal[seen, 0], voxel[1:])
     found, steps, kept = nominal.copy(), [], np.ones(len(projections), bool)
+    if not len(bins):
+        raise ValueError("no bins came; give how many voxels are binned, from many to one, as (4, 2, 1)")
+    fits = kept
     for number, size in enumerate(bins):
         level = binned(projections, weights * kept[:, None, None], voxel, shape, size)
         refined = angles and (number > 0 or len(bins) == 1)
         found, volume, misfits, moved = _refined(level, found, nominal, free, turns, iterations, refined, prior)
         steps += moved
-        bad = np.flatnonzero(misfits > BAD * np.median(misfits[kept]))
-        kept = ~np.isin(np.arange(len(kept)), bad) if drop else kept
-    return Aligned(_geometry(found), volume, misfits, bad.tolist(), np.array(steps))
+        fits = kept & (misfits <= BAD * np.median(misfits[kept]))
+        kept = fits if drop else kept
+    return Aligned(_geometry(found), volume, misfits, np.flatnonzero(~fits).tolist(), np.array(steps))
 
 
 def common_field(shape: tuple[int, int], tilts) -> Float[np.ndarray, "view y x"]:
@@ -125,8 +129,8 @@ def binned(projections, weights, voxel, volume_shape, size: int) -> Level:
     middle = [(n // size // 2) * size + (size - 1) / 2 - n // 2 for n in projections.shape[1:]]
     cells = tuple(-(-n // size) for n in volume_shape)
     steps = three(tuple(size * v for v in voxel))
-    images = (jnp.asarray(array, np.float32) for array in (measured, total))
-    return Level(*images, steps, cells, np.multiply(middle, voxel[1:]))
+    measured, total = (jnp.asarray(array, np.float32) for array in (measured, total))
+    return Level(measured, total, steps, (cells[0], cells[1], cells[2]), np.multiply(middle, voxel[1:]))
 
 
 def _refined(level: Level, found, nominal, free, turns, iterations, angles, prior):
@@ -134,10 +138,10 @@ def _refined(level: Level, found, nominal, free, turns, iterations, angles, prio
     found = nominal + without_gauge(found - nominal, nominal[:, 0])
     within = np.concatenate([np.zeros(3), level.offset])  # a view's middle pixel lies elsewhere on coarser pixels
     volume, moved = jnp.zeros(level.volume_shape, jnp.float32), []
-    fixed = basis_of(free, level.measured)
+    fixed, field = basis_of(free, level.measured), level.measured.shape[1:]
     jacobian = jnp.zeros((len(found), 5, *level.measured.shape[1:]), jnp.float32)
     for _ in range(turns):
-        projector = Projector(_geometry(found - within), level.voxel, level.measured.shape[1:])
+        projector = Projector(_geometry(found - within), level.voxel, (field[0], field[1]))
         basis = jnp.concatenate([fixed, jacobian[:, 3:]], 1)
         volume = fista(projector, level.measured, volume, iterations, weights=level.weights, free=basis).volume
         images, jacobian = linearised(projector, volume)
@@ -167,8 +171,8 @@ def linearised(projector: Projector, volume: Stack) -> tuple[Images, Float[Array
         image, slopes = jax.linearize(of, view)
         return image, jax.vmap(slopes)(jnp.eye(5, dtype=view.dtype))
 
-    parameters = jnp.concatenate([geometry.tilts[:, None], geometry.angles, geometry.shifts], 1)
-    return jax.lax.map(one, parameters)
+    angles = jnp.zeros_like(geometry.shifts) if geometry.angles is None else geometry.angles
+    return jax.lax.map(one, jnp.concatenate([geometry.tilts[:, None], angles, geometry.shifts], 1))
 
 
 def newton_step(residual, slopes, weights, away: Parameters, prior: float) -> Parameters:
@@ -223,6 +227,14 @@ def _weights(weights, projections):
     return np.broadcast_to(weights.reshape(*weights.shape, *(1,) * (3 - weights.ndim)), projections.shape)
 
 
+def _level_to_zero(projections, weights):
+    """Projections less their median, and 0 where they are not valid."""
+    pairs = zip(projections, weights > 0, strict=True)
+    return np.stack(
+        [np.where(valid, image - np.median(image[valid]) if valid.any() else 0, 0) for image, valid in pairs]
+    )
+
+
 def _parameters(geometry: Geometry) -> Parameters:
     angles = np.zeros((len(geometry.tilts), 2)) if geometry.angles is None else geometry.angles
     return np.concatenate([np.asarray(geometry.tilts)[:, None], angles, geometry.shifts], 1).astype(float)
@@ -230,4 +242,4 @@ def _parameters(geometry: Geometry) -> Parameters:
 
 def _geometry(parameters: Parameters) -> Geometry:
     tilts, angles, shifts = (np.asarray(p, np.float32) for p in np.split(parameters, [1, 3], axis=1))
-    return Geometry(tilts[:, 0], angles, shifts)
+    return Geometry(tilts[:, 0], angles if angles.any() else None, shifts)

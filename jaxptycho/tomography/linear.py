@@ -248,7 +248,9 @@ def total_variation(volume: Stack) -> Float[Array, ""]:
     return jnp.sum(jnp.sqrt(jnp.sum(_gradient(volume) ** 2, 0)))
 
 
-def tv_step(volume: Stack, weight, dual, support=1.0, positive: bool = False, iterations: int = TV_STEPS):
+def tv_step(
+    volume: Stack, weight, dual, support: Stack | float = 1.0, positive: bool = False, iterations: int = TV_STEPS
+):
     """argmin ½‖U − V‖² + weight·Σ|∇U| over U in the support (and ≥ 0), and the dual, from which it can go on.
 
     Fast gradient projection of the dual (Beck & Teboulle, IEEE Trans. Image Process. 18, 2419 (2009)).

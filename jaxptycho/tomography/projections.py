@@ -69,7 +69,8 @@ def project(volume: Stack, voxel, geometry: Geometry, shape=None, kernel: str = 
     shape = volume.shape[1:] if shape is None else shape
 
     def one(view):
-        return project_view(volume, voxel, *view, shape, kernel)
+        tilt, angles, shift = view
+        return project_view(volume, voxel, tilt, angles, shift, shape, kernel)
 
     return jax.lax.map(one, (geometry.tilts, geometry.angles, geometry.shifts))
 
