@@ -21,7 +21,7 @@ from jaxptycho.app.simulation_schema import SimulationJob
 from jaxptycho.io.native import read_native, read_truth, write_native
 from jaxptycho.physics.waves import shift
 
-VOXEL, SHAPE = 0.4, (36, 36, 36)
+VOXEL, SHAPE = 0.4, (32, 32, 32)
 JOB = {
     "specimen": {
         "phantom": "platinum_in_alumina",
@@ -56,7 +56,7 @@ def moved(series, turn=None, by=(0.0, 0.0, 0.0), change=lambda volume: volume) -
     rotations = rotation_matrices(np.deg2rad(truth["angles_deg"])) @ turn.T
     angles, shifts = euler_angles(rotations), truth["shift_angstrom"] - (rotations @ by)[:, 1:]
     own = {name: PerView(jnp.asarray(values)) for name, values in (("angles", angles[:, 1:]), ("shift", shifts))}
-    specimen = Volume(jnp.asarray(potential), VOXEL, PerView(jnp.asarray(angles[:, 0])), taper=1.0, **own)
+    specimen = Volume(jnp.asarray(potential), VOXEL, PerView(jnp.asarray(angles[:, 0])), taper=0.4, **own)
     scan = FreeScan(PerView(PerShot(jnp.asarray(truth["positions"]))))
     return Model(PixelProbe(PerView(jnp.asarray(truth["probe"]))), specimen, scan, grid)
 
@@ -125,7 +125,7 @@ def test_a_series_with_wrong_signs_shows_the_other_hand(series):
     angles = np.deg2rad(truth["angles_deg"]) * [-1, -1, 1]
     flipped = jnp.roll(right.specimen.potential[::-1], 1, axis=0)  # about the middle voxel
     own = {"angles": PerView(jnp.asarray(angles[:, 1:])), "shift": right.specimen.shift}
-    wrong = Volume(flipped, VOXEL, PerView(jnp.asarray(angles[:, 0])), taper=1.0, **own)
+    wrong = Volume(flipped, VOXEL, PerView(jnp.asarray(angles[:, 0])), taper=0.4, **own)
     rows = judge_volume(Model(right.probe, wrong, right.scan, right.grid), truth, read_native(series).tilts)
     assert "hand" in rows
     assert numbers(rows["correlation of the potential"])[0] > 0.99
