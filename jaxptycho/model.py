@@ -93,9 +93,11 @@ def require_inside(model: Model, view: int = 0) -> None:
     outside = (corners < 0) | (corners + window > shape)
     if outside.any():
         shot, axis = np.argwhere(outside)[0]
+        several = any(isinstance(n, PerView) for n in jax.tree.leaves(model, is_leaf=lambda n: isinstance(n, PerView)))
+        whose = f" of view {view}" if several else ""
         ends = np.asarray(specimen.origin)[axis] + np.array([0, shape[axis] - 1]) * pixel[axis]
         raise ValueError(
-            f"the windows of {outside.any(1).sum()} shots reach outside the object (first: shot {shot} at "
+            f"the windows of {outside.any(1).sum()} shots{whose} reach outside the object (first: shot {shot} at "
             f"{'yx'[axis]} = {places[shot, axis]:.5g} Å with a window of {window[axis] * pixel[axis]:.5g} Å, the object "
             f"lies from {ends[0]:.5g} to {ends[1]:.5g} Å); give the object a larger margin or drop these shots"
         )

@@ -15,7 +15,8 @@ from jaxtyping import PyTree
 
 from ..data import Batch, stacked
 from ..model import Model, require_inside
-from ..parts.indexed import only_seen
+from ..parts.indexed import PerView, only_seen
+from .fields import entries
 from .units import child, in_natural_units, of_own_share
 
 
@@ -163,7 +164,8 @@ def reconstruct(
     the end.
     """
     step, history = make_step(loss, optimiser, project, penalty), []
-    require_inside(model)
+    for view in range(entries(model, PerView)):
+        require_inside(model, view)
     model, state = owned(model), init_state(optimiser, model)
     for batch in stacked(batches):
         model, state, info = step(model, state, batch)

@@ -27,6 +27,7 @@ from jaxptycho import (
     misfit,
     per_part,
     predict,
+    reconstruct,
 )
 from jaxptycho.inverse.even import even_adam
 from jaxptycho.inverse.solve import owned
@@ -157,7 +158,10 @@ def model_of(specimen):
 
 
 def test_refusals(series):
-    data, _ = series
+    data, model = series
+    away = eqx.tree_at(lambda m: m.specimen.shift.values, model, TRUE.shifts.at[1].add(9.0))
+    with pytest.raises(ValueError, match="shots of view 1 reach outside the object"):
+        reconstruct(misfit(amplitude), away, [], per_part(probe=optax.adam(1e-3)))
     with pytest.raises(ValueError, match="3 tilts came with 2 views"):
         first_series(data, potential(), VOXEL, Geometry([0.0, 0.1, 0.2]), PROBE, slices=2)
     with pytest.raises(ValueError, match="tells nothing of the depth"):
