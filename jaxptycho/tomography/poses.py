@@ -14,16 +14,19 @@ from ..parts.indexed import PerView
 FIELDS = ("tilt", "angles", "shift")
 
 
-def pose_step(model: Model, batch: Batch, damping: float = 1e-2, longest: float = 1.0) -> Model:
+def pose_step(
+    model: Model, batch: Batch, fields: tuple[str, ...] = FIELDS, damping: float = 1e-2, longest: float = 1.0
+) -> Model:
     """The model with the tilt, angles and shift of the batch's view after one step of Levenberg and Marquardt.
 
     δ = −(JᵀJ + damping·diag JᵀJ)⁻¹ Jᵀr with r = √M − √I, which makes Poisson noise even, and J by forward
-    differentiation of the multislice, one column for each number that is `PerView` in the volume. No number
+    differentiation of the multislice, one column for each number of the `fields` that is `PerView` in the volume: the shift alone while that is
+    poor, for angles would follow its errors. No number
     moves by more than `longest` of its natural unit, a pixel (at the rim of the volume). Pure: `jit` it.
     """
-    names = [n for n in FIELDS if isinstance(getattr(model.specimen, n), PerView)]
+    names = [n for n in fields if isinstance(getattr(model.specimen, n), PerView)]
     if not names:
-        raise ValueError("neither tilt, angles nor shift of the specimen differs from view to view; give them PerView")
+        raise ValueError(f"of {', '.join(fields)} nothing differs from view to view in the specimen; give them PerView")
     natural = natural_units(eqx.filter(model, eqx.is_inexact_array)).specimen
     units = [getattr(natural, n).values for n in names]
     values = [getattr(model.specimen, n).values for n in names]
