@@ -131,6 +131,7 @@ def test_pose_steps_find_how_a_view_stands(series):
         pose_step(still, batch)
 
 
+@pytest.mark.slow
 def test_views_by_themselves_are_projections(series):
     """The least tilted view first; what it shows stands where the volume's projection stands."""
     data, _ = series
