@@ -21,11 +21,11 @@ def even_adam(rate: float | Callable, b1: float = 0.9, b2: float = 0.999) -> opt
         second = jax.tree.map(lambda p: jnp.zeros((), p.real.dtype), params)
         return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), first, second)
 
-    def update(grads, state, params=None):
+    def update(updates, state, params=None):
         del params
         count = optax.safe_increment(state.count)
-        first = optax.tree.update_moment(grads, state.mu, b1, 1)
-        second = jax.tree.map(lambda g, v: b2 * v + (1 - b2) * jnp.mean(jnp.abs(g) ** 2), grads, state.nu)
+        first = optax.tree.update_moment(updates, state.mu, b1, 1)
+        second = jax.tree.map(lambda g, v: b2 * v + (1 - b2) * jnp.mean(jnp.abs(g) ** 2), updates, state.nu)
         corrected = (optax.tree.bias_correction(m, b, count) for m, b in ((first, b1), (second, b2)))
         steps = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + jnp.finfo(v.dtype).tiny ** 0.5), *corrected)
         return steps, optax.ScaleByAdamState(count, first, second)

@@ -1,6 +1,7 @@
 """From the views of a tilt series to one model of all of them: the end-to-end reconstruction begins here."""
 
 import math
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -32,11 +33,12 @@ def first_series(
     voxel = three(voxel)
     require_tilts(data, geometry)
     depth = volumes.depth_of(potential.shape, voxel, slices, np.asarray(geometry.tilts))
-    angles = None if geometry.angles is None else PerView(geometry.angles)
+    tilts: Any = PerView(geometry.tilts)
+    angles: Any = None if geometry.angles is None else PerView(geometry.angles)
     volume = Volume(
         potential,
         voxel,
-        PerView(geometry.tilts),
+        tilts,
         slices,
         angles=angles,
         shift=PerView(geometry.shifts),

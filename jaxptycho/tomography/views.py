@@ -71,9 +71,10 @@ def projected_views(models: Sequence[Model], shape: tuple[int, int]) -> Views:
             raise ValueError(
                 f"view {view} has pixels of {model.grid.pixel} Å, view 0 of {tuple(pixel)} Å; give one grid"
             )
+        specimen: Any = model.specimen
         volts = np.asarray(jnp.sum(in_radians(model, "phase"), 0) / model.grid.sigma, float)
         seen = np.asarray(illumination(model), float)
-        corner: Any = (-(np.array(shape) // 2) * pixel - np.asarray(jax.device_get(model.specimen.origin))) / pixel
+        corner: Any = (-(np.array(shape) // 2) * pixel - np.asarray(jax.device_get(specimen.origin))) / pixel
         placed = affine_transform(volts, np.ones(2), corner, shape, order=5, mode="nearest")
         weight = np.clip(affine_transform(seen, np.ones(2), corner, shape, order=1) / (FEWEST * seen.max()), 0, 1)
         one.append((placed, weight))
