@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 from ..data import Batch
 from ..model import Model
+from .slabs import SLABS, layout, own_part, require_equal, within_reach
 
 SHOTS = "shots"
 
@@ -31,9 +32,13 @@ def one_device_per_core() -> int:
     return cores
 
 
-def mesh(devices: int | None = None) -> Mesh:
-    """A row of `devices` (default: all) over which shots are spread."""
-    return jax.make_mesh((devices or jax.device_count(),), (SHOTS,), axis_types=(AxisType.Auto,))
+def mesh(devices: int | None = None, slabs: int = 1) -> Mesh:
+    """`devices` (default: all), over which shots are spread, and in groups of `slabs` the rows of the specimen."""
+    devices = devices or jax.device_count()
+    if devices % slabs:
+        raise ValueError(f"{devices} devices do not fall into groups of {slabs} slabs; give a divisor of {devices}")
+    shape = {SHOTS: devices // slabs} | ({SLABS: slabs} if slabs > 1 else {})
+    return jax.make_mesh(tuple(shape.values()), tuple(shape), axis_types=(AxisType.Auto,) * len(shape))
 
 
 def distribute(loss: Callable[[Model, Batch], jax.Array], mesh: Mesh) -> Callable[[Model, Batch], jax.Array]:
@@ -41,10 +46,12 @@ def distribute(loss: Callable[[Model, Batch], jax.Array], mesh: Mesh) -> Callabl
 
     A loss averages over shots with their weight, so the shares are averaged with theirs; the
     result and its gradient are those of one device. The batch size must be a multiple of the
-    number of devices.
+    number of devices. On a mesh with slabs the model is placed by `place` and batches are
+    drawn by `slab_batches`, or arranged by `arrange`; the loss is NaN where a window has left its slab.
     """
     if mesh.size == 1:
         return loss
+    slabs = mesh.shape.get(SLABS, 1)
 
     def distributed(model, batch):
         if len(batch.shots) % mesh.size:
@@ -52,18 +59,42 @@ def distribute(loss: Callable[[Model, Batch], jax.Array], mesh: Mesh) -> Callabl
                 f"a batch of {len(batch.shots)} shots cannot be split over {mesh.size} devices; use a multiple"
             )
         arrays, rest = eqx.partition(model, eqx.is_array)
+        parts = jax.tree.map(lambda _: P(), arrays) if slabs == 1 else layout(arrays, model)
 
         def share(arrays, batch):
             # varying over devices from here on: the transpose of this cast sums the gradient
-            arrays = jax.tree.map(lambda a: jax.lax.pcast(a, SHOTS, to="varying"), arrays)
+            model = eqx.combine(jax.tree.map(lambda a, spec: _varying(a, spec, mesh.axis_names), arrays, parts), rest)
+            own = model if slabs == 1 else own_part(model, batch.view, slabs)
             weight = jnp.sum(batch.weight)
-            value = loss(eqx.combine(arrays, rest), batch)
-            return jax.lax.psum(value * weight, SHOTS) / jnp.maximum(jax.lax.psum(weight, SHOTS), 1e-30)
+            value = loss(own, batch)
+            if slabs > 1:
+                value = jnp.where(within_reach(own, batch), value, jnp.nan)
+            total = jax.lax.psum(value * weight, mesh.axis_names)
+            return total / jnp.maximum(jax.lax.psum(weight, mesh.axis_names), 1e-30)
 
-        shares = jax.tree.map(lambda values: P(SHOTS) if jnp.ndim(values) else P(), batch)
-        return jax.shard_map(share, mesh=mesh, in_specs=(P(), shares), out_specs=P())(arrays, batch)
+        shares = jax.tree.map(lambda values: P(mesh.axis_names) if jnp.ndim(values) else P(), batch)
+        return jax.shard_map(share, mesh=mesh, in_specs=(parts, shares), out_specs=P())(arrays, batch)
 
     return distributed
+
+
+def _varying(array, spec: P, axes):
+    """The array as one that differs from device to device along all `axes`, along those of `spec` as it does already."""
+    return jax.lax.pcast(array, tuple(axis for axis in axes if axis not in spec), to="varying")
+
+
+def place(tree, mesh: Mesh, model: Model | None = None):
+    """The tree, a model or what an optimiser remembers of `model`, with each array where steps on `mesh` have it.
+
+    A specimen's rows lie in slabs where the mesh has some; all else is on every device.
+    """
+    if SLABS not in mesh.shape:
+        return replicate(tree, mesh)
+    model = tree if model is None else model
+    require_equal(model, mesh.shape[SLABS])
+    arrays, rest = eqx.partition(tree, eqx.is_array)
+    where = jax.tree.map(lambda spec: NamedSharding(mesh, spec), layout(arrays, model))
+    return eqx.combine(jax.device_put(arrays, where), rest)
 
 
 def share(function: Callable[[Model, Any], jax.Array], mesh: Mesh) -> Callable[[Model, Any], jax.Array]:

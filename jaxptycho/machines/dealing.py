@@ -1,0 +1,83 @@
+"""Batches for devices that hold slabs: each device's shots stand together, in the order in which devices take them.
+
+Windows lie where the scan has them, so a batch drawn from all shots would load slabs unequally. Shots are therefore
+drawn within each slab, the same part of every slab's for every batch.
+"""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Int
+
+from ..data import Batch, Dataset, batches, make_batch
+from ..model import Model
+from ..order import ORDERS
+from .placement import SHOTS, even
+from .slabs import SLABS, homes
+
+
+def arrange(batch: Batch, home: Int[np.ndarray, " shot"], mesh: Mesh, share: int | None = None) -> Batch:
+    """The shots of a batch in the order of the devices, each of which gets `share` (at least), padded with weight 0.
+
+    `home` is the slab of every shot of the batch's view, by `slabs.homes`.
+    """
+    groups, slabs = mesh.shape[SHOTS], mesh.shape[SLABS]
+    seen = np.flatnonzero(np.asarray(batch.weight) > 0)
+    by_slab = [seen[home[np.asarray(batch.shots)[seen]] == slab] for slab in range(slabs)]
+    least = math.ceil(max(map(len, by_slab)) / groups)
+    share = least if share is None else share
+    if share < least:
+        raise ValueError(f"{least} shots of a batch lie in one device's slab; it takes {share}, give a larger share")
+    index, real = np.zeros((groups, slabs, share), int), np.zeros((groups, slabs, share), np.float32)
+    for slab, mine in enumerate(by_slab):
+        for group in range(groups):
+            own = mine[group::groups]
+            index[group, slab, : len(own)], real[group, slab, : len(own)] = own, 1
+    flat = index.ravel()
+    return Batch(batch.view, batch.shots[flat], batch.counts[flat], np.asarray(batch.weight)[flat] * real.ravel())
+
+
+def deal(
+    data: Dataset,
+    size: int,
+    epochs: int = 1,
+    *,
+    model: Model,
+    mesh: Mesh,
+    order: str = "random",
+    seed: int = 0,
+    first_epoch: int = 0,
+    shots=None,
+) -> Iterator[Batch]:
+    """`data.batches` for the devices of `mesh`: as many batches, of about `size` shots, for slabs arranged.
+
+    `model` says where the windows lie now; they may move by `slabs.slack` rows until batches are dealt anew.
+    """
+    if SLABS not in mesh.shape:
+        drawn = batches(data, size, epochs, order=order, seed=seed, first_epoch=first_epoch, shots=shots)
+        yield from (even(batch, mesh) for batch in drawn)
+        return
+    slabs = mesh.shape[SLABS]
+    shots = [np.arange(n) for n in data.n_shots] if shots is None else [np.asarray(s) for s in shots]
+    home = [homes(model, view, slabs) for view in range(data.n_views)]
+    counts = [math.ceil(len(mine) / size) for mine in shots]
+    of_slab = [[mine[home[v][mine] == slab] for slab in range(slabs)] for v, mine in enumerate(shots)]
+    most = max(math.ceil(len(s) / count) for mine, count in zip(of_slab, counts, strict=True) for s in mine)
+    share = math.ceil(most / mesh.shape[SHOTS])
+    for epoch in range(first_epoch, first_epoch + epochs):
+        rng = np.random.default_rng([seed, epoch, 0])
+        groups = []
+        for view, (mine, count) in enumerate(zip(of_slab, counts, strict=True)):
+            parts = [_parts(data.positions[view], own, count, order, rng) for own in mine]
+            groups += [(view, np.concatenate(together)) for together in zip(*parts, strict=True)]
+        for i in rng.permutation(len(groups)):
+            view, together = groups[i]
+            yield arrange(make_batch(data, view, together), home[view], mesh, share)
+
+
+def _parts(positions, own, count: int, order: str, rng) -> list[np.ndarray]:
+    """The shots of one slab in `count` parts, by an order of `data.batches`; the last ones may be empty."""
+    parts = [own[group] for group in ORDERS[order](positions[own], math.ceil(len(own) / count) or 1, rng)]
+    return parts + [own[:0]] * (count - len(parts))

@@ -1,0 +1,181 @@
+"""A specimen too large for one device, in slabs of rows along y: what one device holds of it, and which shots it sees.
+
+Every slice is made of the slab's own rows alone: matter acts pixel by pixel, and a tilt about y turns each row for
+itself. A window reaches over the slab's edge into a halo of transmissions, which neighbours send (`ppermute`); the
+transpose, by JAX, sends the halo's gradient back. The loss meets a specimen that is merely smaller.
+"""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Complex, Int
+
+from ..data import Batch
+from ..inverse.fields import STACKS
+from ..model import Model, positions
+from ..parts.indexed import PerShot, PerView, plain, select
+from ..parts.specimen import AbstractSpecimen, Sliced
+from ..parts.volume import Volume
+from ..physics import volumes
+from ..physics.grids import Grid
+from ..physics.types import Slices
+
+SLABS = "slabs"
+
+
+class Given(AbstractSpecimen):
+    """Slices that were made elsewhere."""
+
+    sliced: Sliced
+
+    def slices(self, grid):
+        return self.sliced
+
+
+def stacks(model: Model) -> list[jax.Array]:
+    """The arrays (z, y, x) of the specimen that are split: phase or potential, and absorption.
+
+    Raises ValueError for a specimen that has none, or whose slabs are not neighbours alone.
+    """
+    specimen = model.specimen
+    if type(specimen) not in STACKS:
+        known = ", ".join(kind.__name__ for kind in STACKS)
+        raise ValueError(f"a specimen of type {type(specimen).__name__} cannot be split into slabs; those are {known}")
+    if getattr(specimen, "periodic", False):
+        raise ValueError("a periodic specimen cannot be split into slabs; give it a margin instead, or use one slab")
+    if getattr(specimen, "angles", None) is not None:
+        raise ValueError(
+            "a volume turned about x and z cannot be split into slabs, whose rows a tilt about y leaves alone; "
+            "put angles = None, or use one slab"
+        )
+    return [found for name in STACKS[type(specimen)].values() if (found := getattr(specimen, name)) is not None]
+
+
+def layout(tree, model: Model):
+    """How each array of `tree` (the model, or what an optimiser remembers of it) is split: rows of the stacks, no other."""
+    shape = stacks(model)[0].shape
+
+    def spec(path, leaf):
+        before = jnp.ndim(leaf) - 3  # a memory of several steps has them in front
+        of_specimen = any(getattr(key, "name", None) == "specimen" for key in path)
+        split = of_specimen and before >= 0 and leaf.shape[before:] == shape
+        return P(*[None] * (before + 1), SLABS) if split else P()
+
+    return jax.tree_util.tree_map_with_path(spec, tree)
+
+
+def halo(grid: Grid) -> int:
+    """Rows that a device holds of its neighbours on either side: half a window, and as far as positions may move
+    before their shots are arranged anew."""
+    return grid.shape[0] // 2 + max(4, grid.shape[0] // 8)
+
+
+def fitted(model: Model, slabs: int) -> Model:
+    """The model with rows of vacuum added to the specimen, so that it falls into equal slabs."""
+    rows = stacks(model)[0].shape[1]
+    extra = -rows % slabs
+    if not extra:
+        return model
+    total = rows + extra
+    before = total // 2 - rows // 2 if isinstance(model.specimen, Volume) else 0  # its middle row lies on the axis
+
+    def padded(stack):
+        return jnp.pad(stack, ((0, 0), (before, extra - before), (0, 0)))
+
+    return eqx.tree_at(stacks, model, [padded(stack) for stack in stacks(model)])
+
+
+def require_equal(model: Model, slabs: int) -> None:
+    """Raises ValueError where slabs would be unequal."""
+    rows = stacks(model)[0].shape[1]
+    if rows % slabs:
+        raise ValueError(
+            f"{rows} rows of the specimen cannot be split into {slabs} equal slabs; `slabs.fitted` adds rows of vacuum"
+        )
+
+
+def own_part(model: Model, view, slabs: int) -> Model:
+    """What one device sees of `model` in one view: its slab, sliced, between the halos of its neighbours.
+
+    To be called within `shard_map`; `model` holds the device's own rows.
+    """
+    model, grid = select(model, PerView, view), model.grid
+    number, rows, reach = jax.lax.axis_index(SLABS), stacks(model)[0].shape[1], halo(model.grid)
+    specimen = _between_slabs(model.specimen, number, slabs)
+    sliced = specimen.slices(grid)
+    above, below = (_received(sliced.transmission, reach, slabs, step) for step in (1, -1))
+    first = number * rows - reach
+    if isinstance(specimen, Volume):
+        first = first + rows // 2 - slabs * rows // 2
+    origin = jax.tree.map(lambda o: o + jnp.stack([first, 0 * first]) * jnp.asarray(grid.pixel, o.dtype), sliced.origin)
+    whole = jnp.concatenate([above, sliced.transmission, below], axis=1)
+    return eqx.tree_at(lambda m: m.specimen, model, Given(Sliced(whole, sliced.thickness, origin)))
+
+
+def _received(slices: Slices, reach: int, slabs: int, step: int) -> Complex[Array, "z _ X"]:
+    """`reach` rows of the slabs before (step 1) or behind (step −1), vacuum where there are none."""
+    rows, number, pieces = slices.shape[1], jax.lax.axis_index(SLABS), []
+    for hop in range(1, math.ceil(reach / rows) + 1):
+        count = min(rows, reach - (hop - 1) * rows)
+        sent = slices[:, rows - count :] if step == 1 else slices[:, :count]
+        pairs = [(i, i + step * hop) for i in range(slabs) if 0 <= i + step * hop < slabs]
+        there = (number >= hop) if step == 1 else (number < slabs - hop)
+        pieces.append(jnp.where(there, jax.lax.ppermute(sent, SLABS, pairs), 1))
+    return jnp.concatenate(pieces[::-step], axis=1)
+
+
+def _between_slabs(specimen: AbstractSpecimen, number, slabs: int) -> AbstractSpecimen:
+    """The specimen of one slab, which ends only where the whole one does: a volume tapers at its own faces."""
+    if not isinstance(specimen, Volume):
+        return specimen
+    _, rows, columns = specimen.potential.shape
+    z, y, x = specimen.voxel
+    profile = volumes.tapered(
+        jnp.ones((1, slabs * rows, 1), specimen.potential.dtype), (math.inf, y, math.inf), specimen.taper
+    )
+    own = jax.lax.dynamic_slice_in_dim(profile, number * rows, rows, 1)
+
+    def tapered(stack):
+        return None if stack is None else own * volumes.tapered(stack, (z, math.inf, x), specimen.taper)
+
+    return Volume(
+        tapered(specimen.potential),
+        specimen.voxel,
+        specimen.tilt,
+        specimen.n_slices,
+        tapered(specimen.absorptive),
+        shift=specimen.shift,
+        depth=specimen.depth,
+        shape=(rows, columns if specimen.shape is None else specimen.shape[1]),
+        taper=0.0,
+        kernel=specimen.kernel,
+    )
+
+
+def within_reach(model: Model, batch: Batch) -> jax.Array:
+    """Whether the device holds the windows of all its shots, of a model that `own_part` made."""
+    sliced = model.specimen.slices(model.grid)
+
+    def corner(shot):
+        scan, own = select((model.scan, sliced), PerShot, shot)
+        return own.corner(scan.position(), model.grid)[0][0]
+
+    rows = jax.vmap(corner)(batch.shots)
+    inside = (rows >= 0) & (rows <= sliced.transmission.shape[1] - model.grid.shape[0])
+    return jnp.all(inside | (batch.weight <= 0))
+
+
+def homes(model: Model, view: int, slabs: int) -> Int[np.ndarray, " shot"]:
+    """The slab of every shot of a view: the one that holds the middle of its window."""
+    require_equal(model, slabs)
+    specimen = select(model.specimen, PerView, view)
+    origin, pixel = np.asarray(plain(specimen.origin))[..., 0], model.grid.pixel[0]
+    rows = stacks(model)[0].shape[1]
+    if isinstance(specimen, Volume):  # its slices may have other rows than its slabs
+        origin = origin + (specimen.frame.rows.middle - rows // 2) * pixel
+    middle = np.round((positions(model, view)[:, 0] - origin) / pixel)
+    return np.clip(middle // (rows // slabs), 0, slabs - 1).astype(int)
