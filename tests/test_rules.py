@@ -99,7 +99,7 @@ def test_modules_are_abstract_or_final():
 
 def test_import_is_light():
     """Notebooks and steps pay for neither plots, nor files, nor the command line."""
-    heavy = ("matplotlib", "h5py", "typer", "rich", "pydantic", "tomlkit", "mrcfile", "tifffile")
+    heavy = ("matplotlib", "h5py", "typer", "rich", "pydantic", "tomlkit", "mrcfile", "tifffile", "orbax")
     code = f"import sys, jaxptycho; print(*[m for m in {heavy} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == []
