@@ -27,11 +27,9 @@ Goals: alignment 0.2 Å on average and 0.5 Å at worst, heavy F1 0.97 with RMSD 
 
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,7 +43,6 @@ from jaxptycho import (
     amplitude,
     batches,
     init_state,
-    make_batch,
     make_step,
     misfit,
     per_part,

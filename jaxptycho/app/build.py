@@ -74,6 +74,11 @@ def build_model(job: Job, data: Dataset) -> Model:
     )
 
 
+def with_detector(section: Detector, model: Model, data: Dataset) -> Model:
+    """The model with what the job says of the camera."""
+    return replace(model, detector=_detector(section, model.detector, data))
+
+
 def near_field_distance(job: Job, data: Dataset) -> float | None:
     """Effective distance of an in-line hologram [Å], None in the far field."""
     return job.detector.effective_distance_angstrom or data.about.get("effective_distance_angstrom")
@@ -161,12 +166,20 @@ def build_penalty(stage: Stage) -> Callable | None:
     return sum_of(*terms) if terms else None
 
 
-def build_constraints(stage: Stage, model: Model) -> list[tuple[Scheduled, Callable]]:
-    """When and what: the compiled projections of a stage that starts from `model`."""
+def build_constraints(stage: Stage, model: Model) -> tuple[Callable, list[tuple[Scheduled, Callable]]]:
+    """What projects the model after each step of a stage that starts from `model`; and when and what, compiled, after
+    its epochs."""
     made = [(term, constraints.build(term.kind, model, **options(term, Scheduled))) for term in stage.constraint]
     for _, project in made:
         eqx.filter_eval_shape(project, model)  # says at once what has no meaning for this model
-    return [(term, eqx.filter_jit(project)) for term, project in made]
+    each_step = [project for term, project in made if term.each_step]
+
+    def after_step(model):
+        for project in each_step:
+            model = project(model)
+        return model
+
+    return after_step, [(term, eqx.filter_jit(project)) for term, project in made if not term.each_step]
 
 
 def options(term, base) -> dict[str, Any]:

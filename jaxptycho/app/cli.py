@@ -1,5 +1,5 @@
-"""The command line: `jaxptycho demo | new | simulate | reconstruct | resume | inspect | validate | compare | halves |
-export`."""
+"""The command line: `jaxptycho demo | new | simulate | reconstruct | tomogram | resume | inspect | validate | compare |
+halves | export`."""
 
 import sys
 import warnings
@@ -96,6 +96,19 @@ def reconstruct(job: JobFile, out: Out = None, settings: Settings = [], debug: D
 
 @app.command()
 @tidy
+def tomogram(job: JobFile, out: Out = None, settings: Settings = [], debug: Debug = False) -> None:  # noqa: B006
+    """Reconstruct the potential of a tilt series: views, alignment, a first volume, then all end to end."""
+    from .jobs import read_job
+    from .run import start
+    from .tomogram_schema import TomogramJob
+    from .watch import Bar
+
+    wanted = read_job(job, settings, TomogramJob)
+    _tell(start(wanted, out or Path(wanted.run.out or job.stem), Bar()))
+
+
+@app.command()
+@tidy
 def resume(
     run: Annotated[Path, typer.Argument(help="The folder of an interrupted run.")], debug: Debug = False
 ) -> None:
@@ -122,14 +135,12 @@ def inspect(
 def validate(job: JobFile, settings: Settings = [], debug: Debug = False) -> None:  # noqa: B006
     """Check a job against its data without computing, and estimate the memory."""
     from .files import check
-    from .jobs import is_simulation, read_job
+    from .jobs import kind_of, read_job
     from .simulation import check_simulation
     from .simulation_schema import SimulationJob
 
-    if is_simulation(job):
-        rows = check_simulation(read_job(job, settings, SimulationJob))
-    else:
-        rows = check(read_job(job, settings))
+    wanted = read_job(job, settings, kind_of(job))
+    rows = check_simulation(wanted) if isinstance(wanted, SimulationJob) else check(wanted)
     _table(rows, f"{job} is valid")
 
 

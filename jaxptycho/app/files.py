@@ -21,13 +21,15 @@ from ..io.datasets import read
 from ..io.results import load
 from ..machines.placement import even
 from ..model import Model
+from ..parts.indexed import PerShot, PerView, select
+from ..parts.volume import Volume
 from ..start.calibration import bright_field_centre, bright_field_radius
-from .build import read_data
-from .jobs import make_job, read_job, write_job
+from .jobs import kind_of, make_job, read_job, write_job
 from .loop import Loop
+from .run import loop_of
 from .schema import Job, suggest
 from .simulation_schema import SimulationJob
-from .watch import Watch
+from .tomogram_schema import TomogramJob
 
 # what a file may know, and where a job says it
 PLACES = {"semiangle_mrad": "probe", "defocus_angstrom": "probe", "thickness_angstrom": "specimen"}
@@ -86,7 +88,7 @@ def describe(path: Path) -> dict[str, str]:
     if path.is_dir():
         path = path / "result.h5"
     if path.suffix == ".toml":
-        return describe_job(read_job(path))
+        return describe_job(read_job(path, kind=kind_of(path)))
     if path.suffix != ".cxi" and path.exists() and h5py.is_hdf5(path):
         with h5py.File(path) as file:
             if "model" in file:
@@ -140,7 +142,7 @@ def describe_model(model: Model) -> dict[str, str]:
     return rows
 
 
-def describe_job(job: Job) -> dict[str, str]:
+def describe_job(job: Any) -> dict[str, str]:
     """The stages of a job in short."""
     return {"data": job.data.file} | {
         f"stage {stage.name}": f"{stage.epochs} epochs of {stage.optimiser}, {stage.loss} loss, batches of {stage.batch}, "
@@ -149,10 +151,10 @@ def describe_job(job: Job) -> dict[str, str]:
     }
 
 
-def check(job: Job) -> dict[str, str]:
+def check(job: Job | TomogramJob) -> dict[str, str]:
     """A job with its data: everything built, nothing computed; the object and the memory it takes."""
-    data = read_data(job.data)
-    loop = Loop(job, data, Watch())
+    loop = loop_of(job)
+    data = loop.data
     loop.check()
     for number in range(len(job.stage)):
         model = loop.first_model(number)
@@ -163,14 +165,20 @@ def check(job: Job) -> dict[str, str]:
     batch = blank_batch(loop)
     gradient = needed(loop.tools(number).loss, model, batch)
     device = 2 * parameters + optimiser + size_of(batch) // loop.devices.size + gradient
-    specimen = model.specimen.slices(model.grid).transmission
-    return describe_job(job) | {
-        "object": " × ".join(map(str, specimen.shape)) + " (slice, y, x)",
-        "parameters": megabytes(parameters),
-        "device memory": f"about {megabytes(device)} on each of {loop.devices.size}, {megabytes(gradient)} of it the gradient's",
-        "counts": megabytes(counts),
-        "held out": f"{sum(map(len, loop.held))} of {sum(data.n_shots)} shots",
-    }
+    specimen = select(select(model.specimen, PerView, 0), PerShot, 0)
+    slices = eqx.filter_eval_shape(specimen.slices, model.grid).transmission
+    volume = {"volume": " × ".join(map(str, specimen.potential.shape)) + " voxels (z, y, x)"}
+    return (
+        describe_job(job)
+        | (volume if isinstance(specimen, Volume) else {})
+        | {
+            "object": " × ".join(map(str, slices.shape)) + " (slice, y, x)",
+            "parameters": megabytes(parameters),
+            "device memory": f"about {megabytes(device)} on each of {loop.devices.size}, {megabytes(gradient)} of it the gradient's",
+            "counts": megabytes(counts),
+            "held out": f"{sum(map(len, loop.held))} of {sum(data.n_shots)} shots",
+        }
+    )
 
 
 def blank_batch(loop: Loop) -> Batch:

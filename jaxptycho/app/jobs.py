@@ -1,4 +1,4 @@
-"""Job files: TOML → checked `Job` or `SimulationJob`, and either → commented TOML."""
+"""Job files: TOML → checked `Job`, `TomogramJob` or `SimulationJob`, and each → commented TOML."""
 
 import tomllib
 from difflib import get_close_matches
@@ -9,11 +9,12 @@ import tomlkit
 from pydantic import ValidationError
 from tomlkit.items import Table
 
-from .schema import Job, Section, suggest
+from .schema import Job, Scheduled, Section, suggest
 from .simulation_schema import SimulationJob
+from .tomogram_schema import TomogramJob
 
 COMMENT_COLUMN = 36
-J = TypeVar("J", Job, SimulationJob)
+J = TypeVar("J", bound=Job | TomogramJob | SimulationJob)
 
 
 def read_job(path: str | Path, settings: list[str] | None = None, kind: type[J] = Job) -> J:
@@ -37,13 +38,15 @@ def read_job(path: str | Path, settings: list[str] | None = None, kind: type[J] 
     return job.model_copy(update=found)
 
 
-def is_simulation(path: str | Path) -> bool:
-    """Whether a job file describes a simulation: it has a microscope and no data."""
+def kind_of(path: str | Path) -> type[Job] | type[TomogramJob] | type[SimulationJob]:
+    """What a job file describes: a simulation has a microscope and no data, a tomogram has a volume."""
     try:
         values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError):
-        return False  # `read_job` says what is wrong
-    return "microscope" in values and "data" not in values
+        return Job  # `read_job` says what is wrong
+    if "microscope" in values and "data" not in values:
+        return SimulationJob
+    return TomogramJob if "volume" in values else Job
 
 
 def make_job(values: dict[str, Any], source: str | Path = "the job", kind: type[J] = Job) -> J:
@@ -183,7 +186,7 @@ def _choices(name: str, field) -> list[str]:
     kinds = _sections(field.annotation)
     lines = [f"{field.description}, after all other keys of the stage:", f"[[stage.{name}]]", 'kind = "…", one of']
     for kind in kinds:
-        own = [key for key in kind.model_fields if key not in ("kind", "start", "stop", "every")]
+        own = [key for key in kind.model_fields if key not in ("kind", *Scheduled.model_fields)]
         keys = f" ({', '.join(own)})" if own else ""
         lines.append(f"  {kind.__name__}{keys}: {_first_line(kind)}")
     return lines

@@ -20,6 +20,7 @@ from ..model import Model, require_inside
 from . import build, diagnose
 from .errors import Diverged
 from .schema import Job
+from .tomogram_schema import TomogramJob
 from .watch import Watch
 
 AHEAD = 8  # steps that the host may be ahead of the device
@@ -54,16 +55,21 @@ class Tools(NamedTuple):
     step: Callable
     loss: Callable  # compiled, for the held-out shots
     objective: Callable
-    constraints: list
+    constraints: list  # after epochs
 
 
 @dataclass
 class Loop:
-    """A job on its data; `stop()` says why to stop, or None."""
+    """A job on its data; `stop()` says why to stop, or None; `start()` makes the model that it starts from.
 
-    job: Job
+    `between(model, stage, epoch)` is the model as an epoch hands it on, and whether its optimiser begins anew.
+    """
+
+    job: Job | TomogramJob
     data: Dataset
     watch: Watch
+    start: Callable[[], Model]
+    between: Callable[[Model, int, int], tuple[Model, bool]] = lambda model, stage, epoch: (model, False)
     stop: Callable[[], str | None] = lambda: None
     after_epoch: Callable[[Progress], None] = lambda progress: None
 
@@ -104,6 +110,9 @@ class Loop:
         if over:
             for constraint, project in tools.constraints:
                 progress.model = project(progress.model) if constraint.due(progress.epoch) else progress.model
+            progress.model, anew = self.between(progress.model, progress.stage, progress.epoch)
+            state = self.first_state(progress.stage, progress.model) if anew else progress.state
+            progress.model, progress.state = replicate((progress.model, state), self.devices)
         if not (all(np.all(i["finite"]) for i in infos) and finite(progress.model)):
             self._diverged(tools, progress, good)
         self._still_inside(progress, good)
@@ -124,7 +133,7 @@ class Loop:
 
     def first_model(self, stage: int = 0) -> Model:
         """The model that the job starts from, with the slices and modes that it has in `stage`."""
-        model = build.build_model(self.job, self.data)
+        model = self.start()
         for earlier in self.job.stage[: stage + 1]:
             model = build.change_model(earlier, model)
         return owned(model)
@@ -164,12 +173,14 @@ class Loop:
     def tools(self, number: int) -> Tools:
         """Everything that one stage computes with."""
         stage = self.job.stage[number]
-        loss, penalty = distribute(build.build_loss(stage), self.devices), build.build_penalty(stage)
+        loss = distribute(build.build_loss(stage, self.job.run.budget_gib), self.devices)
+        penalty = build.build_penalty(stage)
+        after_step, after_epoch = build.build_constraints(stage, self.first_model(number))
         return Tools(
-            step=make_step(loss, build.build_optimiser(stage, self.steps(number)), penalty=penalty),
+            step=make_step(loss, build.build_optimiser(stage, self.steps(number)), after_step, penalty),
             loss=eqx.filter_jit(loss),
             objective=lambda m, b: loss(m, b) + (0.0 if penalty is None else penalty(m)),
-            constraints=build.build_constraints(stage, self.first_model(number)),
+            constraints=after_epoch,
         )
 
     @cached_property

@@ -6,18 +6,21 @@
 import csv
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from ..analysis.fit import goodness_of_fit
 from ..io.drafts import drafted
-from ..io.results import write
+from ..io.results import load, write
 from ..model import Model
-from . import build, plots
+from ..parts.volume import Volume
+from . import build, plots, plots_series, tomogram
 from .checkpoint import read_checkpoint, write_checkpoint
 from .errors import Diverged
-from .jobs import read_job, write_job
+from .jobs import kind_of, read_job, write_job
 from .loop import Loop, Progress, Row
 from .schema import Job
+from .tomogram_schema import TomogramJob
 from .watch import Stopper, Watch
 
 Stop = Callable[[], str | None]
@@ -38,23 +41,38 @@ class Outcome:
         return self.why == "finished"
 
 
-def start(job: Job, folder: Path, watch: Watch | None = None, stop: Stop | None = None) -> Outcome:
+def start(job: Job | TomogramJob, folder: Path, watch: Watch | None = None, stop: Stop | None = None) -> Outcome:
     """How a new run of `job` in `folder`, which must not exist yet, ended."""
     refuse_existing(folder)
-    loop = Loop(job, build.read_data(job.data), watch or Watch())
+    loop = loop_of(job, folder, watch)
     loop.check()  # before anything is written
     folder.mkdir(parents=True)
     (folder / "run.toml").write_text(write_job(job), encoding="utf-8")
-    return _go(loop, Progress(loop.first_model()), folder, stop)
+    return _go(loop, folder, stop)
 
 
 def resume(folder: Path, watch: Watch | None = None, stop: Stop | None = None) -> Outcome:
     """How an interrupted run, gone on with to the result that it would have had, ended."""
-    if not (folder / "run.toml").exists():
+    path = folder / "run.toml"
+    if not path.exists():
         raise ValueError(f"{folder} is no run: it holds no run.toml; give a folder that `jaxptycho reconstruct` made")
-    job = read_job(folder / "run.toml")
-    loop = Loop(job, build.read_data(job.data), watch or Watch())
-    return _go(loop, read_checkpoint(folder / "checkpoints", loop), folder, stop)
+    kind = TomogramJob if kind_of(path) is TomogramJob else Job
+    return _go(loop_of(read_job(path, kind=kind), folder, watch), folder, stop)
+
+
+def loop_of(job: Job | TomogramJob, folder: Path | None = None, watch: Watch | None = None) -> Loop:
+    """A job with its data; in `folder` may lie what its first model is made of."""
+    data = build.read_data(job.data)
+    if isinstance(job, TomogramJob):
+        known = None if folder is None else folder / tomogram.START
+
+        def begun():
+            return load(known) if known and known.exists() else tomogram.series_of(job, data)
+
+        loop = Loop(job, data, watch or Watch(), begun)
+        loop.between = tomogram.between(job, data, loop.learn)
+        return loop
+    return Loop(job, data, watch or Watch(), partial(build.build_model, job, data))
 
 
 def refuse_existing(folder: Path) -> None:
@@ -64,8 +82,8 @@ def refuse_existing(folder: Path) -> None:
         raise ValueError(f"the folder {folder} exists and is not overwritten; choose another with --out{resumable}")
 
 
-def _go(loop: Loop, progress: Progress, folder: Path, stop: Stop | None) -> Outcome:
-    """To the end, or to what stops it; all is saved either way."""
+def _go(loop: Loop, folder: Path, stop: Stop | None) -> Outcome:
+    """On to the end from where the folder stands, or to what stops it; all is saved either way."""
     job = loop.job
 
     def after_epoch(progress: Progress) -> None:
@@ -78,6 +96,11 @@ def _go(loop: Loop, progress: Progress, folder: Path, stop: Stop | None) -> Outc
     with Stopper(job.run.wall_time_minutes) as stopper:
         loop.after_epoch = after_epoch
         loop.stop = lambda: (stop and stop()) or stopper.why()
+        if isinstance(job, TomogramJob):
+            why = tomogram.prepare(job, loop.data, loop.learn, folder, loop.watch.say, loop.stop)
+            if why:
+                return Outcome(folder, why, {}, loop.first_model(), [])
+        progress = read_checkpoint(folder / "checkpoints", loop)
         try:
             with loop.watch:
                 why = loop.run(progress)
@@ -106,7 +129,11 @@ def save(loop: Loop, progress: Progress, folder: Path) -> dict[str, float]:
 
 def draw(loop: Loop, progress: Progress, folder: Path) -> None:
     """The figures of a run as it stands."""
-    plots.draw(folder / "figures", progress.model, loop.first_model(), loop.data, progress.history, loop.job.figures)
+    model, history, wanted = progress.model, progress.history, loop.job.figures
+    if isinstance(model.specimen, Volume):
+        plots_series.draw(folder / "figures", model, loop.first_model(), loop.data, history)
+    else:
+        plots.draw(folder / "figures", model, loop.first_model(), loop.data, history, wanted)
 
 
 def write_history(path: Path, history: list[Row]) -> None:

@@ -11,11 +11,12 @@ from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 
 import optax
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 
 from ..data import ORDERS
 from ..inverse import pie
 from ..inverse.constraints import CONSTRAINTS
+from ..inverse.even import even_adam
 from ..inverse.penalties import PENALTIES
 from ..io.datasets import SCAN_TRANSFORMS
 from ..physics.aberrations import NAMES as ABERRATIONS
@@ -147,7 +148,7 @@ class Detector(Section):
 def _optimisers() -> dict[str, Any]:
     """Every optimiser of optax that takes a rate, and those of `inverse.pie`, as `make(rate, **options)`."""
     found = {name: getattr(optax, name) for name in dir(optax) if name.islower()}
-    ours = {"momentum": momentum, "epie": engine(pie.epie), "rpie": engine(pie.rpie)}
+    ours = {"momentum": momentum, "even_adam": even_adam, "epie": engine(pie.epie), "rpie": engine(pie.rpie)}
     return {name: make for name, make in found.items() if _takes_rate(make)} | ours
 
 
@@ -190,6 +191,13 @@ class Scheduled(Section):
     start: int = key("first epoch of the stage", 0, ge=0)
     stop: int | None = key("the epoch before which it ends", None, None, ge=0)
     every: int = key("once in so many epochs", 1, ge=1)
+    each_step: bool = key("after every step, in all epochs", False)
+
+    @model_validator(mode="after")
+    def _either(self):
+        if self.each_step and (self.start, self.stop, self.every) != (0, None, 1):
+            raise ValueError("what happens after each step has no start, stop or every; leave these or each_step out")
+        return self
 
     def due(self, epoch: int) -> bool:
         """Whether it happens in this epoch of the stage."""
@@ -247,7 +255,8 @@ class Stage(Section):
     loss: one_of(LOSSES, "loss") = key(f"{', '.join(LOSSES)}", "amplitude")
     variance: float = key("variance of a count, for the gaussian loss", 1.0, gt=0)
     optimiser: one_of(OPTIMISERS, "optimiser") = key(
-        "adam, sgd, momentum, lbfgs (finds its own steps), epie, rpie or any other of optax", "adam"
+        "adam, even_adam (volumes), sgd, momentum, lbfgs (finds its own steps), epie, rpie or any other of optax",
+        "adam",
     )
     options: dict[str, Any] = key("further options of the optimiser, such as b1 of adam", {})
     slices: int | None = key("change the number of slices", None, 4, ge=1)
@@ -256,7 +265,7 @@ class Stage(Section):
         "parts, or fields by their path (scan.positions), that are refined, and how fast",
         {"specimen": Rate(rate=5e-3), "probe": Rate(rate=5e-3)},
     )
-    constraint: list[any_of(CONSTRAINTS, Scheduled)] = key("projections after chosen epochs", [])
+    constraint: list[any_of(CONSTRAINTS, Scheduled)] = key("projections after chosen epochs, or each step", [])
     penalty: list[any_of(PENALTIES, Section)] = key("terms added to the loss", [])
 
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .schema import Job
+from .tomogram_schema import TomogramJob
 
 
 class Watch:
@@ -20,7 +21,10 @@ class Watch:
     def __exit__(self, *error):
         return None
 
-    def begin(self, job: Job, patterns: int, done: int) -> None:
+    def say(self, text: str) -> None:
+        """Something else was done."""
+
+    def begin(self, job: Job | TomogramJob, patterns: int, done: int) -> None:
         """A run of `job` with `patterns` an epoch starts after `done` epochs."""
 
     def batch(self, patterns: float) -> None:
@@ -51,6 +55,9 @@ class Bar(Watch):
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None):
         self.bar.stop()
+
+    def say(self, text):
+        self.bar.console.print(text, highlight=False)
 
     def begin(self, job, patterns, done):
         epochs = sum(stage.epochs for stage in job.stage)

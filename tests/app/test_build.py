@@ -9,7 +9,7 @@ from jaxptycho import PerShot, make_batch, select
 from jaxptycho.app import build
 from jaxptycho.app.jobs import make_job
 from jaxptycho.app.loop import Loop, Progress
-from jaxptycho.app.watch import Watch
+from jaxptycho.app.run import loop_of as with_data
 
 THICK = {"specimen": {"kind": "potential", "slices": 3, "thickness_angstrom": 30.0}}
 RPIE = {
@@ -53,7 +53,7 @@ JOBS = {
 def loop_of(values, parts, stage, **run) -> Loop:
     values = values | parts | {"stage": [{"epochs": 3, "batch": 16, **stage}]}
     job = make_job(values | {"run": {"devices": 1} | run})
-    return Loop(job, build.read_data(job.data), Watch())
+    return with_data(job)
 
 
 def test_a_job_uses_a_part_of_shots_and_quanta(values):

@@ -4,13 +4,15 @@ import csv
 import os
 import signal
 import tomllib
+from functools import partial
 
 import equinox as eqx
 import jax
 import numpy as np
 import pytest
 
-from jaxptycho import load
+from jaxptycho import load, stacked
+from jaxptycho.app import loop
 from jaxptycho.app.errors import Diverged
 from jaxptycho.app.jobs import make_job, read_job
 from jaxptycho.app.run import resume, start
@@ -28,6 +30,11 @@ class Interrupting(Watch):
         self.left -= 1
         if self.left == 0:
             os.kill(os.getpid(), self.number)
+
+
+@pytest.fixture(autouse=True)
+def _small_stacks(monkeypatch):
+    monkeypatch.setattr(loop, "stacked", partial(stacked, shots=32))  # two of an epoch's four batches at once
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +87,10 @@ def test_a_run_folder_holds_everything(reference, values):
 
 def test_an_interrupted_run_resumes_to_the_same_result(reference, values, tmp_path):
     folder = tmp_path / "run"
-    first = start(make_job(values), folder, Interrupting(after=6))  # 4 batches an epoch
+    first = start(make_job(values), folder, Interrupting(after=3))
     assert (first.why, first.finished, len(first.history)) == ("Ctrl-C", False, 1)
     assert load(folder / "result.h5").probe.waves.shape == first.model.probe.waves.shape
-    second = resume(folder, Interrupting(after=11, number=signal.SIGTERM))  # inside the second stage
+    second = resume(folder, Interrupting(after=6, number=signal.SIGTERM))  # inside the second stage
     assert (second.why, len(second.history)) == ("SIGTERM", 4)
     third = resume(folder)
     assert third.finished

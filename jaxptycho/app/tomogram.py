@@ -1,0 +1,205 @@
+"""What goes before the end-to-end refinement of a tilt series: views, alignment, a first volume.
+
+Each step hands over all it knows in files of the run's folder, which `inspect` reads and a resumed run does not make
+again: `views/view_03.h5`, the result of one view by itself; `alignment.csv`, how every view stands; `start.h5`, the
+model of all views that the stages of the job start from.
+"""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ..data import Dataset
+from ..inverse import losses
+from ..inverse.even import even_adam
+from ..inverse.solve import owned, per_part
+from ..io.drafts import drafted
+from ..io.results import load, write
+from ..model import Model
+from ..start.guess import first_model
+from ..tomography import linear
+from ..tomography.alignment import Aligned, align
+from ..tomography.poses import emptied, posed
+from ..tomography.projections import Geometry, Projector
+from ..tomography.series import first_series
+from ..tomography.views import projected_views, reconstruct_views
+from . import build
+from .tomogram_schema import TomogramJob
+
+START, ALIGNMENT = "start.h5", "alignment.csv"
+SURE, BEYOND = 0.99, 2.0  # weight from which a projection is trusted, and how far beyond the scan one reaches [Å]
+Stop = Callable[[], str | None]
+Say = Callable[[str], None]
+
+
+def prepare(job: TomogramJob, data: Dataset, shots, folder: Path, say: Say, stop: Stop) -> str | None:
+    """None once `start.h5` lies in the folder, or why it stopped before; views learn from `shots` alone."""
+    if (folder / START).exists():
+        return None
+    geometry, volume, probe = nominal(data), empty(job, data), None
+    if job.views.epochs:
+        models: dict[int, Model] = {}
+        for view, model in views_of(job, data.subset(shots), folder):
+            models[view] = model
+            say(f"view {view}, at {np.rad2deg(_tilts(data)[view]):+.1f}°, reconstructed by itself")
+            if why := stop():
+                return why
+        probe = models[int(np.argmin(np.abs(_tilts(data))))].probe
+        ordered = [models[view] for view in range(data.n_views)]
+        geometry = aligned_geometry(job, ordered, data, folder, say)
+        volume = first_volume(job, ordered, data, geometry, volume)
+    model = series_of(job, data, geometry, volume, probe)
+    write(folder / START, model)
+    return stop()
+
+
+def series_of(job: TomogramJob, data: Dataset, geometry=None, volume=None, probe=None) -> Model:
+    """The model of all views; what is not known yet is nominal or empty."""
+    probe = first_model(data.view(0), **guess(job)).probe if probe is None else probe
+    model = first_series(
+        data,
+        empty(job, data) if volume is None else volume,
+        voxel_of(data),
+        nominal(data) if geometry is None else geometry,
+        probe,
+        slices=job.volume.slices,
+        kernel=job.volume.kernel,
+        taper=job.volume.taper_angstrom,
+    )
+    return build.with_detector(job.detector, model, data)
+
+
+def voxel_of(data: Dataset) -> tuple[float, float, float]:
+    """As wide as the pixels of the grid, and as long as the wider ones."""
+    return (max(data.grid.pixel), *data.grid.pixel)
+
+
+def empty(job: TomogramJob, data: Dataset):
+    """A volume of no potential, of the job's size, or that of the scanned field."""
+    size = job.volume.size_angstrom
+    if size is None:
+        y, x = 2 * np.abs(np.concatenate(data.positions)).max(0)
+        size = (x, y, x)
+    return jnp.zeros(tuple(max(2, round(s / v)) for s, v in zip(size, voxel_of(data), strict=True)))
+
+
+def nominal(data: Dataset) -> Geometry:
+    """The tilts of the file, and no shifts."""
+    return Geometry(_tilts(data), np.zeros((data.n_views, 2)))
+
+
+def _tilts(data: Dataset) -> np.ndarray:
+    if data.tilts is None:
+        raise ValueError(
+            "the file gives no tilts, without which a tilt series has no depth; write tilt_deg [view] beside its counts"
+        )
+    return np.asarray(data.tilts, float)
+
+
+def guess(job: TomogramJob) -> dict:
+    """What the job knows of the probe, as `first_model` wants it."""
+    probe = job.probe
+    return {
+        "specimen": "phase",
+        "modes": probe.modes,
+        "probe": probe.start,
+        "semiangle": None if probe.semiangle_mrad is None else 1e-3 * probe.semiangle_mrad,
+        "defocus": probe.defocus_angstrom,
+        "aberrations": probe.aberrations_angstrom,
+    }
+
+
+def views_of(job: TomogramJob, data: Dataset, folder: Path):
+    """Every view with its own model, those that lie in the folder first."""
+    section, files = job.views, folder / "views"
+    files.mkdir(exist_ok=True)
+    known = {int(path.stem.split("_")[1]): load(path) for path in sorted(files.glob("view_*.h5"))}
+    optimiser = per_part(specimen=even_adam(section.specimen_rate), probe=optax.adam(section.probe_rate))
+    loss = losses.misfit(getattr(losses, section.loss))
+    for view, model in reconstruct_views(
+        loss, data, optimiser, section.batch, section.epochs, known=known, **guess(job)
+    ):
+        if view not in known:
+            write(files / f"view_{view:02d}.h5", model)
+        yield view, model
+
+
+def aligned_geometry(job: TomogramJob, models: list[Model], data: Dataset, folder: Path, say: Say) -> Geometry:
+    """The geometry that makes the projections agree; a table of it in the folder."""
+    section, voxel = job.alignment, voxel_of(data)
+    if not section.turns:
+        return nominal(data)
+    field, shape = fields_of(job, data)
+    views = projected_views(models, field)
+    found = align(
+        views.projections,
+        nominal(data),
+        voxel,
+        shape,
+        weights=views.weights > SURE,
+        free="constant",
+        bins=section.bins,
+        turns=section.turns,
+        iterations=section.iterations,
+        angles=section.angles,
+        prior=float(np.deg2rad(section.angle_prior_deg)),
+        coarse=section.coarse,
+        drop=section.drop,
+    )
+    write_alignment(folder / ALIGNMENT, found)
+    for name, value in found.words().items():
+        say(f"{name}: {value}")
+    return found.geometry
+
+
+def fields_of(job: TomogramJob, data: Dataset) -> tuple[tuple[int, int], tuple[int, int, int]]:
+    """Pixels (y, x) that all scans reach, and voxels of a volume that fills them at every tilt."""
+    voxel, tilts = np.array(voxel_of(data)), _tilts(data)
+    reach = np.max([np.abs(p).max(0) for p in data.positions], axis=0)
+    y, x = (int(n) for n in 2 * np.floor((reach + BEYOND) / voxel[1:]))
+    deep = float(np.max(x * voxel[2] * (1 - np.cos(tilts)) / np.maximum(np.abs(np.sin(tilts)), 1e-3)))
+    z = max(deep, empty(job, data).shape[0] * voxel[0]) / voxel[0]
+    return (y, x), (int(z) + 2, y, x)
+
+
+def write_alignment(path: Path, found: Aligned) -> None:
+    """How every view stands, as a table."""
+    geometry = found.geometry
+    small = np.zeros((len(geometry.tilts), 2)) if geometry.angles is None else geometry.angles
+    angles = np.rad2deg(np.column_stack([geometry.tilts, small]))
+    with drafted(path, overwrite=True) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["view", "tilt_deg", "about_x_deg", "about_z_deg", "shift_y", "shift_x", "misfit", "fits"])
+        for view, (turned, shift, misfit) in enumerate(zip(angles, geometry.shifts, found.misfits, strict=True)):
+            rows.writerow([view, *map(float, turned), *map(float, shift), float(misfit), view not in found.bad])
+
+
+def first_volume(job: TomogramJob, models: list[Model], data: Dataset, geometry: Geometry, start):
+    """The volume of the aligned projections, by the job's method, begun at `start`."""
+    section = job.linear
+    if not section.iterations:
+        return start
+    field = (start.shape[1], start.shape[2])
+    views, operator = projected_views(models, field), Projector(geometry, voxel_of(data), field)
+    more = {"tv": section.total_variation} if section.method == "fista" else {}
+    solve = getattr(linear, section.method)
+    weights = (views.weights > SURE).astype(np.float32)
+    return solve(
+        operator, views.projections, start, section.iterations, weights=weights, free="constant", **more
+    ).volume
+
+
+def between(job: TomogramJob, data: Dataset, shots) -> Callable[[Model, int, int], tuple[Model, bool]]:
+    """What happens to the model between the epochs of a job: its views move, its volume begins anew."""
+
+    def change(model, number, epoch):
+        stage = job.stage[number]
+        if stage.poses != "nominal":
+            model = posed(model, data, stage.poses, stage.pose_shots, epoch, shots)
+        return (owned(emptied(model)) if stage.anew else model), stage.anew
+
+    return change

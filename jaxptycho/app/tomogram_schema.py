@@ -1,0 +1,93 @@
+"""What a job of a tilt series may say: every section and key, its unit, its default and its meaning, once."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from ..physics.volumes import KERNELS
+from .schema import LOSSES, OPTIMISERS, Data, Detector, Figures, Probe, Rate, Run, Section, Stage, key, one_of
+
+Triple = Annotated[list[float], Field(min_length=3, max_length=3)]
+Bins = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
+
+
+class Volume(Section):
+    """The potential that all views see; its voxels are as wide as the pixels of the patterns' grid."""
+
+    size_angstrom: Triple | None = key(
+        "(z, y, x); default: the field of the scan, and as deep as it is wide", None, [60.0, 60.0, 60.0]
+    )
+    slices: int = key("slices along the beam", 8, ge=1)
+    kernel: one_of(KERNELS, "kernel") = key(f"of the resampling: {', '.join(KERNELS)}", "cubic")
+    taper_angstrom: float = key("over which it falls to vacuum at its faces", 2.0, ge=0)
+
+
+class Views(Section):
+    """First step: every view by itself as a thin phase object, for its projection and its probe."""
+
+    epochs: int = key("of every view; 0 leaves it and the next two steps out", 30, ge=0)
+    batch: int = key("shots per step", 64, ge=1)
+    loss: one_of(LOSSES, "loss") = key(f"{', '.join(LOSSES)}", "amplitude")
+    specimen_rate: float = key("of even_adam on the phase, in natural units", 2e-2, ge=0)
+    probe_rate: float = key("of adam on the probe", 1e-3, ge=0)
+
+
+class Alignment(Section):
+    """Second step: how the views stand, from their projections."""
+
+    turns: int = key("of volume and poses, for each length of voxels; 0 trusts the nominal poses", 5, ge=0)
+    iterations: int = key("of the volume in every turn", 8, ge=1)
+    bins: Bins = key("voxels so many times as long, one after the other", [4, 2])
+    coarse: bool = key("find shifts by correlation first", True)
+    angles: bool = key("find three angles of every view, too, which patterns show better than projections", False)
+    angle_prior_deg: float = key("how far an angle strays from the nominal one", 0.3, gt=0)
+    drop: bool = key("leave views that do not fit the others out of the finer voxels", False)
+
+
+class Linear(Section):
+    """Third step: a first volume from the aligned projections."""
+
+    method: Literal["fista", "sirt", "cgls"] = key("fista (nowhere negative), sirt or cgls", "fista")
+    iterations: int = key("of the method; 0 leaves the volume empty", 30, ge=0)
+    total_variation: float = key("its weight, for fista", 0.0, ge=0)
+
+
+class SeriesStage(Stage):
+    """One part of the end-to-end refinement; each stage starts from the result of the last."""
+
+    optimiser: one_of(OPTIMISERS, "optimiser") = key(Stage.model_fields["optimiser"].description or "", "even_adam")
+    poses: Literal["nominal", "shifts", "all"] = key(
+        "which a Newton step refines after every epoch: shifts while they are poor, then all", "all"
+    )
+    pose_shots: int = key("patterns of every view that its Newton step looks at", 48, ge=1)
+    anew: bool = key("the volume begins anew after every epoch, lest it keep the errors of the poses", False)
+
+
+def _stages() -> list[SeriesStage]:
+    """As they suited simulated particles of light and heavy atoms; see benchmarks/bench_tomography.py."""
+    probe = Rate(rate=1e-3, optimiser="adam")
+    nowhere_negative = {"kind": "positivity", "each_step": True}
+    common = {"batch": 105, "constraint": [nowhere_negative]}
+    rates = {"specimen": Rate(rate=3e-2), "probe": probe}
+    falling = {"specimen": Rate(rate=3e-2, schedule="cosine"), "probe": probe}
+    return [
+        SeriesStage(name="coarse", epochs=4, poses="shifts", anew=True, rates=rates, **common),
+        SeriesStage(name="fine", epochs=5, poses="all", rates=falling, **common),
+    ]
+
+
+class TomogramJob(Section):
+    """From the patterns of a tilt series to a potential in space."""
+
+    FILES: ClassVar = {"data": "file", "detector": "mtf_file"}
+
+    data: Data
+    probe: Probe = Probe()
+    volume: Volume = Volume()
+    detector: Detector = Detector()
+    views: Views = Views()
+    alignment: Alignment = Alignment()
+    linear: Linear = Linear()
+    stage: list[SeriesStage] = Field(default_factory=_stages, min_length=1)
+    figures: Figures = Figures()
+    run: Run = Run()
