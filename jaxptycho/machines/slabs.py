@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Complex, Int
 
 from ..data import Batch
-from ..inverse.fields import STACKS
+from ..inverse.fields import STACKS, change_stacks
 from ..model import Model, positions
 from ..parts.indexed import PerShot, PerView, plain, select
 from ..parts.specimen import AbstractSpecimen, Sliced
@@ -86,7 +86,7 @@ def fitted(model: Model, slabs: int) -> Model:
     def padded(stack):
         return jnp.pad(stack, ((0, 0), (before, extra - before), (0, 0)))
 
-    return eqx.tree_at(stacks, model, [padded(stack) for stack in stacks(model)])
+    return change_stacks(model, padded)
 
 
 def require_equal(model: Model, slabs: int) -> None:

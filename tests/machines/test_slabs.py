@@ -1,16 +1,24 @@
+import math
+import re
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from models import FIELD, GRID, ORIGIN, any_batch, phases, positions, relaxed_probe, rng, stack, thin
+from jax.sharding import NamedSharding
+from models import FIELD, GRID, ORIGIN, any_batch, atoms, phases, positions, relaxed_probe, rng, stack, thin
 
 from jaxptycho import (
+    Batch,
+    Dataset,
     FreeScan,
+    Grid,
     PerShot,
     PerView,
     PotentialSlices,
+    SliceStack,
     Volume,
     distribute,
     init_state,
@@ -23,7 +31,7 @@ from jaxptycho import (
 from jaxptycho.inverse.penalties import total_variation
 from jaxptycho.inverse.solve import owned
 from jaxptycho.machines import slabs
-from jaxptycho.machines.dealing import arrange
+from jaxptycho.machines.dealing import arrange, deal
 from jaxptycho.machines.placement import even, place
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
@@ -107,3 +115,88 @@ def test_single_precision_agrees(name):
     np.testing.assert_allclose(found_losses, losses, rtol=1e-5)
     assert_same(found, expected, 1e-5)
     assert slabs.stacks(found)[0].dtype == "float32"
+
+
+def compiled(model, devices, per_slab=2):
+    """The gradient of a loss on `devices`, each with `per_slab` shots, compiled from shapes alone."""
+    params, rest = eqx.partition(model, eqx.is_inexact_array)
+    loss, size = distribute(misfit(poisson), devices), devices.size * per_slab
+    where = jax.tree.map(lambda spec: NamedSharding(devices, spec), slabs.layout(params, model))
+    shapes = jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), params, where)
+    batch = Batch(np.int32(0), np.zeros(size, np.int32), np.zeros((size, *GRID.shape), np.uint16), np.ones(size, "f4"))
+    return jax.jit(jax.grad(lambda p, b: loss(eqx.combine(p, rest), b))).lower(shapes, batch).compile()
+
+
+def test_memory_falls_with_the_number_of_slabs():
+    """The step gathers nothing, transforms no more than a device's own shots, and takes 1/N up to the halo."""
+    rows, stack = 768, 2 * 30 * 8  # bytes of one row of two slices
+    model = thin(specimen=SliceStack(phases(2, (rows, 30)), None, 8.0, jnp.array(ORIGIN)))
+    programs = {n: compiled(model, mesh(n, n)) for n in (2, 8)}
+    size = {n: program.memory_analysis() for n, program in programs.items()}
+    fixed = size[8].argument_size_in_bytes - rows * stack / 8
+    assert size[2].argument_size_in_bytes == pytest.approx(fixed + rows * stack / 2, rel=0.02)
+    assert size[8].output_size_in_bytes < 0.3 * size[2].output_size_in_bytes
+    held = {n: rows / n + 2 * slabs.halo(GRID) for n in size}
+    fewer = size[2].temp_size_in_bytes - size[8].temp_size_in_bytes
+    assert fewer >= 4 * stack * (held[2] - held[8])  # transmissions and their gradient, complex both
+    text = programs[8].as_text()
+    assert "collective-permute" in text
+    assert not re.search("all-gather|all-to-all", text)
+    transformed = [math.prod(map(int, dims.split(","))) for dims in re.findall(r"c128\[([\d,]+)\]\S* fft\(", text)]
+    assert transformed
+    assert max(transformed) <= 2 * 2 * math.prod(GRID.shape)  # shots × modes of one device
+
+
+def test_a_window_that_left_its_slab_is_seen():
+    model = thin()
+    devices, batch = mesh(4, 4), any_batch(model)
+    home = slabs.homes(model, 0, 4)
+    away = arrange(batch, np.where(home == home.max(), 0, home), devices)  # as if these had moved far since
+    loss = jax.jit(distribute(misfit(poisson), devices))
+    assert np.isnan(loss(model, away))
+    assert np.isfinite(loss(model, arrange(batch, home, devices)))
+
+
+def test_every_shot_is_dealt_once_to_its_slab():
+    places = rng(3).uniform(2.0, 98.0, (150, 2)) * [0.4, 0.2]
+    grid = Grid((16, 16), (0.4, 0.5), 80.0)
+    specimen = SliceStack(jnp.zeros((1, 120, 60)), None, 8.0, jnp.array([-4.0, -5.0]))
+    model = thin(specimen=specimen, scan=FreeScan(PerView(PerShot(jnp.asarray([places, places[::-1]])))), grid=grid)
+    data = Dataset([np.ones((150, 16, 16), np.uint8)] * 2, [places, places[::-1]], grid)
+    learn, devices = [np.arange(150), np.arange(0, 150, 2)], mesh(8, 4)
+    dealt = list(deal(data, 32, 2, model=model, mesh=devices, shots=learn))
+    assert len(dealt) == 2 * (5 + 3)
+    assert len({batch.shots.shape for batch in dealt}) == 1
+    assert dealt[0].shots.shape[0] <= 1.5 * 32
+    for view, mine in enumerate(learn):
+        home = slabs.homes(model, view, 4)
+        own = [batch for batch in dealt if batch.view == view]
+        seen = np.concatenate([batch.shots[batch.weight > 0] for batch in own])
+        np.testing.assert_array_equal(np.sort(seen), np.repeat(mine, 2))
+        for batch in own:
+            at = np.broadcast_to(np.arange(4)[:, None], (2, 4, len(batch.shots) // 8)).ravel()
+            np.testing.assert_array_equal(home[batch.shots][batch.weight > 0], at[batch.weight > 0])
+
+
+def test_what_cannot_be_split_is_refused_or_fitted():
+    devices = mesh(4, 4)
+    odd = thin(specimen=SliceStack(jnp.ones((1, 30, 30)), None, 8.0, jnp.array(ORIGIN)))
+    with pytest.raises(ValueError, match="30 rows of the specimen cannot be split into 4 equal slabs"):
+        place(odd, devices)
+    fitted = slabs.fitted(odd, 4)
+    np.testing.assert_array_equal(fitted.specimen.phase.sum((0, 2)), [30] * 30 + [0] * 2)
+    assert slabs.fitted(fitted, 4) is fitted
+    turned = volume()
+    for before, after in ((30, 32), (31, 32), (29, 32)):  # the middle row stays on the axis
+        cut = eqx.tree_at(
+            lambda m: (m.specimen.potential, m.specimen.absorptive), turned, (jnp.ones((6, before, 30)),) * 2
+        )
+        rows = slabs.fitted(cut, 4).specimen.potential.sum((0, 2))
+        assert rows.shape == (after,)
+        np.testing.assert_array_equal(np.flatnonzero(rows) - after // 2, np.arange(before) - before // 2)
+    with pytest.raises(ValueError, match="of type Atoms cannot be split into slabs"):
+        slabs.stacks(thin(specimen=atoms()))
+    with pytest.raises(ValueError, match="periodic specimen cannot be split"):
+        slabs.stacks(thin(specimen=stack(periodic=True)))
+    with pytest.raises(ValueError, match="8 devices do not fall into groups of 3"):
+        mesh(8, 3)
