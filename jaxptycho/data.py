@@ -228,12 +228,21 @@ def split(data: Dataset, hold_out: float, seed: int = 0) -> tuple[list[np.ndarra
 
 
 def batches(
-    data: Dataset, size: int, epochs: int = 1, *, order: str = "random", seed: int = 0, first_epoch: int = 0, shots=None
+    data: Dataset,
+    size: int,
+    epochs: int = 1,
+    *,
+    order: str = "random",
+    seed: int = 0,
+    first_epoch: int = 0,
+    shots=None,
+    part: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
     """Every shot (or `shots`, of the one view or a list over views) once an epoch, in batches of `size`.
 
     `order` is "random", "compact" (neighbours together) or "sparse" (each batch spread over
-    the scan); anew each epoch, and decided by `seed` and the number of the epoch alone.
+    the scan); anew each epoch, and decided by `seed` and the number of the epoch alone. `part` (i, n) reads the
+    i-th of n equal parts of every batch and nothing else.
     """
     if order not in ORDERS:
         raise ValueError(f"unknown order of batches {order!r}; known are {', '.join(ORDERS)}")
@@ -249,15 +258,17 @@ def batches(
             for group in ORDERS[order](data.positions[view][mine], size, rng)
         ]
         for i in rng.permutation(len(groups)):
-            yield make_batch(data, *groups[i], size=largest)
+            yield make_batch(data, *groups[i], size=largest, part=part)
 
 
-def make_batch(data: Dataset, view: int, shots, size: int | None = None) -> Batch:
-    """One batch of the given shots, padded to `size`."""
-    shots = np.asarray(shots)
-    padding = (size or len(shots)) - len(shots)
+def make_batch(data: Dataset, view: int, shots, size: int | None = None, part: tuple[int, int] = (0, 1)) -> Batch:
+    """One batch of the given shots, padded to `size` and to equal parts; the i-th of n of these for `part` (i, n)."""
+    shots, (i, n) = np.asarray(shots), part
+    own = math.ceil((size or len(shots)) / n)
+    padding = own * n - len(shots)
     weight = np.concatenate([np.ones(len(shots), np.float32), np.zeros(padding, np.float32)])
     shots = np.concatenate([shots, np.repeat(shots[:1], padding)]).astype(np.int32)
+    weight, shots = weight[i * own : (i + 1) * own], shots[i * own : (i + 1) * own]
     return Batch(np.int32(view), shots, data.patterns(view, shots), weight)
 
 

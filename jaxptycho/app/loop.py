@@ -16,6 +16,7 @@ import numpy as np
 from ..data import Dataset, batches, prefetch, split, stacked
 from ..inverse.solve import init_state, make_step, owned
 from ..machines.placement import distribute, even, mesh, replicate
+from ..machines.processes import part, whole
 from ..model import Model, require_inside
 from . import build, diagnose
 from .errors import Diverged
@@ -97,15 +98,17 @@ class Loop:
         fetched = []
         with contextlib.closing(prefetch(stacked(self.batches_left(progress)))) as ready:  # type: ignore
             for batch in ready:
-                progress.model, progress.state, info = tools.step(progress.model, progress.state, batch)
-                fetched.append((info, np.atleast_1d(batch.weight.sum(-1))))
+                together = whole(batch, self.devices)
+                progress.model, progress.state, info = tools.step(progress.model, progress.state, together)
+                fetched.append((info, together.weight.sum(-1)))
                 jax.block_until_ready([info for info, _ in fetched[-AHEAD - 1 : -AHEAD]])
-                self.watch.batch(float(fetched[-1][1].sum()))
+                self.watch.batch(float(batch.weight.sum()) * jax.process_count())
                 if self.stop():
                     break
-        infos = jax.device_get([info for info, _ in fetched])
-        for info, (_, shots) in zip(infos, fetched, strict=True):
-            progress.losses += zip(np.atleast_1d(info["loss"]).tolist(), shots.tolist(), strict=True)
+        fetched = jax.device_get(fetched)
+        infos = [info for info, _ in fetched]
+        for info, shots in fetched:
+            progress.losses += zip(np.atleast_1d(info["loss"]).tolist(), np.atleast_1d(shots).tolist(), strict=True)
         over = len(progress.losses) == self.steps(progress.stage)
         if over:
             for constraint, project in tools.constraints:
@@ -154,7 +157,9 @@ class Loop:
         stage = self.job.stage[progress.stage]
         before = sum(s.epochs for s in self.job.stage[: progress.stage])
         seed, epoch = self.job.run.seed, before + progress.epoch
-        all_of_it = batches(self.data, stage.batch, order=stage.order, seed=seed, first_epoch=epoch, shots=self.learn)
+        all_of_it = batches(
+            self.data, stage.batch, order=stage.order, seed=seed, first_epoch=epoch, shots=self.learn, part=part()
+        )
         return (even(batch, self.devices) for batch in islice(all_of_it, len(progress.losses), None))
 
     def held_out(self, tools: Tools, model: Model) -> float | None:
@@ -162,9 +167,16 @@ class Loop:
         if not any(map(len, self.held)):
             return None
         size = min(64, max(map(len, self.held)))
-        seen = [even(b, self.devices) for b in batches(self.data, size, order="compact", shots=self.held)]
-        losses = jax.device_get([tools.loss(model, batch) for batch in seen])
-        return float(np.average(np.asarray(losses, float), weights=[b.weight.sum() for b in seen]))
+        drawn = batches(self.data, size, order="compact", shots=self.held, part=part())
+        seen = [whole(even(batch, self.devices), self.devices) for batch in drawn]
+        losses, shots = jax.device_get(([tools.loss(model, b) for b in seen], [b.weight.sum() for b in seen]))
+        return float(np.average(np.asarray(losses, float), weights=shots))
+
+    def done(self, progress: Progress) -> int:
+        """Batches since the run began."""
+        stages = range(progress.stage)
+        before = sum(self.steps(stage) * self.job.stage[stage].epochs for stage in stages)
+        return before + self.steps(progress.stage) * progress.epoch + len(progress.losses)
 
     def steps(self, stage: int) -> int:
         """Batches in an epoch of a stage."""
@@ -220,7 +232,8 @@ class Loop:
         stage, number = self.job.stage[progress.stage], len(progress.history) + 1
         progress.losses = good.losses
         model, state = replicate(diagnose.to_device((good.model, good.state)), self.devices)
-        cause = diagnose.culprit(tools.step, tools.objective, model, state, self.batches_left(good))
+        left = (whole(batch, self.devices) for batch in self.batches_left(good))
+        cause = diagnose.culprit(tools.step, tools.objective, model, state, left)
         progress.model, progress.state = replicate(diagnose.to_device((good.model, good.state)), self.devices)
         raise Diverged(
             f"the loss became NaN or infinite in stage {stage.name!r}, epoch {number}: {cause}; the last good model is "

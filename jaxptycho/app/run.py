@@ -12,10 +12,12 @@ from pathlib import Path
 from ..analysis.fit import goodness_of_fit
 from ..io.drafts import drafted
 from ..io.results import load, write
+from ..machines.checkpoint import Checkpoints
+from ..machines.placement import replicate
+from ..machines.processes import agreed, everywhere, local, once
 from ..model import Model
 from ..parts.volume import Volume
 from . import build, plots, plots_series, tomogram
-from .checkpoint import read_checkpoint, write_checkpoint
 from .errors import Diverged
 from .jobs import kind_of, read_job, write_job
 from .loop import Loop, Progress, Row
@@ -43,11 +45,10 @@ class Outcome:
 
 def start(job: Job | TomogramJob, folder: Path, watch: Watch | None = None, stop: Stop | None = None) -> Outcome:
     """How a new run of `job` in `folder`, which must not exist yet, ended."""
-    refuse_existing(folder)
+    once(partial(refuse_existing, folder))
     loop = loop_of(job, folder, watch)
     loop.check()  # before anything is written
-    folder.mkdir(parents=True)
-    (folder / "run.toml").write_text(write_job(job), encoding="utf-8")
+    once(partial(_begin, job, folder))
     return _go(loop, folder, stop)
 
 
@@ -76,10 +77,16 @@ def loop_of(job: Job | TomogramJob, folder: Path | None = None, watch: Watch | N
 
 
 def refuse_existing(folder: Path) -> None:
-    """Raises ValueError where a new folder would fall on an old one."""
-    if folder.exists():
+    """Raises ValueError where a new folder would fall on an old one that holds anything."""
+    if folder.exists() and not (folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir())):
         resumable = f", or go on with `jaxptycho resume {folder}`" if (folder / "run.toml").exists() else ""
         raise ValueError(f"the folder {folder} exists and is not overwritten; choose another with --out{resumable}")
+
+
+def _begin(job: Job | TomogramJob, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with drafted(folder / "run.toml") as draft:
+        draft.write_text(write_job(job), encoding="utf-8")
 
 
 def _go(loop: Loop, folder: Path, stop: Stop | None) -> Outcome:
@@ -87,53 +94,79 @@ def _go(loop: Loop, folder: Path, stop: Stop | None) -> Outcome:
     job = loop.job
 
     def after_epoch(progress: Progress) -> None:
-        write_history(folder / "history.csv", progress.history)
+        once(partial(write_history, folder / "history.csv", progress.history))
         if len(progress.history) % job.run.checkpoint_every == 0:
-            write_checkpoint(folder / "checkpoints", progress)
+            keep(loop, progress, kept)
         if job.figures.every and len(progress.history) % job.figures.every == 0:
-            draw(loop, progress, folder)
+            once(partial(draw, loop, local(progress.model), progress.history, folder))
 
-    with Stopper(job.run.wall_time_minutes) as stopper:
-        loop.after_epoch = after_epoch
-        loop.stop = lambda: (stop and stop()) or stopper.why()
+    with (
+        Stopper(job.run.wall_time_minutes) as stopper,
+        Checkpoints(folder / "checkpoints", job.run.checkpoints_kept) as kept,
+    ):
+        asked = lambda: (stop and stop()) or stopper.why()  # noqa: E731
         if isinstance(job, TomogramJob):
-            why = tomogram.prepare(job, loop.data, loop.learn, folder, loop.watch.say, loop.stop)
-            if why:
-                return Outcome(folder, why, {}, loop.first_model(), [])
-        progress = read_checkpoint(folder / "checkpoints", loop)
+            why = once(partial(tomogram.prepare, job, loop.data, loop.learn, folder, loop.watch.say, asked))
+            if not everywhere(why is None):
+                return Outcome(folder, why or "another process", {}, loop.first_model(), [])
+        loop.after_epoch, loop.stop = after_epoch, agreed(asked)
+        progress = found(loop, kept)
         try:
             with loop.watch:
                 why = loop.run(progress)
         except Diverged:
-            write_checkpoint(folder / "checkpoints", progress)
-            save(loop, progress, folder)
+            keep(loop, progress, kept)
+            once(partial(save, loop, local(progress.model), progress.history, folder))
             raise
-        write_checkpoint(folder / "checkpoints", progress)
-        return Outcome(folder, why, save(loop, progress, folder), progress.model, progress.history)
+        keep(loop, progress, kept)
+        model = local(progress.model)
+        fit = once(partial(save, loop, model, progress.history, folder))
+        return Outcome(folder, why, fit or {}, model, progress.history)
 
 
-def save(loop: Loop, progress: Progress, folder: Path) -> dict[str, float]:
+def keep(loop: Loop, progress: Progress, kept: Checkpoints) -> None:
+    """Begins to write a checkpoint of all that the run needs to go on as if nothing had happened."""
+    about = {name: getattr(progress, name) for name in ("stage", "epoch", "losses", "seconds", "history")}
+    kept.save(loop.done(progress), {"model": progress.model, "state": progress.state}, about)
+
+
+def found(loop: Loop, kept: Checkpoints) -> Progress:
+    """Where the last checkpoint stands, or the beginning if there is none yet."""
+
+    def template(about):
+        model = replicate(loop.first_model(about["stage"]), loop.devices)
+        return {"model": model, "state": replicate(loop.first_state(about["stage"], model), loop.devices)}
+
+    last = kept.last(template)
+    if last is None:
+        return Progress(loop.first_model())
+    tree, about = last
+    about["history"] = [Row(*row) for row in about["history"]]
+    about["losses"] = [tuple(pair) for pair in about["losses"]]
+    return Progress(**tree, **about)
+
+
+def save(loop: Loop, model: Model, rows: list[Row], folder: Path) -> dict[str, float]:
     """History, result and figures written; how well the model fits all patterns, and those that were held out."""
-    fit = goodness_of_fit(progress.model, loop.data)
+    fit = goodness_of_fit(model, loop.data)
     if any(len(shots) for shots in loop.held):
-        fit["held_out_chi2"] = goodness_of_fit(progress.model, loop.data, loop.held)["chi2"]
+        fit["held_out_chi2"] = goodness_of_fit(model, loop.data, loop.held)["chi2"]
     fit = {name: float(value) for name, value in fit.items()}
-    write_history(folder / "history.csv", progress.history)
+    write_history(folder / "history.csv", rows)
     nan = float("nan")
-    history = {name: [getattr(row, name) for row in progress.history] for name in Row._fields}
+    history = {name: [getattr(row, name) for row in rows] for name in Row._fields}
     history["held_out"] = [nan if value is None else value for value in history["held_out"]]
-    write(folder / "result.h5", progress.model, history, overwrite=True, job=write_job(loop.job), **fit)
-    draw(loop, progress, folder)
+    write(folder / "result.h5", model, history, overwrite=True, job=write_job(loop.job), **fit)
+    draw(loop, model, rows, folder)
     return fit
 
 
-def draw(loop: Loop, progress: Progress, folder: Path) -> None:
+def draw(loop: Loop, model: Model, history: list[Row], folder: Path) -> None:
     """The figures of a run as it stands."""
-    model, history, wanted = progress.model, progress.history, loop.job.figures
     if isinstance(model.specimen, Volume):
         plots_series.draw(folder / "figures", model, loop.first_model(), loop.data, history)
     else:
-        plots.draw(folder / "figures", model, loop.first_model(), loop.data, history, wanted)
+        plots.draw(folder / "figures", model, loop.first_model(), loop.data, history, loop.job.figures)
 
 
 def write_history(path: Path, history: list[Row]) -> None:

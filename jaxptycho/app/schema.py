@@ -287,6 +287,7 @@ class Run(Section):
         "memory for the gradient on each device; default half of the device's", None, 4.0, gt=0
     )
     checkpoint_every: int = key("epochs between checkpoints", 10, ge=1)
+    checkpoints_kept: int = key("the last ones, which stay", 2, ge=1)
 
 
 class Job(Section):

@@ -124,8 +124,8 @@ def replicate(tree, mesh: Mesh):
 
 
 def even(batch: Batch, mesh: Mesh) -> Batch:
-    """The batch, padded with weight 0 to a multiple of the number of devices."""
-    extra = -len(batch.shots) % mesh.size
+    """The batch, or this process's part of it, padded with weight 0 to a multiple of the number of its devices."""
+    extra = -len(batch.shots) % mesh.local_mesh.size
     if not extra:
         return batch
 

@@ -1,7 +1,73 @@
-"""Many processes: how they find one another, agree, and share out the batches."""
+"""Many processes: how they find one another, agree, and share out the batches.
+
+Each runs the same program on its own devices; arrays of a mesh over all devices are parts of one array. So every
+process has to come to the same computations in the same order: what one does alone goes through `once`, what one
+decides through `everywhere`.
+"""
+
+import itertools
+import os
+from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from ..data import Batch
+
+T = TypeVar("T")
+HEARTBEAT_SECONDS = 20  # after so long without a sign of life the others stop
+EVERY = 8  # batches between two questions whether somebody wants to stop
+# how launchers call the number of processes, the rank, and the processes on this host
+LAUNCHERS = (
+    ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_STEP_TASKS_PER_NODE"),
+    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
+    ("PMI_SIZE", "PMI_RANK", "MPI_LOCALNRANKS"),
+)
+
+
+def join(coordinator: str | None = None, count: int | None = None, rank: int | None = None) -> int:
+    """Number of processes that work together from here on: as given, else as srun or mpirun says, else one.
+
+    `coordinator` is the address (host:port) of process 0. To be called before JAX computes anything.
+    """
+    env, local = os.environ, None
+    for total, own, here in LAUNCHERS:
+        if count is None and rank is None and total in env and own in env:
+            count, rank, local = int(env[total]), int(env[own]), env.get(here)
+    if count is None and rank is None:
+        if coordinator is not None:
+            raise ValueError(f"the coordinator {coordinator} came alone; give the number of processes and the rank too")
+        return 1
+    if count is None or rank is None or not 0 <= rank < count:
+        raise ValueError(f"process {rank} of {count}; give the number of processes and a rank from 0 to less than it")
+    if count == 1:
+        return 1
+    if coordinator is None and local == str(count):  # all on this host, started by the same parent
+        coordinator = f"127.0.0.1:{2**15 + os.getppid() % 2**14}"
+    gpus = env.get("SLURM_GPUS_ON_NODE")
+    alone = (local or "").split("(")[0] == "1"
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            count,
+            rank,
+            local_device_ids=range(int(gpus)) if gpus and alone else None,  # JAX would take the first one
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"process {rank} of {count} does not know where process 0 is ({error}); set JAX_COORDINATOR_ADDRESS to its "
+            "host:port"
+        ) from error
+    return count
+
+
+def first() -> bool:
+    """Whether this is the process that writes and draws."""
+    return jax.process_index() == 0
 
 
 def everywhere(true: bool) -> bool:
@@ -11,3 +77,67 @@ def everywhere(true: bool) -> bool:
     from jax.experimental.multihost_utils import process_allgather
 
     return bool(np.all(process_allgather(np.int32(true))))
+
+
+def once(task: Callable[[], T]) -> T | None:
+    """What `task` returns to the first process, which does it alone; where it fails all stop."""
+    answer, failed = None, None
+    if first():
+        try:
+            answer = task()
+        except Exception as error:
+            failed = error
+    fine = everywhere(failed is None)
+    if failed is not None:
+        raise failed
+    if not fine:
+        raise OSError("the first process could not go on; it says why")
+    return answer
+
+
+def agreed(why: Callable[[], str | None]) -> Callable[[], str | None]:
+    """`why` to stop, as a question that all processes answer alike; they ask one another at every eighth call."""
+    if jax.process_count() == 1:
+        return why
+    calls, said = itertools.count(), []
+
+    def together():
+        if not said and next(calls) % EVERY == 0:
+            mine = why()
+            if not everywhere(mine is None):
+                said.append(mine or "another process")
+        return said[0] if said else None
+
+    return together
+
+
+def part() -> tuple[int, int]:
+    """(rank, number of processes): which part of every batch is read here."""
+    return jax.process_index(), jax.process_count()
+
+
+def whole(batch: Batch, mesh: Mesh) -> Batch:
+    """The batch of all processes, each of which has its own part in the order of `mesh`."""
+    if jax.process_count() == 1:
+        return batch
+    steps = np.ndim(batch.weight) - 1
+
+    def put(values, spec):
+        return jax.make_array_from_process_local_data(NamedSharding(mesh, spec), np.asarray(values))
+
+    split = P(*(None,) * steps, mesh.axis_names)
+    return Batch(put(batch.view, P()), *(put(a, split) for a in (batch.shots, batch.counts, batch.weight)))
+
+
+def local(tree):
+    """The tree with its arrays whole and on the host, where they lie on devices of other processes too."""
+    if jax.process_count() == 1:
+        return tree
+    from jax.experimental.multihost_utils import process_allgather
+
+    def fetch(leaf):
+        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
+            return leaf
+        return jax.numpy.asarray(np.asarray(leaf) if leaf.is_fully_replicated else process_allgather(leaf, tiled=True))
+
+    return jax.tree.map(fetch, tree)
