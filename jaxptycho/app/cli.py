@@ -29,6 +29,7 @@ class By(Enum):
     counts = "counts"
 
 
+MANY = ("reconstruct", "tomogram", "resume")  # run in many processes at once
 EXIT_CODES = {"Ctrl-C": 130, "SIGTERM": 143}  # as shells have them; all is saved none the less
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
@@ -37,6 +38,25 @@ Settings = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the job, such as stage.0.epochs=5.")
 ]
 JobFile = Annotated[Path, typer.Argument(metavar="JOB.toml", help="A job; `jaxptycho new` writes one.")]
+
+
+@app.callback()
+@tidy
+def together(
+    context: typer.Context,
+    coordinator: Annotated[
+        str | None, typer.Option(envvar="JAX_COORDINATOR_ADDRESS", help="Address of process 0, host:port.")
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(envvar="JAX_NUM_PROCESSES", help="How many work together; srun and mpirun say it.")
+    ] = None,
+    rank: Annotated[int | None, typer.Option(envvar="JAX_PROCESS_ID", help="Which of them this is, from 0.")] = None,
+) -> None:
+    """Differentiable electron ptychography in JAX: from measured counts to a reconstructed specimen."""
+    if context.invoked_subcommand in MANY:
+        from ..machines.processes import join
+
+        join(coordinator, processes, rank)
 
 
 @app.command()
@@ -87,11 +107,10 @@ def reconstruct(job: JobFile, out: Out = None, settings: Settings = [], debug: D
     """Reconstruct as a job says, into a new folder."""
     from .jobs import read_job
     from .run import start
-    from .watch import Bar
 
     wanted = read_job(job, settings)
     folder = out or Path(wanted.run.out or job.stem)
-    _tell(start(wanted, folder, Bar()))
+    _tell(start(wanted, folder, _watch()))
 
 
 @app.command()
@@ -101,10 +120,9 @@ def tomogram(job: JobFile, out: Out = None, settings: Settings = [], debug: Debu
     from .jobs import read_job
     from .run import start
     from .tomogram_schema import TomogramJob
-    from .watch import Bar
 
     wanted = read_job(job, settings, TomogramJob)
-    _tell(start(wanted, out or Path(wanted.run.out or job.stem), Bar()))
+    _tell(start(wanted, out or Path(wanted.run.out or job.stem), _watch()))
 
 
 @app.command()
@@ -114,9 +132,8 @@ def resume(
 ) -> None:
     """Go on with an interrupted run, to the result that it would have had."""
     from .run import resume as go_on
-    from .watch import Bar
 
-    _tell(go_on(run, Bar()))
+    _tell(go_on(run, _watch()))
 
 
 @app.command()
@@ -207,8 +224,20 @@ def export(
     print(f"wrote {file}: {write_export(model, file)}")
 
 
+def _watch():
+    """A bar for the first of many processes."""
+    from ..machines.processes import first
+    from .watch import Bar, Watch
+
+    return Bar() if first() else Watch()
+
+
 def _tell(outcome) -> None:
-    """The summary of a run."""
+    """The summary of a run, by the first of many processes."""
+    from ..machines.processes import first
+
+    if not first():
+        raise typer.Exit(0 if outcome.finished else EXIT_CODES.get(outcome.why, 0))
     rows = {"result": str(outcome.folder / "result.h5"), "ended by": outcome.why, "epochs": str(len(outcome.history))}
     if outcome.history:
         rows["loss"] = f"{outcome.history[-1].loss:.5g}"
@@ -240,9 +269,11 @@ def main() -> None:
     import platformdirs
 
     from ..machines.placement import one_device_per_core
+    from ..machines.processes import none_left_waiting
 
     one_device_per_core()
     jax.config.update("jax_compilation_cache_dir", str(platformdirs.user_cache_path("jaxptycho") / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # many small programs make a slow start
     warnings.showwarning = _warn
-    app()
+    with none_left_waiting(orderly=(0, *EXIT_CODES.values())):
+        app()

@@ -7,7 +7,10 @@ decides through `everywhere`.
 
 import itertools
 import os
+import sys
+import traceback
 from collections.abc import Callable
+from contextlib import contextmanager
 from typing import TypeVar
 
 import jax
@@ -63,6 +66,27 @@ def join(coordinator: str | None = None, count: int | None = None, rank: int | N
             "host:port"
         ) from error
     return count
+
+
+@contextmanager
+def none_left_waiting(orderly: tuple[int, ...]):
+    """Ends a process that fails at once: an exit in good order would wait for the others, which wait for this one."""
+    try:
+        yield
+    except BaseException as error:
+        code = (error.code or 0) if isinstance(error, SystemExit) else 1
+        if code in orderly or not jax.distributed.is_initialized():
+            raise
+        if not isinstance(error, SystemExit):
+            traceback.print_exc()
+        print(
+            f"error: process {jax.process_index()} of {jax.process_count()} stops, and so will the others; where no "
+            "reason is given, another one has died: its own messages say why; go on with `jaxptycho resume` in all",
+            file=sys.stderr,
+            flush=True,
+        )
+        sys.stdout.flush()
+        os._exit(int(code))
 
 
 def first() -> bool:

@@ -1,0 +1,149 @@
+"""Runs that are killed, and runs of many processes, end with the model of one that nothing happened to."""
+
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import equinox as eqx
+import jax
+import numpy as np
+import pytest
+
+from jaxptycho import load
+from jaxptycho.app.jobs import make_job, write_job
+from jaxptycho.io.results import load_history
+
+pytestmark = pytest.mark.slow
+MAIN = "from jaxptycho.app.cli import main; main()"
+
+
+def command(*arguments, **environment):
+    """A process that runs the command line on two devices."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "OMPI", "PMI", "JAX"))}
+    return subprocess.Popen(
+        [sys.executable, "-c", MAIN, *map(str, arguments)],
+        env=clean | {k: str(v) for k, v in environment.items()},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process, seconds=240) -> str:
+    out, _ = process.communicate(timeout=seconds)
+    return out
+
+
+def processes(count, *arguments):
+    """The same command in so many processes, which find one another over the loopback."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    return [
+        command(*arguments, JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES=count, JAX_PROCESS_ID=rank)
+        for rank in range(count)
+    ]
+
+
+def leaves(folder):
+    return jax.tree.leaves(eqx.filter(load(folder / "result.h5"), eqx.is_inexact_array))
+
+
+def same(one, other):
+    return all(np.array_equal(a, b) for a, b in zip(leaves(one), leaves(other), strict=True))
+
+
+@pytest.fixture
+def job(values, tmp_path):
+    """Path of a job, a checkpoint every epoch, on all devices or as many as asked for."""
+
+    def write(epochs=3, **run):
+        stages = [values["stage"][0] | {"epochs": epochs}, values["stage"][1]]
+        path = tmp_path / "job.toml"
+        path.write_text(write_job(make_job(values | {"stage": stages, "run": {"checkpoint_every": 1} | run})))
+        return path
+
+    return write
+
+
+def test_a_run_killed_at_any_moment_resumes_to_the_same_model(job, tmp_path):
+    """Twenty times `kill -9`, anywhere from the first import to the last figure; bitwise on one device."""
+    path, rng = job(epochs=6, devices=1), random.Random(0)
+    began = time.monotonic()
+    out = finish(command("reconstruct", path, "--out", tmp_path / "whole"))
+    lasts, folder, kills, broken = time.monotonic() - began, tmp_path / "broken", 0, 0
+    assert (tmp_path / "whole" / "result.h5").exists(), out
+    while kills < 20:
+        known = (folder / "run.toml").exists()
+        process = command(*(("resume", folder) if known else ("reconstruct", path, "--out", folder)))
+        try:
+            process.wait(rng.uniform(0.1, 1) * lasts)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        out = finish(process)
+        assert process.returncode in (0, -9), out
+        if process.returncode == 0:  # it got through; begin again
+            assert same(tmp_path / "whole", folder)
+            shutil.rmtree(folder)
+            broken += 1
+    out = finish(
+        command(*(("resume", folder) if (folder / "run.toml").exists() else ("reconstruct", path, "--out", folder)))
+    )
+    assert same(tmp_path / "whole", folder), out
+    rows = [load_history(run / "result.h5")["loss"] for run in (tmp_path / "whole", folder)]
+    np.testing.assert_array_equal(*rows)
+
+
+def test_two_processes_give_the_model_of_one(job, tmp_path):
+    path = job()
+    out = finish(command("reconstruct", path, "--out", tmp_path / "one"))
+    assert (tmp_path / "one" / "result.h5").exists(), out
+    outs = [finish(p) for p in processes(2, "reconstruct", path, "--out", tmp_path / "two")]
+    assert (tmp_path / "two" / "result.h5").exists(), outs
+    assert "two" in outs[0]
+    assert "loss" not in outs[1]  # text by the first alone
+    for a, b in zip(leaves(tmp_path / "one"), leaves(tmp_path / "two"), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(a).max())
+    one, two = (load_history(tmp_path / run / "result.h5") for run in ("one", "two"))
+    np.testing.assert_allclose(one["loss"], two["loss"], rtol=1e-5)
+    np.testing.assert_allclose(one["held_out"], two["held_out"], rtol=1e-5)
+    assert len(list((tmp_path / "two" / "checkpoints").iterdir())) == 2
+    outs = [finish(p) for p in processes(2, "resume", tmp_path / "two")]  # a finished run stays as it is
+    assert "finished" in outs[0], outs
+    alone = finish(command("resume", tmp_path / "two"))  # from two processes to one
+    assert "finished" in alone
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_process_that_dies_stops_the_others_and_the_run_goes_on(job, tmp_path, victim):
+    path = job(epochs=500)
+    pair = processes(2, "reconstruct", path, "--out", tmp_path / "run")
+    until = time.monotonic() + 120
+    while not list((tmp_path / "run" / "checkpoints").glob("[1-9]*")) and time.monotonic() < until:
+        time.sleep(0.2)
+    pair[victim].send_signal(signal.SIGKILL)
+    began = time.monotonic()
+    out = finish(pair[1 - victim], 60)
+    assert time.monotonic() - began < 60
+    assert pair[1 - victim].returncode not in (0, None)
+    assert "another one has died" in out or "another task died" in out, out
+    finish(pair[victim])
+
+
+def test_a_signal_to_one_process_stops_all_at_the_same_batch(job, tmp_path):
+    path = job(epochs=500)
+    pair = processes(2, "reconstruct", path, "--out", tmp_path / "run")
+    until = time.monotonic() + 120
+    while not list((tmp_path / "run" / "checkpoints").glob("[1-9]*")) and time.monotonic() < until:
+        time.sleep(0.2)
+    pair[1].send_signal(signal.SIGTERM)
+    outs = [finish(process, 60) for process in pair]
+    assert [process.returncode for process in pair] == [0, 143], outs
+    assert "go on with: jaxptycho resume" in outs[0]
+    assert (tmp_path / "run" / "result.h5").exists()
