@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from ase.data import chemical_symbols
 from jaxtyping import Float
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, maximum_filter
 from scipy.spatial import KDTree
 
 from ..analysis.assignment import AtomComparison, Score, compare_atoms
 from ..analysis.errors import Alignment, alignment_error, probe_fidelity
-from ..analysis.peaks import find_peaks, fit_peaks
+from ..analysis.peaks import find_peaks
 from ..analysis.potential import atoms_potential
 from ..analysis.resolution import (
     FourierCorrelation,
@@ -41,6 +41,7 @@ CONE = np.deg2rad(20.0)  # half angle of the directions in the table
 WEDGE_DETAIL = 2.0  # Å, to which the correlation in the missing wedge is averaged
 HALF = 0.187  # standard deviation [resolutions] of the Gaussian that halves the contrast at the resolution, √(ln2/2)/π
 SMOOTH = 0.75  # voxels, the least of that Gaussian
+LEAST = 0.6  # of the height of the lightest element's atoms, from which a peak counts
 APART = 0.75  # of the least distance of true atoms, within which there are no two peaks
 
 
@@ -71,6 +72,7 @@ class Traced(NamedTuple):
     species: np.ndarray  # of the found ones
     true: Float[np.ndarray, "atom 3"]  # Å
     comparison: AtomComparison
+    classes: dict[str, Score]  # of light and heavy atoms, where there are more than two elements
 
 
 def judge_volume(model: Model, truth: dict[str, Any], nominal, folder: Path | None = None) -> dict[str, str]:
@@ -96,7 +98,7 @@ def judge_volume(model: Model, truth: dict[str, Any], nominal, folder: Path | No
     found, true = alignment(model, truth), Alignment(rotation_matrices(angles), np.asarray(truth["shift_angstrom"]))
     tilts = euler_angles(found.rotations)[:, 0]
     curves = detail(volume, known, voxel, (tilts.min(), tilts.max()))
-    traced = trace(volume, known, moved, voxel, curves.whole.resolution(fixed(0.5)))
+    traced = trace(volume, moved, voxel, curves.whole.resolution(fixed(0.5)))
     error = alignment_error(found._replace(rotations=hand @ found.rotations @ hand), true, voxel.min())
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -159,34 +161,40 @@ def detail(volume, known, voxel, tilts: tuple[float, float]) -> Detail:
     )
 
 
-def trace(volume, known, atoms: TrueAtoms, voxel, resolution: float) -> Traced | None:
+def trace(volume, atoms: TrueAtoms, voxel, resolution: float) -> Traced | None:
     """The atoms of a volume beside the true ones; None where nothing agrees.
 
-    Both volumes are blurred to the `resolution` [Å] of the found one, but so much that a Gaussian is no longer sharper
-    than the voxels. Peaks count above half the height that the lightest element has in the true volume, times the
-    scale of the found one. Each is of the element whose height there is nearest in proportion: a missing wedge
-    stretches the peaks of light atoms more than those of heavy ones, so that integrals tell less.
+    The volume is blurred to its own `resolution` [Å], but so much that a Gaussian is no longer sharper than the
+    voxels. What an element's atoms look like there is the median height at their true places; peaks count above LEAST
+    of that of the lightest element, and each is of the element whose height is nearest in proportion: a missing
+    wedge stretches the peaks of light atoms more than those of heavy ones, so that integrals tell less.
     """
-    middle: Any = np.array(known.shape) // 2
+    middle: Any = np.array(volume.shape) // 2
     sites = np.round(atoms.positions / voxel).astype(int) + middle
-    inside = ((sites >= 0) & (sites < known.shape)).all(1)
+    inside = ((sites >= 0) & (sites < volume.shape)).all(1)
     if not np.isfinite(resolution) or not inside.any():
         return None
-    sites, symbols, true = sites[inside], atoms.symbols[inside], atoms.positions[inside]
-    blur = np.maximum(HALF * resolution / voxel, SMOOTH)
-    seen, expected = gaussian_filter(volume, blur), gaussian_filter(known, blur)
-    scale = np.polyfit(expected.ravel(), seen.ravel(), 1)[0]
+    sites, numbers, true = sites[inside], atoms.numbers[inside], atoms.positions[inside]
+    seen = gaussian_filter(volume, np.maximum(HALF * resolution / voxel, SMOOTH))
     distance = max(APART * _least_distance(true), 1.5 * voxel.max())
-    height = fit_peaks(expected, voxel, sites, distance).amplitude
-    elements = np.unique(symbols)
-    typical = scale * np.array([np.median(height[symbols == symbol]) for symbol in elements])
+    elements = np.unique(numbers)
+    heights = maximum_filter(seen, 3)
+    typical = np.array([np.median(heights[tuple(sites[numbers == z].T)]) for z in elements])
     if typical.min() <= 0:
         return None
-    peaks = find_peaks(seen, voxel, typical.min() / 2, distance, origin=-middle * voxel)
-    peaks = peaks.where(peaks.amplitude > typical.min() / 2)
-    species = elements[np.argmin(np.abs(np.log(peaks.amplitude[:, None] / typical)), axis=1)]
-    compared = compare_atoms(peaks.positions, true, found_species=species, true_species=symbols)
-    return Traced(peaks.positions, species, true, compared)
+    radius = max(distance * 2 / 3, voxel.max())  # a wider window takes in the neighbours
+    peaks = find_peaks(seen, voxel, LEAST * typical.min(), distance, radius, origin=-middle * voxel)
+    peaks = peaks.where(peaks.integral > 0)
+    found = np.clip(np.round(peaks.positions / voxel).astype(int) + middle, 0, np.array(volume.shape) - 1)
+    species = elements[np.argmin(np.abs(np.log(heights[tuple(found.T)][:, None] / typical)), axis=1)]
+    symbols, true_symbols = (np.array([chemical_symbols[z] for z in zs]) for zs in (species, numbers))
+    compared = compare_atoms(peaks.positions, true, found_species=symbols, true_species=true_symbols)
+    classes = {}
+    if len(elements) > 2:
+        split = elements[1 + np.argmax(elements[1:] / elements[:-1])]  # where atomic numbers are furthest apart
+        names = [np.where(zs < split, "light", "heavy") for zs in (species, numbers)]
+        classes = compare_atoms(peaks.positions, true, found_species=names[0], true_species=names[1]).elements
+    return Traced(peaks.positions, symbols, true, compared, classes)
 
 
 def _least_distance(places) -> float:
@@ -229,9 +237,9 @@ def atom_rows(traced: Traced | None) -> dict[str, str]:
     """Precision, recall, F1 and RMSD of all atoms and of every element."""
     if traced is None:
         return {"atoms": "none traced, for nothing agrees with the truth"}
-    scores: Mapping[str, Score] = {"atoms": traced.comparison.overall} | {
-        f"atoms of {symbol}": score for symbol, score in traced.comparison.elements.items()
-    }
+    scores: Mapping[str, Score] = {"atoms": traced.comparison.overall}
+    scores |= {f"{name} atoms": score for name, score in traced.classes.items()}
+    scores |= {f"atoms of {symbol}": score for symbol, score in traced.comparison.elements.items()}
     return {name: _words(score) for name, score in scores.items()}
 
 

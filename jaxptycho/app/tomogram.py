@@ -64,7 +64,7 @@ def series_of(job: TomogramJob, data: Dataset, geometry=None, volume=None, probe
         data,
         empty(job, data) if volume is None else volume,
         voxel_of(data),
-        nominal(data) if geometry is None else geometry,
+        standing(job, nominal(data)) if geometry is None else geometry,
         probe,
         slices=job.volume.slices,
         kernel=job.volume.kernel,
@@ -132,7 +132,7 @@ def aligned_geometry(job: TomogramJob, models: list[Model], data: Dataset, folde
     """The geometry that makes the projections agree; a table of it in the folder."""
     section, voxel = job.alignment, voxel_of(data)
     if not section.turns:
-        return nominal(data)
+        return standing(job, nominal(data))
     field, shape = fields_of(job, data)
     views = projected_views(models, field)
     found = align(
@@ -153,7 +153,14 @@ def aligned_geometry(job: TomogramJob, models: list[Model], data: Dataset, folde
     write_alignment(folder / ALIGNMENT, found)
     for name, value in found.words().items():
         say(f"{name}: {value}")
-    return found.geometry
+    return standing(job, found.geometry)
+
+
+def standing(job: TomogramJob, geometry: Geometry) -> Geometry:
+    """The geometry with small angles where the job wants them."""
+    if not job.volume.angles or geometry.angles is not None:
+        return geometry
+    return Geometry(geometry.tilts, np.zeros((len(geometry.tilts), 2)), geometry.shifts)
 
 
 def fields_of(job: TomogramJob, data: Dataset) -> tuple[tuple[int, int], tuple[int, int, int]]:

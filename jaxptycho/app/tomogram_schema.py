@@ -19,6 +19,7 @@ class Volume(Section):
     )
     slices: int = key("slices along the beam", 8, ge=1)
     kernel: one_of(KERNELS, "kernel") = key(f"of the resampling: {', '.join(KERNELS)}", "cubic")
+    angles: bool = key("views have small angles about x and z, too; turning takes three times as long", True)
     taper_angstrom: float = key("over which it falls to vacuum at its faces", 2.0, ge=0)
 
 
@@ -48,7 +49,7 @@ class Linear(Section):
     """Third step: a first volume from the aligned projections."""
 
     method: Literal["fista", "sirt", "cgls"] = key("fista (nowhere negative), sirt or cgls", "fista")
-    iterations: int = key("of the method; 0 leaves the volume empty", 30, ge=0)
+    iterations: int = key("of the method; 0: an empty volume, as for stages that begin anew", 0, ge=0)
     total_variation: float = key("its weight, for fista", 0.0, ge=0)
 
 
