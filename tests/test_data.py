@@ -219,6 +219,20 @@ def test_batches_of_some_shots_only():
     assert list(batches(data, 8, shots=[np.array([], int)])) == []
 
 
+@pytest.mark.parametrize("parts", [2, 3])
+def test_every_part_of_a_batch_is_read_by_itself(monkeypatch, parts):
+    monkeypatch.setattr(jaxptycho.data, "IN_MEMORY_BYTES", 0)
+    reader = Reader(random_counts(64))
+    data = dataset(counts=reader)
+    wanted = [batch.shots[batch.weight > 0] for batch in batches(data, 10, seed=1)]
+    reader.largest = 0
+    drawn = zip(*(batches(data, 10, seed=1, part=(i, parts)) for i in range(parts)), strict=True)
+    for whole, shares in zip(wanted, drawn, strict=True):
+        assert {len(share.shots) for share in shares} == {-(-10 // parts)}
+        np.testing.assert_array_equal(np.concatenate([s.shots[s.weight > 0] for s in shares]), whole)
+    assert reader.largest <= -(-10 // parts)
+
+
 def test_batches_refuse_an_unknown_order_and_no_size():
     with pytest.raises(ValueError, match="unknown order of batches 'spiral'; known are random, compact, sparse"):
         next(batches(dataset(), 4, order="spiral"))
