@@ -1,7 +1,7 @@
 """A specimen too large for one device, in slabs of rows along y: what one device holds of it, and which shots it sees.
 
 Every slice is made of the slab's own rows alone: matter acts pixel by pixel, and a tilt about y turns each row for
-itself. A window reaches over the slab's edge into a halo of transmissions, which neighbours send (`ppermute`); the
+itself (`turned` does the small angles about x and z). A window reaches over the slab's edge into a halo of transmissions, which neighbours send (`ppermute`); the
 transpose, by JAX, sends the halo's gradient back. The loss meets a specimen that is merely smaller.
 """
 
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Complex, Int
+from jaxtyping import Int
 
 from ..data import Batch
 from ..inverse.fields import STACKS, change_stacks
@@ -22,9 +22,8 @@ from ..parts.specimen import AbstractSpecimen, Sliced
 from ..parts.volume import Volume
 from ..physics import volumes
 from ..physics.grids import Grid
-from ..physics.types import Slices
-
-SLABS = "slabs"
+from . import turned
+from .halo import SLABS, with_halo
 
 
 class Given(AbstractSpecimen):
@@ -39,7 +38,7 @@ class Given(AbstractSpecimen):
 def stacks(model: Model) -> list[jax.Array]:
     """The arrays (z, y, x) of the specimen that are split: phase or potential, and absorption.
 
-    Raises ValueError for a specimen that has none, or whose slabs are not neighbours alone.
+    Raises ValueError for a specimen that has none, and for a periodic one.
     """
     specimen = model.specimen
     if type(specimen) not in STACKS:
@@ -47,11 +46,6 @@ def stacks(model: Model) -> list[jax.Array]:
         raise ValueError(f"a specimen of type {type(specimen).__name__} cannot be split into slabs; those are {known}")
     if getattr(specimen, "periodic", False):
         raise ValueError("a periodic specimen cannot be split into slabs; give it a margin instead, or use one slab")
-    if getattr(specimen, "angles", None) is not None:
-        raise ValueError(
-            "a volume turned about x and z cannot be split into slabs, whose rows a tilt about y leaves alone; "
-            "put angles = None, or use one slab"
-        )
     return [found for name in STACKS[type(specimen)].values() if (found := getattr(specimen, name)) is not None]
 
 
@@ -106,26 +100,17 @@ def own_part(model: Model, view, slabs: int) -> Model:
     model, grid = select(model, PerView, view), model.grid
     number, rows, reach = jax.lax.axis_index(SLABS), stacks(model)[0].shape[1], halo(model.grid)
     specimen = _between_slabs(model.specimen, number, slabs)
-    sliced = specimen.slices(grid)
-    above, below = (_received(sliced.transmission, reach, slabs, step) for step in (1, -1))
+    if isinstance(specimen, Volume) and specimen.angles is not None:
+        field = model.specimen.shape[0] if model.specimen.shape else slabs * rows
+        sliced = turned.slices(specimen, grid, number, slabs, field)
+    else:
+        sliced = specimen.slices(grid)
     first = number * rows - reach
     if isinstance(specimen, Volume):
         first = first + rows // 2 - slabs * rows // 2
     origin = jax.tree.map(lambda o: o + jnp.stack([first, 0 * first]) * jnp.asarray(grid.pixel, o.dtype), sliced.origin)
-    whole = jnp.concatenate([above, sliced.transmission, below], axis=1)
+    whole = with_halo(sliced.transmission, reach, slabs, 1.0)
     return eqx.tree_at(lambda m: m.specimen, model, Given(Sliced(whole, sliced.thickness, origin)))
-
-
-def _received(slices: Slices, reach: int, slabs: int, step: int) -> Complex[Array, "z _ X"]:
-    """`reach` rows of the slabs before (step 1) or behind (step −1), vacuum where there are none."""
-    rows, number, pieces = slices.shape[1], jax.lax.axis_index(SLABS), []
-    for hop in range(1, math.ceil(reach / rows) + 1):
-        count = min(rows, reach - (hop - 1) * rows)
-        sent = slices[:, rows - count :] if step == 1 else slices[:, :count]
-        pairs = [(i, i + step * hop) for i in range(slabs) if 0 <= i + step * hop < slabs]
-        there = (number >= hop) if step == 1 else (number < slabs - hop)
-        pieces.append(jnp.where(there, jax.lax.ppermute(sent, SLABS, pairs), 1))
-    return jnp.concatenate(pieces[::-step], axis=1)
 
 
 def _between_slabs(specimen: AbstractSpecimen, number, slabs: int) -> AbstractSpecimen:
@@ -148,6 +133,7 @@ def _between_slabs(specimen: AbstractSpecimen, number, slabs: int) -> AbstractSp
         specimen.tilt,
         specimen.n_slices,
         tapered(specimen.absorptive),
+        specimen.angles,
         shift=specimen.shift,
         depth=specimen.depth,
         shape=(rows, columns if specimen.shape is None else specimen.shape[1]),

@@ -169,13 +169,13 @@ def turn(
     source: tuple[Axis, Axis],
     target: tuple[Axis, Axis],
     bins: int = 1,
-    kernel: str = "cubic",
+    kernel: str | Kernel = "cubic",
 ) -> Float[Array, "_ _ c"]:
     """All planes [p, q] of an array, turned by `angle` [rad], moved by `shift` [Å], and summed over `bins` along p.
 
     What was at (p, q) is then at p′ = p cos − q sin, q′ = p sin + q cos, measured from the middle of the axes.
     """
-    joined = KERNELS[kernel]
+    joined = KERNELS[kernel] if isinstance(kernel, str) else kernel
     angle = jnp.asarray(angle, planes.dtype)
     place = (angle, shift.astype(planes.dtype), source, target, bins, joined)
     forward, transposed = _gathering(*place), _gathering_back(*jax.lax.stop_gradient(place[:2]), *place[2:])

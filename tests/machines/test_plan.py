@@ -34,7 +34,7 @@ def test_plan_says_what_lies_where(quick_to_compile):
     held = sum(a.addressable_shards[0].data.nbytes for a in jax.tree.leaves(lying) if isinstance(a, jax.Array))
     numbers = sum(a.nbytes for a in jax.tree.leaves(model) if isinstance(a, np.ndarray))
     assert found.specimen + found.others + found.state == held + numbers
-    assert found.batch == sum(a.nbytes for a in (batch.counts, batch.shots, batch.weight)) // 8 + 4
+    assert found.batch == sum(a.nbytes for a in (batch.counts, batch.shots, batch.weight)) // 8
     edge = 16 * 2 * 30 * slabs.halo(GRID)  # bytes of a halo of two slices
     assert found.sent["collective-permute"] == 2 * 2 * edge  # both sides, forth and back
     assert set(found.sent) == {"all-reduce", "collective-permute"}

@@ -37,14 +37,19 @@ from jaxptycho.machines.placement import even, place
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 
-def volume(**kwargs):
+def volume(field=FIELD, angles=None):
     """A turned volume with all its voxels full, to see that only the whole one tapers; positions for two views."""
-    values = jnp.asarray(rng(5).uniform(0, 20, (6, *FIELD)))
-    middle = jnp.array([n // 2 * p for n, p in zip(FIELD, GRID.pixel, strict=True)])
-    places = positions() - jnp.array(ORIGIN) - middle
+    values = jnp.asarray(rng(5).uniform(0, 20, (6, *field)))
+    middle = jnp.array([n // 2 * p for n, p in zip(field, GRID.pixel, strict=True)])
+    places = positions(field=field) - jnp.array(ORIGIN) - middle
     tilts, shifts = PerView(jnp.array([0.3, -0.7])), PerView(jnp.array([[0.1, -0.2], [0.3, 0.2]]))
-    volume = Volume(values, (0.5, *GRID.pixel), tilts, 3, 0.1 * values, shift=shifts, **kwargs)
-    return thin(specimen=volume, scan=FreeScan(PerView(PerShot(jnp.stack([places, places + 0.3])))))
+    volume = Volume(values, (0.5, *GRID.pixel), tilts, 3, 0.1 * values, angles, shifts)
+    return thin(specimen=volume, scan=FreeScan(PerView(PerShot(jnp.stack([places, places + 0.1])))))
+
+
+def turned():
+    """A volume turned about all axes, of slabs that are wider than their halo."""
+    return volume((192, 30), PerView(jnp.array([[0.01, -0.03], [-0.02, 0.03]])))
 
 
 MODELS = {
@@ -54,6 +59,7 @@ MODELS = {
     ),
     "relaxed": lambda: thin(probe=relaxed_probe(), specimen=stack(2)),
     "volume": volume,
+    "turned": turned,
 }
 RATES = per_part(dict.fromkeys(["specimen", "probe", "scan"], optax.sgd(1e-4, momentum=0.9)))
 
@@ -85,7 +91,7 @@ def assert_same(found, expected, tolerance):
 
 
 MESHES = ((4, 1), (8, 8), (8, 4))  # devices and slabs: shots alone, slabs alone, both
-QUICK = {("multislice", 8, 8), ("volume", 8, 4)}
+QUICK = {("multislice", 8, 8), ("turned", 8, 4)}
 EVERY = [
     pytest.param(name, *on, marks=[] if (name, *on) in QUICK else pytest.mark.slow) for name in MODELS for on in MESHES
 ]
@@ -94,7 +100,7 @@ EVERY = [
 @pytest.mark.parametrize(("name", "devices", "count"), EVERY)
 def test_many_devices_step_as_one(name, devices, count):
     model = MODELS[name]()
-    batch = any_batch(model, view=1 if name == "volume" else 0, weight=[1, 1, 0.5, 1, 0, 1, 1])
+    batch = any_batch(model, view=1 if name in ("volume", "turned") else 0, weight=[1, 1, 0.5, 1, 0, 1, 1])
     losses, expected, _ = two_steps(model, batch)
     found_losses, found, state = two_steps(model, batch, mesh(devices, count))
     np.testing.assert_allclose(found_losses, losses, rtol=1e-10)
@@ -157,6 +163,13 @@ def test_a_window_that_left_its_slab_is_seen():
     assert np.isfinite(loss(model, arrange(batch, home, devices)))
 
 
+@pytest.mark.slow
+def test_a_turn_beyond_the_halo_is_seen():
+    model = volume(angles=jnp.array([0.0, 0.04]))
+    loss, batch = jax.jit(distribute(misfit(poisson), mesh(2, 2))), any_batch(model)
+    assert np.isnan(loss(model, arrange(batch, slabs.homes(model, 0, 2), mesh(2, 2))))
+
+
 def test_every_shot_is_dealt_once_to_its_slab():
     places = rng(3).uniform(2.0, 98.0, (150, 2)) * [0.4, 0.2]
     grid = Grid((16, 16), (0.4, 0.5), 80.0)
@@ -186,10 +199,10 @@ def test_what_cannot_be_split_is_refused_or_fitted():
     fitted = slabs.fitted(odd, 4)
     np.testing.assert_array_equal(fitted.specimen.phase.sum((0, 2)), [30] * 30 + [0] * 2)
     assert slabs.fitted(fitted, 4) is fitted
-    turned = volume()
+    tilted = volume()
     for before, after in ((30, 32), (31, 32), (29, 32)):  # the middle row stays on the axis
         cut = eqx.tree_at(
-            lambda m: (m.specimen.potential, m.specimen.absorptive), turned, (jnp.ones((6, before, 30)),) * 2
+            lambda m: (m.specimen.potential, m.specimen.absorptive), tilted, (jnp.ones((6, before, 30)),) * 2
         )
         rows = slabs.fitted(cut, 4).specimen.potential.sum((0, 2))
         assert rows.shape == (after,)

@@ -1,0 +1,84 @@
+"""A volume in slabs along y that views turn about x and z as well, by small angles: rows then mix with near ones.
+
+The tilt about y is done within each slab; what follows takes a halo of the tilted volume, wide enough for the largest
+angle and for the spline, whose coefficients in one row know of samples some rows away. They are those of the whole
+volume, in closed form, so that a slab's edges do not show.
+"""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+
+from ..parts.specimen import Sliced, exponential
+from ..parts.volume import Volume
+from ..physics import volumes
+from ..physics.grids import Grid
+from ..physics.volumes import Axis
+from .halo import with_halo
+
+DECAY = 2 - math.sqrt(3)  # of a cubic spline's coefficients with each row, signs alternate
+SPLINE = 18  # rows after which these are below 10⁻¹⁰
+LARGEST = math.radians(2.0)  # angle about x or z that halos are made for
+
+
+def reach(volume: Volume) -> int:
+    """Rows that a slab takes from the tilted volume on either side."""
+    depth, columns = volume.frame.depth, volume.frame.columns
+    return sum(math.ceil(LARGEST * a.count * a.step / 2 / volume.voxel[1]) + SPLINE + 2 for a in (depth, columns))
+
+
+def slices(volume: Volume, grid: Grid, number, slabs: int, field: int) -> Sliced:
+    """The slices of a slab, the volume's own rows, whose neighbours hold the others; `number` counts slabs from 0.
+
+    `field` is how many rows the slices of the whole volume have. NaN where an angle is larger than `LARGEST`.
+    """
+    stacks = [values for values in (volume.potential, volume.absorptive) if values is not None]
+    phase, *loss = (grid.sigma * _projected(volume, values, number, slabs, field) for values in stacks)
+    known = jnp.all(jnp.abs(volume.angles) <= LARGEST)
+    phase = jnp.where(known, phase, jnp.nan)
+    return Sliced(exponential(phase, loss[0] if loss else None), volume.frame.thickness, volume.origin)
+
+
+def _projected(volume: Volume, values, number, slabs: int, field: int):
+    """As `physics.volumes.beam_slices`, of one slab."""
+    (nz, own, nx), (dz, dy, dx), wide = values.shape, volume.voxel, reach(volume)
+    depth, columns, total = volume.frame.depth, volume.frame.columns, slabs * own
+    first = number * own - wide  # the halo's first row in the whole volume
+    first_of_field = first - total // 2 + field // 2  # in its slices
+    rows, standing, (about_x, about_z) = Axis(own + 2 * wide, dy, total // 2 - first), jnp.zeros(2), volume.angles
+    source, plane = (Axis(nz, dz, nz // 2), Axis(nx, dx, nx // 2)), (depth, rows)
+    tilted = volumes.turn(values.swapaxes(1, 2), volume.tilt, standing, source, (depth, columns), 1, volume.kernel)
+    lent = with_halo(tilted.swapaxes(1, 2), wide, slabs, 0.0)
+    kernel = _kernel(volume.kernel, 1, first, total)
+    sums = volumes.turn(lent, -about_x, standing, plane, plane, volume.frame.samples, kernel)
+    index = first_of_field + np.arange(rows.count)
+    sums = jnp.where(((index >= 0) & (index < field))[:, None], sums, 0)
+    plane, kernel = (rows, columns), _kernel(volume.kernel, 0, first_of_field, field)
+    turned = volumes.turn(jnp.moveaxis(sums, 0, 2), -about_z, standing, plane, plane, 1, kernel)
+    return depth.step * jnp.moveaxis(turned[wide : wide + own], 2, 0)
+
+
+def _kernel(name: str, axis: int, first, total: int) -> volumes.Kernel:
+    """The kernel, whose coefficients are those of `total` rows, of which the planes hold some from `first` on `axis`."""
+
+    def coefficients(planes):
+        starts, sizes = [0, 0], list(planes.shape[:2])
+        starts[axis], sizes[axis] = first, total
+        p, q = (
+            _inverse(start + np.arange(count), size).astype(planes.dtype)
+            for start, count, size in zip(starts, planes.shape, sizes, strict=False)
+        )
+        by_rows = jnp.einsum("ab,bqc->aqc", p, planes, precision="highest")
+        return jnp.einsum("ab,pbc->pac", q, by_rows, precision="highest")
+
+    kernel = volumes.KERNELS[name]
+    return kernel._replace(prefilter=coefficients) if name == "cubic" else kernel
+
+
+def _inverse(index, n: int):
+    """Rows and columns `index` of the inverse of the n × n matrix with (1, 4, 1)/6 about its diagonal, 0 beyond it."""
+    a, b = jnp.asarray(index)[:, None], jnp.asarray(index)[None, :]
+    low, high, apart = jnp.maximum(jnp.minimum(a, b), -1), jnp.minimum(jnp.maximum(a, b), n), jnp.abs(a - b)
+    ends = (1 - DECAY ** (2.0 * (low + 1))) * (1 - DECAY ** (2.0 * (n - high))) / (1 - DECAY ** (2.0 * (n + 1)))
+    return math.sqrt(3) * jnp.where(apart % 2, -1, 1) * DECAY ** (1.0 * apart) * ends
