@@ -50,6 +50,9 @@ def new_job(file: Path, target: Path, template: str | None = None) -> str:
             values.setdefault(section, {})[name] = float(data.about[name])
     if "effective_distance_angstrom" in data.about:
         values["data"]["near_field"] = True
+    if data.n_views > 1:
+        values.pop("specimen", None)
+        return write_job(make_job(values, kind=TomogramJob), blanks=True)
     return write_job(make_job(values), blanks=True)
 
 
@@ -111,6 +114,7 @@ def describe_data(data: Dataset) -> dict[str, str]:
         "scanned": " × ".join(f"{extent:.5g}" for extent in np.ptp(places, axis=0)) + " Å",
         "dose per pattern": f"{doses.mean():.5g} quanta ({doses.min():.4g} to {doses.max():.4g})",
         "masked pixels": "none" if data.mask is None else str(int((~data.mask).sum())),
+        **({} if data.tilts is None else {"tilts": ", ".join(f"{t:+.4g}" for t in np.rad2deg(data.tilts)) + " °"}),
         "probe guess": "none" if data.probe_guess is None else " × ".join(map(str, data.probe_guess.shape)),
     }
     rows |= {name: _short(value) for name, value in data.about.items()}
@@ -119,7 +123,7 @@ def describe_data(data: Dataset) -> dict[str, str]:
         rows["bright field"] = f"radius {disc:.4g} mrad, centre ({middle}) pixels from the middle"
         said = data.about.get("semiangle_mrad")
         if said is not None and "defocus_angstrom" in data.about:
-            defocus, step = data.about["defocus_angstrom"], math.sqrt(area_per_shot(places))
+            defocus, step = data.about["defocus_angstrom"], math.sqrt(area_per_shot(data.positions[0]))
             rows |= dict(design(grid, 1e-3 * said, defocus, step, doses.mean()).rows())
         if said is not None and not 0.85 < disc / said < 1.18:
             rows["warning"] = f"the bright-field disc measures {disc:.4g} mrad, the file says semiangle_mrad = {said:g}"
