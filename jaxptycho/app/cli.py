@@ -29,7 +29,6 @@ class By(Enum):
     counts = "counts"
 
 
-MANY = ("reconstruct", "tomogram", "resume")  # run in many processes at once
 EXIT_CODES = {"Ctrl-C": 130, "SIGTERM": 143}  # as shells have them; all is saved none the less
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
@@ -37,13 +36,13 @@ Out = Annotated[Path | None, typer.Option("--out", help="Folder or file to write
 Settings = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the job, such as stage.0.epochs=5.")
 ]
+Again = Annotated[bool, typer.Option("--resume", help="Where the folder is a run already, go on with it as it began.")]
 JobFile = Annotated[Path, typer.Argument(metavar="JOB.toml", help="A job; `jaxptycho new` writes one.")]
 
 
 @app.callback()
 @tidy
 def together(
-    context: typer.Context,
     coordinator: Annotated[
         str | None, typer.Option(envvar="JAX_COORDINATOR_ADDRESS", help="Address of process 0, host:port.")
     ] = None,
@@ -53,10 +52,9 @@ def together(
     rank: Annotated[int | None, typer.Option(envvar="JAX_PROCESS_ID", help="Which of them this is, from 0.")] = None,
 ) -> None:
     """Differentiable electron ptychography in JAX: from measured counts to a reconstructed specimen."""
-    if context.invoked_subcommand in MANY:
-        from ..machines.processes import join
+    from ..machines.processes import join
 
-        join(coordinator, processes, rank)
+    join(coordinator, processes, rank)
 
 
 @app.command()
@@ -79,13 +77,17 @@ def new(
     """Write a commented job: for a file, with what the file knows filled in, or to simulate a phantom."""
     from ..simulate.phantoms import PHANTOMS
     from .files import new_job, new_simulation
+    from .jobs import kind_of
+    from .simulation_schema import SimulationJob
+    from .tomogram_schema import TomogramJob
 
     target = out or Path(f"{file.stem}.toml")
     phantom = str(file) in PHANTOMS and template is None
     text = new_simulation(str(file), target) if phantom else new_job(file, target, template)
     with target.open("x", encoding="utf-8") as written:
         written.write(text)
-    print(f"wrote {target}; edit it, then: jaxptycho {'simulate' if phantom else 'reconstruct'} {target}")
+    command = {SimulationJob: "simulate", TomogramJob: "tomogram"}.get(kind_of(target), "reconstruct")
+    print(f"wrote {target}; edit it, then: jaxptycho {command} {target}")
 
 
 @app.command()
@@ -103,26 +105,35 @@ def simulate(job: JobFile, out: Out = None, settings: Settings = [], debug: Debu
 
 @app.command()
 @tidy
-def reconstruct(job: JobFile, out: Out = None, settings: Settings = [], debug: Debug = False) -> None:  # noqa: B006
+def reconstruct(
+    job: JobFile,
+    out: Out = None,
+    settings: Settings = [],  # noqa: B006
+    resume: Again = False,
+    debug: Debug = False,
+) -> None:
     """Reconstruct as a job says, into a new folder."""
     from .jobs import read_job
-    from .run import start
 
     wanted = read_job(job, settings)
-    folder = out or Path(wanted.run.out or job.stem)
-    _tell(start(wanted, folder, _watch()))
+    _go(wanted, out or Path(wanted.run.out or job.stem), resume)
 
 
 @app.command()
 @tidy
-def tomogram(job: JobFile, out: Out = None, settings: Settings = [], debug: Debug = False) -> None:  # noqa: B006
+def tomogram(
+    job: JobFile,
+    out: Out = None,
+    settings: Settings = [],  # noqa: B006
+    resume: Again = False,
+    debug: Debug = False,
+) -> None:
     """Reconstruct the potential of a tilt series: views, alignment, a first volume, then all end to end."""
     from .jobs import read_job
-    from .run import start
     from .tomogram_schema import TomogramJob
 
     wanted = read_job(job, settings, TomogramJob)
-    _tell(start(wanted, out or Path(wanted.run.out or job.stem), _watch()))
+    _go(wanted, out or Path(wanted.run.out or job.stem), resume)
 
 
 @app.command()
@@ -222,6 +233,15 @@ def export(
 
     model = load(result / "result.h5" if result.is_dir() else result)
     print(f"wrote {file}: {write_export(model, file)}")
+
+
+def _go(job, folder: Path, again: bool) -> None:
+    """A new run, or the one that lies in the folder; all processes see alike which it is."""
+    from ..machines.processes import everywhere
+    from .run import resume, start
+
+    known = again and not everywhere(not (folder / "run.toml").exists())
+    _tell(resume(folder, _watch()) if known else start(job, folder, _watch()))
 
 
 def _watch():
