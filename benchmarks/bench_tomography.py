@@ -1,6 +1,8 @@
 """A tilt series from its patterns to its atoms, stage by stage: seconds, alignment, correlation with the truth, atoms.
 
     python benchmarks/bench_tomography.py [--edge 22] [--epochs 5] [--file FILE] [--pictures FOLDER] [--cold 0] [--json FILE]
+    python benchmarks/bench_tomography.py --edge 14 --sweep range
+    python benchmarks/bench_tomography.py --edge 14 --sweep fraction --defocus 240
 
 The data are simulated from atoms: a Pt core in a cube of amorphous Al2O3, `edge` Å wide, 13 tilts within ±60°, 1e5 e/Å²
 each, 200 kV, 23 mrad, shifts of up to 3.4 Å and angles 0.2° rms that nobody knows. `--file` keeps them for the next
@@ -22,9 +24,13 @@ On two cores, in 2¼ minutes after the simulation (80 s): shifts from 2.5 Å (wo
 wedge; heavy F1 0.986 with RMSD 0.08 Å, light F1 0.874 (13, 26, 31 and 63 s). With angles in the coarse stage they went
 astray by 1.3°, and heavy F1 fell to 0.80; from shifts of 0.155 Å and no coarse stage it was 0.90. A cold
 start of the full model from vacuum and nominal poses is nowhere after as long (8 epochs, 114 s: shifts 2.5 Å, FSC 0.04).
+The sweeps go through all stages in every case: tilts within ±20° to ±45°, one every 10°, and ½, 1/12 and 1/20 of the
+positions beside the same fractions of the dose in all positions (RESULTS.md). `resolution` is where FSC against the truth
+falls below 0.5, `one bit` where it falls below √½, as that of a signal as strong as its noise does.
 Goals: alignment 0.2 Å on average and 0.5 Å at worst, heavy F1 0.97 with RMSD 0.15 Å, light F1 0.85.
 """
 
+import argparse
 import tempfile
 import time
 from pathlib import Path
@@ -59,17 +65,20 @@ from jaxptycho.analysis.volumes import rotation_matrices
 from jaxptycho.app.jobs import make_job
 from jaxptycho.app.simulation import build_experiment, write_experiment
 from jaxptycho.app.simulation_schema import SimulationJob
+from jaxptycho.halves import thinned
 from jaxptycho.inverse import constraints
 from jaxptycho.inverse.even import even_adam
 from jaxptycho.inverse.solve import owned
 from jaxptycho.io.native import read_truth
+from jaxptycho.order import spread
 from jaxptycho.tomography.alignment import align
 from jaxptycho.tomography.poses import emptied, posed
 from jaxptycho.tomography.projections import Geometry
 from jaxptycho.tomography.series import first_series
 from jaxptycho.tomography.views import projected_views, reconstruct_views
 
-VOXEL, SEMIANGLE, DEFOCUS, STEP, VIBRATION, HEAVY = 0.35, 23.0, 120.0, 1.8, 0.08, 78
+VOXEL, SEMIANGLE, STEP, VIBRATION, HEAVY = 0.35, 23.0, 1.8, 0.08, 78
+RANGES, FEWER = (20, 30, 40, 45), (2, 12, 20)  # ° on either side, and one of so many shots or quanta
 MARGIN = 6.0  # Å of the volume around the particle, in all
 LOSS = misfit(amplitude)
 
@@ -98,10 +107,10 @@ def job_of(args) -> SimulationJob:
     wide, high = 1.1 * args.edge + 12, 0.85 * args.edge + 8
     sections = {
         "specimen": {"phantom": "platinum_in_alumina", "vibration_angstrom": VIBRATION},
-        "microscope": {"voltage_kv": 200.0, "semiangle_mrad": SEMIANGLE, "defocus_angstrom": DEFOCUS},
+        "microscope": {"voltage_kv": 200.0, "semiangle_mrad": SEMIANGLE, "defocus_angstrom": args.defocus},
         "scan": {"shape": [int(high / STEP), int(wide / STEP)], "step_angstrom": STEP, "dose_per_square_angstrom": 1e5},
         "detector": {"pixels": 48, "pixel_angstrom": VOXEL},
-        "tilt_series": {"tilts_deg": list(np.linspace(-60, 60, args.views)), "angle_error_deg": 0.2},
+        "tilt_series": {"tilts_deg": tilts(args).tolist(), "angle_error_deg": 0.2},
         "sampling": {"pixel_angstrom": 0.1, "slice_angstrom": 2.0, "configurations": 1 if args.quick else 2},
     }
     sections["specimen"]["options"] = {"edge": args.edge, "core": 0.6 * args.edge}
@@ -109,10 +118,15 @@ def job_of(args) -> SimulationJob:
     return make_job(sections, "the benchmark", SimulationJob)
 
 
+def tilts(args) -> np.ndarray:
+    """Every 10° or nearly so within the range [°]."""
+    return np.linspace(-args.half_range, args.half_range, args.views or 1 + round(args.half_range / 5))
+
+
 def of_views(args, data: Dataset, truth: Truth) -> list[Model]:
     """Every view by itself."""
     optimiser = per_part(specimen=even_adam(2e-2), probe=optax.adam(1e-3))
-    at_axis = DEFOCUS + truth.entrance  # underfocus is used up on the way there
+    at_axis = args.defocus + truth.entrance  # underfocus is used up on the way there
     options = {"specimen": "phase", "semiangle": 1e-3 * SEMIANGLE, "defocus": at_axis}
     found = dict(reconstruct_views(LOSS, data, optimiser, args.batch, args.alone, **options))
     return [found[view] for view in range(data.n_views)]
@@ -169,7 +183,7 @@ def geometry_of(model: Model) -> Geometry:
     return Geometry(volume.tilt.values, volume.angles.values, volume.shift.values)
 
 
-def judged(truth: Truth, model: Model, error: AlignmentError, picture: Path | None = None) -> dict:
+def judged(args, truth: Truth, model: Model, error: AlignmentError, picture: Path | None = None) -> dict:
     """Correlation with the true potential, and atoms, after the true ones were moved to where ours must be."""
     volume, n = np.asarray(model.specimen.potential, float), model.specimen.potential.shape[0]
     places = (truth.positions - error.translation) @ error.rotation.T
@@ -177,8 +191,9 @@ def judged(truth: Truth, model: Model, error: AlignmentError, picture: Path | No
     known = atoms_potential(truth.numbers, places, b, volume.shape, VOXEL)
     window = taper(volume.shape, 0.1)
     whole = fourier_correlation(volume, known, VOXEL, window)
-    wedge = wedge_correlations(volume, known, VOXEL, tuple(np.deg2rad([-60, 60])), window).outside
+    wedge = wedge_correlations(volume, known, VOXEL, tuple(np.deg2rad([-1, 1]) * args.half_range), window).outside
     row = {"resolution_A": whole.resolution(fixed(0.5)), "fsc": mean(whole), "wedge": mean(wedge)}
+    row["one_bit_A"] = whole.resolution(fixed(0.5**0.5))  # a signal as strong as the noise, beside a truth without
     peaks = find_peaks(volume, VOXEL, 60.0, 1.3, radius=0.9, origin=-(n // 2) * VOXEL, smooth=0.25)
     peaks = peaks.where((peaks.integral > 0) & (np.abs(peaks.positions).max(1) < n * VOXEL / 2 - 1))
     if picture is not None:
@@ -212,15 +227,92 @@ def draw(volume, known, path: Path):
     figure.savefig(path, dpi=70)
 
 
+class Series(NamedTuple):
+    """A case: what is printed of each of its stages, and under which name."""
+
+    args: argparse.Namespace
+    table: Table
+    rows: list[dict]
+    case: str = ""
+
+    def line(self, stage, began, truth, geometry, model=None):
+        took = time.perf_counter() - began
+        error = alignment_error(alignment_of(geometry), truth.poses, VOXEL)
+        row = {"case": self.case, "stage": stage, "s": took, "angle_deg": error.angles().mean()}
+        row |= {"shift_A": error.distances().mean(), "worst_A": error.distances().max()}
+        if model is not None:
+            folder = self.args.pictures
+            picture = None if folder is None else folder / f"{self.case}{stage}.png"
+            row |= judged(self.args, truth, model, error, picture)
+        self.rows.append(row)
+        self.table.line(**row)
+
+    def run(self, file: Path) -> None:
+        """All stages on the data of a file, or on what is simulated into it."""
+        args, began = self.args, time.perf_counter()
+        data, truth = simulated(args, file)
+        data = fewer(data, args.fraction, args.dose_fraction)
+        nominal = Geometry(data.tilts, np.zeros((data.n_views, 2)))
+        self.line("simulated", began, truth, nominal)
+        side = 2 * int((args.edge + MARGIN) / 2 / VOXEL)
+        empty, begin = jnp.zeros((side,) * 3), time.perf_counter()
+        views = of_views(args, data, truth)
+        self.line("views", begin, truth, nominal)
+        begin = time.perf_counter()
+        geometry = aligned(args, data, views)
+        self.line("align", begin, truth, geometry)
+        model = first_series(data, empty, VOXEL, geometry, views[-1].probe, slices=8, taper=1.0)
+        begin = time.perf_counter()
+        model = end_to_end(args, data, model, Stage(1 if args.quick else 4, 3e-2, anew=True))
+        self.line("coarse", begin, truth, geometry_of(model))
+        begin = time.perf_counter()
+        model = end_to_end(args, data, model, Stage(args.epochs, 3e-2, falling=True))
+        self.line("fine", begin, truth, geometry_of(model), model)
+        if args.cold:
+            dose = float(np.mean(np.concatenate([data.dose(view) for view in range(data.n_views)])))
+            lens = AberratedProbe(1e-3 * SEMIANGLE, {"defocus": args.defocus + truth.entrance}, dose)
+            begin = time.perf_counter()
+            model = first_series(data, empty, VOXEL, nominal, lens, slices=8, taper=1.0)
+            model = end_to_end(args, data, model, Stage(args.cold, 3e-2, falling=True))
+            self.line("cold", begin, truth, geometry_of(model), model)
+
+
+def fewer(data: Dataset, positions: float, quanta: float) -> Dataset:
+    """Fractions of the positions of every view and of the quanta of every pattern."""
+    data = data if quanta == 1 else thinned(data, fraction=quanta)
+    return data if positions == 1 else data.subset([spread(p, positions, v) for v, p in enumerate(data.positions)])
+
+
+def cases(args) -> dict[str, argparse.Namespace]:
+    """The options of every case of a sweep by its name; steps stay as many where there are fewer shots."""
+    if args.sweep is None:
+        changes = {"": {}}
+    elif args.sweep == "range":
+        changes = {f"±{half}°": {"half_range": half} for half in RANGES}
+    else:
+        changes = {"all": {}}
+        for n in FEWER[: 1 if args.quick else None]:
+            changes[f"1/{n} shots"] = {"fraction": 1 / n, "batch": max(1, round(args.batch / n))}
+            changes[f"1/{n} dose"] = {"dose_fraction": 1 / n}
+    return {name: argparse.Namespace(**vars(args) | change) for name, change in changes.items()}
+
+
 def main():
     parser = arguments(__doc__, rounds=1)
     parser.add_argument("--edge", type=float, default=22.0, help="Å, of the particle")
-    parser.add_argument("--views", type=int, default=13)
+    parser.add_argument("--half-range", type=float, default=60.0, help="°, the largest tilt")
+    parser.add_argument("--views", type=int, help="default: every 10°")
+    parser.add_argument("--defocus", type=float, default=120.0, help="Å, at the entrance of the particle")
+    parser.add_argument("--fraction", type=float, default=1.0, help="of the positions that is used")
+    parser.add_argument("--dose-fraction", type=float, default=1.0, help="of the quanta that is used")
+    parser.add_argument("--sweep", choices=["range", "fraction"], help="a table of tilt ranges, or of fractions")
     parser.add_argument("--epochs", type=int, default=5, help="of the fine stage")
     parser.add_argument("--cold", type=int, default=0, help="epochs from vacuum and nominal poses")
     parser.add_argument("--batch", type=int, default=105)
     parser.add_argument("--alone", type=int, default=30, help="epochs of each view by itself")
-    parser.add_argument("--file", type=Path, help="where the simulated series is kept")
+    parser.add_argument(
+        "--file", type=Path, help="where the simulated series is kept, for each range of a sweep its own"
+    )
     parser.add_argument("--pictures", type=Path, help="folder")
     args = parser.parse_args()
     if args.quick:
@@ -228,47 +320,15 @@ def main():
     opening()
     rows = []
     table = Table(
-        stage="<10s", s=">6.0f", shift_A=">8.3f", worst_A=">8.3f", angle_deg=">9.3f", fsc=">6.3f", wedge=">6.3f",
-        resolution_A=">12.2f", heavy=">6.3f", heavy_rmsd_A=">12.3f", light=">6.3f", light_rmsd_A=">12.3f",
+        case="<11s", stage="<10s", s=">6.0f", shift_A=">8.3f", worst_A=">8.3f", angle_deg=">9.3f", fsc=">6.3f",
+        wedge=">6.3f", resolution_A=">12.2f", one_bit_A=">9.2f", heavy=">6.3f", heavy_rmsd_A=">12.3f", light=">6.3f",
+        light_rmsd_A=">12.3f",
     )  # fmt: skip
-
-    def line(stage, began, geometry, model=None):
-        took = time.perf_counter() - began
-        error = alignment_error(alignment_of(geometry), truth.poses, VOXEL)
-        row = {"stage": stage, "s": took, "shift_A": error.distances().mean(), "worst_A": error.distances().max()}
-        row |= {"angle_deg": error.angles().mean()}
-        if model is not None:
-            picture = None if args.pictures is None else args.pictures / f"{stage}.png"
-            row |= judged(truth, model, error, picture)
-        rows.append(row)
-        table.line(**row)
-
     with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        data, truth = simulated(args, args.file or Path(folder) / "series.h5")
-        nominal = Geometry(data.tilts, np.zeros((data.n_views, 2)))
-        line("simulated", began, nominal)
-        side = 2 * int((args.edge + MARGIN) / 2 / VOXEL)
-        empty, begin = jnp.zeros((side,) * 3), time.perf_counter()
-        views = of_views(args, data, truth)
-        line("views", begin, nominal)
-        begin = time.perf_counter()
-        geometry = aligned(args, data, views)
-        line("align", begin, geometry)
-        model = first_series(data, empty, VOXEL, geometry, views[-1].probe, slices=8, taper=1.0)
-        begin = time.perf_counter()
-        model = end_to_end(args, data, model, Stage(1 if args.quick else 4, 3e-2, anew=True))
-        line("coarse", begin, geometry_of(model))
-        begin = time.perf_counter()
-        model = end_to_end(args, data, model, Stage(args.epochs, 3e-2, falling=True))
-        line("fine", begin, geometry_of(model), model)
-        if args.cold:
-            dose = float(np.mean(np.concatenate([data.dose(view) for view in range(data.n_views)])))
-            lens = AberratedProbe(1e-3 * SEMIANGLE, {"defocus": DEFOCUS + truth.entrance}, dose)
-            begin = time.perf_counter()
-            model = first_series(data, empty, VOXEL, nominal, lens, slices=8, taper=1.0)
-            model = end_to_end(args, data, model, Stage(args.cold, 3e-2, falling=True))
-            line("cold", begin, geometry_of(model), model)
+        file = args.file or Path(folder) / "series.h5"
+        for case, own in cases(args).items():
+            kept = file.with_stem(f"{file.stem}_{own.half_range}") if args.sweep == "range" else file
+            Series(own, table, rows, case).run(kept)
     save(args, rows, device=str(jax.devices()[0]))
 
 

@@ -9,12 +9,12 @@ from nbclient import NotebookClient
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 
-def test_there_are_four():
-    names = ["01_lecture", "02_your_own_loss", "03_a_new_effect", "04_when_is_a_specimen_thick"]
+def test_all_are_here():
+    names = ["01_lecture", "02_your_own_loss", "03_a_new_effect", "04_when_is_a_specimen_thick", "05_tilt_series"]
     assert [path.stem for path in NOTEBOOKS] == names
 
 
-LONG = ("04_when_is_a_specimen_thick",)  # half a minute and more
+LONG = ("04_when_is_a_specimen_thick", "05_tilt_series")  # half a minute and more
 
 
 @pytest.mark.parametrize(
