@@ -50,14 +50,14 @@ def join(coordinator: str | None = None, count: int | None = None, rank: int | N
         return 1
     if coordinator is None and local == str(count):  # all on this host, started by the same parent
         coordinator = f"127.0.0.1:{2**15 + os.getppid() % 2**14}"
-    gpus = env.get("SLURM_GPUS_ON_NODE")
-    alone = (local or "").split("(")[0] == "1"
+    gpus = [name for name in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    mine = len(gpus) == 1 or (local or "").split("(")[0] == "1"  # none of another process here
     try:
         jax.distributed.initialize(
             coordinator,
             count,
             rank,
-            local_device_ids=range(int(gpus)) if gpus and alone else None,  # JAX would take the first one
+            local_device_ids=range(len(gpus)) if gpus and mine else None,  # JAX would take that of the local rank
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         )
     except ValueError as error:
