@@ -25,7 +25,7 @@ from ..tomography import linear
 from ..tomography.alignment import Aligned, align
 from ..tomography.poses import emptied, posed
 from ..tomography.projections import Geometry, Projector
-from ..tomography.series import first_series
+from ..tomography.series import first_series, require_field
 from ..tomography.views import projected_views, reconstruct_views
 from . import build
 from .tomogram_schema import TomogramJob
@@ -60,11 +60,15 @@ def prepare(job: TomogramJob, data: Dataset, shots, folder: Path, say: Say, stop
 def series_of(job: TomogramJob, data: Dataset, geometry=None, volume=None, probe=None) -> Model:
     """The model of all views; what is not known yet is nominal or empty."""
     probe = first_model(data.view(0), **guess(job)).probe if probe is None else probe
+    volume = empty(job, data) if volume is None else volume
+    geometry = standing(job, nominal(data)) if geometry is None else geometry
+    if not job.volume.isolated:
+        require_field(data, volume.shape, voxel_of(data), nominal(data))
     model = first_series(
         data,
-        empty(job, data) if volume is None else volume,
+        volume,
         voxel_of(data),
-        standing(job, nominal(data)) if geometry is None else geometry,
+        geometry,
         probe,
         slices=job.volume.slices,
         kernel=job.volume.kernel,
@@ -80,11 +84,13 @@ def voxel_of(data: Dataset) -> tuple[float, float, float]:
 
 def empty(job: TomogramJob, data: Dataset):
     """A volume of no potential, of the job's size, or that of the scanned field."""
-    size = job.volume.size_angstrom
+    size, voxel = job.volume.size_angstrom, np.array(voxel_of(data))
     if size is None:
         y, x = 2 * np.abs(np.concatenate(data.positions)).max(0)
-        size = (x, y, x)
-    return jnp.zeros(tuple(max(2, round(s / v)) for s, v in zip(size, voxel_of(data), strict=True)))
+        count = np.ceil(np.array([x, y, x]) / voxel) + 1
+    else:
+        count = np.maximum(np.round(np.array(size) / voxel), 2)
+    return jnp.zeros(count.astype(int))
 
 
 def nominal(data: Dataset) -> Geometry:

@@ -17,6 +17,7 @@ class Volume(Section):
     size_angstrom: Triple | None = key(
         "(z, y, x); default: the field of the scan, and as deep as it is wide", None, [60.0, 60.0, 60.0]
     )
+    isolated: bool = key("vacuum is around it, as around a particle; false: it holds the scan at every tilt", False)
     slices: int = key("slices along the beam", 8, ge=1)
     kernel: one_of(KERNELS, "kernel") = key(f"of the resampling: {', '.join(KERNELS)}", "cubic")
     angles: bool = key("views have small angles about x and z, too; turning takes three times as long", True)

@@ -21,7 +21,8 @@ def coarse_shifts(projections: Float[np.ndarray, "view y x"], tilts, pixel) -> F
     levels = projections - np.median(projections, (1, 2), keepdims=True)
     smooth = gaussian_filter(levels, (0, *(SMOOTH * n for n in projections.shape[1:])))
     along = _common_profile(smooth.sum(2))
-    level = np.fft.ifft(np.fft.fft(smooth, axis=1) * _ramps(along, smooth.shape[1])[..., None], axis=1).real
+    ramps = _ramps(along, projections.shape[1])[..., None]
+    level = np.fft.ifft(np.fft.fft(smooth, axis=1) * ramps, axis=1).real
     across = _from_neighbours(level, tilts)
     common = np.stack([np.cos(tilts), np.sin(tilts)], 1)
     across = across - common @ np.linalg.lstsq(common, across, rcond=None)[0]

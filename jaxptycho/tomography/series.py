@@ -80,7 +80,7 @@ def require_tilts(data: Dataset, geometry: Geometry) -> None:
         )
 
 
-def require_field(data: Dataset, shape: tuple[int, int, int], voxel, geometry: Geometry) -> None:
+def require_field(data: Dataset, shape: tuple[int, ...], voxel, geometry: Geometry) -> None:
     """ValueError unless the volume of `shape` voxels holds every position of every view: for films, not for particles.
 
     A view at θ sees X cos θ + Z sin θ of a volume X wide and Z deep.
@@ -93,7 +93,7 @@ def require_field(data: Dataset, shape: tuple[int, int, int], voxel, geometry: G
             axis = int(np.argmax(beyond - half))
             raise ValueError(
                 f"view {view}, at {np.rad2deg(tilt):.4g}°, is scanned to {beyond[axis]:.4g} Å from the tilt axis in "
-                f"{'yx'[axis]}, where the volume ends at {half[axis]:.4g} Å; give it more voxels or drop these shots"
+                f"{'yx'[axis]}, where the volume ends at {half[axis]:.4g} Å; make it larger, or call it isolated (volume.isolated) where vacuum is around it"
             )
 
 

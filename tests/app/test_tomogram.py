@@ -26,7 +26,7 @@ SIMULATION = {
     "sampling": {"slice_angstrom": 3.0, "pixel_angstrom": 0.25},
 }
 JOB = {
-    "volume": {"size_angstrom": [8.0, 8.0, 8.0], "slices": 2, "kernel": "linear"},
+    "volume": {"size_angstrom": [8.0, 8.0, 8.0], "slices": 2, "kernel": "linear", "isolated": True},
     "views": {"epochs": 2, "batch": 8},
     "alignment": {"turns": 1, "iterations": 2, "bins": [2]},
     "linear": {"iterations": 2},
@@ -98,6 +98,12 @@ def test_the_job_of_a_series_is_written_checked_and_inspected(series, tmp_path, 
     assert checked.exit_code == 0, checked.output
     assert "voxels" in checked.output
     assert "+40" in run(app, ["inspect", str(series)]).output
+
+
+def test_a_volume_within_the_scan_is_refused_unless_it_is_isolated(series):
+    small = JOB["volume"] | {"size_angstrom": [3.0, 4.0, 4.0], "isolated": False}
+    with pytest.raises(ValueError, match=r"view 0, at -30°, is scanned to .* where the volume ends at .* isolated"):
+        loop_of(job_of(series, volume=small)).check()
 
 
 @pytest.mark.parametrize(
