@@ -93,7 +93,8 @@ def require_field(data: Dataset, shape: tuple[int, ...], voxel, geometry: Geomet
             axis = int(np.argmax(beyond - half))
             raise ValueError(
                 f"view {view}, at {np.rad2deg(tilt):.4g}°, is scanned to {beyond[axis]:.4g} Å from the tilt axis in "
-                f"{'yx'[axis]}, where the volume ends at {half[axis]:.4g} Å; make it larger, or call it isolated (volume.isolated) where vacuum is around it"
+                f"{'yx'[axis]}, where the volume ends at {half[axis]:.4g} Å; make it larger, or call it isolated "
+                "(volume.isolated) where vacuum is around it"
             )
 
 
