@@ -13,10 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..data import Dataset, batches, prefetch, split, stacked
+from ..data import Dataset, prefetch, split, stacked
 from ..inverse.solve import init_state, make_step, owned
-from ..machines.placement import distribute, even, mesh, replicate
+from ..machines.dealing import deal
+from ..machines.placement import distribute, keep, mesh, place
 from ..machines.processes import part, whole
+from ..machines.slabs import fitted
 from ..model import Model, require_inside
 from . import build, diagnose
 from .errors import Diverged
@@ -79,10 +81,10 @@ class Loop:
         self.watch.begin(self.job, sum(map(len, self.learn)), len(progress.history))
         while True:
             stage, tools = self.job.stage[progress.stage], self.tools(progress.stage)
-            progress.model = replicate(progress.model, self.devices)
+            progress.model = place(progress.model, self.devices)
             state = progress.state
             state = self.first_state(progress.stage, progress.model) if state is None else state
-            progress.state = replicate(state, self.devices)
+            progress.state = place(state, self.devices, progress.model)
             while progress.epoch < stage.epochs:
                 if why := self.stop():
                     return why
@@ -115,7 +117,7 @@ class Loop:
                 progress.model = project(progress.model) if constraint.due(progress.epoch) else progress.model
             progress.model, anew = self.between(progress.model, progress.stage, progress.epoch)
             state = self.first_state(progress.stage, progress.model) if anew else progress.state
-            progress.model, progress.state = replicate((progress.model, state), self.devices)
+            progress.model, progress.state = place((progress.model, state), self.devices, progress.model)
         if not (all(np.all(i["finite"]) for i in infos) and finite(progress.model)):
             self._diverged(tools, progress, good)
         self._still_inside(progress, good)
@@ -139,7 +141,7 @@ class Loop:
         model = self.start()
         for earlier in self.job.stage[: stage + 1]:
             model = build.change_model(earlier, model)
-        return owned(model)
+        return owned(fitted(model, self.job.run.slabs))
 
     def first_state(self, stage: int, model: Model) -> Any:
         """The optimiser's first state in `stage`."""
@@ -157,18 +159,19 @@ class Loop:
         stage = self.job.stage[progress.stage]
         before = sum(s.epochs for s in self.job.stage[: progress.stage])
         seed, epoch = self.job.run.seed, before + progress.epoch
-        all_of_it = batches(
-            self.data, stage.batch, order=stage.order, seed=seed, first_epoch=epoch, shots=self.learn, part=part()
-        )
-        return (even(batch, self.devices) for batch in islice(all_of_it, len(progress.losses), None))
+        chosen = {"order": stage.order, "seed": seed, "first_epoch": epoch, "shots": self.learn}
+        return islice(self._deal(progress.model, stage.batch, **chosen), len(progress.losses), None)
+
+    def _deal(self, model: Model, size: int, **chosen):
+        return deal(self.data, size, model=model, mesh=self.devices, part=part(), **chosen)
 
     def held_out(self, tools: Tools, model: Model) -> float | None:
         """Mean loss of the shots kept aside, None without any."""
         if not any(map(len, self.held)):
             return None
         size = min(64, max(map(len, self.held)))
-        drawn = batches(self.data, size, order="compact", shots=self.held, part=part())
-        seen = [whole(even(batch, self.devices), self.devices) for batch in drawn]
+        drawn = self._deal(model, size, order="compact", shots=self.held)
+        seen = [whole(batch, self.devices) for batch in drawn]
         losses, shots = jax.device_get(([tools.loss(model, b) for b in seen], [b.weight.sum() for b in seen]))
         return float(np.average(np.asarray(losses, float), weights=shots))
 
@@ -189,7 +192,9 @@ class Loop:
         penalty = build.build_penalty(stage)
         after_step, after_epoch = build.build_constraints(stage, self.first_model(number))
         return Tools(
-            step=make_step(loss, build.build_optimiser(stage, self.steps(number)), after_step, penalty),
+            step=make_step(
+                loss, build.build_optimiser(stage, self.steps(number)), keep(after_step, self.devices), penalty
+            ),
             loss=eqx.filter_jit(loss),
             objective=lambda m, b: loss(m, b) + (0.0 if penalty is None else penalty(m)),
             constraints=after_epoch,
@@ -197,7 +202,7 @@ class Loop:
 
     @cached_property
     def devices(self):
-        return mesh(self.job.run.devices)
+        return mesh(self.job.run.devices, self.job.run.slabs)
 
     @cached_property
     def _split(self):
@@ -223,7 +228,9 @@ class Loop:
             for view in range(self.data.n_views):
                 require_inside(progress.model, view)
         except ValueError as error:
-            progress.model, progress.state = replicate(diagnose.to_device((good.model, good.state)), self.devices)
+            progress.model, progress.state = place(
+                diagnose.to_device((good.model, good.state)), self.devices, good.model
+            )
             progress.losses = good.losses
             where = f"stage {self.job.stage[progress.stage].name!r}, epoch {len(progress.history) + 1}"
             raise Diverged(f"in {where} {error} (specimen.margin_angstrom, or a lower rate of the scan)") from error
@@ -231,10 +238,10 @@ class Loop:
     def _diverged(self, tools: Tools, progress: Progress, good: Progress):
         stage, number = self.job.stage[progress.stage], len(progress.history) + 1
         progress.losses = good.losses
-        model, state = replicate(diagnose.to_device((good.model, good.state)), self.devices)
+        model, state = place(diagnose.to_device((good.model, good.state)), self.devices, good.model)
         left = (whole(batch, self.devices) for batch in self.batches_left(good))
         cause = diagnose.culprit(tools.step, tools.objective, model, state, left)
-        progress.model, progress.state = replicate(diagnose.to_device((good.model, good.state)), self.devices)
+        progress.model, progress.state = place(diagnose.to_device((good.model, good.state)), self.devices, good.model)
         raise Diverged(
             f"the loss became NaN or infinite in stage {stage.name!r}, epoch {number}: {cause}; the last good model is "
             "kept; lower the rate of this part or constrain it"

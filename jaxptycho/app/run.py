@@ -13,7 +13,7 @@ from ..analysis.fit import goodness_of_fit
 from ..io.drafts import drafted
 from ..io.results import load, write
 from ..machines.checkpoint import Checkpoints
-from ..machines.placement import replicate
+from ..machines.placement import place
 from ..machines.processes import agreed, everywhere, local, once
 from ..model import Model
 from ..parts.volume import Volume
@@ -134,8 +134,8 @@ def found(loop: Loop, kept: Checkpoints) -> Progress:
     """Where the last checkpoint stands, or the beginning if there is none yet."""
 
     def template(about):
-        model = replicate(loop.first_model(about["stage"]), loop.devices)
-        return {"model": model, "state": replicate(loop.first_state(about["stage"], model), loop.devices)}
+        model = place(loop.first_model(about["stage"]), loop.devices)
+        return {"model": model, "state": place(loop.first_state(about["stage"], model), loop.devices, model)}
 
     last = kept.last(template)
     if last is None:

@@ -283,6 +283,7 @@ class Run(Section):
     seed: int = key("decides the held-out shots and the order of batches", 0, ge=0)
     wall_time_minutes: float | None = key("stop cleanly after this time; resume goes on", None, 600.0, gt=0)
     devices: int | None = key("devices to use; default all", None, 1, ge=1)
+    slabs: int = key("slabs along y of a specimen too large for one device; a divisor of the devices", 1, ge=1)
     budget_gib: float | None = key(
         "memory for the gradient on each device; default half of the device's", None, 4.0, gt=0
     )

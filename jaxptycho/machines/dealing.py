@@ -11,32 +11,35 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int
 
-from ..data import Batch, Dataset, batches, make_batch
+from ..data import Batch, Dataset, batches
 from ..model import Model
 from ..order import ORDERS
 from .placement import SHOTS, even
 from .slabs import SLABS, homes
 
 
-def arrange(batch: Batch, home: Int[np.ndarray, " shot"], mesh: Mesh, share: int | None = None) -> Batch:
-    """The shots of a batch in the order of the devices, each of which gets `share` (at least), padded with weight 0.
+def arrange(batch: Batch, home: Int[np.ndarray, " shot"], mesh: Mesh) -> Batch:
+    """The shots of a batch in the order of the devices, the same number for each, padded with weight 0.
 
     `home` is the slab of every shot of the batch's view, by `slabs.homes`.
     """
-    groups, slabs = mesh.shape[SHOTS], mesh.shape[SLABS]
     seen = np.flatnonzero(np.asarray(batch.weight) > 0)
-    by_slab = [seen[home[np.asarray(batch.shots)[seen]] == slab] for slab in range(slabs)]
-    least = math.ceil(max(map(len, by_slab)) / groups)
-    share = least if share is None else share
-    if share < least:
-        raise ValueError(f"{least} shots of a batch lie in one device's slab; it takes {share}, give a larger share")
+    index, real = _side_by_side(home[np.asarray(batch.shots)[seen]], mesh)
+    index = seen[index]
+    return Batch(batch.view, batch.shots[index], batch.counts[index], np.asarray(batch.weight)[index] * real)
+
+
+def _side_by_side(home, mesh: Mesh, share: int = 0):
+    """Indices of shots that live in the slabs `home`, `share` for each device or as many as needed, and their weight."""
+    groups, slabs = mesh.shape[SHOTS], mesh.shape[SLABS]
+    by_slab = [np.flatnonzero(home == slab) for slab in range(slabs)]
+    share = max(share, math.ceil(max(map(len, by_slab)) / groups))
     index, real = np.zeros((groups, slabs, share), int), np.zeros((groups, slabs, share), np.float32)
     for slab, mine in enumerate(by_slab):
         for group in range(groups):
             own = mine[group::groups]
             index[group, slab, : len(own)], real[group, slab, : len(own)] = own, 1
-    flat = index.ravel()
-    return Batch(batch.view, batch.shots[flat], batch.counts[flat], np.asarray(batch.weight)[flat] * real.ravel())
+    return index.ravel(), real.ravel()
 
 
 def deal(
@@ -50,13 +53,14 @@ def deal(
     seed: int = 0,
     first_epoch: int = 0,
     shots=None,
+    part: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
     """`data.batches` for the devices of `mesh`: as many batches, of about `size` shots, for slabs arranged.
 
-    `model` says where the windows lie now; they may move by `slabs.slack` rows until batches are dealt anew.
+    `model` says where the windows lie now; they may move by some rows (`slabs.halo`) until batches are dealt anew.
     """
     if SLABS not in mesh.shape:
-        drawn = batches(data, size, epochs, order=order, seed=seed, first_epoch=first_epoch, shots=shots)
+        drawn = batches(data, size, epochs, order=order, seed=seed, first_epoch=first_epoch, shots=shots, part=part)
         yield from (even(batch, mesh) for batch in drawn)
         return
     slabs = mesh.shape[SLABS]
@@ -74,7 +78,10 @@ def deal(
             groups += [(view, np.concatenate(together)) for together in zip(*parts, strict=True)]
         for i in rng.permutation(len(groups)):
             view, together = groups[i]
-            yield arrange(make_batch(data, view, together), home[view], mesh, share)
+            index, weight = _side_by_side(home[view][together], mesh, share)
+            own = slice(part[0] * len(index) // part[1], (part[0] + 1) * len(index) // part[1])
+            here = together[index[own]].astype(np.int32)
+            yield Batch(np.int32(view), here, data.patterns(view, here), weight[own])
 
 
 def _parts(positions, own, count: int, order: str, rng) -> list[np.ndarray]:

@@ -46,8 +46,8 @@ def distribute(loss: Callable[[Model, Batch], jax.Array], mesh: Mesh) -> Callabl
 
     A loss averages over shots with their weight, so the shares are averaged with theirs; the
     result and its gradient are those of one device. The batch size must be a multiple of the
-    number of devices. On a mesh with slabs the model is placed by `place` and batches are
-    drawn by `slab_batches`, or arranged by `arrange`; the loss is NaN where a window has left its slab.
+    number of devices. On a mesh with slabs the model is placed by `place` and batches are drawn by `dealing.deal`,
+    or brought in order by `dealing.arrange`; the loss is NaN where a window has left its slab and the halo.
     """
     if mesh.size == 1:
         return loss
@@ -95,6 +95,19 @@ def place(tree, mesh: Mesh, model: Model | None = None):
     arrays, rest = eqx.partition(tree, eqx.is_array)
     where = jax.tree.map(lambda spec: NamedSharding(mesh, spec), layout(arrays, model))
     return eqx.combine(jax.device_put(arrays, where), rest)
+
+
+def keep(project: Callable[[Model], Model], mesh: Mesh) -> Callable[[Model], Model]:
+    """The same `project` of a compiled step, whose model stays where `place` puts it."""
+    if SLABS not in mesh.shape:
+        return project
+
+    def kept(model):
+        arrays, rest = eqx.partition(project(model), eqx.is_array)
+        where = jax.tree.map(lambda spec: NamedSharding(mesh, spec), layout(arrays, model))
+        return eqx.combine(jax.lax.with_sharding_constraint(arrays, where), rest)
+
+    return kept
 
 
 def share(function: Callable[[Model, Any], jax.Array], mesh: Mesh) -> Callable[[Model, Any], jax.Array]:

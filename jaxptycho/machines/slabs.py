@@ -70,6 +70,8 @@ def halo(grid: Grid) -> int:
 
 def fitted(model: Model, slabs: int) -> Model:
     """The model with rows of vacuum added to the specimen, so that it falls into equal slabs."""
+    if slabs == 1:
+        return model
     rows = stacks(model)[0].shape[1]
     extra = -rows % slabs
     if not extra:
