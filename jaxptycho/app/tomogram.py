@@ -40,7 +40,7 @@ def prepare(job: TomogramJob, data: Dataset, shots, folder: Path, say: Say, stop
     """None once `start.h5` lies in the folder, or why it stopped before; views learn from `shots` alone."""
     if (folder / START).exists():
         return None
-    geometry, volume, probe = nominal(data), empty(job, data), None
+    geometry, volume, probe = standing(job, nominal(data)), empty(job, data), None
     if job.views.epochs:
         models: dict[int, Model] = {}
         for view, model in views_of(job, data.subset(shots), folder):
