@@ -23,6 +23,7 @@ from ..data import Batch
 T = TypeVar("T")
 HEARTBEAT_SECONDS = 20  # after so long without a sign of life the others stop
 EVERY = 8  # batches between two questions whether somebody wants to stop
+GATHERINGS = itertools.count()  # a name for each, the same in all processes
 # how launchers call the number of processes, the rank, and the processes on this host
 LAUNCHERS = (
     ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_STEP_TASKS_PER_NODE"),
@@ -111,12 +112,21 @@ def once(task: Callable[[], T]) -> T | None:
             answer = task()
         except Exception as error:
             failed = error
+    _gather()
     fine = everywhere(failed is None)
     if failed is not None:
         raise failed
     if not fine:
         raise OSError("the first process could not go on; it says why")
     return answer
+
+
+def _gather() -> None:
+    """Waits for all processes, for days if need be: a computation that waits for another process gives up long before."""
+    if jax.process_count() > 1:
+        from orbax.checkpoint import multihost
+
+        multihost.get_barrier_sync_fn()(key=f"jaxptycho-{next(GATHERINGS)}", timeout_ms=7 * 24 * 3600 * 1000)
 
 
 def agreed(why: Callable[[], str | None]) -> Callable[[], str | None]:
