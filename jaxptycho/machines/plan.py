@@ -84,7 +84,7 @@ def plan(loss: Loss, model: Model, state, batch: Batch, mesh: Mesh) -> Plan:
         _size(state) - big + big // parts,
         _size(batch) // mesh.size,
         0 if memory is None else memory.temp_size_in_bytes + memory.output_size_in_bytes,
-        traffic(program.as_text()),
+        traffic(program.as_text() or ""),
     )
 
 
@@ -107,7 +107,7 @@ def compiled(loss: Loss, model: Model, batch: Batch, mesh: Mesh):
 
 def traffic(text: str) -> dict[str, int]:
     """Bytes that reach a device in one run of a compiled program, by each kind of collective; a loop counts once."""
-    found = dict.fromkeys(KINDS, 0)
+    found: dict[str, int] = dict.fromkeys(KINDS, 0)
     for line in text.splitlines():
         match = re.search(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(", line)
         if match is None or re.search(r"replica_groups=(\{\{\d+\}|\[\d+,1\])", line):  # a device with itself

@@ -35,7 +35,7 @@ class Given(AbstractSpecimen):
         return self.sliced
 
 
-def stacks(model: Model) -> list[jax.Array]:
+def stacks(model: Model) -> list:
     """The arrays (z, y, x) of the specimen that are split: phase or potential, and absorption.
 
     Raises ValueError for a specimen that has none, and for a periodic one.
@@ -103,7 +103,7 @@ def own_part(model: Model, view, slabs: int) -> Model:
     number, rows, reach = jax.lax.axis_index(SLABS), stacks(model)[0].shape[1], halo(model.grid)
     specimen = _between_slabs(model.specimen, number, slabs)
     if isinstance(specimen, Volume) and specimen.angles is not None:
-        field = model.specimen.shape[0] if model.specimen.shape else slabs * rows
+        field = shape[0] if (shape := model.specimen.shape) else slabs * rows  # pyright: ignore[reportAttributeAccessIssue]
         sliced = turned.slices(specimen, grid, number, slabs, field)
     else:
         sliced = specimen.slices(grid)
@@ -132,7 +132,7 @@ def _between_slabs(specimen: AbstractSpecimen, number, slabs: int) -> AbstractSp
     return Volume(
         tapered(specimen.potential),
         specimen.voxel,
-        specimen.tilt,
+        specimen.tilt,  # pyright: ignore[reportArgumentType]
         specimen.n_slices,
         tapered(specimen.absorptive),
         specimen.angles,

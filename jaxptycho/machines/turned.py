@@ -35,7 +35,7 @@ def slices(volume: Volume, grid: Grid, number, slabs: int, field: int) -> Sliced
     """
     stacks = [values for values in (volume.potential, volume.absorptive) if values is not None]
     phase, *loss = (grid.sigma * _projected(volume, values, number, slabs, field) for values in stacks)
-    known = jnp.all(jnp.abs(volume.angles) <= LARGEST)
+    known = jnp.all(jnp.abs(jnp.asarray(volume.angles)) <= LARGEST)  # pyright: ignore[reportArgumentType]
     phase = jnp.where(known, phase, jnp.nan)
     return Sliced(exponential(phase, loss[0] if loss else None), volume.frame.thickness, volume.origin)
 
@@ -46,7 +46,7 @@ def _projected(volume: Volume, values, number, slabs: int, field: int):
     depth, columns, total = volume.frame.depth, volume.frame.columns, slabs * own
     first = number * own - wide  # the halo's first row in the whole volume
     first_of_field = first - total // 2 + field // 2  # in its slices
-    rows, standing, (about_x, about_z) = Axis(own + 2 * wide, dy, total // 2 - first), jnp.zeros(2), volume.angles
+    rows, standing, (about_x, about_z) = Axis(own + 2 * wide, dy, total // 2 - first), jnp.zeros(2), volume.angles  # pyright: ignore[reportGeneralTypeIssues]
     source, plane = (Axis(nz, dz, nz // 2), Axis(nx, dx, nx // 2)), (depth, rows)
     tilted = volumes.turn(values.swapaxes(1, 2), volume.tilt, standing, source, (depth, columns), 1, volume.kernel)
     lent = with_halo(tilted.swapaxes(1, 2), wide, slabs, 0.0)
