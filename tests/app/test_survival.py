@@ -80,7 +80,7 @@ def job(values, tmp_path):
 
 def test_a_run_killed_at_any_moment_resumes_to_the_same_model(job, tmp_path):
     """Twenty times `kill -9`, anywhere from the first import to the last figure; bitwise on one device."""
-    path, rng = job(epochs=40, devices=1), random.Random(0)
+    path, rng = job(epochs=12, devices=1), random.Random(0)
     began = time.monotonic()
     out = finish(command("reconstruct", path, "--out", tmp_path / "whole"))
     lasts, folder, kills = time.monotonic() - began, tmp_path / "broken", 0
