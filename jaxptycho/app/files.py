@@ -16,14 +16,15 @@ from scipy.spatial import KDTree
 
 from ..analysis.design import design
 from ..data import Batch, Dataset
-from ..inverse.memory import needed
 from ..io.datasets import read
 from ..io.results import load
 from ..machines.placement import even
+from ..machines.plan import plan
 from ..model import Model
 from ..parts.indexed import PerShot, PerView, select
 from ..parts.volume import Volume
 from ..start.calibration import bright_field_centre, bright_field_radius
+from .build import build_loss
 from .jobs import kind_of, make_job, read_job, write_job
 from .loop import Loop
 from .run import loop_of
@@ -163,26 +164,16 @@ def check(job: Job | TomogramJob) -> dict[str, str]:
     for number in range(len(job.stage)):
         model = loop.first_model(number)
         state = eqx.filter_eval_shape(partial(loop.first_state, number), model)
-    parameters, optimiser = size_of(model), size_of(state)
     counts = sum(math.prod(c.shape) * np.dtype(c.dtype).itemsize for c in data.counts)
-    # model, the copy that steps return, what the optimiser remembers, and the gradient with its waves
-    batch = blank_batch(loop)
-    gradient = needed(loop.tools(number).loss, model, batch)
-    device = 2 * parameters + optimiser + size_of(batch) // loop.devices.size + gradient
+    loss = build_loss(job.stage[-1], job.run.budget_gib)
     specimen = select(select(model.specimen, PerView, 0), PerShot, 0)
     slices = eqx.filter_eval_shape(specimen.slices, model.grid).transmission
-    volume = {"volume": " × ".join(map(str, specimen.potential.shape)) + " voxels (z, y, x)"}
-    return (
-        describe_job(job)
-        | (volume if isinstance(specimen, Volume) else {})
-        | {
-            "object": " × ".join(map(str, slices.shape)) + " (slice, y, x)",
-            "parameters": megabytes(parameters),
-            "device memory": f"about {megabytes(device)} on each of {loop.devices.size}, {megabytes(gradient)} of it the gradient's",
-            "counts": megabytes(counts),
-            "held out": f"{sum(map(len, loop.held))} of {sum(data.n_shots)} shots",
-        }
-    )
+    rows = {"object": " × ".join(map(str, slices.shape)) + " (slice, y, x)"}
+    if isinstance(specimen, Volume):
+        rows["volume"] = " × ".join(map(str, specimen.potential.shape)) + " voxels (z, y, x)"
+    rows |= {"parameters": megabytes(size_of(model)), "counts": megabytes(counts)}
+    rows["held out"] = f"{sum(map(len, loop.held))} of {sum(data.n_shots)} shots"
+    return describe_job(job) | rows | plan(loss, model, state, blank_batch(loop), loop.devices).table()
 
 
 def blank_batch(loop: Loop) -> Batch:
