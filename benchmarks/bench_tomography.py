@@ -54,15 +54,13 @@ from jaxptycho import (
     per_part,
     read,
 )
-from jaxptycho.analysis.assignment import compare_atoms
 from jaxptycho.analysis.errors import Alignment, AlignmentError, alignment_error
-from jaxptycho.analysis.peaks import find_peaks
 from jaxptycho.analysis.potential import atoms_potential
 from jaxptycho.analysis.resolution import fixed, fourier_correlation, wedge_correlations
 from jaxptycho.analysis.shells import taper
-from jaxptycho.analysis.species import species_by_integral
 from jaxptycho.analysis.volumes import rotation_matrices
 from jaxptycho.app.jobs import make_job
+from jaxptycho.app.judging_volume import TrueAtoms, trace
 from jaxptycho.app.simulation import build_experiment, write_experiment
 from jaxptycho.app.simulation_schema import SimulationJob
 from jaxptycho.halves import thinned
@@ -77,7 +75,7 @@ from jaxptycho.tomography.projections import Geometry
 from jaxptycho.tomography.series import first_series
 from jaxptycho.tomography.views import projected_views, reconstruct_views
 
-VOXEL, SEMIANGLE, STEP, VIBRATION, HEAVY = 0.35, 23.0, 1.8, 0.08, 78
+VOXEL, SEMIANGLE, STEP, VIBRATION = 0.35, 23.0, 1.8, 0.08
 RANGES, FEWER = (20, 30, 40, 45), (2, 12, 20)  # ° on either side, and one of so many shots or quanta
 MARGIN = 6.0  # Å of the volume around the particle, in all
 LOSS = misfit(amplitude)
@@ -185,7 +183,7 @@ def geometry_of(model: Model) -> Geometry:
 
 def judged(args, truth: Truth, model: Model, error: AlignmentError, picture: Path | None = None) -> dict:
     """Correlation with the true potential, and atoms, after the true ones were moved to where ours must be."""
-    volume, n = np.asarray(model.specimen.potential, float), model.specimen.potential.shape[0]
+    volume = np.asarray(model.specimen.potential, float)
     places = (truth.positions - error.translation) @ error.rotation.T
     b = np.full(len(places), 8 * np.pi**2 * VIBRATION**2)
     known = atoms_potential(truth.numbers, places, b, volume.shape, VOXEL)
@@ -194,15 +192,10 @@ def judged(args, truth: Truth, model: Model, error: AlignmentError, picture: Pat
     wedge = wedge_correlations(volume, known, VOXEL, tuple(np.deg2rad([-1, 1]) * args.half_range), window).outside
     row = {"resolution_A": whole.resolution(fixed(0.5)), "fsc": mean(whole), "wedge": mean(wedge)}
     row["one_bit_A"] = whole.resolution(fixed(0.5**0.5))  # a signal as strong as the noise, beside a truth without
-    peaks = find_peaks(volume, VOXEL, 60.0, 1.3, radius=0.9, origin=-(n // 2) * VOXEL, smooth=0.25)
-    peaks = peaks.where((peaks.integral > 0) & (np.abs(peaks.positions).max(1) < n * VOXEL / 2 - 1))
     if picture is not None:
         draw(volume, known, picture)
-    if len(peaks.integral) < 10:
-        return row
-    heavy = species_by_integral(peaks.integral, ["light", "heavy"]).symbols == "heavy"
-    for name, found, true in (("heavy", heavy, truth.numbers == HEAVY), ("light", ~heavy, truth.numbers != HEAVY)):
-        score = compare_atoms(peaks.positions[found], places[true]).overall
+    traced = trace(volume, TrueAtoms(truth.numbers, places, b), np.full(3, VOXEL), row["resolution_A"])
+    for name, score in ({} if traced is None else traced.classes).items():
         row |= {name: score.f1, f"{name}_rmsd_A": float(np.sqrt(np.sum(score.rmsd**2)))}
     return row
 
@@ -316,7 +309,7 @@ def main():
     parser.add_argument("--pictures", type=Path, help="folder")
     args = parser.parse_args()
     if args.quick:
-        args.edge, args.views, args.epochs, args.alone = 8.0, 3, 1, 2
+        args.edge, args.half_range, args.views, args.epochs, args.alone = 8.0, 20.0, 3, 1, 5
     opening()
     rows = []
     table = Table(

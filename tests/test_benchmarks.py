@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-OWN = {"bench_loader": [], "bench_start": [], "bench_precision": []}
+OWN = {f"bench_{name}": [] for name in ("loader", "start", "precision", "flat", "wedge")}
+OWN["bench_tomography"] = ["--sweep=fraction"]
 WITH_TORCH = {"bench_step": ["--form=tuned, micro", "--form=loop"], "bench_lecture": []}
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 pytestmark = pytest.mark.slow
@@ -88,3 +89,10 @@ def test_priors_fill_the_wedge(figures):
     assert filled == sorted(filled)
     assert filled[-1] > max(0.8, found["emptied"]["wedge_fsc"])
     assert found["positivity"]["F1"] > found["none"]["F1"]
+
+
+def test_a_series_is_aligned_with_half_its_shots_or_quanta(figures):
+    found = {(row["case"], row["stage"]): row["shift_A"] for row in figures("bench_tomography")}
+    for case in ("all", "1/2 shots", "1/2 dose"):
+        assert found[case, "align"] < 0.8 * found[case, "simulated"]
+        assert found[case, "fine"] < 0.8 * found[case, "simulated"]
