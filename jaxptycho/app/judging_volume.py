@@ -12,7 +12,7 @@ from scipy.spatial import KDTree
 
 from ..analysis.assignment import AtomComparison, Score, compare_atoms
 from ..analysis.errors import Alignment, alignment_error, probe_fidelity
-from ..analysis.peaks import find_peaks
+from ..analysis.peaks import fit_peaks, local_maxima
 from ..analysis.potential import atoms_potential
 from ..analysis.resolution import (
     FourierCorrelation,
@@ -42,6 +42,7 @@ WEDGE_DETAIL = 2.0  # Å, to which the correlation in the missing wedge is avera
 HALF = 0.187  # standard deviation [resolutions] of the Gaussian that halves the contrast at the resolution, √(ln2/2)/π
 SMOOTH = 0.75  # voxels, the least of that Gaussian
 LEAST = 0.6  # of the height of the lightest element's atoms, from which a peak counts
+MOST = 3  # times as many peaks as true atoms: a poor volume has a maximum in every corner
 APART = 0.75  # of the least distance of true atoms, within which there are no two peaks
 
 
@@ -183,8 +184,9 @@ def trace(volume, atoms: TrueAtoms, voxel, resolution: float) -> Traced | None:
     if typical.min() <= 0:
         return None
     radius = max(distance * 2 / 3, voxel.max())  # a wider window takes in the neighbours
-    peaks = find_peaks(seen, voxel, LEAST * typical.min(), distance, radius, origin=-middle * voxel)
-    peaks = peaks.where(peaks.integral > 0)
+    maxima = local_maxima(seen, voxel, LEAST * typical.min(), distance)[: MOST * len(true)]
+    peaks = fit_peaks(seen, voxel, maxima, radius)
+    peaks = peaks._replace(positions=peaks.positions - middle * voxel).where(peaks.integral > 0)
     found = np.clip(np.round(peaks.positions / voxel).astype(int) + middle, 0, np.array(volume.shape) - 1)
     species = elements[np.argmin(np.abs(np.log(heights[tuple(found.T)][:, None] / typical)), axis=1)]
     symbols, true_symbols = (np.array([chemical_symbols[z] for z in zs]) for zs in (species, numbers))
