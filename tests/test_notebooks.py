@@ -21,8 +21,6 @@ LONG = ("04_when_is_a_specimen_thick", "05_tilt_series")  # half a minute and mo
     "path", [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * (p.stem in LONG)) for p in NOTEBOOKS]
 )
 def test_runs(path, monkeypatch):
-    if path.stem == "05_tilt_series":
-        pytest.skip("its small size makes a volume so poor that `judge_volume` takes all memory; the full size runs")
     monkeypatch.setenv("JAXPTYCHO_SMALL", "1")
     notebook = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": path.parent}}

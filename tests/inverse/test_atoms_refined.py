@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 import jaxptycho as jp
 from jaxptycho.inverse.losses import poisson
@@ -30,6 +31,7 @@ def model(positions, debye_waller, occupancy):
     return jp.Model(probe, atoms, jp.FreeScan(jp.PerShot(jnp.asarray(places))), GRID)
 
 
+@pytest.mark.slow
 def test_atoms_come_back_to_their_places():
     rng = np.random.default_rng(0)
     true = model(TRUE, [0.4, 0.7, 0.3, 0.5, 0.6], [1, 1, 1, 1, 0.5])

@@ -91,7 +91,7 @@ def assert_same(found, expected, tolerance):
 
 
 MESHES = ((4, 1), (8, 8), (8, 4))  # devices and slabs: shots alone, slabs alone, both
-QUICK = {("multislice", 8, 8), ("turned", 8, 4)}
+QUICK = {("multislice", 8, 8)}
 EVERY = [
     pytest.param(name, *on, marks=[] if (name, *on) in QUICK else pytest.mark.slow) for name in MODELS for on in MESHES
 ]

@@ -59,6 +59,7 @@ def test_without_a_height_the_axis_is_in_the_middle():
     np.testing.assert_allclose(upside_down.turned(), [[5.0, 0.5, -2.0]], atol=1e-12)
 
 
+@pytest.mark.slow
 def test_turned_atoms_look_like_their_turned_volume():
     """At 20°, every slice of it, to what the interpolation of voxels loses."""
     grid, n, pixel = Grid((16, 16), 0.4, voltage_kv=80.0), 24, 0.4

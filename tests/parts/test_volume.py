@@ -53,6 +53,7 @@ def model_of(specimen):
     return thin(specimen=specimen, scan=centred())
 
 
+@pytest.mark.slow
 def test_cut_into_other_slices_it_projects_the_same():
     volume = series(depth=24)  # holds it at every tilt
     cut = with_slices(model_of(volume), 5).specimen

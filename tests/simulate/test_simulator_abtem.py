@@ -120,6 +120,7 @@ def test_thick_strontium_titanate(projection, slices):
     assert_patterns_agree(own, reference, CELL / slices, wide, 25e-3, spots, layers)
 
 
+@pytest.mark.slow
 def test_twisted_bilayer():
     """80 kV, slices of 1 Å, atoms wherever they are."""
     n, width, depth = 80, 8.0, 16
