@@ -1,5 +1,7 @@
 """Small seeded models of every kind, and batches of counts for them."""
 
+import re
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -42,6 +44,8 @@ GRID = Grid(shape=(16, 12), pixel=(0.4, 0.5), voltage_kv=80.0)  # rectangular, s
 N_SHOTS = 7
 FIELD = (32, 30)  # pixels of the specimen
 DOSE = 400.0
+# a transform in the text of a compiled program, by XLA or by own code, and the shape of what it transforms
+TRANSFORM = re.compile(r"= \(?c\d+\[([\d,]+)\][^=\n]* (?:fft\(|custom-call\([^\n]*\"jaxptycho_)")
 
 
 def rng(seed=0):

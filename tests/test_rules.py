@@ -15,6 +15,7 @@ import jaxptycho
 
 ROOT = Path(jaxptycho.__file__).parent
 FLOORS = [
+    "fourier",
     "physics",
     "parts",
     "model",

@@ -38,7 +38,7 @@ def plans(model: Model, shots: int, micro: int | None = None, multislice: Callab
     then fewer waves kept for the gradient; `micro` and `multislice` stand where they are given."""
     if multislice is lean.multislice_reversible:
         require_lossless(model)
-    most = min(shots, _cached_shots(_spectrum(model)))
+    most = min(shots, _cached_shots(model))
     micros = [micro] if micro else [most >> n for n in range(most.bit_length())]
     first, *others = [multislice] if multislice else [waves.multislice, lean.multislice_sqrt]
     return [Plan(m, first) for m in micros] + [Plan(micros[-1], other) for other in others]
@@ -124,17 +124,25 @@ def _half_the_device() -> float:
 def _roughly(model: Model, plan: Plan) -> int:
     """Bytes of a plan's waves, of the windows it cuts, and of the gradient, within a factor of two."""
     spectrum = _spectrum(model)
-    slices = eqx.filter_eval_shape(model.specimen.slices, model.grid).transmission
+    slices = _slices(model)
     modes, pixels = spectrum.shape[0], math.prod(spectrum.shape[1:])
     planes = plan.micro * (slices.shape[0] * (modes + 4) + 10 * modes)
     return spectrum.dtype.itemsize * (planes * pixels + 2 * slices.size)
 
 
-def _cached_shots(spectrum) -> int:
-    """How many shots' waves fit the cache."""
+def _cached_shots(model: Model) -> int:
+    """How many shots' waves fit the cache; a CPU's also holds those that entered each slice."""
+    spectrum = _spectrum(model)
     size = math.prod(spectrum.shape) * spectrum.dtype.itemsize
-    least, most = CHUNK_BYTES.get(jax.default_backend(), CHUNK_BYTES["cpu"])
+    platform = jax.default_backend()
+    if platform == "cpu":
+        size *= _slices(model).shape[0]
+    least, most = CHUNK_BYTES.get(platform, CHUNK_BYTES["cpu"])
     return max(1, least // size, min(4, most // size))
+
+
+def _slices(model: Model) -> jax.ShapeDtypeStruct:
+    return eqx.filter_eval_shape(model.specimen.slices, model.grid).transmission
 
 
 def _spectrum(model: Model) -> jax.ShapeDtypeStruct:

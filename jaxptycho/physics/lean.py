@@ -1,8 +1,6 @@
 """Multislice in little memory: the same exit wave as `waves.multislice`, fewer waves kept for its gradient.
 
-Both functions have derivatives in reverse mode only, written out so that they work in place.
-In the sense of JAX a cotangent of y = F⁻¹[P·F(t a)] goes back by c = F⁻¹(ȳ), P̄ = c·F(t a),
-(t a)‾ = F(P c), t̄ = (t a)‾ a, ā = (t a)‾ t, where F and F⁻¹ are symmetric.
+Both functions have derivatives in reverse mode only, slice by slice from the last, so that they work in place.
 """
 
 import math
@@ -10,8 +8,9 @@ import math
 import jax
 import jax.numpy as jnp
 
+from ..fourier import convolve, step
 from .types import Kernel, Kernels, Waves, Window
-from .waves import ifft2, propagate, transmit
+from .waves import transmit
 
 LEAST_TRANSMISSION = 0.1  # through which a wave is traced back: less would magnify rounding errors
 
@@ -54,7 +53,7 @@ def _own(kernel, n):
 
 def _onward(wave, slices, kernel, n):
     """The wave that enters slice n + 1."""
-    return propagate(transmit(wave, slices[n]), _own(kernel, n))
+    return step(wave, slices[n], _own(kernel, n))
 
 
 def _through(wave, slices, kernel, first, last):
@@ -73,14 +72,13 @@ def _back_from_exit(cotangent, entering, slices, kernel):
     return cotangent * slices[-1], of_slices, jnp.zeros_like(kernel)
 
 
-def _back_through(n, cotangents, entering, spectrum, slices, kernel):
-    """The same before slice n, from those behind it; the wave `entering` it leaves with `spectrum`."""
+def _back_through(n, cotangents, entering, slices, kernel):
+    """The same before slice n, from those behind it, for the wave `entering` it."""
     cotangent, of_slices, of_kernel = cotangents
-    of_spectrum = ifft2(cotangent)
-    of_own = jnp.sum(of_spectrum * spectrum, 0)
+    back = jax.vjp(step, entering, slices[n], _own(kernel, n))[1]
+    cotangent, of_slice, of_own = back(cotangent)
     of_kernel = of_kernel.at[n].set(of_own) if kernel.ndim == 3 else of_kernel + of_own
-    leaving = jnp.fft.fft2(_own(kernel, n) * of_spectrum)
-    return leaving * slices[n], of_slices.at[n].set(jnp.sum(leaving * entering, 0)), of_kernel
+    return cotangent, of_slices.at[n].set(of_slice), of_kernel
 
 
 def _trace(wave, slices, kernel):
@@ -94,9 +92,8 @@ def _trace_back(seen, cotangent):
 
     def one_slice(i, carry):
         (wave, cotangents), n = carry, gaps - 1 - i
-        spectrum = jnp.conj(_own(kernel, n)) * jnp.fft.fft2(wave)
-        wave = ifft2(spectrum) * _inverse(slices[n])
-        return wave, _back_through(n, cotangents, wave, spectrum, slices, kernel)
+        wave = convolve(wave, jnp.conj(_own(kernel, n))) * _inverse(slices[n])
+        return wave, _back_through(n, cotangents, wave, slices, kernel)
 
     start = entering, _back_from_exit(cotangent, entering, slices, kernel)
     return jax.lax.fori_loop(0, gaps, one_slice, start)[1]
@@ -132,9 +129,7 @@ def _recompute(seen, cotangent):
 
         def backward(j, cotangents):
             n = first + count - 1 - j
-            wave = between[n - first]
-            spectrum = jnp.fft.fft2(transmit(wave, slices[n]))
-            return _back_through(n, cotangents, wave, spectrum, slices, kernel)
+            return _back_through(n, cotangents, between[n - first], slices, kernel)
 
         between = jax.lax.fori_loop(1, count, onward, between.at[0].set(kept[k]))
         return jax.lax.fori_loop(0, count, backward, cotangents), between

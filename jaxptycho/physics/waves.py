@@ -11,27 +11,19 @@ import math
 import jax
 import jax.numpy as jnp
 
+from ..fourier import convolve, fft2, ifft2, step
 from .grids import Grid
 from .types import Intensity, Kernel, Kernels, Pair, Scalar, Waves, Window
 
 
 def fourier(wave):
     """Spectrum of a wave, zero frequency in the corner, norm kept."""
-    return jnp.fft.fft2(wave, norm="ortho")
-
-
-def ifft2(spectrum):
-    """`jnp.fft.ifft2`; on GPUs as conj(F conj x)/N², which joins its neighbours where cuFFT scales in a pass of its own."""
-
-    def folded(spectrum):
-        return jnp.conj(jnp.fft.fft2(jnp.conj(spectrum))) / math.prod(spectrum.shape[-2:])
-
-    return jax.lax.platform_dependent(spectrum, cuda=folded, rocm=folded, default=jnp.fft.ifft2)
+    return fft2(wave) / math.sqrt(math.prod(wave.shape[-2:]))
 
 
 def inverse_fourier(spectrum):
     """Wave of a spectrum with the zero frequency in the corner, norm kept."""
-    return jnp.fft.ifft2(spectrum, norm="ortho")
+    return ifft2(spectrum) * math.sqrt(math.prod(spectrum.shape[-2:]))
 
 
 def kept(factor):
@@ -74,7 +66,7 @@ def transmit(wave: Waves, transmission: Kernel) -> Waves:
 
 def propagate(wave: Waves, kernel: Kernel) -> Waves:
     """Wave after a distance whose transfer function is `kernel`."""
-    return ifft2(kernel * jnp.fft.fft2(wave))
+    return convolve(wave, kernel)
 
 
 UNROLL = 4  # slices that are one piece of code, which a scan of single ones would not be
@@ -88,10 +80,9 @@ def multislice(wave: Waves, slices: Window, kernel: Kernel | Kernels) -> Waves:
     gradient (Maiden 2012). `physics.lean` has versions that keep fewer.
     """
 
-    @jax.checkpoint
     def one_slice(wave, layer):
         transmission, own = layer if kernel.ndim == 3 else (layer, kernel)
-        return propagate(transmit(wave, transmission), own), None
+        return step(wave, transmission, own), None
 
     gaps = slices.shape[0] - 1
     layers = (slices[:-1], kernel[:gaps]) if kernel.ndim == 3 else slices[:-1]
@@ -110,7 +101,7 @@ def intensity(wave: Waves) -> Intensity:
 
 def far_field(wave: Waves) -> Intensity:
     """Diffraction pattern, zero frequency in the corner; its sum is that of |wave|²."""
-    return intensity(jnp.fft.fft2(wave)) / math.prod(wave.shape[-2:])
+    return intensity(fft2(wave)) / math.prod(wave.shape[-2:])
 
 
 def near_field(wave: Waves, kernel: Kernel) -> Intensity:

@@ -1,11 +1,13 @@
 """Batches worked off within a budget of memory: the same sums and gradients, in fewer bytes."""
 
+import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models import N_SHOTS, any_batch, rng, stack, thin, tilts
+from models import GRID, N_SHOTS, any_batch, rng, stack, thin, tilts
 
 from jaxptycho import BandLimited, Batch, PerShot, Tilted, distribute, mesh, misfit, poisson
 from jaxptycho.inverse import memory
@@ -44,7 +46,21 @@ def test_every_way_has_the_same_gradient_on_two_devices(way):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-10 * float(jnp.abs(b).max()))
 
 
-def test_plans_take_fewer_shots_first_and_keep_fewer_waves_last():
+@pytest.fixture
+def large_cache(monkeypatch):
+    """One that holds the waves of all shots."""
+    monkeypatch.setitem(memory.CHUNK_BYTES, "cpu", (2**30, 2**30))
+
+
+def test_a_cache_holds_fewer_shots_of_more_slices():
+    wave = 2 * 16 * math.prod(GRID.shape)  # bytes of the modes of a shot
+    least, most = memory.CHUNK_BYTES["cpu"]
+    for slices in (1, 3, 40):
+        shots = plans(thin(specimen=stack(slices)), 10**6)[0].micro
+        assert shots == max(1, least // (slices * wave), min(4, most // (slices * wave)))
+
+
+def test_plans_take_fewer_shots_first_and_keep_fewer_waves_last(large_cache):
     model, batch = heavy()
     choice = plans(model, N_SHOTS)
     assert choice == [(7, multislice), (3, multislice), (1, multislice), (1, multislice_sqrt)]
@@ -72,7 +88,7 @@ def megabyte_a_shot(monkeypatch):
     return lambda model, batch, budget: fastest(by, model, batch, plans(model, N_SHOTS), budget)
 
 
-def test_the_fastest_plan_within_the_budget_is_taken(megabyte_a_shot, monkeypatch):
+def test_the_fastest_plan_within_the_budget_is_taken(megabyte_a_shot, large_cache):
     model, batch = heavy()
     budgets = {1e12: 7, 3.5e6: 3, 1.5e6: 1}
     assert {b: megabyte_a_shot(model, batch, b).micro for b in budgets} == budgets
@@ -83,7 +99,7 @@ def test_the_fastest_plan_within_the_budget_is_taken(megabyte_a_shot, monkeypatc
         megabyte_a_shot(model, batch, 4e5)
 
 
-def test_short_memory_makes_the_plan_leaner_by_itself(megabyte_a_shot, monkeypatch):
+def test_short_memory_makes_the_plan_leaner_by_itself(megabyte_a_shot, large_cache, monkeypatch):
     model, batch = heavy()
     for whole, plan in {None: (7, multislice), 4e6: (1, multislice), 1e3: (1, multislice_sqrt)}.items():
         monkeypatch.setattr(memory, "device_memory", lambda whole=whole: whole)  # half of it is for waves

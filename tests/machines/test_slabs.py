@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import NamedSharding
-from models import FIELD, GRID, ORIGIN, any_batch, atoms, phases, positions, relaxed_probe, rng, stack, thin
+from models import FIELD, GRID, ORIGIN, TRANSFORM, any_batch, atoms, phases, positions, relaxed_probe, rng, stack, thin
 
 from jaxptycho import (
     Batch,
@@ -148,7 +148,7 @@ def test_memory_falls_with_the_number_of_slabs():
     text = programs[8].as_text()
     assert "collective-permute" in text
     assert not re.search("all-gather|all-to-all", text)
-    transformed = [math.prod(map(int, dims.split(","))) for dims in re.findall(r"c128\[([\d,]+)\]\S* fft\(", text)]
+    transformed = [math.prod(map(int, dims.split(","))) for dims in TRANSFORM.findall(text)]
     assert transformed
     assert max(transformed) <= 2 * 2 * math.prod(GRID.shape)  # shots × modes of one device
 
