@@ -7,13 +7,15 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import fourier_shift
 
-from ..analysis.gauge import correlation, register, without_ramp
-from ..analysis.resolution import THRESHOLDS, FourierCorrelation, fourier_correlation
+from ..analysis.gauge import correlation, register, slope, without_ramp
+from ..analysis.rendering import in_slices
+from ..analysis.resolution import THRESHOLDS, FourierCorrelation, fixed, fourier_correlation
 from ..analysis.scanned import origin, outline
 from ..analysis.shells import taper, tapered
 from ..io.results import load
 from ..model import Model, positions
 from .build import FIELDS, QUANTA, read_data
+from .comparison_volume import compare_volumes, in_space
 from .pictures import flat_phases
 from .plots import save
 from .plots_resolution import draw_correlation
@@ -68,20 +70,31 @@ def starts_from_file(job: Job) -> bool:
 
 
 def report(first: Model, second: Model, folder: Path | None) -> dict[str, str]:
-    """The agreement of two models in words; `frc.png` and `frc.csv` in `folder`."""
+    """The agreement of two models in words; `frc.png` and `frc.csv`, of volumes `fsc.png` …, in `folder`."""
+    if in_space(first) or in_space(second):
+        rows, curve = compare_volumes(first, second, folder)
+        kind = "fsc"
+    else:
+        rows, curve = compare_phases(in_slices(first), in_slices(second))
+        kind = "frc"
+    if folder is not None:
+        save(draw_correlation(curve), folder / f"{kind}.png")
+        write_curve(folder / f"{kind}.csv", curve)
+    levels = THRESHOLDS | {"0.5": fixed(0.5)}
+    return rows | {f"{name} resolution": f"{curve.resolution(level):.4g} Å" for name, level in levels.items()}
+
+
+def compare_phases(first: Model, second: Model) -> tuple[dict[str, str], FourierCorrelation]:
+    """The agreement of the summed phases of two models in words, and their ring correlation."""
     a, b, shift = common_phases(first, second)
     pixel = first.grid.pixel
-    curve = fourier_correlation(a, b, pixel, taper(a.shape))
-    if folder is not None:
-        save(draw_correlation(curve), folder / "frc.png")
-        write_curve(folder / "frc.csv", curve)
-    resolutions = {f"{name} resolution": curve.resolution(level) for name, level in THRESHOLDS.items()}
-    return {
+    rows = {
         "correlation of the phases": f"{correlation(a, b):.4f}",
+        "slope of the phases": f"{slope(a, b):.4f}",
         "shift": ", ".join(f"{s:+.2f}" for s in shift) + " pixels (y, x)",
-        **{name: f"{length:.4g} Å" for name, length in resolutions.items()},
         "object pixel": " × ".join(f"{p:.4g}" for p in pixel) + " Å",
     }
+    return rows, fourier_correlation(a, b, pixel, taper(a.shape))
 
 
 def common_phases(first: Model, second: Model) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..analysis.errors import PositionError, position_error, probe_fidelity
 from ..analysis.images import nrmse, psnr, ssim
+from ..analysis.rendering import in_slices
 from ..analysis.resolution import FourierCorrelation, fixed, fourier_correlation
 from ..analysis.shells import taper
 from ..analysis.truth import Agreement, compare_phase, compare_slices, phases
@@ -38,6 +39,7 @@ def judge_results(results: list[Path], file: Path, out: Path | None = None) -> d
 
 def judge(model: Model, truth: dict[str, Any], folder: Path | None = None) -> dict[str, str]:
     """Phase, depth, positions and probe of a model of one view against the truth, in words."""
+    model = in_slices(model)
     agreement = phase_agreement(model, truth)
     curve = truth_correlation(model, agreement)
     rows = {

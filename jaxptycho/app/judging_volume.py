@@ -14,6 +14,7 @@ from ..analysis.assignment import AtomComparison, Score, compare_atoms
 from ..analysis.errors import Alignment, alignment_error, probe_fidelity
 from ..analysis.peaks import fit_peaks, local_maxima
 from ..analysis.potential import atoms_potential
+from ..analysis.rendering import in_voxels
 from ..analysis.resolution import (
     FourierCorrelation,
     WedgeCorrelations,
@@ -83,6 +84,7 @@ def judge_volume(model: Model, truth: dict[str, Any], nominal, folder: Path | No
     """
     if lacking := {"atomic_numbers", "atom_positions_angstrom", "vibration_angstrom"} - set(truth):
         raise ValueError(f"the truth has no {', '.join(sorted(lacking))}; give a file that `jaxptycho simulate` wrote")
+    model = in_voxels(model)
     specimen, angles = model.specimen, np.deg2rad(truth["angles_deg"])
     if not isinstance(specimen, Volume) or entries(specimen, PerView) != len(angles):
         raise ValueError(
@@ -205,11 +207,12 @@ def _least_distance(places) -> float:
 
 
 def gauge_rows(gauge: AlignedVolume) -> dict[str, str]:
-    """What was removed before comparing."""
+    """What was removed before comparing; scale and offset count the volume in units of the reference."""
     hand = {"hand": "the other one, z runs backwards (a wrong sign of the tilts?)"} if gauge.mirrored else {}
     return {
         "shift removed": _list(gauge.shift, "+.3g", "Å (z, y, x)"),
         "rotation removed": _list(gauge.angles, "+.3g", "° (about y, x, z)"),
+        "scale and offset removed": f"× {gauge.scale:.4g}, {gauge.offset:+.3g} V",
     } | hand
 
 
