@@ -1,6 +1,7 @@
 """How far two volumes agree: gauge removed, Fourier shell correlation, resolution in every direction."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -60,8 +61,10 @@ def _volumes(first: Model, second: Model) -> tuple[Volume, Volume]:
 
     def of(model: Model, other: Model) -> Volume:
         grid = other.specimen
-        place = (grid.potential.shape, grid.voxel) if isinstance(grid, Volume) else ()
-        specimen = in_voxels(model, *place).specimen
+        shown: Any = (
+            in_voxels(model, grid.potential.shape, grid.voxel) if isinstance(grid, Volume) else in_voxels(model)
+        )
+        specimen = shown.specimen
         if not isinstance(specimen, Volume):
             raise ValueError(
                 f"a {type(grid).__name__} of a tilt series came with a {type(specimen).__name__} of one view; "

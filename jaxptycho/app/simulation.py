@@ -19,7 +19,7 @@ from ..parts.probe import AberratedProbe
 from ..physics import waves
 from ..physics.grids import Grid
 from ..simulate.camera import Camera
-from ..simulate.experiment import Experiment, Sampling, ViewErrors, patterns, simulate
+from ..simulate.experiment import ENOUGH, Experiment, Sampling, ViewErrors, patterns, simulate
 from ..simulate.microscope import Microscope
 from ..simulate.phantoms import PHANTOMS
 from ..simulate.phantoms.amorphous import amorphous_carbon
@@ -30,6 +30,8 @@ from .build import read_mtf
 from .jobs import write_job
 from .schema import suggest
 from .simulation_schema import Atoms, SimulationJob
+
+VACUUM = 6.0  # Å without atoms, from which a cell holds a finite structure and not a crystal
 
 
 def run_simulation(job: SimulationJob, path: Path) -> dict[str, str]:
@@ -43,7 +45,8 @@ def run_simulation(job: SimulationJob, path: Path) -> dict[str, str]:
     ) as bar:
         task = bar.add_task("patterns", total=total)
         write_experiment(experiment, path, job, lambda patterns: bar.advance(task, patterns))
-    return {"file": str(path)} | describe_experiment(experiment)
+    found = cautions(experiment)
+    return {"file": str(path)} | describe_experiment(experiment) | ({"warning": "; ".join(found)} if found else {})
 
 
 def check_simulation(job: SimulationJob) -> dict[str, str]:
@@ -58,8 +61,18 @@ def check_simulation(job: SimulationJob) -> dict[str, str]:
         experiment.dose,
         float(experiment.box.faces[-1, 1]),
     )
-    warnings = {"warning": "; ".join(planned.warnings)} if planned.warnings else {}
+    found = [*cautions(experiment), *planned.warnings]
+    warnings = {"warning": "; ".join(found)} if found else {}
     return describe_experiment(experiment) | dict(planned.rows()) | warnings
+
+
+def cautions(experiment: Experiment) -> list[str]:
+    """What a simulation does that its numbers do not say."""
+    own, few = experiment.configurations, experiment.configurations < ENOUGH
+    if not (experiment.varies and few):
+        return []
+    what, so = " and ".join(experiment.varies), "one snapshot" if own == 1 else f"the mean of only {own} configurations"
+    return [f"{what}: {so}, not an average (sampling.configurations, at least {ENOUGH})"]
 
 
 def describe_experiment(experiment: Experiment) -> dict[str, str]:
@@ -70,6 +83,7 @@ def describe_experiment(experiment: Experiment) -> dict[str, str]:
         "patterns": f"{experiment.n_views} × {len(experiment.scan)} of {experiment.grid.shape[0]}² pixels",
         "atoms": f"{len(experiment.atoms)} ({experiment.atoms.get_chemical_formula(empirical=True)})",
         "electrons per pattern": f"{experiment.dose:.5g}",
+        "field": f"the scan with its probe reaches {reach(experiment):.4g} Å, the atoms {extent(experiment):.4g} Å",
         "box": f"{box.grid.shape[0]} × {box.grid.shape[1]} pixels of {box.grid.pixel[0]:.4g} Å, "
         f"{len(box.faces)} slices of {box.thickness:.4g} Å",
         "waves": f"{fine[0]}² pixels, {exposures * 2 * len(box.faces)} Fourier transforms",
@@ -77,11 +91,23 @@ def describe_experiment(experiment: Experiment) -> dict[str, str]:
     }
 
 
+def reach(experiment: Experiment) -> float:
+    """The longer side [Å] of the field that the scan illuminates, with the probe at its widest."""
+    lens, depth = experiment.microscope, float(experiment.box.faces[-1, 1])
+    width = max(lens.width(experiment.grid, defocus) for defocus in (lens.defocus, lens.defocus - depth))
+    return float(np.ptp(experiment.scan, axis=0).max()) + width
+
+
+def extent(experiment: Experiment) -> float:
+    """The shorter side [Å] of the atoms across the beam."""
+    return float(np.ptp(experiment.atoms.positions[:, :2], axis=0).min())
+
+
 def build_experiment(job: SimulationJob) -> Experiment:
     """The experiment that a job describes."""
     lens, scan, screen, series = job.microscope, job.scan, job.detector, job.tilt_series
     area = scan.step_angstrom**2
-    return Experiment(
+    experiment = Experiment(
         atoms=build_atoms(job.specimen),
         grid=Grid((screen.pixels, screen.pixels), screen.pixel_angstrom, lens.voltage_kv),
         microscope=Microscope(
@@ -113,6 +139,13 @@ def build_experiment(job: SimulationJob) -> Experiment:
         view_errors=ViewErrors(radians(series.angle_error_deg), series.shift_angstrom, series.defocus_error_angstrom),
         seed=job.output.seed,
     )
+    width = job.specimen.width_angstrom
+    if width is not None and series.tilts_deg is None and reach(experiment) > width:
+        raise ValueError(
+            f"specimen.width_angstrom is {width:g} Å, the scan with its probe reaches {reach(experiment):.4g} Å, where "
+            "vacuum would be seen beside the film; cut a wider one, or scan less of it"
+        )
+    return experiment
 
 
 def build_atoms(section: Atoms) -> ase.Atoms:
@@ -204,6 +237,12 @@ def _cut(cell: ase.Atoms, section: Atoms) -> ase.Atoms:
     """A periodic cell tiled to the wanted size; a finite structure as it is, its middle at the origin."""
     width, thickness = section.width_angstrom, section.thickness_angstrom
     if width is None and thickness is None:
+        if cell.pbc.all() and min(gaps(cell)) < VACUUM:
+            raise ValueError(
+                f"{section.file} is a periodic cell of {', '.join(f'{n:.4g}' for n in cell.cell.lengths())} Å without "
+                "vacuum around it, which alone would stand in empty space; give specimen.width_angstrom and "
+                "thickness_angstrom, or a finite structure as xyz"
+            )
         centred = cell.copy()
         centred.positions -= (cell.positions.min(0) + cell.positions.max(0)) / 2
         return centred
@@ -214,6 +253,18 @@ def _cut(cell: ase.Atoms, section: Atoms) -> ase.Atoms:
         )
     a, b, c = section.zone_axis or (0, 0, 1)
     return tile(cell, width, thickness, (a, b, c))
+
+
+def gaps(cell: ase.Atoms) -> list[float]:
+    """The widest layer without atoms [Å] across each lattice vector of a periodic cell."""
+
+    def widest(axis: int) -> float:
+        normal = np.cross(*np.delete(cell.cell.array, axis, 0))
+        height = abs(cell.cell.volume) / np.linalg.norm(normal)
+        places = np.sort(cell.get_scaled_positions()[:, axis])
+        return float(height * np.diff([*places, places[0] + 1]).max())
+
+    return [widest(axis) for axis in range(3)]
 
 
 def _pair(values) -> tuple[float, float]:

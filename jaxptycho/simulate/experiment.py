@@ -35,6 +35,7 @@ from .stacks import Box, Content, Transmissions, content, projected, transmissio
 
 MARGIN = 5.0  # Å around the windows, so that no atom near an edge is missed
 BAND = 2 / 3  # of the fine grid's frequencies are kept
+ENOUGH = 8  # configurations that stand for what varies
 SURFACE = 1.0  # Å of vacuum before and behind the atoms
 BLOCK = 128  # shots of one call
 CHUNK_BYTES = {"cpu": 2**20}  # of waves side by side: what its cache holds
@@ -101,7 +102,7 @@ class Experiment:
 
     `atoms` are in ASE's order (x, y, z) with z along the beam; a tilt series turns them about
     the y axis through the origin. Raises ValueError for atoms that overlap or have no
-    parameters, and for a window that is too small for the probe.
+    parameters, for a window that is too small for the probe, and for one configuration of a wide source.
     """
 
     atoms: Atoms
@@ -127,6 +128,17 @@ class Experiment:
     @property
     def n_views(self) -> int:
         return 1 if self.tilts is None else len(self.tilts)
+
+    @property
+    def varies(self) -> list[str]:
+        """What differs from configuration to configuration."""
+        lens = self.microscope
+        present = {
+            "source": lens.source_fwhm,
+            "energy": lens.focal_spread(_voltage(self.grid)),
+            "vibrations": self.debye_waller.max(),
+        }
+        return [name for name, size in present.items() if size]
 
     @cached_property
     def fine(self) -> Grid:
@@ -234,14 +246,19 @@ class Experiment:
         own = np.concatenate([self.turned(view).positions[:, 1::-1] for view in self.views]) - box.origin[1:]
         if not ((own >= 0) & (own < np.array(box.grid.shape) * box.grid.pixel)).all(1).any():
             raise ValueError("no atom lies under the probe at any position; move the scan or the specimen")
-        depth = box.faces[-1, 1]
-        width = 2 * lens.semiangle * max(abs(lens.defocus), abs(lens.defocus - depth))
-        width += 1.22 * self.grid.wavelength / lens.semiangle
+        depth = float(box.faces[-1, 1])
+        width = max(lens.width(self.grid, d) for view in self.views for d in (view.defocus, view.defocus - depth))
         window = min(n * p for n, p in zip(self.grid.shape, self.grid.pixel, strict=True))
         if width > window:
             raise ValueError(
                 f"the probe is {width:.4g} Å wide in the specimen, its window only {window:.4g} Å; "
                 "take more detector pixels or larger object pixels, less defocus or a thinner specimen"
+            )
+        spread = lens.focal_spread(_voltage(self.grid))
+        if self.configurations < 2 and (lens.source_fwhm or spread):
+            raise ValueError(
+                f"a source of {lens.source_fwhm:g} Å and a focal spread of {spread:.3g} Å are averaged over "
+                f"{self.configurations} configuration, which is a shift of every probe instead; take at least {ENOUGH}"
             )
 
 

@@ -9,8 +9,10 @@ from jaxtyping import Float
 from scipy.stats import norm, qmc
 
 from ..parts.probe import AberratedProbe
-from ..physics.grids import REST_ENERGY_EV
+from ..physics.aberrations import cartesian, phase_surface
+from ..physics.grids import REST_ENERGY_EV, Grid
 
+RAYS = 64  # across the aperture, of which the farthest tells how wide the probe is
 PER_FWHM = 1 / (2 * sqrt(2 * np.log(2)))  # standard deviations of a Gaussian
 
 
@@ -28,6 +30,17 @@ class Microscope:
     def probe(self, dose: float, defocus: float = 0.0) -> AberratedProbe:
         """The coherent probe of `dose` electrons, at `defocus` [Å] more than its own."""
         return AberratedProbe(self.semiangle, dict(self.aberrations) | {"defocus": self.defocus + defocus}, dose)
+
+    def width(self, grid: Grid, defocus: float) -> float:
+        """Diameter [Å] of the probe at a `defocus` [Å]: the farthest ray at ∇χ/2π, and the first ring of Airy's disc."""
+        rim = self.semiangle / grid.wavelength
+        pupil = Grid((RAYS, RAYS), 1 / (2 * rim), wavelength=grid.wavelength)
+        coefficients = cartesian({name: value for name, value in self.aberrations.items() if name != "C10"})
+        surface = np.fft.fftshift(phase_surface(coefficients | {"C10": -defocus}, pupil))
+        slopes = np.gradient(surface, *pupil.dk, edge_order=2)
+        inside = np.fft.fftshift(pupil.k2()) <= 1.0001 * rim**2
+        reach = np.hypot(*slopes)[inside].max() / (2 * np.pi)
+        return float(2 * reach + 1.22 * grid.wavelength / self.semiangle)
 
     def focal_spread(self, voltage_kv: float) -> float:
         """Standard deviation of the defocus [Å], Cc·ΔE/E·(1 + E/E₀)/(1 + E/2E₀) with E₀ = m₀c²

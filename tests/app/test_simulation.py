@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 from jaxptycho import read
 from jaxptycho.app.cli import app
 
+FCC = [(0, 0, 0), (0, 0.5, 0.5), (0.5, 0, 0.5), (0.5, 0.5, 0)]
+CELL = Atoms("Cu4", cell=[3.61] * 3, scaled_positions=FCC, pbc=True)
 RUNNER = CliRunner()
 JOB = {
     "specimen": {"phantom": "twisted_bilayer", "options": {"width": 14.0, "vacancies": 1}},
@@ -90,11 +92,19 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("structures")
     write(folder / "placeholder.xyz", Atoms("XC", positions=[[0, 0, 0], [2, 0, 0]]))
     write(folder / "overlap.xyz", Atoms("C2", positions=[[0, 0, 0], [0.1, 0, 0]]))
+    write(folder / "cell.cif", CELL)
+    write(folder / "film.vasp", Atoms("C2", positions=[[0, 0, 9], [1.4, 0, 9]], cell=[2.8, 2.4, 20], pbc=True))
     write(folder / "finite.xyz", Atoms("C2", positions=[[0, 0, 0], [1.4, 0, 0]]))
     return folder
 
 
+FILE = {"specimen.phantom": None, "specimen.options": {}, "specimen.file": "cell.cif"}
+CUT = FILE | {"specimen.width_angstrom": 5.4, "specimen.thickness_angstrom": 8.0}
 BAD = [
+    (FILE, "without vacuum around it"),
+    (FILE | {"specimen.file": "film.vasp"}, "without vacuum around it"),
+    (CUT, "specimen.width_angstrom is 5.4 Å, the scan with its probe reaches"),
+    ({"microscope.source_fwhm_angstrom": 0.8}, "a source of 0.8 Å"),
     ({"specimen.phantom": "strontium_titanat"}, "strontium_titanate"),
     ({"specimen.options": {"widht": 3.0}}, "width"),
     ({"specimen.options": {"width": -3.0}}, "above zero"),
@@ -125,6 +135,19 @@ def test_bad_jobs_get_one_sentence(tmp_path, files, changes, words):
     assert any(word in sentence for word in words.split("|")), result.output
     assert "Traceback" not in result.output
     assert not (tmp_path / "scan.h5").exists()
+
+
+@pytest.mark.parametrize("changes", [{"specimen.vibration_angstrom": 0.1}, {"specimen.vibration_angstrom": 0.0}])
+def test_a_snapshot_of_vibrations_says_so(tmp_path, changes):
+    words = run(tmp_path, changes | {"scan.shape": [1, 1]}).output
+    assert ("one snapshot" in words) == bool(changes["specimen.vibration_angstrom"])
+
+
+def test_a_molecule_in_a_periodic_box_is_no_crystal(tmp_path):
+    """A gap of 6 Å between the atoms of neighbouring cells along every axis."""
+    write(tmp_path / "POSCAR", Atoms("CO", positions=[[1, 4, 4], [2.1, 4, 4]], cell=[8, 8, 8], pbc=True))
+    result = run(tmp_path, FILE | {"specimen.file": "POSCAR", "scan.shape": [1, 1]})
+    assert result.exit_code == 0, result.output
 
 
 def test_a_phantom_has_a_job_to_begin_with(tmp_path):

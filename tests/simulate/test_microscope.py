@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from jaxptycho import Grid
 from jaxptycho.simulate.microscope import Microscope
 
 LENS = Microscope(0.02, 100.0, {"C30": 1e4}, source_fwhm=0.8, chromatic=1.2e7, energy_fwhm=0.8)
@@ -44,3 +45,17 @@ def test_the_probe_has_dose_and_defocus():
     assert float(probe.dose) == 50.0
     assert float(probe.aberrations["C10"]) == -107.0
     assert float(probe.aberrations["C30"]) == 1e4
+
+
+def test_the_width_of_a_probe_is_that_of_its_rays():
+    """Rays meet at −C10·α − C30·α³ …, C12 adds C12·α along its axis; the farthest counts, at the edge or before it."""
+    grid, alpha = Grid((32, 32), 0.3, 80.0), 0.02
+    airy = 1.22 * grid.wavelength / alpha
+    for lens, defocus, reach in (
+        (Microscope(alpha), 300.0, 300 * alpha),
+        (Microscope(alpha, 0.0, {"C30": 1e7}), 0.0, 1e7 * alpha**3),
+        (Microscope(alpha, 0.0, {"C12": 50.0, "phi12": 0.4}), 300.0, 350 * alpha),
+        (Microscope(alpha, 0.0, {"C30": 1e6}), 400.0, 2 / 3 * 400 * np.sqrt(400 / 3e6)),  # where −dα + C α³ is extreme
+    ):
+        edge = abs(lens.aberrations.get("C30", 0.0) * alpha**3 - defocus * alpha)
+        assert lens.width(grid, defocus) == pytest.approx(2 * max(reach, edge) + airy, rel=0.03)
