@@ -29,7 +29,7 @@ def atoms_potential(
     kinds, own = np.unique(np.stack([numbers, debye_waller], 1)[inside], axis=0, return_inverse=True)
     steps = [fft.fftfreq(shape[0]), fft.fftfreq(shape[1]), fft.rfftfreq(shape[2])]
     waves = [np.exp(-2j * np.pi * np.outer(k, p)) for k, p in zip(steps, places[inside].T, strict=True)]
-    waves[0] = waves[0] * np.broadcast_to(occupancy, len(inside))[inside]
+    waves[0] = waves[0] * np.broadcast_to(occupancy, len(numbers))[inside]
     kz, ky, kx = (k / v for k, v in zip(steps, voxel, strict=True))
     across = ky[:, None] ** 2 + kx**2
 

@@ -30,7 +30,7 @@ def in_space(model: Model) -> bool:
 def compare_volumes(first: Model, second: Model, folder: Path | None) -> tuple[dict[str, str], FourierCorrelation]:
     """The agreement of two volumes in words, the gauge of the second removed, and their shell correlation."""
     a, b = _volumes(first, second)
-    voxel = np.array(a.voxel)
+    voxel: Any = np.array(a.voxel)
     fixed, moving = (np.asarray(tapered(v.potential, v.voxel, v.taper), float) for v in (a, b))
     fixed, moving = common(fixed, moving)
     gauge = align_volume(moving, fixed, voxel)

@@ -1,37 +1,25 @@
 """`jaxptycho simulate`: a simulation job → a native file with everything true under `/truth`."""
 
-import inspect
 from collections.abc import Callable
 from math import pi, prod, radians
 from pathlib import Path
 from typing import Any
 
-import ase
-import equinox as eqx
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ..analysis.design import design
 from ..io.native import writing
-from ..io.structures import read_structure
 from ..machines.placement import mesh, share
-from ..parts.probe import AberratedProbe
-from ..physics import waves
 from ..physics.grids import Grid
 from ..simulate.camera import Camera
 from ..simulate.experiment import ENOUGH, Experiment, Sampling, ViewErrors, patterns, simulate
 from ..simulate.microscope import Microscope
-from ..simulate.phantoms import PHANTOMS
-from ..simulate.phantoms.amorphous import amorphous_carbon
-from ..simulate.phantoms.arrange import on_support
-from ..simulate.phantoms.cutting import tile
 from ..simulate.scan import ScanErrors, raster
 from .build import read_mtf
 from .jobs import write_job
-from .schema import suggest
-from .simulation_schema import Atoms, SimulationJob
-
-VACUUM = 6.0  # Å without atoms, from which a cell holds a finite structure and not a crystal
+from .simulation_atoms import build_atoms
+from .simulation_schema import SimulationJob
 
 
 def run_simulation(job: SimulationJob, path: Path) -> dict[str, str]:
@@ -148,19 +136,6 @@ def build_experiment(job: SimulationJob) -> Experiment:
     return experiment
 
 
-def build_atoms(section: Atoms) -> ase.Atoms:
-    """The atoms that a job names."""
-    if section.phantom is not None:
-        atoms = _phantom(section.phantom, section.options)
-    else:
-        assert section.file is not None
-        atoms = _cut(read_structure(section.file), section)
-    if section.support_angstrom is None:
-        return atoms
-    width = float(np.ptp(atoms.positions[:, :2], axis=0).max())
-    return on_support(atoms, amorphous_carbon(width=width, thickness=section.support_angstrom))
-
-
 def write_experiment(experiment: Experiment, path: Path, job: SimulationJob, report: Callable[[int], None]) -> None:
     """The experiment's counts and its truth as a native file, view by view."""
     lens, box = experiment.microscope, experiment.box
@@ -187,7 +162,8 @@ def truth(experiment: Experiment, slab: float) -> dict[str, Any]:
     `potential` [z, y, x] is the mean potential of the untilted specimen in V·Å, projected within slabs
     of `slab_angstrom`, and `origin_angstrom` (z, y, x) where its first slab begins and its pixel [0, 0]
     stands; of every view there are its angles (about y, x and z), shift (y, x), defocus, positions
-    and probe (the centre at [N//2, N//2]).
+    and the modes of its probe [√electrons] (the centre at [N//2, N//2]). `descan_mrad` [shot, 2] is by how much every
+    pattern is moved, `gain_map` the relative gain of the camera's pixels.
     """
     box, views = experiment.box, experiment.views
     potential = np.asarray(experiment.potential(slab))
@@ -196,75 +172,35 @@ def truth(experiment: Experiment, slab: float) -> dict[str, Any]:
         "angles_deg": np.rad2deg([view.angles for view in views]),
         "shift_angstrom": np.stack([view.shift for view in views]),
         "defocus_angstrom": np.array([view.defocus for view in views]),
-        "probe": np.stack([true_probe(experiment, view.defocus) for view in views]),
+        "probe": probes(experiment),
     }
     if experiment.tilts is None:
         of_views = {name: values[0] for name, values in of_views.items()}
-    return of_views | {
-        "potential": potential,
-        "projected_potential": potential.sum(0),
-        "origin_angstrom": box.origin,
-        "pixel_angstrom": np.array(box.grid.pixel),
-        "slab_angstrom": slab,
-        "atomic_numbers": experiment.atoms.numbers,
-        "atom_positions_angstrom": experiment.atoms.positions[:, ::-1],
-        "vibration_angstrom": np.sqrt(experiment.debye_waller / (8 * pi**2)),
-    }
+    gain = {"gain_map": experiment.gain_map} if experiment.camera.flatfield else {}
+    return (
+        of_views
+        | gain
+        | {
+            "descan_mrad": 1e3 * experiment.descanned(experiment.scan),
+            "potential": potential,
+            "projected_potential": potential.sum(0),
+            "origin_angstrom": box.origin,
+            "pixel_angstrom": np.array(box.grid.pixel),
+            "slab_angstrom": slab,
+            "atomic_numbers": experiment.atoms.numbers,
+            "atom_positions_angstrom": experiment.atoms.positions[:, ::-1],
+            "vibration_angstrom": np.sqrt(experiment.debye_waller / (8 * pi**2)),
+        }
+    )
 
 
-def true_probe(experiment: Experiment, defocus: float) -> np.ndarray:
-    """The coherent probe [√electrons] on the grid of the detector, [mode, y, x]."""
+def probes(experiment: Experiment) -> np.ndarray:
+    """The modes of every view's probe [√electrons] on the grid of the detector, [view, mode, y, x]."""
     lens, grid = experiment.microscope, experiment.grid
-    probe: AberratedProbe = lens.probe(experiment.dose, defocus - lens.defocus)
-    return np.fft.fftshift(np.asarray(_wave(probe, grid)), axes=(-2, -1))
-
-
-@eqx.filter_jit
-def _wave(probe: AberratedProbe, grid: Grid):
-    return waves.inverse_fourier(probe.spectrum(grid))
-
-
-def _phantom(name: str, options: dict[str, Any]) -> ase.Atoms:
-    build = PHANTOMS[name]
-    known = inspect.signature(build).parameters
-    for option in options:
-        if option not in known:
-            raise ValueError(f"{name} has no option {option}; {suggest(option, known)}")
-    return build(**{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
-
-
-def _cut(cell: ase.Atoms, section: Atoms) -> ase.Atoms:
-    """A periodic cell tiled to the wanted size; a finite structure as it is, its middle at the origin."""
-    width, thickness = section.width_angstrom, section.thickness_angstrom
-    if width is None and thickness is None:
-        if cell.pbc.all() and min(gaps(cell)) < VACUUM:
-            raise ValueError(
-                f"{section.file} is a periodic cell of {', '.join(f'{n:.4g}' for n in cell.cell.lengths())} Å without "
-                "vacuum around it, which alone would stand in empty space; give specimen.width_angstrom and "
-                "thickness_angstrom, or a finite structure as xyz"
-            )
-        centred = cell.copy()
-        centred.positions -= (cell.positions.min(0) + cell.positions.max(0)) / 2
-        return centred
-    if width is None or thickness is None or not cell.pbc.all():
-        raise ValueError(
-            f"specimen.width_angstrom and thickness_angstrom are {width} and {thickness}, and the cell is "
-            f"{'' if cell.pbc.all() else 'not '}periodic; give both for a periodic cell, neither for a finite structure"
-        )
-    a, b, c = section.zone_axis or (0, 0, 1)
-    return tile(cell, width, thickness, (a, b, c))
-
-
-def gaps(cell: ase.Atoms) -> list[float]:
-    """The widest layer without atoms [Å] across each lattice vector of a periodic cell."""
-
-    def widest(axis: int) -> float:
-        normal = np.cross(*np.delete(cell.cell.array, axis, 0))
-        height = abs(cell.cell.volume) / np.linalg.norm(normal)
-        places = np.sort(cell.get_scaled_positions()[:, axis])
-        return float(height * np.diff([*places, places[0] + 1]).max())
-
-    return [widest(axis) for axis in range(3)]
+    spectra = [lens.modes(grid, experiment.dose, view.defocus - lens.defocus) for view in experiment.views]
+    most = max(map(len, spectra))
+    padded = np.stack([np.pad(own, [(0, most - len(own)), (0, 0), (0, 0)]) for own in spectra])
+    return np.fft.fftshift(np.fft.ifft2(padded, norm="ortho"), axes=(-2, -1)).astype(np.complex64)
 
 
 def _pair(values) -> tuple[float, float]:

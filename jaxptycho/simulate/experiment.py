@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
 from jaxtyping import Float, Num
-from scipy.fft import next_fast_len
 
 from ..model import Model, predict
 from ..parts.detector import AbstractDetector, Cropped, Descanned, Ideal, ModulationTransfer, SuperSampled
@@ -30,11 +29,11 @@ from ..physics.types import Indices, Patterns, Stack
 from .camera import Camera
 from .microscope import Microscope
 from .phantoms.arrange import displaced, require_apart, rms_of_atoms, rotated
+from .sampling import BAND, Sampling, fast
 from .scan import ScanErrors
 from .stacks import Box, Content, Transmissions, content, projected, transmissions
 
 MARGIN = 5.0  # Å around the windows, so that no atom near an edge is missed
-BAND = 2 / 3  # of the fine grid's frequencies are kept
 ENOUGH = 8  # configurations that stand for what varies
 SURFACE = 1.0  # Å of vacuum before and behind the atoms
 BLOCK = 128  # shots of one call
@@ -44,37 +43,6 @@ MANY_BYTES = 2**28  # on any other device
 Expected = Float[np.ndarray, "shot y x"]
 Report = Callable[[int], None]
 Compute = Callable[[Model, Indices], Patterns]
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How finely is computed."""
-
-    pixel: float = 0.1  # Å, at most; finer where the detector needs it
-    slice: float = 1.0  # Å
-    finer: int = 1  # samples for each detector pixel and direction; the window grows likewise
-
-    def __post_init__(self):
-        if min(self.pixel, self.slice) <= 0 or self.finer < 1:
-            raise ValueError(
-                f"a simulation with pixels of {self.pixel:g} Å, slices of {self.slice:g} Å and {self.finer} samples "
-                "for each detector pixel; wanted numbers above zero"
-            )
-
-    def grid(self, coarse: Grid) -> Grid:
-        """The grid of the waves whose patterns end on the detector of `coarse`.
-
-        Detector pixels are sums of `finer`² samples, and all of them, the corners included,
-        lie within the band limit.
-        """
-
-        def pixels(n, pixel):
-            least = max(n * pixel / self.pixel, n * math.sqrt(2) / BAND)
-            return self.finer * fast(least)
-
-        shape = tuple(pixels(n, p) for n, p in zip(coarse.shape, coarse.pixel, strict=True))
-        lengths = (self.finer * n * p for n, p in zip(coarse.shape, coarse.pixel, strict=True))
-        return Grid(shape, tuple(length / n for length, n in zip(lengths, shape, strict=True)), coarse.voltage_kv)
 
 
 @dataclass(frozen=True)
@@ -150,6 +118,11 @@ class Experiment:
         """B = 8π²⟨u²⟩ [Å²] of every atom, for the mean potential."""
         return 8 * np.pi**2 * rms_of_atoms(self.atoms, self.vibration) ** 2
 
+    @property
+    def gain_map(self) -> np.ndarray:
+        """The relative gain of every pixel of the camera."""
+        return self.camera.gain_map(self.grid.shape, self.seed)
+
     @cached_property
     def views(self) -> list[View]:
         """The truth of every view."""
@@ -208,13 +181,17 @@ class Experiment:
         positions = atoms.positions[:, ::-1]
         return content(atoms.numbers, positions, debye_waller, box, self.parametrisation, self.projection)
 
+    def descanned(self, nominal: np.ndarray) -> np.ndarray:
+        """By how much the patterns of these positions are moved (y, x) [rad]."""
+        middle, extent = (self.scan.max(0) + self.scan.min(0)) / 2, np.ptp(self.scan, axis=0)
+        across = (nominal - middle) / np.maximum(extent, 1e-9)  # −½ to ½
+        return across * self.descan
+
     def _model(self, probe, stack, positions, nominal) -> Model:
         """The model of one block of shots, all padded to the same number."""
         grid, box, limited = self.fine, self.box, BandLimited(AngularSpectrum(), BAND)
-        middle, extent = (self.scan.max(0) + self.scan.min(0)) / 2, np.ptp(self.scan, axis=0)
-        across = (nominal - middle) / np.maximum(extent, 1e-9)  # −½ to ½
         off_axis = np.array(grid.dk) / 2 if self.sampling.finer % 2 == 0 else np.zeros(2)  # see `sum_pixels`
-        descan = across * self.descan / grid.wavelength - off_axis
+        descan = self.descanned(nominal) / grid.wavelength - off_axis
         camera: AbstractDetector = Cropped(self.grid.shape, SuperSampled(Ideal(), self.sampling.finer))
         if self.camera.mtf is not None:
             camera = ModulationTransfer(jnp.asarray(self.camera.mtf), camera)
@@ -271,7 +248,7 @@ def simulate(
     `compute` is that of `Experiment.expected`.
     """
     camera = experiment.camera
-    gain = camera.gain_map(experiment.grid.shape, experiment.seed)
+    gain = experiment.gain_map
     for number in range(experiment.n_views):
         expected = experiment.expected(number, report, compute)
         for block in blocks(len(expected)):
@@ -282,11 +259,6 @@ def simulate(
 def blocks(shots: int) -> Iterator[slice]:
     """The shots in blocks."""
     return (slice(start, min(start + BLOCK, shots)) for start in range(0, shots, BLOCK))
-
-
-def fast(least: float) -> int:
-    """The next number of pixels that is fast to transform."""
-    return int(next_fast_len(math.ceil(least)) or 1)
 
 
 def _voltage(grid: Grid) -> float:

@@ -70,6 +70,36 @@ def test_a_simulation_is_reconstructed(tmp_path):
     assert "exists and is not overwritten" in again.output
 
 
+def written(folder, changes):
+    """Expected counts and the truth of a job."""
+    folder.mkdir()
+    result = run(folder, {"detector.noise": False} | changes)
+    assert result.exit_code == 0, result.output
+    with h5py.File(folder / "scan.h5") as file:
+        return file["counts"][()], {name: stored[()] for name, stored in file["truth"].items()}
+
+
+def test_what_a_source_a_descan_and_a_camera_did_is_under_truth(tmp_path):
+    """The mixed modes of the probe, by how far each pattern moved, and the gain of every pixel."""
+    near = {"scan.shape": [1, 3], "scan.jitter_angstrom": 0.0, "sampling.configurations": 2}
+    plain, first = written(tmp_path / "plain", near | {"microscope.source_fwhm_angstrom": 0.5})
+    step = 1e3 * 0.0417572 / (24 * 0.4)  # of the detector [mrad]
+    changes = near | {"microscope.source_fwhm_angstrom": 0.5, "detector.flatfield": 0.1}
+    moved, second = written(tmp_path / "moved", changes | {"scan.descan_mrad": [0.0, 4 * step]})
+    modes = first["probe"]
+    assert len(modes) > 2
+    np.testing.assert_allclose((np.abs(modes) ** 2).sum(), 500, rtol=2e-3)
+    assert "gain_map" not in first
+    np.testing.assert_allclose(first["descan_mrad"], 0)
+    np.testing.assert_allclose(second["descan_mrad"], step * np.array([[0, -2], [0, 0], [0, 2]]), rtol=1e-4, atol=1e-9)
+    assert 0.05 < second["gain_map"].std() < 0.15
+    np.testing.assert_allclose(moved[1], plain[1] * second["gain_map"], rtol=1e-4)
+    flat = moved / second["gain_map"]
+    for shot, pixels in ((0, 2), (2, -2)):
+        back = np.roll(flat[shot], pixels, 1)[:, 4:-4]
+        assert np.linalg.norm(back - plain[shot][:, 4:-4]) < 0.02 * np.linalg.norm(plain[shot])
+
+
 def test_a_tilt_series_is_written_view_by_view(tmp_path):
     series = {"tilts_deg": [-20.0, 0.0, 20.0], "angle_error_deg": 0.3, "shift_angstrom": 0.5}
     changes = {f"tilt_series.{key}": value for key, value in series.items()}
