@@ -187,6 +187,7 @@ def truth(experiment: Experiment, slab: float) -> dict[str, Any]:
             "origin_angstrom": box.origin,
             "pixel_angstrom": np.array(box.grid.pixel),
             "slab_angstrom": slab,
+            "parametrisation": np.bytes_(experiment.parametrisation),
             "atomic_numbers": experiment.atoms.numbers,
             "atom_positions_angstrom": experiment.atoms.positions[:, ::-1],
             "vibration_angstrom": np.sqrt(experiment.debye_waller / (8 * pi**2)),
