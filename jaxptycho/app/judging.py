@@ -9,7 +9,7 @@ from ..analysis.errors import PositionError, position_error, probe_fidelity
 from ..analysis.images import nrmse, psnr, ssim
 from ..analysis.rendering import in_slices
 from ..analysis.resolution import FourierCorrelation, fixed, fourier_correlation
-from ..analysis.shells import taper
+from ..analysis.shells import soft_inside
 from ..analysis.truth import Agreement, compare_phase, compare_slices, phases
 from ..inverse.fields import thicknesses
 from ..io.native import read_native, read_truth
@@ -50,8 +50,7 @@ def judge(model: Model, truth: dict[str, Any], folder: Path | None = None) -> di
     } | image_rows(agreement)
     matrix = depth_matrix(model, truth, agreement)
     if matrix is not None:
-        best = matrix.max(1)
-        rows["correlation of the slices"] = ", ".join(f"{c:.3f}" for c in best)
+        rows |= depth_rows(matrix, np.asarray(thicknesses(model.specimen)), float(truth["slab_angstrom"]))
     error = positions_against(model, truth)
     if error is not None:
         rows |= error.words()
@@ -80,9 +79,9 @@ def phase_agreement(model: Model, truth: dict[str, Any]) -> Agreement:
 
 
 def truth_correlation(model: Model, agreement: Agreement) -> FourierCorrelation:
-    """Ring correlation of a phase with the true one."""
-    true, found = (np.where(agreement.inside, image, 0) for image in (agreement.truth, agreement.phase))
-    return fourier_correlation(true, found, model.grid.pixel, taper(found.shape))
+    """Ring correlation of a phase with the true one, under a soft window that no edge of both shines through."""
+    window = soft_inside(agreement.inside)
+    return fourier_correlation(agreement.truth, agreement.phase, model.grid.pixel, window)
 
 
 def image_rows(agreement: Agreement) -> dict[str, str]:
@@ -102,6 +101,18 @@ def depth_matrix(model: Model, truth: dict[str, Any], agreement: Agreement) -> n
         return None
     pixel, corner = _place(truth)
     return compare_slices(found, model, np.asarray(truth["potential"]), pixel, agreement, truth_origin=corner)
+
+
+def depth_rows(matrix: np.ndarray, thickness: np.ndarray, slab: float) -> dict[str, str]:
+    """How alike every slice is to the slab of the truth that is most like it, and where both lie."""
+    own, like = np.cumsum(thickness) - thickness / 2, (matrix.argmax(1) + 0.5) * slab
+    return {
+        "correlation of the slices": ", ".join(f"{c:.3f}" for c in matrix.max(1)),
+        "depth of the slabs most like them": ", ".join(f"{d:.4g}" for d in like)
+        + " Å, of the slices "
+        + ", ".join(f"{d:.4g}" for d in own)
+        + " Å",
+    }
 
 
 def positions_against(model: Model, truth: dict[str, Any]) -> PositionError | None:

@@ -219,6 +219,11 @@ class Experiment:
         require_apart(self.atoms)
         if self.projection not in PROJECTIONS:
             raise ValueError(f"unknown projection {self.projection!r}; known are {', '.join(PROJECTIONS)}")
+        if self.tilts is None and self.view_errors != ViewErrors():
+            raise ValueError(
+                f"errors of the views of a tilt series ({self.view_errors}) came without tilts, and would turn and move "
+                "a single scan; give the tilts, or leave the errors out"
+            )
         box, lens = self.box, self.microscope
         own = np.concatenate([self.turned(view).positions[:, 1::-1] for view in self.views]) - box.origin[1:]
         if not ((own >= 0) & (own < np.array(box.grid.shape) * box.grid.pixel)).all(1).any():

@@ -134,6 +134,7 @@ BAD = [
     (FILE, "without vacuum around it"),
     (FILE | {"specimen.file": "film.vasp"}, "without vacuum around it"),
     (CUT, "specimen.width_angstrom is 5.4 Å, the scan with its probe reaches"),
+    ({"tilt_series.angle_error_deg": 1.0}, "came without tilts"),
     ({"microscope.source_fwhm_angstrom": 0.8}, "a source of 0.8 Å"),
     ({"specimen.phantom": "strontium_titanat"}, "strontium_titanate"),
     ({"specimen.options": {"widht": 3.0}}, "width"),

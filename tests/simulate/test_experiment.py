@@ -195,6 +195,7 @@ def test_patterns_lie_within_the_band_limit():
         ({"tilts": (0.0, 0.1), "view_errors": ViewErrors(defocus=400.0)}, "its window only 8 Å"),
         ({"microscope": replace(LENS, source_fwhm=0.5)}, "averaged over 1 configuration"),
         ({"microscope": replace(LENS, chromatic=1e7, energy_fwhm=1.0)}, "averaged over 1 configuration"),
+        ({"view_errors": ViewErrors(shift=1.0)}, "came without tilts"),
         ({"projection": "half"}, "unknown projection 'half'"),
         ({"vibration": {"Mo": 0.1}}, "for S, W"),
         ({"grid": Grid((20, 20), 0.4, wavelength=1.0)}, "only electrons"),
