@@ -7,7 +7,6 @@ import numpy as np
 
 from ..analysis.images import nrmse
 from ..analysis.rendering import in_voxels
-from ..analysis.resolution import FourierCorrelation, fourier_correlation
 from ..analysis.shells import taper
 from ..analysis.volumes import align_volume
 from ..inverse.fields import entries
@@ -16,6 +15,7 @@ from ..parts.atoms import Atoms
 from ..parts.indexed import PerView
 from ..parts.volume import Volume
 from ..physics.volumes import tapered
+from .judging_spectrum import Compared
 from .judging_volume import gauge_rows
 from .plots import save
 from .plots_volume import draw_directional
@@ -27,22 +27,23 @@ def in_space(model: Model) -> bool:
     return isinstance(specimen, Volume) or (isinstance(specimen, Atoms) and entries(specimen, PerView) > 1)
 
 
-def compare_volumes(first: Model, second: Model, folder: Path | None) -> tuple[dict[str, str], FourierCorrelation]:
-    """The agreement of two volumes in words, the gauge of the second removed, and their shell correlation."""
+def compare_volumes(first: Model, second: Model, folder: Path | None) -> tuple[dict[str, str], Compared]:
+    """The agreement of two volumes in words, the gauge of the second removed, and both as they are correlated."""
     a, b = _volumes(first, second)
     voxel: Any = np.array(a.voxel)
     fixed, moving = (np.asarray(tapered(v.potential, v.voxel, v.taper), float) for v in (a, b))
     fixed, moving = common(fixed, moving)
     gauge = align_volume(moving, fixed, voxel)
     window = taper(fixed.shape)
-    curve = fourier_correlation(fixed, gauge.volume, voxel, window)
     if folder is not None:
         save(draw_directional(fixed, gauge.volume, voxel, level=0.143, window=window), folder / "fsc_directions.png")
     rows = {
         "correlation of the potentials": f"{np.corrcoef(fixed[gauge.inside], gauge.volume[gauge.inside])[0, 1]:.4f}",
         "NRMSE": f"{nrmse(gauge.volume, fixed, gauge.inside):.3f}",
     }
-    return rows | gauge_rows(gauge) | {"voxel": " × ".join(f"{v:.4g}" for v in voxel) + " Å"}, curve
+    return rows | gauge_rows(gauge) | {"voxel": " × ".join(f"{v:.4g}" for v in voxel) + " Å"}, Compared(
+        fixed, gauge.volume, a.voxel, window
+    )
 
 
 def common(first, second) -> tuple[np.ndarray, np.ndarray]:

@@ -15,6 +15,7 @@ from ..inverse.fields import thicknesses
 from ..io.native import read_native, read_truth
 from ..io.results import load
 from ..model import Model, positions
+from .judging_spectrum import draw_spectra, spectrum_rows
 from .judging_volume import judge_volume
 from .pictures import probe_modes
 from .plots import draw_pair, save
@@ -48,6 +49,8 @@ def judge(model: Model, truth: dict[str, Any], folder: Path | None = None) -> di
         "shift removed": ", ".join(f"{s:+.3g}" for s in agreement.shift) + " Å (y, x)",
         "resolution against the truth": f"{curve.resolution(fixed(0.5)):.4g} Å (0.5)",
     } | image_rows(agreement)
+    window = soft_inside(agreement.inside)
+    rows |= spectrum_rows(agreement.phase, model.grid.pixel, window)
     matrix = depth_matrix(model, truth, agreement)
     if matrix is not None:
         rows |= depth_rows(matrix, np.asarray(thicknesses(model.specimen)), float(truth["slab_angstrom"]))
@@ -62,6 +65,7 @@ def judge(model: Model, truth: dict[str, Any], folder: Path | None = None) -> di
         folder.mkdir(parents=True, exist_ok=True)
         save(draw_pair(agreement.truth, agreement.phase, model.grid.pixel), folder / "phase.png")
         save(draw_correlation(curve), folder / "frc_truth.png")
+        draw_spectra({"result": agreement.phase, "truth": agreement.truth}, model.grid.pixel, window, folder)
         if matrix is not None:
             save(draw_slice_correlation(matrix, _spacing(model), float(truth["slab_angstrom"])), folder / "depth.png")
         if error is not None:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..analysis.errors import Alignment, alignment_error, probe_fidelity
+from ..analysis.images import nrmse
 from ..analysis.rendering import in_voxels
 from ..analysis.resolution import (
     FourierCorrelation,
@@ -76,7 +77,12 @@ def judge_volume(model: Model, truth: dict[str, Any], nominal, folder: Path | No
         draw(folder, volume, known, moved, voxel, gauge.shift, tilts, curves, traced, blind)
         series = {"nominal": alignment_error(_untouched(nominal), true, voxel.min()), "result": error}
         save(draw_alignment(series, np.asarray(nominal)), folder / "alignment.png")
-    rows = {"correlation of the potential": f"{np.corrcoef(volume.ravel(), known.ravel())[0, 1]:.4f}"}
+    scaled = (volume - gauge.offset) / max(gauge.scale, 1e-9)  # an inverted volume is not mended
+    rows = {
+        "correlation of the potential": f"{np.corrcoef(volume.ravel(), known.ravel())[0, 1]:.4f}",
+        "NRMSE": f"{nrmse(volume, known):.3f}, less scale and offset {nrmse(scaled, known):.3f}",
+    }
+    rows |= _fidelities(model, truth)
     return rows | gauge_rows(gauge) | detail_rows(curves) | atom_rows(traced, blind) | error.words()
 
 
@@ -105,6 +111,18 @@ def _illuminated(model: Model, truth: dict[str, Any], view: int) -> np.ndarray:
         own = probe_modes(select(model, PerView, view)).waves
         moved = moved + probe_fidelity(own, modes, np.array(model.grid.pixel)).shift
     return moved
+
+
+def _fidelities(model: Model, truth: dict[str, Any]) -> dict[str, str]:
+    """How alike the probe of every view is to the true one."""
+    views, pixel = range(len(truth["angles_deg"])), np.array(model.grid.pixel)
+    if truth["probe"].shape[-2:] != model.grid.shape:
+        return {}
+    own = [probe_modes(select(model, PerView, view)).waves for view in views]
+    found = [
+        probe_fidelity(probe, truth["probe"][view], pixel).fidelity for view, probe in zip(views, own, strict=True)
+    ]
+    return {"fidelity of the probes": f"mean {np.mean(found):.4f}, least {np.min(found):.4f}"}
 
 
 def _untouched(nominal) -> Alignment:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ..analysis.coverage import TiltSeries, coverage
 from ..analysis.design import design
 from ..io.native import writing
 from ..machines.placement import mesh, share
@@ -51,7 +52,24 @@ def check_simulation(job: SimulationJob) -> dict[str, str]:
     )
     found = [*cautions(experiment), *planned.warnings]
     warnings = {"warning": "; ".join(found)} if found else {}
-    return describe_experiment(experiment) | dict(planned.rows()) | warnings
+    return describe_experiment(experiment) | dict(planned.rows()) | covered(experiment) | warnings
+
+
+def covered(experiment: Experiment) -> dict[str, str]:
+    """How much of Fourier space, to the detail of the pixels, a tilt series measures; nothing for a single view."""
+    if experiment.tilts is None or np.ptp(experiment.tilts) > pi:
+        return {}
+    lens, grid, thickness = experiment.microscope, experiment.grid, float(experiment.box.faces[-1, 1])
+    detail = 2 * max(grid.pixel)
+    parts = coverage(TiltSeries(np.array(experiment.tilts), lens.semiangle, grid.wavelength, thickness), detail)
+    ball, filled = parts.of_ball, parts.filled_wedge
+    words = (
+        f"{100 * ball['slabs']:.3g} % by single slices, {100 * ball['cones']:.3g} % by multislice, to {detail:.3g} Å"
+    )
+    wedge = (
+        {} if np.isnan(filled) else {"missing wedge": f"{100 * ball['wedge']:.3g} %, {100 * filled:.3g} % of it filled"}
+    )
+    return {"coverage": words} | wedge
 
 
 def cautions(experiment: Experiment) -> list[str]:

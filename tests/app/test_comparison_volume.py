@@ -63,6 +63,7 @@ def test_a_turned_volume_agrees_to_the_last_shell(tmp_path):
     for level in ("half-bit resolution", "0.143 resolution", "0.5 resolution"):
         assert numbers(rows[level])[0] < 2.1 * VOXEL
     assert {path.name for path in (tmp_path / "told").iterdir()} >= {"fsc.png", "fsc.csv", "fsc_directions.png"}
+    assert {path.name for path in (tmp_path / "told").iterdir()} >= {"spectrum_a.png", "fsc_control.png"}
 
 
 def test_volumes_agree_as_far_as_one_of_them_goes(tmp_path):

@@ -181,6 +181,15 @@ def test_a_molecule_in_a_periodic_box_is_no_crystal(tmp_path):
     assert result.exit_code == 0, result.output
 
 
+def test_a_valid_series_says_what_it_covers(tmp_path):
+    """One view of a thin specimen measures a slab; its wedge is all but a plane."""
+    run(tmp_path, {"tilt_series.tilts_deg": [-30.0, 0.0, 30.0], "scan.shape": [0, 1]})
+    done = RUNNER.invoke(app, ["validate", str(tmp_path / "job.toml"), "--set", "scan.shape=[2,2]"])
+    assert done.exit_code == 0, done.output
+    assert "coverage" in done.output
+    assert "missing wedge" in done.output
+
+
 def test_a_phantom_has_a_job_to_begin_with(tmp_path):
     result = RUNNER.invoke(app, ["new", "copper_phthalocyanine", "--out", str(tmp_path / "new.toml")])
     assert result.exit_code == 0, result.output
