@@ -37,6 +37,7 @@ MARGIN = 5.0  # Å around the windows, so that no atom near an edge is missed
 ENOUGH = 8  # configurations that stand for what varies
 SURFACE = 1.0  # Å of vacuum before and behind the atoms
 BLOCK = 128  # shots of one call
+HELD_BYTES = 2**30  # of expected patterns, that wait for all configurations
 CHUNK_BYTES = {"cpu": 2**20}  # of waves side by side: what its cache holds
 MANY_BYTES = 2**28  # on any other device
 
@@ -150,24 +151,31 @@ class Experiment:
         turned.positions[:, 1::-1] += view.shift
         return turned
 
-    def expected(self, number: int, report: Report = lambda patterns: None, compute: Compute | None = None) -> Expected:
-        """Mean electrons [shot, y, x] of every pattern of a view, zero frequency in the corner.
+    def expected(
+        self,
+        number: int,
+        report: Report = lambda patterns: None,
+        compute: Compute | None = None,
+        part: slice = slice(None),
+    ) -> Expected:
+        """Mean electrons [shot, y, x] of the patterns of a view, zero frequency in the corner; of `part` of its shots.
 
         `compute(model, shots)` is `patterns`, or that shared among devices.
         """
         view, box, shots = self.views[number], self.box, len(self.scan)
+        first, last, _ = part.indices(shots)
         rng = self._random(number, 3)
         defoci, shifts = self.microscope.incoherent(self.configurations, shots, _voltage(self.grid), rng)
-        total = np.zeros((shots, *self.grid.shape), np.float32)
+        total = np.zeros((last - first, *self.grid.shape), np.float32)
         atoms = self.turned(view)
         for defocus, shift in zip(defoci, shifts, strict=True):
             still = displaced(atoms, self.vibration, rng)
             stack = transmissions(self._content(still, np.zeros(len(still)), box), box.grid)
             probe = self.microscope.probe(self.dose, view.defocus - self.microscope.defocus + float(defocus))
-            for block in blocks(shots):
+            for block in blocks(first, last):
                 model = self._model(probe, stack, (view.positions + shift)[block], self.scan[block])
                 found = (compute or patterns)(model, np.arange(min(BLOCK, shots)))
-                total[block] += np.asarray(found)[: block.stop - block.start]
+                total[block.start - first : block.stop - first] += np.asarray(found)[: block.stop - block.start]
                 report(block.stop - block.start)
         return total / self.configurations
 
@@ -252,18 +260,21 @@ def simulate(
     `report` is told how many patterns have been computed since, each configuration by itself;
     `compute` is that of `Experiment.expected`.
     """
-    camera = experiment.camera
+    camera, shots = experiment.camera, len(experiment.scan)
     gain = experiment.gain_map
+    together = BLOCK * max(1, HELD_BYTES // (4 * BLOCK * math.prod(experiment.grid.shape)))
     for number in range(experiment.n_views):
-        expected = experiment.expected(number, report, compute)
-        for block in blocks(len(expected)):
-            rng = np.random.default_rng([experiment.seed, number, 4, block.start])
-            yield number, block, camera.recorded(np.fft.fftshift(expected[block], axes=(1, 2)), gain, rng)
+        for part in blocks(0, shots, together):  # the slices anew for each, so that no view must fit into memory
+            expected = experiment.expected(number, report, compute, part)
+            for block in blocks(part.start, part.stop):
+                rng = np.random.default_rng([experiment.seed, number, 4, block.start])
+                own = expected[block.start - part.start : block.stop - part.start]
+                yield number, block, camera.recorded(np.fft.fftshift(own, axes=(1, 2)), gain, rng)
 
 
-def blocks(shots: int) -> Iterator[slice]:
+def blocks(first: int, last: int, size: int = BLOCK) -> Iterator[slice]:
     """The shots in blocks."""
-    return (slice(start, min(start + BLOCK, shots)) for start in range(0, shots, BLOCK))
+    return (slice(start, min(start + size, last)) for start in range(first, last, size))
 
 
 def _voltage(grid: Grid) -> float:

@@ -173,6 +173,24 @@ def test_seeds_decide_everything():
     assert sum(seen) == 3 * 2 * 9
 
 
+def test_what_memory_holds_decides_nothing(monkeypatch):
+    """A view of 270 shots in parts of 128: the same counts, and never more than a part of the patterns at a time."""
+    noisy = experiment(
+        vibration=0.1, configurations=2, microscope=replace(LENS, source_fwhm=0.3), scan=raster((15, 18), 0.1)
+    )
+    whole = np.concatenate([counts for *_, counts in simulate(noisy)])
+    parts, expected = [], Experiment.expected
+
+    def noted(self, *args):
+        parts.append(expected(self, *args))
+        return parts[-1]
+
+    monkeypatch.setattr("jaxptycho.simulate.experiment.HELD_BYTES", 128 * 4 * 400)
+    monkeypatch.setattr(Experiment, "expected", noted)
+    np.testing.assert_array_equal(np.concatenate([counts for *_, counts in simulate(noisy)]), whole)
+    assert [len(part) for part in parts] == [128, 128, 14]
+
+
 def test_patterns_lie_within_the_band_limit():
     """The corner of the detector, finer or not."""
     for finer in (1, 2):
