@@ -156,10 +156,12 @@ def register(fixed, moving, digits: int = 2) -> Registration:
     """The moving image shifted onto the fixed one, and the shift that was needed [pixels].
 
     To `digits` decimals of a pixel: the peak of the cross-correlation, refined by a matrix-product DFT around it
-    (Guizar-Sicairos et al., Opt. Lett. 33, 156 (2008)).
+    (Guizar-Sicairos et al., Opt. Lett. 33, 156 (2008)). Of complex images the constant phase between them is free;
+    of real ones the sign is not, or a lattice would lie on its own gaps.
     """
     product = np.fft.fft2(fixed) * np.conj(np.fft.fft2(moving))
-    correlation = np.abs(np.fft.ifft2(product))
+    size_of = np.abs if np.iscomplexobj(fixed) or np.iscomplexobj(moving) else np.real
+    correlation = size_of(np.fft.ifft2(product))
     peak = np.array(np.unravel_index(np.argmax(correlation), correlation.shape), float)
     size = np.array(fixed.shape)
     peak = np.where(peak > size // 2, peak - size, peak)
@@ -169,7 +171,7 @@ def register(fixed, moving, digits: int = 2) -> Registration:
         ky, kx = (np.fft.fftfreq(n) for n in fixed.shape)
         rows = np.exp(2j * np.pi * np.outer(peak[0] + offsets, ky))
         columns = np.exp(2j * np.pi * np.outer(kx, peak[1] + offsets))
-        fine = np.abs(rows @ product @ columns)
+        fine = size_of(rows @ product @ columns)
         best = np.unravel_index(np.argmax(fine), fine.shape)
         peak = peak + offsets[np.array(best)]
     moved = np.fft.ifft2(fourier_shift(np.fft.fft2(moving), peak))

@@ -15,11 +15,13 @@ def atoms_potential(
     shape: tuple[int, int, int],
     voxel,
     parametrisation: str = "lobato",
+    occupancy: Float[np.ndarray, " atom"] | float = 1.0,
 ) -> Float[np.ndarray, "z y x"]:
     """Potential [V] of atoms at (z, y, x) [Å] from the middle voxel [n//2, …], of B = 8π²⟨u²⟩ [Å²] each.
 
     Its Fourier series Σ f(k) e^{−Bk²/4 − 2πik·r} up to the voxels' own frequencies, so that nothing is averaged
-    over voxels; periodic, which is why atoms outside the volume are left out. `voxel` [Å] is one number or (z, y, x).
+    over voxels; periodic, which is why atoms outside the volume are left out. `voxel` [Å] is one number or (z, y, x);
+    of an atom that is there in part, the `occupancy` counts.
     """
     voxel = np.array(per_axis(voxel, 3))
     places = positions / voxel + np.array(shape) // 2
@@ -27,6 +29,7 @@ def atoms_potential(
     kinds, own = np.unique(np.stack([numbers, debye_waller], 1)[inside], axis=0, return_inverse=True)
     steps = [fft.fftfreq(shape[0]), fft.fftfreq(shape[1]), fft.rfftfreq(shape[2])]
     waves = [np.exp(-2j * np.pi * np.outer(k, p)) for k, p in zip(steps, places[inside].T, strict=True)]
+    waves[0] = waves[0] * np.broadcast_to(occupancy, len(numbers))[inside]
     kz, ky, kx = (k / v for k, v in zip(steps, voxel, strict=True))
     across = ky[:, None] ** 2 + kx**2
 

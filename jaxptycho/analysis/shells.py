@@ -135,6 +135,19 @@ def soft_mask(support: Bool[np.ndarray, "..."], edge: float, pixel: Pixel = 1.0)
     return falling(distance - edge / 2, edge)
 
 
+def soft_inside(inside: Bool[np.ndarray, "..."], border: float = 0.15) -> np.ndarray:
+    """A window that rises from 0 at the edge of a region, also where that is the image's, to 1 as a raised cosine.
+
+    Over `border` of the region's shortest side.
+    """
+    if not inside.any():
+        raise ValueError("a window of an empty region was asked for; it is True where the images are known")
+    places = np.argwhere(inside)
+    width = border * (np.ptp(places, axis=0).min() + 1)
+    depth = np.asarray(distance_transform_edt(np.pad(inside, 1)))[(slice(1, -1),) * inside.ndim]
+    return np.where(inside, 1 - falling(depth - width / 2, width), 0.0)
+
+
 def windowed(image, window) -> np.ndarray:
     """The image less its mean under the window, times the window."""
     return (image - np.sum(image * window) / np.sum(window)) * window

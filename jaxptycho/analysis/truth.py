@@ -13,6 +13,7 @@ from .scanned import origin, scanned
 from .warps import Fit, PhaseTone, Sampled, Warp, applied, fit
 
 FEWEST = 64  # pixels on which two images are compared
+CLEAR = 1.5  # cutoffs from zero to the coarser Nyquist frequency, where exp(−1.5⁴) = 0.6 % is left to fold back
 
 
 class Agreement(NamedTuple):
@@ -39,6 +40,11 @@ def low_passed(image: np.ndarray, pixel, cutoff: float) -> np.ndarray:
     return np.fft.ifft2(np.fft.fft2(image) * np.exp(-((k2 / cutoff**2) ** 2))).real
 
 
+def comparable(cutoff: float, *pixels) -> float:
+    """The cutoff [1/Å], or the greatest that `pixels` [Å] of all images show: their least Nyquist frequency over 1.5."""
+    return min(cutoff, 1 / (2 * CLEAR * max(np.max(pixel) for pixel in pixels)))
+
+
 def compare_phase(
     phase: Float[np.ndarray, "Y X"],
     model: Model,
@@ -51,10 +57,11 @@ def compare_phase(
 
     The truth's pixel [0, 0] stands at `truth_origin` (y, x) [Å] in the frame of the positions,
     and nothing is compared beyond its edges; without an origin it stands at (0, 0) and the
-    truth is periodic. Both are low-passed by exp(−(k/cutoff)⁴), the phase is registered, offset
-    and ramp are removed, and only the scanned area counts.
+    truth is periodic. Both are low-passed by exp(−(k/cutoff)⁴), with at most `comparable` of both
+    pixels, for a finer truth would fold back on coarser ones; the phase is registered, offset and ramp
+    are removed, and only the scanned area counts.
     """
-    area, pixel = scanned(model), np.array(model.grid.pixel)
+    area, pixel, cutoff = scanned(model), np.array(model.grid.pixel), comparable(cutoff, model.grid.pixel, truth_pixel)
     begin = np.array([part.start for part in area])
     found = low_passed(without_ramp(phase, _inside(phase.shape, area)), pixel, cutoff)[area]
     seen = Sampled(found, pixel, origin(model) + begin * pixel)
@@ -84,7 +91,7 @@ def compare_slices(
     truth_origin=None,
 ) -> Float[np.ndarray, "z Z"]:
     """The correlation of every slice [rad] with every slab of a truth, at the shift of their sums; else as `compare_phase`."""
-    area, pixel = scanned(model), np.array(model.grid.pixel)
+    area, pixel, cutoff = scanned(model), np.array(model.grid.pixel), comparable(cutoff, model.grid.pixel, truth_pixel)
     own = _inside(stack.shape[1:], area)
     found = np.stack([low_passed(without_ramp(phase, own), pixel, cutoff)[area] for phase in stack])
     seen = Sampled(found[0], pixel, origin(model) + np.array([part.start for part in area]) * pixel)

@@ -7,14 +7,19 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import fourier_shift
 
-from ..analysis.gauge import correlation, register, without_ramp
-from ..analysis.resolution import THRESHOLDS, FourierCorrelation, fourier_correlation
+from ..analysis.errors import probe_fidelity
+from ..analysis.gauge import correlation, register, slope, without_ramp
+from ..analysis.images import nrmse
+from ..analysis.rendering import in_slices
+from ..analysis.resolution import THRESHOLDS, FourierCorrelation, fixed, fourier_correlation
 from ..analysis.scanned import origin, outline
 from ..analysis.shells import taper, tapered
 from ..io.results import load
 from ..model import Model, positions
 from .build import FIELDS, QUANTA, read_data
-from .pictures import flat_phases
+from .comparison_volume import compare_volumes, in_space
+from .judging_spectrum import Compared, control_of, control_rows, draw_spectra, spectrum_rows
+from .pictures import flat_phases, probe_modes
 from .plots import save
 from .plots_resolution import draw_correlation
 from .run import refuse_existing, start
@@ -68,20 +73,39 @@ def starts_from_file(job: Job) -> bool:
 
 
 def report(first: Model, second: Model, folder: Path | None) -> dict[str, str]:
-    """The agreement of two models in words; `frc.png` and `frc.csv` in `folder`."""
+    """The agreement of two models in words; `frc.png` and `frc.csv`, of volumes `fsc.png` …, in `folder`."""
+    if in_space(first) or in_space(second):
+        (rows, pair), kind = compare_volumes(first, second, folder), "fsc"
+    else:
+        (rows, pair), kind = compare_phases(in_slices(first), in_slices(second)), "frc"
+    curve = fourier_correlation(*pair)
+    if folder is not None:
+        save(draw_correlation(curve), folder / f"{kind}.png")
+        write_curve(folder / f"{kind}.csv", curve)
+        draw_spectra({"a": pair.first, "b": pair.second}, pair.pixel, pair.window, folder)
+    levels = THRESHOLDS | {"0.5": fixed(0.5)}
+    rows |= {f"{name} resolution": f"{curve.resolution(level):.4g} Å" for name, level in levels.items()}
+    rows |= control_rows(control_of(pair, curve), folder, kind)
+    for name, image in (("A", pair.first), ("B", pair.second)):
+        rows |= {f"{what} of {name}": words for what, words in spectrum_rows(image, pair.pixel, pair.window).items()}
+    return rows
+
+
+def compare_phases(first: Model, second: Model) -> tuple[dict[str, str], Compared]:
+    """The agreement of the summed phases of two models in words, and both as they are correlated."""
     a, b, shift = common_phases(first, second)
     pixel = first.grid.pixel
-    curve = fourier_correlation(a, b, pixel, taper(a.shape))
-    if folder is not None:
-        save(draw_correlation(curve), folder / "frc.png")
-        write_curve(folder / "frc.csv", curve)
-    resolutions = {f"{name} resolution": curve.resolution(level) for name, level in THRESHOLDS.items()}
-    return {
+    rows = {
         "correlation of the phases": f"{correlation(a, b):.4f}",
+        "slope of the phases": f"{slope(a, b):.4f}",
+        "NRMSE": f"{nrmse(b - b.mean(), a - a.mean()):.3f}",
         "shift": ", ".join(f"{s:+.2f}" for s in shift) + " pixels (y, x)",
-        **{name: f"{length:.4g} Å" for name, length in resolutions.items()},
         "object pixel": " × ".join(f"{p:.4g}" for p in pixel) + " Å",
     }
+    probes = [probe_modes(model).waves for model in (second, first)]
+    if probes[0].shape[1:] == probes[1].shape[1:]:
+        rows["fidelity of the probes"] = f"{probe_fidelity(probes[0], probes[1], np.array(pixel)).fidelity:.4f}"
+    return rows, Compared(a, b, pixel, taper(a.shape))
 
 
 def common_phases(first: Model, second: Model) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -7,13 +7,15 @@ import numpy as np
 
 from ..analysis.errors import PositionError, position_error, probe_fidelity
 from ..analysis.images import nrmse, psnr, ssim
+from ..analysis.rendering import in_slices
 from ..analysis.resolution import FourierCorrelation, fixed, fourier_correlation
-from ..analysis.shells import taper
+from ..analysis.shells import soft_inside
 from ..analysis.truth import Agreement, compare_phase, compare_slices, phases
 from ..inverse.fields import thicknesses
 from ..io.native import read_native, read_truth
 from ..io.results import load
 from ..model import Model, positions
+from .judging_spectrum import draw_spectra, spectrum_rows
 from .judging_volume import judge_volume
 from .pictures import probe_modes
 from .plots import draw_pair, save
@@ -38,6 +40,7 @@ def judge_results(results: list[Path], file: Path, out: Path | None = None) -> d
 
 def judge(model: Model, truth: dict[str, Any], folder: Path | None = None) -> dict[str, str]:
     """Phase, depth, positions and probe of a model of one view against the truth, in words."""
+    model = in_slices(model)
     agreement = phase_agreement(model, truth)
     curve = truth_correlation(model, agreement)
     rows = {
@@ -46,10 +49,11 @@ def judge(model: Model, truth: dict[str, Any], folder: Path | None = None) -> di
         "shift removed": ", ".join(f"{s:+.3g}" for s in agreement.shift) + " Å (y, x)",
         "resolution against the truth": f"{curve.resolution(fixed(0.5)):.4g} Å (0.5)",
     } | image_rows(agreement)
+    window = soft_inside(agreement.inside)
+    rows |= spectrum_rows(agreement.phase, model.grid.pixel, window)
     matrix = depth_matrix(model, truth, agreement)
     if matrix is not None:
-        best = matrix.max(1)
-        rows["correlation of the slices"] = ", ".join(f"{c:.3f}" for c in best)
+        rows |= depth_rows(matrix, np.asarray(thicknesses(model.specimen)), float(truth["slab_angstrom"]))
     error = positions_against(model, truth)
     if error is not None:
         rows |= error.words()
@@ -61,6 +65,7 @@ def judge(model: Model, truth: dict[str, Any], folder: Path | None = None) -> di
         folder.mkdir(parents=True, exist_ok=True)
         save(draw_pair(agreement.truth, agreement.phase, model.grid.pixel), folder / "phase.png")
         save(draw_correlation(curve), folder / "frc_truth.png")
+        draw_spectra({"result": agreement.phase, "truth": agreement.truth}, model.grid.pixel, window, folder)
         if matrix is not None:
             save(draw_slice_correlation(matrix, _spacing(model), float(truth["slab_angstrom"])), folder / "depth.png")
         if error is not None:
@@ -78,14 +83,14 @@ def phase_agreement(model: Model, truth: dict[str, Any]) -> Agreement:
 
 
 def truth_correlation(model: Model, agreement: Agreement) -> FourierCorrelation:
-    """Ring correlation of a phase with the true one."""
-    true, found = (np.where(agreement.inside, image, 0) for image in (agreement.truth, agreement.phase))
-    return fourier_correlation(true, found, model.grid.pixel, taper(found.shape))
+    """Ring correlation of a phase with the true one, under a soft window that no edge of both shines through."""
+    window = soft_inside(agreement.inside)
+    return fourier_correlation(agreement.truth, agreement.phase, model.grid.pixel, window)
 
 
 def image_rows(agreement: Agreement) -> dict[str, str]:
-    """PSNR, SSIM and NRMSE of the phase."""
-    pair, where = (agreement.phase / agreement.slope, agreement.truth), agreement.inside
+    """PSNR, SSIM and NRMSE of the phase at its own scale: an inverted or faint one is not mended first."""
+    pair, where = (agreement.phase, agreement.truth), agreement.inside
     return {
         "PSNR": f"{psnr(*pair, where=where):.3g} dB",
         "SSIM": f"{ssim(*pair, where=where):.3f}",
@@ -100,6 +105,18 @@ def depth_matrix(model: Model, truth: dict[str, Any], agreement: Agreement) -> n
         return None
     pixel, corner = _place(truth)
     return compare_slices(found, model, np.asarray(truth["potential"]), pixel, agreement, truth_origin=corner)
+
+
+def depth_rows(matrix: np.ndarray, thickness: np.ndarray, slab: float) -> dict[str, str]:
+    """How alike every slice is to the slab of the truth that is most like it, and where both lie."""
+    own, like = np.cumsum(thickness) - thickness / 2, (matrix.argmax(1) + 0.5) * slab
+    return {
+        "correlation of the slices": ", ".join(f"{c:.3f}" for c in matrix.max(1)),
+        "depth of the slabs most like them": ", ".join(f"{d:.4g}" for d in like)
+        + " Å, of the slices "
+        + ", ".join(f"{d:.4g}" for d in own)
+        + " Å",
+    }
 
 
 def positions_against(model: Model, truth: dict[str, Any]) -> PositionError | None:

@@ -1,19 +1,13 @@
 """A volume against the truth of a simulated tilt series: where it lies, to which detail it is right, which atoms it shows."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from ase.data import chemical_symbols
-from jaxtyping import Float
-from scipy.ndimage import gaussian_filter, maximum_filter
-from scipy.spatial import KDTree
 
-from ..analysis.assignment import AtomComparison, Score, compare_atoms
 from ..analysis.errors import Alignment, alignment_error, probe_fidelity
-from ..analysis.peaks import fit_peaks, local_maxima
-from ..analysis.potential import atoms_potential
+from ..analysis.images import nrmse
+from ..analysis.rendering import in_voxels
 from ..analysis.resolution import (
     FourierCorrelation,
     WedgeCorrelations,
@@ -30,6 +24,7 @@ from ..model import Model, positions
 from ..parts.indexed import PerView, select
 from ..parts.volume import Volume
 from ..physics.volumes import tapered
+from .judging_atoms import Traced, TrueAtoms, atom_rows, in_words, trace, trace_blind, true_atoms
 from .pictures import probe_modes
 from .plots import save
 from .plots_atoms import draw_atoms, draw_displacements
@@ -39,23 +34,6 @@ from .plots_volume import draw_directional, draw_power, draw_sections, draw_surf
 
 CONE = np.deg2rad(20.0)  # half angle of the directions in the table
 WEDGE_DETAIL = 2.0  # Å, to which the correlation in the missing wedge is averaged
-HALF = 0.187  # standard deviation [resolutions] of the Gaussian that halves the contrast at the resolution, √(ln2/2)/π
-SMOOTH = 0.75  # voxels, the least of that Gaussian
-LEAST = 0.6  # of the height of the lightest element's atoms, from which a peak counts
-MOST = 3  # times as many peaks as true atoms: a poor volume has a maximum in every corner
-APART = 0.75  # of the least distance of true atoms, within which there are no two peaks
-
-
-class TrueAtoms(NamedTuple):
-    """What a simulation was made of."""
-
-    numbers: np.ndarray
-    positions: Float[np.ndarray, "atom 3"]  # Å (z, y, x) from the tilt axis
-    debye_waller: np.ndarray  # Å²
-
-    @property
-    def symbols(self) -> np.ndarray:
-        return np.array([chemical_symbols[z] for z in self.numbers])
 
 
 class Detail(NamedTuple):
@@ -66,16 +44,6 @@ class Detail(NamedTuple):
     wedge: WedgeCorrelations | None  # None where the tilts leave none
 
 
-class Traced(NamedTuple):
-    """Atoms found in a volume, and how they compare with the true ones in it."""
-
-    found: Float[np.ndarray, "atom 3"]  # Å
-    species: np.ndarray  # of the found ones
-    true: Float[np.ndarray, "atom 3"]  # Å
-    comparison: AtomComparison
-    classes: dict[str, Score]  # of light and heavy atoms, where there are more than two elements
-
-
 def judge_volume(model: Model, truth: dict[str, Any], nominal, folder: Path | None = None) -> dict[str, str]:
     """Gauge, detail, atoms and alignment of a model whose specimen turns, in words.
 
@@ -83,6 +51,7 @@ def judge_volume(model: Model, truth: dict[str, Any], nominal, folder: Path | No
     """
     if lacking := {"atomic_numbers", "atom_positions_angstrom", "vibration_angstrom"} - set(truth):
         raise ValueError(f"the truth has no {', '.join(sorted(lacking))}; give a file that `jaxptycho simulate` wrote")
+    model = in_voxels(model)
     specimen, angles = model.specimen, np.deg2rad(truth["angles_deg"])
     if not isinstance(specimen, Volume) or entries(specimen, PerView) != len(angles):
         raise ValueError(
@@ -92,28 +61,29 @@ def judge_volume(model: Model, truth: dict[str, Any], nominal, folder: Path | No
     atoms = true_atoms(truth)
     voxel: Any = np.array(specimen.voxel)
     volume = np.asarray(tapered(specimen.potential, specimen.voxel, specimen.taper), float)
-    gauge: AlignedVolume = align_volume(volume, atoms_potential(*atoms, volume.shape, voxel), voxel)
+    require_overlap(atoms, volume.shape, voxel)
+    gauge: AlignedVolume = align_volume(volume, atoms.potential(volume.shape, voxel), voxel)
     hand = HANDS[gauge.mirrored]
     moved = atoms._replace(positions=atoms.positions @ (gauge.rotation @ hand).T + gauge.shift)
-    known = atoms_potential(*moved, volume.shape, voxel)  # so that nothing of the result is resampled
+    known = moved.potential(volume.shape, voxel)  # so that nothing of the result is resampled
     found, true = alignment(model, truth), Alignment(rotation_matrices(angles), np.asarray(truth["shift_angstrom"]))
     tilts = euler_angles(found.rotations)[:, 0]
     curves = detail(volume, known, voxel, (tilts.min(), tilts.max()))
     traced = trace(volume, moved, voxel, curves.whole.resolution(fixed(0.5)))
+    blind = trace_blind(volume, moved, voxel)
     error = alignment_error(found._replace(rotations=hand @ found.rotations @ hand), true, voxel.min())
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        draw(folder, volume, known, moved, voxel, gauge.shift, tilts, curves, traced)
+        draw(folder, volume, known, moved, voxel, gauge.shift, tilts, curves, traced, blind)
         series = {"nominal": alignment_error(_untouched(nominal), true, voxel.min()), "result": error}
         save(draw_alignment(series, np.asarray(nominal)), folder / "alignment.png")
-    rows = {"correlation of the potential": f"{np.corrcoef(volume.ravel(), known.ravel())[0, 1]:.4f}"}
-    return rows | gauge_rows(gauge) | detail_rows(curves) | atom_rows(traced) | error.words()
-
-
-def true_atoms(truth: dict[str, Any]) -> TrueAtoms:
-    """The atoms of a truth, with what their vibrations do to the mean potential."""
-    vibration = np.broadcast_to(truth["vibration_angstrom"], len(truth["atomic_numbers"]))
-    return TrueAtoms(truth["atomic_numbers"], truth["atom_positions_angstrom"], 8 * np.pi**2 * vibration**2)
+    scaled = (volume - gauge.offset) / max(gauge.scale, 1e-9)  # an inverted volume is not mended
+    rows = {
+        "correlation of the potential": f"{np.corrcoef(volume.ravel(), known.ravel())[0, 1]:.4f}",
+        "NRMSE": f"{nrmse(volume, known):.3f}, less scale and offset {nrmse(scaled, known):.3f}",
+    }
+    rows |= _fidelities(model, truth)
+    return rows | gauge_rows(gauge) | detail_rows(curves) | atom_rows(traced, blind) | error.words()
 
 
 def alignment(model: Model, truth: dict[str, Any]) -> Alignment:
@@ -143,6 +113,18 @@ def _illuminated(model: Model, truth: dict[str, Any], view: int) -> np.ndarray:
     return moved
 
 
+def _fidelities(model: Model, truth: dict[str, Any]) -> dict[str, str]:
+    """How alike the probe of every view is to the true one."""
+    views, pixel = range(len(truth["angles_deg"])), np.array(model.grid.pixel)
+    if truth["probe"].shape[-2:] != model.grid.shape:
+        return {}
+    own = [probe_modes(select(model, PerView, view)).waves for view in views]
+    found = [
+        probe_fidelity(probe, truth["probe"][view], pixel).fidelity for view, probe in zip(views, own, strict=True)
+    ]
+    return {"fidelity of the probes": f"mean {np.mean(found):.4f}, least {np.min(found):.4f}"}
+
+
 def _untouched(nominal) -> Alignment:
     tilts = np.asarray(nominal, float)
     angles = np.stack([tilts, 0 * tilts, 0 * tilts], 1)
@@ -162,54 +144,26 @@ def detail(volume, known, voxel, tilts: tuple[float, float]) -> Detail:
     )
 
 
-def trace(volume, atoms: TrueAtoms, voxel, resolution: float) -> Traced | None:
-    """The atoms of a volume beside the true ones; None where nothing agrees.
-
-    The volume is blurred to its own `resolution` [Å], but so much that a Gaussian is no longer sharper than the
-    voxels. What an element's atoms look like there is the median height at their true places; peaks count above LEAST
-    of that of the lightest element, and each is of the element whose height is nearest in proportion: a missing
-    wedge stretches the peaks of light atoms more than those of heavy ones, so that integrals tell less.
-    """
-    middle: Any = np.array(volume.shape) // 2
-    sites = np.round(atoms.positions / voxel).astype(int) + middle
-    inside = ((sites >= 0) & (sites < volume.shape)).all(1)
-    if not np.isfinite(resolution) or not inside.any():
-        return None
-    sites, numbers, true = sites[inside], atoms.numbers[inside], atoms.positions[inside]
-    seen = gaussian_filter(volume, np.maximum(HALF * resolution / voxel, SMOOTH))
-    distance = max(APART * _least_distance(true), 1.5 * voxel.max())
-    elements = np.unique(numbers)
-    heights = maximum_filter(seen, 3)
-    typical = np.array([np.median(heights[tuple(sites[numbers == z].T)]) for z in elements])
-    if typical.min() <= 0:
-        return None
-    radius = max(distance * 2 / 3, voxel.max())  # a wider window takes in the neighbours
-    maxima = local_maxima(seen, voxel, LEAST * typical.min(), distance)[: MOST * len(true)]
-    peaks = fit_peaks(seen, voxel, maxima, radius)
-    peaks = peaks._replace(positions=peaks.positions - middle * voxel).where(peaks.integral > 0)
-    found = np.clip(np.round(peaks.positions / voxel).astype(int) + middle, 0, np.array(volume.shape) - 1)
-    species = elements[np.argmin(np.abs(np.log(heights[tuple(found.T)][:, None] / typical)), axis=1)]
-    symbols, true_symbols = (np.array([chemical_symbols[z] for z in zs]) for zs in (species, numbers))
-    compared = compare_atoms(peaks.positions, true, found_species=symbols, true_species=true_symbols)
-    classes = {}
-    if len(elements) > 2:
-        split = elements[1 + np.argmax(elements[1:] / elements[:-1])]  # where atomic numbers are furthest apart
-        names = [np.where(zs < split, "light", "heavy") for zs in (species, numbers)]
-        classes = compare_atoms(peaks.positions, true, found_species=names[0], true_species=names[1]).elements
-    return Traced(peaks.positions, symbols, true, compared, classes)
-
-
-def _least_distance(places) -> float:
-    """Between two atoms [Å]; 2 Å where they are further apart, or one is alone."""
-    return min(2.0, *KDTree(places).query(places, 2)[0][:, 1])
+def require_overlap(atoms: TrueAtoms, shape: tuple[int, ...], voxel) -> None:
+    """ValueError of one sentence where no true atom lies in a volume."""
+    if atoms.inside(shape, voxel).any():
+        return
+    sides = np.array(shape) * voxel / 2
+    low, high = atoms.positions.min(0), atoms.positions.max(0)
+    ends = ", ".join(f"{axis} = {a:.5g} to {b:.5g}" for axis, a, b in zip("zyx", low, high, strict=True))
+    raise ValueError(
+        f"the true atoms, at {ends} Å from the tilt axis, do not overlap the result, a volume of "
+        f"± {in_words(sides, '.5g', 'Å')} about it; give the file that the result was made from"
+    )
 
 
 def gauge_rows(gauge: AlignedVolume) -> dict[str, str]:
-    """What was removed before comparing."""
+    """What was removed before comparing; scale and offset count the volume in units of the reference."""
     hand = {"hand": "the other one, z runs backwards (a wrong sign of the tilts?)"} if gauge.mirrored else {}
     return {
-        "shift removed": _list(gauge.shift, "+.3g", "Å (z, y, x)"),
-        "rotation removed": _list(gauge.angles, "+.3g", "° (about y, x, z)"),
+        "shift removed": in_words(gauge.shift, "+.3g", "Å (z, y, x)"),
+        "rotation removed": in_words(gauge.angles, "+.3g", "° (about y, x, z)"),
+        "scale and offset removed": f"× {gauge.scale:.4g}, {gauge.offset:+.3g} V",
     } | hand
 
 
@@ -235,29 +189,19 @@ def average(curve: FourierCorrelation, detail: float) -> float:
     return float(np.average(curve.correlation[chosen], weights=curve.samples[chosen])) if chosen.any() else np.nan
 
 
-def atom_rows(traced: Traced | None) -> dict[str, str]:
-    """Precision, recall, F1 and RMSD of all atoms and of every element."""
-    if traced is None:
-        return {"atoms": "none traced, for nothing agrees with the truth"}
-    scores: Mapping[str, Score] = {"atoms": traced.comparison.overall}
-    scores |= {f"{name} atoms": score for name, score in traced.classes.items()}
-    scores |= {f"atoms of {symbol}": score for symbol, score in traced.comparison.elements.items()}
-    return {name: _words(score) for name, score in scores.items()}
-
-
-def _words(score: Score) -> str:
-    parts = f"F1 {score.f1:.3f}, precision {score.precision:.3f}, recall {score.recall:.3f} of {score.true}"
-    return f"{parts}, RMSD {_list(score.rmsd, '.2g', 'Å (z, y, x)')}"
-
-
-def _list(values, form: str, unit: str) -> str:
-    return ", ".join(f"{value:{form}}" for value in values) + f" {unit}"
-
-
 def draw(
-    folder: Path, volume, known, atoms: TrueAtoms, voxel, place, tilts, curves: Detail, traced: Traced | None
+    folder: Path,
+    volume,
+    known,
+    atoms: TrueAtoms,
+    voxel,
+    place,
+    tilts,
+    curves: Detail,
+    traced: Traced | None,
+    blind: Traced | None,
 ) -> None:
-    """The volume with sections through `place` [Å], its detail and its atoms, as PNG and xyz files in `folder`."""
+    """The volume with sections through `place` [Å], its detail and its atoms, as PNG, xyz and cif files in `folder`."""
     half, structure, parts = fixed(0.5), to_ase(atoms.positions, atoms.symbols), curves.directions
     if curves.wedge is not None:
         parts = {"within the tilts": curves.wedge.inside, "in the missing wedge": curves.wedge.outside} | parts
@@ -273,7 +217,11 @@ def draw(
     if traced is not None:
         corner: Any = -(np.array(volume.shape) // 2) * voxel
         pairs = traced.found, traced.true, traced.comparison
-        write_structure(folder / "atoms.xyz", to_ase(traced.found, traced.species))
         figures |= {"atoms": draw_atoms(volume, voxel, *pairs, corner), "displacements": draw_displacements(*pairs)}
+    for name, own in (("atoms", traced), ("atoms_blind", blind)):
+        if own is not None:
+            write_structure(folder / f"{name}.xyz", to_ase(own.found, own.species))
+            box: Any = np.array(volume.shape) * voxel
+            write_structure(folder / f"{name}.cif", to_ase(own.found + box / 2, own.species, box))
     for name, figure in figures.items():
         save(figure, folder / f"{name}.png")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..analysis.resolution import THRESHOLDS, FourierCorrelation, half_bit
+from ..analysis.resolution import THRESHOLDS, Control, FourierCorrelation, half_bit
 from ..analysis.spectrum import InformationLimit, RadialSpectrum
 from .plots import unit_of
 
@@ -42,6 +42,25 @@ def draw_directions(curves: Mapping[str, FourierCorrelation], threshold=half_bit
         ax.plot(frequency[1:] * size, threshold(np.maximum(curve.samples[1:], 1)), ":", color=f"C{number}", lw=1)
     _correlation_axes(ax, frequency * size, unit)
     ax.legend()
+    return figure
+
+
+def draw_control(control: Control) -> Figure:
+    """A correlation under its window, with random phases, and corrected; beside it the signal-to-noise ratio."""
+    figure = Figure((12, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    unit, size = unit_of(1 / control.masked.frequency[-1])
+    frequency = control.masked.frequency[1:] * size
+    for name, curve, style in zip(
+        ("as compared", "random phases", "corrected"), control, ("k--", "C1", "k"), strict=True
+    ):
+        left.plot(frequency, curve.correlation[1:], style, lw=1.2, label=name)
+    _correlation_axes(left, frequency, unit)
+    left.legend()
+    ratio = control.corrected.ssnr[1:]
+    right.semilogy(frequency, np.where(ratio > 0, ratio, np.nan), "k")
+    right.axhline(1, ls=":", color="0.5", lw=1)
+    right.set(xlabel=f"spatial frequency (1/{unit})", ylabel="signal-to-noise ratio of both", xlim=(0, frequency[-1]))
     return figure
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from ..analysis.coverage import TiltSeries
 from ..data import Dataset
 from ..model import Model
 from ..parts.indexed import PerView, select
@@ -13,6 +14,7 @@ from ..parts.volume import Volume
 from ..physics.volumes import tapered
 from .pictures import probe_modes
 from .plots import draw_losses, draw_patterns, draw_probe, save
+from .plots_depth import draw_coverage
 from .plots_volume import draw_maxima, draw_power, draw_sections, draw_sums, draw_surfaces
 
 
@@ -31,6 +33,10 @@ def draw(folder: Path, model: Model, first: Model, data: Dataset, history: Seque
         "probe": draw_probe(probe_modes(model), model),
         "patterns": draw_patterns(model, data),
     }
+    if (angle := data.about.get("semiangle_mrad")) is not None:
+        height = float(data.about.get("thickness_angstrom", volume.shape[0] * voxel[0]))
+        series = TiltSeries(np.asarray(data.tilts), 1e-3 * angle, data.grid.wavelength, height)
+        figures["coverage"] = draw_coverage(series, float(2 * voxel.max()))
     if volume.max() > 0:
         figures["surfaces"] = draw_surfaces(volume, voxel)
     if history:

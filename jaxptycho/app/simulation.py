@@ -1,35 +1,26 @@
 """`jaxptycho simulate`: a simulation job → a native file with everything true under `/truth`."""
 
-import inspect
 from collections.abc import Callable
 from math import pi, prod, radians
 from pathlib import Path
 from typing import Any
 
-import ase
-import equinox as eqx
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ..analysis.coverage import TiltSeries, coverage
 from ..analysis.design import design
 from ..io.native import writing
-from ..io.structures import read_structure
 from ..machines.placement import mesh, share
-from ..parts.probe import AberratedProbe
-from ..physics import waves
 from ..physics.grids import Grid
 from ..simulate.camera import Camera
-from ..simulate.experiment import Experiment, Sampling, ViewErrors, patterns, simulate
+from ..simulate.experiment import ENOUGH, Experiment, Sampling, ViewErrors, patterns, simulate
 from ..simulate.microscope import Microscope
-from ..simulate.phantoms import PHANTOMS
-from ..simulate.phantoms.amorphous import amorphous_carbon
-from ..simulate.phantoms.arrange import on_support
-from ..simulate.phantoms.cutting import tile
 from ..simulate.scan import ScanErrors, raster
 from .build import read_mtf
 from .jobs import write_job
-from .schema import suggest
-from .simulation_schema import Atoms, SimulationJob
+from .simulation_atoms import build_atoms
+from .simulation_schema import SimulationJob
 
 
 def run_simulation(job: SimulationJob, path: Path) -> dict[str, str]:
@@ -43,7 +34,8 @@ def run_simulation(job: SimulationJob, path: Path) -> dict[str, str]:
     ) as bar:
         task = bar.add_task("patterns", total=total)
         write_experiment(experiment, path, job, lambda patterns: bar.advance(task, patterns))
-    return {"file": str(path)} | describe_experiment(experiment)
+    found = cautions(experiment)
+    return {"file": str(path)} | describe_experiment(experiment) | ({"warning": "; ".join(found)} if found else {})
 
 
 def check_simulation(job: SimulationJob) -> dict[str, str]:
@@ -58,8 +50,35 @@ def check_simulation(job: SimulationJob) -> dict[str, str]:
         experiment.dose,
         float(experiment.box.faces[-1, 1]),
     )
-    warnings = {"warning": "; ".join(planned.warnings)} if planned.warnings else {}
-    return describe_experiment(experiment) | dict(planned.rows()) | warnings
+    found = [*cautions(experiment), *planned.warnings]
+    warnings = {"warning": "; ".join(found)} if found else {}
+    return describe_experiment(experiment) | dict(planned.rows()) | covered(experiment) | warnings
+
+
+def covered(experiment: Experiment) -> dict[str, str]:
+    """How much of Fourier space, to the detail of the pixels, a tilt series measures; nothing for a single view."""
+    if experiment.tilts is None or np.ptp(experiment.tilts) > pi:
+        return {}
+    lens, grid, thickness = experiment.microscope, experiment.grid, float(experiment.box.faces[-1, 1])
+    detail = 2 * max(grid.pixel)
+    parts = coverage(TiltSeries(np.array(experiment.tilts), lens.semiangle, grid.wavelength, thickness), detail)
+    ball, filled = parts.of_ball, parts.filled_wedge
+    words = (
+        f"{100 * ball['slabs']:.3g} % by single slices, {100 * ball['cones']:.3g} % by multislice, to {detail:.3g} Å"
+    )
+    wedge = (
+        {} if np.isnan(filled) else {"missing wedge": f"{100 * ball['wedge']:.3g} %, {100 * filled:.3g} % of it filled"}
+    )
+    return {"coverage": words} | wedge
+
+
+def cautions(experiment: Experiment) -> list[str]:
+    """What a simulation does that its numbers do not say."""
+    own, few = experiment.configurations, experiment.configurations < ENOUGH
+    if not (experiment.varies and few):
+        return []
+    what, so = " and ".join(experiment.varies), "one snapshot" if own == 1 else f"the mean of only {own} configurations"
+    return [f"{what}: {so}, not an average (sampling.configurations, at least {ENOUGH})"]
 
 
 def describe_experiment(experiment: Experiment) -> dict[str, str]:
@@ -70,6 +89,7 @@ def describe_experiment(experiment: Experiment) -> dict[str, str]:
         "patterns": f"{experiment.n_views} × {len(experiment.scan)} of {experiment.grid.shape[0]}² pixels",
         "atoms": f"{len(experiment.atoms)} ({experiment.atoms.get_chemical_formula(empirical=True)})",
         "electrons per pattern": f"{experiment.dose:.5g}",
+        "field": f"the scan with its probe reaches {reach(experiment):.4g} Å, the atoms {extent(experiment):.4g} Å",
         "box": f"{box.grid.shape[0]} × {box.grid.shape[1]} pixels of {box.grid.pixel[0]:.4g} Å, "
         f"{len(box.faces)} slices of {box.thickness:.4g} Å",
         "waves": f"{fine[0]}² pixels, {exposures * 2 * len(box.faces)} Fourier transforms",
@@ -77,11 +97,23 @@ def describe_experiment(experiment: Experiment) -> dict[str, str]:
     }
 
 
+def reach(experiment: Experiment) -> float:
+    """The longer side [Å] of the field that the scan illuminates, with the probe at its widest."""
+    lens, depth = experiment.microscope, float(experiment.box.faces[-1, 1])
+    width = max(lens.width(experiment.grid, defocus) for defocus in (lens.defocus, lens.defocus - depth))
+    return float(np.ptp(experiment.scan, axis=0).max()) + width
+
+
+def extent(experiment: Experiment) -> float:
+    """The shorter side [Å] of the atoms across the beam."""
+    return float(np.ptp(experiment.atoms.positions[:, :2], axis=0).min())
+
+
 def build_experiment(job: SimulationJob) -> Experiment:
     """The experiment that a job describes."""
     lens, scan, screen, series = job.microscope, job.scan, job.detector, job.tilt_series
     area = scan.step_angstrom**2
-    return Experiment(
+    experiment = Experiment(
         atoms=build_atoms(job.specimen),
         grid=Grid((screen.pixels, screen.pixels), screen.pixel_angstrom, lens.voltage_kv),
         microscope=Microscope(
@@ -113,19 +145,13 @@ def build_experiment(job: SimulationJob) -> Experiment:
         view_errors=ViewErrors(radians(series.angle_error_deg), series.shift_angstrom, series.defocus_error_angstrom),
         seed=job.output.seed,
     )
-
-
-def build_atoms(section: Atoms) -> ase.Atoms:
-    """The atoms that a job names."""
-    if section.phantom is not None:
-        atoms = _phantom(section.phantom, section.options)
-    else:
-        assert section.file is not None
-        atoms = _cut(read_structure(section.file), section)
-    if section.support_angstrom is None:
-        return atoms
-    width = float(np.ptp(atoms.positions[:, :2], axis=0).max())
-    return on_support(atoms, amorphous_carbon(width=width, thickness=section.support_angstrom))
+    width = job.specimen.width_angstrom
+    if width is not None and series.tilts_deg is None and reach(experiment) > width:
+        raise ValueError(
+            f"specimen.width_angstrom is {width:g} Å, the scan with its probe reaches {reach(experiment):.4g} Å, where "
+            "vacuum would be seen beside the film; cut a wider one, or scan less of it"
+        )
+    return experiment
 
 
 def write_experiment(experiment: Experiment, path: Path, job: SimulationJob, report: Callable[[int], None]) -> None:
@@ -154,7 +180,8 @@ def truth(experiment: Experiment, slab: float) -> dict[str, Any]:
     `potential` [z, y, x] is the mean potential of the untilted specimen in V·Å, projected within slabs
     of `slab_angstrom`, and `origin_angstrom` (z, y, x) where its first slab begins and its pixel [0, 0]
     stands; of every view there are its angles (about y, x and z), shift (y, x), defocus, positions
-    and probe (the centre at [N//2, N//2]).
+    and the modes of its probe [√electrons] (the centre at [N//2, N//2]). `descan_mrad` [shot, 2] is by how much every
+    pattern is moved, `gain_map` the relative gain of the camera's pixels.
     """
     box, views = experiment.box, experiment.views
     potential = np.asarray(experiment.potential(slab))
@@ -163,57 +190,36 @@ def truth(experiment: Experiment, slab: float) -> dict[str, Any]:
         "angles_deg": np.rad2deg([view.angles for view in views]),
         "shift_angstrom": np.stack([view.shift for view in views]),
         "defocus_angstrom": np.array([view.defocus for view in views]),
-        "probe": np.stack([true_probe(experiment, view.defocus) for view in views]),
+        "probe": probes(experiment),
     }
     if experiment.tilts is None:
         of_views = {name: values[0] for name, values in of_views.items()}
-    return of_views | {
-        "potential": potential,
-        "projected_potential": potential.sum(0),
-        "origin_angstrom": box.origin,
-        "pixel_angstrom": np.array(box.grid.pixel),
-        "slab_angstrom": slab,
-        "atomic_numbers": experiment.atoms.numbers,
-        "atom_positions_angstrom": experiment.atoms.positions[:, ::-1],
-        "vibration_angstrom": np.sqrt(experiment.debye_waller / (8 * pi**2)),
-    }
+    gain = {"gain_map": experiment.gain_map} if experiment.camera.flatfield else {}
+    return (
+        of_views
+        | gain
+        | {
+            "descan_mrad": 1e3 * experiment.descanned(experiment.scan),
+            "potential": potential,
+            "projected_potential": potential.sum(0),
+            "origin_angstrom": box.origin,
+            "pixel_angstrom": np.array(box.grid.pixel),
+            "slab_angstrom": slab,
+            "parametrisation": np.bytes_(experiment.parametrisation),
+            "atomic_numbers": experiment.atoms.numbers,
+            "atom_positions_angstrom": experiment.atoms.positions[:, ::-1],
+            "vibration_angstrom": np.sqrt(experiment.debye_waller / (8 * pi**2)),
+        }
+    )
 
 
-def true_probe(experiment: Experiment, defocus: float) -> np.ndarray:
-    """The coherent probe [√electrons] on the grid of the detector, [mode, y, x]."""
+def probes(experiment: Experiment) -> np.ndarray:
+    """The modes of every view's probe [√electrons] on the grid of the detector, [view, mode, y, x]."""
     lens, grid = experiment.microscope, experiment.grid
-    probe: AberratedProbe = lens.probe(experiment.dose, defocus - lens.defocus)
-    return np.fft.fftshift(np.asarray(_wave(probe, grid)), axes=(-2, -1))
-
-
-@eqx.filter_jit
-def _wave(probe: AberratedProbe, grid: Grid):
-    return waves.inverse_fourier(probe.spectrum(grid))
-
-
-def _phantom(name: str, options: dict[str, Any]) -> ase.Atoms:
-    build = PHANTOMS[name]
-    known = inspect.signature(build).parameters
-    for option in options:
-        if option not in known:
-            raise ValueError(f"{name} has no option {option}; {suggest(option, known)}")
-    return build(**{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
-
-
-def _cut(cell: ase.Atoms, section: Atoms) -> ase.Atoms:
-    """A periodic cell tiled to the wanted size; a finite structure as it is, its middle at the origin."""
-    width, thickness = section.width_angstrom, section.thickness_angstrom
-    if width is None and thickness is None:
-        centred = cell.copy()
-        centred.positions -= (cell.positions.min(0) + cell.positions.max(0)) / 2
-        return centred
-    if width is None or thickness is None or not cell.pbc.all():
-        raise ValueError(
-            f"specimen.width_angstrom and thickness_angstrom are {width} and {thickness}, and the cell is "
-            f"{'' if cell.pbc.all() else 'not '}periodic; give both for a periodic cell, neither for a finite structure"
-        )
-    a, b, c = section.zone_axis or (0, 0, 1)
-    return tile(cell, width, thickness, (a, b, c))
+    spectra = [lens.modes(grid, experiment.dose, view.defocus - lens.defocus) for view in experiment.views]
+    most = max(map(len, spectra))
+    padded = np.stack([np.pad(own, [(0, most - len(own)), (0, 0), (0, 0)]) for own in spectra])
+    return np.fft.fftshift(np.fft.ifft2(padded, norm="ortho"), axes=(-2, -1)).astype(np.complex64)
 
 
 def _pair(values) -> tuple[float, float]:

@@ -55,7 +55,7 @@ def read_truth(path: str | Path) -> dict[str, Any]:
         group = file.get("truth")
         if group is None:
             raise ValueError(f"{path} holds no /truth; give the file that `jaxptycho simulate` wrote")
-        truth = {name: stored[()] for name, stored in group.items() if isinstance(stored, h5py.Dataset)}
+        truth = {name: plain(stored[()]) for name, stored in group.items() if isinstance(stored, h5py.Dataset)}
         if "projected_potential" not in truth:
             raise ValueError(f"{path} has no /truth/projected_potential [V·Å]; only specimens are compared")
         truth.setdefault("pixel_angstrom", file.attrs.get("truth_pixel_angstrom", file.attrs.get("pixel_angstrom")))

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..physics import potentials, scattering, volumes
-from ..physics.types import Pair, Scalar
+from ..physics.types import Pair, Scalar, Stack
 from .indexed import PerShot, Varying, as_array
 from .specimen import AbstractSpecimen, exponential, place
 
@@ -76,14 +76,17 @@ class Atoms(AbstractSpecimen):
             raise ValueError("atoms turn once for all shots of a view; give tilt, angles, shift and axis PerView")
 
     def slices(self, grid):
+        return place(exponential(grid.sigma * self.projected(grid.pixel), None), self, grid)
+
+    def projected(self, pixel: tuple[float, float]) -> Stack:
+        """Projected potential [V·Å] of every slice in the beam of one view, on pixels (y, x) [Å]."""
         atoms = scattering.gaussians(np.array(self.numbers), self.parametrisation)
         weighted = atoms._replace(amplitude=jnp.asarray(atoms.amplitude) * self.occupancy[:, None])
         edges = jnp.arange(self.n_slices + 1) * self.thickness
         edges = edges.at[0].set(-FAR).at[-1].set(FAR)
         faces = jnp.stack([edges[:-1], edges[1:]], 1)
         inside = self.turned() - _in_space(0.0, self.origin)
-        projected = potentials.slabs(inside, self.debye_waller, weighted, faces, self.shape, grid.pixel)
-        return place(exponential(grid.sigma * projected, None), self, grid)
+        return potentials.slabs(inside, self.debye_waller, weighted, faces, self.shape, pixel)
 
     def turned(self) -> Float[Array, "atom 3"]:
         """Where the atoms lie in the beam of one view (z, y, x) [Å]."""

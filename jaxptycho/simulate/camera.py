@@ -38,11 +38,10 @@ class Camera:
     ) -> Num[np.ndarray, "b y x"]:
         """Counts of some patterns with `expected` electrons in every pixel, zero frequency in the middle."""
         if not self.noise:
-            return (expected * (self.gain or 1.0) * gain_map).astype(np.float32)
+            return (self._answer(expected) * gain_map).astype(np.float32)
         counts = rng.poisson(np.maximum(expected, 0)).astype(float)
         if self.gain is not None:
-            around = gaussian_filter(counts, (0, self.spread, self.spread), mode="constant") if self.spread else counts
-            counts = rng.poisson(self.gain * np.maximum(around, 0)).astype(float)
+            counts = rng.poisson(np.maximum(self._answer(counts), 0)).astype(float)
         counts = counts * gain_map
         if self.readout:  # what is left after the dark frame was subtracted may be negative
             counts = counts + self.readout * rng.normal(size=counts.shape)
@@ -53,3 +52,10 @@ class Camera:
                 "the gain, or write the expectation (noise = false)"
             )
         return whole.astype(self.dtype)
+
+    def _answer(self, electrons):
+        """The mean counts that electrons leave where they arrive and around it."""
+        if self.gain is None:
+            return electrons
+        width = (0, self.spread, self.spread)
+        return self.gain * (gaussian_filter(electrons, width, mode="constant") if self.spread else electrons)

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
 from jaxtyping import Float, Num
-from scipy.fft import next_fast_len
 
 from ..model import Model, predict
 from ..parts.detector import AbstractDetector, Cropped, Descanned, Ideal, ModulationTransfer, SuperSampled
@@ -30,50 +29,21 @@ from ..physics.types import Indices, Patterns, Stack
 from .camera import Camera
 from .microscope import Microscope
 from .phantoms.arrange import displaced, require_apart, rms_of_atoms, rotated
+from .sampling import BAND, Sampling, fast
 from .scan import ScanErrors
 from .stacks import Box, Content, Transmissions, content, projected, transmissions
 
 MARGIN = 5.0  # Å around the windows, so that no atom near an edge is missed
-BAND = 2 / 3  # of the fine grid's frequencies are kept
+ENOUGH = 8  # configurations that stand for what varies
 SURFACE = 1.0  # Å of vacuum before and behind the atoms
 BLOCK = 128  # shots of one call
+HELD_BYTES = 2**30  # of expected patterns, that wait for all configurations
 CHUNK_BYTES = {"cpu": 2**20}  # of waves side by side: what its cache holds
 MANY_BYTES = 2**28  # on any other device
 
 Expected = Float[np.ndarray, "shot y x"]
 Report = Callable[[int], None]
 Compute = Callable[[Model, Indices], Patterns]
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How finely is computed."""
-
-    pixel: float = 0.1  # Å, at most; finer where the detector needs it
-    slice: float = 1.0  # Å
-    finer: int = 1  # samples for each detector pixel and direction; the window grows likewise
-
-    def __post_init__(self):
-        if min(self.pixel, self.slice) <= 0 or self.finer < 1:
-            raise ValueError(
-                f"a simulation with pixels of {self.pixel:g} Å, slices of {self.slice:g} Å and {self.finer} samples "
-                "for each detector pixel; wanted numbers above zero"
-            )
-
-    def grid(self, coarse: Grid) -> Grid:
-        """The grid of the waves whose patterns end on the detector of `coarse`.
-
-        Detector pixels are sums of `finer`² samples, and all of them, the corners included,
-        lie within the band limit.
-        """
-
-        def pixels(n, pixel):
-            least = max(n * pixel / self.pixel, n * math.sqrt(2) / BAND)
-            return self.finer * fast(least)
-
-        shape = tuple(pixels(n, p) for n, p in zip(coarse.shape, coarse.pixel, strict=True))
-        lengths = (self.finer * n * p for n, p in zip(coarse.shape, coarse.pixel, strict=True))
-        return Grid(shape, tuple(length / n for length, n in zip(lengths, shape, strict=True)), coarse.voltage_kv)
 
 
 @dataclass(frozen=True)
@@ -101,7 +71,7 @@ class Experiment:
 
     `atoms` are in ASE's order (x, y, z) with z along the beam; a tilt series turns them about
     the y axis through the origin. Raises ValueError for atoms that overlap or have no
-    parameters, and for a window that is too small for the probe.
+    parameters, for a window that is too small for the probe, and for one configuration of a wide source.
     """
 
     atoms: Atoms
@@ -128,6 +98,17 @@ class Experiment:
     def n_views(self) -> int:
         return 1 if self.tilts is None else len(self.tilts)
 
+    @property
+    def varies(self) -> list[str]:
+        """What differs from configuration to configuration."""
+        lens = self.microscope
+        present = {
+            "source": lens.source_fwhm,
+            "energy": lens.focal_spread(_voltage(self.grid)),
+            "vibrations": self.debye_waller.max(),
+        }
+        return [name for name, size in present.items() if size]
+
     @cached_property
     def fine(self) -> Grid:
         """The grid of the waves."""
@@ -137,6 +118,11 @@ class Experiment:
     def debye_waller(self) -> np.ndarray:
         """B = 8π²⟨u²⟩ [Å²] of every atom, for the mean potential."""
         return 8 * np.pi**2 * rms_of_atoms(self.atoms, self.vibration) ** 2
+
+    @property
+    def gain_map(self) -> np.ndarray:
+        """The relative gain of every pixel of the camera."""
+        return self.camera.gain_map(self.grid.shape, self.seed)
 
     @cached_property
     def views(self) -> list[View]:
@@ -165,24 +151,31 @@ class Experiment:
         turned.positions[:, 1::-1] += view.shift
         return turned
 
-    def expected(self, number: int, report: Report = lambda patterns: None, compute: Compute | None = None) -> Expected:
-        """Mean electrons [shot, y, x] of every pattern of a view, zero frequency in the corner.
+    def expected(
+        self,
+        number: int,
+        report: Report = lambda patterns: None,
+        compute: Compute | None = None,
+        part: slice = slice(None),
+    ) -> Expected:
+        """Mean electrons [shot, y, x] of the patterns of a view, zero frequency in the corner; of `part` of its shots.
 
         `compute(model, shots)` is `patterns`, or that shared among devices.
         """
         view, box, shots = self.views[number], self.box, len(self.scan)
+        first, last, _ = part.indices(shots)
         rng = self._random(number, 3)
         defoci, shifts = self.microscope.incoherent(self.configurations, shots, _voltage(self.grid), rng)
-        total = np.zeros((shots, *self.grid.shape), np.float32)
+        total = np.zeros((last - first, *self.grid.shape), np.float32)
         atoms = self.turned(view)
         for defocus, shift in zip(defoci, shifts, strict=True):
             still = displaced(atoms, self.vibration, rng)
             stack = transmissions(self._content(still, np.zeros(len(still)), box), box.grid)
             probe = self.microscope.probe(self.dose, view.defocus - self.microscope.defocus + float(defocus))
-            for block in blocks(shots):
+            for block in blocks(first, last):
                 model = self._model(probe, stack, (view.positions + shift)[block], self.scan[block])
                 found = (compute or patterns)(model, np.arange(min(BLOCK, shots)))
-                total[block] += np.asarray(found)[: block.stop - block.start]
+                total[block.start - first : block.stop - first] += np.asarray(found)[: block.stop - block.start]
                 report(block.stop - block.start)
         return total / self.configurations
 
@@ -196,13 +189,17 @@ class Experiment:
         positions = atoms.positions[:, ::-1]
         return content(atoms.numbers, positions, debye_waller, box, self.parametrisation, self.projection)
 
+    def descanned(self, nominal: np.ndarray) -> np.ndarray:
+        """By how much the patterns of these positions are moved (y, x) [rad]."""
+        middle, extent = (self.scan.max(0) + self.scan.min(0)) / 2, np.ptp(self.scan, axis=0)
+        across = (nominal - middle) / np.maximum(extent, 1e-9)  # −½ to ½
+        return across * self.descan
+
     def _model(self, probe, stack, positions, nominal) -> Model:
         """The model of one block of shots, all padded to the same number."""
         grid, box, limited = self.fine, self.box, BandLimited(AngularSpectrum(), BAND)
-        middle, extent = (self.scan.max(0) + self.scan.min(0)) / 2, np.ptp(self.scan, axis=0)
-        across = (nominal - middle) / np.maximum(extent, 1e-9)  # −½ to ½
         off_axis = np.array(grid.dk) / 2 if self.sampling.finer % 2 == 0 else np.zeros(2)  # see `sum_pixels`
-        descan = across * self.descan / grid.wavelength - off_axis
+        descan = self.descanned(nominal) / grid.wavelength - off_axis
         camera: AbstractDetector = Cropped(self.grid.shape, SuperSampled(Ideal(), self.sampling.finer))
         if self.camera.mtf is not None:
             camera = ModulationTransfer(jnp.asarray(self.camera.mtf), camera)
@@ -230,18 +227,28 @@ class Experiment:
         require_apart(self.atoms)
         if self.projection not in PROJECTIONS:
             raise ValueError(f"unknown projection {self.projection!r}; known are {', '.join(PROJECTIONS)}")
+        if self.tilts is None and self.view_errors != ViewErrors():
+            raise ValueError(
+                f"errors of the views of a tilt series ({self.view_errors}) came without tilts, and would turn and move "
+                "a single scan; give the tilts, or leave the errors out"
+            )
         box, lens = self.box, self.microscope
         own = np.concatenate([self.turned(view).positions[:, 1::-1] for view in self.views]) - box.origin[1:]
         if not ((own >= 0) & (own < np.array(box.grid.shape) * box.grid.pixel)).all(1).any():
             raise ValueError("no atom lies under the probe at any position; move the scan or the specimen")
-        depth = box.faces[-1, 1]
-        width = 2 * lens.semiangle * max(abs(lens.defocus), abs(lens.defocus - depth))
-        width += 1.22 * self.grid.wavelength / lens.semiangle
+        depth = float(box.faces[-1, 1])
+        width = max(lens.width(self.grid, d) for view in self.views for d in (view.defocus, view.defocus - depth))
         window = min(n * p for n, p in zip(self.grid.shape, self.grid.pixel, strict=True))
         if width > window:
             raise ValueError(
                 f"the probe is {width:.4g} Å wide in the specimen, its window only {window:.4g} Å; "
                 "take more detector pixels or larger object pixels, less defocus or a thinner specimen"
+            )
+        spread = lens.focal_spread(_voltage(self.grid))
+        if self.configurations < 2 and (lens.source_fwhm or spread):
+            raise ValueError(
+                f"a source of {lens.source_fwhm:g} Å and a focal spread of {spread:.3g} Å are averaged over "
+                f"{self.configurations} configuration, which is a shift of every probe instead; take at least {ENOUGH}"
             )
 
 
@@ -253,23 +260,21 @@ def simulate(
     `report` is told how many patterns have been computed since, each configuration by itself;
     `compute` is that of `Experiment.expected`.
     """
-    camera = experiment.camera
-    gain = camera.gain_map(experiment.grid.shape, experiment.seed)
+    camera, shots = experiment.camera, len(experiment.scan)
+    gain = experiment.gain_map
+    together = BLOCK * max(1, HELD_BYTES // (4 * BLOCK * math.prod(experiment.grid.shape)))
     for number in range(experiment.n_views):
-        expected = experiment.expected(number, report, compute)
-        for block in blocks(len(expected)):
-            rng = np.random.default_rng([experiment.seed, number, 4, block.start])
-            yield number, block, camera.recorded(np.fft.fftshift(expected[block], axes=(1, 2)), gain, rng)
+        for part in blocks(0, shots, together):  # the slices anew for each, so that no view must fit into memory
+            expected = experiment.expected(number, report, compute, part)
+            for block in blocks(part.start, part.stop):
+                rng = np.random.default_rng([experiment.seed, number, 4, block.start])
+                own = expected[block.start - part.start : block.stop - part.start]
+                yield number, block, camera.recorded(np.fft.fftshift(own, axes=(1, 2)), gain, rng)
 
 
-def blocks(shots: int) -> Iterator[slice]:
+def blocks(first: int, last: int, size: int = BLOCK) -> Iterator[slice]:
     """The shots in blocks."""
-    return (slice(start, min(start + BLOCK, shots)) for start in range(0, shots, BLOCK))
-
-
-def fast(least: float) -> int:
-    """The next number of pixels that is fast to transform."""
-    return int(next_fast_len(math.ceil(least)) or 1)
+    return (slice(start, min(start + size, last)) for start in range(first, last, size))
 
 
 def _voltage(grid: Grid) -> float:

@@ -5,12 +5,16 @@ from dataclasses import dataclass, field
 from math import sqrt
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Complex, Float
 from scipy.stats import norm, qmc
 
 from ..parts.probe import AberratedProbe
-from ..physics.grids import REST_ENERGY_EV
+from ..physics.aberrations import cartesian, phase_surface
+from ..physics.grids import REST_ENERGY_EV, Grid
 
+NODES = 7  # of a Gaussian
+REST, MOST = 1e-3, 12  # of the intensity left out, and modes at most
+RAYS = 64  # across the aperture, of which the farthest tells how wide the probe is
 PER_FWHM = 1 / (2 * sqrt(2 * np.log(2)))  # standard deviations of a Gaussian
 
 
@@ -28,6 +32,32 @@ class Microscope:
     def probe(self, dose: float, defocus: float = 0.0) -> AberratedProbe:
         """The coherent probe of `dose` electrons, at `defocus` [Å] more than its own."""
         return AberratedProbe(self.semiangle, dict(self.aberrations) | {"defocus": self.defocus + defocus}, dose)
+
+    def modes(self, grid: Grid, dose: float, defocus: float = 0.0) -> Complex[np.ndarray, "mode y x"]:
+        """Spectra [√electrons] of the orthogonal waves whose incoherent sum is the beam, the strongest first.
+
+        Of ρ(k, k′) = ψ(k) ψ*(k′) averaged over Gaussian shifts of the source and defoci, by Gauss–Hermite quadrature:
+        those that together are all but 10⁻³ of it, at most 12 (Thibault & Menzel, Nature 494, 68 (2013)).
+        """
+        sigma, spread = PER_FWHM * self.source_fwhm, self.focal_spread(grid.voltage_kv or 0.0)
+        ky, kx = (np.asarray(k, float) for k in grid.frequencies())
+        shifts = [(np.exp(-2j * np.pi * (y * ky + x * kx)), v * w) for y, v in nodes(sigma) for x, w in nodes(sigma)]
+        found = []
+        for more, weight in nodes(spread):
+            wave = np.asarray(self.probe(dose, defocus + more).spectrum(grid))[0]
+            found.append(orthogonal(np.stack([np.sqrt(weight * w) * shift * wave for shift, w in shifts]), 1e-6))
+        return orthogonal(np.concatenate(found), REST)[:MOST]
+
+    def width(self, grid: Grid, defocus: float) -> float:
+        """Diameter [Å] of the probe at a `defocus` [Å]: the farthest ray at ∇χ/2π, and the first ring of Airy's disc."""
+        rim = self.semiangle / grid.wavelength
+        pupil = Grid((RAYS, RAYS), 1 / (2 * rim), wavelength=grid.wavelength)
+        coefficients = cartesian({name: value for name, value in self.aberrations.items() if name != "C10"})
+        surface = np.fft.fftshift(phase_surface(coefficients | {"C10": -defocus}, pupil))
+        slopes = np.gradient(surface, *pupil.dk, edge_order=2)
+        inside = np.fft.fftshift(pupil.k2()) <= 1.0001 * rim**2
+        reach = np.hypot(*slopes)[inside].max() / (2 * np.pi)
+        return float(2 * reach + 1.22 * grid.wavelength / self.semiangle)
 
     def focal_spread(self, voltage_kv: float) -> float:
         """Standard deviation of the defocus [Å], Cc·ΔE/E·(1 + E/E₀)/(1 + E/2E₀) with E₀ = m₀c²
@@ -51,3 +81,20 @@ class Microscope:
         own = (even[:, None] + rng.random((shots, 2))) % 1
         shifts = PER_FWHM * self.source_fwhm * norm.ppf(np.clip(own, 1e-6, 1 - 1e-6))
         return self.focal_spread(voltage_kv) * norm.ppf(middles), shifts
+
+
+def nodes(sigma: float) -> list[tuple[float, float]]:
+    """Places and weights that stand for a Gaussian of this width; one place without any width."""
+    if not sigma:
+        return [(0.0, 1.0)]
+    places, weights = np.polynomial.hermite_e.hermegauss(NODES)
+    return list(zip(sigma * places, weights / weights.sum(), strict=True))
+
+
+def orthogonal(waves: Complex[np.ndarray, "wave y x"], rest: float) -> Complex[np.ndarray, "mode y x"]:
+    """Orthogonal waves with the same incoherent sum but for a part `rest` of its intensity, the strongest first."""
+    flat = waves.reshape(len(waves), -1)
+    sizes, turns = np.linalg.eigh(flat @ flat.conj().T)
+    sizes, turns = sizes[::-1], turns[:, ::-1]
+    kept = 1 + int(np.searchsorted(np.cumsum(sizes), (1 - rest) * sizes.sum()))
+    return (turns[:, :kept].conj().T @ flat).reshape(-1, *waves.shape[1:])

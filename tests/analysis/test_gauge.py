@@ -120,6 +120,16 @@ def test_a_known_shift_is_found():
     np.testing.assert_allclose(found.image, image, atol=2e-2)
 
 
+def test_an_inverted_image_is_not_laid_on_itself():
+    """Real images are to be alike: a lattice is not moved onto its gaps, as its absolute correlation would have it."""
+    image = landscape(3, 8.0)(np.indices((64, 64)))
+    assert correlation(register(image, -image).image, image) > 0
+    y, x = np.indices((64, 64))
+    peaks = np.maximum(np.cos(2 * np.pi * y / 16) * np.cos(2 * np.pi * x / 16), 0) ** 2
+    holes = peaks.mean() - np.roll(peaks, 8, 0) * (1 + 0.2 * np.cos(2 * np.pi * y / 64))
+    assert correlation(register(peaks - peaks.mean(), holes).image, peaks) > 0
+
+
 def test_a_ramp_inside_a_mask_is_removed_everywhere():
     y, x = np.indices((20, 30))
     where = (y > 3) & (x < 20)

@@ -8,6 +8,7 @@ from models import rng
 from jaxptycho import FreeScan, Grid, Model, PerShot, PixelProbe, SliceStack
 from jaxptycho.analysis.scanned import scanned
 from jaxptycho.analysis.truth import compare_phase
+from jaxptycho.physics.scattering import scattering_factor
 
 ORIGIN, PIXELS, FINE = np.array([-2.0, -1.2]), 64, 0.2
 
@@ -51,6 +52,27 @@ def test_a_phase_is_compared_without_its_gauge(shift, pixel):
     np.testing.assert_allclose(agreement.shift, shift, atol=0.01)
     np.testing.assert_allclose(agreement.phase, agreement.slope * agreement.truth, atol=0.05)
     assert compare_phase(phase, model, smooth(6), FINE).correlation < 0.6
+
+
+@pytest.mark.parametrize("pixel", [0.25, 0.5])
+def test_sharp_atoms_do_not_fold_back_on_coarse_pixels(pixel):
+    """The truth at 0.1 Å has scattering factors to its own Nyquist frequency, a perfect result has them to that of its pixels."""
+    n, fine, places = 250, 0.1, rng(3).uniform(0, 25.0, (60, 2))
+    k = np.fft.fftfreq(n, fine)
+    k2 = k[:, None] ** 2 + k**2
+    waves = np.exp(-2j * np.pi * k[:, None] * places[:, 0]) @ np.exp(-2j * np.pi * k[:, None] * places[:, 1]).T
+    spectrum = waves * scattering_factor(14, k2) / 10
+    truth = np.fft.ifft2(spectrum).real
+    known = np.fft.ifft2(spectrum * (k2 < 1 / (2 * pixel) ** 2))
+    step = round(25.0 / pixel)
+    own = np.fft.fftfreq(step, pixel)
+    ramps = [np.exp(2j * np.pi * own * corner) for corner in ORIGIN]
+    chosen = np.round(own * 25.0).astype(int)
+    phase = np.fft.ifft2(np.fft.fft2(known)[np.ix_(chosen, chosen)] * np.outer(*ramps)).real * (step / n) ** 2
+    agreement = compare_phase(phase, model_of(phase, (pixel, pixel)), truth, fine)
+    assert agreement.correlation > 0.99999
+    assert agreement.slope == pytest.approx(1, abs=5e-4)
+    np.testing.assert_allclose(agreement.shift, 0, atol=1e-3)
 
 
 def test_a_truth_with_edges_is_compared_where_it_is_known():

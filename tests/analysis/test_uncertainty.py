@@ -182,6 +182,14 @@ def test_simulated_noise_spreads_as_the_exact_bound():
     assert abs(np.mean(deviations)) < sampled.error
 
 
+def test_a_bound_that_is_not_finished_says_so(information):
+    """Deviations that conjugate gradients have not reached are too small, by far."""
+    whole = as_vector(sampled_bound(information, 32).deviation)
+    with pytest.warns(UserWarning, match="after 3 steps a part of .* the deviations are too small"):
+        early = as_vector(sampled_bound(information, 32, steps=3).deviation)
+    assert np.median(early / whole) < 0.9
+
+
 def test_a_difference_of_phases_by_one_solution_is_that_of_the_whole_covariance(information):
     def difference(model):
         return model.specimen.phase[0, 1, 2] - model.specimen.phase[0, 5, 4]

@@ -56,7 +56,8 @@ def test_a_result_is_compared_with_the_truth_of_its_file(run, tmp_path):
     assert len(rows["correlation of the slices"][0].split(", ")) == 4
     assert "0 Å rms" in rows["position error"][0] or "e-" in rows["position error"][0]  # they were not refined
     drawn = {path.name for path in (tmp_path / "told" / "1-run").iterdir()}
-    assert drawn == {"phase.png", "frc_truth.png", "depth.png", "positions_error.png", "probes.png"}
+    spectra = {"spectrum_result.png", "spectrum_truth.png"}
+    assert drawn == {"phase.png", "frc_truth.png", "depth.png", "positions_error.png", "probes.png"} | spectra
     assert compared(out / "run", "--truth", out / "bilayer.h5", "--out", tmp_path / "told").exit_code == 2
 
 

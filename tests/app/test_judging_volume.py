@@ -14,7 +14,8 @@ from jaxptycho.analysis.potential import atoms_potential
 from jaxptycho.analysis.volumes import euler_angles, rotation_matrices
 from jaxptycho.app.cli import app
 from jaxptycho.app.judging import judge_results
-from jaxptycho.app.judging_volume import alignment, judge_volume, true_atoms
+from jaxptycho.app.judging_atoms import trace, trace_blind, true_atoms
+from jaxptycho.app.judging_volume import alignment, judge_volume
 from jaxptycho.app.simulation import build_experiment
 from jaxptycho.app.simulation import truth as simulated_truth
 from jaxptycho.app.simulation_schema import SimulationJob
@@ -51,8 +52,8 @@ def series(tmp_path_factory):
 def moved(series, turn=None, by=(0.0, 0.0, 0.0), change=lambda volume: volume) -> Model:
     """A result in which the true specimen's place r lies at turn·r + by, and every view is aligned."""
     truth, grid, turn = read_truth(series), read_native(series).grid, np.eye(3) if turn is None else turn
-    numbers, places, vibration = true_atoms(truth)
-    potential = change(atoms_potential(numbers, places @ turn.T + by, vibration, SHAPE, VOXEL))
+    numbers, places, vibration, waves = true_atoms(truth)
+    potential = change(atoms_potential(numbers, places @ turn.T + by, vibration, SHAPE, VOXEL, waves))
     rotations = rotation_matrices(np.deg2rad(truth["angles_deg"])) @ turn.T
     angles, shifts = euler_angles(rotations), truth["shift_angstrom"] - (rotations @ by)[:, 1:]
     own = {name: PerView(jnp.asarray(values)) for name, values in (("angles", angles[:, 1:]), ("shift", shifts))}
@@ -77,9 +78,13 @@ def test_the_true_volume_turned_and_moved_is_nearly_perfect(series, tmp_path):
     write(tmp_path / "result.h5", moved(series, turn, by))
     out = tmp_path / "figures"
     rows = {name: words for name, (words,) in judge_results([tmp_path / "result.h5"], series, out).items()}
-    names = {"alignment", "atoms", "displacements", "sections", "sections_truth", "surfaces", "power"}
+    names = {"alignment", "atoms", "atoms_blind", "displacements", "sections", "sections_truth", "surfaces", "power"}
     assert {path.stem for path in out.iterdir()} == names | {"fsc_truth", "fsc_parts", "fsc_directions"}
     assert len(ase.io.read(out / "atoms.xyz")) == numbers(rows["atoms"])[3]  # one for each true one
+    assert len(ase.io.read(out / "atoms.cif")) == numbers(rows["atoms"])[3]
+    assert (out / "atoms_blind.cif").exists()
+    assert numbers(rows["atoms, found blindly"])[0] > 0.9
+    assert np.abs(numbers(rows["bias of atoms"])).max() < 0.02
     np.testing.assert_allclose(numbers(rows["shift removed"]), by, atol=0.02)
     np.testing.assert_allclose(numbers(rows["rotation removed"]), [3, -2, 1], atol=0.1)
     assert numbers(rows["correlation of the potential"])[0] > 0.99
@@ -162,3 +167,45 @@ def test_other_results_get_one_sentence(series, tmp_path):
         truth = {name: stored[()] for name, stored in file["truth"].items() if name != "atomic_numbers"}
     with pytest.raises(ValueError, match="no atomic_numbers"):
         judge_volume(moved(series), truth, [0.0])
+
+
+def test_the_truth_is_that_of_the_parametrisation_simulated(series):
+    """Kirkland's potential against Lobato's differs; against its own it does not."""
+    truth = dict(read_truth(series))
+    assert truth["parametrisation"] == "lobato"
+    own = true_atoms(truth | {"parametrisation": "kirkland"})
+    one, other = (np.asarray(atoms.potential(SHAPE, VOXEL)) for atoms in (own, true_atoms(truth)))
+    assert np.linalg.norm(one - other) > 0.005 * np.linalg.norm(one)
+    volume = atoms_potential(*own[:3], SHAPE, VOXEL, "kirkland")
+    np.testing.assert_array_equal(volume, one)
+
+
+def test_one_element_that_cannot_be_seen_leaves_the_others(series):
+    """Oxygen as holes: platinum and aluminium are traced all the same."""
+    atoms = true_atoms(read_truth(series))
+    light = atoms.numbers == 8
+    step = np.full(3, VOXEL)
+    holes = atoms_potential(*(v[light] for v in atoms[:3]), SHAPE, VOXEL)
+    traced = trace(atoms.potential(SHAPE, VOXEL) - 3 * holes, atoms, step, 2 * VOXEL)
+    assert traced is not None
+    assert traced.comparison.elements["Pt"].f1 > 0.9
+    assert traced.comparison.elements["O"].matched == 0
+
+
+def test_blind_atoms_do_not_know_the_sites(series):
+    """The true sites moved elsewhere: what is found stays, and agrees no longer."""
+    atoms, step = true_atoms(read_truth(series)), np.full(3, VOXEL)
+    volume = atoms.potential(SHAPE, VOXEL)
+    right = trace_blind(volume, atoms, step)
+    wrong = trace_blind(volume, atoms._replace(positions=atoms.positions[:, ::-1] * 0.9), step)
+    assert right is not None
+    assert wrong is not None
+    np.testing.assert_array_equal(right.found, wrong.found)
+    assert wrong.comparison.overall.f1 < right.comparison.overall.f1 - 0.2
+
+
+def test_a_truth_elsewhere_is_refused_in_one_sentence(series):
+    truth = dict(read_truth(series))
+    truth["atom_positions_angstrom"] = truth["atom_positions_angstrom"] + 50.0
+    with pytest.raises(ValueError, match="do not overlap the result, a volume of"):
+        judge_volume(moved(series), truth, read_native(series).tilts)

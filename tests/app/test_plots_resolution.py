@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from jaxptycho.analysis.resolution import directional_correlations, fixed, fourier_correlation
+from jaxptycho.analysis.resolution import directional_correlations, fixed, fourier_correlation, phase_randomised_control
+from jaxptycho.analysis.shells import taper
 from jaxptycho.analysis.spectrum import information_limit, radial_spectrum
-from jaxptycho.app.plots_resolution import draw_correlation, draw_directions, draw_spectrum
+from jaxptycho.app.plots_resolution import draw_control, draw_correlation, draw_directions, draw_spectrum
 
 
 def halves(cut=0.5, n=96, pixel=0.4):
@@ -36,3 +37,13 @@ def test_a_spectrum_shows_floor_and_limit():
     limit = information_limit(spectrum)
     assert labels(draw_spectrum(spectrum, limit))[1:] == ["noise floor", f"information limit: {limit.resolution:.3g} Å"]
     assert labels(draw_spectrum(spectrum)) == ["power"]
+
+
+def test_a_control_stands_beside_the_signal_to_noise_ratio():
+    window = taper((96, 96))
+    control = phase_randomised_control(*halves(), 0.4, window, 0.3)
+    figure = draw_control(control)
+    assert labels(figure) == ["as compared", "random phases", "corrected"]
+    drawn = figure.axes[1].lines[0].get_ydata()
+    ratio = control.corrected.ssnr[1:]
+    np.testing.assert_allclose(drawn[ratio > 0], ratio[ratio > 0])

@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 from jaxptycho import read
 from jaxptycho.app.cli import app
 
+FCC = [(0, 0, 0), (0, 0.5, 0.5), (0.5, 0, 0.5), (0.5, 0.5, 0)]
+CELL = Atoms("Cu4", cell=[3.61] * 3, scaled_positions=FCC, pbc=True)
 RUNNER = CliRunner()
 JOB = {
     "specimen": {"phantom": "twisted_bilayer", "options": {"width": 14.0, "vacancies": 1}},
@@ -68,6 +70,36 @@ def test_a_simulation_is_reconstructed(tmp_path):
     assert "exists and is not overwritten" in again.output
 
 
+def written(folder, changes):
+    """Expected counts and the truth of a job."""
+    folder.mkdir()
+    result = run(folder, {"detector.noise": False} | changes)
+    assert result.exit_code == 0, result.output
+    with h5py.File(folder / "scan.h5") as file:
+        return file["counts"][()], {name: stored[()] for name, stored in file["truth"].items()}
+
+
+def test_what_a_source_a_descan_and_a_camera_did_is_under_truth(tmp_path):
+    """The mixed modes of the probe, by how far each pattern moved, and the gain of every pixel."""
+    near = {"scan.shape": [1, 3], "scan.jitter_angstrom": 0.0, "sampling.configurations": 2}
+    plain, first = written(tmp_path / "plain", near | {"microscope.source_fwhm_angstrom": 0.5})
+    step = 1e3 * 0.0417572 / (24 * 0.4)  # of the detector [mrad]
+    changes = near | {"microscope.source_fwhm_angstrom": 0.5, "detector.flatfield": 0.1}
+    moved, second = written(tmp_path / "moved", changes | {"scan.descan_mrad": [0.0, 4 * step]})
+    modes = first["probe"]
+    assert len(modes) > 2
+    np.testing.assert_allclose((np.abs(modes) ** 2).sum(), 500, rtol=2e-3)
+    assert "gain_map" not in first
+    np.testing.assert_allclose(first["descan_mrad"], 0)
+    np.testing.assert_allclose(second["descan_mrad"], step * np.array([[0, -2], [0, 0], [0, 2]]), rtol=1e-4, atol=1e-9)
+    assert 0.05 < second["gain_map"].std() < 0.15
+    np.testing.assert_allclose(moved[1], plain[1] * second["gain_map"], rtol=1e-4)
+    flat = moved / second["gain_map"]
+    for shot, pixels in ((0, 2), (2, -2)):
+        back = np.roll(flat[shot], pixels, 1)[:, 4:-4]
+        assert np.linalg.norm(back - plain[shot][:, 4:-4]) < 0.02 * np.linalg.norm(plain[shot])
+
+
 def test_a_tilt_series_is_written_view_by_view(tmp_path):
     series = {"tilts_deg": [-20.0, 0.0, 20.0], "angle_error_deg": 0.3, "shift_angstrom": 0.5}
     changes = {f"tilt_series.{key}": value for key, value in series.items()}
@@ -90,11 +122,20 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("structures")
     write(folder / "placeholder.xyz", Atoms("XC", positions=[[0, 0, 0], [2, 0, 0]]))
     write(folder / "overlap.xyz", Atoms("C2", positions=[[0, 0, 0], [0.1, 0, 0]]))
+    write(folder / "cell.cif", CELL)
+    write(folder / "film.vasp", Atoms("C2", positions=[[0, 0, 9], [1.4, 0, 9]], cell=[2.8, 2.4, 20], pbc=True))
     write(folder / "finite.xyz", Atoms("C2", positions=[[0, 0, 0], [1.4, 0, 0]]))
     return folder
 
 
+FILE = {"specimen.phantom": None, "specimen.options": {}, "specimen.file": "cell.cif"}
+CUT = FILE | {"specimen.width_angstrom": 5.4, "specimen.thickness_angstrom": 8.0}
 BAD = [
+    (FILE, "without vacuum around it"),
+    (FILE | {"specimen.file": "film.vasp"}, "without vacuum around it"),
+    (CUT, "specimen.width_angstrom is 5.4 Å, the scan with its probe reaches"),
+    ({"tilt_series.angle_error_deg": 1.0}, "came without tilts"),
+    ({"microscope.source_fwhm_angstrom": 0.8}, "a source of 0.8 Å"),
     ({"specimen.phantom": "strontium_titanat"}, "strontium_titanate"),
     ({"specimen.options": {"widht": 3.0}}, "width"),
     ({"specimen.options": {"width": -3.0}}, "above zero"),
@@ -125,6 +166,28 @@ def test_bad_jobs_get_one_sentence(tmp_path, files, changes, words):
     assert any(word in sentence for word in words.split("|")), result.output
     assert "Traceback" not in result.output
     assert not (tmp_path / "scan.h5").exists()
+
+
+@pytest.mark.parametrize("changes", [{"specimen.vibration_angstrom": 0.1}, {"specimen.vibration_angstrom": 0.0}])
+def test_a_snapshot_of_vibrations_says_so(tmp_path, changes):
+    words = run(tmp_path, changes | {"scan.shape": [1, 1]}).output
+    assert ("one snapshot" in words) == bool(changes["specimen.vibration_angstrom"])
+
+
+def test_a_molecule_in_a_periodic_box_is_no_crystal(tmp_path):
+    """A gap of 6 Å between the atoms of neighbouring cells along every axis."""
+    write(tmp_path / "POSCAR", Atoms("CO", positions=[[1, 4, 4], [2.1, 4, 4]], cell=[8, 8, 8], pbc=True))
+    result = run(tmp_path, FILE | {"specimen.file": "POSCAR", "scan.shape": [1, 1]})
+    assert result.exit_code == 0, result.output
+
+
+def test_a_valid_series_says_what_it_covers(tmp_path):
+    """One view of a thin specimen measures a slab; its wedge is all but a plane."""
+    run(tmp_path, {"tilt_series.tilts_deg": [-30.0, 0.0, 30.0], "scan.shape": [0, 1]})
+    done = RUNNER.invoke(app, ["validate", str(tmp_path / "job.toml"), "--set", "scan.shape=[2,2]"])
+    assert done.exit_code == 0, done.output
+    assert "coverage" in done.output
+    assert "missing wedge" in done.output
 
 
 def test_a_phantom_has_a_job_to_begin_with(tmp_path):

@@ -61,6 +61,17 @@ def test_without_noise_the_expectation_is_written():
     assert written.dtype == np.float32
 
 
+def test_the_expectation_is_the_mean_of_the_noisy_counts():
+    """With counts that spread to the neighbours and beyond the edges."""
+    expected = np.zeros((1, 16, 16))
+    expected[0, 3:6, 0:9] = 4.0
+    camera = {"gain": 6.0, "spread": 1.1, "readout": 0.5}
+    written = Camera(**camera, noise=False).recorded(expected, FLAT, np.random.default_rng(0))
+    noisy = Camera(**camera).recorded(np.repeat(expected, 4000, 0), FLAT, np.random.default_rng(1)).mean(0)
+    np.testing.assert_allclose(noisy, written[0], atol=5 * np.sqrt(4 * 36 / 4000))
+    assert written[0, 4, 0] < 0.6 * 24  # half of it beyond the edge
+
+
 def test_too_many_counts_are_refused():
     with pytest.raises(ValueError, match="that a file holds; lower the dose"):
         recorded(Camera(), 1e6, 1)

@@ -173,6 +173,24 @@ def test_seeds_decide_everything():
     assert sum(seen) == 3 * 2 * 9
 
 
+def test_what_memory_holds_decides_nothing(monkeypatch):
+    """A view of 270 shots in parts of 128: the same counts, and never more than a part of the patterns at a time."""
+    noisy = experiment(
+        vibration=0.1, configurations=2, microscope=replace(LENS, source_fwhm=0.3), scan=raster((15, 18), 0.1)
+    )
+    whole = np.concatenate([counts for *_, counts in simulate(noisy)])
+    parts, expected = [], Experiment.expected
+
+    def noted(self, *args):
+        parts.append(expected(self, *args))
+        return parts[-1]
+
+    monkeypatch.setattr("jaxptycho.simulate.experiment.HELD_BYTES", 128 * 4 * 400)
+    monkeypatch.setattr(Experiment, "expected", noted)
+    np.testing.assert_array_equal(np.concatenate([counts for *_, counts in simulate(noisy)]), whole)
+    assert [len(part) for part in parts] == [128, 128, 14]
+
+
 def test_patterns_lie_within_the_band_limit():
     """The corner of the detector, finer or not."""
     for finer in (1, 2):
@@ -191,6 +209,11 @@ def test_patterns_lie_within_the_band_limit():
         ({"atoms": Atoms("S2", positions=[[0, 0, 0], [0.1, 0, 0]])}, "not 0.5 Å apart"),
         ({"atoms": Atoms("S", positions=[[500, 0, 0]])}, "no atom lies under the probe"),
         ({"microscope": Microscope(0.025, 400.0)}, "its window only 8 Å"),
+        ({"microscope": Microscope(0.025, 30.0, {"C30": 3e6})}, "its window only 8 Å"),
+        ({"tilts": (0.0, 0.1), "view_errors": ViewErrors(defocus=400.0)}, "its window only 8 Å"),
+        ({"microscope": replace(LENS, source_fwhm=0.5)}, "averaged over 1 configuration"),
+        ({"microscope": replace(LENS, chromatic=1e7, energy_fwhm=1.0)}, "averaged over 1 configuration"),
+        ({"view_errors": ViewErrors(shift=1.0)}, "came without tilts"),
         ({"projection": "half"}, "unknown projection 'half'"),
         ({"vibration": {"Mo": 0.1}}, "for S, W"),
         ({"grid": Grid((20, 20), 0.4, wavelength=1.0)}, "only electrons"),
