@@ -71,7 +71,7 @@ def loop_of(job: Job | TomogramJob, folder: Path | None = None, watch: Watch | N
             return load(known) if known and known.exists() else tomogram.series_of(job, data)
 
         loop = Loop(job, data, watch or Watch(), begun)
-        loop.between = tomogram.between(job, data, loop.learn)
+        loop.between, loop.filled = tomogram.between(job, data, loop.learn), tomogram.filled(job)
         return loop
     return Loop(job, data, watch or Watch(), partial(build.build_model, job, data))
 
@@ -127,7 +127,8 @@ def _go(loop: Loop, folder: Path, stop: Stop | None) -> Outcome:
 def keep(loop: Loop, progress: Progress, kept: Checkpoints) -> None:
     """Begins to write a checkpoint of all that the run needs to go on as if nothing had happened."""
     about = {name: getattr(progress, name) for name in ("stage", "epoch", "losses", "seconds", "history")}
-    kept.save(loop.done(progress), {"model": progress.model, "state": progress.state}, about)
+    begun = {} if progress.begun is None else {"begun": progress.begun}
+    kept.save(loop.done(progress), {"model": progress.model, "state": progress.state} | begun, about)
 
 
 def found(loop: Loop, kept: Checkpoints) -> Progress:
@@ -135,7 +136,8 @@ def found(loop: Loop, kept: Checkpoints) -> Progress:
 
     def template(about):
         model = place(loop.first_model(about["stage"]), loop.devices)
-        return {"model": model, "state": place(loop.first_state(about["stage"], model), loop.devices, model)}
+        tree = {"model": model, "state": place(loop.first_state(about["stage"], model), loop.devices, model)}
+        return tree | ({"begun": model} if loop.looks_back(about["stage"]) else {})
 
     last = kept.last(template)
     if last is None:

@@ -216,3 +216,14 @@ def between(job: TomogramJob, data: Dataset, shots) -> Callable[[Model, int, int
         return (owned(emptied(model)) if stage.anew else model), stage.anew
 
     return change
+
+
+def filled(job: TomogramJob) -> Callable[[int], bool]:
+    """Whether the volume holds anything when a stage of a job begins."""
+
+    def of(number):
+        if number:
+            return not job.stage[number - 1].anew
+        return bool(job.views.epochs and job.linear.iterations)
+
+    return of

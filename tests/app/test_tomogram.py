@@ -106,6 +106,19 @@ def test_a_volume_within_the_scan_is_refused_unless_it_is_isolated(series):
         loop_of(job_of(series, volume=small)).check()
 
 
+def test_a_support_waits_for_the_volume_of_its_stage(series):
+    """There is one after the first step, none where a stage or the one before it begins anew."""
+    support = {"kind": "support", "blur_angstrom": 1.0}
+    coarse, fine = JOB["stage"]
+    loop_of(job_of(series, stage=[fine | {"constraint": [support]}])).check()
+    for empty in (
+        job_of(series, stage=[fine | {"constraint": [support]}], linear={"iterations": 0}),
+        job_of(series, stage=[coarse, fine | {"constraint": [support]}]),
+    ):
+        with pytest.raises(ValueError, match="a support of an empty specimen"):
+            loop_of(empty).check()
+
+
 @pytest.mark.parametrize(
     ("views", "tilts", "sentence"),
     [(3, [10.0, 10.0, 10.0], "all tilts"), (3, None, "tilt_deg"), (3, [0.0, 10.0], "tilts")],
