@@ -125,8 +125,8 @@ def of_views(args, data: Dataset, truth: Truth) -> list[Model]:
     """Every view by itself."""
     optimiser = per_part(specimen=even_adam(2e-2), probe=optax.adam(1e-3))
     at_axis = args.defocus + truth.entrance  # underfocus is used up on the way there
-    options = {"specimen": "phase", "semiangle": 1e-3 * SEMIANGLE, "defocus": at_axis}
-    found = dict(reconstruct_views(LOSS, data, optimiser, args.batch, args.alone, **options))
+    first = partial(first_model, specimen="phase", semiangle=1e-3 * SEMIANGLE, defocus=at_axis)
+    found = dict(reconstruct_views(LOSS, data, optimiser, args.batch, args.alone, first=first))
     return [found[view] for view in range(data.n_views)]
 
 

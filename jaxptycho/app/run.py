@@ -16,7 +16,6 @@ from ..machines.checkpoint import Checkpoints
 from ..machines.placement import place
 from ..machines.processes import agreed, everywhere, local, once
 from ..model import Model
-from ..parts.volume import Volume
 from . import build, plots, plots_series, tomogram
 from .errors import Diverged
 from .jobs import kind_of, read_job, write_job
@@ -165,7 +164,7 @@ def save(loop: Loop, model: Model, rows: list[Row], folder: Path) -> dict[str, f
 
 def draw(loop: Loop, model: Model, history: list[Row], folder: Path) -> None:
     """The figures of a run as it stands."""
-    if isinstance(model.specimen, Volume):
+    if isinstance(loop.job, TomogramJob):
         plots_series.draw(folder / "figures", model, loop.first_model(), loop.data, history)
     else:
         plots.draw(folder / "figures", model, loop.first_model(), loop.data, history, loop.job.figures)

@@ -5,10 +5,19 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from ..physics.volumes import KERNELS
-from .schema import LOSSES, OPTIMISERS, Data, Detector, Figures, Probe, Rate, Run, Section, Stage, key, one_of
+from .schema import LOSSES, OPTIMISERS, Camera, Data, Drawing, Illumination, Rate, Run, Section, Stage, key, one_of
 
 Triple = Annotated[list[float], Field(min_length=3, max_length=3)]
 Bins = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
+
+
+class SeriesProbe(Illumination):
+    """The illumination, a defocus being that at the height of the tilt axis."""
+
+    kind: Literal["pixel", "aberrated"] = key(
+        "pixel: free in every pixel; aberrated: aperture and aberrations", "pixel"
+    )
+    per_view: bool = key("an own probe (aperture, defocus, dose) for every view", False)
 
 
 class Volume(Section):
@@ -84,12 +93,12 @@ class TomogramJob(Section):
     FILES: ClassVar = {"data": "file", "detector": "mtf_file"}
 
     data: Data
-    probe: Probe = Probe()
+    probe: SeriesProbe = SeriesProbe()
     volume: Volume = Volume()
-    detector: Detector = Detector()
+    detector: Camera = Camera()
     views: Views = Views()
     alignment: Alignment = Alignment()
     linear: Linear = Linear()
     stage: list[SeriesStage] = Field(default_factory=_stages, min_length=1)
-    figures: Figures = Figures()
+    figures: Drawing = Drawing()
     run: Run = Run()

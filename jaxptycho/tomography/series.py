@@ -1,36 +1,50 @@
 """From the views of a tilt series to one model of all of them: the end-to-end reconstruction begins here."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ..data import Dataset
-from ..inverse.fields import entries
+from ..inverse.fields import entries, over
 from ..model import Model, require_inside
 from ..parts.indexed import PerView, select
-from ..parts.probe import AbstractProbe, PixelProbe
+from ..parts.probe import AberratedProbe, AbstractProbe, PixelProbe
 from ..parts.scan import FreeScan
 from ..parts.volume import Volume
 from ..physics import volumes, waves
+from ..physics.grids import Grid
 from ..physics.types import Stack
-from ..start.guess import first_detector, per_shot
+from ..start.guess import first_detector, model_grid, per_shot
 from .projections import LEAST_RANGE, Geometry, three
 
 MARGIN = 4.0  # Å around the windows of all views, by which shifts may still move
 
 
 def first_series(
-    data: Dataset, potential: Stack, voxel, geometry: Geometry, probe: AbstractProbe, *, slices: int, **options
+    data: Dataset,
+    potential: Stack,
+    voxel,
+    geometry: Geometry,
+    probe: AbstractProbe,
+    *,
+    slices: int,
+    supersample: int = 1,
+    extend: int = 1,
+    **options,
 ) -> Model:
     """The model of a whole tilt series: a volume [V], whose middle lies on the tilt axis, and the probe of all views.
 
     `probe` is that at the height of the tilt axis, as views reconstructed with one thin slice find it, and is brought
     to the first of the `slices`. Each view has its own tilt, shift, positions, and its own angles where `geometry` has
-    some. `options` are further keywords of `Volume`. Outside the volume is vacuum: see `require_field` for films.
+    some. The model may be finer than the detector, as in `first_model`. `options` are further keywords of `Volume`.
+    Outside the volume is vacuum: see `require_field` for films.
     """
-    voxel = three(voxel)
+    voxel, grid = three(voxel), model_grid(data.grid, supersample, extend)
     require_tilts(data, geometry)
     depth = volumes.depth_of(potential.shape, voxel, slices, np.asarray(geometry.tilts))
     tilts: Any = PerView(geometry.tilts)
@@ -43,20 +57,23 @@ def first_series(
         angles=angles,
         shift=PerView(geometry.shifts),
         depth=depth,
-        shape=_field(data, voxel, geometry),
+        shape=_field(data, grid, voxel, geometry),
         **options,
     )
     frame = volume.frame
     above = frame.depth.middle * frame.depth.step
-    scan, detector = FreeScan(per_shot(data)), first_detector(data, None, 1, 1)
-    model = Model(moved_along(probe, data.grid, -above), volume, scan, data.grid, detector=detector)
+    scan, detector = FreeScan(per_shot(data)), first_detector(data, None, supersample, extend)
+    model = Model(moved_along(probe, grid, -above), volume, scan, grid, detector=detector)
     for view in range(data.n_views):
         require_inside(model, view)
     return model
 
 
-def moved_along(probe: AbstractProbe, grid, distance: float) -> PixelProbe:
-    """The probe [√quanta] as it is `distance` [Å] further along the beam."""
+def moved_along(probe: AbstractProbe, grid, distance: float) -> AberratedProbe | PixelProbe:
+    """The probe [√quanta] as it is `distance` [Å] further along the beam: less underfocus, or other pixels."""
+    if isinstance(probe, AberratedProbe):
+        defocus = over(lambda c10: c10 + distance, probe.aberrations.get("C10", jnp.zeros(())))
+        return eqx.tree_at(lambda p: p.aberrations, probe, probe.aberrations | {"C10": defocus})
     kernel = waves.fresnel(grid, distance)
 
     def one(own: AbstractProbe):
@@ -66,6 +83,11 @@ def moved_along(probe: AbstractProbe, grid, distance: float) -> PixelProbe:
     if views == 1:
         return PixelProbe(one(probe))
     return PixelProbe(PerView(jnp.stack([one(select(probe, PerView, view)) for view in range(views)])))
+
+
+def of_every_view(probes: Sequence[AbstractProbe]) -> AbstractProbe:
+    """One probe, of which every number is `PerView`, from those of single views."""
+    return jax.tree.map(lambda *own: PerView(jnp.stack(own)), *probes)
 
 
 def require_tilts(data: Dataset, geometry: Geometry) -> None:
@@ -98,9 +120,9 @@ def require_field(data: Dataset, shape: tuple[int, ...], voxel, geometry: Geomet
             )
 
 
-def _field(data: Dataset, voxel, geometry: Geometry) -> tuple[int, int]:
+def _field(data: Dataset, grid: Grid, voxel, geometry: Geometry) -> tuple[int, int]:
     """Pixels (y, x) of slices that hold the windows of all views and a margin."""
     shifts = np.asarray(geometry.shifts)
     reach = np.max([np.abs(p - s).max(0) for p, s in zip(data.positions, shifts, strict=True)], axis=0)
-    rows, columns = 2 * np.ceil((reach + MARGIN) / voxel[1:]).astype(int) + np.array(data.grid.shape) + 2
+    rows, columns = 2 * np.ceil((reach + MARGIN) / voxel[1:]).astype(int) + np.array(grid.shape) + 2
     return int(rows), int(columns)

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from jaxptycho import Volume, load
+from jaxptycho import Volume, load, read
 from jaxptycho.app.cli import app
 from jaxptycho.app.jobs import kind_of, make_job, read_job
 from jaxptycho.app.run import loop_of, resume, start
 from jaxptycho.app.simulation import run_simulation
 from jaxptycho.app.simulation_schema import SimulationJob
+from jaxptycho.app.tomogram import alone, series_of
 from jaxptycho.app.tomogram_schema import TomogramJob
 from jaxptycho.app.watch import Watch
 
@@ -104,6 +105,39 @@ def test_a_volume_within_the_scan_is_refused_unless_it_is_isolated(series):
     small = JOB["volume"] | {"size_angstrom": [3.0, 4.0, 4.0], "isolated": False}
     with pytest.raises(ValueError, match=r"view 0, at -30°, is scanned to .* where the volume ends at .* isolated"):
         loop_of(job_of(series, volume=small)).check()
+
+
+def test_what_a_series_cannot_do_is_no_key_of_its_job(series):
+    for section, name in (
+        ("probe", "basis"),
+        ("detector", "effective_distance_angstrom"),
+        ("figures", "band_pass_angstrom"),
+    ):
+        with pytest.raises(ValueError, match=f"there is no key {section}.{name}"):
+            job_of(series, **{section: {name: 1.0}})
+    with pytest.raises(ValueError, match=r"probe.kind = 'relaxed': wanted 'pixel' or 'aberrated'"):
+        job_of(series, probe={"kind": "relaxed"})
+
+
+def test_probe_and_camera_of_the_job_are_those_of_views_and_series(series):
+    """The views' own models are as fine as that of all views, and count with the same camera."""
+    camera = {"supersample": 2, "extend": 2, "background": 0.25, "per_shot_intensity": True}
+    job = job_of(series, probe={"kind": "aberrated", "per_view": True, "modes": 1}, detector=camera)
+    data = read(series)
+    thin, whole = alone(job, data.view(1)), series_of(job, data)
+    for model in (thin, whole):
+        assert model.grid.shape == (96, 96)
+        np.testing.assert_allclose(model.grid.pixel, 0.25)
+        np.testing.assert_allclose(model.detector.counts, 0.25)
+    assert whole.specimen.voxel == (0.25, 0.25, 0.25)
+    assert [thin.detector.detector.factor.values.shape, whole.detector.detector.factor.values.values.shape] == [
+        (16,),
+        (3, 16),
+    ]
+    frame = whole.specimen.frame
+    above = frame.depth.middle * frame.depth.step
+    np.testing.assert_allclose(thin.probe.aberrations["C10"] - above, whole.probe.aberrations["C10"].values, atol=1e-4)
+    np.testing.assert_allclose(whole.probe.dose.values, [data.dose(view).mean() for view in range(3)], rtol=1e-5)
 
 
 def test_a_support_waits_for_the_volume_of_its_stage(series):

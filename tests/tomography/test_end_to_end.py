@@ -1,6 +1,7 @@
 """A tilt series from its patterns: views by themselves, one model of all, and how each view stands."""
 
 from dataclasses import replace
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -28,12 +29,14 @@ from jaxptycho import (
     per_part,
     predict,
     reconstruct,
+    select,
 )
 from jaxptycho.inverse.even import even_adam
 from jaxptycho.inverse.solve import owned
+from jaxptycho.start.guess import first_model
 from jaxptycho.tomography.poses import pose_step
 from jaxptycho.tomography.projections import Geometry
-from jaxptycho.tomography.series import first_series, moved_along, require_field
+from jaxptycho.tomography.series import first_series, moved_along, of_every_view, require_field
 from jaxptycho.tomography.views import projected_views, reconstruct_views
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
@@ -76,7 +79,12 @@ def test_the_probe_comes_to_the_first_slice(series):
     back = moved_along(model.probe, GRID, frame.depth.middle * frame.depth.step)
     np.testing.assert_allclose(back.spectrum(GRID), PROBE.spectrum(GRID), atol=1e-9)
     focused = AberratedProbe(0.025, {"defocus": 20.0 - ALONG}, 1e4)  # underfocus is used up along the beam
-    np.testing.assert_allclose(moved_along(PROBE, GRID, ALONG).spectrum(GRID), focused.spectrum(GRID), atol=1e-9)
+    for probe in (PROBE, PixelProbe(pixels_of(PROBE))):
+        np.testing.assert_allclose(moved_along(probe, GRID, ALONG).spectrum(GRID), focused.spectrum(GRID), atol=1e-9)
+
+
+def pixels_of(probe):
+    return jnp.fft.fftshift(jnp.fft.ifft2(probe.spectrum(GRID), norm="ortho"), axes=(-2, -1))
 
 
 def test_ragged_views_are_batched_and_learnt(series):
@@ -106,8 +114,14 @@ def test_every_view_has_its_own_probe_defocus_dose_and_pose(series):
     for old, now in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
         assert np.all(old[0] == np.asarray(now)[0])
         assert np.all(old[1] != np.asarray(now)[1])
-    probes = moved_along(PixelProbe(PerView(jnp.stack([model.probe.waves, 2 * model.probe.waves]))), GRID, ALONG)
+    waves = pixels_of(PROBE)
+    probes = moved_along(of_every_view([PixelProbe(waves), PixelProbe(2 * waves)]), GRID, ALONG)
     np.testing.assert_allclose(probes.waves.values[1], 2 * probes.waves.values[0], rtol=1e-9)
+    lenses = moved_along(of_every_view([PROBE, AberratedProbe(0.02, {"defocus": 30.0}, 5e3)]), GRID, ALONG)
+    seen = [select(lenses, PerView, view).spectrum(GRID) for view in (0, 1)]
+    np.testing.assert_allclose(seen[0], moved_along(PixelProbe(waves), GRID, ALONG).spectrum(GRID), atol=1e-9)
+    np.testing.assert_allclose(jnp.sum(jnp.abs(seen[1]) ** 2), 5e3, rtol=1e-9)
+    np.testing.assert_allclose(lenses.aberrations["C10"].values, [ALONG - 20.0, ALONG - 30.0])
 
 
 def test_pose_steps_find_how_a_view_stands(series):
@@ -136,7 +150,8 @@ def test_views_by_themselves_are_projections(series):
     """The least tilted view first; what it shows stands where the volume's projection stands."""
     data, _ = series
     optimiser = per_part({"specimen": even_adam(2e-2)})
-    found = dict(reconstruct_views(misfit(amplitude), data, optimiser, 3, 1, specimen="phase", semiangle=0.025))
+    first = partial(first_model, specimen="phase", semiangle=0.025)
+    found = dict(reconstruct_views(misfit(amplitude), data, optimiser, 3, 1, first=first))
     assert list(found) == [0, 1]
     views = projected_views([found[0], found[1]], (20, 22))
     assert views.projections.shape == views.weights.shape == (2, 20, 22)
