@@ -209,13 +209,16 @@ def halves(
     ] = By.positions,
     debug: Debug = False,
 ) -> None:
-    """Reconstruct two halves of the data, each alone: Fourier ring correlation and resolution."""
+    """Reconstruct two halves of the data, each alone: Fourier ring or shell correlation and resolution."""
     from .comparison import compare_halves
-    from .jobs import read_job
+    from .jobs import kind_of, read_job
+    from .schema import Job
+    from .tomogram_schema import TomogramJob
     from .watch import Bar
 
+    kind = TomogramJob if kind_of(job) is TomogramJob else Job
     folder = out or Path(f"{job.stem}-halves")
-    _table(compare_halves(read_job(job, settings), folder, by.value, Bar), f"two halves, in {folder}")
+    _table(compare_halves(read_job(job, settings, kind), folder, by.value, Bar), f"two halves, in {folder}")
 
 
 @app.command()

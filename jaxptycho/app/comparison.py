@@ -1,6 +1,5 @@
 """How far two results agree: registered phases, Fourier ring correlation, resolution."""
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,17 +7,20 @@ import numpy as np
 from scipy.ndimage import fourier_shift
 
 from ..analysis.gauge import correlation, register, without_ramp
-from ..analysis.resolution import THRESHOLDS, FourierCorrelation, fourier_correlation
+from ..analysis.resolution import fourier_correlation
 from ..analysis.scanned import origin, outline
 from ..analysis.shells import taper, tapered
 from ..io.results import load
 from ..model import Model, positions
+from ..parts.volume import Volume
 from .build import FIELDS, QUANTA, read_data
+from .comparison_volume import report_volumes, resolutions, write_curve
 from .pictures import flat_phases
 from .plots import save
 from .plots_resolution import draw_correlation
 from .run import refuse_existing, start
 from .schema import Job
+from .tomogram_schema import TomogramJob
 from .watch import Watch
 
 HALVES = {"positions": FIELDS, "counts": QUANTA}
@@ -38,11 +40,11 @@ def compare_results(first: Path, second: Path, out: Path | None = None) -> dict[
     return report(one, other, out)
 
 
-def compare_halves(job: Job, folder: Path, by: str, watch: Callable[[], Watch] = Watch) -> dict[str, str]:
+def compare_halves(job: Job | TomogramJob, folder: Path, by: str, watch: Callable[[], Watch] = Watch) -> dict[str, str]:
     """Two halves of the data reconstructed alone in `folder`, and how well they agree.
 
     `by` "positions" each half has every second shot of a checkerboard, by "counts" half of the quanta
-    of every shot. First guess, probe and positions are each half's own.
+    of every shot. First guess, probe, positions and alignment are each half's own.
     """
     if job.data.half != "all":
         raise ValueError(f'the job takes one half already (data.half = "{job.data.half}"); set it to "all"')
@@ -62,24 +64,25 @@ def compare_halves(job: Job, folder: Path, by: str, watch: Callable[[], Watch] =
     return rows | {"shared by both": "the file's probe_guess" if starts_from_file(job) else "nothing"}
 
 
-def starts_from_file(job: Job) -> bool:
+def starts_from_file(job: Job | TomogramJob) -> bool:
     """Whether the probe starts from the guess in the file, which may have been made from all data."""
     return job.probe.start == "file" or (job.probe.start == "auto" and read_data(job.data).probe_guess is not None)
 
 
 def report(first: Model, second: Model, folder: Path | None) -> dict[str, str]:
-    """The agreement of two models in words; `frc.png` and `frc.csv` in `folder`."""
+    """The agreement of two models in words; `frc.png` and `frc.csv` in `folder`, of volumes `fsc`."""
+    if any(isinstance(model.specimen, Volume) for model in (first, second)):
+        return report_volumes(first, second, folder)
     a, b, shift = common_phases(first, second)
     pixel = first.grid.pixel
     curve = fourier_correlation(a, b, pixel, taper(a.shape))
     if folder is not None:
         save(draw_correlation(curve), folder / "frc.png")
         write_curve(folder / "frc.csv", curve)
-    resolutions = {f"{name} resolution": curve.resolution(level) for name, level in THRESHOLDS.items()}
     return {
         "correlation of the phases": f"{correlation(a, b):.4f}",
         "shift": ", ".join(f"{s:+.2f}" for s in shift) + " pixels (y, x)",
-        **{name: f"{length:.4g} Å" for name, length in resolutions.items()},
+        **resolutions(curve),
         "object pixel": " × ".join(f"{p:.4g}" for p in pixel) + " Å",
     }
 
@@ -119,18 +122,3 @@ def shrunk(low: np.ndarray, high: np.ndarray, outlines: list) -> tuple[np.ndarra
         if all((hull.find_simplex(middle + factor * corners) >= 0).all() for hull in outlines):
             return middle - factor * half, middle + factor * half
     raise ValueError("the scans of the two results do not overlap; only results of the same area are compared")
-
-
-def write_curve(path: Path, curve: FourierCorrelation) -> None:
-    """The correlation with its thresholds and the signal-to-noise ratio as a table."""
-    columns = {
-        "frequency_inverse_angstrom": curve.frequency,
-        "correlation": curve.correlation,
-        **{name.replace("-", "_"): level(curve.samples) for name, level in THRESHOLDS.items()},
-        "ssnr": curve.ssnr,
-        "samples": curve.samples,
-    }
-    with path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(columns)
-        rows.writerows(zip(*columns.values(), strict=True))

@@ -4,7 +4,8 @@
 `[…, 2]` (y, x) Å, optional `/tilt_deg [view]`, `/mask`, `/probe_guess`; root attributes
 `format="jaxptycho-dataset"`, `version`, `voltage_kv` or `wavelength_angstrom`,
 `pixel_angstrom` (object pixel; (y, x) where they differ) or `dk_inverse_angstrom`, and whatever
-else is known (`semiangle_mrad`, `defocus_angstrom` …), which becomes `Dataset.about`.
+else is known (`semiangle_mrad`, `defocus_angstrom` …), which becomes `Dataset.about`. The defocus is that where the beam
+enters the specimen, in a tilt series that at the height of the tilt axis.
 """
 
 import math

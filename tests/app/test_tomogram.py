@@ -4,19 +4,27 @@ import csv
 from pathlib import Path
 
 import h5py
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from jaxptycho import Volume, load, read
+from jaxptycho import FreeScan, Grid, Model, PerShot, PerView, PixelProbe, Volume, load, read
+from jaxptycho.analysis.errors import probe_fidelity
+from jaxptycho.analysis.resolution import fourier_correlation
+from jaxptycho.analysis.shells import taper
+from jaxptycho.analysis.volumes import rotation_matrices
 from jaxptycho.app.cli import app
-from jaxptycho.app.jobs import kind_of, make_job, read_job
+from jaxptycho.app.comparison import report
+from jaxptycho.app.jobs import kind_of, make_job, read_job, write_job
 from jaxptycho.app.run import loop_of, resume, start
 from jaxptycho.app.simulation import run_simulation
 from jaxptycho.app.simulation_schema import SimulationJob
 from jaxptycho.app.tomogram import alone, series_of
 from jaxptycho.app.tomogram_schema import TomogramJob
 from jaxptycho.app.watch import Watch
+from jaxptycho.io.native import read_truth
+from jaxptycho.tomography.series import moved_along
 
 SIMULATION = {
     "specimen": {"phantom": "platinum_in_alumina", "options": {"edge": 6.0, "core": 3.0}},
@@ -140,6 +148,17 @@ def test_probe_and_camera_of_the_job_are_those_of_views_and_series(series):
     np.testing.assert_allclose(whole.probe.dose.values, [data.dose(view).mean() for view in range(3)], rtol=1e-5)
 
 
+def test_the_defocus_of_the_file_is_that_of_the_simulation(series):
+    """Both probes, brought to one height: what was simulated at the entrance, and what the job starts from."""
+    data, truth = read(series), read_truth(series)
+    model = series_of(job_of(series), data)
+    frame = model.specimen.frame
+    first = -frame.depth.middle * frame.depth.step  # height of the first slice
+    true = moved_along(PixelProbe(jnp.asarray(truth["probe"][0])), data.grid, first - truth["origin_angstrom"][0])
+    fidelity = probe_fidelity(np.asarray(model.probe.waves), np.asarray(true.waves), np.array(data.grid.pixel)).fidelity
+    assert fidelity > 0.999
+
+
 def test_a_support_waits_for_the_volume_of_its_stage(series):
     """There is one after the first step, none where a stage or the one before it begins anew."""
     support = {"kind": "support", "blur_angstrom": 1.0}
@@ -166,3 +185,58 @@ def test_a_series_without_depth_is_refused(series, tmp_path, views, tilts, sente
             file["tilt_deg"] = tilts
     with pytest.raises(ValueError, match=sentence):
         loop_of(job_of(bad)).check()
+
+
+def gaussians(places, n=32, voxel=0.5, width=0.6):
+    axis = (np.arange(n) - n // 2) * voxel
+    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
+    return sum(np.exp(-((z - a) ** 2 + (y - b) ** 2 + (x - c) ** 2) / (2 * width**2)) for a, b, c in places)
+
+
+def test_volumes_are_compared_on_top_of_one_another(tmp_path):
+    """The same Gaussians in another pose and a smaller box, each with noise of its own: FSC = S/(S + N) by shells."""
+    rng = np.random.default_rng(0)
+    places = rng.uniform(-4, 4, (25, 3))
+    turned = places @ rotation_matrices(np.deg2rad([2.0, -1.0, 1.5])).T + [0.6, -0.4, 0.5]
+    noise = [0.02 * rng.normal(size=(32,) * 3) for _ in range(2)]
+    tilts = PerView(jnp.array([-0.3, 0.3]))
+    volumes = [gaussians(p) + n for p, n in zip((places, turned), noise, strict=True)]
+    cut = volumes[0], volumes[1][1:, :-1, 1:-1]
+    models = [
+        Model(
+            PixelProbe(jnp.ones((1, 8, 8), complex)),
+            Volume(jnp.asarray(v), 0.5, tilts, taper=0.0),
+            FreeScan(PerShot(jnp.zeros((1, 2)))),
+            Grid((8, 8), 0.5, 200.0),
+        )
+        for v in cut
+    ]
+    rows = report(*models, tmp_path)
+    assert {"fsc.png", "fsc.csv"} == {path.name for path in tmp_path.iterdir()}
+    signal = gaussians(places) - gaussians(places).mean()
+    shell = fourier_correlation(signal, signal, 0.5, taper(signal.shape)).frequency
+    power = [fourier_power(v, shell) for v in (signal, noise[0])]
+    expected = shell[np.flatnonzero(power[0] / (power[0] + power[1]) < 0.143)[0]]
+    found = float(rows["0.143 resolution"].split()[0])
+    assert 1 / found == pytest.approx(expected, rel=0.1)
+    assert float(rows["correlation of the potentials"]) > 0.9
+
+
+def fourier_power(values, frequency):
+    """Mean power in shells of these middles, under the window of the report."""
+    spectrum = np.abs(np.fft.fftn((values - values.mean()) * taper(values.shape))) ** 2
+    k = np.sqrt(sum(f**2 for f in np.meshgrid(*[np.fft.fftfreq(n, 0.5) for n in values.shape], indexing="ij")))
+    index = np.round(k / frequency[1]).astype(int)
+    return np.array([spectrum[index == n].mean() for n in range(len(frequency))])
+
+
+@pytest.mark.slow
+def test_halves_of_a_series_share_nothing(series, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("job.toml").write_text(write_job(job_of(series)))
+    done = CliRunner().invoke(app, ["halves", "job.toml", "--by", "counts", "--out", "two"])
+    assert done.exit_code == 0, done.output
+    assert "0.143 resolution" in done.output
+    assert {"fsc.csv", "fsc.png", "first", "second"} == {path.name for path in Path("two").iterdir()}
+    shifts = [np.asarray(load(Path("two") / half / "start.h5").specimen.shift.values) for half in ("first", "second")]
+    assert not np.array_equal(*shifts)  # each is aligned by itself
