@@ -14,6 +14,7 @@ from ..data import Dataset
 from ..halves import checkerboard, thinned
 from ..inverse import constraints, losses
 from ..inverse.penalties import PENALTIES, sum_of
+from ..inverse.preconditioning import PRECONDITIONERS
 from ..inverse.solve import per_part
 from ..inverse.units import in_natural_units
 from ..io.datasets import read
@@ -197,6 +198,12 @@ def options(term, base) -> dict[str, Any]:
 
 def build_optimiser(stage: Stage, steps: int) -> optax.GradientTransformation:
     """The optimiser of a stage whose epochs have `steps` batches."""
+    filters = [PRECONDITIONERS[term.kind](**options(term, Section)) for term in stage.precondition]
+    if filters and (stage.optimiser == "lbfgs" or not any(of_specimen(part) for part in stage.rates)):
+        raise ValueError(
+            f"stage {stage.name!r} has preconditions and {stage.optimiser} for {', '.join(stage.rates) or 'nothing'}; "
+            "they filter the gradient of the specimen, so give it a rate, and an optimiser that takes one"
+        )
     if stage.optimiser == "lbfgs":  # one line search for all parts
         return in_natural_units(_only(tuple(stage.rates), _optimiser(stage, "lbfgs", None, stage.options)))
     own = {
@@ -208,7 +215,12 @@ def build_optimiser(stage: Stage, steps: int) -> optax.GradientTransformation:
         )
         for part, rate in stage.rates.items()
     }
-    return per_part(own)
+    return per_part({part: optax.chain(*filters, one) if of_specimen(part) else one for part, one in own.items()})
+
+
+def of_specimen(part: str) -> bool:
+    """Whether a path names the specimen or a field of it."""
+    return part.split(".")[0] == "specimen"
 
 
 def _optimiser(stage: Stage, name: str, rate, further: dict[str, Any]):

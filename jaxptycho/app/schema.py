@@ -18,6 +18,7 @@ from ..inverse import pie
 from ..inverse.constraints import CONSTRAINTS
 from ..inverse.even import even_adam
 from ..inverse.penalties import PENALTIES
+from ..inverse.preconditioning import PRECONDITIONERS
 from ..io.datasets import SCAN_TRANSFORMS
 from ..physics.aberrations import NAMES as ABERRATIONS
 from ..start.guess import PROBES, SPECIMENS
@@ -275,6 +276,7 @@ class Stage(Section):
         "parts, or fields by their path (scan.positions), that are refined, and how fast",
         {"specimen": Rate(rate=5e-3), "probe": Rate(rate=5e-3)},
     )
+    precondition: list[any_of(PRECONDITIONERS, Section)] = key("filters of the specimen's gradient", [])
     constraint: list[any_of(CONSTRAINTS, Scheduled)] = key("projections after chosen epochs, or each step", [])
     penalty: list[any_of(PENALTIES, Section)] = key("terms added to the loss", [])
 

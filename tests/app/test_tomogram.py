@@ -3,17 +3,20 @@
 import csv
 from pathlib import Path
 
+import equinox as eqx
 import h5py
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from typer.testing import CliRunner
 
-from jaxptycho import FreeScan, Grid, Model, PerShot, PerView, PixelProbe, Volume, load, read
+from jaxptycho import FreeScan, Grid, Model, PerShot, PerView, PixelProbe, Volume, load, make_batch, per_part, read
 from jaxptycho.analysis.errors import probe_fidelity
 from jaxptycho.analysis.resolution import fourier_correlation
 from jaxptycho.analysis.shells import taper
 from jaxptycho.analysis.volumes import rotation_matrices
+from jaxptycho.app.build import build_optimiser
 from jaxptycho.app.cli import app
 from jaxptycho.app.comparison import report
 from jaxptycho.app.jobs import kind_of, make_job, read_job, write_job
@@ -23,6 +26,8 @@ from jaxptycho.app.simulation_schema import SimulationJob
 from jaxptycho.app.tomogram import alone, series_of
 from jaxptycho.app.tomogram_schema import TomogramJob
 from jaxptycho.app.watch import Watch
+from jaxptycho.inverse.preconditioning import measured, shell_growth
+from jaxptycho.inverse.solve import trainable
 from jaxptycho.io.native import read_truth
 from jaxptycho.tomography.series import moved_along
 
@@ -157,6 +162,32 @@ def test_the_defocus_of_the_file_is_that_of_the_simulation(series):
     true = moved_along(PixelProbe(jnp.asarray(truth["probe"][0])), data.grid, first - truth["origin_angstrom"][0])
     fidelity = probe_fidelity(np.asarray(model.probe.waves), np.asarray(true.waves), np.array(data.grid.pixel)).fidelity
     assert fidelity > 0.999
+
+
+def test_gradients_are_preconditioned_as_the_job_says(series, quick_to_compile):
+    """W(k) in the beam's frame of the batch's view, and shells that grow: as by hand."""
+    growing = {"kind": "shell_growth", "first_inverse_angstrom": 0.3, "last_inverse_angstrom": 0.9, "steps": 2}
+    terms = [{"kind": "measured", "semiangle_mrad": 25.0, "thickness_angstrom": 8.0}, growing]
+    stage = {"epochs": 1, "batch": 16, "optimiser": "sgd", "rates": {"specimen": 1.0}, "precondition": terms}
+    loop = loop_of(job_of(series, stage=[stage]))
+    model = loop.first_model()
+    by_job = build_optimiser(loop.job.stage[0], 3)
+    by_hand = per_part(specimen=optax.chain(measured(25.0, 8.0), shell_growth(0.3, 0.9, 2), optax.sgd(1.0)))
+    params = trainable(model)
+    noise = jnp.asarray(np.random.default_rng(0).normal(size=model.specimen.potential.shape), params.specimen.potential.dtype)
+    grads = eqx.tree_at(lambda m: m.specimen.potential, params, noise)
+    batch = make_batch(loop.data, 2, range(4))
+    found = []
+    for optimiser in (by_job, by_hand):
+        updates, _ = optimiser.update(grads, optimiser.init(params), params, model=model, batch=batch)
+        found.append(np.asarray(updates.specimen.potential))
+    np.testing.assert_array_equal(*found)
+    plain = per_part(specimen=optax.sgd(1.0))
+    whole = plain.update(grads, plain.init(params), params, model=model, batch=batch)[0].specimen.potential
+    assert 0 < np.linalg.norm(found[0]) < 0.4 * np.linalg.norm(whole)
+    for wrong in ({"rates": {"probe": 1e-3}}, {"optimiser": "lbfgs"}):
+        with pytest.raises(ValueError, match="they filter the gradient of the specimen"):
+            loop_of(job_of(series, stage=[stage | wrong])).check()
 
 
 def test_a_support_waits_for_the_volume_of_its_stage(series):
