@@ -42,9 +42,8 @@ def read_data(section: Data) -> Dataset:
     data = thinned(data, seed=1, fraction=section.dose_fraction) if section.dose_fraction < 1 else data
     data = thinned(data, QUANTA.index(section.half)) if section.half in QUANTA else data
     fields = checkerboard(data)[FIELDS.index(section.half)] if section.half in FIELDS else map(np.arange, data.n_shots)
-    shots = [
-        mine[spread(positions[mine], section.fraction)] for mine, positions in zip(fields, data.positions, strict=True)
-    ]
+    pairs = enumerate(zip(fields, data.positions, strict=True))
+    shots = [mine[spread(positions[mine], section.fraction, view)] for view, (mine, positions) in pairs]
     return data if sum(map(len, shots)) == sum(data.n_shots) else data.subset(shots)
 
 

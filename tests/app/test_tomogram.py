@@ -16,7 +16,7 @@ from jaxptycho.analysis.errors import probe_fidelity
 from jaxptycho.analysis.resolution import fourier_correlation
 from jaxptycho.analysis.shells import taper
 from jaxptycho.analysis.volumes import rotation_matrices
-from jaxptycho.app.build import build_optimiser
+from jaxptycho.app.build import build_optimiser, read_data
 from jaxptycho.app.cli import app
 from jaxptycho.app.comparison import report
 from jaxptycho.app.jobs import kind_of, make_job, read_job, write_job
@@ -174,7 +174,9 @@ def test_gradients_are_preconditioned_as_the_job_says(series, quick_to_compile):
     by_job = build_optimiser(loop.job.stage[0], 3)
     by_hand = per_part(specimen=optax.chain(measured(25.0, 8.0), shell_growth(0.3, 0.9, 2), optax.sgd(1.0)))
     params = trainable(model)
-    noise = jnp.asarray(np.random.default_rng(0).normal(size=model.specimen.potential.shape), params.specimen.potential.dtype)
+    noise = jnp.asarray(
+        np.random.default_rng(0).normal(size=model.specimen.potential.shape), params.specimen.potential.dtype
+    )
     grads = eqx.tree_at(lambda m: m.specimen.potential, params, noise)
     batch = make_batch(loop.data, 2, range(4))
     found = []
@@ -188,6 +190,12 @@ def test_gradients_are_preconditioned_as_the_job_says(series, quick_to_compile):
     for wrong in ({"rates": {"probe": 1e-3}}, {"optimiser": "lbfgs"}):
         with pytest.raises(ValueError, match="they filter the gradient of the specimen"):
             loop_of(job_of(series, stage=[stage | wrong])).check()
+
+
+def test_every_view_keeps_other_positions_of_the_same_scan(series):
+    data = read_data(job_of(series).data.model_copy(update={"fraction": 0.3}))
+    assert data.n_shots == [5, 5, 5]
+    assert len({tuple(map(tuple, places)) for places in data.positions}) > 1
 
 
 def test_a_support_waits_for_the_volume_of_its_stage(series):

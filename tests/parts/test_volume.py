@@ -1,6 +1,7 @@
 """A volume among the specimens: untilted it is a stack of slices, tilted it is seen from the side."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -137,6 +138,34 @@ def test_penalties_and_constraints_act_on_the_voxels():
     np.testing.assert_allclose(jnp.sum(blurred, 0), jnp.sum(model.specimen.potential, 0), atol=1e-9)
     radians = penalties.in_radians(model, "phase")
     np.testing.assert_allclose(radians, GRID.sigma * 0.6 * model.specimen.potential, rtol=1e-12)
+
+
+@pytest.mark.parametrize("per_view", [False, True])
+def test_recentred_positions_take_the_volume_along(per_view):
+    """Patterns stay; with positions of their own, every view's mean comes back."""
+    model = model_of(series())
+    places = model.scan.positions.values
+    both = FreeScan(PerView(PerShot(jnp.stack([places, places + 0.1])))) if per_view else model.scan
+    model = eqx.tree_at(lambda m: m.scan, model, both)
+    away = eqx.tree_at(
+        lambda m: jax.tree.leaves(m.scan)[0],
+        model,
+        jax.tree.leaves(model.scan)[0] + jnp.array([[[0.3, -0.2]], [[-0.1, 0.25]]] if per_view else [0.3, -0.2]),
+    )
+    back = constraints.build("position_recentring", model)(away)
+    np.testing.assert_allclose(jax.tree.leaves(back.scan)[0], jax.tree.leaves(model.scan)[0], atol=1e-12)
+    for view in range(2):
+        np.testing.assert_allclose(predicted(back, view), predicted(away, view), rtol=1e-9, atol=1e-9)
+
+
+def test_a_cone_of_one_view_is_refused_for_all():
+    model = model_of(series())
+    for wrong in (
+        penalties.missing_cone(1.0, 20.0),
+        constraints.build("missing_cone_filter", model, semiangle_mrad=20.0),
+    ):
+        with pytest.raises(ValueError, match="the precondition `measured`"):
+            wrong(model)
 
 
 def test_refusals():
