@@ -191,7 +191,7 @@ class Loop:
 
     def steps(self, stage: int) -> int:
         """Batches in an epoch of a stage."""
-        return sum(-(-len(mine) // min(self.job.stage[stage].batch, len(mine))) for mine in self.learn)
+        return sum(-(-len(mine) // min(self.job.stage[stage].batch, len(mine))) for mine in self.learn if len(mine))
 
     def looks_back(self, number: int) -> bool:
         """Whether a constraint of the stage is made from the model that the stage starts from."""
@@ -229,6 +229,12 @@ class Loop:
     def held(self):
         """Shots of every view kept aside."""
         return self._split[1]
+
+    def leave_out(self, views) -> None:
+        """Learns nothing more from these views, nor holds their shots against the rest."""
+        self._split = tuple(
+            [own[:0] if view in views else own for view, own in enumerate(half)] for half in self._split
+        )
 
     def _snapshot(self, progress: Progress) -> Progress:
         model, state = diagnose.copy_to_host((progress.model, progress.state))

@@ -70,7 +70,7 @@ def loop_of(job: Job | TomogramJob, folder: Path | None = None, watch: Watch | N
             return load(known) if known and known.exists() else tomogram.series_of(job, data)
 
         loop = Loop(job, data, watch or Watch(), begun)
-        loop.between, loop.filled = tomogram.between(job, data, loop.learn), tomogram.filled(job)
+        loop.between, loop.filled = tomogram.between(job, data, lambda: loop.learn), tomogram.filled(job)
         return loop
     return Loop(job, data, watch or Watch(), partial(build.build_model, job, data))
 
@@ -108,6 +108,7 @@ def _go(loop: Loop, folder: Path, stop: Stop | None) -> Outcome:
             why = once(partial(tomogram.prepare, job, loop.data, loop.learn, folder, loop.watch.say, asked))
             if not everywhere(why is None):
                 return Outcome(folder, why or "another process", {}, loop.first_model(), [])
+            loop.leave_out(tomogram.dropped(job, folder))
         loop.after_epoch, loop.stop = after_epoch, agreed(asked)
         progress = found(loop, kept)
         try:

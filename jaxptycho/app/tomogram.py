@@ -24,7 +24,7 @@ from ..model import Model
 from ..start.guess import first_model, model_grid
 from ..tomography import linear
 from ..tomography.alignment import Aligned, align
-from ..tomography.poses import emptied, posed
+from ..tomography.poses import BUDGET, emptied, posed, without_drift
 from ..tomography.projections import Geometry, Projector
 from ..tomography.series import first_series, of_every_view, require_field
 from ..tomography.views import projected_views, reconstruct_views
@@ -50,10 +50,12 @@ def prepare(job: TomogramJob, data: Dataset, shots, folder: Path, say: Say, stop
             if why := stop():
                 return why
         ordered = [models[view] for view in range(data.n_views)]
-        refined = ordered if job.probe.per_view else list(models.values())[-1:]  # the last one saw all patterns
-        probes = [model.probe for model in refined]
         geometry = aligned_geometry(job, ordered, data, folder, say)
-        volume = first_volume(job, ordered, data, geometry, volume)
+        without = dropped(job, folder)
+        volume = first_volume(job, ordered, data, geometry, volume, without)
+        fitting = [model for view, model in models.items() if view not in without]
+        refined = ordered if job.probe.per_view else fitting[-1:]  # each view went on with the probe of the last
+        probes = [model.probe for model in refined]
     model = series_of(job, data, geometry, volume, probes)
     write(folder / START, model)
     return stop()
@@ -202,8 +204,16 @@ def write_alignment(path: Path, found: Aligned) -> None:
             rows.writerow([view, *map(float, turned), *map(float, shift), float(misfit), view not in found.bad])
 
 
-def first_volume(job: TomogramJob, models: list[Model], data: Dataset, geometry: Geometry, start):
-    """The volume of the aligned projections, by the job's method, begun at `start`."""
+def dropped(job: TomogramJob, folder: Path) -> set[int]:
+    """The views that the alignment found not to fit, where the job wants them left out."""
+    if not job.alignment.drop or not (folder / ALIGNMENT).exists():
+        return set()
+    with (folder / ALIGNMENT).open(encoding="utf-8") as file:
+        return {int(row["view"]) for row in csv.DictReader(file) if row["fits"] == "False"}
+
+
+def first_volume(job: TomogramJob, models: list[Model], data: Dataset, geometry: Geometry, start, without=()):
+    """The volume of the aligned projections, by the job's method, begun at `start`, `without` some views."""
     section = job.linear
     if not section.iterations:
         return start
@@ -212,18 +222,24 @@ def first_volume(job: TomogramJob, models: list[Model], data: Dataset, geometry:
     more = {"tv": section.total_variation} if section.method == "fista" else {}
     solve = getattr(linear, section.method)
     weights = (views.weights > SURE).astype(np.float32)
+    weights[list(without)] = 0
     return solve(
         operator, views.projections, start, section.iterations, weights=weights, free="constant", **more
     ).volume
 
 
 def between(job: TomogramJob, data: Dataset, shots) -> Callable[[Model, int, int], tuple[Model, bool]]:
-    """What happens to the model between the epochs of a job: its views move, its volume begins anew."""
+    """What happens to the model between the epochs of a job: its views move, its volume begins anew.
+
+    `shots()` are those that the model learns from, by view.
+    """
+    budget = BUDGET if job.run.budget_gib is None else min(BUDGET, job.run.budget_gib * 2**30)
 
     def change(model, number, epoch):
         stage = job.stage[number]
         if stage.poses != "nominal":
-            model = posed(model, data, stage.poses, stage.pose_shots, epoch, shots)
+            moved = posed(model, data, stage.poses, stage.pose_shots, epoch, shots(), budget)
+            model = owned(without_drift(moved, model))
         return (owned(emptied(model)) if stage.anew else model), stage.anew
 
     return change

@@ -20,15 +20,19 @@ from jaxptycho.app.build import build_optimiser, read_data
 from jaxptycho.app.cli import app
 from jaxptycho.app.comparison import report
 from jaxptycho.app.jobs import kind_of, make_job, read_job, write_job
+from jaxptycho.app.loop import Progress
 from jaxptycho.app.run import loop_of, resume, start
 from jaxptycho.app.simulation import run_simulation
 from jaxptycho.app.simulation_schema import SimulationJob
-from jaxptycho.app.tomogram import alone, series_of
+from jaxptycho.app.tomogram import alone, dropped, empty, first_volume, series_of, write_alignment
 from jaxptycho.app.tomogram_schema import TomogramJob
 from jaxptycho.app.watch import Watch
 from jaxptycho.inverse.preconditioning import measured, shell_growth
 from jaxptycho.inverse.solve import trainable
 from jaxptycho.io.native import read_truth
+from jaxptycho.tomography.alignment import Aligned
+from jaxptycho.tomography.poses import posed
+from jaxptycho.tomography.projections import Geometry
 from jaxptycho.tomography.series import moved_along
 
 SIMULATION = {
@@ -198,17 +202,54 @@ def test_every_view_keeps_other_positions_of_the_same_scan(series):
     assert len({tuple(map(tuple, places)) for places in data.positions}) > 1
 
 
+@pytest.mark.parametrize("order", ["random", "compact", "sparse"])
+def test_a_view_that_is_left_out_is_in_no_batch(series, order):
+    stage = {"epochs": 1, "batch": 6, "order": order}
+    loop = loop_of(job_of(series, stage=[stage]))
+    loop.leave_out({1})
+    drawn = list(loop.batches_left(Progress(loop.first_model())))
+    assert {int(batch.view) for batch in drawn} == {0, 2}
+    assert len(drawn) == loop.steps(0) == 6
+    assert [len(own) for own in loop.held] == [2, 0, 2]
+
+
+def test_views_that_do_not_fit_are_dropped_from_all_that_follows(series, tmp_path):
+    geometry = Geometry(np.deg2rad(SIMULATION["tilt_series"]["tilts_deg"]))
+    write_alignment(tmp_path / "alignment.csv", Aligned(geometry, None, np.ones(3), [1], np.zeros(1)))
+    job = job_of(series, alignment={"drop": True})
+    assert dropped(job, tmp_path) == {1}
+    assert dropped(job_of(series), tmp_path) == set()
+    data = read(series)
+    models = [alone(job, data.view(view)) for view in range(3)]
+    spoilt = eqx.tree_at(lambda m: m.specimen.phase, models[1], models[1].specimen.phase + 1.0)
+    spoilt = eqx.tree_at(lambda m: m.specimen.phase, spoilt, spoilt.specimen.phase.at[:, 20:24, 20:24].add(1.0))
+    volumes = [
+        first_volume(job, [models[0], spoilt, models[2]], data, geometry, empty(job, data), without)
+        for without in ((), {1})
+    ]
+    assert float(volumes[0].max()) > 0
+    assert float(volumes[1].max()) == 0
+    _, *rest = posed_in_turn(series_of(job, data), data, [range(4), [], range(4)])
+    assert [bool(np.any(moved)) for moved in rest] == [True, False, True]
+
+
+def posed_in_turn(model, data, shots):
+    """The model after a pose step, and how far the shift of every view went."""
+    new = posed(model, data, "shifts", shots=[np.array(own, int) for own in shots])
+    return new, *(np.asarray(new.specimen.shift.values) - np.asarray(model.specimen.shift.values))
+
+
 def test_a_support_waits_for_the_volume_of_its_stage(series):
     """There is one after the first step, none where a stage or the one before it begins anew."""
     support = {"kind": "support", "blur_angstrom": 1.0}
     coarse, fine = JOB["stage"]
     loop_of(job_of(series, stage=[fine | {"constraint": [support]}])).check()
-    for empty in (
+    for without in (
         job_of(series, stage=[fine | {"constraint": [support]}], linear={"iterations": 0}),
         job_of(series, stage=[coarse, fine | {"constraint": [support]}]),
     ):
         with pytest.raises(ValueError, match="a support of an empty specimen"):
-            loop_of(empty).check()
+            loop_of(without).check()
 
 
 @pytest.mark.parametrize(

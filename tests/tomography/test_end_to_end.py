@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scipy.spatial.transform import Rotation
 
 from jaxptycho import (
     AberratedProbe,
@@ -31,10 +32,12 @@ from jaxptycho import (
     reconstruct,
     select,
 )
+from jaxptycho.analysis.volumes import euler_angles, rotation_matrices
 from jaxptycho.inverse.even import even_adam
 from jaxptycho.inverse.solve import owned
 from jaxptycho.start.guess import first_model
-from jaxptycho.tomography.poses import pose_step
+from jaxptycho.tomography.gauge import common_move
+from jaxptycho.tomography.poses import pose_step, without_drift
 from jaxptycho.tomography.projections import Geometry
 from jaxptycho.tomography.series import first_series, moved_along, of_every_view, require_field
 from jaxptycho.tomography.views import projected_views, reconstruct_views
@@ -143,6 +146,38 @@ def test_pose_steps_find_how_a_view_stands(series):
     still = replace(model, specimen=replace(model.specimen, tilt=jnp.zeros(()), angles=None, shift=jnp.zeros(2)))
     with pytest.raises(ValueError, match="give them PerView"):
         pose_step(still, batch)
+
+
+def test_a_pose_step_keeps_within_its_budget(series):
+    """The same step a shot at a time; then four times as many shots take next to no more memory."""
+    data, model = series
+    away = replace(model, specimen=replace(model.specimen, angles=None, shift=PerView(TRUE.shifts + 0.1)))
+    few, many = make_batch(data, 0, range(9)), make_batch(data, 0, np.tile(np.arange(9), 4))
+    steps = [jax.jit(partial(pose_step, fields=("shift",), budget=budget)) for budget in (1.0, 1e9)]
+    compiled = [[step.lower(away, batch).compile() for batch in (few, many)] for step in steps]
+    bytes_of = [[one.memory_analysis().temp_size_in_bytes for one in row] for row in compiled]
+    grown = [more - less for less, more in bytes_of]
+    assert grown[0] < 0.05 * grown[1]
+    single, together = (row[0](away, few).specimen.shift.values for row in compiled)
+    np.testing.assert_allclose(single, together, rtol=1e-9)
+    assert abs(single[0] - away.specimen.shift.values[0]).max() > 1e-3
+
+
+def test_a_move_of_the_whole_specimen_is_taken_out_of_the_steps(series):
+    """A rotation and a shift of it, applied to all views, come out again; what is left holds none."""
+    _, model = series
+    tilts = np.linspace(-1, 1, 7)
+    poses = np.concatenate([tilts[:, None], 0.02 * np.random.default_rng(0).normal(size=(7, 4))], 1)
+    turn = Rotation.from_rotvec([1e-4, -2e-4, 1.5e-4]).as_matrix()[::-1, ::-1]
+    before = rotation_matrices(poses[:, :3])
+    moved = np.concatenate([euler_angles(before @ turn), poses[:, 3:] + (before @ [0.1, -0.2, 0.3])[:, 1:]], 1)
+    np.testing.assert_allclose(common_move(moved - poses, poses), moved - poses, atol=1e-7)
+    own = 1e-3 * np.random.default_rng(1).normal(size=(7, 5))
+    left = own - common_move(own, poses)
+    assert 0.3 * np.linalg.norm(own) < np.linalg.norm(left) < np.linalg.norm(own)
+    np.testing.assert_allclose(common_move(left, poses), 0, atol=1e-9)
+    shifted = eqx.tree_at(lambda m: m.specimen.shift.values, model, TRUE.shifts + jnp.array([0.1, 0.0]))
+    np.testing.assert_allclose(without_drift(shifted, model).specimen.shift.values, TRUE.shifts, atol=1e-4)
 
 
 @pytest.mark.slow
