@@ -33,7 +33,7 @@ def atoms_of(
     unknown = [name for name in elements if atomic_numbers.get(name, 0) < 1]
     if unknown:
         raise ValueError(f"no element is called {', '.join(unknown)}; give chemical symbols such as Pt")
-    potential = np.asarray(volume.potential, float)
+    potential = np.asarray(volume.seen, float)
     peaks = find_peaks(potential, volume.voxel, threshold, distance, smooth=smooth)
     peaks = peaks.where(peaks.amplitude > 0)
     if not len(peaks.amplitude):

@@ -12,7 +12,6 @@ from ..analysis.shells import taper
 from ..analysis.volumes import align_volume
 from ..model import Model
 from ..parts.volume import Volume
-from ..physics.volumes import tapered
 from .plots import save
 from .plots_resolution import draw_correlation
 
@@ -29,7 +28,7 @@ def report_volumes(first: Model, second: Model, folder: Path | None) -> dict[str
         raise ValueError(
             f"voxels of {one.voxel} and {other.voxel} Å came; only volumes of the same voxels are compared"
         )
-    a, b = common_box(*(np.asarray(tapered(v.potential, v.voxel, v.taper), float) for v in (one, other)))
+    a, b = common_box(*(np.asarray(volume.seen, float) for volume in (one, other)))
     laid = align_volume(b, a, voxel)
     curve = fourier_correlation(a, laid.volume, voxel, taper(a.shape))
     if folder is not None:

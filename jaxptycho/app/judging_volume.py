@@ -29,7 +29,6 @@ from ..io.structures import to_ase, write_structure
 from ..model import Model, positions
 from ..parts.indexed import PerView, select
 from ..parts.volume import Volume
-from ..physics.volumes import tapered
 from .pictures import probe_modes
 from .plots import save
 from .plots_atoms import draw_atoms, draw_displacements
@@ -91,7 +90,7 @@ def judge_volume(model: Model, truth: dict[str, Any], nominal, folder: Path | No
         )
     atoms = true_atoms(truth)
     voxel: Any = np.array(specimen.voxel)
-    volume = np.asarray(tapered(specimen.potential, specimen.voxel, specimen.taper), float)
+    volume = np.asarray(specimen.seen, float)
     gauge: AlignedVolume = align_volume(volume, atoms_potential(*atoms, volume.shape, voxel), voxel)
     hand = HANDS[gauge.mirrored]
     moved = atoms._replace(positions=atoms.positions @ (gauge.rotation @ hand).T + gauge.shift)

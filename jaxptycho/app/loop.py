@@ -232,9 +232,11 @@ class Loop:
 
     def leave_out(self, views) -> None:
         """Learns nothing more from these views, nor holds their shots against the rest."""
-        self._split = tuple(
-            [own[:0] if view in views else own for view, own in enumerate(half)] for half in self._split
-        )
+
+        def left(half):
+            return [own[:0] if view in views else own for view, own in enumerate(half)]
+
+        self._split = left(self.learn), left(self.held)
 
     def _snapshot(self, progress: Progress) -> Progress:
         model, state = diagnose.copy_to_host((progress.model, progress.state))

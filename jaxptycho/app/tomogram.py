@@ -22,11 +22,12 @@ from ..io.drafts import drafted
 from ..io.results import load, write
 from ..model import Model
 from ..start.guess import first_model, model_grid
+from ..start.probes import of_every_view, radius_of
 from ..tomography import linear
 from ..tomography.alignment import Aligned, align
 from ..tomography.poses import BUDGET, emptied, posed, without_drift
 from ..tomography.projections import Geometry, Projector
-from ..tomography.series import first_series, of_every_view, require_field
+from ..tomography.series import first_series, require_field
 from ..tomography.views import projected_views, reconstruct_views
 from . import build
 from .tomogram_schema import TomogramJob
@@ -68,7 +69,7 @@ def series_of(job: TomogramJob, data: Dataset, geometry=None, volume=None, probe
     volume = empty(job, data) if volume is None else volume
     geometry = standing(job, nominal(data)) if geometry is None else geometry
     if not job.volume.isolated:
-        require_field(data, volume.shape, voxel_of(job, data), nominal(data))
+        require_field(data, volume.shape, voxel_of(job, data), nominal(data), lit(job, data))
     model = first_series(
         data,
         volume,
@@ -107,11 +108,17 @@ def voxel_of(job: TomogramJob, data: Dataset) -> tuple[float, float, float]:
     return (max(pixel), *pixel)
 
 
+def lit(job: TomogramJob, data: Dataset) -> float:
+    """How far the probe reaches around its position [Å], as the job begins."""
+    model = alone(job, data.view(0))
+    return radius_of(model.probe, model.grid)
+
+
 def empty(job: TomogramJob, data: Dataset):
-    """A volume of no potential, of the job's size, or that of the scanned field."""
+    """A volume of no potential, of the job's size, or that of the field that is scanned and lit."""
     size, voxel = job.volume.size_angstrom, np.array(voxel_of(job, data))
     if size is None:
-        y, x = 2 * np.abs(np.concatenate(data.positions)).max(0)
+        y, x = 2 * (np.abs(np.concatenate(data.positions)).max(0) + lit(job, data))
         count = np.ceil(np.array([x, y, x]) / voxel) + 1
     else:
         count = np.maximum(np.round(np.array(size) / voxel), 2)

@@ -24,7 +24,7 @@ class Volume(Section):
     """The potential that all views see; its voxels are as wide as the pixels of the patterns' grid."""
 
     size_angstrom: Triple | None = key(
-        "(z, y, x); default: the field of the scan, and as deep as it is wide", None, [60.0, 60.0, 60.0]
+        "(z, y, x); default: the field that is scanned and lit, and as deep as it is wide", None, [60.0, 60.0, 60.0]
     )
     isolated: bool = key("vacuum is around it, as around a particle; false: it holds the scan at every tilt", False)
     slices: int = key("slices along the beam", 8, ge=1)

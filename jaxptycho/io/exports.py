@@ -53,7 +53,7 @@ def voxels(model: Model) -> Voxels:
     specimen = model.specimen
     if isinstance(specimen, Atoms):
         raise ValueError(f"the specimen is made of atoms, not of voxels; export it as {' or '.join(WRITABLE)}")
-    values = np.asarray(stack(specimen), np.float32)
+    values = np.asarray(specimen.seen if isinstance(specimen, Volume) else stack(specimen), np.float32)
     if not np.isfinite(values).all():
         raise ValueError("the specimen holds values that are not finite; look at the run's history before exporting it")
     if isinstance(specimen, Volume):

@@ -1,25 +1,21 @@
 """From the views of a tilt series to one model of all of them: the end-to-end reconstruction begins here."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ..data import Dataset
-from ..inverse.fields import entries, over
 from ..model import Model, require_inside
-from ..parts.indexed import PerView, select
-from ..parts.probe import AberratedProbe, AbstractProbe, PixelProbe
+from ..parts.indexed import PerView
+from ..parts.probe import AbstractProbe
 from ..parts.scan import FreeScan
 from ..parts.volume import Volume
-from ..physics import volumes, waves
+from ..physics import volumes
 from ..physics.grids import Grid
 from ..physics.types import Stack
 from ..start.guess import first_detector, model_grid, per_shot
+from ..start.probes import moved_along
 from .projections import LEAST_RANGE, Geometry, three
 
 MARGIN = 4.0  # Å around the windows of all views, by which shifts may still move
@@ -46,7 +42,7 @@ def first_series(
     """
     voxel, grid = three(voxel), model_grid(data.grid, supersample, extend)
     require_tilts(data, geometry)
-    depth = volumes.depth_of(potential.shape, voxel, slices, np.asarray(geometry.tilts))
+    depth = volumes.depth_of(potential.shape, voxel, slices, geometry.tilts, geometry.angles)
     tilts: Any = PerView(geometry.tilts)
     angles: Any = None if geometry.angles is None else PerView(geometry.angles)
     volume = Volume(
@@ -69,27 +65,6 @@ def first_series(
     return model
 
 
-def moved_along(probe: AbstractProbe, grid, distance: float) -> AberratedProbe | PixelProbe:
-    """The probe [√quanta] as it is `distance` [Å] further along the beam: less underfocus, or other pixels."""
-    if isinstance(probe, AberratedProbe):
-        defocus = over(lambda c10: c10 + distance, probe.aberrations.get("C10", jnp.zeros(())))
-        return eqx.tree_at(lambda p: p.aberrations, probe, probe.aberrations | {"C10": defocus})
-    kernel = waves.fresnel(grid, distance)
-
-    def one(own: AbstractProbe):
-        return jnp.fft.fftshift(waves.inverse_fourier(kernel * own.spectrum(grid)), axes=(-2, -1))
-
-    views = entries(probe, PerView)
-    if views == 1:
-        return PixelProbe(one(probe))
-    return PixelProbe(PerView(jnp.stack([one(select(probe, PerView, view)) for view in range(views)])))
-
-
-def of_every_view(probes: Sequence[AbstractProbe]) -> AbstractProbe:
-    """One probe, of which every number is `PerView`, from those of single views."""
-    return jax.tree.map(lambda *own: PerView(jnp.stack(own)), *probes)
-
-
 def require_tilts(data: Dataset, geometry: Geometry) -> None:
     """ValueError unless there is one tilt for each view, and not the same for all."""
     tilts = np.asarray(geometry.tilts)
@@ -102,19 +77,21 @@ def require_tilts(data: Dataset, geometry: Geometry) -> None:
         )
 
 
-def require_field(data: Dataset, shape: tuple[int, ...], voxel, geometry: Geometry) -> None:
-    """ValueError unless the volume of `shape` voxels holds every position of every view: for films, not for particles.
+def require_field(data: Dataset, shape: tuple[int, ...], voxel, geometry: Geometry, radius: float = 0.0) -> None:
+    """ValueError unless the volume of `shape` voxels holds every position of every view, and what a probe of `radius`
+    [Å] lights around it: for films, not for particles.
 
     A view at θ sees X cos θ + Z sin θ of a volume X wide and Z deep.
     """
     z, y, x = (n * p for n, p in zip(shape, three(voxel), strict=True))
     for view, (tilt, shift) in enumerate(zip(np.asarray(geometry.tilts), np.asarray(geometry.shifts), strict=True)):
         half = np.array([y, x * abs(math.cos(tilt)) + z * abs(math.sin(tilt))]) / 2
-        beyond = np.abs(data.positions[view] - shift).max(0)
+        beyond = np.abs(data.positions[view] - shift).max(0) + radius
         if (beyond > half).any():
             axis = int(np.argmax(beyond - half))
             raise ValueError(
-                f"view {view}, at {np.rad2deg(tilt):.4g}°, is scanned to {beyond[axis]:.4g} Å from the tilt axis in "
+                f"view {view}, at {np.rad2deg(tilt):.4g}°, is scanned to {beyond[axis] - radius:.4g} Å from the tilt axis and "
+                f"lit {radius:.3g} Å further in "
                 f"{'yx'[axis]}, where the volume ends at {half[axis]:.4g} Å; make it larger, or call it isolated "
                 "(volume.isolated) where vacuum is around it"
             )

@@ -30,10 +30,10 @@ from jaxptycho.app.watch import Watch
 from jaxptycho.inverse.preconditioning import measured, shell_growth
 from jaxptycho.inverse.solve import trainable
 from jaxptycho.io.native import read_truth
+from jaxptycho.start.probes import moved_along
 from jaxptycho.tomography.alignment import Aligned
 from jaxptycho.tomography.poses import posed
 from jaxptycho.tomography.projections import Geometry
-from jaxptycho.tomography.series import moved_along
 
 SIMULATION = {
     "specimen": {"phantom": "platinum_in_alumina", "options": {"edge": 6.0, "core": 3.0}},

@@ -18,7 +18,18 @@ VOXEL = (0.6, 0.4, 0.5)
 
 
 def volume() -> Volume:
-    return Volume(jnp.arange(4 * 6 * 8, dtype=jnp.float32).reshape(4, 6, 8), VOXEL, PerView(jnp.array([-0.5, 0.5])))
+    volts = jnp.arange(4 * 6 * 8, dtype=jnp.float32).reshape(4, 6, 8)
+    return Volume(volts, VOXEL, PerView(jnp.array([-0.5, 0.5])), taper=0.0)
+
+
+def test_what_is_exported_is_what_views_meet(tmp_path):
+    """Without the faces, over which a volume falls to vacuum."""
+    tapering = Volume(jnp.ones((20, 24, 22)), VOXEL, PerView(jnp.array([-0.5, 0.5])), taper=2.0)
+    export(thin(specimen=tapering), tmp_path / "volume.mrc")
+    with mrcfile.open(tmp_path / "volume.mrc") as file:
+        wanted = np.sin(np.pi / 4 * np.array([0.25, 0.75, 1.25, 1.75])) ** 2
+        np.testing.assert_allclose(file.data[10, 12, :4], wanted, rtol=1e-5)
+        assert file.data[10, 12, 11] == 1
 
 
 def test_a_volume_in_mrc_has_its_voxels_and_place(tmp_path):

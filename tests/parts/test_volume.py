@@ -6,7 +6,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from models import FIELD, GRID, N_SHOTS, absorptions, any_batch, assert_gradient, phases, positions, thin
+from models import (
+    FIELD,
+    GRID,
+    N_SHOTS,
+    aberrated_probe,
+    absorptions,
+    any_batch,
+    assert_gradient,
+    phases,
+    positions,
+    thin,
+)
 
 from jaxptycho import (
     FreeScan,
@@ -23,6 +34,7 @@ from jaxptycho import (
     select,
 )
 from jaxptycho.inverse import constraints, penalties
+from jaxptycho.start.probes import moved_along
 from jaxptycho.start.refit import with_slices
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
@@ -62,6 +74,17 @@ def test_cut_into_other_slices_it_projects_the_same():
     for view in range(2):
         few, many = (select(v, PerView, view).slices(GRID).transmission for v in (volume, cut))
         np.testing.assert_allclose(jnp.prod(many, 0), jnp.prod(few, 0), rtol=1e-9)
+
+
+def test_cut_into_other_slices_it_is_lit_by_the_same_probe():
+    """At the height of the tilt axis, wherever the first slice is."""
+    model = thin(specimen=series(depth=24), scan=centred(), probe=aberrated_probe())
+    before, after = (
+        moved_along(m.probe, GRID, m.specimen.frame.depth.middle * m.specimen.frame.depth.step)
+        for m in (model, with_slices(model, 5))
+    )
+    assert with_slices(model, 5).specimen.frame.depth.middle != model.specimen.frame.depth.middle
+    np.testing.assert_allclose(after.spectrum(GRID), before.spectrum(GRID), atol=1e-9)
 
 
 def test_untilted_it_is_a_stack_of_potentials():

@@ -36,10 +36,11 @@ from jaxptycho.analysis.volumes import euler_angles, rotation_matrices
 from jaxptycho.inverse.even import even_adam
 from jaxptycho.inverse.solve import owned
 from jaxptycho.start.guess import first_model
+from jaxptycho.start.probes import moved_along, of_every_view, radius_of
 from jaxptycho.tomography.gauge import common_move
 from jaxptycho.tomography.poses import pose_step, without_drift
 from jaxptycho.tomography.projections import Geometry
-from jaxptycho.tomography.series import first_series, moved_along, of_every_view, require_field
+from jaxptycho.tomography.series import first_series, require_field
 from jaxptycho.tomography.views import projected_views, reconstruct_views
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
@@ -84,6 +85,13 @@ def test_the_probe_comes_to_the_first_slice(series):
     focused = AberratedProbe(0.025, {"defocus": 20.0 - ALONG}, 1e4)  # underfocus is used up along the beam
     for probe in (PROBE, PixelProbe(pixels_of(PROBE))):
         np.testing.assert_allclose(moved_along(probe, GRID, ALONG).spectrum(GRID), focused.spectrum(GRID), atol=1e-9)
+
+
+def test_the_radius_of_a_gaussian_probe():
+    """Within r of a Gaussian of intensity e^(−r²/2s²) lies 1 − e^(−r²/2s²) of its power."""
+    y, x = (0.5 * (np.arange(64) - 32) for _ in range(2))
+    probe = PixelProbe(jnp.exp(-(y[:, None] ** 2 + x**2) / (4 * 3.0**2)).astype(complex)[None])
+    assert radius_of(probe, Grid((64, 64), 0.5, 80.0)) == pytest.approx(3.0 * np.sqrt(-2 * np.log(0.05)), abs=0.3)
 
 
 def pixels_of(probe):
@@ -218,5 +226,7 @@ def test_refusals(series):
     with pytest.raises(ValueError, match="tells nothing of the depth"):
         first_series(data, potential(), VOXEL, Geometry([0.1, 0.1]), PROBE, slices=2)
     require_field(data, (12, 16, 16), VOXEL, TRUE)
+    with pytest.raises(ValueError, match=r"view 0, .* is scanned to 2.1 Å from the tilt axis and lit 3 Å further in y"):
+        require_field(data, (12, 16, 16), VOXEL, TRUE, 3.0)
     with pytest.raises(ValueError, match=r"view 0, at -22.92°, is scanned to .* from the tilt axis in x"):
         require_field(data, (2, 16, 8), VOXEL, TRUE)
