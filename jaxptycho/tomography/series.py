@@ -90,9 +90,8 @@ def require_field(data: Dataset, shape: tuple[int, ...], voxel, geometry: Geomet
         if (beyond > half).any():
             axis = int(np.argmax(beyond - half))
             raise ValueError(
-                f"view {view}, at {np.rad2deg(tilt):.4g}°, is scanned to {beyond[axis] - radius:.4g} Å from the tilt axis and "
-                f"lit {radius:.3g} Å further in "
-                f"{'yx'[axis]}, where the volume ends at {half[axis]:.4g} Å; make it larger, or call it isolated "
+                f"view {view}, at {np.rad2deg(tilt):.4g}°, is scanned to {beyond[axis] - radius:.4g} Å from the tilt axis in "
+                f"{'yx'[axis]}, and lit {radius:.3g} Å further, where the volume ends at {half[axis]:.4g} Å; make it larger, or call it isolated "
                 "(volume.isolated) where vacuum is around it"
             )
 
