@@ -225,17 +225,18 @@ def halves(
 @tidy
 def export(
     result: Annotated[Path, typer.Argument(metavar="RESULT", help="A result or a run.")],
-    file: Annotated[
-        Path, typer.Argument(metavar="OUT", help="Ends in .mrc or .ome.tif; in .xyz or .cif for a specimen of atoms.")
-    ],
+    file: Annotated[Path, typer.Argument(metavar="OUT", help="Ends in .mrc or .ome.tif; in .xyz or .cif for atoms.")],
+    elements: Annotated[str, typer.Option(help="Elements to trace in a volume: Pt,Al,O.")] = "",
+    threshold: Annotated[float | None, typer.Option(help="Potential in V from which a peak is an atom.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Write the specimen of a result for other programs, with its voxels in Å; never overwrites."""
+    """Write the specimen of a result for other programs, its voxels in Å or its atoms; never overwrites."""
     from ..io.exports import export as write_export
     from ..io.results import load
 
     model = load(result / "result.h5" if result.is_dir() else result)
-    print(f"wrote {file}: {write_export(model, file)}")
+    names = [name.strip() for name in elements.split(",") if name.strip()]
+    print(f"wrote {file}: {write_export(model, file, names, threshold)}")
 
 
 def _go(job, folder: Path, again: bool) -> None:

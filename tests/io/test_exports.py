@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from jaxptycho import PerView, Volume, write
 from jaxptycho.app.cli import app
 from jaxptycho.io.exports import export
+from jaxptycho.physics.scattering import VOLT_ANGSTROM2, scattering_factor
 
 VOXEL = (0.6, 0.4, 0.5)
 
@@ -74,6 +75,35 @@ def test_atoms_in_xyz_have_their_numbers(tmp_path):
     assert tuple(found.numbers) == model.specimen.numbers
     np.testing.assert_allclose(found.positions[:, ::-1], model.specimen.positions, atol=1e-6)
     np.testing.assert_allclose(found.arrays["occupancy"], model.specimen.occupancy, atol=1e-6)
+
+
+def test_atoms_of_a_volume_are_traced(tmp_path):
+    """Gaussians whose integrals are those of the elements come out in their places, without any threshold."""
+    places = np.array([[-2.0, 2.0, 1.5], [2.5, -2.5, -2.0], [0.5, 1.0, -3.0], [-1.5, -3.0, 3.0], [3.0, 3.0, 3.0]])
+    numbers, voxel, n = [78, 8, 8, 78, 8], 0.4, 32
+    axis = (np.arange(n) - n // 2) * voxel
+    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
+    heights = [
+        VOLT_ANGSTROM2 * float(scattering_factor(number, np.zeros(()))) / (0.6**2 * 2 * np.pi) ** 1.5
+        for number in numbers
+    ]
+    volts = sum(
+        h * np.exp(-((z - a) ** 2 + (y - b) ** 2 + (x - c) ** 2) / 0.72)
+        for h, (a, b, c) in zip(heights, places, strict=True)
+    )
+    result = tmp_path / "result.h5"
+    write(result, thin(specimen=Volume(jnp.asarray(volts), voxel, PerView(jnp.array([-0.5, 0.5])))))
+    out = tmp_path / "atoms.xyz"
+    done = CliRunner().invoke(app, ["export", str(result), str(out), "--elements", "O,Pt"])
+    assert done.exit_code == 0, done.output
+    found = ase.io.read(out)
+    order = [int(np.argmin(np.linalg.norm(found.positions[:, ::-1] - place, axis=1))) for place in places]
+    assert len(set(order)) == len(found) == 5
+    np.testing.assert_allclose(found.positions[order][:, ::-1], places, atol=0.02)
+    assert list(found.numbers[order]) == numbers
+    lacking = CliRunner().invoke(app, ["export", str(result), str(tmp_path / "other.xyz")])
+    assert lacking.exit_code == 2
+    assert "--elements Pt,Al,O" in " ".join(lacking.output.split())
 
 
 BAD = {
