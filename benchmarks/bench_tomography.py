@@ -33,6 +33,7 @@ Goals: alignment 0.2 Å on average and 0.5 Å at worst, heavy F1 0.97 with RMSD 
 import argparse
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,6 +70,7 @@ from jaxptycho.inverse.even import even_adam
 from jaxptycho.inverse.solve import owned
 from jaxptycho.io.native import read_truth
 from jaxptycho.order import spread
+from jaxptycho.start.guess import first_model
 from jaxptycho.tomography.alignment import align
 from jaxptycho.tomography.poses import emptied, posed
 from jaxptycho.tomography.projections import Geometry
@@ -125,8 +127,8 @@ def of_views(args, data: Dataset, truth: Truth) -> list[Model]:
     """Every view by itself."""
     optimiser = per_part(specimen=even_adam(2e-2), probe=optax.adam(1e-3))
     at_axis = args.defocus + truth.entrance  # underfocus is used up on the way there
-    options = {"specimen": "phase", "semiangle": 1e-3 * SEMIANGLE, "defocus": at_axis}
-    found = dict(reconstruct_views(LOSS, data, optimiser, args.batch, args.alone, **options))
+    first = partial(first_model, specimen="phase", semiangle=1e-3 * SEMIANGLE, defocus=at_axis)
+    found = dict(reconstruct_views(LOSS, data, optimiser, args.batch, args.alone, first=first))
     return [found[view] for view in range(data.n_views)]
 
 

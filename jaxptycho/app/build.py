@@ -14,20 +14,22 @@ from ..data import Dataset
 from ..halves import checkerboard, thinned
 from ..inverse import constraints, losses
 from ..inverse.penalties import PENALTIES, sum_of
+from ..inverse.preconditioning import PRECONDITIONERS
 from ..inverse.solve import per_part
 from ..inverse.units import in_natural_units
 from ..io.datasets import read
 from ..model import Model
 from ..order import spread
 from ..parts.detector import AbstractDetector, Background, Blurred, Gain, Masked, ModulationTransfer
-from ..parts.indexed import PerShot
+from ..parts.indexed import PerShot, PerView
 from ..parts.probe import AberratedProbe, RelaxedProbe
 from ..parts.propagator import AbstractPropagator, AngularSpectrum, BandLimited, Fresnel, Tilted
 from ..parts.scan import AffineScan
 from ..start.calibration import bright_field_centre
 from ..start.guess import first_model, make_modes
 from ..start.refit import with_modes, with_slices
-from .schema import OPTIMISERS, Data, Detector, Job, Probe, Propagator, Rate, Scan, Scheduled, Section, Stage
+from .schema import OPTIMISERS, Camera, Data, Job, Probe, Propagator, Rate, Scan, Scheduled, Section, Stage
+from .tomogram_schema import SeriesProbe
 
 NOT_OF_FILE = {"file", "half", "fraction", "dose_fraction", "hold_out"}
 FIELDS, QUANTA = ("black", "white"), ("first", "second")  # halves of the shots, halves of every shot
@@ -40,9 +42,8 @@ def read_data(section: Data) -> Dataset:
     data = thinned(data, seed=1, fraction=section.dose_fraction) if section.dose_fraction < 1 else data
     data = thinned(data, QUANTA.index(section.half)) if section.half in QUANTA else data
     fields = checkerboard(data)[FIELDS.index(section.half)] if section.half in FIELDS else map(np.arange, data.n_shots)
-    shots = [
-        mine[spread(positions[mine], section.fraction)] for mine, positions in zip(fields, data.positions, strict=True)
-    ]
+    pairs = enumerate(zip(fields, data.positions, strict=True))
+    shots = [mine[spread(positions[mine], section.fraction, view)] for view, (mine, positions) in pairs]
     return data if sum(map(len, shots)) == sum(data.n_shots) else data.subset(shots)
 
 
@@ -74,7 +75,12 @@ def build_model(job: Job, data: Dataset) -> Model:
     )
 
 
-def with_detector(section: Detector, model: Model, data: Dataset) -> Model:
+def with_probe(section: Probe | SeriesProbe, model: Model, data: Dataset) -> Model:
+    """The model with a probe of the kind that the job wants."""
+    return replace(model, probe=_probe(section, model.probe, data))
+
+
+def with_camera(section: Camera, model: Model, data: Dataset) -> Model:
     """The model with what the job says of the camera."""
     return replace(model, detector=_detector(section, model.detector, data))
 
@@ -85,11 +91,13 @@ def near_field_distance(job: Job, data: Dataset) -> float | None:
 
 
 def _per_shot(value, data: Dataset) -> Any:
-    """An own copy of `value` for every shot."""
-    return PerShot(jnp.tile(value, (max(data.n_shots), *(1 for _ in jnp.shape(value)))))
+    """An own copy of `value` for every shot of every view."""
+    views = () if data.n_views == 1 else (data.n_views,)
+    own = PerShot(jnp.tile(value, (*views, max(data.n_shots), *(1 for _ in jnp.shape(value)))))
+    return PerView(own) if views else own
 
 
-def _probe(section: Probe, probe: Any, data: Dataset):
+def _probe(section: Probe | SeriesProbe, probe: Any, data: Dataset):
     if section.kind == "pixel":
         return probe
     if section.kind == "relaxed":
@@ -129,7 +137,7 @@ def _propagator(section: Propagator, data: Dataset) -> AbstractPropagator:
     return result if section.band_limit is None else BandLimited(result, section.band_limit)
 
 
-def _detector(section: Detector, detector: AbstractDetector, data: Dataset) -> AbstractDetector:
+def _detector(section: Camera, detector: AbstractDetector, data: Dataset) -> AbstractDetector:
     """The detector with what the job adds, in the order of the light's way; the mask comes last."""
     mask, result = (detector.mask, detector.detector) if isinstance(detector, Masked) else (None, detector)
     if section.per_shot_intensity:
@@ -189,6 +197,12 @@ def options(term, base) -> dict[str, Any]:
 
 def build_optimiser(stage: Stage, steps: int) -> optax.GradientTransformation:
     """The optimiser of a stage whose epochs have `steps` batches."""
+    filters = [PRECONDITIONERS[term.kind](**options(term, Section)) for term in stage.precondition]
+    if filters and (stage.optimiser == "lbfgs" or not any(of_specimen(part) for part in stage.rates)):
+        raise ValueError(
+            f"stage {stage.name!r} has preconditions and {stage.optimiser} for {', '.join(stage.rates) or 'nothing'}; "
+            "they filter the gradient of the specimen, so give it a rate, and an optimiser that takes one"
+        )
     if stage.optimiser == "lbfgs":  # one line search for all parts
         return in_natural_units(_only(tuple(stage.rates), _optimiser(stage, "lbfgs", None, stage.options)))
     own = {
@@ -200,7 +214,12 @@ def build_optimiser(stage: Stage, steps: int) -> optax.GradientTransformation:
         )
         for part, rate in stage.rates.items()
     }
-    return per_part(own)
+    return per_part({part: optax.chain(*filters, one) if of_specimen(part) else one for part, one in own.items()})
+
+
+def of_specimen(part: str) -> bool:
+    """Whether a path names the specimen or a field of it."""
+    return part.split(".")[0] == "specimen"
 
 
 def _optimiser(stage: Stage, name: str, rate, further: dict[str, Any]):

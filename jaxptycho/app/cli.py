@@ -209,30 +209,34 @@ def halves(
     ] = By.positions,
     debug: Debug = False,
 ) -> None:
-    """Reconstruct two halves of the data, each alone: Fourier ring correlation and resolution."""
+    """Reconstruct two halves of the data, each alone: Fourier ring or shell correlation and resolution."""
     from .comparison import compare_halves
-    from .jobs import read_job
+    from .jobs import kind_of, read_job
+    from .schema import Job
+    from .tomogram_schema import TomogramJob
     from .watch import Bar
 
+    kind = TomogramJob if kind_of(job) is TomogramJob else Job
     folder = out or Path(f"{job.stem}-halves")
-    _table(compare_halves(read_job(job, settings), folder, by.value, Bar), f"two halves, in {folder}")
+    _table(compare_halves(read_job(job, settings, kind), folder, by.value, Bar), f"two halves, in {folder}")
 
 
 @app.command()
 @tidy
 def export(
     result: Annotated[Path, typer.Argument(metavar="RESULT", help="A result or a run.")],
-    file: Annotated[
-        Path, typer.Argument(metavar="OUT", help="Ends in .mrc or .ome.tif; in .xyz or .cif for a specimen of atoms.")
-    ],
+    file: Annotated[Path, typer.Argument(metavar="OUT", help="Ends in .mrc or .ome.tif; in .xyz or .cif for atoms.")],
+    elements: Annotated[str, typer.Option(help="Elements to trace in a volume: Pt,Al,O.")] = "",
+    threshold: Annotated[float | None, typer.Option(help="Potential in V from which a peak is an atom.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Write the specimen of a result for other programs, with its voxels in Å; never overwrites."""
+    """Write the specimen of a result for other programs, its voxels in Å or its atoms; never overwrites."""
     from ..io.exports import export as write_export
     from ..io.results import load
 
     model = load(result / "result.h5" if result.is_dir() else result)
-    print(f"wrote {file}: {write_export(model, file)}")
+    names = [name.strip() for name in elements.split(",") if name.strip()]
+    print(f"wrote {file}: {write_export(model, file, names, threshold)}")
 
 
 def _go(job, folder: Path, again: bool) -> None:

@@ -24,6 +24,7 @@ from .plots import save
 from .plots_resolution import draw_correlation
 from .run import refuse_existing, start
 from .schema import Job
+from .tomogram_schema import TomogramJob
 from .watch import Watch
 
 HALVES = {"positions": FIELDS, "counts": QUANTA}
@@ -43,11 +44,11 @@ def compare_results(first: Path, second: Path, out: Path | None = None) -> dict[
     return report(one, other, out)
 
 
-def compare_halves(job: Job, folder: Path, by: str, watch: Callable[[], Watch] = Watch) -> dict[str, str]:
+def compare_halves(job: Job | TomogramJob, folder: Path, by: str, watch: Callable[[], Watch] = Watch) -> dict[str, str]:
     """Two halves of the data reconstructed alone in `folder`, and how well they agree.
 
     `by` "positions" each half has every second shot of a checkerboard, by "counts" half of the quanta
-    of every shot. First guess, probe and positions are each half's own.
+    of every shot. First guess, probe, positions and alignment are each half's own.
     """
     if job.data.half != "all":
         raise ValueError(f'the job takes one half already (data.half = "{job.data.half}"); set it to "all"')
@@ -67,7 +68,7 @@ def compare_halves(job: Job, folder: Path, by: str, watch: Callable[[], Watch] =
     return rows | {"shared by both": "the file's probe_guess" if starts_from_file(job) else "nothing"}
 
 
-def starts_from_file(job: Job) -> bool:
+def starts_from_file(job: Job | TomogramJob) -> bool:
     """Whether the probe starts from the guess in the file, which may have been made from all data."""
     return job.probe.start == "file" or (job.probe.start == "auto" and read_data(job.data).probe_guess is not None)
 

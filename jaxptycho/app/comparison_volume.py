@@ -14,7 +14,6 @@ from ..model import Model
 from ..parts.atoms import Atoms
 from ..parts.indexed import PerView
 from ..parts.volume import Volume
-from ..physics.volumes import tapered
 from .judging_spectrum import Compared
 from .judging_volume import gauge_rows
 from .plots import save
@@ -31,7 +30,7 @@ def compare_volumes(first: Model, second: Model, folder: Path | None) -> tuple[d
     """The agreement of two volumes in words, the gauge of the second removed, and both as they are correlated."""
     a, b = _volumes(first, second)
     voxel: Any = np.array(a.voxel)
-    fixed, moving = (np.asarray(tapered(v.potential, v.voxel, v.taper), float) for v in (a, b))
+    fixed, moving = (np.asarray(v.seen, float) for v in (a, b))
     fixed, moving = common(fixed, moving)
     gauge = align_volume(moving, fixed, voxel)
     window = taper(fixed.shape)

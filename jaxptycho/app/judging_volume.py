@@ -23,7 +23,6 @@ from ..io.structures import to_ase, write_structure
 from ..model import Model, positions
 from ..parts.indexed import PerView, select
 from ..parts.volume import Volume
-from ..physics.volumes import tapered
 from .judging_atoms import Traced, TrueAtoms, atom_rows, in_words, trace, trace_blind, true_atoms
 from .pictures import probe_modes
 from .plots import save
@@ -60,7 +59,7 @@ def judge_volume(model: Model, truth: dict[str, Any], nominal, folder: Path | No
         )
     atoms = true_atoms(truth)
     voxel: Any = np.array(specimen.voxel)
-    volume = np.asarray(tapered(specimen.potential, specimen.voxel, specimen.taper), float)
+    volume = np.asarray(specimen.seen, float)
     require_overlap(atoms, volume.shape, voxel)
     gauge: AlignedVolume = align_volume(volume, atoms.potential(volume.shape, voxel), voxel)
     hand = HANDS[gauge.mirrored]

@@ -14,10 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..data import Dataset, prefetch, split, stacked
+from ..inverse.constraints import wants_model
+from ..inverse.fields import change_stacks
 from ..inverse.solve import init_state, make_step, owned
 from ..machines.dealing import deal
 from ..machines.placement import distribute, keep, mesh, place
-from ..machines.processes import part, whole
+from ..machines.processes import local, part, whole
 from ..machines.slabs import fitted
 from ..model import Model, require_inside
 from . import build, diagnose
@@ -50,6 +52,7 @@ class Progress:
     losses: list[tuple[float, float]] = field(default_factory=list)  # loss and shots of the batches done in this epoch
     seconds: float = 0.0  # spent on this epoch
     history: list[Row] = field(default_factory=list)
+    begun: Model | None = None  # as the stage found it, where one of its constraints looks back at it
 
 
 class Tools(NamedTuple):
@@ -65,7 +68,8 @@ class Tools(NamedTuple):
 class Loop:
     """A job on its data; `stop()` says why to stop, or None; `start()` makes the model that it starts from.
 
-    `between(model, stage, epoch)` is the model as an epoch hands it on, and whether its optimiser begins anew.
+    `between(model, stage, epoch)` is the model as an epoch hands it on, and whether its optimiser begins anew;
+    `filled(stage)` says whether there is anything in the specimen when a stage begins, where that is not known yet.
     """
 
     job: Job | TomogramJob
@@ -73,6 +77,7 @@ class Loop:
     watch: Watch
     start: Callable[[], Model]
     between: Callable[[Model, int, int], tuple[Model, bool]] = lambda model, stage, epoch: (model, False)
+    filled: Callable[[int], bool] = lambda stage: stage > 0
     stop: Callable[[], str | None] = lambda: None
     after_epoch: Callable[[Progress], None] = lambda progress: None
 
@@ -80,8 +85,11 @@ class Loop:
         """Why it ended; `progress` is moved on in place, and is the last good one if the run diverges."""
         self.watch.begin(self.job, sum(map(len, self.learn)), len(progress.history))
         while True:
-            stage, tools = self.job.stage[progress.stage], self.tools(progress.stage)
+            stage = self.job.stage[progress.stage]
             progress.model = place(progress.model, self.devices)
+            if progress.begun is None and self.looks_back(progress.stage):
+                progress.begun = owned(progress.model)
+            tools = self.tools(progress.stage, local(progress.model if progress.begun is None else progress.begun))
             state = progress.state
             state = self.first_state(progress.stage, progress.model) if state is None else state
             progress.state = place(state, self.devices, progress.model)
@@ -91,7 +99,7 @@ class Loop:
                 self.epoch(tools, progress)
             if progress.stage + 1 == len(self.job.stage):
                 return "finished"
-            progress.stage, progress.epoch, progress.state = progress.stage + 1, 0, None
+            progress.stage, progress.epoch, progress.state, progress.begun = progress.stage + 1, 0, None, None
             progress.model = owned(build.change_model(self.job.stage[progress.stage], progress.model))
 
     def epoch(self, tools: Tools, progress: Progress) -> None:
@@ -151,7 +159,7 @@ class Loop:
         """Raises ValueError for what does not fit together, before anything is computed."""
         for stage in range(len(self.job.stage)):
             model = self.first_model(stage)
-            self.tools(stage)
+            self.tools(stage, something(model) if self.filled(stage) else model)
             eqx.filter_eval_shape(partial(self.first_state, stage), model)
 
     def batches_left(self, progress: Progress):
@@ -183,14 +191,18 @@ class Loop:
 
     def steps(self, stage: int) -> int:
         """Batches in an epoch of a stage."""
-        return sum(-(-len(mine) // min(self.job.stage[stage].batch, len(mine))) for mine in self.learn)
+        return sum(-(-len(mine) // min(self.job.stage[stage].batch, len(mine))) for mine in self.learn if len(mine))
 
-    def tools(self, number: int) -> Tools:
-        """Everything that one stage computes with."""
+    def looks_back(self, number: int) -> bool:
+        """Whether a constraint of the stage is made from the model that the stage starts from."""
+        return any(wants_model(term.kind) for term in self.job.stage[number].constraint)
+
+    def tools(self, number: int, begun: Model) -> Tools:
+        """Everything that one stage computes with, which starts from the model `begun`."""
         stage = self.job.stage[number]
         loss = distribute(build.build_loss(stage, self.job.run.budget_gib), self.devices)
         penalty = build.build_penalty(stage)
-        after_step, after_epoch = build.build_constraints(stage, self.first_model(number))
+        after_step, after_epoch = build.build_constraints(stage, begun)
         return Tools(
             step=make_step(
                 loss, build.build_optimiser(stage, self.steps(number)), keep(after_step, self.devices), penalty
@@ -217,6 +229,14 @@ class Loop:
     def held(self):
         """Shots of every view kept aside."""
         return self._split[1]
+
+    def leave_out(self, views) -> None:
+        """Learns nothing more from these views, nor holds their shots against the rest."""
+
+        def left(half):
+            return [own[:0] if view in views else own for view, own in enumerate(half)]
+
+        self._split = left(self.learn), left(self.held)
 
     def _snapshot(self, progress: Progress) -> Progress:
         model, state = diagnose.copy_to_host((progress.model, progress.state))
@@ -246,6 +266,11 @@ class Loop:
             f"the loss became NaN or infinite in stage {stage.name!r}, epoch {number}: {cause}; the last good model is "
             "kept; lower the rate of this part or constrain it"
         )
+
+
+def something(model: Model) -> Model:
+    """A model of the same shapes that holds a specimen, for checks before there is one."""
+    return change_stacks(model, jnp.ones_like)
 
 
 @eqx.filter_jit

@@ -11,7 +11,6 @@ from ..data import Dataset
 from ..model import Model
 from ..parts.indexed import PerView, select
 from ..parts.volume import Volume
-from ..physics.volumes import tapered
 from .pictures import probe_modes
 from .plots import draw_losses, draw_patterns, draw_probe, save
 from .plots_depth import draw_coverage
@@ -22,7 +21,7 @@ def draw(folder: Path, model: Model, first: Model, data: Dataset, history: Seque
     """All figures of a run whose specimen is a volume, as PNG files in `folder`; `first` is the model before."""
     specimen = model.specimen
     assert isinstance(specimen, Volume)
-    volume, voxel = np.asarray(tapered(specimen.potential, specimen.voxel, specimen.taper)), np.array(specimen.voxel)
+    volume, voxel = np.asarray(specimen.seen), np.array(specimen.voxel)
     poses = {"before": poses_of(first), "result": poses_of(model)}
     figures = {
         "sections": draw_sections(volume, voxel),

@@ -16,7 +16,6 @@ from ..machines.checkpoint import Checkpoints
 from ..machines.placement import place
 from ..machines.processes import agreed, everywhere, local, once
 from ..model import Model
-from ..parts.volume import Volume
 from . import build, plots, plots_series, tomogram
 from .errors import Diverged
 from .jobs import kind_of, read_job, write_job
@@ -71,7 +70,7 @@ def loop_of(job: Job | TomogramJob, folder: Path | None = None, watch: Watch | N
             return load(known) if known and known.exists() else tomogram.series_of(job, data)
 
         loop = Loop(job, data, watch or Watch(), begun)
-        loop.between = tomogram.between(job, data, loop.learn)
+        loop.between, loop.filled = tomogram.between(job, data, lambda: loop.learn), tomogram.filled(job)
         return loop
     return Loop(job, data, watch or Watch(), partial(build.build_model, job, data))
 
@@ -109,6 +108,7 @@ def _go(loop: Loop, folder: Path, stop: Stop | None) -> Outcome:
             why = once(partial(tomogram.prepare, job, loop.data, loop.learn, folder, loop.watch.say, asked))
             if not everywhere(why is None):
                 return Outcome(folder, why or "another process", {}, loop.first_model(), [])
+            loop.leave_out(tomogram.dropped(job, folder))
         loop.after_epoch, loop.stop = after_epoch, agreed(asked)
         progress = found(loop, kept)
         try:
@@ -127,7 +127,8 @@ def _go(loop: Loop, folder: Path, stop: Stop | None) -> Outcome:
 def keep(loop: Loop, progress: Progress, kept: Checkpoints) -> None:
     """Begins to write a checkpoint of all that the run needs to go on as if nothing had happened."""
     about = {name: getattr(progress, name) for name in ("stage", "epoch", "losses", "seconds", "history")}
-    kept.save(loop.done(progress), {"model": progress.model, "state": progress.state}, about)
+    begun = {} if progress.begun is None else {"begun": progress.begun}
+    kept.save(loop.done(progress), {"model": progress.model, "state": progress.state} | begun, about)
 
 
 def found(loop: Loop, kept: Checkpoints) -> Progress:
@@ -135,7 +136,8 @@ def found(loop: Loop, kept: Checkpoints) -> Progress:
 
     def template(about):
         model = place(loop.first_model(about["stage"]), loop.devices)
-        return {"model": model, "state": place(loop.first_state(about["stage"], model), loop.devices, model)}
+        tree = {"model": model, "state": place(loop.first_state(about["stage"], model), loop.devices, model)}
+        return tree | ({"begun": model} if loop.looks_back(about["stage"]) else {})
 
     last = kept.last(template)
     if last is None:
@@ -163,7 +165,7 @@ def save(loop: Loop, model: Model, rows: list[Row], folder: Path) -> dict[str, f
 
 def draw(loop: Loop, model: Model, history: list[Row], folder: Path) -> None:
     """The figures of a run as it stands."""
-    if isinstance(model.specimen, Volume):
+    if isinstance(loop.job, TomogramJob):
         plots_series.draw(folder / "figures", model, loop.first_model(), loop.data, history)
     else:
         plots.draw(folder / "figures", model, loop.first_model(), loop.data, history, loop.job.figures)

@@ -18,6 +18,7 @@ from ..inverse import pie
 from ..inverse.constraints import CONSTRAINTS
 from ..inverse.even import even_adam
 from ..inverse.penalties import PENALTIES
+from ..inverse.preconditioning import PRECONDITIONERS
 from ..io.datasets import SCAN_TRANSFORMS
 from ..physics.aberrations import NAMES as ABERRATIONS
 from ..start.guess import PROBES, SPECIMENS
@@ -84,17 +85,22 @@ class Data(Section):
     hold_out: float = key("fraction of the shots kept aside for the held-out loss", 0.02, ge=0, le=0.5)
 
 
-class Probe(Section):
-    """The illumination."""
+class Illumination(Section):
+    """What falls on the specimen."""
 
-    kind: Literal["pixel", "aberrated", "relaxed"] = key(
-        "pixel: free in every pixel; aberrated: aperture and aberrations; relaxed: varies from shot to shot", "pixel"
-    )
     modes: int = key("incoherent modes", 1, ge=1)
     start: one_of(PROBES, "start of a probe") = key(f"first guess from {', '.join(PROBES)}", "auto")
     semiangle_mrad: Angle | None = key("convergence semiangle, if not in the file", None, 21.4)
     defocus_angstrom: float | None = key("defocus, > 0 is underfocus, if not in the file", None, 150.0)
     aberrations_angstrom: Aberrations = key("further aberrations by name: C12a, C12b, C30 …", {})
+
+
+class Probe(Illumination):
+    """The illumination."""
+
+    kind: Literal["pixel", "aberrated", "relaxed"] = key(
+        "pixel: free in every pixel; aberrated: aperture and aberrations; relaxed: varies from shot to shot", "pixel"
+    )
     basis: int = key("basis waves of a relaxed probe", 3, ge=2)
 
 
@@ -131,18 +137,23 @@ class Propagator(Section):
     )
 
 
-class Detector(Section):
+class Camera(Section):
     """What the camera makes of the wave."""
 
-    effective_distance_angstrom: float | None = key(
-        "in-line hologram: distance of the equivalent parallel beam, if not in the file", None, 3.6e7, gt=0
-    )
     blur_pixels: float | None = key("Gaussian point spread, sigma", None, 0.5, ge=0)
     mtf_file: str | None = key("text file: transfer function from zero to Nyquist, its last column", None, "mtf.txt")
     background: float | None = key("counts per pixel that come from elsewhere, a first value", None, 0.1, ge=0)
     supersample: int = key("model pixels per detector pixel and direction", 1, ge=1)
     extend: int = key("the model reaches this many times further than the detector", 1, ge=1)
     per_shot_intensity: bool = key("an own intensity for every shot; refine it with rates.detector", False)
+
+
+class Detector(Camera):
+    """What the camera makes of the wave."""
+
+    effective_distance_angstrom: float | None = key(
+        "in-line hologram: distance of the equivalent parallel beam, if not in the file", None, 3.6e7, gt=0
+    )
 
 
 def _optimisers() -> dict[str, Any]:
@@ -265,14 +276,20 @@ class Stage(Section):
         "parts, or fields by their path (scan.positions), that are refined, and how fast",
         {"specimen": Rate(rate=5e-3), "probe": Rate(rate=5e-3)},
     )
+    precondition: list[any_of(PRECONDITIONERS, Section)] = key("filters of the specimen's gradient", [])
     constraint: list[any_of(CONSTRAINTS, Scheduled)] = key("projections after chosen epochs, or each step", [])
     penalty: list[any_of(PENALTIES, Section)] = key("terms added to the loss", [])
 
 
-class Figures(Section):
-    """What the figures show."""
+class Drawing(Section):
+    """When figures are drawn."""
 
     every: int = key("draw them every so many epochs; 0: only at the end", 0, ge=0)
+
+
+class Figures(Drawing):
+    """What the figures show."""
+
     band_pass_angstrom: Pair | None = key("show only periods between these two, for noisy data", None, [15.0, 180.0])
 
 

@@ -159,7 +159,7 @@ def write_experiment(experiment: Experiment, path: Path, job: SimulationJob, rep
     lens, box = experiment.microscope, experiment.box
     about = {
         "semiangle_mrad": 1e3 * lens.semiangle,
-        "defocus_angstrom": lens.defocus,
+        "defocus_angstrom": lens.defocus + (0.0 if experiment.tilts is None else float(box.origin[0])),  # at the axis
         "thickness_angstrom": float(box.faces[-1, 1]),
         "scan_shape": job.scan.shape,
         "scan_step_angstrom": job.scan.step_angstrom,
@@ -179,9 +179,9 @@ def truth(experiment: Experiment, slab: float) -> dict[str, Any]:
 
     `potential` [z, y, x] is the mean potential of the untilted specimen in V·Å, projected within slabs
     of `slab_angstrom`, and `origin_angstrom` (z, y, x) where its first slab begins and its pixel [0, 0]
-    stands; of every view there are its angles (about y, x and z), shift (y, x), defocus, positions
-    and the modes of its probe [√electrons] (the centre at [N//2, N//2]). `descan_mrad` [shot, 2] is by how much every
-    pattern is moved, `gain_map` the relative gain of the camera's pixels.
+    stands; of every view there are its angles (about y, x and z), shift (y, x), positions, and, where the first
+    slab begins, its defocus and the modes of its probe [√electrons] (the centre at [N//2, N//2]). `descan_mrad`
+    [shot, 2] is by how much every pattern is moved, `gain_map` the relative gain of the camera's pixels.
     """
     box, views = experiment.box, experiment.views
     potential = np.asarray(experiment.potential(slab))

@@ -40,7 +40,9 @@ class Lens(Section):
 
     voltage_kv: float = key("acceleration voltage", gt=0.1, le=5000)
     semiangle_mrad: Angle = key("convergence semiangle")
-    defocus_angstrom: float = key("at the entrance face, > 0 is underfocus", 0.0)
+    defocus_angstrom: float = key(
+        "where the box begins, > 0 is underfocus; the file of a series says it at the axis", 0.0
+    )
     aberrations_angstrom: Aberrations = key("further aberrations by name: C12a, C12b, C30 …", {})
     source_fwhm_angstrom: float = key("size of the source's image on the specimen", 0.0, ge=0)
     chromatic_mm: float = key("coefficient of chromatic aberration", 0.0, ge=0)

@@ -7,6 +7,7 @@ model of all views that the stages of the job start from.
 
 import csv
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -20,10 +21,11 @@ from ..inverse.solve import owned, per_part
 from ..io.drafts import drafted
 from ..io.results import load, write
 from ..model import Model
-from ..start.guess import first_model
+from ..start.guess import first_model, model_grid
+from ..start.probes import of_every_view, radius_of
 from ..tomography import linear
 from ..tomography.alignment import Aligned, align
-from ..tomography.poses import emptied, posed
+from ..tomography.poses import BUDGET, emptied, posed, without_drift
 from ..tomography.projections import Geometry, Projector
 from ..tomography.series import first_series, require_field
 from ..tomography.views import projected_views, reconstruct_views
@@ -40,7 +42,7 @@ def prepare(job: TomogramJob, data: Dataset, shots, folder: Path, say: Say, stop
     """None once `start.h5` lies in the folder, or why it stopped before; views learn from `shots` alone."""
     if (folder / START).exists():
         return None
-    geometry, volume, probe = standing(job, nominal(data)), empty(job, data), None
+    geometry, volume, probes = standing(job, nominal(data)), empty(job, data), None
     if job.views.epochs:
         models: dict[int, Model] = {}
         for view, model in views_of(job, data.subset(shots), folder):
@@ -48,45 +50,75 @@ def prepare(job: TomogramJob, data: Dataset, shots, folder: Path, say: Say, stop
             say(f"view {view}, at {np.rad2deg(_tilts(data)[view]):+.1f}°, reconstructed by itself")
             if why := stop():
                 return why
-        probe = models[int(np.argmin(np.abs(_tilts(data))))].probe
         ordered = [models[view] for view in range(data.n_views)]
         geometry = aligned_geometry(job, ordered, data, folder, say)
-        volume = first_volume(job, ordered, data, geometry, volume)
-    model = series_of(job, data, geometry, volume, probe)
+        without = dropped(job, folder)
+        volume = first_volume(job, ordered, data, geometry, volume, without)
+        fitting = [model for view, model in models.items() if view not in without]
+        refined = ordered if job.probe.per_view else fitting[-1:]  # each view went on with the probe of the last
+        probes = [model.probe for model in refined]
+    model = series_of(job, data, geometry, volume, probes)
     write(folder / START, model)
     return stop()
 
 
-def series_of(job: TomogramJob, data: Dataset, geometry=None, volume=None, probe=None) -> Model:
-    """The model of all views; what is not known yet is nominal or empty."""
-    probe = first_model(data.view(0), **guess(job)).probe if probe is None else probe
+def series_of(job: TomogramJob, data: Dataset, geometry=None, volume=None, probes=None) -> Model:
+    """The model of all views, with one of `probes` or one for each; what is not known yet is nominal or empty."""
+    if probes is None:
+        probes = [alone(job, data.view(view)).probe for view in range(data.n_views if job.probe.per_view else 1)]
     volume = empty(job, data) if volume is None else volume
     geometry = standing(job, nominal(data)) if geometry is None else geometry
     if not job.volume.isolated:
-        require_field(data, volume.shape, voxel_of(data), nominal(data))
+        require_field(data, volume.shape, voxel_of(job, data), nominal(data), lit(job, data))
     model = first_series(
         data,
         volume,
-        voxel_of(data),
+        voxel_of(job, data),
         geometry,
-        probe,
+        of_every_view(probes) if job.probe.per_view else probes[0],
         slices=job.volume.slices,
+        supersample=job.detector.supersample,
+        extend=job.detector.extend,
         kernel=job.volume.kernel,
         taper=job.volume.taper_angstrom,
     )
-    return build.with_detector(job.detector, model, data)
+    return build.with_camera(job.detector, model, data)
 
 
-def voxel_of(data: Dataset) -> tuple[float, float, float]:
-    """As wide as the pixels of the grid, and as long as the wider ones."""
-    return (max(data.grid.pixel), *data.grid.pixel)
+def alone(job: TomogramJob, data: Dataset) -> Model:
+    """The first model of one view by itself: thin, at the height of the tilt axis."""
+    probe, detector = job.probe, job.detector
+    model = first_model(
+        data,
+        specimen="phase",
+        modes=probe.modes,
+        probe=probe.start,
+        semiangle=None if probe.semiangle_mrad is None else 1e-3 * probe.semiangle_mrad,
+        defocus=probe.defocus_angstrom,
+        aberrations=probe.aberrations_angstrom,
+        supersample=detector.supersample,
+        extend=detector.extend,
+    )
+    return build.with_camera(detector, build.with_probe(probe, model, data), data)
+
+
+def voxel_of(job: TomogramJob, data: Dataset) -> tuple[float, float, float]:
+    """As wide as the pixels of the model's grid, and as long as the wider ones."""
+    pixel = model_grid(data.grid, job.detector.supersample, job.detector.extend).pixel
+    return (max(pixel), *pixel)
+
+
+def lit(job: TomogramJob, data: Dataset) -> float:
+    """How far the probe reaches around its position [Å], as the job begins."""
+    model = alone(job, data.view(0))
+    return radius_of(model.probe, model.grid)
 
 
 def empty(job: TomogramJob, data: Dataset):
-    """A volume of no potential, of the job's size, or that of the scanned field."""
-    size, voxel = job.volume.size_angstrom, np.array(voxel_of(data))
+    """A volume of no potential, of the job's size, or that of the field that is scanned and lit."""
+    size, voxel = job.volume.size_angstrom, np.array(voxel_of(job, data))
     if size is None:
-        y, x = 2 * np.abs(np.concatenate(data.positions)).max(0)
+        y, x = 2 * (np.abs(np.concatenate(data.positions)).max(0) + lit(job, data))
         count = np.ceil(np.array([x, y, x]) / voxel) + 1
     else:
         count = np.maximum(np.round(np.array(size) / voxel), 2)
@@ -106,19 +138,6 @@ def _tilts(data: Dataset) -> np.ndarray:
     return np.asarray(data.tilts, float)
 
 
-def guess(job: TomogramJob) -> dict:
-    """What the job knows of the probe, as `first_model` wants it."""
-    probe = job.probe
-    return {
-        "specimen": "phase",
-        "modes": probe.modes,
-        "probe": probe.start,
-        "semiangle": None if probe.semiangle_mrad is None else 1e-3 * probe.semiangle_mrad,
-        "defocus": probe.defocus_angstrom,
-        "aberrations": probe.aberrations_angstrom,
-    }
-
-
 def views_of(job: TomogramJob, data: Dataset, folder: Path):
     """Every view with its own model, those that lie in the folder first."""
     section, files = job.views, folder / "views"
@@ -126,8 +145,9 @@ def views_of(job: TomogramJob, data: Dataset, folder: Path):
     known = {int(path.stem.split("_")[1]): load(path) for path in sorted(files.glob("view_*.h5"))}
     optimiser = per_part(specimen=even_adam(section.specimen_rate), probe=optax.adam(section.probe_rate))
     loss = losses.misfit(getattr(losses, section.loss))
+    first = partial(alone, job)
     for view, model in reconstruct_views(
-        loss, data, optimiser, section.batch, section.epochs, known=known, **guess(job)
+        loss, data, optimiser, section.batch, section.epochs, known=known, first=first
     ):
         if view not in known:
             write(files / f"view_{view:02d}.h5", model)
@@ -136,7 +156,7 @@ def views_of(job: TomogramJob, data: Dataset, folder: Path):
 
 def aligned_geometry(job: TomogramJob, models: list[Model], data: Dataset, folder: Path, say: Say) -> Geometry:
     """The geometry that makes the projections agree; a table of it in the folder."""
-    section, voxel = job.alignment, voxel_of(data)
+    section, voxel = job.alignment, voxel_of(job, data)
     if not section.turns:
         return standing(job, nominal(data))
     field, shape = fields_of(job, data)
@@ -171,7 +191,7 @@ def standing(job: TomogramJob, geometry: Geometry) -> Geometry:
 
 def fields_of(job: TomogramJob, data: Dataset) -> tuple[tuple[int, int], tuple[int, int, int]]:
     """Pixels (y, x) that all scans reach, and voxels of a volume that fills them at every tilt."""
-    voxel, tilts = np.array(voxel_of(data)), _tilts(data)
+    voxel, tilts = np.array(voxel_of(job, data)), _tilts(data)
     reach = np.max([np.abs(p).max(0) for p in data.positions], axis=0)
     y, x = (int(n) for n in 2 * np.floor((reach + BEYOND) / voxel[1:]))
     deep = float(np.max(x * voxel[2] * (1 - np.cos(tilts)) / np.maximum(np.abs(np.sin(tilts)), 1e-3)))
@@ -191,28 +211,53 @@ def write_alignment(path: Path, found: Aligned) -> None:
             rows.writerow([view, *map(float, turned), *map(float, shift), float(misfit), view not in found.bad])
 
 
-def first_volume(job: TomogramJob, models: list[Model], data: Dataset, geometry: Geometry, start):
-    """The volume of the aligned projections, by the job's method, begun at `start`."""
+def dropped(job: TomogramJob, folder: Path) -> set[int]:
+    """The views that the alignment found not to fit, where the job wants them left out."""
+    if not job.alignment.drop or not (folder / ALIGNMENT).exists():
+        return set()
+    with (folder / ALIGNMENT).open(encoding="utf-8") as file:
+        return {int(row["view"]) for row in csv.DictReader(file) if row["fits"] == "False"}
+
+
+def first_volume(job: TomogramJob, models: list[Model], data: Dataset, geometry: Geometry, start, without=()):
+    """The volume of the aligned projections, by the job's method, begun at `start`, `without` some views."""
     section = job.linear
     if not section.iterations:
         return start
     field = (start.shape[1], start.shape[2])
-    views, operator = projected_views(models, field), Projector(geometry, voxel_of(data), field)
+    views, operator = projected_views(models, field), Projector(geometry, voxel_of(job, data), field)
     more = {"tv": section.total_variation} if section.method == "fista" else {}
     solve = getattr(linear, section.method)
     weights = (views.weights > SURE).astype(np.float32)
+    weights[list(without)] = 0
     return solve(
         operator, views.projections, start, section.iterations, weights=weights, free="constant", **more
     ).volume
 
 
 def between(job: TomogramJob, data: Dataset, shots) -> Callable[[Model, int, int], tuple[Model, bool]]:
-    """What happens to the model between the epochs of a job: its views move, its volume begins anew."""
+    """What happens to the model between the epochs of a job: its views move, its volume begins anew.
+
+    `shots()` are those that the model learns from, by view.
+    """
+    budget = BUDGET if job.run.budget_gib is None else min(BUDGET, job.run.budget_gib * 2**30)
 
     def change(model, number, epoch):
         stage = job.stage[number]
         if stage.poses != "nominal":
-            model = posed(model, data, stage.poses, stage.pose_shots, epoch, shots)
+            moved = posed(model, data, stage.poses, stage.pose_shots, epoch, shots(), budget)
+            model = owned(without_drift(moved, model))
         return (owned(emptied(model)) if stage.anew else model), stage.anew
 
     return change
+
+
+def filled(job: TomogramJob) -> Callable[[int], bool]:
+    """Whether the volume holds anything when a stage of a job begins."""
+
+    def of(number):
+        if number:
+            return not job.stage[number - 1].anew
+        return bool(job.views.epochs and job.linear.iterations)
+
+    return of

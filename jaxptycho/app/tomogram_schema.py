@@ -5,17 +5,26 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from ..physics.volumes import KERNELS
-from .schema import LOSSES, OPTIMISERS, Data, Detector, Figures, Probe, Rate, Run, Section, Stage, key, one_of
+from .schema import LOSSES, OPTIMISERS, Camera, Data, Drawing, Illumination, Rate, Run, Section, Stage, key, one_of
 
 Triple = Annotated[list[float], Field(min_length=3, max_length=3)]
 Bins = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
+
+
+class SeriesProbe(Illumination):
+    """The illumination, a defocus being that at the height of the tilt axis."""
+
+    kind: Literal["pixel", "aberrated"] = key(
+        "pixel: free in every pixel; aberrated: aperture and aberrations", "pixel"
+    )
+    per_view: bool = key("an own probe (aperture, defocus, dose) for every view", False)
 
 
 class Volume(Section):
     """The potential that all views see; its voxels are as wide as the pixels of the patterns' grid."""
 
     size_angstrom: Triple | None = key(
-        "(z, y, x); default: the field of the scan, and as deep as it is wide", None, [60.0, 60.0, 60.0]
+        "(z, y, x); default: the field that is scanned and lit, and as deep as it is wide", None, [60.0, 60.0, 60.0]
     )
     isolated: bool = key("vacuum is around it, as around a particle; false: it holds the scan at every tilt", False)
     slices: int = key("slices along the beam", 8, ge=1)
@@ -43,7 +52,7 @@ class Alignment(Section):
     coarse: bool = key("find shifts by correlation first", True)
     angles: bool = key("find three angles of every view, too, which patterns show better than projections", False)
     angle_prior_deg: float = key("how far an angle strays from the nominal one", 0.3, gt=0)
-    drop: bool = key("leave views that do not fit the others out of the finer voxels", False)
+    drop: bool = key("leave views that do not fit the others out, here and in all that follows", False)
 
 
 class Linear(Section):
@@ -84,12 +93,12 @@ class TomogramJob(Section):
     FILES: ClassVar = {"data": "file", "detector": "mtf_file"}
 
     data: Data
-    probe: Probe = Probe()
+    probe: SeriesProbe = SeriesProbe()
     volume: Volume = Volume()
-    detector: Detector = Detector()
+    detector: Camera = Camera()
     views: Views = Views()
     alignment: Alignment = Alignment()
     linear: Linear = Linear()
     stage: list[SeriesStage] = Field(default_factory=_stages, min_length=1)
-    figures: Figures = Figures()
+    figures: Drawing = Drawing()
     run: Run = Run()

@@ -66,6 +66,9 @@ def build(name: str, model: Model, **keys) -> Project:
     """The constraint `name` of `CONSTRAINTS` for a run that starts from `model`."""
     if name not in CONSTRAINTS:
         raise ValueError(f"unknown constraint {name!r}; known are {', '.join(CONSTRAINTS)}")
-    builder = CONSTRAINTS[name]
-    wants_model = "model" in inspect.signature(builder).parameters
-    return builder(model, **keys) if wants_model else builder(**keys)
+    return CONSTRAINTS[name](model, **keys) if wants_model(name) else CONSTRAINTS[name](**keys)
+
+
+def wants_model(name: str) -> bool:
+    """Whether the constraint `name` is made from the model that a run or stage starts from."""
+    return "model" in inspect.signature(CONSTRAINTS[name]).parameters

@@ -82,6 +82,15 @@ def several_slices(stack: Stack) -> None:
         raise ValueError("the specimen has one slice and no neighbours along z; use at least two, or leave this out")
 
 
+def seen_upright(specimen: AbstractSpecimen) -> None:
+    """Raises ValueError for a volume, whose views meet it turned: a filter of one beam's frame means nothing to them."""
+    if isinstance(specimen, Volume):
+        raise ValueError(
+            "what one view cannot measure of a volume another one does, and each meets it turned; leave the missing cone "
+            "out, or filter the gradients of each view by the precondition `measured`"
+        )
+
+
 def over(function: Callable, value: PyTree) -> PyTree:
     """`function` of a shared value, or of every entry of a PerShot or PerView, wrapped likewise."""
     if isinstance(value, (PerShot, PerView)):

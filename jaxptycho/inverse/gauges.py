@@ -13,7 +13,9 @@ from jaxtyping import Array, Float
 
 from ..model import Model
 from ..parts.detector import NearField
+from ..parts.indexed import PerView, select
 from ..parts.specimen import PotentialSlices, SliceStack
+from ..parts.volume import Volume
 from ..physics import waves
 from ..physics.grids import Grid
 from ..physics.types import Intensity, Stack
@@ -44,19 +46,29 @@ def probe_centring():
 def position_recentring(model: Model):
     """Positions without their mean displacement from those of `model`; the specimen moves along.
 
-    Only the specimen's origin changes, so patterns stay exactly as they are.
+    Only the specimen's origin changes, or a volume's shift, of which every view may have its own, so patterns stay
+    exactly as they are.
     """
 
-    def mean(scan):
+    def of_view(scan):
         return jnp.mean(fields.every_shot(lambda own: own.position(), scan), axis=0)
+
+    def mean(scan):
+        views = fields.entries(scan, PerView)
+        if views == 1:
+            return of_view(select(scan, PerView, 0))
+        return PerView(jnp.stack([of_view(select(scan, PerView, view)) for view in range(views)]))
 
     start = mean(model.scan)
 
     def project(model):
-        back = start - mean(model.scan)
-        origin = fields.add(model.specimen.origin, back)
-        parts = fields.move_scan(model.scan, back), origin
-        return eqx.tree_at(lambda m: (m.scan, m.specimen.origin), model, parts)
+        back = jax.tree.map(jnp.subtract, start, mean(model.scan))
+        turns = isinstance(model.specimen, Volume)
+        place = model.specimen.shift if turns else model.specimen.origin
+        if isinstance(back, PerView) and not isinstance(place, PerView):  # what all views share moves by their mean
+            back = jnp.mean(back.values, 0)
+        parts = fields.move_scan(model.scan, back), fields.add(place, back)
+        return eqx.tree_at(lambda m: (m.scan, m.specimen.shift if turns else m.specimen.origin), model, parts)
 
     return project
 

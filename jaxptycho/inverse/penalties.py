@@ -71,6 +71,7 @@ def missing_cone(weight: float, semiangle_mrad: float, of: Of = "phase") -> Pena
     """
 
     def penalty(model):
+        fields.seen_upright(model.specimen)
         phase, spacing = in_radians(model, of), fields.spacing(model.specimen)
         kept = filters.measurable(phase.shape, model.grid.pixel, spacing, 1e-3 * semiangle_mrad)
         return weight * per_pixel(phase * filters.filter_volume(phase, 1 - kept))

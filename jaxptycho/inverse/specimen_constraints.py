@@ -95,6 +95,7 @@ def missing_cone_filter(semiangle_mrad: float):
     """
 
     def project(model):
+        fields.seen_upright(model.specimen)
         shape, spacing = fields.stack(model.specimen).shape, fields.spacing(model.specimen)
         transfer = filters.measurable(shape, model.grid.pixel, spacing, 1e-3 * semiangle_mrad)
         return fields.change_stacks(model, lambda stack: filters.filter_volume(stack, transfer))

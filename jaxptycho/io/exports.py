@@ -1,6 +1,6 @@
 """Results for other programs: volumes and slices as MRC and OME-TIFF, atoms as xyz and cif."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from ase import Atoms as Structure
 from ase.data import chemical_symbols
 from jaxtyping import Float
 
+from ..analysis.tracing import atoms_of
 from ..inverse.fields import stack, thicknesses
 from ..model import Model
 from ..parts.atoms import Atoms
@@ -32,13 +33,17 @@ class Voxels(NamedTuple):
     what: str  # with its unit
 
 
-def export(model: Model, path: str | Path) -> str:
-    """What was written of a model's specimen to `path`, whose ending says how. Never overwrites."""
+def export(model: Model, path: str | Path, elements: Sequence[str] = (), threshold: float | None = None) -> str:
+    """What was written of a model's specimen to `path`, whose ending says how. Never overwrites.
+
+    As atoms a volume has what is traced in it, of these `elements`, above a `threshold` [V] (`analysis.tracing`).
+    """
     path = Path(path)
     name = path.name.lower()
     if path.suffix.lower() in WRITABLE:
-        write_structure(path, structure(model))
-        return "atoms"
+        found = traced(model, elements, threshold) if isinstance(model.specimen, Volume) else structure(model)
+        write_structure(path, found)
+        return "atoms" if not isinstance(model.specimen, Volume) else f"{found.get_chemical_formula()} traced"
     writer = next((WRITERS[ending] for ending in WRITERS if name.endswith(ending)), None)
     if writer is None:
         known = ", ".join([*WRITERS, *WRITABLE])
@@ -53,7 +58,7 @@ def voxels(model: Model) -> Voxels:
     specimen = model.specimen
     if isinstance(specimen, Atoms):
         raise ValueError(f"the specimen is made of atoms, not of voxels; export it as {' or '.join(WRITABLE)}")
-    values = np.asarray(stack(specimen), np.float32)
+    values = np.asarray(specimen.seen if isinstance(specimen, Volume) else stack(specimen), np.float32)
     if not np.isfinite(values).all():
         raise ValueError("the specimen holds values that are not finite; look at the run's history before exporting it")
     if isinstance(specimen, Volume):
@@ -88,6 +93,19 @@ def structure(model: Model) -> Structure:
     symbols = [chemical_symbols[z] for z in specimen.numbers]
     numbers = {name: np.asarray(value, float) for name, value in columns.items()}
     return to_ase(np.asarray(specimen.positions, float), symbols, columns=numbers)
+
+
+def traced(model: Model, elements: Sequence[str], threshold: float | None = None) -> Structure:
+    """The atoms that a volume shows, their places counted from the tilt axis, as its voxels are."""
+    if not elements:
+        raise ValueError(
+            "the specimen is a volume, whose atoms have yet to be found; say which elements there are, as in "
+            f"--elements Pt,Al,O, or export it as {' or '.join(WRITERS)}"
+        )
+    volume: Any = model.specimen
+    found = atoms_of(volume, elements, threshold, smooth=max(volume.voxel))
+    symbols = [chemical_symbols[z] for z in found.numbers]
+    return to_ase(np.asarray(found.positions, float) - [float(found.axis), 0.0, 0.0], symbols)  # type: ignore
 
 
 def write_mrc(path: str | Path, held: Voxels) -> None:

@@ -1,10 +1,12 @@
 """The native dataset: an HDF5 file with counts, positions and what is known.
 
 `/counts` `[view, shot, y, x]` or `[shot, y, x]` (zero frequency in the middle), `/positions`
-`[…, 2]` (y, x) Å, optional `/tilt_deg [view]`, `/mask`, `/probe_guess`; root attributes
+`[…, 2]` (y, x) Å, or where views differ in their number of shots a group `/views/0`, `/views/1` … for each, with its own
+`counts` and `positions` (version 2); optional `/tilt_deg [view]`, `/mask`, `/probe_guess`; root attributes
 `format="jaxptycho-dataset"`, `version`, `voltage_kv` or `wavelength_angstrom`,
 `pixel_angstrom` (object pixel; (y, x) where they differ) or `dk_inverse_angstrom`, and whatever
-else is known (`semiangle_mrad`, `defocus_angstrom` …), which becomes `Dataset.about`.
+else is known (`semiangle_mrad`, `defocus_angstrom` …), which becomes `Dataset.about`. The defocus is that where the beam
+enters the specimen, in a tilt series that at the height of the tilt axis.
 """
 
 import math
@@ -21,7 +23,8 @@ from ..physics.grids import Grid
 from .hdf5 import FILTER, H5, OnDisk, created, opened, plain, save_array
 from .instrument import check_values, checked, grid_of, merged, properties_of
 
-FORMAT, VERSION = "jaxptycho-dataset", 1
+FORMAT, VERSION = "jaxptycho-dataset", 2
+RAGGED = 2  # the first version with views of different lengths; all others are written as version 1
 BLOCK = 16  # patterns written at once
 CHUNK_BYTES = 2**13  # of patterns compressed together; a batch reads single ones, each with all of its chunk
 
@@ -35,15 +38,19 @@ def read_native(path: str | Path, **known: Any) -> Dataset:
     with opened(path) as file:
         about = {name: plain(value) for name, value in file.attrs.items()}
         check_format(about, path, FORMAT, VERSION)
-        counts = OnDisk(_dataset(file, "counts", path))
-        positions = _dataset(file, "positions", path)[()]
+        groups = [f"views/{view}/" for view in range(len(file["views"]))] if "views" in file else [""]
+        counts = [OnDisk(_dataset(file, f"{group}counts", path)) for group in groups]
+        positions = [_dataset(file, f"{group}positions", path)[()] for group in groups]
         mask, tilt, probe = (_optional(file, name) for name in ("mask", "tilt_deg", "probe_guess"))
-    if len(counts.shape) not in (3, 4):
-        raise ValueError(f"/counts in {path} has shape {counts.shape}; wanted [shot, y, x] or [view, shot, y, x]")
+    wanted = {3: "[shot, y, x]"} | ({4: "[view, shot, y, x]"} if groups == [""] else {})
+    for group, own in zip(groups, counts, strict=True):
+        if len(own.shape) not in wanted:
+            raise ValueError(f"/{group}counts in {path} has shape {own.shape}; wanted {' or '.join(wanted.values())}")
     check_values(about, path)
     about = merged(about, known)
-    grid, tilts = grid_of(about, counts.shape[-2:], path), None if tilt is None else np.deg2rad(tilt)
-    return Dataset(counts, positions, grid, mask, tilts, probe, about)
+    grid, tilts = grid_of(about, counts[0].shape[-2:], path), None if tilt is None else np.deg2rad(tilt)
+    both = (counts, positions) if groups != [""] else (counts[0], positions[0])
+    return Dataset(*both, grid, mask, tilts, probe, about)
 
 
 def read_truth(path: str | Path) -> dict[str, Any]:
@@ -88,13 +95,20 @@ def writing(
     The arguments are those of a `Dataset`. The file takes its name when all is written.
     """
     shots = [len(own) for own in positions]
-    if len(set(shots)) > 1:
-        raise ValueError(f"views of {shots} shots do not fit into one array; write one file for each view")
-    views = () if len(shots) == 1 else (len(shots),)
+    ragged = len(set(shots)) > 1
+    views = () if len(shots) == 1 or ragged else (len(shots),)
     with created(path) as file:
-        file.attrs.update({"format": FORMAT, "version": VERSION} | properties_of(grid) | dict(about or {}))
-        counts = file.create_dataset("counts", **chunked(grid, shots[0], dtype, views), **FILTER)
-        file["positions"] = np.stack(positions) if views else positions[0]
+        version = RAGGED if ragged else 1
+        file.attrs.update({"format": FORMAT, "version": version} | properties_of(grid) | dict(about or {}))
+        groups = [f"views/{view}/" for view in range(len(shots))] if ragged else [""]
+        counts = [
+            file.create_dataset(f"{group}counts", **chunked(grid, n, dtype, views), **FILTER)
+            for group, n in zip(groups, shots, strict=False)
+        ]
+        for group, places in zip(
+            groups, positions if ragged else [np.stack(positions) if views else positions[0]], strict=True
+        ):
+            file[f"{group}positions"] = places
         optional = {"mask": mask, "probe_guess": probe_guess}
         optional["tilt_deg"] = None if tilts is None else np.rad2deg(tilts)
         optional |= {f"truth/{name}": value for name, value in (truth or {}).items()}
@@ -103,7 +117,7 @@ def writing(
                 save_array(file, name, value)
 
         def put(view: int, block: slice, patterns: np.ndarray) -> None:
-            counts[(view, block) if views else block] = patterns
+            counts[view if ragged else 0][(view, block) if views else block] = patterns
 
         yield put
 
@@ -138,7 +152,9 @@ def check_format(attributes: dict[str, Any], path, wanted: str, newest: int) -> 
 def _dataset(file: H5, name: str, path) -> H5:
     stored = file.get(name)
     if not isinstance(stored, h5py.Dataset):
-        raise ValueError(f"{path} has no dataset /{name}; a {FORMAT} file wants /counts and /positions")
+        raise ValueError(
+            f"{path} has no dataset /{name}; a {FORMAT} file wants /counts and /positions, or /views with these for each"
+        )
     return stored
 
 

@@ -66,14 +66,16 @@ def deal(
     slabs = mesh.shape[SLABS]
     shots = [np.arange(n) for n in data.n_shots] if shots is None else [np.asarray(s) for s in shots]
     home = [homes(model, view, slabs) for view in range(data.n_views)]
-    counts = [math.ceil(len(mine) / size) for mine in shots]
+    counts = [math.ceil(len(mine) / size) for mine in shots]  # 0 of a view that is left out
     of_slab = [[mine[home[v][mine] == slab] for slab in range(slabs)] for v, mine in enumerate(shots)]
-    most = max(math.ceil(len(s) / count) for mine, count in zip(of_slab, counts, strict=True) for s in mine)
+    most = max(math.ceil(len(s) / count) for mine, count in zip(of_slab, counts, strict=True) if count for s in mine)
     share = math.ceil(most / mesh.shape[SHOTS])
     for epoch in range(first_epoch, first_epoch + epochs):
         rng = np.random.default_rng([seed, epoch, 0])
         groups = []
         for view, (mine, count) in enumerate(zip(of_slab, counts, strict=True)):
+            if not count:
+                continue
             parts = [_parts(data.positions[view], own, count, order, rng) for own in mine]
             groups += [(view, np.concatenate(together)) for together in zip(*parts, strict=True)]
         for i in rng.permutation(len(groups)):

@@ -76,6 +76,11 @@ class Volume(AbstractSpecimen):
         return volumes.frame(self.potential.shape, self.voxel, self.n_slices, self.depth, self.shape)
 
     @property
+    def seen(self) -> Stack:
+        """The potential [V] that views meet, which falls to vacuum before its faces."""
+        return volumes.tapered(self.potential, self.voxel, self.taper)
+
+    @property
     def origin(self) -> Varying[Pair]:
         """Where the pixel [0, 0] of the slices lies (y, x) [Å]."""
         axes = self.frame.rows, self.frame.columns
@@ -88,8 +93,10 @@ class Volume(AbstractSpecimen):
                 f"voxels of {self.voxel[1]:.6g} × {self.voxel[2]:.6g} Å (y, x) meet pixels of {grid.pixel[0]:.6g} × "
                 f"{grid.pixel[1]:.6g} Å; resample the volume to the pixels of the grid"
             )
-        phase = grid.sigma * self._projected(self.potential)
-        loss = None if self.absorptive is None else grid.sigma * self._projected(self.absorptive)
+        phase = grid.sigma * self._projected(self.seen)
+        loss = None
+        if self.absorptive is not None:
+            loss = grid.sigma * self._projected(volumes.tapered(self.absorptive, self.voxel, self.taper))
         return Sliced(exponential(phase, loss), self.frame.thickness, self.origin)
 
     def scale(self, grid):
@@ -100,5 +107,4 @@ class Volume(AbstractSpecimen):
         return {"potential": one_radian, "absorptive": one_radian, "tilt": turn, "angles": turn, "shift": pixel}
 
     def _projected(self, values):
-        inside = volumes.tapered(values, self.voxel, self.taper)
-        return volumes.beam_slices(inside, self.voxel, self.frame, self.tilt, self.angles, kernel=self.kernel)
+        return volumes.beam_slices(values, self.voxel, self.frame, self.tilt, self.angles, kernel=self.kernel)

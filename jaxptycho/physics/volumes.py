@@ -65,10 +65,14 @@ def frame(shape: tuple[int, ...], voxel: tuple[float, ...], slices: int, depth=N
     return Frame(slices, count // slices, along, rows, columns)
 
 
-def depth_of(shape: tuple[int, ...], voxel: tuple[float, ...], slices: int, tilts) -> int:
-    """How many samples along the beam hold the whole volume at all `tilts` [rad], and divide into `slices`."""
+def depth_of(shape: tuple[int, ...], voxel: tuple[float, ...], slices: int, tilts, angles=None) -> int:
+    """How many samples along the beam hold the whole volume at all `tilts`, and `angles` about x and z [view, 2], in
+    rad, and divide into `slices`."""
     sizes = [n * p for n, p in zip(shape, voxel, strict=True)]
-    longest = np.max(sizes[0] * np.abs(np.cos(tilts)) + sizes[2] * np.abs(np.sin(tilts)))
+    tilts = np.atleast_1d(np.asarray(tilts, float))
+    about_x = np.zeros(len(tilts)) if angles is None else np.reshape(np.asarray(angles, float), (-1, 2))[:, 0]
+    level = np.cos(about_x) * (sizes[0] * np.abs(np.cos(tilts)) + sizes[2] * np.abs(np.sin(tilts)))
+    longest = np.max(level + np.abs(np.sin(about_x)) * sizes[1])  # a turn about z is across the beam
     step = frame(shape, voxel, 1).depth.step
     return slices * math.ceil(longest / (slices * step) - 1e-6)
 

@@ -13,17 +13,21 @@ from ..parts.specimen import PotentialSlices
 from ..parts.volume import Volume
 from ..physics.volumes import depth_of
 from .guess import make_modes, with_dose
+from .probes import moved_along
 
 
 def with_slices(model: Model, slices: int) -> Model:
     """The same specimen cut into `slices` equal slices; its projection is unchanged.
 
-    A volume stays as it is, its views alone are cut anew, as deep as their tilts want.
+    A volume stays as it is, its views alone are cut anew, as deep as their tilts want, and the probe is brought to
+    where the first slice is then.
     """
     specimen = model.specimen
     if isinstance(specimen, Volume):
-        depth = depth_of(specimen.potential.shape, specimen.voxel, slices, np.asarray(plain(specimen.tilt)))
-        return replace(model, specimen=replace(specimen, n_slices=slices, depth=depth))
+        depth = depth_of(specimen.potential.shape, specimen.voxel, slices, plain(specimen.tilt), plain(specimen.angles))
+        new = replace(specimen, n_slices=slices, depth=depth)
+        heights = [v.frame.depth.middle * v.frame.depth.step for v in (specimen, new)]  # of the first slice
+        return replace(model, specimen=new, probe=moved_along(model.probe, model.grid, heights[0] - heights[1]))
     fields = ("potential", "absorptive") if isinstance(specimen, PotentialSlices) else ("phase", "absorption")
     old = getattr(specimen, fields[0]).shape[0]
     thickness = np.asarray(thicknesses(specimen), float)

@@ -94,6 +94,8 @@ def align(
     found, steps, kept = nominal.copy(), [], np.ones(len(projections), bool)
     if not len(bins):
         raise ValueError("no bins came; give how many voxels are binned, from many to one, as (4, 2, 1)")
+    if turns < 1 or iterations < 1:
+        raise ValueError(f"{turns} turns of {iterations} iterations align nothing; give at least one of each")
     fits = kept
     for number, size in enumerate(bins):
         level = binned(projections, weights * kept[:, None, None], voxel, shape, size)

@@ -50,7 +50,7 @@ class _Problem(eqx.Module):
         return self.support * adjoint((self.operator, self.weights * images), self.support)
 
     def rms(self, images) -> Float[Array, ""]:
-        return jnp.sqrt(jnp.sum(self.weights * images**2) / jnp.sum(self.weights))
+        return jnp.sqrt(_ratio(jnp.sum(self.weights * images**2), jnp.sum(self.weights)))
 
 
 @eqx.filter_custom_vjp
@@ -222,6 +222,7 @@ def fista(
     """
     problem = _problem(operator, measured, start, weights, support, free)
     bound = 1.05 * jnp.max(problem.back(operator(problem.support)))  # the cubic kernel is a little negative
+    bound = jnp.where(bound > 0, bound, 1)  # without any weight
 
     def near(volume, dual):
         if tv:

@@ -1,6 +1,7 @@
 """How every view stands, by Gauss and Newton from its patterns: tilt, angles and shift are few, and strongly coupled."""
 
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -8,23 +9,35 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..data import Batch, Dataset, make_batch
+from ..inverse.fields import entries
 from ..inverse.solve import owned
 from ..inverse.units import natural_units
-from ..model import Model, predict
-from ..parts.indexed import PerView
+from ..model import Model, shoot
+from ..parts.indexed import PerShot, PerView, select
+from ..parts.probe import AbstractProbe
+from ..physics.grids import Grid
+from .gauge import common_move
 
 FIELDS = ("tilt", "angles", "shift")
+BUDGET = 2.0**28  # bytes of waves side by side
+KEPT = 6  # waves that the derivatives of one slice hold
 
 
 def pose_step(
-    model: Model, batch: Batch, fields: tuple[str, ...] = FIELDS, damping: float = 1e-2, longest: float = 1.0
+    model: Model,
+    batch: Batch,
+    fields: tuple[str, ...] = FIELDS,
+    damping: float = 1e-2,
+    longest: float = 1.0,
+    budget: float = BUDGET,
 ) -> Model:
     """The model with the tilt, angles and shift of the batch's view after one step of Levenberg and Marquardt.
 
     δ = −(JᵀJ + damping·diag JᵀJ)⁻¹ Jᵀr with r = √M − √I, which makes Poisson noise even, and J by forward
     differentiation of the multislice, one column for each number of the `fields` that is `PerView` in the volume:
     the shift alone while that is poor, for angles would follow its errors. No number moves by more than `longest`
-    of its natural unit, a pixel (at the rim of the volume). Pure: `jit` it.
+    of its natural unit, a pixel (at the rim of the volume). The volume is turned once; then as many shots go side by
+    side as keep their waves within `budget` bytes, however large the batch. Pure: `jit` it.
     """
     names = [n for n in fields if isinstance(getattr(model.specimen, n), PerView)]
     if not names:
@@ -42,38 +55,87 @@ def pose_step(
         ]
         return eqx.tree_at(lambda m: [getattr(m.specimen, n).values for n in names], model, new)
 
-    def residual(by):
-        seen = jnp.sqrt(jnp.maximum(predict(moved(by), batch.shots, batch.view), 0) + 1e-6)
-        return (jnp.sqrt(batch.weight)[:, None, None] * (seen - jnp.sqrt(batch.counts + 1e-6))).ravel()
+    def sliced(by):
+        own = select(moved(by).specimen, PerView, batch.view).slices(model.grid)
+        return eqx.partition(own, eqx.is_inexact_array)
 
     start = jnp.zeros(sum(sizes), values[0].dtype)
-    r, push = jax.linearize(residual, start)
-    jacobian = jax.lax.map(push, jnp.eye(len(start), dtype=start.dtype))
-    normal = jnp.matmul(jacobian, jacobian.T, precision="highest")
+    still = select(eqx.tree_at(lambda m: m.specimen, model, None), PerView, batch.view)
+    here, turned, fixed = jax.linearize(sliced, start, has_aux=True)
+    slopes = jax.lax.map(turned, jnp.eye(len(start), dtype=start.dtype))  # of the slices, by every number
+
+    def of_shot(shot):
+        """JᵀJ and Jᵀr of one pattern."""
+        number, counts, weight = shot
+
+        def residual(parts):
+            one, seen = select((still, eqx.combine(parts, fixed)), PerShot, number)
+            corner, centre = seen.corner(one.scan.position(), one.grid)
+            pattern = shoot(one, seen, seen.window(corner, one.grid), centre)
+            return jnp.sqrt(weight) * (jnp.sqrt(jnp.maximum(pattern, 0) + 1e-6) - jnp.sqrt(counts + 1e-6)).ravel()
+
+        r, push = jax.linearize(residual, here)
+        jacobian = jax.lax.map(push, slopes)
+        return jnp.matmul(jacobian, jacobian.T, precision="highest"), jnp.matmul(jacobian, r, precision="highest")
+
+    size = shots_within(still.probe, model.grid, len(here.transmission), budget)
+    normal, right = jax.lax.map(of_shot, (batch.shots, batch.counts, batch.weight), batch_size=size)
+    normal, right = jnp.sum(normal, 0), jnp.sum(right, 0)
     guard = (damping + 1e-6) * jnp.diag(normal) + 1e-12 * jnp.trace(normal)
-    step = -jnp.linalg.solve(normal + jnp.diag(guard), jnp.matmul(jacobian, r, precision="highest"))
+    step = -jnp.linalg.solve(normal + jnp.diag(guard), right)
     return moved(step * jnp.minimum(1.0, longest / jnp.maximum(jnp.max(jnp.abs(step)), 1e-30)))
 
 
-def shift_step(model: Model, batch: Batch) -> Model:
+def shots_within(probe: AbstractProbe, grid: Grid, slices: int, budget: float) -> int:
+    """How many shots' waves, kept in every slice for the derivatives, fit into a budget [bytes]; one at least."""
+    waves: Any = eqx.filter_eval_shape(lambda p: select(p, PerShot, 0).spectrum(grid), probe)
+    return max(1, int(budget / (KEPT * slices * math.prod(waves.shape) * waves.dtype.itemsize)))
+
+
+def shift_step(model: Model, batch: Batch, budget: float = BUDGET) -> Model:
     """The model with the shift of the batch's view after twice its Newton step: a volume that was reconstructed with
     the wrong shift has followed it half of the way."""
-    here, there = model.specimen.shift.values, pose_step(model, batch, ("shift",)).specimen.shift.values  # type: ignore
+    here, there = model.specimen.shift.values, pose_step(model, batch, ("shift",), budget=budget).specimen.shift.values  # type: ignore
     return eqx.tree_at(lambda m: m.specimen.shift.values, model, 2 * there - here)
 
 
 STEPS = {"shifts": eqx.filter_jit(shift_step), "all": eqx.filter_jit(pose_step)}
 
 
-def posed(model: Model, data: Dataset, kind: str, count: int = 48, seed: int = 0, shots=None) -> Model:
+def posed(
+    model: Model, data: Dataset, kind: str, count: int = 48, seed: int = 0, shots=None, budget: float = BUDGET
+) -> Model:
     """The model after a step of every view, "shifts" or "all", each from `count` patterns drawn by lot, of all
-    patterns or of `shots` (a list over views)."""
+    patterns or of `shots` (a list over views; a view without any stays where it is)."""
     rng = np.random.default_rng(seed)
     allowed = [np.arange(n) for n in data.n_shots] if shots is None else shots
     size = min(count, max(map(len, allowed)))
     for view, mine in enumerate(allowed):
-        model = STEPS[kind](model, make_batch(data, view, np.sort(rng.permutation(mine)[:count]), size))
+        drawn = np.sort(rng.permutation(mine)[:count])
+        if len(drawn):
+            model = STEPS[kind](model, make_batch(data, view, drawn, size), budget=budget)
     return owned(model)
+
+
+def without_drift(after: Model, before: Model) -> Model:
+    """`after` without what its views have moved all alike from where they stood `before`, which patterns cannot tell
+    from a volume that moves: a shift of the whole, τ_l = Π R_l t, and a rotation of the whole, R_l Q."""
+    new, old = (_euler_and_shift(model) for model in (after, before))
+    common = common_move(new - old, old)
+    names = [n for n in FIELDS if isinstance(getattr(after.specimen, n), PerView)]
+    parts = {"tilt": common[:, 0], "angles": common[:, 1:3], "shift": common[:, 3:]}
+    kept = [
+        getattr(after.specimen, n).values - jnp.asarray(parts[n], getattr(after.specimen, n).values.dtype)
+        for n in names
+    ]
+    return eqx.tree_at(lambda m: [getattr(m.specimen, n).values for n in names], after, kept)
+
+
+def _euler_and_shift(model: Model) -> np.ndarray:
+    """Tilt, angles about x and z [rad] and shift [Å] of every view."""
+    volume: Any = model.specimen
+    views = [select(volume, PerView, view) for view in range(entries(volume, PerView))]
+    return np.array([[v.tilt, *(np.zeros(2) if v.angles is None else v.angles), *v.shift] for v in views], float)
 
 
 def emptied(model: Model) -> Model:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from ..inverse.solve import identity, init_state, make_step, owned
 from ..model import Model
 from ..start.guess import first_model
 
+THIN = partial(first_model, specimen="phase")
 FEWEST = 0.3  # of the greatest illumination, from which a pixel counts in full
 
 
@@ -37,11 +39,12 @@ def reconstruct_views(
     epochs: int,
     project: Callable[[Model], Model] = identity,
     known: Mapping[int, Model] = MappingProxyType({}),
-    **guess,
+    first: Callable[[Dataset], Model] = THIN,
 ) -> Iterator[tuple[int, Model]]:
     """Every view with the model that explains it alone, the least tilted first, with the probe of the one before.
 
-    Those of `known` views are handed on. `guess` are the keywords of `first_model`: a thin specimen by default, which is at the height of the tilt axis.
+    Those of `known` views are handed on. `first` makes the model that a view starts from: one thin phase by default,
+    at the height of the tilt axis.
     """
     step, probe = make_step(loss, optimiser, project), None
     order = np.arange(data.n_views) if data.tilts is None else np.argsort(np.abs(data.tilts), kind="stable")
@@ -51,7 +54,7 @@ def reconstruct_views(
             yield view, known[view]
             continue
         one = data.view(view)
-        model = first_model(one, **guess)
+        model = first(one)
         model = owned(model if probe is None else replace(model, probe=probe))
         state = init_state(optimiser, model)
         for batch in batches(one, size, epochs, seed=view):

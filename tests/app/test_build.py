@@ -69,7 +69,8 @@ def test_a_job_becomes_a_model(name, values):
     parts, stage, kind = JOBS[name]
     loop = loop_of(values, parts, stage)
     loop.check()
-    model, tools = loop.first_model(), loop.tools(0)
+    model = loop.first_model()
+    tools = loop.tools(0, model)
     assert kind in [
         type(getattr(model, part)).__name__ for part in ("probe", "specimen", "scan", "propagator", "detector")
     ]

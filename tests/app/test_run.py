@@ -17,6 +17,7 @@ from jaxptycho.app.errors import Diverged
 from jaxptycho.app.jobs import make_job, read_job
 from jaxptycho.app.run import resume, start
 from jaxptycho.app.watch import Watch
+from jaxptycho.inverse.volume_constraints import support_mask
 from jaxptycho.io.results import load_attributes, load_history
 
 
@@ -97,6 +98,25 @@ def test_an_interrupted_run_resumes_to_the_same_result(reference, values, tmp_pa
     assert same(third.model, reference.model)
     assert [row[:4] for row in third.history] == [row[:4] for row in reference.history]
     assert same(resume(folder).model, reference.model)  # a finished run stays as it is
+
+
+def test_a_support_is_that_of_the_model_that_its_stage_starts_from(values, tmp_path):
+    """The first model is empty; what is left out stays so, on either side of an interruption."""
+    rates = {"specimen": 5e-2}
+    coarse = {"epochs": 1, "batch": 15, "rates": rates}
+    support = {"kind": "support", "blur_angstrom": 0.6, "threshold": 0.6, "edge_angstrom": 0.0, "each_step": True}
+    fine = {"name": "fine", "epochs": 2, "batch": 15, "rates": rates, "constraint": [support]}
+    thick = {"kind": "potential", "slices": 2, "thickness_angstrom": 6.0}
+    job = make_job(values | {"specimen": thick, "stage": [coarse, fine]})
+    alone = start(make_job(values | {"specimen": thick, "stage": [coarse]}), tmp_path / "coarse").model
+    start(job, tmp_path / "run", Interrupting(after=6))  # in the second stage
+    model = resume(tmp_path / "run").model
+    mask = support_mask(np.asarray(alone.specimen.potential, float), (3.0, 0.3, 0.3), 0.6, 0.6, 0.0)
+    assert 0.02 < mask.mean() < 0.9
+    np.testing.assert_array_equal(np.asarray(model.specimen.potential)[mask == 0], 0)
+    assert np.asarray(model.specimen.potential)[mask > 0].all()
+    with pytest.raises(ValueError, match="a support of an empty specimen"):
+        start(make_job(values | {"specimen": thick, "stage": [fine]}), tmp_path / "empty")
 
 
 def test_the_wall_time_ends_a_run_cleanly(values, tmp_path):

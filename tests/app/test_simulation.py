@@ -113,6 +113,10 @@ def test_a_tilt_series_is_written_view_by_view(tmp_path):
         np.testing.assert_allclose(file["truth/angles_deg"][:, 0], [-20, 0, 20], atol=1.5)
         assert 0 < np.abs(file["truth/shift_angstrom"][()]).max() < 0.5
         assert file["truth/probe"].shape == (3, 1, 24, 24)
+        entrance = file["truth/origin_angstrom"][0]
+        assert entrance < -1
+        np.testing.assert_allclose(file["truth/defocus_angstrom"], 20.0)
+        np.testing.assert_allclose(file.attrs["defocus_angstrom"], 20.0 + entrance)  # at the axis, less underfocus
         assert not np.array_equal(file["counts"][0], file["counts"][1])
 
 

@@ -80,16 +80,6 @@ def test_native_files_are_never_overwritten(template):
     assert template.read_bytes() == before
 
 
-def test_views_of_different_length_are_refused(tmp_path):
-    one, other = measured(20), measured(9)
-    data = Dataset(
-        [d.patterns(0, np.arange(d.n_shots[0])) for d in (one, other)], one.positions + other.positions, GRID
-    )
-    with pytest.raises(ValueError, match=r"views of \[20, 9\] shots"):
-        write_native(tmp_path / "a.h5", data)
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.parametrize("views", [None, 2])
 def test_a_file_beyond_memory_stays_on_disk_and_is_open_only_while_read(tmp_path, monkeypatch, views):
     data = measured(views=views)
@@ -193,7 +183,7 @@ SPOILT = {
     "nan": (attribute(defocus_angstrom=np.nan), "defocus_angstrom = nan"),
     "no beam": (lambda f: f.attrs.pop("voltage_kv"), "neither voltage_kv nor wavelength_angstrom"),
     "no pixel": (lambda f: f.attrs.pop("pixel_angstrom"), "neither pixel_angstrom nor dk_inverse_angstrom"),
-    "newer": (attribute(version=99), "version 99; wanted 'jaxptycho-dataset' up to version 1"),
+    "newer": (attribute(version=99), "version 99; wanted 'jaxptycho-dataset' up to version 2"),
     "a lost position": (put("positions", np.full((20, 2), np.nan)), r"position of shot 0 is \[nan nan\]"),
     "a result": (lambda f: [f.clear(), f.attrs.update(format="jaxptycho-result")], "neither .* but jaxptycho-result"),
     "something else": (lambda f: [f.clear(), f.attrs.clear(), put("image", 1)(f)], "neither .* file with image"),
@@ -214,6 +204,45 @@ def test_refuses_a_missing_file_and_a_folder(tmp_path):
         read(tmp_path / "none.h5")
     with pytest.raises(FileNotFoundError, match="is a folder"):
         read(tmp_path)
+
+
+def ragged() -> Dataset:
+    """Three views of a tilt series with different numbers of shots."""
+    random, shots = np.random.default_rng(4), (5, 3, 7)
+    counts = [random.poisson(3.0, (n, *GRID.shape)).astype(np.uint16) for n in shots]
+    places = [random.uniform(-5, 5, (n, 2)) for n in shots]
+    return Dataset(counts, places, GRID, tilts=np.array([-0.5, 0.0, 0.4]), about={"semiangle_mrad": 20.0})
+
+
+def test_views_of_different_lengths_come_back(tmp_path):
+    data = ragged()
+    write_native(tmp_path / "ragged.h5", data)
+    back = read(tmp_path / "ragged.h5")
+    assert back.n_shots == [5, 3, 7]
+    assert back.about["semiangle_mrad"] == 20.0
+    np.testing.assert_allclose(back.tilts, data.tilts)
+    for view in range(3):
+        np.testing.assert_array_equal(back.patterns(view, [2, 0]), data.patterns(view, [2, 0]))
+        np.testing.assert_allclose(back.positions[view], data.positions[view])
+    with h5py.File(tmp_path / "ragged.h5") as file:
+        assert file.attrs["version"] == 2
+        assert set(file["views"]) == {"0", "1", "2"}
+
+
+def test_views_of_one_length_are_written_as_before(tmp_path):
+    data = ragged().subset([[0, 1, 2]] * 3)
+    write_native(tmp_path / "even.h5", data)
+    with h5py.File(tmp_path / "even.h5") as file:
+        assert file.attrs["version"] == 1
+        assert file["counts"].shape == (3, 3, *GRID.shape)
+
+
+def test_a_spoilt_view_is_named(tmp_path):
+    write_native(tmp_path / "ragged.h5", ragged())
+    with h5py.File(tmp_path / "ragged.h5", "a") as file:
+        del file["views/1/positions"]
+    with pytest.raises(ValueError, match="has no dataset /views/1/positions"):
+        read(tmp_path / "ragged.h5")
 
 
 def test_refuses_what_is_not_hdf5(tmp_path):

@@ -13,12 +13,24 @@ from typer.testing import CliRunner
 from jaxptycho import PerView, Volume, write
 from jaxptycho.app.cli import app
 from jaxptycho.io.exports import export
+from jaxptycho.physics.scattering import VOLT_ANGSTROM2, scattering_factor
 
 VOXEL = (0.6, 0.4, 0.5)
 
 
 def volume() -> Volume:
-    return Volume(jnp.arange(4 * 6 * 8, dtype=jnp.float32).reshape(4, 6, 8), VOXEL, PerView(jnp.array([-0.5, 0.5])))
+    volts = jnp.arange(4 * 6 * 8, dtype=jnp.float32).reshape(4, 6, 8)
+    return Volume(volts, VOXEL, PerView(jnp.array([-0.5, 0.5])), taper=0.0)
+
+
+def test_what_is_exported_is_what_views_meet(tmp_path):
+    """Without the faces, over which a volume falls to vacuum."""
+    tapering = Volume(jnp.ones((20, 24, 22)), VOXEL, PerView(jnp.array([-0.5, 0.5])), taper=2.0)
+    export(thin(specimen=tapering), tmp_path / "volume.mrc")
+    with mrcfile.open(tmp_path / "volume.mrc") as file:
+        wanted = np.sin(np.pi / 4 * np.array([0.25, 0.75, 1.25, 1.75])) ** 2
+        np.testing.assert_allclose(file.data[10, 12, :4], wanted, rtol=1e-5)
+        assert file.data[10, 12, 11] == 1
 
 
 def test_a_volume_in_mrc_has_its_voxels_and_place(tmp_path):
@@ -63,6 +75,35 @@ def test_atoms_in_xyz_have_their_numbers(tmp_path):
     assert tuple(found.numbers) == model.specimen.numbers
     np.testing.assert_allclose(found.positions[:, ::-1], model.specimen.positions, atol=1e-6)
     np.testing.assert_allclose(found.arrays["occupancy"], model.specimen.occupancy, atol=1e-6)
+
+
+def test_atoms_of_a_volume_are_traced(tmp_path):
+    """Gaussians whose integrals are those of the elements come out in their places, without any threshold."""
+    places = np.array([[-2.0, 2.0, 1.5], [2.5, -2.5, -2.0], [0.5, 1.0, -3.0], [-1.5, -3.0, 3.0], [3.0, 3.0, 3.0]])
+    numbers, voxel, n = [78, 8, 8, 78, 8], 0.4, 32
+    axis = (np.arange(n) - n // 2) * voxel
+    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
+    heights = [
+        VOLT_ANGSTROM2 * float(scattering_factor(number, np.zeros(()))) / (0.6**2 * 2 * np.pi) ** 1.5
+        for number in numbers
+    ]
+    volts = sum(
+        h * np.exp(-((z - a) ** 2 + (y - b) ** 2 + (x - c) ** 2) / 0.72)
+        for h, (a, b, c) in zip(heights, places, strict=True)
+    )
+    result = tmp_path / "result.h5"
+    write(result, thin(specimen=Volume(jnp.asarray(volts), voxel, PerView(jnp.array([-0.5, 0.5])))))
+    out = tmp_path / "atoms.xyz"
+    done = CliRunner().invoke(app, ["export", str(result), str(out), "--elements", "O,Pt"])
+    assert done.exit_code == 0, done.output
+    found = ase.io.read(out)
+    order = [int(np.argmin(np.linalg.norm(found.positions[:, ::-1] - place, axis=1))) for place in places]
+    assert len(set(order)) == len(found) == 5
+    np.testing.assert_allclose(found.positions[order][:, ::-1], places, atol=0.02)
+    assert list(found.numbers[order]) == numbers
+    lacking = CliRunner().invoke(app, ["export", str(result), str(tmp_path / "other.xyz")])
+    assert lacking.exit_code == 2
+    assert "--elements Pt,Al,O" in " ".join(lacking.output.split())
 
 
 BAD = {

@@ -189,6 +189,9 @@ def test_every_shot_is_dealt_once_to_its_slab():
         for batch in own:
             at = np.broadcast_to(np.arange(4)[:, None], (2, 4, len(batch.shots) // 8)).ravel()
             np.testing.assert_array_equal(home[batch.shots][batch.weight > 0], at[batch.weight > 0])
+    few = list(deal(data, 32, 1, model=model, mesh=devices, shots=[learn[0], learn[1][:0]]))
+    assert {int(batch.view) for batch in few} == {0}  # a view may be left out
+    assert len(few) == 5
 
 
 def test_what_cannot_be_split_is_refused_or_fitted():

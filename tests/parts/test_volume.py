@@ -1,11 +1,23 @@
 """A volume among the specimens: untilted it is a stack of slices, tilted it is seen from the side."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from models import FIELD, GRID, N_SHOTS, absorptions, any_batch, assert_gradient, phases, positions, thin
+from models import (
+    FIELD,
+    GRID,
+    N_SHOTS,
+    aberrated_probe,
+    absorptions,
+    any_batch,
+    assert_gradient,
+    phases,
+    positions,
+    thin,
+)
 
 from jaxptycho import (
     FreeScan,
@@ -22,6 +34,7 @@ from jaxptycho import (
     select,
 )
 from jaxptycho.inverse import constraints, penalties
+from jaxptycho.start.probes import moved_along
 from jaxptycho.start.refit import with_slices
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
@@ -61,6 +74,17 @@ def test_cut_into_other_slices_it_projects_the_same():
     for view in range(2):
         few, many = (select(v, PerView, view).slices(GRID).transmission for v in (volume, cut))
         np.testing.assert_allclose(jnp.prod(many, 0), jnp.prod(few, 0), rtol=1e-9)
+
+
+def test_cut_into_other_slices_it_is_lit_by_the_same_probe():
+    """At the height of the tilt axis, wherever the first slice is."""
+    model = thin(specimen=series(depth=24), scan=centred(), probe=aberrated_probe())
+    before, after = (
+        moved_along(m.probe, GRID, m.specimen.frame.depth.middle * m.specimen.frame.depth.step)
+        for m in (model, with_slices(model, 5))
+    )
+    assert with_slices(model, 5).specimen.frame.depth.middle != model.specimen.frame.depth.middle
+    np.testing.assert_allclose(after.spectrum(GRID), before.spectrum(GRID), atol=1e-9)
 
 
 def test_untilted_it_is_a_stack_of_potentials():
@@ -137,6 +161,34 @@ def test_penalties_and_constraints_act_on_the_voxels():
     np.testing.assert_allclose(jnp.sum(blurred, 0), jnp.sum(model.specimen.potential, 0), atol=1e-9)
     radians = penalties.in_radians(model, "phase")
     np.testing.assert_allclose(radians, GRID.sigma * 0.6 * model.specimen.potential, rtol=1e-12)
+
+
+@pytest.mark.parametrize("per_view", [False, True])
+def test_recentred_positions_take_the_volume_along(per_view):
+    """Patterns stay; with positions of their own, every view's mean comes back."""
+    model = model_of(series())
+    places = model.scan.positions.values
+    both = FreeScan(PerView(PerShot(jnp.stack([places, places + 0.1])))) if per_view else model.scan
+    model = eqx.tree_at(lambda m: m.scan, model, both)
+    away = eqx.tree_at(
+        lambda m: jax.tree.leaves(m.scan)[0],
+        model,
+        jax.tree.leaves(model.scan)[0] + jnp.array([[[0.3, -0.2]], [[-0.1, 0.25]]] if per_view else [0.3, -0.2]),
+    )
+    back = constraints.build("position_recentring", model)(away)
+    np.testing.assert_allclose(jax.tree.leaves(back.scan)[0], jax.tree.leaves(model.scan)[0], atol=1e-12)
+    for view in range(2):
+        np.testing.assert_allclose(predicted(back, view), predicted(away, view), rtol=1e-9, atol=1e-9)
+
+
+def test_a_cone_of_one_view_is_refused_for_all():
+    model = model_of(series())
+    for wrong in (
+        penalties.missing_cone(1.0, 20.0),
+        constraints.build("missing_cone_filter", model, semiangle_mrad=20.0),
+    ):
+        with pytest.raises(ValueError, match="the precondition `measured`"):
+            wrong(model)
 
 
 def test_refusals():

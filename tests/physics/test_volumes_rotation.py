@@ -163,6 +163,8 @@ def test_coarse_layers_are_sampled_finely():
 
 def test_depth_holds_the_tilted_volume():
     assert volumes.depth_of((10, 8, 40), (0.5, 0.5, 0.5), 4, [0.0]) == 12
+    leaning = volumes.depth_of((10, 40, 8), (0.5, 0.5, 0.5), 1, [0.0], [[0.2, 0.1]])
+    assert leaning == np.ceil(10 * np.cos(0.2) + 40 * np.sin(0.2))  # the corners, turned about x
     steep = volumes.depth_of((10, 8, 40), (0.5, 0.5, 0.5), 4, np.deg2rad([-60, 0, 60]))
     assert steep == 40  # 40 sin 60° + 10 cos 60° = 39.6
     volume = jnp.ones((10, 8, 40))

@@ -145,6 +145,8 @@ def test_refusals():
         align(images, Geometry(tilts), 0.5, weights=np.ones(2))
     with pytest.raises(ValueError, match="3 tilts came with 2 projections"):
         align(images[:2], Geometry(tilts), 0.5)
+    with pytest.raises(ValueError, match="0 turns of 20 iterations align nothing"):
+        align(images, Geometry(tilts), 0.5, turns=0, coarse=False)
     with pytest.raises(ValueError, match="no bins came"):
         align(images, Geometry(tilts), 0.5, bins=(), coarse=False)
     with pytest.raises(ValueError, match="give it more voxels"):

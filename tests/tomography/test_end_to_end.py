@@ -1,6 +1,7 @@
 """A tilt series from its patterns: views by themselves, one model of all, and how each view stands."""
 
 from dataclasses import replace
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scipy.spatial.transform import Rotation
 
 from jaxptycho import (
     AberratedProbe,
@@ -28,12 +30,17 @@ from jaxptycho import (
     per_part,
     predict,
     reconstruct,
+    select,
 )
+from jaxptycho.analysis.volumes import euler_angles, rotation_matrices
 from jaxptycho.inverse.even import even_adam
 from jaxptycho.inverse.solve import owned
-from jaxptycho.tomography.poses import pose_step
+from jaxptycho.start.guess import first_model
+from jaxptycho.start.probes import moved_along, of_every_view, radius_of
+from jaxptycho.tomography.gauge import common_move
+from jaxptycho.tomography.poses import pose_step, without_drift
 from jaxptycho.tomography.projections import Geometry
-from jaxptycho.tomography.series import first_series, moved_along, require_field
+from jaxptycho.tomography.series import first_series, require_field
 from jaxptycho.tomography.views import projected_views, reconstruct_views
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
@@ -76,7 +83,19 @@ def test_the_probe_comes_to_the_first_slice(series):
     back = moved_along(model.probe, GRID, frame.depth.middle * frame.depth.step)
     np.testing.assert_allclose(back.spectrum(GRID), PROBE.spectrum(GRID), atol=1e-9)
     focused = AberratedProbe(0.025, {"defocus": 20.0 - ALONG}, 1e4)  # underfocus is used up along the beam
-    np.testing.assert_allclose(moved_along(PROBE, GRID, ALONG).spectrum(GRID), focused.spectrum(GRID), atol=1e-9)
+    for probe in (PROBE, PixelProbe(pixels_of(PROBE))):
+        np.testing.assert_allclose(moved_along(probe, GRID, ALONG).spectrum(GRID), focused.spectrum(GRID), atol=1e-9)
+
+
+def test_the_radius_of_a_gaussian_probe():
+    """Within r of a Gaussian of intensity e^(−r²/2s²) lies 1 − e^(−r²/2s²) of its power."""
+    y, x = (0.5 * (np.arange(64) - 32) for _ in range(2))
+    probe = PixelProbe(jnp.exp(-(y[:, None] ** 2 + x**2) / (4 * 3.0**2)).astype(complex)[None])
+    assert radius_of(probe, Grid((64, 64), 0.5, 80.0)) == pytest.approx(3.0 * np.sqrt(-2 * np.log(0.05)), abs=0.3)
+
+
+def pixels_of(probe):
+    return jnp.fft.fftshift(jnp.fft.ifft2(probe.spectrum(GRID), norm="ortho"), axes=(-2, -1))
 
 
 def test_ragged_views_are_batched_and_learnt(series):
@@ -106,8 +125,14 @@ def test_every_view_has_its_own_probe_defocus_dose_and_pose(series):
     for old, now in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
         assert np.all(old[0] == np.asarray(now)[0])
         assert np.all(old[1] != np.asarray(now)[1])
-    probes = moved_along(PixelProbe(PerView(jnp.stack([model.probe.waves, 2 * model.probe.waves]))), GRID, ALONG)
+    waves = pixels_of(PROBE)
+    probes = moved_along(of_every_view([PixelProbe(waves), PixelProbe(2 * waves)]), GRID, ALONG)
     np.testing.assert_allclose(probes.waves.values[1], 2 * probes.waves.values[0], rtol=1e-9)
+    lenses = moved_along(of_every_view([PROBE, AberratedProbe(0.02, {"defocus": 30.0}, 5e3)]), GRID, ALONG)
+    seen = [select(lenses, PerView, view).spectrum(GRID) for view in (0, 1)]
+    np.testing.assert_allclose(seen[0], moved_along(PixelProbe(waves), GRID, ALONG).spectrum(GRID), atol=1e-9)
+    np.testing.assert_allclose(jnp.sum(jnp.abs(seen[1]) ** 2), 5e3, rtol=1e-9)
+    np.testing.assert_allclose(lenses.aberrations["C10"].values, [ALONG - 20.0, ALONG - 30.0])
 
 
 def test_pose_steps_find_how_a_view_stands(series):
@@ -131,12 +156,45 @@ def test_pose_steps_find_how_a_view_stands(series):
         pose_step(still, batch)
 
 
+def test_a_pose_step_keeps_within_its_budget(series):
+    """The same step a shot at a time; then four times as many shots take next to no more memory."""
+    data, model = series
+    away = replace(model, specimen=replace(model.specimen, angles=None, shift=PerView(TRUE.shifts + 0.1)))
+    few, many = make_batch(data, 0, range(9)), make_batch(data, 0, np.tile(np.arange(9), 4))
+    steps = [jax.jit(partial(pose_step, fields=("shift",), budget=budget)) for budget in (1.0, 1e9)]
+    compiled = [[step.lower(away, batch).compile() for batch in (few, many)] for step in steps]
+    bytes_of = [[one.memory_analysis().temp_size_in_bytes for one in row] for row in compiled]
+    grown = [more - less for less, more in bytes_of]
+    assert grown[0] < 0.05 * grown[1]
+    single, together = (row[0](away, few).specimen.shift.values for row in compiled)
+    np.testing.assert_allclose(single, together, rtol=1e-9)
+    assert abs(single[0] - away.specimen.shift.values[0]).max() > 1e-3
+
+
+def test_a_move_of_the_whole_specimen_is_taken_out_of_the_steps(series):
+    """A rotation and a shift of it, applied to all views, come out again; what is left holds none."""
+    _, model = series
+    tilts = np.linspace(-1, 1, 7)
+    poses = np.concatenate([tilts[:, None], 0.02 * np.random.default_rng(0).normal(size=(7, 4))], 1)
+    turn = Rotation.from_rotvec([1e-4, -2e-4, 1.5e-4]).as_matrix()[::-1, ::-1]
+    before = rotation_matrices(poses[:, :3])
+    moved = np.concatenate([euler_angles(before @ turn), poses[:, 3:] + (before @ [0.1, -0.2, 0.3])[:, 1:]], 1)
+    np.testing.assert_allclose(common_move(moved - poses, poses), moved - poses, atol=1e-7)
+    own = 1e-3 * np.random.default_rng(1).normal(size=(7, 5))
+    left = own - common_move(own, poses)
+    assert 0.3 * np.linalg.norm(own) < np.linalg.norm(left) < np.linalg.norm(own)
+    np.testing.assert_allclose(common_move(left, poses), 0, atol=1e-9)
+    shifted = eqx.tree_at(lambda m: m.specimen.shift.values, model, TRUE.shifts + jnp.array([0.1, 0.0]))
+    np.testing.assert_allclose(without_drift(shifted, model).specimen.shift.values, TRUE.shifts, atol=1e-4)
+
+
 @pytest.mark.slow
 def test_views_by_themselves_are_projections(series):
     """The least tilted view first; what it shows stands where the volume's projection stands."""
     data, _ = series
     optimiser = per_part({"specimen": even_adam(2e-2)})
-    found = dict(reconstruct_views(misfit(amplitude), data, optimiser, 3, 1, specimen="phase", semiangle=0.025))
+    first = partial(first_model, specimen="phase", semiangle=0.025)
+    found = dict(reconstruct_views(misfit(amplitude), data, optimiser, 3, 1, first=first))
     assert list(found) == [0, 1]
     views = projected_views([found[0], found[1]], (20, 22))
     assert views.projections.shape == views.weights.shape == (2, 20, 22)
@@ -168,5 +226,9 @@ def test_refusals(series):
     with pytest.raises(ValueError, match="tells nothing of the depth"):
         first_series(data, potential(), VOXEL, Geometry([0.1, 0.1]), PROBE, slices=2)
     require_field(data, (12, 16, 16), VOXEL, TRUE)
+    with pytest.raises(
+        ValueError, match=r"view 0, .* is scanned to 2.1 Å from the tilt axis in y, and lit 3 Å further"
+    ):
+        require_field(data, (12, 16, 16), VOXEL, TRUE, 3.0)
     with pytest.raises(ValueError, match=r"view 0, at -22.92°, is scanned to .* from the tilt axis in x"):
         require_field(data, (2, 16, 8), VOXEL, TRUE)

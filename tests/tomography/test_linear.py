@@ -72,6 +72,13 @@ def test_weights_of_views_leave_a_view_out():
         cgls(TINY, IMAGES, ZERO, 1, weights=jnp.ones(4))
 
 
+@pytest.mark.parametrize("solver", [sirt, cgls, fista])
+def test_without_any_weight_a_volume_stays(solver):
+    solved = solver(TINY, IMAGES, VOLUME, 3, weights=jnp.zeros(7))
+    np.testing.assert_array_equal(solved.volume, VOLUME)
+    np.testing.assert_array_equal(solved.residuals, 0)
+
+
 def test_total_variation_draws_two_levels_together():
     """Of two flat parts, n₁ and n₂ voxels long, each comes towards the other by weight/nᵢ; their sum stays."""
     step = jnp.asarray(np.where(np.arange(8) < 3, 1.0, 5.0))[:, None, None] * jnp.ones((8, 8, 8))
