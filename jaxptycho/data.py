@@ -4,7 +4,7 @@ import math
 import queue
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -291,7 +291,7 @@ def stacked(batches: Iterable[Batch], shots: int = TOGETHER) -> Iterator[Batch]:
     yield from waiting
 
 
-def prefetch(items: Iterable, depth: int = 2) -> Iterator:
+def prefetch(items: Iterable, depth: int = 2) -> Generator:
     """The same items, made ahead by a thread while the device computes."""
     ready: queue.Queue = queue.Queue(depth)
     done, stop = object(), threading.Event()

@@ -42,12 +42,19 @@ def _side_by_side(home, mesh: Mesh, share: int = 0):
     return index.ravel(), real.ravel()
 
 
+def homed(model: Model, shots: list[int], mesh: Mesh) -> list[Int[np.ndarray, "_"]]:
+    """The slab of every shot of every view, where the windows lie now; `shots` are those of the views."""
+    if SLABS not in mesh.shape:
+        return [np.zeros(n, np.int16) for n in shots]
+    return [homes(model, view, mesh.shape[SLABS])[:n].astype(np.int16) for view, n in enumerate(shots)]
+
+
 def deal(
     data: Dataset,
     size: int,
     epochs: int = 1,
     *,
-    model: Model,
+    home: list[Int[np.ndarray, "_"]],
     mesh: Mesh,
     order: str = "random",
     seed: int = 0,
@@ -57,7 +64,8 @@ def deal(
 ) -> Iterator[Batch]:
     """`data.batches` for the devices of `mesh`: as many batches, of about `size` shots, for slabs arranged.
 
-    `model` says where the windows lie now; they may move by some rows (`slabs.halo`) until batches are dealt anew.
+    `home` by `homed` says where the windows lie; they may move by some rows (`slabs.halo`) until batches are dealt by
+    another one. What is left of an epoch wants that of its beginning.
     """
     if SLABS not in mesh.shape:
         drawn = batches(data, size, epochs, order=order, seed=seed, first_epoch=first_epoch, shots=shots, part=part)
@@ -65,17 +73,16 @@ def deal(
         return
     slabs = mesh.shape[SLABS]
     shots = [np.arange(n) for n in data.n_shots] if shots is None else [np.asarray(s) for s in shots]
-    home = [homes(model, view, slabs) for view in range(data.n_views)]
-    counts = [math.ceil(len(mine) / size) for mine in shots]
+    counts = [math.ceil(len(mine) / size) for mine in shots]  # 0 of a view without any
     of_slab = [[mine[home[v][mine] == slab] for slab in range(slabs)] for v, mine in enumerate(shots)]
-    most = max(math.ceil(len(s) / count) for mine, count in zip(of_slab, counts, strict=True) for s in mine)
+    most = max(math.ceil(len(s) / max(count, 1)) for mine, count in zip(of_slab, counts, strict=True) for s in mine)
     share = math.ceil(most / mesh.shape[SHOTS])
     for epoch in range(first_epoch, first_epoch + epochs):
         rng = np.random.default_rng([seed, epoch, 0])
         groups = []
         for view, (mine, count) in enumerate(zip(of_slab, counts, strict=True)):
             parts = [_parts(data.positions[view], own, count, order, rng) for own in mine]
-            groups += [(view, np.concatenate(together)) for together in zip(*parts, strict=True)]
+            groups += [(view, np.concatenate(together)) for together in zip(*_covering(parts, count), strict=True)]
         for i in rng.permutation(len(groups)):
             view, together = groups[i]
             index, weight = _side_by_side(home[view][together], mesh, share)
@@ -85,6 +92,21 @@ def deal(
 
 
 def _parts(positions, own, count: int, order: str, rng) -> list[np.ndarray]:
-    """The shots of one slab in `count` parts, by an order of `data.batches`; the last ones may be empty."""
-    parts = [own[group] for group in ORDERS[order](positions[own], math.ceil(len(own) / count) or 1, rng)]
-    return parts + [own[:0]] * (count - len(parts))
+    """The shots of one slab in `count` parts, by an order of `data.batches`; fewer shots than that are in one each."""
+    parts = [own[group] for group in ORDERS[order](positions[own], math.ceil(len(own) / max(count, 1)) or 1, rng)]
+    if len(parts) == count or not parts:
+        return parts
+    return np.array_split(np.concatenate(parts), min(count, len(own)))
+
+
+def _covering(parts: list[list[np.ndarray]], count: int) -> list[list[np.ndarray]]:
+    """The parts of all slabs in `count` places, each slab's where those of the one before end, so that no place is
+    empty in all slabs."""
+    first, found = 0, []
+    for own in parts:
+        places = [np.zeros(0, int)] * count
+        for number, part in enumerate(own):
+            places[(first + number) % count] = part
+        found.append(places)
+        first += len(own)
+    return found

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxptycho import load, stacked
-from jaxptycho.app import loop
+from jaxptycho.app import build, loop
 from jaxptycho.app.errors import Diverged
 from jaxptycho.app.jobs import make_job, read_job
 from jaxptycho.app.run import resume, start
@@ -97,6 +97,16 @@ def test_an_interrupted_run_resumes_to_the_same_result(reference, values, tmp_pa
     assert same(third.model, reference.model)
     assert [row[:4] for row in third.history] == [row[:4] for row in reference.history]
     assert same(resume(folder).model, reference.model)  # a finished run stays as it is
+
+
+def test_a_signal_is_heard_while_the_data_are_read(values, tmp_path, monkeypatch):
+    def read(section, read=build.read_data):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return read(section)
+
+    monkeypatch.setattr(build, "read_data", read)
+    outcome = start(make_job(values | {"figures": {"every": 0}}), tmp_path / "run")
+    assert (outcome.why, outcome.history) == ("SIGTERM", [])
 
 
 def test_the_wall_time_ends_a_run_cleanly(values, tmp_path):
