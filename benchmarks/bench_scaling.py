@@ -128,7 +128,9 @@ def projected(voxels, groups, slabs, shots=8, largest=128, modes=4, views=60) ->
     devices, slices, rows = groups * slabs, 20, voxels + -voxels % slabs
     depth = voxels + -voxels % slices
     turned = SHAPE((voxels, rows, voxels), jnp.float32)
-    specimen = eqx.filter_eval_shape(lambda p: jp.Volume(p, 0.2, jp.PerView(jnp.zeros(views)), slices, depth=depth), turned)
+    specimen = eqx.filter_eval_shape(
+        lambda p: jp.Volume(p, 0.2, jp.PerView(jnp.zeros(views)), slices, depth=depth), turned
+    )
     scan = jp.FreeScan(jp.PerView(jp.PerShot(SHAPE((views, 1000, 2), jnp.float32))))
     probe = jp.PixelProbe(SHAPE((modes, window, window), jnp.complex64))
     model = jp.Model(probe, specimen, scan, jp.Grid((window, window), 0.2, 300.0))

@@ -16,7 +16,7 @@ import numpy as np
 from ..data import Dataset, prefetch, split, stacked
 from ..inverse.solve import init_state, make_step, owned
 from ..machines.dealing import deal, homed
-from ..machines.placement import copied, distribute, keep, mesh, place, restored
+from ..machines.placement import copied, distribute, keep, mesh, on_the_host, place, restored
 from ..machines.processes import part, whole
 from ..machines.slabs import fitted
 from ..model import Model, require_inside
@@ -141,13 +141,14 @@ class Loop:
 
     def first_model(self, stage: int = 0) -> Model:
         """The model that the job starts from, with the slices and modes that it has in `stage`."""
-        model = self.start()
-        for earlier in self.job.stage[: stage + 1]:
-            model = build.change_model(earlier, model)
-        return owned(fitted(model, self.job.run.slabs))
+        with on_the_host():  # a specimen too large for one device is not to pass through one
+            model = self.start()
+            for earlier in self.job.stage[: stage + 1]:
+                model = build.change_model(earlier, model)
+            return owned(fitted(model, self.job.run.slabs))
 
     def first_state(self, stage: int, model: Model) -> Any:
-        """The optimiser's first state in `stage`."""
+        """The optimiser's first state in `stage`, its arrays where those of the model are."""
         return init_state(build.build_optimiser(self.job.stage[stage], self.steps(stage)), model)
 
     def check(self) -> None:

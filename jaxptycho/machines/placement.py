@@ -4,6 +4,7 @@ Shots are split over the devices by hand (`shard_map`): left to itself XLA gathe
 batch for every FFT (jax#15680, until 0.12).
 """
 
+import contextlib
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -45,6 +46,14 @@ def mesh(devices: int | None = None, slabs: int = 1) -> Mesh:
     made = jax.make_mesh(tuple(shape.values()), tuple(shape), axis_types=(AxisType.Auto,) * len(shape))
     require_in_turn([device.process_index for device in made.devices.flat], jax.process_count())
     return made
+
+
+def on_the_host():
+    """A context in which new arrays lie in the memory of the host, where JAX can compute on it."""
+    try:
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:  # JAX_PLATFORMS may leave the CPU out
+        return contextlib.nullcontext()
 
 
 def require_in_turn(owners: list[int], processes: int) -> None:

@@ -8,7 +8,7 @@ from models import N_SHOTS, RICH, any_batch, thin
 from pairs import pair
 
 from jaxptycho import Batch, distribute, init_state, make_step, mesh, misfit, per_part, poisson
-from jaxptycho.machines.placement import copied, even, place, replicate, require_in_turn, restored
+from jaxptycho.machines.placement import copied, even, on_the_host, place, replicate, require_in_turn, restored
 
 SHOTS = np.arange(16) % N_SHOTS
 WEIGHT = np.array([1.0] * 11 + [0.5] + [0.0] * 4)  # the last devices have nothing to do
@@ -130,3 +130,15 @@ def test_two_processes_copy_their_own_parts_and_refuse_to_leave_one_idle():
         half, error = told.splitlines()[-2:]
         assert int(half) == 120 * 4, told
         assert "belong to the processes [0, 0]" in error, told
+
+
+def test_an_optimiser_begins_where_the_slabs_lie():
+    """Neither the model nor what an optimiser remembers of it is whole on one device at any time."""
+    devices = mesh(8, 8)
+    with on_the_host():
+        model = thin()
+    assert {d.platform for d in model.specimen.phase.devices()} == {"cpu"}
+    state = init_state(per_part(specimen=optax.adam(1e-3)), place(model, devices))
+    big = [leaf for leaf in jax.tree.leaves(state) if jnp.shape(leaf) == model.specimen.phase.shape]
+    assert len(big) == 4  # two moments of phase and absorption
+    assert {shard.data.shape[1] for leaf in big for shard in leaf.addressable_shards} == {32 // 8}
