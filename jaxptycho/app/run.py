@@ -65,7 +65,7 @@ def resume(folder: Path, watch: Watch | None = None, stop: Stop | None = None) -
 
 def loop_of(job: Job | TomogramJob, folder: Path | None = None, watch: Watch | None = None) -> Loop:
     """A job with its data; in `folder` may lie what its first model is made of."""
-    data = build.read_data(job.data)
+    data = build.read_data(job.data, job.run.seed)
     if isinstance(job, TomogramJob):
         known = None if folder is None else folder / tomogram.START
 

@@ -127,7 +127,7 @@ def views_of(job: TomogramJob, data: Dataset, folder: Path):
     optimiser = per_part(specimen=even_adam(section.specimen_rate), probe=optax.adam(section.probe_rate))
     loss = losses.misfit(getattr(losses, section.loss))
     for view, model in reconstruct_views(
-        loss, data, optimiser, section.batch, section.epochs, known=known, **guess(job)
+        loss, data, optimiser, section.batch, section.epochs, known=known, seed=job.run.seed, **guess(job)
     ):
         if view not in known:
             write(files / f"view_{view:02d}.h5", model)
@@ -212,7 +212,7 @@ def between(job: TomogramJob, data: Dataset, shots) -> Callable[[Model, int, int
     def change(model, number, epoch):
         stage = job.stage[number]
         if stage.poses != "nominal":
-            model = posed(model, data, stage.poses, stage.pose_shots, epoch, shots)
+            model = posed(model, data, stage.poses, stage.pose_shots, (epoch, job.run.seed), shots)
         return (owned(emptied(model)) if stage.anew else model), stage.anew
 
     return change

@@ -65,7 +65,9 @@ def shift_step(model: Model, batch: Batch) -> Model:
 STEPS = {"shifts": eqx.filter_jit(shift_step), "all": eqx.filter_jit(pose_step)}
 
 
-def posed(model: Model, data: Dataset, kind: str, count: int = 48, seed: int = 0, shots=None) -> Model:
+def posed(
+    model: Model, data: Dataset, kind: str, count: int = 48, seed: int | tuple[int, ...] = 0, shots=None
+) -> Model:
     """The model after a step of every view, "shifts" or "all", each from `count` patterns drawn by lot, of all
     patterns or of `shots` (a list over views)."""
     rng = np.random.default_rng(seed)

@@ -37,11 +37,12 @@ def reconstruct_views(
     epochs: int,
     project: Callable[[Model], Model] = identity,
     known: Mapping[int, Model] = MappingProxyType({}),
+    seed: int = 0,
     **guess,
 ) -> Iterator[tuple[int, Model]]:
     """Every view with the model that explains it alone, the least tilted first, with the probe of the one before.
 
-    Those of `known` views are handed on. `guess` are the keywords of `first_model`: a thin specimen by default, which is at the height of the tilt axis.
+    Those of `known` views are handed on. `seed` draws the batches. `guess` are the keywords of `first_model`: a thin specimen by default, which is at the height of the tilt axis.
     """
     step, probe = make_step(loss, optimiser, project), None
     order = np.arange(data.n_views) if data.tilts is None else np.argsort(np.abs(data.tilts), kind="stable")
@@ -54,7 +55,7 @@ def reconstruct_views(
         model = first_model(one, **guess)
         model = owned(model if probe is None else replace(model, probe=probe))
         state = init_state(optimiser, model)
-        for batch in batches(one, size, epochs, seed=view):
+        for batch in batches(one, size, epochs, seed=seed * data.n_views + view):
             model, state, _ = step(model, state, batch)
         probe = model.probe
         yield view, model

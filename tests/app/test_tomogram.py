@@ -119,3 +119,13 @@ def test_a_series_without_depth_is_refused(series, tmp_path, views, tilts, sente
             file["tilt_deg"] = tilts
     with pytest.raises(ValueError, match=sentence):
         loop_of(job_of(bad)).check()
+
+
+@pytest.mark.slow
+def test_a_series_in_slabs_learns_as_on_one_device(series, tmp_path):
+    whole = start(job_of(series), tmp_path / "whole")
+    split = start(job_of(series, run={"devices": 4, "slabs": 2}), tmp_path / "split")
+    assert split.finished
+    np.testing.assert_allclose(split.history[-1].loss, whole.history[-1].loss, rtol=0.05)  # other batches
+    tilts = [run.model.specimen.tilt.values for run in (whole, split)]
+    np.testing.assert_allclose(*tilts, atol=np.deg2rad(0.3))
