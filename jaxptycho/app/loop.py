@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..data import Dataset, prefetch, split, stacked
+from ..data import Batch, Dataset, at_hand, prefetch, split, stacked
 from ..inverse.solve import init_state, make_step, owned
+from ..machines import resident
 from ..machines.dealing import deal, homed
 from ..machines.placement import copied, distribute, keep, mesh, on_the_host, place, restored
 from ..machines.processes import part, whole
@@ -101,9 +102,11 @@ class Loop:
             progress.home = self.homed(progress.model)
         began, good = time.monotonic(), self._snapshot(progress)
         fetched = []
-        with contextlib.closing(prefetch(stacked(self.batches_left(progress)))) as ready:
+        with contextlib.closing(
+            prefetch(self._stacked(self.batches_left(progress), self.steps(progress.stage)))
+        ) as ready:
             for batch in ready:
-                together = whole(batch, self.devices)
+                together = self._whole(batch)
                 progress.model, progress.state, info = tools.step(progress.model, progress.state, together)
                 fetched.append((info, together.weight.sum(-1)))
                 jax.block_until_ready([info for info, _ in fetched[-AHEAD - 1 : -AHEAD]])
@@ -171,7 +174,15 @@ class Loop:
         return homed(model, self.data.n_shots, self.devices)
 
     def _deal(self, home: list[np.ndarray], size: int, **chosen):
-        return deal(self.data, size, home=home, mesh=self.devices, part=part(), **chosen)
+        data = self.data if self.table is None else self.data.indexed()
+        return deal(data, size, home=home, mesh=self.devices, part=part(), **chosen)
+
+    def _stacked(self, drawn, steps: int):
+        """The batches of an epoch of so many `steps` in stacks, large ones where a batch carries no patterns."""
+        return stacked(drawn) if self.table is None else resident.in_calls(drawn, steps)
+
+    def _whole(self, batch: Batch) -> Batch:
+        return resident.attached(whole(batch, self.devices), self.table)
 
     def held_out(self, tools: Tools, model: Model) -> float | None:
         """Mean loss of the shots kept aside, None without any."""
@@ -181,7 +192,7 @@ class Loop:
         drawn, found = self._deal(self.homed(model), size, order="compact", shots=self.held), []
         with contextlib.closing(prefetch(drawn)) as ready:
             for batch in ready:
-                together = whole(batch, self.devices)
+                together = self._whole(batch)
                 found.append((tools.loss(model, together), together.weight.sum()))
                 jax.block_until_ready(found[-AHEAD - 1 : -AHEAD])  # else all batches would be there at once
         losses, shots = zip(*jax.device_get(found), strict=True)
@@ -207,14 +218,19 @@ class Loop:
             step=make_step(
                 loss, build.build_optimiser(stage, self.steps(number)), keep(after_step, self.devices), penalty
             ),
-            loss=eqx.filter_jit(loss),
-            objective=lambda m, b: loss(m, b) + (0.0 if penalty is None else penalty(m)),
+            loss=eqx.filter_jit(lambda m, b: loss(m, at_hand(b))),
+            objective=lambda m, b: loss(m, at_hand(b)) + (0.0 if penalty is None else penalty(m)),
             constraints=after_epoch,
         )
 
     @cached_property
     def devices(self):
         return mesh(self.job.run.devices, self.job.run.slabs)
+
+    @cached_property
+    def table(self) -> jax.Array | None:
+        """All patterns, where they fit on every device; else batches are streamed."""
+        return resident.table(self.data, self.devices)
 
     @cached_property
     def _split(self):
@@ -251,7 +267,7 @@ class Loop:
     def _diverged(self, tools: Tools, progress: Progress, good: Progress):
         stage, number = self.job.stage[progress.stage], len(progress.history) + 1
         self._back_to(good, progress)
-        left = (whole(batch, self.devices) for batch in self.batches_left(progress))
+        left = (self._whole(batch) for batch in self.batches_left(progress))
         cause = diagnose.culprit(tools.step, tools.objective, progress.model, progress.state, left)
         self._back_to(good, progress)
         raise Diverged(

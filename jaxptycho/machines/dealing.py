@@ -7,6 +7,7 @@ drawn within each slab, the same part of every slab's for every batch.
 import math
 from collections.abc import Iterator
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int
@@ -26,7 +27,8 @@ def arrange(batch: Batch, home: Int[np.ndarray, " shot"], mesh: Mesh) -> Batch:
     seen = np.flatnonzero(np.asarray(batch.weight) > 0)
     index, real = _side_by_side(home[np.asarray(batch.shots)[seen]], mesh)
     index = seen[index]
-    return Batch(batch.view, batch.shots[index], batch.counts[index], np.asarray(batch.weight)[index] * real)
+    counts = jax.tree.map(lambda values: values[index], batch.counts)
+    return Batch(batch.view, batch.shots[index], counts, np.asarray(batch.weight)[index] * real)
 
 
 def _side_by_side(home, mesh: Mesh, share: int = 0):
@@ -88,7 +90,7 @@ def deal(
             index, weight = _side_by_side(home[view][together], mesh, share)
             own = slice(part[0] * len(index) // part[1], (part[0] + 1) * len(index) // part[1])
             here = together[index[own]].astype(np.int32)
-            yield Batch(np.int32(view), here, data.patterns(view, here), weight[own])
+            yield Batch(np.int32(view), here, data.counts_of(view, here), weight[own])
 
 
 def _parts(positions, own, count: int, order: str, rng) -> list[np.ndarray]:

@@ -203,4 +203,4 @@ def even(batch: Batch, mesh: Mesh) -> Batch:
         return np.concatenate([values, np.repeat(values[-1:], extra, 0)])
 
     weight = np.concatenate([batch.weight, np.zeros(extra, np.float32)])
-    return Batch(batch.view, repeat_last(batch.shots), repeat_last(batch.counts), weight)
+    return Batch(batch.view, repeat_last(batch.shots), jax.tree.map(repeat_last, batch.counts), weight)

@@ -175,7 +175,8 @@ def whole(batch: Batch, mesh: Mesh) -> Batch:
         return jax.make_array_from_process_local_data(NamedSharding(mesh, spec), np.asarray(values))
 
     split = P(*(None,) * steps, mesh.axis_names)
-    return Batch(put(batch.view, P()), *(put(a, split) for a in (batch.shots, batch.counts, batch.weight)))
+    of_shots = jax.tree.map(lambda a: put(a, split), (batch.shots, batch.counts, batch.weight))
+    return Batch(put(batch.view, P()), *of_shots)
 
 
 def local(tree):

@@ -44,7 +44,7 @@ def pose_step(
 
     def residual(by):
         seen = jnp.sqrt(jnp.maximum(predict(moved(by), batch.shots, batch.view), 0) + 1e-6)
-        return (jnp.sqrt(batch.weight)[:, None, None] * (seen - jnp.sqrt(batch.counts + 1e-6))).ravel()
+        return (jnp.sqrt(batch.weight)[:, None, None] * (seen - jnp.sqrt(batch.counts + 1e-6))).ravel()  # pyright: ignore[reportOperatorIssue]
 
     start = jnp.zeros(sum(sizes), values[0].dtype)
     r, push = jax.linearize(residual, start)

@@ -11,13 +11,14 @@ import jax
 import numpy as np
 import pytest
 
-from jaxptycho import load, stacked
+from jaxptycho import load, mesh, stacked
 from jaxptycho.app import build, loop
 from jaxptycho.app.errors import Diverged
 from jaxptycho.app.jobs import make_job, read_job
 from jaxptycho.app.run import resume, start
 from jaxptycho.app.watch import Watch
 from jaxptycho.io.results import load_attributes, load_history
+from jaxptycho.machines import resident
 
 
 class Interrupting(Watch):
@@ -97,6 +98,18 @@ def test_an_interrupted_run_resumes_to_the_same_result(reference, values, tmp_pa
     assert same(third.model, reference.model)
     assert [row[:4] for row in third.history] == [row[:4] for row in reference.history]
     assert same(resume(folder).model, reference.model)  # a finished run stays as it is
+
+
+def test_patterns_kept_on_the_devices_give_the_same_bits(reference, values, tmp_path, monkeypatch):
+    tables = []
+    monkeypatch.setattr(resident, "fits", lambda data: tables.append(data) or True)
+    outcome = start(make_job(values), tmp_path / "run", Interrupting(after=1))
+    assert len(outcome.history) == 1  # a whole epoch was one call
+    assert same(resume(tmp_path / "run").model, reference.model)
+    assert len(tables) == 2
+    table = resident.table(tables[0], mesh(2))
+    assert (table.dtype, table.shape) == (np.uint16, (64, 32, 32))
+    np.testing.assert_array_equal(table, tables[0].patterns(0, np.arange(64)))
 
 
 def test_a_signal_is_heard_while_the_data_are_read(values, tmp_path, monkeypatch):
