@@ -60,6 +60,7 @@ def jobs(args) -> dict[str, Job]:
         "memory": bench("memory", 60, full=["--case=32 128 50 4"]),
         "precision": bench("precision", 40),
         "loader": bench("loader", 60),
+        "scaling": bench("scaling", 240),
         "tests": Job([*pytest, *tests], 120, missing("pytest", "beartype")),
         "lecture": bench("lecture", 60, wants=("torch",)),
         "start": bench("start", 60),

@@ -8,7 +8,9 @@ model and optimiser as they lie there, and the whole step by the compiler's plan
 step takes beyond the same work of one device alone; on a CPU, whose devices share its cores, it means little.
 
 The projection compiles the step of a turning volume for 8, 64 and 1024 devices from shapes alone (on a CPU's virtual
-devices, in processes of their own) and reads off its collectives; `link` turns their bytes into time.
+devices, in processes of their own) and reads off its collectives; `link` turns their bytes into time. Rows of vacuum are
+added where slabs would be unequal, and the beam's way is rounded up to equal slices: 607³ lies in 608 rows of 607 × 607
+voxels, and its 20 slices are 31 voxels thick each (620).
 """
 
 import json
@@ -26,7 +28,7 @@ import optax
 from common import Table, arguments, ask, opening, save
 
 SHAPE = jax.ShapeDtypeStruct
-MACHINES = {608: ((1, 8), (8, 8), (128, 8)), 2000: ((1, 8), (4, 16), (64, 16))}  # voxels: groups of shots, slabs
+MACHINES = {607: ((1, 8), (8, 8), (128, 8)), 2000: ((1, 8), (4, 16), (64, 16))}  # voxels: groups of shots, slabs
 
 
 def problem(rows, shots, window, slices, modes=2):
@@ -123,9 +125,12 @@ def projected(voxels, groups, slabs, shots=8, largest=128, modes=4, views=60) ->
     from jaxptycho.machines.plan import plan
 
     window = min(largest, voxels // 2)
-    devices, slices = groups * slabs, next(n for n in (20, 16) if voxels % n == 0)
-    turned = SHAPE((voxels,) * 3, jnp.float32)
-    specimen = eqx.filter_eval_shape(lambda p: jp.Volume(p, 0.2, jp.PerView(jnp.zeros(views)), slices), turned)
+    devices, slices, rows = groups * slabs, 20, voxels + -voxels % slabs
+    depth = voxels + -voxels % slices
+    turned = SHAPE((voxels, rows, voxels), jnp.float32)
+    specimen = eqx.filter_eval_shape(
+        lambda p: jp.Volume(p, 0.2, jp.PerView(jnp.zeros(views)), slices, depth=depth), turned
+    )
     scan = jp.FreeScan(jp.PerView(jp.PerShot(SHAPE((views, 1000, 2), jnp.float32))))
     probe = jp.PixelProbe(SHAPE((modes, window, window), jnp.complex64))
     model = jp.Model(probe, specimen, scan, jp.Grid((window, window), 0.2, 300.0))
@@ -135,6 +140,7 @@ def projected(voxels, groups, slabs, shots=8, largest=128, modes=4, views=60) ->
     own = plan(jp.misfit(jp.poisson), model, adam, jp.Batch(np.int32(0), *batch), jp.mesh(devices, slabs))
     return {
         "voxels": voxels,
+        "rows": rows,
         "devices": devices,
         "groups": groups,
         "slabs": slabs,
@@ -153,7 +159,7 @@ def _inexact(leaf):
 def projection(args):
     """Rows of the projection, printed as they come."""
     table, found = Table(
-        voxels="6d", devices="7d", groups="6d", slabs="5d", patterns="8d", gb="8.2f", halo_percent="12.1f",
+        voxels="6d", rows="5d", devices="7d", groups="6d", slabs="5d", patterns="8d", gb="8.2f", halo_percent="12.1f",
         halo_mb="8.1f", summed_mb="9.1f", link_ms="8.2f",
     ), []  # fmt: skip
     cases = {64: ((2, 4),)} if args.quick else MACHINES

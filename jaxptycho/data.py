@@ -4,7 +4,8 @@ import math
 import queue
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,13 @@ TOGETHER = 64  # shots of small batches that one call works off
 IN_MEMORY_BYTES = 4 * 2**30  # datasets up to this size are kept in memory, as integers
 
 
+class Rows(eqx.Module):
+    """Where the counts of shots stand in a table of patterns that the device keeps."""
+
+    index: Int[Array | np.ndarray, "*step b"]
+    table: Num[Array, "n y x"] | None = None
+
+
 class Batch(eqx.Module):
     """Some shots of one view. A short last batch is padded with `weight` 0.
 
@@ -29,8 +37,16 @@ class Batch(eqx.Module):
 
     view: int | np.integer | Int[Array | np.ndarray, "*step"]
     shots: Int[Array | np.ndarray, "*step b"]
-    counts: Num[Array | np.ndarray, "*step b y x"]  # zero frequency in the corner
+    counts: Num[Array | np.ndarray, "*step b y x"] | Rows  # zero frequency in the corner
     weight: Float[Array | np.ndarray, "*step b"]
+
+
+def at_hand(batch: Batch) -> Batch:
+    """The batch with its counts, where it only says which rows of a table they are."""
+    if not isinstance(batch.counts, Rows):
+        return batch
+    counts = batch.counts.table.at[batch.counts.index].get(mode="promise_in_bounds")  # pyright: ignore[reportOptionalMemberAccess]
+    return Batch(batch.view, batch.shots, counts, batch.weight)
 
 
 @dataclass(eq=False)
@@ -59,6 +75,7 @@ class Dataset:
     def __post_init__(self):
         self.counts = _by_view(self.counts, 3, "counts")
         self.positions = [np.asarray(p[:], float) for p in _by_view(self.positions, 2, "positions")]
+        self._first: np.ndarray | None = None
         self._check_scan()
         self._check_extras()
         self._read_once()
@@ -87,6 +104,16 @@ class Dataset:
             return stored[shots]
         in_order, places = np.unique(shots, return_inverse=True)  # as files are read
         return self._cleaned(np.asarray(self.counts[view][in_order]))[places]
+
+    def counts_of(self, view: int, shots) -> Num[np.ndarray, "b y x"] | Rows:
+        """What a batch carries of some shots: their patterns, or where these stand in a table (`indexed`)."""
+        return self.patterns(view, shots) if self._first is None else Rows((self._first[view] + shots).astype(np.int32))
+
+    def indexed(self) -> "Dataset":
+        """The same measurement, whose batches say where counts stand in a table of the patterns of all views."""
+        other = copy(self)
+        other._first = np.cumsum([0, *self.n_shots])
+        return other
 
     def view(self, number: int) -> "Dataset":
         """The measurement of one view alone."""
@@ -269,7 +296,7 @@ def make_batch(data: Dataset, view: int, shots, size: int | None = None, part: t
     weight = np.concatenate([np.ones(len(shots), np.float32), np.zeros(padding, np.float32)])
     shots = np.concatenate([shots, np.repeat(shots[:1], padding)]).astype(np.int32)
     weight, shots = weight[i * own : (i + 1) * own], shots[i * own : (i + 1) * own]
-    return Batch(np.int32(view), shots, data.patterns(view, shots), weight)
+    return Batch(np.int32(view), shots, data.counts_of(view, shots), weight)
 
 
 def stacked(batches: Iterable[Batch], shots: int = TOGETHER) -> Iterator[Batch]:
@@ -291,7 +318,7 @@ def stacked(batches: Iterable[Batch], shots: int = TOGETHER) -> Iterator[Batch]:
     yield from waiting
 
 
-def prefetch(items: Iterable, depth: int = 2) -> Iterator:
+def prefetch(items: Iterable, depth: int = 2) -> Generator:
     """The same items, made ahead by a thread while the device computes."""
     ready: queue.Queue = queue.Queue(depth)
     done, stop = object(), threading.Event()

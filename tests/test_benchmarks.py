@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-OWN = {f"bench_{name}": [] for name in ("loader", "start", "precision", "flat", "wedge")}
+OWN = {f"bench_{name}": [] for name in ("loader", "start", "precision", "flat", "wedge", "scaling")}
 OWN["bench_tomography"] = ["--sweep=fraction"]
 WITH_TORCH = {"bench_step": ["--form=tuned, micro", "--form=loop"], "bench_lecture": []}
 HAS_TORCH = importlib.util.find_spec("torch") is not None
@@ -40,6 +40,16 @@ def figures(tmp_path_factory):
 def test_loader_waits_and_computes(figures):
     (found,) = figures("bench_loader")
     assert 0 < found["waited_s"] < found["both_s"]
+
+
+def test_slabs_hold_a_part_of_what_one_device_holds(figures):
+    rows = figures("bench_scaling")
+    found = {row["slabs"]: row for row in rows if row["scaling"] == "strong"}
+    most = max(found)
+    assert found[most]["held_mb"] < (0.2 + 1 / most) * found[1]["held_mb"]  # the probe lies on all
+    assert all(row["patterns_s"] > 0 for row in rows)
+    shared = [row["communication"] for row in rows if row["groups"] * row["slabs"] > 1]
+    assert all(0 <= share < 1 for share in shared)
 
 
 @needs_torch

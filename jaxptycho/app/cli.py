@@ -29,7 +29,9 @@ class By(Enum):
     counts = "counts"
 
 
-EXIT_CODES = {"Ctrl-C": 130, "SIGTERM": 143}  # as shells have them; all is saved none the less
+# as shells and `timeout` have them; all is saved none the less. All processes of a run end with the same one: what
+# started them sees that none is done.
+EXIT_CODES = {"Ctrl-C": 130, "SIGTERM": 143, "the wall-time limit": 124}
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder or file to write; never overwritten.")]
@@ -261,7 +263,7 @@ def _tell(outcome) -> None:
     from ..machines.processes import first
 
     if not first():
-        raise typer.Exit(0 if outcome.finished else EXIT_CODES.get(outcome.why, 0))
+        raise typer.Exit(EXIT_CODES.get(outcome.why, 0))
     rows = {"result": str(outcome.folder / "result.h5"), "ended by": outcome.why, "epochs": str(len(outcome.history))}
     if outcome.history:
         rows["loss"] = f"{outcome.history[-1].loss:.5g}"

@@ -11,6 +11,7 @@ import numpy as np
 from ..data import Batch
 from ..inverse.solve import trainable
 from ..inverse.units import natural_units
+from ..machines.placement import copied, restored
 from ..model import Model
 
 
@@ -20,10 +21,11 @@ def culprit(step: Callable, objective: Callable, model: Model, state, batches: I
     `objective(model, batch)` is what `step` minimises; `model` and `state` are those before.
     """
     for batch in batches:
-        before = copy_to_host(model)
+        before = copied(model)
         model, state, info = step(model, state, batch)
         if not bool(info["finite"]):
-            return _what(before, eqx.filter_jit(eqx.filter_grad(objective))(before, batch))
+            good = restored(before)
+            return _what(good, eqx.filter_jit(eqx.filter_grad(objective))(good, batch))
     return worst(model, not_finite(model)) or "a constraint after the epoch"
 
 
@@ -53,13 +55,3 @@ def named_arrays(tree) -> list[tuple[str, Any]]:
     """Every inexact array of a tree with its path."""
     leaves = jax.tree_util.tree_leaves_with_path(eqx.filter(tree, eqx.is_inexact_array))
     return [(jax.tree_util.keystr(path, simple=True, separator="."), leaf) for path, leaf in leaves]
-
-
-def copy_to_host(tree):
-    """The same tree with its arrays as numpy copies, which no donation touches."""
-    return jax.tree.map(lambda x: np.array(x) if eqx.is_array(x) else x, tree)
-
-
-def to_device(tree):
-    """The same tree with its numpy arrays as new arrays of JAX."""
-    return jax.tree.map(lambda x: jnp.array(x) if isinstance(x, np.ndarray) else x, tree)

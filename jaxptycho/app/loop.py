@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import islice
 from typing import Any, NamedTuple
@@ -13,12 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..data import Dataset, prefetch, split, stacked
+from ..data import Batch, Dataset, at_hand, prefetch, split, stacked
 from ..inverse.constraints import wants_model
 from ..inverse.fields import change_stacks
 from ..inverse.solve import init_state, make_step, owned
-from ..machines.dealing import deal
-from ..machines.placement import distribute, keep, mesh, place
+from ..machines import resident
+from ..machines.dealing import deal, homed
+from ..machines.placement import copied, distribute, keep, mesh, on_the_host, place, restored
 from ..machines.processes import local, part, whole
 from ..machines.slabs import fitted
 from ..model import Model, require_inside
@@ -50,6 +51,7 @@ class Progress:
     stage: int = 0
     epoch: int = 0  # of the stage
     losses: list[tuple[float, float]] = field(default_factory=list)  # loss and shots of the batches done in this epoch
+    home: list[np.ndarray] = field(default_factory=list)  # slab of every shot, of every view, where this epoch began
     seconds: float = 0.0  # spent on this epoch
     history: list[Row] = field(default_factory=list)
     begun: Model | None = None  # as the stage found it, where one of its constraints looks back at it
@@ -104,11 +106,15 @@ class Loop:
 
     def epoch(self, tools: Tools, progress: Progress) -> None:
         """The rest of an epoch, or as much of it as `stop` lets pass."""
+        if not progress.losses:
+            progress.home = self.homed(progress.model)
         began, good = time.monotonic(), self._snapshot(progress)
         fetched = []
-        with contextlib.closing(prefetch(stacked(self.batches_left(progress)))) as ready:  # type: ignore
+        with contextlib.closing(
+            prefetch(self._stacked(self.batches_left(progress), self.steps(progress.stage)))
+        ) as ready:
             for batch in ready:
-                together = whole(batch, self.devices)
+                together = self._whole(batch)
                 progress.model, progress.state, info = tools.step(progress.model, progress.state, together)
                 fetched.append((info, together.weight.sum(-1)))
                 jax.block_until_ready([info for info, _ in fetched[-AHEAD - 1 : -AHEAD]])
@@ -146,13 +152,14 @@ class Loop:
 
     def first_model(self, stage: int = 0) -> Model:
         """The model that the job starts from, with the slices and modes that it has in `stage`."""
-        model = self.start()
-        for earlier in self.job.stage[: stage + 1]:
-            model = build.change_model(earlier, model)
-        return owned(fitted(model, self.job.run.slabs))
+        with on_the_host():  # a specimen too large for one device is not to pass through one
+            model = self.start()
+            for earlier in self.job.stage[: stage + 1]:
+                model = build.change_model(earlier, model)
+            return owned(fitted(model, self.job.run.slabs))
 
     def first_state(self, stage: int, model: Model) -> Any:
-        """The optimiser's first state in `stage`."""
+        """The optimiser's first state in `stage`, its arrays where those of the model are."""
         return init_state(build.build_optimiser(self.job.stage[stage], self.steps(stage)), model)
 
     def check(self) -> None:
@@ -168,19 +175,35 @@ class Loop:
         before = sum(s.epochs for s in self.job.stage[: progress.stage])
         seed, epoch = self.job.run.seed, before + progress.epoch
         chosen = {"order": stage.order, "seed": seed, "first_epoch": epoch, "shots": self.learn}
-        return islice(self._deal(progress.model, stage.batch, **chosen), len(progress.losses), None)
+        return islice(self._deal(progress.home, stage.batch, **chosen), len(progress.losses), None)
 
-    def _deal(self, model: Model, size: int, **chosen):
-        return deal(self.data, size, model=model, mesh=self.devices, part=part(), **chosen)
+    def homed(self, model: Model) -> list[np.ndarray]:
+        """The slab of every shot of every view."""
+        return homed(model, self.data.n_shots, self.devices)
+
+    def _deal(self, home: list[np.ndarray], size: int, **chosen):
+        data = self.data if self.table is None else self.data.indexed()
+        return deal(data, size, home=home, mesh=self.devices, part=part(), **chosen)
+
+    def _stacked(self, drawn, steps: int):
+        """The batches of an epoch of so many `steps` in stacks, large ones where a batch carries no patterns."""
+        return stacked(drawn) if self.table is None else resident.in_calls(drawn, steps)
+
+    def _whole(self, batch: Batch) -> Batch:
+        return resident.attached(whole(batch, self.devices), self.table)
 
     def held_out(self, tools: Tools, model: Model) -> float | None:
         """Mean loss of the shots kept aside, None without any."""
         if not any(map(len, self.held)):
             return None
         size = min(64, max(map(len, self.held)))
-        drawn = self._deal(model, size, order="compact", shots=self.held)
-        seen = [whole(batch, self.devices) for batch in drawn]
-        losses, shots = jax.device_get(([tools.loss(model, b) for b in seen], [b.weight.sum() for b in seen]))
+        drawn, found = self._deal(self.homed(model), size, order="compact", shots=self.held), []
+        with contextlib.closing(prefetch(drawn)) as ready:
+            for batch in ready:
+                together = self._whole(batch)
+                found.append((tools.loss(model, together), together.weight.sum()))
+                jax.block_until_ready(found[-AHEAD - 1 : -AHEAD])  # else all batches would be there at once
+        losses, shots = zip(*jax.device_get(found), strict=True)
         return float(np.average(np.asarray(losses, float), weights=shots))
 
     def done(self, progress: Progress) -> int:
@@ -207,14 +230,19 @@ class Loop:
             step=make_step(
                 loss, build.build_optimiser(stage, self.steps(number)), keep(after_step, self.devices), penalty
             ),
-            loss=eqx.filter_jit(loss),
-            objective=lambda m, b: loss(m, b) + (0.0 if penalty is None else penalty(m)),
+            loss=eqx.filter_jit(lambda m, b: loss(m, at_hand(b))),
+            objective=lambda m, b: loss(m, at_hand(b)) + (0.0 if penalty is None else penalty(m)),
             constraints=after_epoch,
         )
 
     @cached_property
     def devices(self):
         return mesh(self.job.run.devices, self.job.run.slabs)
+
+    @cached_property
+    def table(self) -> jax.Array | None:
+        """All patterns, where they fit on every device; else batches are streamed."""
+        return resident.table(self.data, self.devices)
 
     @cached_property
     def _split(self):
@@ -239,8 +267,12 @@ class Loop:
         self._split = left(self.learn), left(self.held)
 
     def _snapshot(self, progress: Progress) -> Progress:
-        model, state = diagnose.copy_to_host((progress.model, progress.state))
-        return Progress(model, state, progress.stage, progress.epoch, list(progress.losses))
+        model, state = copied((progress.model, progress.state))
+        return replace(progress, model=model, state=state, losses=list(progress.losses))
+
+    def _back_to(self, good: Progress, progress: Progress) -> None:
+        progress.model, progress.state = restored((good.model, good.state))
+        progress.losses = good.losses
 
     def _still_inside(self, progress: Progress, good: Progress) -> None:
         """Stops at the last good model when refined positions leave the object."""
@@ -248,20 +280,16 @@ class Loop:
             for view in range(self.data.n_views):
                 require_inside(progress.model, view)
         except ValueError as error:
-            progress.model, progress.state = place(
-                diagnose.to_device((good.model, good.state)), self.devices, good.model
-            )
-            progress.losses = good.losses
+            self._back_to(good, progress)
             where = f"stage {self.job.stage[progress.stage].name!r}, epoch {len(progress.history) + 1}"
             raise Diverged(f"in {where} {error} (specimen.margin_angstrom, or a lower rate of the scan)") from error
 
     def _diverged(self, tools: Tools, progress: Progress, good: Progress):
         stage, number = self.job.stage[progress.stage], len(progress.history) + 1
-        progress.losses = good.losses
-        model, state = place(diagnose.to_device((good.model, good.state)), self.devices, good.model)
-        left = (whole(batch, self.devices) for batch in self.batches_left(good))
-        cause = diagnose.culprit(tools.step, tools.objective, model, state, left)
-        progress.model, progress.state = place(diagnose.to_device((good.model, good.state)), self.devices, good.model)
+        self._back_to(good, progress)
+        left = (self._whole(batch) for batch in self.batches_left(progress))
+        cause = diagnose.culprit(tools.step, tools.objective, progress.model, progress.state, left)
+        self._back_to(good, progress)
         raise Diverged(
             f"the loss became NaN or infinite in stage {stage.name!r}, epoch {number}: {cause}; the last good model is "
             "kept; lower the rate of this part or constrain it"

@@ -14,7 +14,7 @@ from ..io.drafts import drafted
 from ..io.results import load, write
 from ..machines.checkpoint import Checkpoints
 from ..machines.placement import place
-from ..machines.processes import agreed, everywhere, local, once
+from ..machines.processes import agreed, everywhere, local, once, said
 from ..model import Model
 from . import build, plots, plots_series, tomogram
 from .errors import Diverged
@@ -44,11 +44,12 @@ class Outcome:
 
 def start(job: Job | TomogramJob, folder: Path, watch: Watch | None = None, stop: Stop | None = None) -> Outcome:
     """How a new run of `job` in `folder`, which must not exist yet, ended."""
-    once(partial(refuse_existing, folder))
-    loop = loop_of(job, folder, watch)
-    loop.check()  # before anything is written
-    once(partial(_begin, job, folder))
-    return _go(loop, folder, stop)
+    with Stopper(job.run.wall_time_minutes) as stopper:  # from here on a signal is heard, however long reading takes
+        once(partial(refuse_existing, folder))
+        loop = loop_of(job, folder, watch)
+        loop.check()  # before anything is written
+        once(partial(_begin, job, folder))
+        return _go(loop, folder, stop, stopper)
 
 
 def resume(folder: Path, watch: Watch | None = None, stop: Stop | None = None) -> Outcome:
@@ -56,13 +57,14 @@ def resume(folder: Path, watch: Watch | None = None, stop: Stop | None = None) -
     path = folder / "run.toml"
     if not path.exists():
         raise ValueError(f"{folder} is no run: it holds no run.toml; give a folder that `jaxptycho reconstruct` made")
-    kind = TomogramJob if kind_of(path) is TomogramJob else Job
-    return _go(loop_of(read_job(path, kind=kind), folder, watch), folder, stop)
+    job = read_job(path, kind=TomogramJob if kind_of(path) is TomogramJob else Job)
+    with Stopper(job.run.wall_time_minutes) as stopper:
+        return _go(loop_of(job, folder, watch), folder, stop, stopper)
 
 
 def loop_of(job: Job | TomogramJob, folder: Path | None = None, watch: Watch | None = None) -> Loop:
     """A job with its data; in `folder` may lie what its first model is made of."""
-    data = build.read_data(job.data)
+    data = build.read_data(job.data, job.run.seed)
     if isinstance(job, TomogramJob):
         known = None if folder is None else folder / tomogram.START
 
@@ -88,7 +90,7 @@ def _begin(job: Job | TomogramJob, folder: Path) -> None:
         draft.write_text(write_job(job), encoding="utf-8")
 
 
-def _go(loop: Loop, folder: Path, stop: Stop | None) -> Outcome:
+def _go(loop: Loop, folder: Path, stop: Stop | None, stopper: Stopper) -> Outcome:
     """On to the end from where the folder stands, or to what stops it; all is saved either way."""
     job = loop.job
 
@@ -99,15 +101,13 @@ def _go(loop: Loop, folder: Path, stop: Stop | None) -> Outcome:
         if job.figures.every and len(progress.history) % job.figures.every == 0:
             once(partial(draw, loop, local(progress.model), progress.history, folder))
 
-    with (
-        Stopper(job.run.wall_time_minutes) as stopper,
-        Checkpoints(folder / "checkpoints", job.run.checkpoints_kept) as kept,
-    ):
+    with Checkpoints(folder / "checkpoints", job.run.checkpoints_kept) as kept:
         asked = lambda: (stop and stop()) or stopper.why()  # noqa: E731
         if isinstance(job, TomogramJob):
-            why = once(partial(tomogram.prepare, job, loop.data, loop.learn, folder, loop.watch.say, asked))
-            if not everywhere(why is None):
-                return Outcome(folder, why or "another process", {}, loop.first_model(), [])
+            why = said(once(partial(tomogram.prepare, job, loop.data, loop.learn, folder, loop.watch.say, asked)))
+            if why is not None:
+                return Outcome(folder, why, {}, loop.first_model(), [])
+            require_seen(folder / tomogram.START)
             loop.leave_out(tomogram.dropped(job, folder))
         loop.after_epoch, loop.stop = after_epoch, agreed(asked)
         progress = found(loop, kept)
@@ -124,11 +124,19 @@ def _go(loop: Loop, folder: Path, stop: Stop | None) -> Outcome:
         return Outcome(folder, why, fit or {}, model, progress.history)
 
 
+def require_seen(file: Path) -> None:
+    """Raises ValueError unless all processes see the file: another first model in one of them would go unnoticed."""
+    if not everywhere(file.exists()):
+        raise ValueError(f"{file} is not seen by all processes; give a folder on a file system that all of them share")
+
+
 def keep(loop: Loop, progress: Progress, kept: Checkpoints) -> None:
     """Begins to write a checkpoint of all that the run needs to go on as if nothing had happened."""
     about = {name: getattr(progress, name) for name in ("stage", "epoch", "losses", "seconds", "history")}
+    about["slabs"] = loop.job.run.slabs
+    tree = {"model": progress.model, "state": progress.state, "home": progress.home or loop.homed(progress.model)}
     begun = {} if progress.begun is None else {"begun": progress.begun}
-    kept.save(loop.done(progress), {"model": progress.model, "state": progress.state} | begun, about)
+    kept.save(loop.done(progress), tree | begun, about)
 
 
 def found(loop: Loop, kept: Checkpoints) -> Progress:
@@ -136,13 +144,16 @@ def found(loop: Loop, kept: Checkpoints) -> Progress:
 
     def template(about):
         model = place(loop.first_model(about["stage"]), loop.devices)
-        tree = {"model": model, "state": place(loop.first_state(about["stage"], model), loop.devices, model)}
+        state = place(loop.first_state(about["stage"], model), loop.devices, model)
+        tree = {"model": model, "state": state, "home": loop.homed(model)}
         return tree | ({"begun": model} if loop.looks_back(about["stage"]) else {})
 
     last = kept.last(template)
     if last is None:
         return Progress(loop.first_model())
     tree, about = last
+    if about.pop("slabs") != loop.job.run.slabs:  # the rest of this epoch is dealt to others
+        tree["home"] = loop.homed(tree["model"])
     about["history"] = [Row(*row) for row in about["history"]]
     about["losses"] = [tuple(pair) for pair in about["losses"]]
     return Progress(**tree, **about)

@@ -297,7 +297,9 @@ class Run(Section):
     """Where and how long."""
 
     out: str | None = key("folder of the run, made new; default: the job's name", None, "run")
-    seed: int = key("decides the held-out shots and the order of batches", 0, ge=0)
+    seed: int = key(
+        "decides everything drawn by lot: held-out shots, order of batches, fractions of shots and quanta", 0, ge=0
+    )
     wall_time_minutes: float | None = key("stop cleanly after this time; resume goes on", None, 600.0, gt=0)
     devices: int | None = key("devices to use; default all", None, 1, ge=1)
     slabs: int = key("slabs along y of a specimen too large for one device; a divisor of the devices", 1, ge=1)

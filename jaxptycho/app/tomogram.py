@@ -147,7 +147,7 @@ def views_of(job: TomogramJob, data: Dataset, folder: Path):
     loss = losses.misfit(getattr(losses, section.loss))
     first = partial(alone, job)
     for view, model in reconstruct_views(
-        loss, data, optimiser, section.batch, section.epochs, known=known, first=first
+        loss, data, optimiser, section.batch, section.epochs, known=known, first=first, seed=job.run.seed
     ):
         if view not in known:
             write(files / f"view_{view:02d}.h5", model)
@@ -245,7 +245,7 @@ def between(job: TomogramJob, data: Dataset, shots) -> Callable[[Model, int, int
     def change(model, number, epoch):
         stage = job.stage[number]
         if stage.poses != "nominal":
-            moved = posed(model, data, stage.poses, stage.pose_shots, epoch, shots(), budget)
+            moved = posed(model, data, stage.poses, stage.pose_shots, (epoch, job.run.seed), shots(), budget)
             model = owned(without_drift(moved, model))
         return (owned(emptied(model)) if stage.anew else model), stage.anew
 

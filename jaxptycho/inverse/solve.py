@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
-from ..data import Batch, stacked
+from ..data import Batch, Rows, at_hand, stacked
 from ..model import Model, require_inside
 from ..parts.indexed import PerView, only_seen
 from .fields import entries
@@ -110,6 +110,7 @@ def make_step(
         return value + (0.0 if penalty is None else penalty(model)), value
 
     def one(model, state, batch):
+        batch = at_hand(batch)
         params, rest = eqx.partition(model, eqx.is_inexact_array)
         (total, value), grads = jax.value_and_grad(objective, has_aux=True)(params, rest, batch)
         # JAX's gradient by a complex leaf is the conjugate of the direction of ascent.
@@ -133,9 +134,14 @@ def make_step(
         if batch.weight.ndim == 1:
             return one(model, state, batch)
         moved, fixed = eqx.partition((model, state), eqx.is_array)
+        table = batch.counts.table if isinstance(batch.counts, Rows) else None  # the same for all steps
+        if table is not None:
+            batch = eqx.tree_at(lambda b: b.counts.table, batch, None)
 
         def body(moved, batch):
             model, state = eqx.combine(moved, fixed)
+            if table is not None:
+                batch = eqx.tree_at(lambda b: b.counts, batch, Rows(batch.counts.index, table))
             model, state, info = one(model, state, batch)
             return eqx.filter((model, state), eqx.is_array), info
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .processes import everywhere
+from .processes import everywhere, first, once, said
 
 NUMBERS = (bool, int, float, complex, np.ndarray, np.generic, jax.Array)
 
@@ -66,44 +66,84 @@ class Checkpoints:
         """The tree and `about` of the newest checkpoint that can be read, None without any.
 
         `template(about)` is a tree of the same structure, whose arrays lie where those of the answer shall. What
-        cannot be read is passed over with a warning, and renamed. Raises ValueError where nothing can.
+        cannot be read is passed over with a warning, and renamed once an older one was read: what only looks
+        damaged, to a program that changed or ran out of memory, is not lost. Raises ValueError where nothing can.
         """
-        reason = "there are none"
-        for number in self.numbers():
-            try:
-                found, reason = self._read(number, template), None
-            except Exception as error:  # whatever orbax meets in a damaged folder
-                found, reason = None, _line(error)
-            if everywhere(reason is None):
-                return found
-            warnings.warn(
-                f"checkpoint {number} in {self.folder} cannot be read ({reason or 'another process'}); the one before "
-                "it is taken",
-                stacklevel=2,
-            )
-            if jax.process_index() == 0:
-                (self.folder / str(number)).rename(self.folder / f"{number}.unreadable")
-            everywhere(True)  # nobody looks before it is gone
-        if reason != "there are none":
+        passed: dict[int, str] = {}
+        found, number = None, self._older(None)
+        while number is not None and found is None:
+            self._require_seen(number)
+            found, reason = self._read(number, template)
+            if reason is not None:
+                passed[number] = reason
+                number = self._older(number)
+        then = "" if found is None else "; the one before it is taken"
+        for one, reason in passed.items():
+            warnings.warn(f"checkpoint {one} in {self.folder} cannot be read ({reason}){then}", stacklevel=2)
+        if found is None and (reason := next(iter(passed.values()), None) or self._given_up()):
             raise ValueError(f"no checkpoint in {self.folder} can be read ({reason}); begin again in another folder")
-        return None
+        once(lambda: [self._given(one).rename(self._given(one, ".unreadable")) for one in passed])
+        return found
 
-    def _read(self, number: int, template: Callable[[Any], Any]) -> tuple[Any, Any]:
+    def _given(self, number: int, suffix: str = "") -> Path:
+        return self.folder / f"{number}{suffix}"
+
+    def _older(self, than: int | None) -> int | None:
+        """The number of the next older checkpoint that the first process sees, the same in all processes."""
+        older = (n for n in self.numbers() if than is None or n < than)
+        found = said(str(next(older, "none")) if first() else None)
+        return None if found in (None, "none") else int(found)
+
+    def _given_up(self) -> str | None:
+        """Why no checkpoint is no fresh start: earlier ones were given up."""
+        names = sorted(path.name for path in self.folder.glob("*.unreadable"))
+        return said(f"{names[-1]} is all that is left" if first() and names else None)
+
+    def _require_seen(self, number: int) -> None:
+        if not everywhere(self._given(number).is_dir()):
+            raise ValueError(
+                f"checkpoint {number} in {self.folder} is not seen by all processes; give a folder on a file system "
+                "that all of them share"
+            )
+
+    def _read(self, number: int, template: Callable[[Any], Any]) -> tuple[tuple[Any, Any] | None, str | None]:
+        """Tree and `about`, or the reason why not: the same in all processes, which agree before orbax makes them
+        wait for one another."""
+        kept, like, why = None, None, None
+        try:
+            kept = self._looked_at(number)
+            like = template(kept["about"])
+            _require_same(_kinds(_named(like)), kept["kinds"], "is {1} in it, wanted {0}")
+        except Exception as error:  # whatever is met in a damaged folder
+            why = _line(error)
+        why = said(why)
+        if why is not None or kept is None:
+            return None, why
+        leaves = None
+        try:
+            leaves = self._loaded(number, _named(like), kept["sums"])
+        except Exception as error:
+            why = _line(error)
+        why = said(why)
+        return (None, why) if why is not None or leaves is None else ((_put_back(like, leaves), kept["about"]), None)
+
+    def _looked_at(self, number: int) -> dict[str, Any]:
+        """What is said about a checkpoint, all of whose files can be read."""
         from orbax.checkpoint import v1 as orbax
 
-        path = self.folder / str(number)
-        stored: Any = orbax.metadata(str(path)).custom_metadata
+        stored: Any = orbax.metadata(str(self._given(number))).custom_metadata
         if zlib.crc32(stored["text"].encode()) != stored["sum"]:
             raise ValueError("what is said about it has changed")
-        kept = json.loads(stored["text"])
-        if jax.process_index() == 0:
-            _require_readable(path)
-        like = template(kept["about"])
-        wanted = _named(like)
-        _require_same(_kinds(wanted), kept["kinds"], "is {1} in it, wanted {0}")
-        leaves: Any = orbax.load(str(path), {name: _wanted(leaf) for name, leaf in wanted.items()})
-        _require_same(_checksums(leaves), kept["sums"], "has changed")
-        return _put_back(like, leaves), kept["about"]
+        if first():
+            _require_readable(self._given(number))
+        return json.loads(stored["text"])
+
+    def _loaded(self, number: int, wanted: dict[str, Any], sums: dict[str, int]) -> dict[str, Any]:
+        from orbax.checkpoint import v1 as orbax
+
+        leaves: Any = orbax.load(str(self._given(number)), {name: _wanted(leaf) for name, leaf in wanted.items()})
+        _require_same(_checksums(leaves), sums, "has changed")
+        return leaves
 
 
 def _require_readable(path: Path) -> None:

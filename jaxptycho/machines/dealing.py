@@ -7,6 +7,7 @@ drawn within each slab, the same part of every slab's for every batch.
 import math
 from collections.abc import Iterator
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int
@@ -26,7 +27,8 @@ def arrange(batch: Batch, home: Int[np.ndarray, " shot"], mesh: Mesh) -> Batch:
     seen = np.flatnonzero(np.asarray(batch.weight) > 0)
     index, real = _side_by_side(home[np.asarray(batch.shots)[seen]], mesh)
     index = seen[index]
-    return Batch(batch.view, batch.shots[index], batch.counts[index], np.asarray(batch.weight)[index] * real)
+    counts = jax.tree.map(lambda values: values[index], batch.counts)
+    return Batch(batch.view, batch.shots[index], counts, np.asarray(batch.weight)[index] * real)
 
 
 def _side_by_side(home, mesh: Mesh, share: int = 0):
@@ -42,12 +44,19 @@ def _side_by_side(home, mesh: Mesh, share: int = 0):
     return index.ravel(), real.ravel()
 
 
+def homed(model: Model, shots: list[int], mesh: Mesh) -> list[Int[np.ndarray, "_"]]:
+    """The slab of every shot of every view, where the windows lie now; `shots` are those of the views."""
+    if SLABS not in mesh.shape:
+        return [np.zeros(n, np.int16) for n in shots]
+    return [homes(model, view, mesh.shape[SLABS])[:n].astype(np.int16) for view, n in enumerate(shots)]
+
+
 def deal(
     data: Dataset,
     size: int,
     epochs: int = 1,
     *,
-    model: Model,
+    home: list[Int[np.ndarray, "_"]],
     mesh: Mesh,
     order: str = "random",
     seed: int = 0,
@@ -57,7 +66,8 @@ def deal(
 ) -> Iterator[Batch]:
     """`data.batches` for the devices of `mesh`: as many batches, of about `size` shots, for slabs arranged.
 
-    `model` says where the windows lie now; they may move by some rows (`slabs.halo`) until batches are dealt anew.
+    `home` by `homed` says where the windows lie; they may move by some rows (`slabs.halo`) until batches are dealt by
+    another one. What is left of an epoch wants that of its beginning.
     """
     if SLABS not in mesh.shape:
         drawn = batches(data, size, epochs, order=order, seed=seed, first_epoch=first_epoch, shots=shots, part=part)
@@ -65,7 +75,6 @@ def deal(
         return
     slabs = mesh.shape[SLABS]
     shots = [np.arange(n) for n in data.n_shots] if shots is None else [np.asarray(s) for s in shots]
-    home = [homes(model, view, slabs) for view in range(data.n_views)]
     counts = [math.ceil(len(mine) / size) for mine in shots]  # 0 of a view that is left out
     of_slab = [[mine[home[v][mine] == slab] for slab in range(slabs)] for v, mine in enumerate(shots)]
     most = max(math.ceil(len(s) / count) for mine, count in zip(of_slab, counts, strict=True) if count for s in mine)
@@ -77,16 +86,31 @@ def deal(
             if not count:
                 continue
             parts = [_parts(data.positions[view], own, count, order, rng) for own in mine]
-            groups += [(view, np.concatenate(together)) for together in zip(*parts, strict=True)]
+            groups += [(view, np.concatenate(together)) for together in zip(*_covering(parts, count), strict=True)]
         for i in rng.permutation(len(groups)):
             view, together = groups[i]
             index, weight = _side_by_side(home[view][together], mesh, share)
             own = slice(part[0] * len(index) // part[1], (part[0] + 1) * len(index) // part[1])
             here = together[index[own]].astype(np.int32)
-            yield Batch(np.int32(view), here, data.patterns(view, here), weight[own])
+            yield Batch(np.int32(view), here, data.counts_of(view, here), weight[own])
 
 
 def _parts(positions, own, count: int, order: str, rng) -> list[np.ndarray]:
-    """The shots of one slab in `count` parts, by an order of `data.batches`; the last ones may be empty."""
-    parts = [own[group] for group in ORDERS[order](positions[own], math.ceil(len(own) / count) or 1, rng)]
-    return parts + [own[:0]] * (count - len(parts))
+    """The shots of one slab in `count` parts, by an order of `data.batches`; fewer shots than that are in one each."""
+    parts = [own[group] for group in ORDERS[order](positions[own], math.ceil(len(own) / max(count, 1)) or 1, rng)]
+    if len(parts) == count or not parts:
+        return parts
+    return np.array_split(np.concatenate(parts), min(count, len(own)))
+
+
+def _covering(parts: list[list[np.ndarray]], count: int) -> list[list[np.ndarray]]:
+    """The parts of all slabs in `count` places, each slab's where those of the one before end, so that no place is
+    empty in all slabs."""
+    first, found = 0, []
+    for own in parts:
+        places = [np.zeros(0, int)] * count
+        for number, part in enumerate(own):
+            places[(first + number) % count] = part
+        found.append(places)
+        first += len(own)
+    return found

@@ -4,9 +4,10 @@ Shots are split over the devices by hand (`shard_map`): left to itself XLA gathe
 batch for every FFT (jax#15680, until 0.12).
 """
 
+import contextlib
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -33,12 +34,37 @@ def one_device_per_core() -> int:
 
 
 def mesh(devices: int | None = None, slabs: int = 1) -> Mesh:
-    """`devices` (default: all), over which shots are spread, and in groups of `slabs` the rows of the specimen."""
+    """`devices` (default: all), over which shots are spread, and in groups of `slabs` the rows of the specimen.
+
+    Views are no axis of their own: a batch holds shots of one view, whose volume is turned once, and the next batch
+    is another view's. Groups of shots divide what groups of views would, and every group turns the same slab.
+    """
     devices = devices or jax.device_count()
     if devices % slabs:
         raise ValueError(f"{devices} devices do not fall into groups of {slabs} slabs; give a divisor of {devices}")
     shape = {SHOTS: devices // slabs} | ({SLABS: slabs} if slabs > 1 else {})
-    return jax.make_mesh(tuple(shape.values()), tuple(shape), axis_types=(AxisType.Auto,) * len(shape))
+    made = jax.make_mesh(tuple(shape.values()), tuple(shape), axis_types=(AxisType.Auto,) * len(shape))
+    require_in_turn([device.process_index for device in made.devices.flat], jax.process_count())
+    return made
+
+
+def on_the_host():
+    """A context in which new arrays lie in the memory of the host, where JAX can compute on it."""
+    try:
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:  # JAX_PLATFORMS may leave the CPU out
+        return contextlib.nullcontext()
+
+
+def require_in_turn(owners: list[int], processes: int) -> None:
+    """Raises ValueError unless the devices of a mesh belong to all processes in turn, the same number to each: every
+    process reads its own part of a batch, the rank-th."""
+    share = len(owners) // processes
+    if owners != [rank for rank in range(processes) for _ in range(share)]:
+        raise ValueError(
+            f"the devices of this mesh belong to the processes {owners} in this order; wanted the same number of each of "
+            f"{processes}, one process after the other: use all devices (run.devices), as many in every process"
+        )
 
 
 def distribute(loss: Callable[[Model, Batch], jax.Array], mesh: Mesh) -> Callable[[Model, Batch], jax.Array]:
@@ -136,6 +162,37 @@ def replicate(tree, mesh: Mesh):
     return eqx.combine(jax.device_put(arrays, NamedSharding(mesh, P())), rest)
 
 
+class Copied(NamedTuple):
+    """An array on the host, the parts of it that lie on devices of this process, and where they lay."""
+
+    parts: dict[str, np.ndarray]  # by their place
+    shape: tuple[int, ...]
+    sharding: jax.sharding.Sharding
+
+
+def copied(tree):
+    """The tree with its arrays as copies on the host, which no donation touches; each process has its own parts."""
+
+    def copy(leaf):
+        if not isinstance(leaf, jax.Array):
+            return leaf.copy() if isinstance(leaf, np.ndarray) else leaf
+        parts = {str(shard.index): shard for shard in leaf.addressable_shards}  # of those alike, one
+        return Copied({at: np.array(shard.data) for at, shard in parts.items()}, leaf.shape, leaf.sharding)
+
+    return jax.tree.map(copy, tree)
+
+
+def restored(tree):
+    """What `copied` copied, as new arrays where the old ones lay."""
+
+    def back(leaf):
+        if not isinstance(leaf, Copied):
+            return leaf.copy() if isinstance(leaf, np.ndarray) else leaf
+        return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: leaf.parts[str(index)])
+
+    return jax.tree.map(back, tree, is_leaf=lambda node: isinstance(node, Copied))
+
+
 def even(batch: Batch, mesh: Mesh) -> Batch:
     """The batch, or this process's part of it, padded with weight 0 to a multiple of the number of its devices."""
     extra = -len(batch.shots) % mesh.local_mesh.size
@@ -146,4 +203,4 @@ def even(batch: Batch, mesh: Mesh) -> Batch:
         return np.concatenate([values, np.repeat(values[-1:], extra, 0)])
 
     weight = np.concatenate([batch.weight, np.zeros(extra, np.float32)])
-    return Batch(batch.view, repeat_last(batch.shots), repeat_last(batch.counts), weight)
+    return Batch(batch.view, repeat_last(batch.shots), jax.tree.map(repeat_last, batch.counts), weight)

@@ -23,6 +23,7 @@ from ..data import Batch
 T = TypeVar("T")
 HEARTBEAT_SECONDS = 20  # after so long without a sign of life the others stop
 EVERY = 8  # batches between two questions whether somebody wants to stop
+LONGEST = 256  # bytes of what one process says to the others
 GATHERINGS = itertools.count()  # a name for each, the same in all processes
 # how launchers call the number of processes, the rank, and the processes on this host
 LAUNCHERS = (
@@ -104,6 +105,20 @@ def everywhere(true: bool) -> bool:
     return bool(np.all(process_allgather(np.int32(true))))
 
 
+def said(mine: str | None) -> str | None:
+    """What the first process that has something to say says, the same text in all; every one of them has to ask."""
+    if jax.process_count() == 1:
+        return mine
+    from jax.experimental.multihost_utils import process_allgather
+
+    words = np.zeros(LONGEST, np.uint8)
+    spoken = (mine or "").encode()[:LONGEST]
+    words[: len(spoken)] = np.frombuffer(spoken, np.uint8)
+    _gather()
+    every = [bytes(own).rstrip(b"\0").decode(errors="ignore") for own in process_allgather(words)]
+    return next(filter(None, every), None)
+
+
 def once(task: Callable[[], T]) -> T | None:
     """What `task` returns to the first process, which does it alone; where it fails all stop."""
     answer, failed = None, None
@@ -133,14 +148,14 @@ def agreed(why: Callable[[], str | None]) -> Callable[[], str | None]:
     """`why` to stop, as a question that all processes answer alike; they ask one another at every eighth call."""
     if jax.process_count() == 1:
         return why
-    calls, said = itertools.count(), []
+    calls, reasons = itertools.count(), []
 
     def together():
-        if not said and next(calls) % EVERY == 0:
+        if not reasons and next(calls) % EVERY == 0:
             mine = why()
             if not everywhere(mine is None):
-                said.append(mine or "another process")
-        return said[0] if said else None
+                reasons.append(said(mine))
+        return reasons[0] if reasons else None
 
     return together
 
@@ -160,7 +175,8 @@ def whole(batch: Batch, mesh: Mesh) -> Batch:
         return jax.make_array_from_process_local_data(NamedSharding(mesh, spec), np.asarray(values))
 
     split = P(*(None,) * steps, mesh.axis_names)
-    return Batch(put(batch.view, P()), *(put(a, split) for a in (batch.shots, batch.counts, batch.weight)))
+    of_shots = jax.tree.map(lambda a: put(a, split), (batch.shots, batch.counts, batch.weight))
+    return Batch(put(batch.view, P()), *of_shots)
 
 
 def local(tree):

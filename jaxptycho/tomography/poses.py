@@ -103,7 +103,13 @@ STEPS = {"shifts": eqx.filter_jit(shift_step), "all": eqx.filter_jit(pose_step)}
 
 
 def posed(
-    model: Model, data: Dataset, kind: str, count: int = 48, seed: int = 0, shots=None, budget: float = BUDGET
+    model: Model,
+    data: Dataset,
+    kind: str,
+    count: int = 48,
+    seed: int | tuple[int, ...] = 0,
+    shots=None,
+    budget: float = BUDGET,
 ) -> Model:
     """The model after a step of every view, "shifts" or "all", each from `count` patterns drawn by lot, of all
     patterns or of `shots` (a list over views; a view without any stays where it is)."""

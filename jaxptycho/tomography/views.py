@@ -40,11 +40,12 @@ def reconstruct_views(
     project: Callable[[Model], Model] = identity,
     known: Mapping[int, Model] = MappingProxyType({}),
     first: Callable[[Dataset], Model] = THIN,
+    seed: int = 0,
 ) -> Iterator[tuple[int, Model]]:
     """Every view with the model that explains it alone, the least tilted first, with the probe of the one before.
 
     Those of `known` views are handed on. `first` makes the model that a view starts from: one thin phase by default,
-    at the height of the tilt axis.
+    at the height of the tilt axis. `seed` draws the batches.
     """
     step, probe = make_step(loss, optimiser, project), None
     order = np.arange(data.n_views) if data.tilts is None else np.argsort(np.abs(data.tilts), kind="stable")
@@ -57,7 +58,7 @@ def reconstruct_views(
         model = first(one)
         model = owned(model if probe is None else replace(model, probe=probe))
         state = init_state(optimiser, model)
-        for batch in batches(one, size, epochs, seed=view):
+        for batch in batches(one, size, epochs, seed=seed * data.n_views + view):
             model, state, _ = step(model, state, batch)
         probe = model.probe
         yield view, model

@@ -64,6 +64,19 @@ def test_a_job_uses_a_part_of_shots_and_quanta(values):
     assert part.dose().mean() == pytest.approx(0.4 * whole.dose().mean(), rel=0.1)
 
 
+def test_the_seed_decides_which_shots_and_quanta_are_drawn(values):
+    def drawn(seed, **section):
+        chosen = {"fraction": 0.5, "dose_fraction": 0.5} | section
+        job = make_job(values | {"data": values["data"] | chosen, "run": {"devices": 1, "seed": seed}})
+        return with_data(job).data
+
+    assert drawn(1).positions[0].tolist() == drawn(1).positions[0].tolist() != drawn(2).positions[0].tolist()
+    doses = [drawn(seed, fraction=1.0).dose().tolist() for seed in (1, 1, 2)]
+    assert doses[0] == doses[1] != doses[2]
+    halves = [drawn(1, fraction=1.0, dose_fraction=1.0, half=half).dose() for half in ("first", "second")]
+    np.testing.assert_array_equal(sum(halves), build.read_data(make_job(values).data).dose())
+
+
 @pytest.mark.parametrize("name", JOBS)
 def test_a_job_becomes_a_model(name, values):
     parts, stage, kind = JOBS[name]

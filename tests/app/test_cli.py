@@ -1,6 +1,9 @@
 """The command line: the way from a file to a result, and one sentence for everything wrong."""
 
+import re
 import shutil
+import subprocess
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -8,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from jaxptycho import load
+from jaxptycho.app import cli
 from jaxptycho.app.cli import app
 from jaxptycho.app.files import templates
 from jaxptycho.app.jobs import read_job, write_job
@@ -222,6 +226,43 @@ def test_negative_counts_are_clipped_with_a_warning(measurement, job, tmp_path):
     with pytest.warns(UserWarning, match="negative counts"):
         result = run("validate", job, "--set", f"data.file={path}")
     assert result.exit_code == 0
+
+
+def test_validate_says_what_lies_in_which_slab(job):
+    slabs = ["--set", "run.devices=4", "--set", "run.slabs=2", "--set", "stage.0.batch=16"]
+    result = run("validate", job, *slabs)
+    assert result.exit_code == 0, result.output
+    words = " ".join(result.output.split())
+    assert "2 × 2 (groups of shots × slabs of the specimen)" in words
+    assert "36 of 72 rows" in words
+    assert "collective-permute" in words
+    assert "20 rows on either side" in words
+    assert "4 devices do not fall into groups of 3 slabs" in refused("validate", job, *slabs, "--set", "run.slabs=3")
+
+
+def test_the_templates_for_clusters_start_every_process_again():
+    """What they call exists, all ranks are counted, and no code of an unfinished run passes for success."""
+    folder = Path(cli.__file__).parent / "templates"
+    shell = (folder / "slurm.sh").read_text()
+    subprocess.run(["bash", "-n", folder / "slurm.sh"], check=True)
+    assert {int(code) for code in re.search(r"case \$\? in ([\d| ]+)\)", shell)[1].split("|")} <= set(
+        cli.EXIT_CODES.values()
+    )
+    assert 143 in cli.EXIT_CODES.values()
+    assert 0 not in cli.EXIT_CODES.values()
+    assert "--resume" in shell
+    yaml = pytest.importorskip("yaml")
+    service, made = yaml.safe_load_all((folder / "kubernetes.yaml").read_text())
+    spec, pod = made["spec"], made["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    known = {entry["name"]: entry.get("value") for entry in container["env"]}
+    assert known["JAX_NUM_PROCESSES"] == str(spec["completions"]) == str(spec["parallelism"])
+    assert known["JAX_COORDINATOR_ADDRESS"].startswith(f"{made['metadata']['name']}-0.{service['metadata']['name']}:")
+    assert "JAX_PROCESS_ID" in known
+    assert pod["subdomain"] == service["metadata"]["name"]
+    assert pod["restartPolicy"] == "Never"  # an error of one is a new pod, whose rank is the same
+    assert container["command"][:2] == ["jaxptycho", "reconstruct"]
+    assert container["command"][-1] == "--resume"
 
 
 def test_debug_shows_the_error_itself(tmp_path):

@@ -11,14 +11,15 @@ import jax
 import numpy as np
 import pytest
 
-from jaxptycho import load, stacked
-from jaxptycho.app import loop
+from jaxptycho import load, mesh, stacked
+from jaxptycho.app import build, loop
 from jaxptycho.app.errors import Diverged
 from jaxptycho.app.jobs import make_job, read_job
 from jaxptycho.app.run import resume, start
 from jaxptycho.app.watch import Watch
 from jaxptycho.inverse.volume_constraints import support_mask
 from jaxptycho.io.results import load_attributes, load_history
+from jaxptycho.machines import resident
 
 
 class Interrupting(Watch):
@@ -117,6 +118,28 @@ def test_a_support_is_that_of_the_model_that_its_stage_starts_from(values, tmp_p
     assert np.asarray(model.specimen.potential)[mask > 0].all()
     with pytest.raises(ValueError, match="a support of an empty specimen"):
         start(make_job(values | {"specimen": thick, "stage": [fine]}), tmp_path / "empty")
+
+
+def test_patterns_kept_on_the_devices_give_the_same_bits(reference, values, tmp_path, monkeypatch):
+    tables = []
+    monkeypatch.setattr(resident, "fits", lambda data: tables.append(data) or True)
+    outcome = start(make_job(values), tmp_path / "run", Interrupting(after=1))
+    assert len(outcome.history) == 1  # a whole epoch was one call
+    assert same(resume(tmp_path / "run").model, reference.model)
+    assert len(tables) == 2
+    table = resident.table(tables[0], mesh(2))
+    assert (table.dtype, table.shape) == (np.uint16, (64, 32, 32))
+    np.testing.assert_array_equal(table, tables[0].patterns(0, np.arange(64)))
+
+
+def test_a_signal_is_heard_while_the_data_are_read(values, tmp_path, monkeypatch):
+    def read(section, read=build.read_data):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return read(section)
+
+    monkeypatch.setattr(build, "read_data", read)
+    outcome = start(make_job(values | {"figures": {"every": 0}}), tmp_path / "run")
+    assert (outcome.why, outcome.history) == ("SIGTERM", [])
 
 
 def test_the_wall_time_ends_a_run_cleanly(values, tmp_path):

@@ -320,3 +320,13 @@ def test_halves_of_a_series_share_nothing(series, tmp_path, monkeypatch):
     assert {"fsc.csv", "fsc.png", "first", "second"} == {path.name for path in Path("two").iterdir()}
     shifts = [np.asarray(load(Path("two") / half / "start.h5").specimen.shift.values) for half in ("first", "second")]
     assert not np.array_equal(*shifts)  # each is aligned by itself
+
+
+@pytest.mark.slow
+def test_a_series_in_slabs_learns_as_on_one_device(series, tmp_path):
+    tilted = JOB["volume"] | {"angles": False}  # so few patterns find angles beyond those that halos are made for
+    whole = start(job_of(series, volume=tilted), tmp_path / "whole")
+    split = start(job_of(series, volume=tilted, run={"devices": 4, "slabs": 2}), tmp_path / "split")
+    assert split.finished
+    np.testing.assert_allclose(split.history[-1].loss, whole.history[-1].loss, rtol=0.05)  # other batches
+    assert load(split.folder / "result.h5").specimen.potential.shape == split.model.specimen.potential.shape

@@ -12,6 +12,8 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import PartitionSpec as P
+from orbax.checkpoint import v1 as orbax
+from pairs import pair
 
 from jaxptycho.machines import checkpoint
 from jaxptycho.machines.checkpoint import Checkpoints
@@ -146,6 +148,64 @@ def test_another_structure_is_an_error_and_no_fresh_start(two):
         pytest.raises(ValueError, match=r"part/waves is complex64\[8, 3, 5\] in it, wanted float32\[4, 4\]"),
     ):
         Checkpoints(two).last(lambda about: other)
+
+
+def test_what_only_failed_to_be_read_is_not_given_up(two, monkeypatch):
+    """A program without memory, or that changed: the next one finds all checkpoints as they were."""
+
+    def full(*args, **more):
+        raise MemoryError("out of memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(orbax, "load", full)
+        with (
+            pytest.warns(UserWarning, match="cannot be read"),
+            pytest.raises(ValueError, match=r"no checkpoint in .* can be read \(out of memory\)"),
+        ):
+            Checkpoints(two).last(lambda about: tree())
+    assert Checkpoints(two).numbers() == [1, 0]
+    assert Checkpoints(two).last(lambda about: tree())[1] == 1
+
+
+def test_checkpoints_given_up_are_no_fresh_start(two):
+    for number in ("0", "1"):
+        (two / number).rename(two / f"{number}.unreadable")
+    with pytest.raises(ValueError, match=r"1\.unreadable is all that is left"):
+        Checkpoints(two).last(lambda about: tree())
+
+
+DAMAGED = """
+import os, pathlib, time, warnings
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec as P
+from jaxptycho.machines.checkpoint import Checkpoints
+from jaxptycho.machines.placement import SHOTS, mesh
+from jaxptycho.machines.processes import first, once
+folder, where = pathlib.Path(sys.argv[2]), NamedSharding(mesh(), P(SHOTS))
+def tree(by):
+    return {"x": jax.make_array_from_callback((8, 4000), where, lambda index: by * np.arange(32000.0).reshape(8, 4000)[index])}
+with Checkpoints(folder) as kept:
+    for number in (0, 1):
+        kept.save(number, tree(number + 1), number)
+def harm():
+    largest = max((p for p in (folder / "1").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    os.truncate(largest, largest.stat().st_size // 2)
+once(harm)
+began = time.monotonic()
+with warnings.catch_warnings(record=True) as heard:
+    warnings.simplefilter("always")
+    found, about = Checkpoints(folder).last(lambda about: tree(0))
+shard = found["x"].addressable_shards[0]
+assert about == 0 and (np.asarray(shard.data) == np.arange(32000.0).reshape(8, 4000)[shard.index]).all()
+assert time.monotonic() - began < 20
+print(len(heard), sorted(p.name for p in folder.iterdir()))
+"""
+
+
+def test_two_processes_pass_over_a_damaged_newest_at_once(tmp_path):
+    """Only the first process reads all; the other one may not wait for it inside orbax, and both take the same."""
+    for said in pair("import numpy as np\n" + DAMAGED, tmp_path / "c"):
+        assert said.splitlines()[-1] == "1 ['0', '1.unreadable']", said
 
 
 FULL = """

@@ -4,10 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from models import N_SHOTS, RICH, any_batch
+from models import N_SHOTS, RICH, any_batch, thin
+from pairs import pair
 
 from jaxptycho import Batch, distribute, init_state, make_step, mesh, misfit, per_part, poisson
-from jaxptycho.machines.placement import even, replicate
+from jaxptycho.machines.placement import copied, even, on_the_host, place, replicate, require_in_turn, restored
 
 SHOTS = np.arange(16) % N_SHOTS
 WEIGHT = np.array([1.0] * 11 + [0.5] + [0.0] * 4)  # the last devices have nothing to do
@@ -80,3 +81,64 @@ def test_uneven_batches_are_refused_or_padded(row):
 def test_one_device_needs_no_wrapper():
     loss = misfit(poisson)
     assert distribute(loss, mesh(1)) is loss
+
+
+def test_devices_of_many_processes_are_taken_in_turn():
+    require_in_turn([0, 0, 1, 1], 2)
+    for owners in ([0, 0], [0, 1, 0, 1], [0, 0, 0, 1], [1, 1, 0, 0]):  # one idle, mixed, unequal, in another order
+        with pytest.raises(ValueError, match="wanted the same number of each of 2, "):
+            require_in_turn(owners, 2)
+
+
+@pytest.mark.parametrize("slabs", [1, 4])
+def test_a_copy_outlives_its_arrays_and_comes_back_where_they_lay(slabs):
+    devices = mesh(8, slabs)
+    model = place(thin(), devices)
+    kept = copied(model)
+    phase = kept.specimen.phase
+    assert sum(part.nbytes for part in phase.parts.values()) == model.specimen.phase.nbytes  # each row once
+    known = np.array(model.specimen.phase)
+    for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_array)):
+        if isinstance(leaf, jax.Array):
+            leaf.delete()  # as donation does
+    again = restored(kept)
+    assert again.specimen.phase.sharding == phase.sharding
+    np.testing.assert_array_equal(again.specimen.phase, known)
+
+
+ACROSS = """
+import numpy as np
+from jaxptycho.machines.placement import copied, mesh, restored
+from jax.sharding import NamedSharding, PartitionSpec as P
+where = NamedSharding(mesh(4, 4), P(None, "slabs"))
+known = np.arange(240.0).reshape(2, 8, 15)
+array = jax.make_array_from_callback(known.shape, where, lambda index: known[index])
+kept = copied({"a": array, "b": 3})
+array.delete()
+found = restored(kept)["a"]
+assert all((np.asarray(s.data) == known[s.index]).all() for s in found.addressable_shards)
+print(sum(part.nbytes for part in kept["a"].parts.values()))
+try:
+    mesh(2)
+except ValueError as error:
+    print(error)
+"""
+
+
+def test_two_processes_copy_their_own_parts_and_refuse_to_leave_one_idle():
+    for told in pair(ACROSS, devices=2):
+        half, error = told.splitlines()[-2:]
+        assert int(half) == 120 * 4, told
+        assert "belong to the processes [0, 0]" in error, told
+
+
+def test_an_optimiser_begins_where_the_slabs_lie():
+    """Neither the model nor what an optimiser remembers of it is whole on one device at any time."""
+    devices = mesh(8, 8)
+    with on_the_host():
+        model = thin()
+    assert {d.platform for d in model.specimen.phase.devices()} == {"cpu"}
+    state = init_state(per_part(specimen=optax.adam(1e-3)), place(model, devices))
+    big = [leaf for leaf in jax.tree.leaves(state) if jnp.shape(leaf) == model.specimen.phase.shape]
+    assert len(big) == 4  # two moments of phase and absorption
+    assert {shard.data.shape[1] for leaf in big for shard in leaf.addressable_shards} == {32 // 8}

@@ -31,7 +31,7 @@ from jaxptycho import (
 from jaxptycho.inverse.penalties import total_variation
 from jaxptycho.inverse.solve import owned
 from jaxptycho.machines import slabs
-from jaxptycho.machines.dealing import arrange, deal
+from jaxptycho.machines.dealing import arrange, deal, homed
 from jaxptycho.machines.placement import even, place
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
@@ -177,7 +177,8 @@ def test_every_shot_is_dealt_once_to_its_slab():
     model = thin(specimen=specimen, scan=FreeScan(PerView(PerShot(jnp.asarray([places, places[::-1]])))), grid=grid)
     data = Dataset([np.ones((150, 16, 16), np.uint8)] * 2, [places, places[::-1]], grid)
     learn, devices = [np.arange(150), np.arange(0, 150, 2)], mesh(8, 4)
-    dealt = list(deal(data, 32, 2, model=model, mesh=devices, shots=learn))
+    home = homed(model, data.n_shots, devices)
+    dealt = list(deal(data, 32, 2, home=home, mesh=devices, shots=learn))
     assert len(dealt) == 2 * (5 + 3)
     assert len({batch.shots.shape for batch in dealt}) == 1
     assert dealt[0].shots.shape[0] <= 1.5 * 32
@@ -192,6 +193,25 @@ def test_every_shot_is_dealt_once_to_its_slab():
     few = list(deal(data, 32, 1, model=model, mesh=devices, shots=[learn[0], learn[1][:0]]))
     assert {int(batch.view) for batch in few} == {0}  # a view may be left out
     assert len(few) == 5
+
+
+@pytest.mark.parametrize("order", ["random", "compact", "sparse"])
+@pytest.mark.parametrize(
+    ("shots", "slabs", "size"), [((52,), 2, 5), ((3000,), 8, 60), ((52, 0, 3), 4, 1), ((7,), 4, 2), ((40, 9), 4, 64)]
+)
+def test_no_batch_is_empty_however_shots_and_slabs_divide(shots, slabs, size, order):
+    grid = Grid((4, 4), 0.4, 80.0)
+    places = [np.stack([np.linspace(0, 60, n), rng(n).uniform(0, 8, n)], 1) for n in (max(s, 1) for s in shots)]
+    data = Dataset([np.ones((len(p), 4, 4), np.uint8) for p in places], places, grid)
+    home = [np.minimum(np.arange(len(p)) * slabs // len(p), slabs - 1) for p in places]
+    learn = [np.arange(n) for n in shots]
+    dealt = list(deal(data, size, home=home, mesh=mesh(slabs, slabs), shots=learn, order=order))
+    assert len(dealt) == sum(math.ceil(n / size) for n in shots)  # as many as without slabs
+    assert len({batch.shots.shape for batch in dealt}) == 1
+    for view, n in enumerate(shots):
+        seen = [batch.shots[batch.weight > 0] for batch in dealt if batch.view == view]
+        assert min(map(len, seen), default=1) > 0
+        np.testing.assert_array_equal(np.sort(np.concatenate([np.zeros(0, int), *seen])), np.arange(n))
 
 
 def test_what_cannot_be_split_is_refused_or_fitted():

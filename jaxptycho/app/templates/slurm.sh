@@ -12,4 +12,4 @@
 # a job that runs again goes on where it was; where one process is lost the others stop by themselves.
 
 srun jaxptycho reconstruct "$1" --out "$2" --resume
-if [ $? -eq 143 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+case $? in 124 | 143) scontrol requeue "$SLURM_JOB_ID" ;; esac    # run.wall_time_minutes, or the signal above

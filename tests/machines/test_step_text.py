@@ -1,0 +1,94 @@
+"""What the compiled step of many devices does, read off its text: the whole of it, with optimiser and penalty."""
+
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from models import GRID, any_batch, pixel_probe, positions, rng, stack, thin
+
+from jaxptycho import (
+    FreeScan,
+    PerShot,
+    PerView,
+    Volume,
+    distribute,
+    init_state,
+    make_step,
+    mesh,
+    misfit,
+    per_part,
+    poisson,
+)
+from jaxptycho.machines.placement import even, place
+from jaxptycho.machines.plan import traffic
+
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+SHOTS, MODES = 16, 2
+
+
+def many_shots(**parts):
+    scan = FreeScan(PerShot(positions(n=SHOTS)))
+    return thin(**{"scan": scan, "specimen": stack(2, jnp.array(8.0)), "probe": pixel_probe(MODES)} | parts)
+
+
+def volume():
+    values = jnp.asarray(rng(5).uniform(0, 20, (6, 32, 30)))
+    places = positions(n=SHOTS) - jnp.array([4.0, 8.0])
+    turned = Volume(values, (0.5, *GRID.pixel), PerView(jnp.array([0.3, -0.7])), 3)
+    return many_shots(specimen=turned, scan=FreeScan(PerView(PerShot(jnp.stack([places, places])))))
+
+
+def program(model, devices):
+    """The step of `reconstruct`, compiled for a mesh."""
+    on = mesh(devices)
+    optimiser = per_part(specimen=optax.adam(1e-3), probe=optax.adam(1e-3), scan=optax.sgd(1e-3))
+    batch = even(any_batch(model, np.arange(SHOTS)), on)
+    state = init_state(optimiser, model)
+    step = jax.jit(make_step(distribute(misfit(poisson), on), optimiser))
+    return step.lower(place(model, on), place(state, on), batch).compile()
+
+
+def computations(text: str) -> dict[str, str]:
+    """The text of every computation of a program by its name."""
+    return {m[1]: m[0] for m in re.finditer(r"^(?:ENTRY )?%?([\w.\-]+) .*?\{\n.*?^\}", text, re.M | re.S)}
+
+
+@pytest.mark.parametrize("made", [many_shots, volume], ids=["multislice", "volume"])
+def test_a_step_gathers_nothing_transforms_its_own_shots_and_reduces_once(made):
+    text = program(made(), 8).as_text()
+    assert not re.search(r"all-gather|all-to-all|collective-permute", text)
+    large = SHOTS // 8 * MODES * math.prod(GRID.shape)
+    found = re.findall(r"c\d+\[([\d,]+)\]\S* (?:fft\(|custom-call\([^\n]*custom_call_target=\"jaxptycho_)", text)
+    assert found
+    assert max(math.prod(map(int, dims.split(","))) for dims in found) <= large
+    reducing = [name for name, body in computations(text).items() if re.search(r" all-reduce(-start)?\(", body)]
+    bodies = set(re.findall(r"(?:body|condition)=%?([\w.\-]+)", text))
+    assert reducing
+    assert not bodies & set(reducing)  # no loop waits for other devices
+    model = made()
+    params = sum(leaf.nbytes for leaf in jax.tree.leaves((model.specimen, model.probe, model.scan)))
+    assert traffic(text)["all-reduce"] <= 1.05 * params + 256  # each gradient once, and the loss
+
+
+def test_bytes_of_a_device_fall_with_shots_and_with_slabs():
+    """Waves and patterns of the whole step as 1/N with the shots; what lies on a device is measured."""
+    sizes = {}
+    for n in (1, 8):
+        batch = even(any_batch(many_shots(), np.arange(SHOTS)), mesh(n))
+        counts = jax.device_put(batch.counts, jax.sharding.NamedSharding(mesh(n), jax.P("shots")))
+        sizes[n] = counts.addressable_shards[0].data.nbytes
+    assert sizes[8] * 8 == sizes[1]
+    held = {}
+    model = thin(specimen=stack(2))
+    state = init_state(per_part(specimen=optax.adam(1e-3)), model)
+    for n in (1, 2, 4, 8):
+        on = mesh(n, n)
+        lying = jax.tree.leaves((place(model, on), place(state, on, model)))
+        held[n] = sum(a.addressable_shards[0].data.nbytes for a in lying if isinstance(a, jax.Array))
+    split = sum(3 * a.nbytes for a in (model.specimen.phase, model.specimen.absorption))  # with Adam's two moments
+    for n in (2, 4, 8):
+        assert held[1] - held[n] == split - split // n
