@@ -46,13 +46,13 @@ def step(wave: Planes, factor: Complex[Array, "*f y x"], kernel: Complex[Array, 
 def by_own_code() -> bool:
     """Whether this process computes transforms on CPUs by code of its own.
 
-    That code computes on one core, as does a device where there is one for each; on fewer devices XLA's transforms
-    spread over all cores.
+    That code computes on the one core of its device and is about four times as fast as XLA's transforms there; where
+    a device has more cores than that, those spread over all of them.
     """
     if importlib.util.find_spec("llvmlite") is None:
         return False
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return jax.local_device_count("cpu") >= min(cores, 4)
+    return 4 * jax.local_device_count("cpu") >= cores
 
 
 def _alike(*operands):
@@ -127,14 +127,14 @@ def _primitive(kind: str, operands, results=("wave",)) -> Primitive:
 
     primitive.def_impl(jax.jit(primitive.bind))
     primitive.def_abstract_eval(shapes)
-    batching.primitive_batchers[primitive] = partial(_batched, primitive, operands, results)
+    batching.primitive_batchers[primitive] = partial(_batched, primitive, operands)
     return primitive
 
 
-def _batched(primitive, names, results, operands, axes):
+def _batched(primitive, names, operands, axes):
     """Along a new axis what all share stays as it is, and where that is not to be had it is repeated."""
     size = next(a.shape[axis] for a, axis in zip(operands, axes, strict=True) if axis is not None)
-    alone = axes[0] is not None and all(axis is None for axis in axes[1:]) and results == ("wave",)
+    alone = {*names[1:]} <= {"factor", "kernel"} and axes[0] is not None and not any(a is not None for a in axes[1:])
     place = max((a.ndim - 2 for a in operands[1:]), default=0) if alone else 0
 
     def moved(name, operand, axis):

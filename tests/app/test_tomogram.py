@@ -292,7 +292,8 @@ def test_volumes_are_compared_on_top_of_one_another(tmp_path):
         for v in cut
     ]
     rows = report(*models, tmp_path)
-    assert {"fsc.png", "fsc.csv"} == {path.name for path in tmp_path.iterdir()}
+    figures = {"fsc.png", "fsc.csv", "fsc_directions.png", "fsc_control.png", "spectrum_a.png", "spectrum_b.png"}
+    assert figures == {path.name for path in tmp_path.iterdir()}
     signal = gaussians(places) - gaussians(places).mean()
     shell = fourier_correlation(signal, signal, 0.5, taper(signal.shape)).frequency
     power = [fourier_power(v, shell) for v in (signal, noise[0])]

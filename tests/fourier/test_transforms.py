@@ -120,6 +120,20 @@ def test_mapped_over_any_axes(axes):
         assert all(map(close, jax.tree.leaves(found), jax.tree.leaves(wanted)))
 
 
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_changes_in_many_directions(which):
+    parts = random(3, 2, 16, 24), random(3, 16, 24), random(16, 24)
+    directions = random(5, *parts[which].shape)
+
+    def change(step):
+        def along(direction):
+            return step(*parts[:which], parts[which] + direction, *parts[which + 1 :])
+
+        return jax.vmap(jax.linearize(along, jnp.zeros_like(parts[which]))[1])(directions)
+
+    assert close(change(fourier.step), change(plain_step))
+
+
 def test_each_device_transforms_its_own():
     mesh = jax.make_mesh((8,), ("shots",), axis_types=(AxisType.Auto,))
     wave, factor, kernel = random(8, 2, 16, 16), random(8, 16, 16), random(16, 16)

@@ -183,14 +183,14 @@ def test_every_shot_is_dealt_once_to_its_slab():
     assert len({batch.shots.shape for batch in dealt}) == 1
     assert dealt[0].shots.shape[0] <= 1.5 * 32
     for view, mine in enumerate(learn):
-        home = slabs.homes(model, view, 4)
+        at_home = slabs.homes(model, view, 4)
         own = [batch for batch in dealt if batch.view == view]
         seen = np.concatenate([batch.shots[batch.weight > 0] for batch in own])
         np.testing.assert_array_equal(np.sort(seen), np.repeat(mine, 2))
         for batch in own:
             at = np.broadcast_to(np.arange(4)[:, None], (2, 4, len(batch.shots) // 8)).ravel()
-            np.testing.assert_array_equal(home[batch.shots][batch.weight > 0], at[batch.weight > 0])
-    few = list(deal(data, 32, 1, model=model, mesh=devices, shots=[learn[0], learn[1][:0]]))
+            np.testing.assert_array_equal(at_home[batch.shots][batch.weight > 0], at[batch.weight > 0])
+    few = list(deal(data, 32, 1, home=home, mesh=devices, shots=[learn[0], learn[1][:0]]))
     assert {int(batch.view) for batch in few} == {0}  # a view may be left out
     assert len(few) == 5
 

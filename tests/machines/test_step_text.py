@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from models import GRID, any_batch, pixel_probe, positions, rng, stack, thin
+from models import GRID, TRANSFORM, any_batch, pixel_probe, positions, rng, stack, thin
 
 from jaxptycho import (
     FreeScan,
@@ -62,7 +62,7 @@ def test_a_step_gathers_nothing_transforms_its_own_shots_and_reduces_once(made):
     text = program(made(), 8).as_text()
     assert not re.search(r"all-gather|all-to-all|collective-permute", text)
     large = SHOTS // 8 * MODES * math.prod(GRID.shape)
-    found = re.findall(r"c\d+\[([\d,]+)\]\S* (?:fft\(|custom-call\([^\n]*custom_call_target=\"jaxptycho_)", text)
+    found = TRANSFORM.findall(text)
     assert found
     assert max(math.prod(map(int, dims.split(","))) for dims in found) <= large
     reducing = [name for name, body in computations(text).items() if re.search(r" all-reduce(-start)?\(", body)]
