@@ -4,8 +4,12 @@ A handler of XLA's foreign function interface takes one pointer, to a frame of w
 places are part of the interface (`xla/ffi/api/c_api.h`, which `jax.ffi.include_dir()` holds).
 """
 
+import contextlib
 import ctypes
 import functools
+import hashlib
+import os
+from pathlib import Path
 
 import jax
 import llvmlite.binding as llvm
@@ -48,9 +52,11 @@ def scratch(plan: Plan) -> int:
 def target_of(plan: Plan) -> str:
     """The name under which XLA finds the function; its last result is working space of `scratch` numbers."""
     name = f"jaxptycho_{plan.kind}_{plan.n}x{plan.m}_{'f32' if plan.single else 'f64'}"
-    engine = _compiled(plan)
-    address = engine.get_function_address("handler")
-    jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(_function_at(address)), platform="cpu")
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
+    engine.add_object_file(llvm.object_file.ObjectFileRef.from_data(_machine_code(plan)))
+    engine.finalize_object()
+    handler = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(engine.get_function_address("handler"))
+    jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(handler), platform="cpu")
     _alive.append(engine)
     return name
 
@@ -58,23 +64,48 @@ def target_of(plan: Plan) -> str:
 _alive = []  # machine code must not be freed while XLA may call it
 
 
-def _function_at(address: int):
-    return ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(address)
+def _features() -> str:
+    # some processors are said to be faster with half their registers, which the code is not made for
+    return llvm.get_host_cpu_features().flatten() + (",-prefer-256-bit" if lanes(True) == 16 else "")
 
 
-def _compiled(plan: Plan):
+def _machine():
+    target = llvm.Target.from_triple(llvm.get_process_triple())
+    return target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=_features(), opt=2, jit=True)
+
+
+def _machine_code(plan: Plan) -> bytes:
+    """The function's object file, kept beside JAX's compiled programs where these are kept."""
+    folder = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
+    if folder is None or "://" in folder:
+        return _compiled(plan)
+    file = Path(folder) / f"jaxptycho-{_key(plan)}.o"
+    try:
+        return file.read_bytes()
+    except OSError:
+        code = _compiled(plan)
+    with contextlib.suppress(OSError):  # a folder that cannot be written to keeps nothing
+        file.parent.mkdir(parents=True, exist_ok=True)
+        own = file.with_suffix(f".{os.getpid()}")
+        own.write_bytes(code)
+        own.replace(file)
+    return code
+
+
+def _key(plan: Plan) -> str:
+    """All that decides a function's machine code."""
+    sources = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    where = llvm.get_process_triple(), llvm.get_host_cpu_name(), _features(), llvm.llvm_version_info
+    return hashlib.sha256(b"".join([repr((plan, where)).encode(), *sources])).hexdigest()[:32]
+
+
+def _compiled(plan: Plan) -> bytes:
     module = ir.Module()
     module.triple = llvm.get_process_triple()
     _write_handler(module, plan, planes.write(module, plan, lanes(plan.single)))
-    target = llvm.Target.from_triple(module.triple)
-    # some processors are said to be faster with half their registers, which the code is not made for
-    features = llvm.get_host_cpu_features().flatten() + (",-prefer-256-bit" if lanes(True) == 16 else "")
-    machine = target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=features, opt=2)
     parsed = llvm.parse_assembly(str(module))
     parsed.verify()
-    engine = llvm.create_mcjit_compiler(parsed, machine)
-    engine.finalize_object()
-    return engine
+    return _machine().emit_object(parsed)
 
 
 def _write_handler(module: ir.Module, plan: Plan, function: ir.Function) -> None:

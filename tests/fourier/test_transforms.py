@@ -61,6 +61,23 @@ def test_own_code_computes_what_has_small_factors():
     assert "jaxptycho" not in text(fourier.fft2, random(1024, 512)), "larger than the cache"
 
 
+def test_machine_code_is_kept_beside_compiled_programs(tmp_path, monkeypatch):
+    native = pytest.importorskip("jaxptycho.fourier.native")
+    plan, made = native.Plan("fft", 16, 20, True), []
+    monkeypatch.setattr(
+        native, "_compiled", lambda plan, compiled=native._compiled: made.append(plan) or compiled(plan)
+    )
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "cache"))
+    try:
+        codes = [native._machine_code(plan) for _ in range(2)]
+    finally:
+        jax.config.update("jax_compilation_cache_dir", None)
+    assert made == [plan]
+    assert codes[0] == codes[1]
+    (file,) = (tmp_path / "cache").glob("jaxptycho-*.o")
+    assert file.read_bytes() == codes[0]
+
+
 def test_xla_computes_them_where_a_device_has_many_cores(monkeypatch):
     wave, factor, kernel = random(3, 2, 16, 24), random(3, 16, 24), random(16, 24)
     monkeypatch.setattr(transforms, "by_own_code", lambda: False)
