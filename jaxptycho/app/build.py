@@ -29,7 +29,7 @@ from ..start.calibration import bright_field_centre
 from ..start.guess import first_model, make_modes
 from ..start.refit import with_modes, with_slices
 from .schema import OPTIMISERS, Camera, Data, Job, Probe, Propagator, Rate, Scan, Scheduled, Section, Stage
-from .tomogram_schema import SeriesProbe
+from .tomogram_schema import SeriesProbe, TomogramJob
 
 NOT_OF_FILE = {"file", "half", "fraction", "dose_fraction", "hold_out"}
 FIELDS, QUANTA = ("black", "white"), ("first", "second")  # halves of the shots, halves of every shot
@@ -49,24 +49,32 @@ def read_data(section: Data, seed: int = 0) -> Dataset:
     return data if sum(map(len, shots)) == sum(data.n_shots) else data.subset(shots)
 
 
+def of_instrument(job: Job | TomogramJob) -> dict[str, Any]:
+    """What a job says of probe and detector, as keywords of `first_model`."""
+    probe, detector = job.probe, job.detector
+    return {
+        "modes": probe.modes,
+        "probe": probe.start,
+        "semiangle": None if probe.semiangle_mrad is None else 1e-3 * probe.semiangle_mrad,
+        "defocus": probe.defocus_angstrom,
+        "aberrations": probe.aberrations_angstrom,
+        "supersample": detector.supersample,
+        "extend": detector.extend,
+    }
+
+
 def build_model(job: Job, data: Dataset) -> Model:
     """The model that a job starts from."""
     probe, specimen, detector = job.probe, job.specimen, job.detector
     model = first_model(
         data,
-        modes=probe.modes,
         slices=specimen.slices,
         thickness=specimen.thickness_angstrom or data.about.get("thickness_angstrom"),
         specimen=specimen.kind,
         periodic=specimen.periodic,
-        probe=probe.start,
-        semiangle=None if probe.semiangle_mrad is None else 1e-3 * probe.semiangle_mrad,
-        defocus=probe.defocus_angstrom,
-        aberrations=probe.aberrations_angstrom,
         margin=specimen.margin_angstrom,
         near_field=near_field_distance(job, data),
-        supersample=detector.supersample,
-        extend=detector.extend,
+        **of_instrument(job),
     )
     return replace(
         model,

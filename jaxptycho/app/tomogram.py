@@ -87,19 +87,8 @@ def series_of(job: TomogramJob, data: Dataset, geometry=None, volume=None, probe
 
 def alone(job: TomogramJob, data: Dataset) -> Model:
     """The first model of one view by itself: thin, at the height of the tilt axis."""
-    probe, detector = job.probe, job.detector
-    model = first_model(
-        data,
-        specimen="phase",
-        modes=probe.modes,
-        probe=probe.start,
-        semiangle=None if probe.semiangle_mrad is None else 1e-3 * probe.semiangle_mrad,
-        defocus=probe.defocus_angstrom,
-        aberrations=probe.aberrations_angstrom,
-        supersample=detector.supersample,
-        extend=detector.extend,
-    )
-    return build.with_camera(detector, build.with_probe(probe, model, data), data)
+    model = first_model(data, specimen="phase", **build.of_instrument(job))
+    return build.with_camera(job.detector, build.with_probe(job.probe, model, data), data)
 
 
 def voxel_of(job: TomogramJob, data: Dataset) -> tuple[float, float, float]:
