@@ -16,7 +16,7 @@ from common import Table, arguments, opening, save
 from problem import EPS, PIXEL, THICKNESS, WAVELENGTH, Case, make_problem
 
 import jaxptycho as jp
-from jaxptycho.physics.waves import multislice, propagate, transmit
+from jaxptycho.physics.waves import Exit, multislice, propagate, transmit
 
 SHOTS, PIXELS, MODES, SLICES = 8, 64, 2, (1, 10, 50)
 BRIGHT = 10  # times the amplitude of the usual problem: 10⁶ quanta a shot, some thousand in a pixel
@@ -47,7 +47,7 @@ def stored_as(dtype):
 
     function = jax.custom_vjp(lambda *arguments: forward(*arguments)[0])
     function.defvjp(forward, backward)
-    return function
+    return lambda wave, slices, kernel: Exit(function(wave, slices, kernel), jnp.ones_like(slices[0]))
 
 
 def gradient(problem, counts, way=multislice):

@@ -14,7 +14,8 @@ from .parts.scan import AbstractScan
 from .parts.specimen import AbstractSpecimen, Sliced
 from .physics import waves
 from .physics.grids import Grid
-from .physics.types import Index, Indices, Pattern, Patterns, Waves, Window
+from .physics.types import Index, Indices, Pattern, Patterns, Window
+from .physics.waves import Exit
 
 
 class Model(eqx.Module):
@@ -28,8 +29,8 @@ class Model(eqx.Module):
     detector: AbstractDetector = Ideal()
 
 
-def exit_wave(model: Model, sliced: Sliced, window: Window, centre, multislice=waves.multislice) -> Waves:
-    """Wave behind the specimen of one shot [√quanta], in real space.
+def exit_wave(model: Model, sliced: Sliced, window: Window, centre, multislice=waves.multislice) -> Exit:
+    """Wave behind the specimen of one shot [√quanta], in real space: `exit_wave(…).wave`.
 
     `window` holds the transmissions under the probe, `centre` is where the probe's centre
     stands in it [Å]; in `model` nothing varies any more. `multislice` brings the wave through.
@@ -37,7 +38,7 @@ def exit_wave(model: Model, sliced: Sliced, window: Window, centre, multislice=w
     grid = model.grid
     wave = waves.place(model.probe.spectrum(grid), centre, grid)
     if window.shape[0] == 1:
-        return waves.transmit(wave, window[0])
+        return Exit(wave, window[0])
     kernel = model.propagator.kernel
     if jnp.ndim(sliced.thickness) == 0:
         return multislice(wave, window, kernel(grid, sliced.thickness))

@@ -62,6 +62,7 @@ from jaxptycho.inverse import losses, pie, probe_constraints
 from jaxptycho.inverse.constraints import CONSTRAINTS, build
 from jaxptycho.inverse.penalties import PENALTIES
 from jaxptycho.inverse.preconditioning import PRECONDITIONERS, measured, shell_growth
+from jaxptycho.physics.waves import Exit
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -106,7 +107,7 @@ ANSWERS = {
     "AbstractSpecimen": lambda part, scale: scale * part.slices(GRID).transmission,
     "AbstractScan": lambda part, scale: scale * part.position(),
     "AbstractPropagator": lambda part, scale: part.kernel(GRID, 7.0 * scale),
-    "AbstractDetector": lambda part, scale: part.detect(scale * WAVE, GRID),
+    "AbstractDetector": lambda part, scale: part.detect(Exit(scale * WAVE, jnp.ones(GRID.shape, complex)), GRID),
 }
 
 

@@ -63,7 +63,7 @@ def test_exit_wave_of_an_empty_specimen_is_the_probe():
     model = thin(specimen=empty)
     centre = jnp.array([8 * 0.4, 6 * 0.5])
     sliced = empty.slices(GRID)
-    wave = exit_wave(model, sliced, sliced.window(jnp.array([3, 3]), GRID), centre)
+    wave = exit_wave(model, sliced, sliced.window(jnp.array([3, 3]), GRID), centre).wave
     np.testing.assert_allclose(wave, model.probe.waves, atol=1e-10)
     assert float(waves.intensity(wave).sum()) == pytest.approx(DOSE)
 

@@ -6,6 +6,6 @@ operation. It is fastest with a device for every core (`one_device_per_core`). E
 products.
 """
 
-from .transforms import convolve, fft2, ifft2, step
+from .transforms import convolve, diffract, fft2, ifft2, step
 
-__all__ = ["convolve", "fft2", "ifft2", "step"]
+__all__ = ["convolve", "diffract", "fft2", "ifft2", "step"]

@@ -10,8 +10,10 @@ OPERANDS = {
     "correlate": ("wave", "kernel"),  # F[kernel · F⁻¹ wave], its transpose
     "step": ("wave", "factor", "kernel"),  # F⁻¹[kernel · F(factor · wave)]
     "step_back": ("wave", "factor", "kernel", "entered"),  # of c, the correlate: factor · c, and Σ entered · c
+    "diffract": ("wave", "factor"),  # F(factor · wave)
+    "diffract_back": ("wave", "factor", "entered"),  # of c, the transform: factor · c, and Σ entered · c
 }
-RESULTS = {"step_back": ("wave", "factor")}
+RESULTS = {"step_back": ("wave", "factor"), "diffract_back": ("wave", "factor")}
 
 
 def results(kind: str) -> tuple[str, ...]:

@@ -107,13 +107,13 @@ class _Worker:
 
         def load(y, x):
             wave = code.load_pairs(sources["wave"], self._pair(y, x))
-            if plan.kind != "step":
+            if plan.kind not in ("step", "diffract"):
                 return wave
             return code.product(wave, code.load_pairs(sources["factor"], self._pair(y, x)))
 
         def store(y, x, value, fresh):
             place = self._pair(y, x)
-            if plan.kind == "step_back":
+            if "factor" in targets:
                 entered, factor = (code.load_pairs(sources[name], place) for name in ("entered", "factor"))
                 nothing = code.constant(0.0)
                 more = (code.at.select(fresh, part, nothing) for part in code.product(value, entered))
@@ -123,10 +123,10 @@ class _Worker:
                 value = code.product(value, factor)
             code.store_pairs(value, targets["wave"], place)
 
-        if plan.kind in ("fft", "ifft"):
+        if "kernel" not in sources:
             order = code.table(frequencies(plan.n), INDEX)
             self._columns(load, sign, lambda place: code.entry(order, place))
-            self._rows(targets["wave"], sign)
+            self._rows(store, sign)
         else:
             self._columns(load, sign, lambda place: place)
             self._rows_there_and_back(sign)
@@ -158,7 +158,7 @@ class _Worker:
         self.code.loop(side, lambda start: body(self.code.atmost(start, side - self.lanes)), self.lanes)
 
     def _fresh(self, start, x):
-        """Which columns from x on begin with `start`, the others having been done before."""
+        """Which places from x on begin with `start`, the others having been done before."""
         columns = ir.Constant(ir.VectorType(INDEX, self.lanes), list(range(self.lanes)))
         return self.code.at.icmp_signed(">=", columns, self.code.everywhere(self.code.at.sub(start, x)))
 
@@ -222,24 +222,28 @@ class _Worker:
         places = [self.code.times(place_of(self.code.sum(x, i)), self.lanes) for i in range(self.lanes)]
         return self.code.transposed([self.code.load(line, place) for place in places])
 
-    def _rows(self, target, sign):
-        """Rows of the working plane, transformed to complex numbers."""
+    def _rows(self, store, sign):
+        """Rows of the working plane, transformed to `store(y, x, value, fresh)`."""
         code, (n, m) = self.code, self.plan[1:3]
         place_of = code.table(np.argsort(frequencies(m)), INDEX)
 
-        def strip(y):
+        def strip(first):
+            y = code.atmost(first, n - self.lanes)
             self._into_strip(y)
             code.transform(m, sign, *self.strip, self.strip)
 
-            def tile(x):
+            def tile(start):
+                x = code.atmost(start, m - self.lanes)
                 parts = [self._tile(line, x, lambda column: code.entry(place_of, column)) for line in self.lines]
                 for i, value in enumerate(zip(*parts, strict=True)):
                     value = code.scaled(value, 1 / (n * m)) if sign > 0 else value
-                    code.store_pairs(value, target, self._pair(code.sum(y, i), x))
+                    row = code.sum(y, i)
+                    begun = code.everywhere(code.at.icmp_signed(">=", row, first))
+                    store(row, x, value, code.at.and_(self._fresh(start, x), begun))
 
-            self._along(m, tile)
+            code.loop(m, tile, self.lanes)
 
-        self._along(n, strip)
+        code.loop(n, strip, self.lanes)
 
     def _rows_there_and_back(self, sign):
         """Rows of the working plane transformed, multiplied by the arranged kernel, and transformed back."""

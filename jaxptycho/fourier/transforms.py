@@ -43,6 +43,11 @@ def step(wave: Planes, factor: Complex[Array, "*f y x"], kernel: Complex[Array, 
     return _STEP.bind(*_alike(wave, factor, kernel))
 
 
+def diffract(wave: Planes, factor: Complex[Array, "*f y x"]) -> Planes:
+    """F(factor · wave); leading axes of `factor` are the first ones of `wave`."""
+    return _DIFFRACT.bind(*_alike(wave, factor))
+
+
 def by_own_code() -> bool:
     """Whether this process computes transforms on CPUs by code of its own.
 
@@ -97,6 +102,12 @@ def _functions(ifft):
     def step_back(wave, factor, kernel, entered):
         return _gradients(correlate(wave, kernel), factor, entered)
 
+    def diffract(wave, factor):
+        return fft(_spread(factor, wave) * wave)
+
+    def diffract_back(wave, factor, entered):
+        return _gradients(fft(wave), factor, entered)
+
     return {
         "fft": fft,
         "ifft": ifft,
@@ -104,12 +115,22 @@ def _functions(ifft):
         "correlate": correlate,
         "step": step,
         "step_back": step_back,
+        "diffract": diffract,
+        "diffract_back": diffract_back,
     }
 
 
-def _step_tangent(of_wave, of_factor, wave, factor, kernel):
-    moved = _spread(factor, wave) * of_wave + _spread(of_factor, wave) * wave
-    return _CONVOLVE.bind(*_alike(moved, kernel))
+def _product_tangent(of_wave, of_factor, wave, factor):
+    return _spread(factor, wave) * of_wave + _spread(of_factor, wave) * wave
+
+
+def _step_tangent(*tangents_and_primals):
+    *both, kernel = tangents_and_primals
+    return _CONVOLVE.bind(*_alike(_product_tangent(*both), kernel))
+
+
+def _diffract_tangent(*both):
+    return fft2(_product_tangent(*both))
 
 
 # the primitives
@@ -148,10 +169,12 @@ def _batched(primitive, names, operands, axes):
     return (result, [place] * len(result)) if primitive.multiple_results else (result, place)
 
 
-_FFT, _IFFT, _CONVOLVE, _CORRELATE, _STEP, _STEP_BACK = (
+_FFT, _IFFT, _CONVOLVE, _CORRELATE, _STEP, _STEP_BACK, _DIFFRACT, _DIFFRACT_BACK = (
     _primitive(kind, operands, kinds.results(kind)) for kind, operands in kinds.OPERANDS.items()
 )
-_STEP_TANGENT = _primitive("step_tangent", ("wave", "factor", "entered", "entered factor", "kernel"))
+_CHANGES = ("wave", "factor", "entered", "entered factor")
+_STEP_TANGENT = _primitive("step_tangent", (*_CHANGES, "kernel"))
+_DIFFRACT_TANGENT = _primitive("diffract_tangent", _CHANGES)
 
 
 def _lower_for_cpu(kind, otherwise, context, *operands):
@@ -168,8 +191,9 @@ def _lower_for_cpu(kind, otherwise, context, *operands):
     return otherwise(context, *operands)
 
 
-mlir.register_lowering(_STEP_TANGENT, mlir.lower_fun(_step_tangent, multiple_results=False))
-for _one in (_FFT, _IFFT, _CONVOLVE, _CORRELATE, _STEP, _STEP_BACK):
+for _one, _function in ((_STEP_TANGENT, _step_tangent), (_DIFFRACT_TANGENT, _diffract_tangent)):
+    mlir.register_lowering(_one, mlir.lower_fun(_function, multiple_results=False))
+for _one in (_FFT, _IFFT, _CONVOLVE, _CORRELATE, _STEP, _STEP_BACK, _DIFFRACT, _DIFFRACT_BACK):
     _kind = _one.name.removesuffix("_planes")
     _plain, _on_gpu = (
         mlir.lower_fun(_functions(ifft)[_kind], multiple_results=_one.multiple_results)
@@ -211,12 +235,25 @@ def _step_derivative(primals, tangents):
     return _STEP.bind(*primals), sum(parts[1:], parts[0])
 
 
-def _tangent_transpose(cotangent, of_wave, of_factor, wave, factor, kernel):
+def _step_transpose(cotangent, of_wave, of_factor, wave, factor, kernel):
     return [*_STEP_BACK.bind(*_alike(cotangent, factor, kernel, wave)), None, None, None]
+
+
+def _diffract_derivative(primals, tangents):
+    changes = map(ad.instantiate_zeros, tangents)
+    return _DIFFRACT.bind(*primals), _DIFFRACT_TANGENT.bind(*_alike(*changes, *primals))
+
+
+def _diffract_transpose(cotangent, of_wave, of_factor, wave, factor):
+    return [*_DIFFRACT_BACK.bind(*_alike(cotangent, factor, wave)), None, None]
 
 
 def _step_back(wave, factor, kernel, entered):
     return _gradients(_CORRELATE.bind(*_alike(wave, kernel)), factor, entered)
+
+
+def _diffract_back(wave, factor, entered):
+    return _gradients(fft2(wave), factor, entered)
 
 
 def _derivative_by_parts(function, primals, tangents):
@@ -229,7 +266,12 @@ for _one in (_FFT, _IFFT):  # their matrices are symmetric
 for _one, _other, _there, _back in ((_CONVOLVE, _CORRELATE, fft2, ifft2), (_CORRELATE, _CONVOLVE, ifft2, fft2)):
     ad.primitive_jvps[_one] = partial(_convolution_derivative, _one, _there, _back)
     ad.primitive_transposes[_one] = partial(_convolution_transpose, _other)
-ad.primitive_jvps[_STEP] = _step_derivative
-ad.primitive_transposes[_STEP_TANGENT] = _tangent_transpose
-for _one, _function in ((_STEP_TANGENT, _step_tangent), (_STEP_BACK, _step_back)):
+ad.primitive_jvps[_STEP], ad.primitive_transposes[_STEP_TANGENT] = _step_derivative, _step_transpose
+ad.primitive_jvps[_DIFFRACT], ad.primitive_transposes[_DIFFRACT_TANGENT] = _diffract_derivative, _diffract_transpose
+for _one, _function in (
+    (_STEP_TANGENT, _step_tangent),
+    (_STEP_BACK, _step_back),
+    (_DIFFRACT_TANGENT, _diffract_tangent),
+    (_DIFFRACT_BACK, _diffract_back),
+):
     ad.primitive_jvps[_one] = partial(_derivative_by_parts, _function)

@@ -15,8 +15,10 @@ import jax.numpy as jnp
 from ..data import Batch
 from ..model import Model, shoot
 from ..parts.indexed import PerShot, PerView, select
+from ..parts.probe import AbstractProbe
 from ..parts.specimen import Sliced
 from ..physics import windows
+from ..physics.types import Waves
 from .memory import fastest, plans
 
 
@@ -43,9 +45,26 @@ def sum_over_shots(
         return lambda model, batch: sum_over_shots(of_shot, model, batch, plan.micro, plan.multislice, math.inf)
 
     plan = fastest(by, model, batch, choice, budget)
-    rest = eqx.tree_at(lambda m: m.specimen, model, None)
+    rest = eqx.tree_at(lambda m: m.specimen, _with_spectrum(model), None)
     chunks = _chunks((batch.shots, batch.counts, batch.weight), plan.micro)
     return _sum((rest, sliced), chunks, of_shot, plan.multislice)
+
+
+class _Spectrum(AbstractProbe):
+    """A probe whose spectrum is known."""
+
+    values: Waves
+
+    def spectrum(self, grid):
+        return self.values
+
+
+def _with_spectrum(model: Model) -> Model:
+    """The model whose probe, if all shots share it, is transformed once and not chunk by chunk."""
+    nodes = jax.tree.leaves(model.probe, is_leaf=lambda node: isinstance(node, PerShot))
+    if any(isinstance(node, PerShot) for node in nodes):
+        return model
+    return eqx.tree_at(lambda m: m.probe, model, _Spectrum(model.probe.spectrum(model.grid)))
 
 
 def _chunks(arrays, size):

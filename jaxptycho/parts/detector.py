@@ -8,15 +8,16 @@ from jaxtyping import Array, Bool, Float
 
 from ..physics import detection, waves
 from ..physics.grids import Grid
-from ..physics.types import Intensity, Pair, Pattern, Scalar, Waves
+from ..physics.types import Intensity, Pair, Pattern, Scalar
+from ..physics.waves import Exit
 from .indexed import Varying
 from .propagator import AbstractPropagator, Fresnel
 
 
 class AbstractDetector(eqx.Module):
     @abc.abstractmethod
-    def detect(self, wave: Waves, grid: Grid, offset: Pair = (0.0, 0.0)) -> Pattern:
-        """Expected counts of one shot, the detector's middle in the corner [0, 0].
+    def detect(self, exit: Exit, grid: Grid, offset: Pair = (0.0, 0.0)) -> Pattern:
+        """Expected counts of one shot, the detector's middle in the corner [0, 0], of the wave `exit` (`exit.wave`).
 
         `offset` (y, x) [Å] is how far from pixel [N//2, N//2] of its window the probe stands;
         in the laboratory the probe rests, so a detector that sees real space undoes it.
@@ -26,8 +27,8 @@ class AbstractDetector(eqx.Module):
 class Ideal(AbstractDetector):
     """The far field on a perfect camera."""
 
-    def detect(self, wave, grid, offset=(0.0, 0.0)):
-        return waves.far_field(wave)
+    def detect(self, exit, grid, offset=(0.0, 0.0)):
+        return waves.far_field(exit)
 
 
 class NearField(AbstractDetector):
@@ -40,9 +41,9 @@ class NearField(AbstractDetector):
     distance: Varying[Scalar]  # Å
     propagator: AbstractPropagator = Fresnel()
 
-    def detect(self, wave, grid, offset=(0.0, 0.0)):
+    def detect(self, exit, grid, offset=(0.0, 0.0)):
         back = waves.phase_ramp(grid, (-offset[0], -offset[1]))
-        return waves.near_field(wave, back * self.propagator.kernel(grid, self.distance))
+        return waves.near_field(exit, back * self.propagator.kernel(grid, self.distance))
 
     def scale(self, grid):
         return {"distance": min(grid.pixel) ** 2 / grid.wavelength}
@@ -55,8 +56,9 @@ class Descanned(AbstractDetector):
     shift: Varying[Pair]  # 1/Å
     detector: AbstractDetector = Ideal()
 
-    def detect(self, wave, grid, offset=(0.0, 0.0)):
-        return self.detector.detect(waves.tilted(wave, grid, self.shift), grid, offset)
+    def detect(self, exit, grid, offset=(0.0, 0.0)):
+        moved = exit._replace(entering=waves.tilted(exit.entering, grid, self.shift))
+        return self.detector.detect(moved, grid, offset)
 
     def scale(self, grid):
         return {"shift": max(grid.dk)}
@@ -68,8 +70,8 @@ class Gain(AbstractDetector):
     factor: Varying[Scalar | Intensity]
     detector: AbstractDetector = Ideal()
 
-    def detect(self, wave, grid, offset=(0.0, 0.0)):
-        return self.factor * self.detector.detect(wave, grid, offset)
+    def detect(self, exit, grid, offset=(0.0, 0.0)):
+        return self.factor * self.detector.detect(exit, grid, offset)
 
 
 class Background(AbstractDetector):
@@ -78,8 +80,8 @@ class Background(AbstractDetector):
     counts: Varying[Scalar | Intensity]
     detector: AbstractDetector = Ideal()
 
-    def detect(self, wave, grid, offset=(0.0, 0.0)):
-        return self.detector.detect(wave, grid, offset) + self.counts
+    def detect(self, exit, grid, offset=(0.0, 0.0)):
+        return self.detector.detect(exit, grid, offset) + self.counts
 
 
 class Blurred(AbstractDetector):
@@ -88,8 +90,8 @@ class Blurred(AbstractDetector):
     sigma: Varying[Scalar]
     detector: AbstractDetector = Ideal()
 
-    def detect(self, wave, grid, offset=(0.0, 0.0)):
-        pattern = self.detector.detect(wave, grid, offset)
+    def detect(self, exit, grid, offset=(0.0, 0.0)):
+        pattern = self.detector.detect(exit, grid, offset)
         return detection.filter_pattern(pattern, detection.gaussian_mtf(pattern.shape, self.sigma))
 
 
@@ -99,8 +101,8 @@ class ModulationTransfer(AbstractDetector):
     mtf: Varying[Float[Array, "q"]]
     detector: AbstractDetector = Ideal()
 
-    def detect(self, wave, grid, offset=(0.0, 0.0)):
-        pattern = self.detector.detect(wave, grid, offset)
+    def detect(self, exit, grid, offset=(0.0, 0.0)):
+        pattern = self.detector.detect(exit, grid, offset)
         return detection.filter_pattern(pattern, detection.radial_mtf(pattern.shape, self.mtf))
 
 
@@ -110,8 +112,8 @@ class SuperSampled(AbstractDetector):
     detector: AbstractDetector = Ideal()
     factor: int = eqx.field(static=True, default=2)
 
-    def detect(self, wave, grid, offset=(0.0, 0.0)):
-        return detection.sum_pixels(self.detector.detect(wave, grid, offset), self.factor)
+    def detect(self, exit, grid, offset=(0.0, 0.0)):
+        return detection.sum_pixels(self.detector.detect(exit, grid, offset), self.factor)
 
 
 class Cropped(AbstractDetector):
@@ -120,8 +122,8 @@ class Cropped(AbstractDetector):
     shape: tuple[int, int] = eqx.field(static=True)
     detector: AbstractDetector = Ideal()
 
-    def detect(self, wave, grid, offset=(0.0, 0.0)):
-        return detection.crop(self.detector.detect(wave, grid, offset), self.shape)
+    def detect(self, exit, grid, offset=(0.0, 0.0)):
+        return detection.crop(self.detector.detect(exit, grid, offset), self.shape)
 
 
 class Masked(AbstractDetector):
@@ -133,5 +135,5 @@ class Masked(AbstractDetector):
     mask: Varying[Bool[Array, "y x"]]  # the detector's middle in the corner
     detector: AbstractDetector = Ideal()
 
-    def detect(self, wave, grid, offset=(0.0, 0.0)):
-        return jnp.where(self.mask, self.detector.detect(wave, grid, offset), 0.0)
+    def detect(self, exit, grid, offset=(0.0, 0.0)):
+        return jnp.where(self.mask, self.detector.detect(exit, grid, offset), 0.0)

@@ -100,8 +100,8 @@ class PotentialSlices(AbstractSpecimen):
 
 def exponential(phase: Stack, absorption: Stack | None) -> Slices:
     """e^{iφ−a}."""
-    amplitude = 1.0 if absorption is None else jnp.exp(-absorption)
-    return jax.lax.complex(amplitude * jnp.cos(phase), amplitude * jnp.sin(phase))
+    # an exponential, for its derivative is itself times another; sines XLA would take anew for everything that uses it
+    return jnp.exp(jax.lax.complex(jnp.zeros_like(phase) if absorption is None else -absorption, phase))
 
 
 def place(transmission: Slices, specimen, grid: Grid) -> Sliced:

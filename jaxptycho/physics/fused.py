@@ -36,13 +36,14 @@ from jax.experimental.pallas import triton
 from . import waves
 from .lean import alike
 from .types import Kernel, Kernels, Waves, Window
+from .waves import Exit
 
 HIGHEST = jax.lax.Precision.HIGHEST  # on a GPU these would be products without tensor cores
 SIZES = (16, 32, 64, 128)  # tiles of tensor cores, as far as they stay on chip
 
 
-def multislice_fused(wave: Waves, slices: Window, kernel: Kernel | Kernels) -> Waves:
-    """Exit wave as of `waves.multislice`, for kernels that are a product along y and x: Fresnel's, tilted or not.
+def multislice_fused(wave: Waves, slices: Window, kernel: Kernel | Kernels) -> Exit:
+    """The wave as by `waves.multislice`, for kernels that are a product along y and x: Fresnel's, tilted or not.
 
     For windows of 16, 32, 64 or 128 pixels, derivatives in reverse mode only. With any other kernel it is NaN rather
     than wrong. Off a GPU it is interpreted, on one device.
@@ -50,8 +51,8 @@ def multislice_fused(wave: Waves, slices: Window, kernel: Kernel | Kernels) -> W
     return _fused(_circulant, wave, slices, kernel)
 
 
-def multislice_fused_dft(wave: Waves, slices: Window, kernel: Kernel | Kernels) -> Waves:
-    """Exit wave as of `waves.multislice`, for any kernel, in twice the products of `multislice_fused`."""
+def multislice_fused_dft(wave: Waves, slices: Window, kernel: Kernel | Kernels) -> Exit:
+    """The wave as by `waves.multislice`, for any kernel, in twice the products of `multislice_fused`."""
     return _fused(_dft, wave, slices, kernel)
 
 
@@ -61,31 +62,31 @@ def _fused(operators, wave, slices, kernel):
             f"windows of {' × '.join(map(str, wave.shape[1:]))} pixels do not suit the fused multislice, which takes 16, 32, "
             "64 or 128; pad the patterns or take waves.multislice"
         )
-    if slices.shape[0] == 1:
-        return waves.transmit(wave, slices[0])
-    return _through(operators, *alike(wave, slices, kernel))
+    if slices.shape[0] > 1:
+        wave = _through(operators, *alike(wave, slices, kernel))
+    return Exit(wave, slices[-1])
 
 
-def _exit_wave(operators, wave, slices, kernel):
+def _entering_last(operators, wave, slices, kernel):
     (last,) = _entering(wave, slices, operators(kernel), keep=False)
-    return waves.transmit(_waves(last)[:, 0], slices[-1])
+    return _waves(last)[:, 0]
 
 
 def _forward(operators, wave, slices, kernel):
     (entering,) = _entering(wave, slices, operators(kernel), keep=True)
-    return waves.transmit(_waves(entering[:, -1]), slices[-1]), (entering, wave, slices, kernel)
+    return _waves(entering[:, -1]), (entering, wave, slices, kernel)
 
 
 def _backward(operators, seen, cotangent):
     entering, wave, slices, kernel = seen
-    of_wave, of_gaps = _adjoint(cotangent * slices[-1], entering, slices, _transposed(*operators(kernel)))
-    of_slices = jnp.sum(_waves(of_gaps), 0), jnp.sum(cotangent * _waves(entering[:, -1]), 0)[None]
+    of_wave, of_gaps = _adjoint(cotangent, entering, slices, _transposed(*operators(kernel)))
+    of_slices = jnp.sum(_waves(of_gaps), 0), jnp.zeros_like(slices[-1:])
     # by plain multislice: the compiler leaves it out where nobody asks for the kernel's gradient
-    of_kernel = jax.vjp(lambda k: waves.multislice(wave, slices, k), kernel)[1](cotangent)[0]
+    of_kernel = jax.vjp(lambda k: waves.multislice(wave, slices, k).entering, kernel)[1](cotangent)[0]
     return _waves(of_wave)[:, 0], jnp.concatenate(of_slices), of_kernel
 
 
-_through: Any = jax.custom_vjp(_exit_wave, nondiff_argnums=(0,))
+_through: Any = jax.custom_vjp(_entering_last, nondiff_argnums=(0,))
 _through.defvjp(_forward, _backward)
 
 

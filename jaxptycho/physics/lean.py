@@ -1,4 +1,4 @@
-"""Multislice in little memory: the same exit wave as `waves.multislice`, fewer waves kept for its gradient.
+"""Multislice in little memory: the same wave as by `waves.multislice`, fewer waves kept for its gradient.
 
 Both functions have derivatives in reverse mode only, slice by slice from the last, so that they work in place.
 """
@@ -10,31 +10,36 @@ import jax.numpy as jnp
 
 from ..fourier import convolve, step
 from .types import Kernel, Kernels, Waves, Window
-from .waves import transmit
+from .waves import Exit
 
 LEAST_TRANSMISSION = 0.1  # through which a wave is traced back: less would magnify rounding errors
 
 
-def multislice_sqrt(wave: Waves, slices: Window, kernel: Kernel | Kernels) -> Waves:
-    """Exit wave as of `multislice`; about 2√n waves are kept instead of n, at one more pass for the gradient.
+def multislice_sqrt(wave: Waves, slices: Window, kernel: Kernel | Kernels) -> Exit:
+    """The wave as by `multislice`; about 2√n waves are kept instead of n, at one more pass for the gradient.
 
     One wave in √n is kept, the others are computed anew from there when the gradient comes by
     (Griewank, Optim. Methods Softw. 1, 35 (1992)).
     """
-    if slices.shape[0] == 1:
-        return transmit(wave, slices[0])
-    return _recomputed(*alike(wave, slices, kernel))
+    return _behind(_recomputed, wave, slices, kernel)
 
 
-def multislice_reversible(wave: Waves, slices: Window, kernel: Kernel | Kernels) -> Waves:
-    """Exit wave as of `multislice`; only the last wave is kept, at one more pass for the gradient.
+def multislice_reversible(wave: Waves, slices: Window, kernel: Kernel | Kernels) -> Exit:
+    """The wave as by `multislice`; only the last wave is kept, at one more pass for the gradient.
 
     The gradient traces it back by P* and 1/t, which wants |P| = 1 (no band limit, no evanescent
     waves) and |t| > 0.1; elsewhere it is NaN rather than wrong, and so is the wave if |P| ≠ 1.
     Losses refuse propagators of that kind in words (`inverse.memory`).
     """
     lossless = jnp.abs(_power(kernel) - 1) < 1e-3
-    return _traced_back(*alike(wave, slices, jnp.where(lossless, kernel, jnp.nan)))
+    return _behind(_traced_back, wave, slices, jnp.where(lossless, kernel, jnp.nan))
+
+
+def _behind(through, wave, slices, kernel):
+    """`through` all slices but the last."""
+    if slices.shape[0] > 1:
+        wave = through(*alike(wave, slices, kernel))
+    return Exit(wave, slices[-1])
 
 
 def alike(*arrays):
@@ -62,18 +67,12 @@ def _through(wave, slices, kernel, first, last):
     return jax.lax.fori_loop(first, last, lambda n, wave: _onward(wave, slices, kernel, n), wave)
 
 
-def _exit_wave(wave, slices, kernel):
-    return transmit(_through(wave, slices, kernel, 0, slices.shape[0] - 1), slices[-1])
-
-
-def _back_from_exit(cotangent, entering, slices, kernel):
-    """Cotangents of the wave that enters the last slice, of the slices and of the kernel."""
-    of_slices = jnp.zeros_like(slices).at[-1].set(jnp.sum(cotangent * entering, 0))
-    return cotangent * slices[-1], of_slices, jnp.zeros_like(kernel)
+def _entering_last(wave, slices, kernel):
+    return _through(wave, slices, kernel, 0, slices.shape[0] - 1)
 
 
 def _back_through(n, cotangents, entering, slices, kernel):
-    """The same before slice n, from those behind it, for the wave `entering` it."""
+    """Cotangents of the wave before slice n, of the slices and of the kernel, from those behind it."""
     cotangent, of_slices, of_kernel = cotangents
     back = jax.vjp(step, entering, slices[n], _own(kernel, n))[1]
     cotangent, of_slice, of_own = back(cotangent)
@@ -82,8 +81,8 @@ def _back_through(n, cotangents, entering, slices, kernel):
 
 
 def _trace(wave, slices, kernel):
-    entering = _through(wave, slices, kernel, 0, slices.shape[0] - 1)
-    return transmit(entering, slices[-1]), (entering, slices, kernel)
+    entering = _entering_last(wave, slices, kernel)
+    return entering, (entering, slices, kernel)
 
 
 def _trace_back(seen, cotangent):
@@ -95,7 +94,7 @@ def _trace_back(seen, cotangent):
         wave = convolve(wave, jnp.conj(_own(kernel, n))) * _inverse(slices[n])
         return wave, _back_through(n, cotangents, wave, slices, kernel)
 
-    start = entering, _back_from_exit(cotangent, entering, slices, kernel)
+    start = entering, (cotangent, jnp.zeros_like(slices), jnp.zeros_like(kernel))
     return jax.lax.fori_loop(0, gaps, one_slice, start)[1]
 
 
@@ -110,11 +109,11 @@ def _keep_some(wave, slices, kernel):
 
     kept = _zeros(-(-gaps // length), wave)
     wave, kept = jax.lax.fori_loop(0, len(kept), stretch, (wave, kept))
-    return transmit(wave, slices[-1]), (kept, wave, slices, kernel)
+    return wave, (kept, slices, kernel)
 
 
 def _recompute(seen, cotangent):
-    kept, entering, slices, kernel = seen
+    kept, slices, kernel = seen
     gaps = slices.shape[0] - 1
     length = math.isqrt(gaps)
 
@@ -134,11 +133,11 @@ def _recompute(seen, cotangent):
         between = jax.lax.fori_loop(1, count, onward, between.at[0].set(kept[k]))
         return jax.lax.fori_loop(0, count, backward, cotangents), between
 
-    start = _back_from_exit(cotangent, entering, slices, kernel), _zeros(length, entering)
+    start = (cotangent, jnp.zeros_like(slices), jnp.zeros_like(kernel)), _zeros(length, cotangent)
     return jax.lax.fori_loop(0, len(kept), stretch, start)[0]
 
 
-_traced_back, _recomputed = jax.custom_vjp(_exit_wave), jax.custom_vjp(_exit_wave)
+_traced_back, _recomputed = jax.custom_vjp(_entering_last), jax.custom_vjp(_entering_last)
 _traced_back.defvjp(_trace, _trace_back)
 _recomputed.defvjp(_keep_some, _recompute)
 

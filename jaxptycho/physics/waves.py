@@ -7,11 +7,12 @@ intensities keep their sum (Kirkland 2010, ch. 6; Maiden 2012; Thibault & Menzel
 """
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from ..fourier import convolve, fft2, ifft2, step
+from ..fourier import convolve, diffract, fft2, ifft2, step
 from .grids import Grid
 from .types import Intensity, Kernel, Kernels, Pair, Scalar, Waves, Window
 
@@ -59,6 +60,19 @@ def tilted(wave: Waves, grid: Grid, frequency: Pair) -> Waves:
     return wave * (kept(rows)[:, None] * kept(columns))
 
 
+class Exit(NamedTuple):
+    """A wave behind the specimen, as that which enters the last slice and what this slice makes of it: transforms
+    take their product along."""
+
+    entering: Waves
+    transmission: Kernel
+
+    @property
+    def wave(self) -> Waves:
+        """The exit wave."""
+        return transmit(*self)
+
+
 def transmit(wave: Waves, transmission: Kernel) -> Waves:
     """Wave behind one slice."""
     return wave * transmission
@@ -72,8 +86,8 @@ def propagate(wave: Waves, kernel: Kernel) -> Waves:
 UNROLL = 4  # slices that are one piece of code, which a scan of single ones would not be
 
 
-def multislice(wave: Waves, slices: Window, kernel: Kernel | Kernels) -> Waves:
-    """Exit wave: a_n = F⁻¹[P·F(t_n a_{n−1})], the last slice without propagation.
+def multislice(wave: Waves, slices: Window, kernel: Kernel | Kernels) -> Exit:
+    """The wave behind all slices: a_n = F⁻¹[P·F(t_n a_{n−1})], the last slice without propagation.
 
     `kernel` is one transfer function, or one for each slice (the last is not used). One
     slice is exactly the product. Only the wave that enters each slice is kept for the
@@ -91,7 +105,7 @@ def multislice(wave: Waves, slices: Window, kernel: Kernel | Kernels) -> Waves:
         wave, _ = one_slice(wave, jax.tree.map(lambda a, n=n: a[n], layers))
     if gaps > odd:
         wave, _ = jax.lax.scan(one_slice, wave, jax.tree.map(lambda a: a[odd:], layers), unroll=UNROLL)
-    return transmit(wave, slices[-1])
+    return Exit(wave, slices[-1])
 
 
 def intensity(wave: Waves) -> Intensity:
@@ -99,14 +113,14 @@ def intensity(wave: Waves) -> Intensity:
     return sum((mode.real**2 + mode.imag**2 for mode in wave[1:]), wave[0].real ** 2 + wave[0].imag ** 2)
 
 
-def far_field(wave: Waves) -> Intensity:
+def far_field(exit: Exit) -> Intensity:
     """Diffraction pattern, zero frequency in the corner; its sum is that of |wave|²."""
-    return intensity(fft2(wave)) / math.prod(wave.shape[-2:])
+    return intensity(diffract(*exit)) / math.prod(exit.transmission.shape)
 
 
-def near_field(wave: Waves, kernel: Kernel) -> Intensity:
+def near_field(exit: Exit, kernel: Kernel) -> Intensity:
     """In-line hologram, the detector's middle in the corner (as the far field's zero frequency)."""
-    return jnp.fft.ifftshift(intensity(propagate(wave, kernel)))
+    return jnp.fft.ifftshift(intensity(step(*exit, kernel)))
 
 
 def fresnel(grid: Grid, distance: Scalar) -> Kernel:

@@ -45,6 +45,7 @@ def test_every_transform_is_numpys(shape, dtype):
         (fourier.convolve(wave, kernel), np.fft.ifft2(kernel * np.fft.fft2(wave))),
         (fourier.convolve(wave, factor), np.fft.ifft2(factor[:, None] * np.fft.fft2(wave))),
         (fourier.step(wave, factor, kernel), plain_step(wave, factor, kernel)),
+        (fourier.diffract(wave, factor), np.fft.fft2(factor[:, None] * wave)),
     ):
         assert found.dtype == dtype
         assert close(found, wanted)
@@ -101,15 +102,21 @@ def test_derivatives(shape):
     for which in ((0,), (1,), (2,), (0, 1), (0, 1, 2)):
         found, wanted = (jax.jit(jax.grad(of(s), which))(wave, factor, kernel) for s in (fourier.step, plain_step))
         assert all(map(close, found, wanted))
+    for which in ((0,), (1,), (0, 1)):
+        both = of(fourier.diffract), of(lambda wave, factor: jnp.fft.fft2(factor[:, None] * wave))
+        found, wanted = (jax.jit(jax.grad(function, which))(wave, factor) for function in both)
+        assert all(map(close, found, wanted))
+    check_grads(of(fourier.diffract), (wave, factor), 2, ("fwd", "rev"), atol=1e-3, rtol=1e-3)
     check_grads(of(fourier.step), (wave, factor, kernel), 2, ("fwd", "rev"), atol=1e-3, rtol=1e-3)
     check_grads(of(fourier.convolve), (wave, kernel), 2, ("fwd", "rev"), atol=1e-3, rtol=1e-3)
 
 
 def test_a_gradient_takes_one_pair_of_transforms_for_wave_and_factor():
     parts = random(3, 2, 16, 16), random(3, 16, 16), random(16, 16)
-    gradient = jax.grad(lambda *parts: jnp.sum(jnp.abs(fourier.step(*parts)) ** 2), (0, 1))
-    compiled = jax.jit(gradient).lower(*parts).compile().as_text()
-    assert compiled.count('custom_call_target="jaxptycho_') == 2
+    for function, operands in ((fourier.step, parts), (fourier.diffract, parts[:2])):
+        gradient = jax.grad(lambda *parts, f=function: jnp.sum(jnp.abs(f(*parts)) ** 2), (0, 1))
+        compiled = jax.jit(gradient).lower(*operands).compile().as_text()
+        assert compiled.count('custom_call_target="jaxptycho_') == 2
 
 
 def test_transposes_are_those_of_the_matrices():
