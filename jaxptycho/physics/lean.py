@@ -8,7 +8,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from ..fourier import convolve, step
+from ..llvm import convolve, step
 from .types import Kernel, Kernels, Waves, Window
 from .waves import Exit
 

@@ -15,12 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from ..llvm import product, spline
 from .types import Pair, Scalar, Stack
 
-Rows = Float[Array, "row c"]
 Cuboid = Float[Array, "p q c"]
 Triple = tuple[Scalar, Scalar, Scalar] | Float[Array | np.ndarray, "3"]  # (z, y, x)
-FUSED = 16  # taps in one pass over memory
 
 
 class Axis(NamedTuple):
@@ -152,18 +151,7 @@ def bspline(d):
     return jnp.where(d < 1, 2 / 3 - d**2 * (1 - d / 2), jnp.where(d < 2, (2 - d) ** 3 / 6, 0))
 
 
-def coefficients(values: Cuboid) -> Float[Array, "p q c"]:
-    """B-spline coefficients of planes [p, q], zero outside; exact in the samples."""
-    p, q = (jnp.asarray(_inverse(n), values.dtype) for n in values.shape[:2])
-    by_rows = jnp.einsum("ab,bqc->aqc", p, values, precision="highest")
-    return jnp.einsum("ab,pbc->pac", q, by_rows, precision="highest")
-
-
-def _inverse(n: int) -> np.ndarray:
-    return np.linalg.inv((4 * np.eye(n) + np.eye(n, k=1) + np.eye(n, k=-1)) / 6)
-
-
-KERNELS = {"linear": Kernel(hat, 2, lambda values: values), "cubic": Kernel(bspline, 4, coefficients)}
+KERNELS = {"linear": Kernel(hat, 2, lambda values: values), "cubic": Kernel(bspline, 4, spline)}
 
 
 def turn(
@@ -184,7 +172,7 @@ def turn(
     place = (angle, shift.astype(planes.dtype), source, target, bins, joined)
     forward, transposed = _gathering(*place), _gathering_back(*jax.lax.stop_gradient(place[:2]), *place[2:])
     rows = joined.prefilter(planes).reshape(-1, planes.shape[2])
-    return product(forward, transposed, rows).reshape(target[0].count // bins, target[1].count, -1)
+    return product(*forward, *transposed, rows).reshape(target[0].count // bins, target[1].count, -1)
 
 
 class Sparse(NamedTuple):
@@ -192,53 +180,6 @@ class Sparse(NamedTuple):
 
     column: Int[Array, "t row"]
     value: Float[Array, "t row"]
-
-
-@jax.custom_jvp
-def product(matrix: Sparse, transposed: Sparse, rows: Rows) -> Float[Array, "_ c"]:
-    """matrix @ rows; `transposed` is the same matrix, transposed.
-
-    Differentiable in the matrix's values and in the rows, forwards and backwards.
-    """
-    del transposed
-    return _times(matrix.column, matrix.value, rows)
-
-
-@product.defjvp
-def _product_jvp(primals, tangents):
-    (matrix, transposed, rows), (change, _, rows_change) = primals, tangents
-    by_value = _times(matrix.column, change.value, rows)
-    return product(*primals), by_value + _linear(matrix, transposed, rows_change)
-
-
-def _linear(matrix: Sparse, transposed: Sparse, rows: Rows) -> Float[Array, "_ c"]:
-    """matrix @ rows, of which JAX knows the transpose.
-
-    The solution (r, b + M r) of a system with the right-hand side (r, b): `custom_linear_solve` asks for its
-    matrix only where that varies, and `product` differentiates by the values itself.
-    """
-    nothing = jnp.zeros((matrix.value.shape[1], rows.shape[1]), rows.dtype) + 0 * rows[0, 0]
-
-    def solve(_, right):
-        return right[0], right[1] + _times(*matrix, right[0])
-
-    def solve_transposed(_, right):
-        return right[0] + _times(*transposed, right[1]), right[1]
-
-    return jax.lax.custom_linear_solve(lambda both: both, (rows, nothing), solve, solve_transposed)[1]
-
-
-def _times(column, value, rows):
-    """Σ_t value[t] · rows[column[t]], some at a time: more than once, since what enters a loop is computed before it."""
-    at_once = max(n for n in range(1, FUSED + 1) if len(column) % n == 0 and n < len(column))
-
-    @jax.checkpoint
-    def add(total, own):
-        taken = (v[:, None] * rows.at[c].get(mode="promise_in_bounds") for c, v in zip(*own, strict=True))
-        return sum(taken, total), None
-
-    groups = tuple(array.reshape(-1, at_once, array.shape[1]) for array in (column, value))
-    return jax.lax.scan(add, 0 * value[0][:, None] * rows[0], groups)[0]
 
 
 def _seen_at(angle, shift, source, target, index):

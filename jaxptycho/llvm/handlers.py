@@ -15,9 +15,12 @@ import jax
 import llvmlite.binding as llvm
 from llvmlite import ir
 
-from . import kinds, planes
+from . import planes
 from .butterflies import BYTE, INDEX, LANE
-from .planes import Plan
+from .planes import Planes
+from .rows import Product, Spline
+
+Plan = Planes | Product | Spline
 
 POINTER = BYTE.as_pointer()
 # offsets [bytes] in XLA_FFI_CallFrame, XLA_FFI_Buffer, XLA_FFI_Extension_Base, XLA_FFI_Metadata
@@ -38,20 +41,20 @@ def lanes(single: bool) -> int:
     return width // (4 if single else 8)
 
 
-def suits(plan: Plan) -> bool:
+def suits(plan: Planes) -> bool:
     """Whether there is a function for it on this machine."""
     return planes.suits(plan, lanes(plan.single))
 
 
-def scratch(plan: Plan) -> int:
+def scratch(plan: Planes) -> int:
     """Numbers that its function wants as working space."""
     return planes.scratch(plan, lanes(plan.single))
 
 
 @functools.cache
 def target_of(plan: Plan) -> str:
-    """The name under which XLA finds the function; its last result is working space of `scratch` numbers."""
-    name = f"jaxptycho_{plan.kind}_{plan.n}x{plan.m}_{'f32' if plan.single else 'f64'}"
+    """The name under which XLA finds the function; the last result of one of planes is working space of `scratch` numbers."""
+    name = f"jaxptycho_{plan.name}_{'f32' if plan.single else 'f64'}"
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
     engine.add_object_file(llvm.object_file.ObjectFileRef.from_data(_machine_code(plan)))
     engine.finalize_object()
@@ -102,7 +105,7 @@ def _key(plan: Plan) -> str:
 def _compiled(plan: Plan) -> bytes:
     module = ir.Module()
     module.triple = llvm.get_process_triple()
-    _write_handler(module, plan, planes.write(module, plan, lanes(plan.single)))
+    _write_handler(module, plan, plan.write(module, lanes(plan.single)))
     parsed = llvm.parse_assembly(str(module))
     parsed.verify()
     return _machine().emit_object(parsed)
@@ -155,7 +158,10 @@ def _write_handler(module: ir.Module, plan: Plan, function: ir.Function) -> None
         at.position_at_end(after)
         return product
 
-    operands = [item(arguments, n) for n, _ in enumerate(kinds.OPERANDS[plan.kind])]
-    results = [item(results, n) for n, _ in enumerate((*kinds.results(plan.kind), "scratch"))]
-    at.call(function, [*map(count, operands), *map(data, operands), *map(data, results)])
+    operands, results = (
+        [item(arguments, n) for n in range(plan.operands)],
+        [item(results, n) for n in range(plan.results)],
+    )
+    counts = map(count, operands) if plan.counted else ()
+    at.call(function, [*counts, *map(data, operands), *map(data, results)])
     at.ret(nothing)

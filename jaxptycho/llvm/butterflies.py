@@ -68,18 +68,26 @@ class Code:
 
     def loop(self, stop, body: Callable[[Value], None], step: int = 1) -> None:
         """Runs `body(i)` for i = 0, step, … < stop."""
+        self.fold(stop, [], lambda i, _: body(i) or [], step)
+
+    def fold(self, stop, values: Sequence[Value], body: Callable[[Value, list], list], step: int = 1) -> list[Value]:
+        """What becomes of `values` by `values = body(i, values)` for i = 0, step, … < stop."""
         at, before = self.at, self.at.block
         head, inside, after = (self.function.append_basic_block(n) for n in ("head", "inside", "after"))
         at.branch(head)
         at.position_at_end(head)
-        i = at.phi(INDEX)
-        i.add_incoming(INDEX(0), before)
+        held = [at.phi(value.type) for value in (INDEX(0), *values)]
+        for phi, value in zip(held, (INDEX(0), *values), strict=True):
+            phi.add_incoming(value, before)
+        i, *carried = held
         at.cbranch(at.icmp_signed("<", i, self.index(stop)), inside, after)
         at.position_at_end(inside)
-        body(i)
-        i.add_incoming(at.add(i, INDEX(step)), at.block)
+        changed = body(i, carried)
+        for phi, value in zip(held, (at.add(i, INDEX(step)), *changed), strict=True):
+            phi.add_incoming(value, at.block)
         at.branch(head)
         at.position_at_end(after)
+        return carried
 
     # memory
 

@@ -181,12 +181,12 @@ def _lower_for_cpu(kind, otherwise, context, *operands):
     aval = context.avals_in[0]
     n, m = aval.shape[-2:]
     if n * m <= LARGEST and by_own_code():
-        from . import native
+        from . import handlers
 
-        plan = native.Plan(kind, n, m, aval.dtype == jnp.complex64)
-        if native.suits(plan):
-            space = ShapedArray((native.scratch(plan),), jnp.float32 if plan.single else jnp.float64)
-            rule = jax.ffi.ffi_lowering(native.target_of(plan))
+        plan = handlers.Planes(kind, n, m, aval.dtype == jnp.complex64)
+        if handlers.suits(plan):
+            space = ShapedArray((handlers.scratch(plan),), jnp.float32 if plan.single else jnp.float64)
+            rule = jax.ffi.ffi_lowering(handlers.target_of(plan))
             return rule(context.replace(avals_out=[*context.avals_out, space]), *operands)[:-1]
     return otherwise(context, *operands)
 

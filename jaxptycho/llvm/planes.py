@@ -17,7 +17,7 @@ from .butterflies import INDEX, Code, Value, frequencies, radices
 from .kinds import OPERANDS, results
 
 
-class Plan(NamedTuple):
+class Planes(NamedTuple):
     """What is computed, one of `kinds.OPERANDS`, of planes of n × m."""
 
     kind: str
@@ -26,8 +26,29 @@ class Plan(NamedTuple):
     single: bool  # precision
 
     @property
+    def name(self) -> str:
+        return f"{self.kind}_{self.n}x{self.m}"
+
+    @property
     def number(self) -> ir.Type:
         return ir.FloatType() if self.single else ir.DoubleType()
+
+    @property
+    def counted(self) -> bool:
+        """Whether the function wants the number of planes of each operand."""
+        return True
+
+    @property
+    def operands(self) -> int:
+        return len(OPERANDS[self.kind])
+
+    @property
+    def results(self) -> int:
+        """With the working space."""
+        return len(results(self.kind)) + 1
+
+    def write(self, module: ir.Module, lanes: int) -> ir.Function:
+        return write(module, self, lanes)
 
     def rows(self, lanes: int) -> int:
         """Rows of the working plane: whole strips."""
@@ -39,17 +60,17 @@ class Plan(NamedTuple):
         return (-(-self.m // lanes) | 1) * lanes
 
 
-def suits(plan: Plan, lanes: int) -> bool:
+def suits(plan: Planes, lanes: int) -> bool:
     """Whether there is code for it."""
     return min(plan.n, plan.m) >= lanes and None not in (radices(plan.n), radices(plan.m))
 
 
-def scratch(plan: Plan, lanes: int) -> int:
+def scratch(plan: Planes, lanes: int) -> int:
     """Numbers of working space: a strip, the working plane, and the transfer function in strips."""
     return 2 * (max(plan.n, plan.m) * lanes + plan.rows(lanes) * (plan.pitch(lanes) + plan.m))
 
 
-def write(module: ir.Module, plan: Plan, lanes: int) -> ir.Function:
+def write(module: ir.Module, plan: Planes, lanes: int) -> ir.Function:
     """The function `(counts of planes, operands, results, scratch)`, of every operand a count and a pointer."""
     number = plan.number.as_pointer()
     operands, found = OPERANDS[plan.kind], results(plan.kind)
@@ -90,7 +111,7 @@ def write(module: ir.Module, plan: Plan, lanes: int) -> ir.Function:
 
 
 class _Worker:
-    def __init__(self, code: Code, plan: Plan, space: Value):
+    def __init__(self, code: Code, plan: Planes, space: Value):
         self.code, self.plan, self.lanes = code, plan, code.lanes
         self.pitch = plan.pitch(code.lanes)
         longest, plane = max(plan.n, plan.m) * code.lanes, plan.rows(code.lanes) * self.pitch
