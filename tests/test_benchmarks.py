@@ -63,7 +63,8 @@ def test_step_agrees_with_pytorch(figures):
 @needs_torch
 def test_lecture_comes_back_in_both(figures):
     found = {(row["package"], row["what"]): row for row in figures("bench_lecture")}
-    assert found["jaxptycho", "process"]["seconds"] > found["jaxptycho", "reconstruct"]["seconds"]
+    process, first, again = (found["jaxptycho", what]["seconds"] for what in ("process", "reconstruct", "again"))
+    assert process > first > again > 0  # which needs no compiling
     assert found["jaxptycho", "reconstruct"]["psnr"] == pytest.approx(found["torch", "reconstruct"]["psnr"], abs=1.0)
 
 
