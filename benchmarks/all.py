@@ -58,6 +58,7 @@ def jobs(args) -> dict[str, Job]:
         "step": bench("step", 80, *forms, full=cases),
         "tilts": bench("tilts", 90, "--rounds=3"),
         "memory": bench("memory", 60, full=["--case=32 128 50 4"]),
+        "limits": bench("limits", 90, *peers),
         "precision": bench("precision", 40),
         "loader": bench("loader", 60),
         "scaling": bench("scaling", 240),

@@ -5,14 +5,14 @@
 PYTHON is the interpreter of an environment that holds the peer (`benchmarks/peers/README.md`).
 Every package runs in a process of its own, in turn with ours; a row is the median over rounds
 of each process' median epoch, compile time apart. A peer that is not given is compared with its
-figure in the data's README, measured on two other CPU cores.
+figure in the data's README, measured on two other CPU cores. The floor is that of `common.Rates`.
 """
 
 import statistics
 import sys
 from pathlib import Path
 
-from common import HERE, Table, arguments, ask, opening, save
+from common import HERE, Rates, Table, arguments, ask, opening, save
 
 SIEMENS, ROTAVIRUS = "siemens_star_xray.h5", "rotavirus_300kV_64x64.h5"
 NEAR, BILAYER = "petra3_near_field_xray.cxi", "wse2_mos2_bilayer_80kV_1e5.h5"
@@ -35,6 +35,8 @@ def compare(row, folder, peers, rounds, epochs):
         ours.append(ask(sys.executable, HERE / "ours_run.py", *common, "--batch", batch, *more))
         if peer in peers:
             theirs.append(ask(peers[peer], HERE / "peers" / f"{peer}_run.py", *common, *peer_more))
+    shape = ours[0]["shape"]
+    floor = Rates.measured(shape, quick=epochs < 3).floor(shape, ours[0]["planes"], ours[0]["moved"])
     mine = statistics.median(o["seconds_per_epoch_median"] for o in ours)
     other = statistics.median(t["seconds_per_epoch_median"] for t in theirs) if theirs else figure
     return {
@@ -47,6 +49,8 @@ def compare(row, folder, peers, rounds, epochs):
         "peer_s": other,
         "ratio": mine / other,
         "goal": goal,
+        "floor_s": floor,
+        "to_floor": mine / floor,
         "versions": "; ".join([ours[0]["version"]] + [t["version"] for t in theirs[:1]]),
     }
 
@@ -63,7 +67,7 @@ def main():
     opening()
     table, results = Table(
         dataset="<32s", modes="5d", slices="6d", ours_s="8.3f", first_s="8.1f", peer_s="8.3f", ratio="6.3f", goal="5.2f",
-        peer="<32s", versions="<60s",
+        floor_s="8.3f", to_floor="8.1f", peer="<32s", versions="<60s",
     ), []  # fmt: skip
     for row in ROWS:
         if args.only in row[0]:

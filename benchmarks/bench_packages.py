@@ -5,9 +5,9 @@
 128² patterns, 12 probe modes and 6 slices at batches of 16, 128 and 1024, 1 mode and 1 slice also at 1. PYTHON is
 the interpreter of an environment that holds the peer (`peers/README.md`). Every run is a process of its own, in
 turns with ours, which runs before and after the others; positions stay fixed in all. A pass that compiles and plans
-is the first, apart. On CPUs the thick shape has fewer patterns, but at least a batch, since a pass takes minutes in
-some packages; what does not fit the memory, the time of a run or the budget is a dash. Figures are saved after
-every run.
+is the first, apart; the floor is that of `common.Rates`. On CPUs the thick shape has fewer patterns, but at least a
+batch, since a pass takes minutes in some packages; what does not fit the memory, the time of a run or the budget is a
+dash. Figures are saved after every run.
 """
 
 import os
@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from common import HERE, Failed, Table, arguments, ask, opening, save
+from common import HERE, Failed, Rates, Table, arguments, ask, opening, save
 
 GOAL, FLAT = 0.3, 1.3  # ours over the fastest; batch 16 over batch 1024
 FIXED = {"ours": ["--fixed-positions"], "ptyrad": ["--fixed-positions"], "phaser": ["--fixed-positions"]}
@@ -81,6 +81,7 @@ class Runner:
         except Failed as error:
             return row | {"failed": str(error).strip().splitlines()[-1]}
         seconds = said["seconds_per_epoch_median"]
+        row |= {key: said[key] for key in ("peak_bytes", "shape", "planes", "moved") if key in said}
         return row | {
             "seconds": seconds,
             "ms_per_pattern": 1e3 * seconds / patterns,
@@ -110,6 +111,22 @@ def summary(rows: list[dict]) -> list[dict]:
     return merged
 
 
+def beside_floor(rows: list[dict], rates: Rates) -> list[dict]:
+    """The same with the seconds that no package can do without, and how far above them each is."""
+
+    def size(row):
+        return tuple(row[key] for key in Shape._fields)
+
+    least = {size(row): rates.floor(row["shape"], row["planes"], row["moved"]) for row in rows if "planes" in row}
+
+    def beside(row):
+        if "seconds" not in row or size(row) not in least:
+            return row
+        return row | {"floor": least[size(row)], "to_floor": row["seconds"] / least[size(row)]}
+
+    return list(map(beside, rows))
+
+
 def flatness(rows: list[dict]) -> list[dict]:
     """Time per pattern at batch 16 over that at batch 1024, for every package that ran both."""
     found = {(r["modes"], r["slices"], r["name"], r["batch"]): r.get("ms_per_pattern") for r in rows}
@@ -135,6 +152,8 @@ def show(rows: list[dict]) -> None:
         first_s="8.1f",
         ratio="6.2f",
         goal="5.2f",
+        floor="8.3f",
+        to_floor="8.1f",
     )
     for row in rows:
         table.line(**row, s=row.get("seconds"), goal=GOAL if row["name"] == "ours" else None)
@@ -188,7 +207,13 @@ def main():
                 took = f"{rows[-1]['seconds']:.3f} s" if "seconds" in rows[-1] else rows[-1]["failed"]
                 print(f"{shape.modes} modes, {shape.slices} slices, batch {shape.batch}: {name} {took}", flush=True)
                 save(args, rows, summary=summary(rows), flatness=flatness(summary(rows)))
-    show(summary(rows))
+    found = summary(rows)
+    if shapes := {tuple(row["shape"]) for row in rows if "planes" in row}:
+        rates = Rates.measured(*shapes, quick=args.quick)
+        print(f"\n{rates}")
+        found = beside_floor(found, rates)
+        save(args, rows, summary=found, flatness=flatness(found))
+    show(found)
     print(f"all figures: {args.json}")
 
 

@@ -6,7 +6,8 @@ Both compute the amplitude loss of the same shots and its gradient by the specim
 their losses are compared first. jaxptycho runs as its command line does, one XLA device for each core.
 PyTorch runs as installed; tuned (huge pages, memory kept instead of given back, one arena); tuned and in
 micro-batches of the size that is fastest; tuned and compiled; and as installed with windows cut in a loop
-over positions. A ratio is the median over rounds; what compiles and plans is the first run, apart.
+over positions. A ratio is the median over rounds; what compiles and plans is the first run, apart. The floor is that of
+`common.Rates`: transforms, and counts and parameters moved once.
 PYTHON is the interpreter of an environment that holds PyTorch, by default the one that runs this.
 """
 
@@ -16,7 +17,7 @@ import os
 import statistics
 import sys
 
-from common import Failed, Table, Worker, arguments, in_turns, opening, ratio, save
+from common import OF_GRADIENT, Failed, Rates, Table, Worker, arguments, in_turns, opening, ratio, save
 from problem import Case
 
 # memory is kept and reused in huge pages: glibc's allocator, then PyTorch's own request
@@ -84,6 +85,14 @@ def compare(case: Case, python: str, forms, rounds: int) -> list[dict]:
     ] + failed
 
 
+def floor(case: Case, rates: Rates) -> float:
+    """Seconds that no contender can do without: counts of two bytes, phases and probe as `problem` has them."""
+    counts = 2 * case.shots * case.pixels**2
+    parameters = (4 * case.slices + 2 * case.modes) * case.pixels**2
+    planes = case.shots * case.slices * case.modes
+    return rates.floor((case.pixels, case.pixels), planes, counts + OF_GRADIENT * parameters)
+
+
 def main():
     parser = arguments(__doc__, rounds=7)
     parser.add_argument("--torch", default=sys.executable, metavar="PYTHON")
@@ -94,17 +103,21 @@ def main():
     cases = args.case or (ALL if args.all else TINY if args.quick else USUAL)
     opening()
     print(f"tuned: {' '.join(f'{k}={v}' for k, v in TUNED.items())}; PyTorch in {os.path.abspath(args.torch)}")
-    table, rows, versions = (
-        Table(case=">22s", contender=">15s", ms="9.1f", first_s="8.1f", ratio="6.2f", goal="5.2f"),
-        [],
-        {},
-    )
+    rates = Rates.measured(*((case.pixels, case.pixels) for case in cases), quick=args.quick)
+    print(rates)
+    table = Table(
+        case=">22s", contender=">15s", ms="9.1f", first_s="8.1f", ratio="6.2f", goal="5.2f", floor_ms="8.1f",
+        to_floor="8.1f",
+    )  # fmt: skip
+    rows, versions = [], {}
     for case in cases:
+        least = floor(case, rates)
         label = f"{case.shots} × {case.pixels}², {case.slices} sl, {case.modes} m"
         for row in compare(case, args.torch, args.form or FORMS, 1 if args.quick else args.rounds):
+            if "seconds" in row:
+                row |= {"ms": 1e3 * row["seconds"], "floor_ms": 1e3 * least, "to_floor": row["seconds"] / least}
             rows.append(row)
-            ms = 1e3 * row["seconds"] if "seconds" in row else None
-            table.line(case=label, ms=ms, **{k: row.get(k) for k in ("contender", "first_s", "ratio", "goal")})
+            table.line(case=label, **{k: row.get(k) for k in table.columns if k != "case"})
             versions |= {row["version"]: row["device"]} if "version" in row else {row["failed"]: row["contender"]}
     print("; ".join(f"{version} ({device})" for version, device in versions.items()))
     save(args, rows)

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from pathlib import Path
+from typing import NamedTuple
 
 HERE = Path(__file__).parent
 
@@ -161,6 +162,35 @@ def in_turns(workers: Mapping[str, Worker], rounds: int, budget: float = 0.5) ->
             often = min(50, max(1, round(budget / worker.facts["once_s"])))
             medians[name].append(statistics.median(worker.seconds(often)))
     return medians
+
+
+class Rates(NamedTuple):
+    """What a device does at best, all its cores together (`rates.py`)."""
+
+    copy: float  # bytes a second, read and written
+    fft: dict[str, float]  # seconds for a plane of the shape "YxX"
+
+    @classmethod
+    def measured(cls, *shapes: tuple[int, int], devices: int | None = None, quick: bool = False) -> "Rates":
+        """Of this machine, for planes of these shapes, by a process of its own."""
+        names = dict.fromkeys(f"{y}x{x}" for y, x in shapes)
+        options = [] if devices is None else [f"--devices={devices}"]
+        found = ask(sys.executable, HERE / "rates.py", *names, *options, *(["--tries=2"] if quick else []))
+        return cls(found["copy"], found["fft"])
+
+    def __str__(self):
+        ffts = ", ".join(f"{1e6 * took:.3g} µs for a plane of {shape}" for shape, took in self.fft.items())
+        return f"at best: {self.copy / 1e9:.3g} GB/s read and written, {ffts}"
+
+    def floor(self, shape: tuple[int, int], planes: int, moved: int) -> float:
+        """Seconds that nothing on this device is faster than: four transforms for each of `planes`, those of a pattern,
+        a mode and a slice (its propagation, or placing and diffraction, each with its adjoint), and `moved` bytes."""
+        y, x = shape
+        return 4 * planes * self.fft[f"{y}x{x}"] + moved / self.copy
+
+
+# bytes moved for a real parameter: read, and its gradient written; by Adam also two moments and it itself, read and written
+OF_GRADIENT, OF_ADAM = 8, 32
 
 
 def ratio(ours: list[float], theirs: list[float]) -> float:

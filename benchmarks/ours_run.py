@@ -3,9 +3,14 @@
 import argparse
 import json
 import math
+import resource
 import time
 
+import equinox as eqx
+import jax
 import numpy as np
+import optax
+from common import OF_ADAM
 
 import jaxptycho as jp
 from jaxptycho.machines.placement import replicate
@@ -26,10 +31,17 @@ def arguments():
     return parser.parse_args()
 
 
-def measure(args):
-    import jax
-    import optax
+def work_of(data, args, parameters) -> dict:
+    """What a pass cannot do without, for `common.Rates.floor`; a near field is one more pair of transforms each way."""
+    patterns = sum(data.n_shots)
+    planes = patterns * args.modes * (args.slices + (0.5 if args.focus_to_sample else 0))
+    counts = patterns * data.patterns(0, np.arange(1)).nbytes
+    numbers = sum(leaf.view(np.float32).size for leaf in map(np.asarray, jax.tree.leaves(parameters)))
+    moved = counts + math.ceil(patterns / args.batch) * OF_ADAM * numbers
+    return {"shape": data.grid.shape, "planes": planes, "moved": moved}
 
+
+def measure(args):
     jax.config.update("jax_num_cpu_devices", args.devices or math.gcd(args.batch, jp.one_device_per_core()))
     near = (
         {} if args.focus_to_sample is None else {"near_field": True, "focus_to_sample_angstrom": args.focus_to_sample}
@@ -42,6 +54,7 @@ def measure(args):
     optimiser = jp.per_part({part: optax.adam(rate) for part, rate in rates.items()})
     mesh = jp.mesh()
     step = jp.make_step(jp.distribute(jp.misfit(jp.amplitude), mesh), optimiser)
+    work = work_of(data, args, eqx.filter([getattr(model, part) for part in rates], eqx.is_inexact_array))
     model, state = replicate((model, jp.init_state(optimiser, model)), mesh)  # else the second step compiles again
     seconds, losses = [], []
     for epoch in range(args.epochs):
@@ -63,7 +76,8 @@ def measure(args):
         "seconds_first_epoch": seconds[0],
         "loss_first": losses[0],
         "loss_last": losses[-1],
-    }
+        "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,  # of the host, on Linux
+    } | work
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-OWN = {f"bench_{name}": [] for name in ("loader", "start", "precision", "flat", "wedge", "scaling")}
+OWN = {f"bench_{name}": [] for name in ("loader", "start", "precision", "flat", "wedge", "scaling", "tilts", "limits")}
 OWN["bench_tomography"] = ["--sweep=fraction"]
 WITH_TORCH = {"bench_step": ["--form=tuned, micro", "--form=loop"], "bench_lecture": []}
 HAS_TORCH = importlib.util.find_spec("torch") is not None
@@ -37,9 +37,39 @@ def figures(tmp_path_factory):
         yield rows
 
 
+@pytest.fixture
+def benchmark_modules(monkeypatch):
+    """Scripts of the benchmarks can be imported."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+
+
 def test_loader_waits_and_computes(figures):
     (found,) = figures("bench_loader")
     assert 0 < found["waited_s"] < found["both_s"]
+
+
+def test_a_batch_in_turns_takes_no_more_memory(figures):
+    (ours,) = figures("bench_limits")
+    small, large = (ours["peaks"][size] for size in ("2", "8"))
+    assert 1e8 < large < 1.2 * small  # libraries, and chunks of one size
+
+
+def test_packages_hold_a_batch_by_a_straight_line(benchmark_modules):
+    line = importlib.import_module("bench_limits").line
+    runs = [{"batch": n, "peak_bytes": 1000 + 30 * n, "version": "1"} for n in (4, 16)]
+    assert line("one", runs, limit=1615)["most"] == 20
+    assert line("none", [runs[0], {"batch": 16, "failed": "no memory"}], limit=1600)["failed"] == {16: "no memory"}
+
+
+def test_floor_counts_four_transforms_and_the_bytes(benchmark_modules):
+    rates = importlib.import_module("common").Rates(copy=1e9, fft={"8x6": 1e-6})
+    assert rates.floor((8, 6), planes=10, moved=5000) == pytest.approx(4e-5 + 5e-6)
+
+
+def test_small_angles_turn_in_three_steps(figures):
+    found = {row["kernel"]: row for row in figures("bench_tilts")}
+    assert set(found) == {"linear", "cubic", "linear, Euler", "cubic, Euler", "plain"}
+    assert found["cubic, Euler"]["turn_ms"] > found["cubic"]["turn_ms"]
 
 
 def test_slabs_hold_a_part_of_what_one_device_holds(figures):
@@ -58,12 +88,14 @@ def test_step_agrees_with_pytorch(figures):
     assert set(found) == {"jaxptycho", "tuned, micro", "loop"}
     for row in found.values():
         assert row["loss"] == pytest.approx(found["jaxptycho"]["loss"], rel=1e-4)  # and none failed
+        assert row["to_floor"] > 1
 
 
 @needs_torch
 def test_lecture_comes_back_in_both(figures):
     found = {(row["package"], row["what"]): row for row in figures("bench_lecture")}
-    assert found["jaxptycho", "process"]["seconds"] > found["jaxptycho", "reconstruct"]["seconds"]
+    process, first, again = (found["jaxptycho", what]["seconds"] for what in ("process", "reconstruct", "again"))
+    assert process > first > again > 0  # which needs no compiling
     assert found["jaxptycho", "reconstruct"]["psnr"] == pytest.approx(found["torch", "reconstruct"]["psnr"], abs=1.0)
 
 

@@ -70,6 +70,7 @@ def report(args, package, seconds, losses):
         "seconds_first_epoch": seconds[0],
         "loss_first": float(losses[0]),
         "loss_last": float(losses[-1]),
+        "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,  # of the host, on Linux
     }
     print(json.dumps(line), file=args.stdout, flush=True)
 

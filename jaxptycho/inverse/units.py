@@ -21,11 +21,18 @@ def natural_units(params):
             if name in sizes:
                 size = sizes[name]
                 size = size[path[depth + 1].key] if isinstance(size, dict) else size
-                return jnp.asarray(size, leaf.real.dtype)
+                return jnp.asarray(size, jnp.finfo(leaf.dtype).dtype)
             node = child(node, key)
-        return jnp.ones((), leaf.real.dtype)
+        return jnp.ones((), jnp.finfo(leaf.dtype).dtype)
 
     return jax.tree_util.tree_map_with_path(unit, params)
+
+
+@jax.jit
+def _natural(params):
+    """The natural units, and the parameters in them; one program, since each that runs alone takes its start-up time."""
+    units = natural_units(params)
+    return units, _over(params, units)
 
 
 def in_natural_units(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
@@ -36,8 +43,8 @@ def in_natural_units(inner: optax.GradientTransformation) -> optax.GradientTrans
     inner = optax.with_extra_args_support(inner)
 
     def init(params):
-        units = natural_units(params)
-        return units, inner.init(_over(params, units))
+        units, natural = _natural(params)
+        return units, inner.init(natural)
 
     def update(grads, state, params=None, *, value_fn=None, grad=None, **extra):
         del grad

@@ -4,6 +4,7 @@ import math
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 REST_ENERGY_EV = 510_998.95
@@ -66,7 +67,8 @@ class Grid(eqx.Module):
     def frequencies(self) -> tuple[Float[Array, "y 1"], Float[Array, "1 x"]]:
         """Spatial frequencies (k_y, k_x) [1/Å], zero in the corner."""
         (ny, nx), (py, px) = self.shape, self.pixel
-        return jnp.fft.fftfreq(ny, py)[:, None], jnp.fft.fftfreq(nx, px)[None, :]
+        ky, kx = np.fft.fftfreq(ny, py), np.fft.fftfreq(nx, px)
+        return jnp.asarray(ky[:, None]), jnp.asarray(kx[None, :])
 
     def k2(self) -> Float[Array, "y x"]:
         """Squared spatial frequency [1/Å²], zero in the corner."""

@@ -37,7 +37,7 @@ from jaxptycho import (
     reconstruct,
     stacked,
 )
-from jaxptycho.inverse.units import natural_units
+from jaxptycho.inverse.units import in_natural_units, natural_units
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -211,6 +211,14 @@ def test_units_follow_the_tree():
     assert float(units.scan.positions.values) == max(GRID.pixel)
     assert float(units.probe.dose) == DOSE
     assert float(units.probe.aberrations["C30"]) > float(units.probe.aberrations["C10"]) > 1.0
+
+
+def test_parameters_come_into_natural_units_by_one_program(caplog):
+    params = eqx.filter(thin(grid=Grid((18, 22), 0.3, voltage_kv=80.0)), eqx.is_inexact_array)
+    with jax.log_compiles():
+        in_natural_units(optax.identity()).init(params)
+    compiled = [record for record in caplog.records if record.msg.startswith("Compiling")]
+    assert len(compiled) == 1, [record.getMessage() for record in compiled]
 
 
 def test_positions_of_unseen_shots_stay():
