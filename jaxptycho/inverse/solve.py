@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Iterable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import PyTree
 
@@ -86,7 +87,7 @@ def strong(tree: PyTree) -> PyTree:
 
 def owned(tree: PyTree) -> PyTree:
     """A copy, strongly typed, that a step may take over: arrays that two leaves share cannot be donated."""
-    return jax.tree.map(lambda x: x.copy() if eqx.is_array(x) else x, strong(tree))
+    return jax.tree.map(lambda x: jax.device_put(x, may_alias=False) if eqx.is_array(x) else x, strong(tree))
 
 
 def make_step(
@@ -175,5 +176,5 @@ def reconstruct(
     model, state = owned(model), init_state(optimiser, model)
     for batch in stacked(batches):
         model, state, info = step(model, state, batch)
-        history.append(jnp.atleast_1d(info["loss"]))
-    return model, jnp.concatenate(history)
+        history.append(info["loss"])
+    return model, jnp.asarray(np.concatenate([np.atleast_1d(loss) for loss in jax.device_get(history)]))
