@@ -13,6 +13,7 @@ import optax
 from ..data import Dataset
 from ..halves import checkerboard, thinned
 from ..inverse import constraints, losses
+from ..inverse.gathered import gathered
 from ..inverse.penalties import PENALTIES, sum_of
 from ..inverse.preconditioning import PRECONDITIONERS
 from ..inverse.solve import per_part
@@ -213,15 +214,23 @@ def build_optimiser(stage: Stage, steps: int) -> optax.GradientTransformation:
             f"stage {stage.name!r} has preconditions and {stage.optimiser} for {', '.join(stage.rates) or 'nothing'}; "
             "they filter the gradient of the specimen, so give it a rate, and an optimiser that takes one"
         )
+    if stage.optimiser == "lbfgs" and stage.accumulate > 1:
+        raise ValueError(
+            f"stage {stage.name!r} accumulates {stage.accumulate} batches for lbfgs, which searches its steps on one; "
+            "leave accumulate out and give it larger batches, or take another optimiser"
+        )
     if stage.optimiser == "lbfgs":  # one line search for all parts
         return in_natural_units(_only(tuple(stage.rates), _optimiser(stage, "lbfgs", None, stage.options)))
-    own = {
-        part: _optimiser(
-            stage,
-            rate.optimiser or stage.optimiser,
-            _schedule(rate, stage.epochs, steps),
-            rate.options if rate.optimiser else stage.options | rate.options,
+
+    def of_rate(rate: Rate, batches: int):
+        """What moves a part once in so many batches."""
+        options = rate.options if rate.optimiser else stage.options | rate.options
+        return _optimiser(
+            stage, rate.optimiser or stage.optimiser, _schedule(rate, stage.epochs, steps, batches), options
         )
+
+    own = {
+        part: gathered(of_rate(rate, stage.accumulate), stage.accumulate, of_rate(rate, 1))
         for part, rate in stage.rates.items()
     }
     return per_part({part: optax.chain(*filters, one) if of_specimen(part) else one for part, one in own.items()})
@@ -239,8 +248,9 @@ def _optimiser(stage: Stage, name: str, rate, further: dict[str, Any]):
         raise ValueError(f"stage {stage.name!r} has wrong options for {name}: {error}") from None
 
 
-def _schedule(rate: Rate, epochs: int, steps: int):
-    whole, delay = max(1, (epochs - rate.start) * steps), rate.start * steps
+def _schedule(rate: Rate, epochs: int, steps: int, batches: int):
+    """The course of a rate over the steps of a stage, one in so many batches."""
+    whole, delay = max(1, (epochs - rate.start) * steps // batches), rate.start * steps // batches
     if rate.schedule == "cosine":
         course = optax.cosine_decay_schedule(rate.rate, whole, rate.end)
     elif rate.schedule == "exponential":

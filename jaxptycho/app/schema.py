@@ -270,6 +270,11 @@ class Stage(Section):
         "adam",
     )
     options: dict[str, Any] = key("further options of the optimiser, such as b1 of adam", {})
+    accumulate: int = key(
+        "batches that make one step of what they share by their mean gradient; as many as views: all views together",
+        1,
+        ge=1,
+    )
     slices: int | None = key("change the number of slices", None, 4, ge=1)
     modes: int | None = key("change the number of probe modes", None, 3, ge=1)
     rates: Annotated[dict[str, Annotated[Rate, BeforeValidator(_rate)]], AfterValidator(_rates)] = key(

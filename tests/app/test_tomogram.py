@@ -32,7 +32,9 @@ class AfterViews(Watch):
 @pytest.mark.slow
 def test_a_series_becomes_a_volume_however_often_it_is_interrupted(series, tmp_path):
     folder, watch = tmp_path / "run", AfterViews(2)
-    first = start(job_of(series), folder, watch, watch.stop)
+    coarse, fine = JOB["stage"]
+    job = job_of(series, stage=[coarse, fine | {"accumulate": 2}])
+    first = start(job, folder, watch, watch.stop)
     assert (first.why, len(list((folder / "views").iterdir()))) == ("enough", 2)
     made = {path: path.stat().st_mtime_ns for path in (folder / "views").iterdir()}
     outcome = resume(folder)
