@@ -71,8 +71,7 @@ def test_probe_and_camera_of_the_job_are_those_of_views_and_series(series):
         (16,),
         (3, 16),
     ]
-    frame = whole.specimen.frame
-    above = frame.depth.middle * frame.depth.step
+    above = whole.specimen.above
     np.testing.assert_allclose(thin.probe.aberrations["C10"] - above, whole.probe.aberrations["C10"].values, atol=1e-4)
     np.testing.assert_allclose(whole.probe.dose.values, [data.dose(view).mean() for view in range(3)], rtol=1e-5)
 
@@ -81,8 +80,7 @@ def test_the_defocus_of_the_file_is_that_of_the_simulation(series):
     """Both probes, brought to one height: what was simulated at the entrance, and what the job starts from."""
     data, truth = read(series), read_truth(series)
     model = series_of(job_of(series), data)
-    frame = model.specimen.frame
-    first = -frame.depth.middle * frame.depth.step  # height of the first slice
+    first = -model.specimen.above  # height of the first slice
     true = moved_along(PixelProbe(jnp.asarray(truth["probe"][0])), data.grid, first - truth["origin_angstrom"][0])
     fidelity = probe_fidelity(np.asarray(model.probe.waves), np.asarray(true.waves), np.array(data.grid.pixel)).fidelity
     assert fidelity > 0.999

@@ -79,11 +79,8 @@ def test_cut_into_other_slices_it_projects_the_same():
 def test_cut_into_other_slices_it_is_lit_by_the_same_probe():
     """At the height of the tilt axis, wherever the first slice is."""
     model = thin(specimen=series(depth=24), scan=centred(), probe=aberrated_probe())
-    before, after = (
-        moved_along(m.probe, GRID, m.specimen.frame.depth.middle * m.specimen.frame.depth.step)
-        for m in (model, with_slices(model, 5))
-    )
-    assert with_slices(model, 5).specimen.frame.depth.middle != model.specimen.frame.depth.middle
+    before, after = (moved_along(m.probe, GRID, m.specimen.above) for m in (model, with_slices(model, 5)))
+    assert with_slices(model, 5).specimen.above != model.specimen.above
     np.testing.assert_allclose(after.spectrum(GRID), before.spectrum(GRID), atol=1e-9)
 
 
