@@ -284,3 +284,16 @@ def test_scan_transforms_are_the_eight_of_the_square(template):
     products = {(a @ b).tobytes() for a in matrices for b in matrices}
     assert products == {m.tobytes() for m in matrices}
     assert len(products) == 8
+
+
+def test_a_tilt_series_is_turned_about_its_axis(tmp_path):
+    """One place of the specimen stays one, wherever the views were scanned; about their middles it would not."""
+    data = measured(views=2, tilts=np.array([-0.2, 0.2]))
+    data.positions[1] = data.positions[1] + 30.0
+    data.positions[0][0] = data.positions[1][0] = (10.0, -4.0)
+    write_native(tmp_path / "tilts.h5", data)
+    for name, matrix in SCAN_TRANSFORMS.items():
+        found = read(tmp_path / "tilts.h5", scan_transform=name).positions
+        for view in range(2):
+            np.testing.assert_allclose(found[view], data.positions[view] @ np.transpose(matrix))
+        np.testing.assert_allclose(found[0][0], found[1][0])
