@@ -34,7 +34,9 @@ def test_a_view_that_is_left_out_is_in_no_batch(series, order):
 
 def test_views_that_do_not_fit_are_dropped_from_all_that_follows(series, tmp_path):
     geometry = Geometry(np.deg2rad(SIMULATION["tilt_series"]["tilts_deg"]))
-    write_alignment(tmp_path / "alignment.csv", Aligned(geometry, None, np.ones(3), [1], np.zeros(1)))
+    found = Aligned(geometry, None, np.ones(3), [1], np.zeros(1))
+    assert found.words()["views that do not fit"] == "1"
+    write_alignment(tmp_path / "alignment.csv", found)
     job = job_of(series, alignment={"drop": True})
     assert dropped(job, tmp_path) == {1}
     assert dropped(job_of(series), tmp_path) == set()

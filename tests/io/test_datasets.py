@@ -245,6 +245,15 @@ def test_a_spoilt_view_is_named(tmp_path):
         read(tmp_path / "ragged.h5")
 
 
+def test_views_of_different_grids_are_refused(tmp_path):
+    write_native(tmp_path / "ragged.h5", ragged())
+    with h5py.File(tmp_path / "ragged.h5", "a") as file:
+        del file["views/2/counts"]
+        file["views/2/counts"] = np.ones((7, 6, 5), np.uint16)
+    with pytest.raises(ValueError, match=r"patterns of view 2 are \(6, 5\) pixels, the grid is \(6, 4\)"):
+        read(tmp_path / "ragged.h5")
+
+
 def test_refuses_what_is_not_hdf5(tmp_path):
     for name, content in {"empty.h5": b"", "notes.h5": b"these are my notes"}.items():
         (tmp_path / name).write_bytes(content)

@@ -230,9 +230,18 @@ def test_projections_stand_about_the_axis():
     np.testing.assert_allclose(shown.projections.sum(), 2 * 3 * 7.0, rtol=1e-6)
 
 
-def model_of(specimen):
+def model_of(specimen, grid=GRID):
     scan = FreeScan(PerShot(jnp.asarray([[0.0, 0.0], [1.0, 1.0]])))
-    return Model(PROBE, specimen, scan, GRID)
+    return Model(PROBE, specimen, scan, grid)
+
+
+def test_views_of_different_grids_are_no_projections():
+    flat = PotentialSlices(jnp.zeros((1, 40, 44)), None, jnp.array(7.0), jnp.array([-10.0, -11.0]))
+    models = [model_of(flat), model_of(flat, Grid((16, 16), 0.4, voltage_kv=80.0))]
+    with pytest.raises(
+        ValueError, match=r"view 1 has pixels of \(0.4, 0.4\) Å, view 0 of \(0.5, 0.5\) Å; give one grid"
+    ):
+        projected_views(models, (30, 31))
 
 
 def test_refusals(series):
