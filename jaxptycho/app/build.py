@@ -29,6 +29,7 @@ from ..parts.scan import AffineScan
 from ..start.calibration import bright_field_centre
 from ..start.guess import first_model, make_modes
 from ..start.refit import with_modes, with_slices
+from .leaning import leaning, margin_of, require_leaning
 from .schema import OPTIMISERS, Camera, Data, Job, Probe, Propagator, Rate, Scan, Scheduled, Section, Stage
 from .tomogram_schema import SeriesProbe, TomogramJob
 
@@ -66,24 +67,27 @@ def of_instrument(job: Job | TomogramJob) -> dict[str, Any]:
 
 def build_model(job: Job, data: Dataset) -> Model:
     """The model that a job starts from."""
-    probe, specimen, detector = job.probe, job.specimen, job.detector
+    probe, specimen, detector, leans = job.probe, job.specimen, job.detector, job.propagator.leaning
+    if leans:
+        require_leaning(job, data)
     model = first_model(
         data,
         slices=specimen.slices,
         thickness=specimen.thickness_angstrom or data.about.get("thickness_angstrom"),
         specimen=specimen.kind,
         periodic=specimen.periodic,
-        margin=specimen.margin_angstrom,
+        margin=margin_of(job, data) if leans else specimen.margin_angstrom,
         near_field=near_field_distance(job, data),
         **of_instrument(job),
     )
-    return replace(
+    model = replace(
         model,
         probe=_probe(probe, model.probe, data),
         scan=_scan(job.scan, model.scan),
         propagator=_propagator(job.propagator, data),
         detector=_detector(detector, model.detector, data),
     )
+    return leaning(job, model, data) if leans else model
 
 
 def with_probe(section: Probe | SeriesProbe, model: Model, data: Dataset) -> Model:

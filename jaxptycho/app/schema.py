@@ -132,6 +132,10 @@ class Propagator(Section):
     kind: Literal["fresnel", "angular_spectrum"] = key("paraxial, or exact", "fresnel")
     tilt_mrad: Pair | None = key("tilt of the specimen (y, x); refine it with rates.propagator", None, [0.0, 0.0])
     tilt_per_shot: bool = key("an own tilt for every shot", False)
+    leaning: bool = key("tilts of the file's views lean the beam (a flat specimen, up to 10°; no volume turns)", False)
+    axis_angstrom: float | None = key(
+        "the tilt axis below the entrance face, where it leans; default half the thickness", None, 20.0
+    )
     band_limit: float | None = key(
         "keep frequencies up to this fraction of Nyquist, 0.667 as a rule", None, 0.667, gt=0
     )
