@@ -9,11 +9,14 @@ import pytest
 from tilts import JOB, SIMULATION, job_of
 from typer.testing import CliRunner
 
-from jaxptycho import Volume, load
+from jaxptycho import Volume, batches, load
 from jaxptycho.app.cli import app
 from jaxptycho.app.jobs import write_job
 from jaxptycho.app.run import resume, start
 from jaxptycho.app.watch import Watch
+from jaxptycho.machines.dealing import arrange
+from jaxptycho.machines.placement import even
+from jaxptycho.machines.slabs import SLABS
 
 
 class AfterViews(Watch):
@@ -69,10 +72,25 @@ def test_halves_of_a_series_share_nothing(series, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_series_in_slabs_learns_as_on_one_device(series, tmp_path):
-    tilted = JOB["volume"] | {"angles": False}  # so few patterns find angles beyond those that halos are made for
-    whole = start(job_of(series, volume=tilted), tmp_path / "whole")
-    split = start(job_of(series, volume=tilted, run={"devices": 4, "slabs": 2}), tmp_path / "split")
+def test_a_series_in_slabs_learns_as_on_one_device(series, tmp_path, monkeypatch):
+    """The same batches in the same order, which slabs draw in another: then losses, poses and volumes are the same.
+
+    With so few views their order alone moves the last loss by a tenth, as another seed does.
+    """
+
+    def drawn_as_for_one(data, size, *, home, mesh, part, **chosen):
+        for batch in batches(data, size, 1, part=part, **chosen):
+            yield arrange(batch, home[int(batch.view)], mesh) if SLABS in mesh.shape else even(batch, mesh)
+
+    monkeypatch.setattr("jaxptycho.app.loop.deal", drawn_as_for_one)
+    short = {"views": {"epochs": 0}, "volume": JOB["volume"] | {"angles": False}}
+    # so few patterns would find angles beyond those that halos are made for
+    whole = start(job_of(series, **short), tmp_path / "whole")
+    split = start(job_of(series, run={"devices": 4, "slabs": 2}, **short), tmp_path / "split")
     assert split.finished
-    np.testing.assert_allclose(split.history[-1].loss, whole.history[-1].loss, rtol=0.05)  # other batches
-    assert load(split.folder / "result.h5").specimen.potential.shape == split.model.specimen.potential.shape
+    for name in ("loss", "held_out"):
+        losses = [[getattr(row, name) for row in outcome.history] for outcome in (split, whole)]
+        np.testing.assert_allclose(*losses, rtol=1e-6)
+    of_split, of_whole = (load(outcome.folder / "result.h5").specimen for outcome in (split, whole))
+    np.testing.assert_allclose(of_split.shift.values, of_whole.shift.values, atol=1e-6)
+    np.testing.assert_allclose(of_split.potential, of_whole.potential, atol=1e-5 * float(of_whole.potential.max()))
