@@ -252,7 +252,7 @@ def _optimiser(stage: Stage, name: str, rate, further: dict[str, Any]):
         raise ValueError(f"stage {stage.name!r} has wrong options for {name}: {error}") from None
 
 
-def _schedule(rate: Rate, epochs: int, steps: int, batches: int):
+def _schedule(rate: Rate, epochs: int, steps: int, batches: int = 1):
     """The course of a rate over the steps of a stage, one in so many batches."""
     whole, delay = max(1, (epochs - rate.start) * steps // batches), rate.start * steps // batches
     if rate.schedule == "cosine":
