@@ -13,6 +13,7 @@ import optax
 from ..data import Dataset
 from ..halves import checkerboard, thinned
 from ..inverse import constraints, losses
+from ..inverse.gathered import gathered
 from ..inverse.penalties import PENALTIES, sum_of
 from ..inverse.preconditioning import PRECONDITIONERS
 from ..inverse.solve import per_part
@@ -28,6 +29,7 @@ from ..parts.scan import AffineScan
 from ..start.calibration import bright_field_centre
 from ..start.guess import first_model, make_modes
 from ..start.refit import with_modes, with_slices
+from .leaning import leaning, margin_of, require_leaning
 from .schema import OPTIMISERS, Camera, Data, Job, Probe, Propagator, Rate, Scan, Scheduled, Section, Stage
 from .tomogram_schema import SeriesProbe, TomogramJob
 
@@ -65,24 +67,27 @@ def of_instrument(job: Job | TomogramJob) -> dict[str, Any]:
 
 def build_model(job: Job, data: Dataset) -> Model:
     """The model that a job starts from."""
-    probe, specimen, detector = job.probe, job.specimen, job.detector
+    probe, specimen, detector, leans = job.probe, job.specimen, job.detector, job.propagator.leaning
+    if leans:
+        require_leaning(job, data)
     model = first_model(
         data,
         slices=specimen.slices,
         thickness=specimen.thickness_angstrom or data.about.get("thickness_angstrom"),
         specimen=specimen.kind,
         periodic=specimen.periodic,
-        margin=specimen.margin_angstrom,
+        margin=margin_of(job, data) if leans else specimen.margin_angstrom,
         near_field=near_field_distance(job, data),
         **of_instrument(job),
     )
-    return replace(
+    model = replace(
         model,
         probe=_probe(probe, model.probe, data),
         scan=_scan(job.scan, model.scan),
         propagator=_propagator(job.propagator, data),
         detector=_detector(detector, model.detector, data),
     )
+    return leaning(job, model, data) if leans else model
 
 
 def with_probe(section: Probe | SeriesProbe, model: Model, data: Dataset) -> Model:
@@ -213,15 +218,23 @@ def build_optimiser(stage: Stage, steps: int) -> optax.GradientTransformation:
             f"stage {stage.name!r} has preconditions and {stage.optimiser} for {', '.join(stage.rates) or 'nothing'}; "
             "they filter the gradient of the specimen, so give it a rate, and an optimiser that takes one"
         )
+    if stage.optimiser == "lbfgs" and stage.accumulate > 1:
+        raise ValueError(
+            f"stage {stage.name!r} accumulates {stage.accumulate} batches for lbfgs, which searches its steps on one; "
+            "leave accumulate out and give it larger batches, or take another optimiser"
+        )
     if stage.optimiser == "lbfgs":  # one line search for all parts
         return in_natural_units(_only(tuple(stage.rates), _optimiser(stage, "lbfgs", None, stage.options)))
-    own = {
-        part: _optimiser(
-            stage,
-            rate.optimiser or stage.optimiser,
-            _schedule(rate, stage.epochs, steps),
-            rate.options if rate.optimiser else stage.options | rate.options,
+
+    def of_rate(rate: Rate, batches: int):
+        """What moves a part once in so many batches."""
+        options = rate.options if rate.optimiser else stage.options | rate.options
+        return _optimiser(
+            stage, rate.optimiser or stage.optimiser, _schedule(rate, stage.epochs, steps, batches), options
         )
+
+    own = {
+        part: gathered(of_rate(rate, stage.accumulate), stage.accumulate, of_rate(rate, 1))
         for part, rate in stage.rates.items()
     }
     return per_part({part: optax.chain(*filters, one) if of_specimen(part) else one for part, one in own.items()})
@@ -239,8 +252,9 @@ def _optimiser(stage: Stage, name: str, rate, further: dict[str, Any]):
         raise ValueError(f"stage {stage.name!r} has wrong options for {name}: {error}") from None
 
 
-def _schedule(rate: Rate, epochs: int, steps: int):
-    whole, delay = max(1, (epochs - rate.start) * steps), rate.start * steps
+def _schedule(rate: Rate, epochs: int, steps: int, batches: int = 1):
+    """The course of a rate over the steps of a stage, one in so many batches."""
+    whole, delay = max(1, (epochs - rate.start) * steps // batches), rate.start * steps // batches
     if rate.schedule == "cosine":
         course = optax.cosine_decay_schedule(rate.rate, whole, rate.end)
     elif rate.schedule == "exponential":

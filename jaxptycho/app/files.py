@@ -23,6 +23,7 @@ from ..machines.plan import plan
 from ..model import Model
 from ..parts.indexed import PerShot, PerView, select
 from ..parts.volume import Volume
+from ..simulate.phantoms import PHANTOMS
 from ..start.calibration import bright_field_centre, bright_field_radius
 from .build import build_loss
 from .jobs import kind_of, make_job, read_job, write_job
@@ -41,9 +42,7 @@ def new_job(file: Path, target: Path, template: str | None = None) -> str:
     _refuse_existing(target)
     relative = os.path.relpath(file.resolve(), target.resolve().parent)
     if template is not None:
-        job = tomlkit.parse(template_text(template))
-        job["data"]["file"] = relative  # type: ignore
-        return tomlkit.dumps(job)
+        return _from_template(template, file, relative)
     data = read(file)
     values: dict[str, Any] = {"data": {"file": relative}}
     for name, section in PLACES.items():
@@ -55,6 +54,19 @@ def new_job(file: Path, target: Path, template: str | None = None) -> str:
         values.pop("specimen", None)
         return write_job(make_job(values, kind=TomogramJob), blanks=True)
     return write_job(make_job(values), blanks=True)
+
+
+def _from_template(template: str, file: Path, relative: str) -> str:
+    """The job of a template for a measurement, or for a phantom if it is a simulation."""
+    job: Any = tomlkit.parse(template_text(template))
+    if "data" in job:
+        job["data"]["file"] = relative
+    elif str(file) not in PHANTOMS:
+        raise ValueError(f"the template {template} simulates, and {file} is no phantom; {suggest(str(file), PHANTOMS)}")
+    elif str(file) != job["specimen"]["phantom"]:
+        job["specimen"]["phantom"] = str(file)
+        job["specimen"].pop("options", None)
+    return tomlkit.dumps(job)
 
 
 def new_simulation(phantom: str, target: Path) -> str:

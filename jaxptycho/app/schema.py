@@ -132,6 +132,10 @@ class Propagator(Section):
     kind: Literal["fresnel", "angular_spectrum"] = key("paraxial, or exact", "fresnel")
     tilt_mrad: Pair | None = key("tilt of the specimen (y, x); refine it with rates.propagator", None, [0.0, 0.0])
     tilt_per_shot: bool = key("an own tilt for every shot", False)
+    leaning: bool = key("tilts of the file's views lean the beam (a flat specimen, up to 10°; no volume turns)", False)
+    axis_angstrom: float | None = key(
+        "the tilt axis below the entrance face, where it leans; default half the thickness", None, 20.0
+    )
     band_limit: float | None = key(
         "keep frequencies up to this fraction of Nyquist, 0.667 as a rule", None, 0.667, gt=0
     )
@@ -270,6 +274,11 @@ class Stage(Section):
         "adam",
     )
     options: dict[str, Any] = key("further options of the optimiser, such as b1 of adam", {})
+    accumulate: int = key(
+        "batches that make one step of what they share by their mean gradient; as many as views: all views together",
+        1,
+        ge=1,
+    )
     slices: int | None = key("change the number of slices", None, 4, ge=1)
     modes: int | None = key("change the number of probe modes", None, 3, ge=1)
     rates: Annotated[dict[str, Annotated[Rate, BeforeValidator(_rate)]], AfterValidator(_rates)] = key(

@@ -31,7 +31,8 @@ def read(path: str | Path, **known: Any) -> Dataset:
     `known` gives what the file lacks or has wrong, under the names of the native format
     (`voltage_kv`, `pixel_angstrom`, `semiangle_mrad`, `defocus_angstrom` …); `near_field` and
     `focus_to_sample_angstrom` as in `read_cxi`; `scan_transform`, one of `SCAN_TRANSFORMS`,
-    turns or flips the scan about its middle. None stands for what is not known. Raises
+    turns or flips the scan about its middle, those of a tilt series about the origin, through which the
+    tilt axis goes, y once they are turned. None stands for what is not known. Raises
     ValueError, or FileNotFoundError, in one sentence.
     """
     transform = known.pop("scan_transform", None) or "none"
@@ -47,10 +48,11 @@ def read(path: str | Path, **known: Any) -> Dataset:
             )
     data = (read_cxi if cxi else read_native)(path, **known)
     if transform != "none":
-        data.positions = [_turned(positions, SCAN_TRANSFORMS[transform]) for positions in data.positions]
+        middles = [own.mean(0) if data.tilts is None else np.zeros(2) for own in data.positions]
+        pairs = zip(data.positions, middles, strict=True)
+        data.positions = [_turned(positions, middle, SCAN_TRANSFORMS[transform]) for positions, middle in pairs]
     return data
 
 
-def _turned(positions: np.ndarray, matrix) -> np.ndarray:
-    middle = positions.mean(0)
+def _turned(positions: np.ndarray, middle, matrix) -> np.ndarray:
     return (positions - middle) @ np.transpose(matrix) + middle

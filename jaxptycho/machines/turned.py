@@ -10,6 +10,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
+from ..parts.indexed import plain
 from ..parts.specimen import Sliced, exponential
 from ..parts.volume import Volume
 from ..physics import volumes
@@ -38,6 +39,20 @@ def slices(volume: Volume, grid: Grid, number, slabs: int, field: int) -> Sliced
     known = jnp.all(jnp.abs(jnp.asarray(volume.angles)) <= LARGEST)  # pyright: ignore[reportArgumentType]
     phase = jnp.where(known, phase, jnp.nan)
     return Sliced(exponential(phase, loss[0] if loss else None), volume.frame.thickness, volume.origin)
+
+
+def require_within(volume: Volume) -> None:
+    """ValueError where a view is turned further about x or z than halos are made for."""
+    if volume.angles is None:
+        return
+    largest = np.abs(np.asarray(plain(volume.angles))).reshape(-1, 2).max(1)
+    if (largest > LARGEST).any():
+        view = int(np.argmax(largest))
+        raise ValueError(
+            f"view {view} is turned by {math.degrees(largest[view]):.3g}° about x or z, and a volume in slabs takes up to "
+            f"{math.degrees(LARGEST):.3g}°; use one slab (run.slabs), leave the angles out (volume.angles), or refine "
+            "shifts alone until they are right (stage.poses)"
+        )
 
 
 def _projected(volume: Volume, values, number, slabs: int, field: int):

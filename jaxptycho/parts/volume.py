@@ -76,6 +76,15 @@ class Volume(AbstractSpecimen):
         return volumes.frame(self.potential.shape, self.voxel, self.n_slices, self.depth, self.shape)
 
     @property
+    def above(self) -> float:
+        """How far [Å] before the tilt axis the first slice acts, in its middle: there the probe of a model stands.
+
+        Slices so placed are wrong by the square of their thickness (Strang, SIAM J. Numer. Anal. 5, 506 (1968)).
+        """
+        along, samples = self.frame.depth, self.frame.samples
+        return (along.middle - (samples - 1) / 2) * along.step
+
+    @property
     def seen(self) -> Stack:
         """The potential [V] that views meet, which falls to vacuum before its faces."""
         return volumes.tapered(self.potential, self.voxel, self.taper)

@@ -26,8 +26,7 @@ def with_slices(model: Model, slices: int) -> Model:
     if isinstance(specimen, Volume):
         depth = depth_of(specimen.potential.shape, specimen.voxel, slices, plain(specimen.tilt), plain(specimen.angles))
         new = replace(specimen, n_slices=slices, depth=depth)
-        heights = [v.frame.depth.middle * v.frame.depth.step for v in (specimen, new)]  # of the first slice
-        return replace(model, specimen=new, probe=moved_along(model.probe, model.grid, heights[0] - heights[1]))
+        return replace(model, specimen=new, probe=moved_along(model.probe, model.grid, specimen.above - new.above))
     fields = ("potential", "absorptive") if isinstance(specimen, PotentialSlices) else ("phase", "absorption")
     old = getattr(specimen, fields[0]).shape[0]
     thickness = np.asarray(thicknesses(specimen), float)

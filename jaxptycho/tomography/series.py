@@ -36,7 +36,7 @@ def first_series(
     """The model of a whole tilt series: a volume [V], whose middle lies on the tilt axis, and the probe of all views.
 
     `probe` is that at the height of the tilt axis, as views reconstructed with one thin slice find it, and is brought
-    to the first of the `slices`. Each view has its own tilt, shift, positions, and its own angles where `geometry` has
+    to the middle of the first of the `slices`. Each view has its own tilt, shift, positions, and its own angles where `geometry` has
     some. The model may be finer than the detector, as in `first_model`. `options` are further keywords of `Volume`.
     Outside the volume is vacuum: see `require_field` for films.
     """
@@ -56,10 +56,8 @@ def first_series(
         shape=_field(data, grid, voxel, geometry),
         **options,
     )
-    frame = volume.frame
-    above = frame.depth.middle * frame.depth.step
     scan, detector = FreeScan(per_shot(data)), first_detector(data, None, supersample, extend)
-    model = Model(moved_along(probe, grid, -above), volume, scan, grid, detector=detector)
+    model = Model(moved_along(probe, grid, -volume.above), volume, scan, grid, detector=detector)
     for view in range(data.n_views):
         require_inside(model, view)
     return model

@@ -73,7 +73,7 @@ def projected_views(models: Sequence[Model], shape: tuple[int, int]) -> Views:
     for view, model in enumerate(models):
         if not np.allclose(model.grid.pixel, pixel, rtol=1e-6):
             raise ValueError(
-                f"view {view} has pixels of {model.grid.pixel} Å, view 0 of {tuple(pixel)} Å; give one grid"
+                f"view {view} has pixels of {model.grid.pixel} Å, view 0 of {models[0].grid.pixel} Å; give one grid"
             )
         specimen: Any = model.specimen
         volts = np.asarray(jnp.sum(in_radians(model, "phase"), 0) / model.grid.sigma, float)

@@ -1,12 +1,18 @@
-"""A small measurement in the native format, and runs of it."""
+"""A small measurement in the native format, and runs of it; a small tilt series."""
+
+from pathlib import Path
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tilts import SIMULATION
 
 from jaxptycho import Dataset, Grid, predict
+from jaxptycho.app.jobs import make_job
+from jaxptycho.app.simulation import run_simulation
+from jaxptycho.app.simulation_schema import SimulationJob
 from jaxptycho.io.native import write_native
 from jaxptycho.start.guess import first_model
 
@@ -61,3 +67,10 @@ def values(measurement):
         "stage": [first, second],
         "run": {"devices": 2, "checkpoint_every": 2},
     }
+
+
+@pytest.fixture(scope="session")
+def series(tmp_path_factory) -> Path:
+    file = tmp_path_factory.mktemp("series") / "tilts.h5"
+    run_simulation(make_job(SIMULATION, kind=SimulationJob), file)
+    return file

@@ -14,7 +14,7 @@ from jaxptycho import load
 from jaxptycho.app import cli
 from jaxptycho.app.cli import app
 from jaxptycho.app.files import templates
-from jaxptycho.app.jobs import read_job, write_job
+from jaxptycho.app.jobs import kind_of, read_job, write_job
 
 SHORT = ["--set", "stage.0.epochs=2", "--set", "stage.0.batch=16", "--set", "run.devices=1"]
 
@@ -108,11 +108,11 @@ def test_inspect_warns_of_a_semiangle_that_the_pattern_does_not_show(measurement
     assert "warning" in run("inspect", path).output
 
 
-@pytest.mark.parametrize("name", templates())
+@pytest.mark.parametrize("name", sorted(set(templates()) - {"particle"}))  # which simulates
 def test_templates_are_valid_jobs_for_any_file(name, measurement, tmp_path):
     path = tmp_path / "job.toml"
     assert run("new", measurement, "--out", path, "--template", name).exit_code == 0
-    job = read_job(path)
+    job = read_job(path, kind=kind_of(path))
     assert job.data.file == str(measurement.resolve())
     assert write_job(job)
 

@@ -8,12 +8,14 @@ import pytest
 from models import pixel_probe, rng
 from typer.testing import CliRunner
 
-from jaxptycho import Atoms, FreeScan, Grid, Model, PerShot, PerView, SliceStack, Volume, write
+from jaxptycho import Atoms, FreeScan, Grid, Model, PerShot, PerView, PixelProbe, SliceStack, Volume, write
 from jaxptycho.analysis.potential import atoms_potential
 from jaxptycho.analysis.rendering import in_slices
+from jaxptycho.analysis.resolution import fourier_correlation
+from jaxptycho.analysis.shells import taper
 from jaxptycho.analysis.volumes import rotation_matrices
 from jaxptycho.app.cli import app
-from jaxptycho.app.comparison import compare_results
+from jaxptycho.app.comparison import compare_results, report
 
 VOXEL, SHAPE, GRID = 0.4, (28, 30, 32), Grid((16, 16), 0.4, 80.0)
 PLACES = rng(4).uniform(-3, 3, (14, 3))
@@ -110,3 +112,47 @@ def test_a_volume_and_slices_get_one_sentence(tmp_path):
         assert done.exit_code == 2
         (line,) = done.stderr.splitlines()
         assert line.endswith("compare two results of tilt series, or two of one view")
+
+
+def gaussians(places, n=32, voxel=0.5, width=0.6):
+    axis = (np.arange(n) - n // 2) * voxel
+    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
+    return sum(np.exp(-((z - a) ** 2 + (y - b) ** 2 + (x - c) ** 2) / (2 * width**2)) for a, b, c in places)
+
+
+def test_volumes_are_compared_on_top_of_one_another(tmp_path):
+    """The same Gaussians in another pose and a smaller box, each with noise of its own: FSC = S/(S + N) by shells."""
+    rng = np.random.default_rng(0)
+    places = rng.uniform(-4, 4, (25, 3))
+    turned = places @ rotation_matrices(np.deg2rad([2.0, -1.0, 1.5])).T + [0.6, -0.4, 0.5]
+    noise = [0.02 * rng.normal(size=(32,) * 3) for _ in range(2)]
+    tilts = PerView(jnp.array([-0.3, 0.3]))
+    volumes = [gaussians(p) + n for p, n in zip((places, turned), noise, strict=True)]
+    cut = volumes[0], volumes[1][1:, :-1, 1:-1]
+    models = [
+        Model(
+            PixelProbe(jnp.ones((1, 8, 8), complex)),
+            Volume(jnp.asarray(v), 0.5, tilts, taper=0.0),
+            FreeScan(PerShot(jnp.zeros((1, 2)))),
+            Grid((8, 8), 0.5, 200.0),
+        )
+        for v in cut
+    ]
+    rows = report(*models, tmp_path)
+    figures = {"fsc.png", "fsc.csv", "fsc_directions.png", "fsc_control.png", "spectrum_a.png", "spectrum_b.png"}
+    assert figures == {path.name for path in tmp_path.iterdir()}
+    signal = gaussians(places) - gaussians(places).mean()
+    shell = fourier_correlation(signal, signal, 0.5, taper(signal.shape)).frequency
+    power = [fourier_power(v, shell) for v in (signal, noise[0])]
+    expected = shell[np.flatnonzero(power[0] / (power[0] + power[1]) < 0.143)[0]]
+    found = float(rows["0.143 resolution"].split()[0])
+    assert 1 / found == pytest.approx(expected, rel=0.1)
+    assert float(rows["correlation of the potentials"]) > 0.9
+
+
+def fourier_power(values, frequency):
+    """Mean power in shells of these middles, under the window of the report."""
+    spectrum = np.abs(np.fft.fftn((values - values.mean()) * taper(values.shape))) ** 2
+    k = np.sqrt(sum(f**2 for f in np.meshgrid(*[np.fft.fftfreq(n, 0.5) for n in values.shape], indexing="ij")))
+    index = np.round(k / frequency[1]).astype(int)
+    return np.array([spectrum[index == n].mean() for n in range(len(frequency))])

@@ -245,6 +245,15 @@ def test_a_spoilt_view_is_named(tmp_path):
         read(tmp_path / "ragged.h5")
 
 
+def test_views_of_different_grids_are_refused(tmp_path):
+    write_native(tmp_path / "ragged.h5", ragged())
+    with h5py.File(tmp_path / "ragged.h5", "a") as file:
+        del file["views/2/counts"]
+        file["views/2/counts"] = np.ones((7, 6, 5), np.uint16)
+    with pytest.raises(ValueError, match=r"patterns of view 2 are \(6, 5\) pixels, the grid is \(6, 4\)"):
+        read(tmp_path / "ragged.h5")
+
+
 def test_refuses_what_is_not_hdf5(tmp_path):
     for name, content in {"empty.h5": b"", "notes.h5": b"these are my notes"}.items():
         (tmp_path / name).write_bytes(content)
@@ -284,3 +293,16 @@ def test_scan_transforms_are_the_eight_of_the_square(template):
     products = {(a @ b).tobytes() for a in matrices for b in matrices}
     assert products == {m.tobytes() for m in matrices}
     assert len(products) == 8
+
+
+def test_a_tilt_series_is_turned_about_its_axis(tmp_path):
+    """One place of the specimen stays one, wherever the views were scanned; about their middles it would not."""
+    data = measured(views=2, tilts=np.array([-0.2, 0.2]))
+    data.positions[1] = data.positions[1] + 30.0
+    data.positions[0][0] = data.positions[1][0] = (10.0, -4.0)
+    write_native(tmp_path / "tilts.h5", data)
+    for name, matrix in SCAN_TRANSFORMS.items():
+        found = read(tmp_path / "tilts.h5", scan_transform=name).positions
+        for view in range(2):
+            np.testing.assert_allclose(found[view], data.positions[view] @ np.transpose(matrix))
+        np.testing.assert_allclose(found[0][0], found[1][0])

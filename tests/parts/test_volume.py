@@ -79,11 +79,8 @@ def test_cut_into_other_slices_it_projects_the_same():
 def test_cut_into_other_slices_it_is_lit_by_the_same_probe():
     """At the height of the tilt axis, wherever the first slice is."""
     model = thin(specimen=series(depth=24), scan=centred(), probe=aberrated_probe())
-    before, after = (
-        moved_along(m.probe, GRID, m.specimen.frame.depth.middle * m.specimen.frame.depth.step)
-        for m in (model, with_slices(model, 5))
-    )
-    assert with_slices(model, 5).specimen.frame.depth.middle != model.specimen.frame.depth.middle
+    before, after = (moved_along(m.probe, GRID, m.specimen.above) for m in (model, with_slices(model, 5)))
+    assert with_slices(model, 5).specimen.above != model.specimen.above
     np.testing.assert_allclose(after.spectrum(GRID), before.spectrum(GRID), atol=1e-9)
 
 
@@ -121,10 +118,15 @@ def test_the_other_side_counts_the_mirrored_pattern():
     np.testing.assert_allclose(seen[0], jnp.roll(seen[1][..., ::-1], 1, -1), rtol=1e-7, atol=1e-9)
 
 
-@pytest.mark.parametrize("angles", [None, PerView(jnp.array([[0.02, -0.03], [0.01, 0.04]]))], ids=["tilt", "all"])
-def test_gradients_of_the_loss(angles):
-    """By potential, tilt, angles and shift, of a view that is not the first."""
-    model = model_of(eqx.tree_at(lambda v: v.absorptive, series(angles=angles), None))
+@pytest.mark.parametrize(
+    ("angles", "lossy"),
+    [(None, False), (PerView(jnp.array([[0.02, -0.03], [0.01, 0.04]])), False), (None, True)],
+    ids=["tilt", "all", "absorption"],
+)
+def test_gradients_of_the_loss(angles, lossy):
+    """By potential, absorptive part, tilt, angles and shift, of a view that is not the first."""
+    volume = series(angles=angles)
+    model = model_of(volume if lossy else eqx.tree_at(lambda v: v.absorptive, volume, None))
     batch = any_batch(model, view=1)
     assert_gradient(lambda specimen_of: misfit(poisson)(specimen_of, batch), model)
 

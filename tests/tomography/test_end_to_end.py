@@ -79,12 +79,31 @@ def series():
 def test_the_probe_comes_to_the_first_slice(series):
     """At the height of the axis it is what was given, and its power stays."""
     _, model = series
-    frame = model.specimen.frame
-    back = moved_along(model.probe, GRID, frame.depth.middle * frame.depth.step)
+    back = moved_along(model.probe, GRID, model.specimen.above)
     np.testing.assert_allclose(back.spectrum(GRID), PROBE.spectrum(GRID), atol=1e-9)
     focused = AberratedProbe(0.025, {"defocus": 20.0 - ALONG}, 1e4)  # underfocus is used up along the beam
     for probe in (PROBE, PixelProbe(pixels_of(PROBE))):
         np.testing.assert_allclose(moved_along(probe, GRID, ALONG).spectrum(GRID), focused.spectrum(GRID), atol=1e-9)
+
+
+def test_the_middle_of_the_first_slice_is_lit(series):
+    """Slices of 3 and 2 samples are wrong by their square, (9 − 1)/(4 − 1), beside those of one.
+
+    Lit in their first sample, before the middle by (3 − 1)/2 or (2 − 1)/2 of them, they would be wrong by far more.
+    """
+    data, _ = series
+    upright, of_view = Geometry(TRUE.tilts, None, TRUE.shifts), eqx.filter_jit(predict)
+
+    def patterns(slices, early=0.0):
+        model = first_series(data, potential(), VOXEL, upright, PROBE, slices=slices, kernel="linear")
+        model = replace(model, probe=moved_along(model.probe, GRID, -early * VOXEL))
+        assert model.specimen.frame.depth.count == 24
+        return np.concatenate([of_view(model, np.arange(n), view) for view, n in enumerate(SHOTS)])
+
+    fine = patterns(24)
+    thick, thin, early = (np.linalg.norm(patterns(*case) - fine) for case in ((8,), (12,), (8, 1.0)))
+    assert thick / thin == pytest.approx(8 / 3, rel=0.1)
+    assert early > 10 * thick
 
 
 def test_the_radius_of_a_gaussian_probe():
@@ -211,9 +230,18 @@ def test_projections_stand_about_the_axis():
     np.testing.assert_allclose(shown.projections.sum(), 2 * 3 * 7.0, rtol=1e-6)
 
 
-def model_of(specimen):
+def model_of(specimen, grid=GRID):
     scan = FreeScan(PerShot(jnp.asarray([[0.0, 0.0], [1.0, 1.0]])))
-    return Model(PROBE, specimen, scan, GRID)
+    return Model(PROBE, specimen, scan, grid)
+
+
+def test_views_of_different_grids_are_no_projections():
+    flat = PotentialSlices(jnp.zeros((1, 40, 44)), None, jnp.array(7.0), jnp.array([-10.0, -11.0]))
+    models = [model_of(flat), model_of(flat, Grid((16, 16), 0.4, voltage_kv=80.0))]
+    with pytest.raises(
+        ValueError, match=r"view 1 has pixels of \(0.4, 0.4\) Å, view 0 of \(0.5, 0.5\) Å; give one grid"
+    ):
+        projected_views(models, (30, 31))
 
 
 def test_refusals(series):
