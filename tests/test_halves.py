@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial import KDTree
 
-import jaxptycho.data
+import jaxptycho.data.dataset
 from jaxptycho import Dataset, Grid, checkerboard, thinned
 from jaxptycho.order import spread
 
@@ -75,7 +75,7 @@ def test_thinned_poisson_counts_are_poisson_and_independent():
 
 @pytest.mark.parametrize("limit", [0, 2**30])
 def test_quanta_are_drawn_by_view_and_shot_however_they_are_read(monkeypatch, limit):
-    monkeypatch.setattr(jaxptycho.data, "IN_MEMORY_BYTES", limit)
+    monkeypatch.setattr(jaxptycho.data.dataset, "IN_MEMORY_BYTES", limit)
     counts = counts_of(100)
     data = Dataset([counts, counts], [raster(10, 10)] * 2, GRID)
     half = thinned(data, 0)

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-import jaxptycho.data
+import jaxptycho.data.dataset
 from jaxptycho import Dataset, load, read
 from jaxptycho.app.jobs import make_job, write_job
 from jaxptycho.app.run import start
@@ -161,7 +161,7 @@ def test_a_run_never_loads_a_file_larger_than_memory(values, tmp_path, monkeypat
     write_native(tmp_path / "many.h5", Dataset(counts, np.tile(few.positions[0], (4, 1)), few.grid, about=few.about))
     job = make_job(values | {"data": {"file": str(tmp_path / "many.h5"), "hold_out": 0.1}})
     known = start(job, tmp_path / "known")
-    monkeypatch.setattr(jaxptycho.data, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(jaxptycho.data.dataset, "IN_MEMORY_BYTES", 0)
     sizes, get = [], OnDisk.__getitem__
 
     def seen(self, index):

@@ -1,52 +1,20 @@
-"""Measured counts and the batches drawn from them: the host's side of the inverse problem."""
+"""Measured counts, checked and clean, read when they are wanted."""
 
 import math
-import queue
-import threading
 import warnings
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
-import equinox as eqx
-import jax
 import numpy as np
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Float, Num
 
-from .order import ORDERS, even_size
-from .physics.grids import Grid
+from ..physics.grids import Grid
+from .batch import Rows
 
 BLOCK = 64  # patterns read at once
-TOGETHER = 64  # shots of small batches that one call works off
 IN_MEMORY_BYTES = 4 * 2**30  # datasets up to this size are kept in memory, as integers
-
-
-class Rows(eqx.Module):
-    """Where the counts of shots stand in a table of patterns that the device keeps."""
-
-    index: Int[Array | np.ndarray, "*step b"]
-    table: Num[Array, "n y x"] | None = None
-
-
-class Batch(eqx.Module):
-    """Some shots of one view. A short last batch is padded with `weight` 0.
-
-    Several batches of one shape, stacked along a first axis, are also one (`stacked`).
-    """
-
-    view: int | np.integer | Int[Array | np.ndarray, "*step"]
-    shots: Int[Array | np.ndarray, "*step b"]
-    counts: Num[Array | np.ndarray, "*step b y x"] | Rows  # zero frequency in the corner
-    weight: Float[Array | np.ndarray, "*step b"]
-
-
-def at_hand(batch: Batch) -> Batch:
-    """The batch with its counts, where it only says which rows of a table they are."""
-    if not isinstance(batch.counts, Rows):
-        return batch
-    counts = batch.counts.table.at[batch.counts.index].get(mode="promise_in_bounds")  # pyright: ignore[reportOptionalMemberAccess]
-    return Batch(batch.view, batch.shots, counts, batch.weight)
 
 
 @dataclass(eq=False)
@@ -125,7 +93,7 @@ class Dataset:
 
     def subset(self, shots: Sequence | np.ndarray) -> "Dataset":
         """The same measurement with only `shots` (of the one view, or a list over views)."""
-        chosen = [np.sort(s) for s in _per_view(shots)]
+        chosen = [np.sort(s) for s in per_view(shots)]
         counts = [_Some(self, view, s) for view, s in enumerate(chosen)]
         positions = [p[s] for p, s in zip(self.positions, chosen, strict=True)]
         return Dataset(counts, positions, self.grid, self.mask, self.tilts, self.probe_guess, dict(self.about))
@@ -241,119 +209,6 @@ class _Some:
         return np.fft.fftshift(self.data.patterns(self.view, self.shots[index]), axes=(1, 2))
 
 
-def split(data: Dataset, hold_out: float, seed: int = 0) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Shots of every view to learn from, and a random fraction `hold_out` to validate with."""
-    if not 0 <= hold_out < 1:
-        raise ValueError(f"hold_out = {hold_out}; wanted a fraction from 0 to less than 1, so that shots are left")
-    learn, held = [], []
-    for view, n in enumerate(data.n_shots):
-        order = np.random.default_rng([seed, view, 1]).permutation(n)
-        n_held = min(round(hold_out * n), n - 1)
-        held.append(np.sort(order[:n_held]))
-        learn.append(np.sort(order[n_held:]))
-    return learn, held
-
-
-def batches(
-    data: Dataset,
-    size: int,
-    epochs: int = 1,
-    *,
-    order: str = "random",
-    seed: int = 0,
-    first_epoch: int = 0,
-    shots=None,
-    part: tuple[int, int] = (0, 1),
-) -> Iterator[Batch]:
-    """Every shot (or `shots`, of the one view or a list over views) once an epoch, in batches of `size`.
-
-    `order` is "random", "compact" (neighbours together) or "sparse" (each batch spread over
-    the scan); anew each epoch, and decided by `seed` and the number of the epoch alone. `part` (i, n) reads the
-    i-th of n equal parts of every batch and nothing else.
-    """
-    if order not in ORDERS:
-        raise ValueError(f"unknown order of batches {order!r}; known are {', '.join(ORDERS)}")
-    if size < 1:
-        raise ValueError(f"batches of {size} shots; wanted at least 1")
-    shots = [np.arange(n) for n in data.n_shots] if shots is None else _per_view(shots)
-    largest = max(even_size(len(mine), size) for mine in shots)
-    for epoch in range(first_epoch, first_epoch + epochs):
-        rng = np.random.default_rng([seed, epoch, 0])
-        groups = [
-            (view, mine[group])
-            for view, mine in enumerate(shots)
-            for group in ORDERS[order](data.positions[view][mine], size, rng)
-        ]
-        for i in rng.permutation(len(groups)):
-            yield make_batch(data, *groups[i], size=largest, part=part)
-
-
-def make_batch(data: Dataset, view: int, shots, size: int | None = None, part: tuple[int, int] = (0, 1)) -> Batch:
-    """One batch of the given shots, padded to `size` and to equal parts; the i-th of n of these for `part` (i, n)."""
-    shots, (i, n) = np.asarray(shots), part
-    own = math.ceil((size or len(shots)) / n)
-    padding = own * n - len(shots)
-    weight = np.concatenate([np.ones(len(shots), np.float32), np.zeros(padding, np.float32)])
-    shots = np.concatenate([shots, np.repeat(shots[:1], padding)]).astype(np.int32)
-    weight, shots = weight[i * own : (i + 1) * own], shots[i * own : (i + 1) * own]
-    return Batch(np.int32(view), shots, data.counts_of(view, shots), weight)
-
-
-def stacked(batches: Iterable[Batch], shots: int = TOGETHER) -> Iterator[Batch]:
-    """The same batches, small ones stacked `[step, shot, …]` up to `shots` shots: one call works off a stack.
-
-    What does not fill a stack comes singly, so that a step meets two shapes at most.
-    """
-    waiting: list[Batch] = []
-    for batch in batches:
-        waiting.append(batch)
-        count = shots // len(batch.shots)
-        if len(waiting) < count:
-            continue
-        if count > 1:
-            yield jax.tree.map(lambda *arrays: np.stack(arrays), *waiting)
-        else:
-            yield from waiting
-        waiting = []
-    yield from waiting
-
-
-def prefetch(items: Iterable, depth: int = 2) -> Generator:
-    """The same items, made ahead by a thread while the device computes."""
-    ready: queue.Queue = queue.Queue(depth)
-    done, stop = object(), threading.Event()
-
-    def put(item) -> bool:
-        while not stop.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def work():
-        try:
-            for item in items:
-                if not put((item, None)):
-                    return
-            put((done, None))
-        except BaseException as error:  # handed to the reader, who raises it
-            put((done, error))
-
-    threading.Thread(target=work, daemon=True).start()
-    try:
-        while True:
-            item, error = ready.get()
-            if error is not None:
-                raise error
-            if item is done:
-                return
-            yield item
-    finally:
-        stop.set()
-
-
 def _clean_dtype(dtype):
     """Integers that a device holds stay, of either sign; everything else is in single precision."""
     if dtype.kind == "u" and dtype.itemsize <= 4:
@@ -361,7 +216,8 @@ def _clean_dtype(dtype):
     return np.dtype(np.int32 if dtype.kind == "i" and dtype.itemsize <= 4 else np.float32)
 
 
-def _per_view(shots) -> list[np.ndarray]:
+def per_view(shots) -> list[np.ndarray]:
+    """Shots as a list over views, which those of the one view are not."""
     return [np.asarray(shots)] if len(shots) == 0 or np.ndim(shots[0]) == 0 else [np.asarray(s) for s in shots]
 
 

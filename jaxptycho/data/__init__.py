@@ -1,0 +1,8 @@
+"""Measured counts and the batches drawn from them: the host's side of the inverse problem."""
+
+from .batch import Batch, Rows, at_hand
+from .dataset import Dataset
+from .drawing import batches, make_batch, split, stacked
+from .prefetching import prefetch
+
+__all__ = ["Batch", "Dataset", "Rows", "at_hand", "batches", "make_batch", "prefetch", "split", "stacked"]
