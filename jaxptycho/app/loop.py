@@ -13,13 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..analysis.fit import SUMS, fit_sums, measures
 from ..data import Batch, Dataset, at_hand, prefetch, split, stacked
 from ..inverse.constraints import wants_model
 from ..inverse.fields import change_stacks
 from ..inverse.solve import init_state, make_step, owned
 from ..machines import resident
 from ..machines.dealing import deal, homed
-from ..machines.placement import copied, distribute, keep, mesh, on_the_host, place, restored
+from ..machines.placement import copied, distribute, keep, mesh, on_the_host, place, restored, summed
 from ..machines.processes import local, part, whole
 from ..machines.slabs import fitted
 from ..model import Model, require_inside
@@ -91,7 +92,7 @@ class Loop:
             progress.model = place(progress.model, self.devices)
             if progress.begun is None and self.looks_back(progress.stage):
                 progress.begun = owned(progress.model)
-            tools = self.tools(progress.stage, local(progress.model if progress.begun is None else progress.begun))
+            tools = self.tools(progress.stage, progress.model if progress.begun is None else local(progress.begun))
             state = progress.state
             state = self.first_state(progress.stage, progress.model) if state is None else state
             progress.state = place(state, self.devices, progress.model)
@@ -196,15 +197,32 @@ class Loop:
         """Mean loss of the shots kept aside, None without any."""
         if not any(map(len, self.held)):
             return None
-        size = min(64, max(map(len, self.held)))
-        drawn, found = self._deal(self.homed(model), size, order="compact", shots=self.held), []
+        found = self._over(self.held, lambda batch: (tools.loss(model, batch), batch.weight.sum()), model)
+        losses, shots = zip(*found, strict=True)
+        return float(np.average(np.asarray(losses, float), weights=shots))
+
+    def fit(self, model: Model) -> dict[str, float]:
+        """How well the model explains all patterns, and with which chi2 those kept aside (`analysis.fit`)."""
+        sums = eqx.filter_jit(lambda m, b: summed(fit_sums, self.devices)(m, at_hand(b)))
+        others = [np.setdiff1d(np.arange(n), held) for n, held in zip(self.data.n_shots, self.held, strict=True)]
+        rest, held = (
+            np.sum([np.zeros(SUMS), *self._over(shots, lambda batch: sums(model, batch), model)], 0)
+            for shots in (others, self.held)
+        )
+        found, n = measures(rest + held, self.data, sum(self.data.n_shots)), sum(map(len, self.held))
+        return found | ({"held_out_chi2": measures(held, self.data, n)["chi2"]} if n else {})
+
+    def _over(self, shots: list[np.ndarray], function: Callable[[Batch], Any], model: Model) -> list:
+        """`function` of batches of all these shots, which each process reads a part of."""
+        if not any(map(len, shots)):
+            return []
+        size = min(64, max(map(len, shots)))
+        drawn, found = self._deal(self.homed(model), size, order="compact", shots=shots), []
         with contextlib.closing(prefetch(drawn)) as ready:
             for batch in ready:
-                together = self._whole(batch)
-                found.append((tools.loss(model, together), together.weight.sum()))
+                found.append(function(self._whole(batch)))
                 jax.block_until_ready(found[-AHEAD - 1 : -AHEAD])  # else all batches would be there at once
-        losses, shots = zip(*jax.device_get(found), strict=True)
-        return float(np.average(np.asarray(losses, float), weights=shots))
+        return jax.device_get(found)
 
     def done(self, progress: Progress) -> int:
         """Batches since the run began."""

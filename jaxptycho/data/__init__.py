@@ -4,5 +4,18 @@ from .batch import Batch, Rows, at_hand
 from .dataset import Dataset
 from .drawing import batches, make_batch, split, stacked
 from .prefetching import prefetch
+from .sharing import ALONE, Sharing
 
-__all__ = ["Batch", "Dataset", "Rows", "at_hand", "batches", "make_batch", "prefetch", "split", "stacked"]
+__all__ = [
+    "ALONE",
+    "Batch",
+    "Dataset",
+    "Rows",
+    "Sharing",
+    "at_hand",
+    "batches",
+    "make_batch",
+    "prefetch",
+    "split",
+    "stacked",
+]

@@ -1,10 +1,9 @@
 """Measured counts, checked and clean, read when they are wanted."""
 
-import math
 import warnings
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,8 @@ from jaxtyping import Float, Num
 
 from ..physics.grids import Grid
 from .batch import Rows
+from .patterns import AsSeen, Chosen, read_by
+from .sharing import ALONE, Sharing
 
 BLOCK = 64  # patterns read at once
 IN_MEMORY_BYTES = 4 * 2**30  # datasets up to this size are kept in memory, as integers
@@ -27,8 +28,8 @@ class Dataset:
     in Å. `mask` is True where a pixel counts. `about` holds what else is known, under the
     names of the native format (`semiangle_mrad`, `defocus_angstrom` …).
 
-    Building reads every pattern once: negative counts are clipped to zero and pixels outside
-    the mask zeroed, with a warning that says how many were clipped. Raises ValueError for
+    Building reads every pattern once, of many processes each its own part (`sharing`): negative counts are clipped
+    to zero and pixels outside the mask zeroed, with a warning that says how many were clipped. Raises ValueError for
     misshaped arrays, NaN inside the mask, empty patterns, a mask that hides everything.
     """
 
@@ -39,14 +40,16 @@ class Dataset:
     tilts: np.ndarray | None = None  # rad, one for each view
     probe_guess: np.ndarray | None = None  # [y, x] or [mode, y, x], centre at [N//2, N//2]
     about: dict[str, Any] = field(default_factory=dict)
+    sharing: InitVar[Sharing] = ALONE
 
-    def __post_init__(self):
+    def __post_init__(self, sharing: Sharing):
         self.counts = _by_view(self.counts, 3, "counts")
         self.positions = [np.asarray(p[:], float) for p in _by_view(self.positions, 2, "positions")]
         self._first: np.ndarray | None = None
         self._check_scan()
         self._check_extras()
-        self._read_once()
+        self._clean = read_by(self.counts, self.mask, IN_MEMORY_BYTES)
+        self._look(sharing)
 
     @property
     def n_views(self) -> int:
@@ -63,15 +66,16 @@ class Dataset:
 
     def mean_pattern(self) -> Float[np.ndarray, "y x"]:
         """Mean counts over all shots and views, zero frequency in the middle."""
-        return self._mean
+        return np.fft.fftshift(np.sum(self._total, 0)) / sum(self.n_shots)
+
+    @property
+    def kinds(self) -> list[np.dtype]:
+        """The types of the patterns of every view."""
+        return [patterns.dtype for patterns in self._clean]
 
     def patterns(self, view: int, shots) -> Num[np.ndarray, "b y x"]:
         """Counts of some shots as losses want them: clean, zero frequency in the corner."""
-        stored = self._clean[view]
-        if stored is not None:
-            return stored[shots]
-        in_order, places = np.unique(shots, return_inverse=True)  # as files are read
-        return self._cleaned(np.asarray(self.counts[view][in_order]))[places]
+        return self._clean[view][shots]
 
     def counts_of(self, view: int, shots) -> Num[np.ndarray, "b y x"] | Rows:
         """What a batch carries of some shots: their patterns, or where these stand in a table (`indexed`)."""
@@ -85,18 +89,20 @@ class Dataset:
 
     def view(self, number: int) -> "Dataset":
         """The measurement of one view alone."""
-        counts, tilts = _Some(self, number, np.arange(self.n_shots[number])), self.tilts
-        tilts = None if tilts is None else np.asarray(tilts)[[number]]
-        return Dataset(
-            [counts], [self.positions[number]], self.grid, self.mask, tilts, self.probe_guess, dict(self.about)
-        )
+        other = copy(self)
+        for name in ("counts", "positions", "_clean", "_dose", "_total"):
+            setattr(other, name, [getattr(self, name)[number]])
+        other.tilts = None if self.tilts is None else np.asarray(self.tilts)[[number]]
+        other._first, other.about = None, dict(self.about)
+        return other
 
-    def subset(self, shots: Sequence | np.ndarray) -> "Dataset":
+    def subset(self, shots: Sequence | np.ndarray, sharing: Sharing = ALONE) -> "Dataset":
         """The same measurement with only `shots` (of the one view, or a list over views)."""
         chosen = [np.sort(s) for s in per_view(shots)]
-        counts = [_Some(self, view, s) for view, s in enumerate(chosen)]
+        some = [Chosen(clean, s) for clean, s in zip(self._clean, chosen, strict=True)]
+        counts = [AsSeen(clean, self.grid.shape) for clean in some]
         positions = [p[s] for p, s in zip(self.positions, chosen, strict=True)]
-        return Dataset(counts, positions, self.grid, self.mask, self.tilts, self.probe_guess, dict(self.about))
+        return Dataset(counts, positions, self.grid, self.mask, self.tilts, self.probe_guess, dict(self.about), sharing)
 
     def _check_scan(self):
         if len(self.counts) != len(self.positions):
@@ -141,51 +147,40 @@ class Dataset:
     def _where(self, view: int) -> str:
         return f" of view {view}" if self.n_views > 1 else ""
 
-    def _read_once(self):
-        size = sum(math.prod(c.shape) * _clean_dtype(c.dtype).itemsize for c in self.counts)
-        keep = size <= IN_MEMORY_BYTES
-        self._dose, self._clean, total, clipped = [], [], np.zeros(self.grid.shape), 0
-        for view, counts in enumerate(self.counts):
-            stored = np.empty(counts.shape, _clean_dtype(counts.dtype)) if keep else None
-            doses = np.empty(counts.shape[0])
-            for start in range(0, counts.shape[0], BLOCK):
-                block = np.asarray(counts[start : start + BLOCK])
-                clipped += self._check_values(block, view, start)
-                clean = self._cleaned(block)
-                doses[start : start + BLOCK] = clean.sum((1, 2), dtype=float)
-                total += clean.sum(0, dtype=float)
-                if stored is not None:
-                    stored[start : start + BLOCK] = clean
-            if not doses.all():
-                empty = np.flatnonzero(doses == 0)
+    def _look(self, sharing: Sharing):
+        """Reads this process's part of the patterns, for what all say together."""
+        self._dose = [np.zeros(n) for n in self.n_shots]
+        self._total = [np.zeros(self.grid.shape) for _ in self.n_shots]
+        clipped, wrong = 0, None
+        try:
+            for view, clean in enumerate(self._clean):
+                first, end = sharing.own(self.n_shots[view])
+                for start in range(first, end, BLOCK):
+                    stop = min(start + BLOCK, end)
+                    block, negative = clean.look(start, stop, self._where(view))
+                    clipped += negative
+                    self._dose[view][start:stop] = block.sum((1, 2), dtype=float)
+                    self._total[view] += block.sum(0, dtype=float)
+        except ValueError as error:
+            wrong = str(error)
+        if wrong := sharing.said(wrong):
+            raise ValueError(wrong)
+        found = sharing.summed(np.concatenate([[clipped], *self._dose, *(t.ravel() for t in self._total)]))
+        clipped, found = int(found[0]), found[1:]
+        doses, totals = np.split(found, [sum(self.n_shots)])
+        self._dose = np.split(doses, np.cumsum(self.n_shots)[:-1])
+        self._total = list(totals.reshape(-1, *self.grid.shape))
+        for view, dose in enumerate(self._dose):
+            empty = np.flatnonzero(dose == 0)
+            if len(empty):
                 raise ValueError(
-                    f"{len(empty)} of {len(doses)} patterns{self._where(view)} hold no counts (first: shot {empty[0]}); "
+                    f"{len(empty)} of {len(dose)} patterns{self._where(view)} hold no counts (first: shot {empty[0]}); "
                     "drop them, or check the mask and the dark subtraction"
                 )
-            self._dose.append(doses)
-            self._clean.append(stored)
         if clipped:
             warnings.warn(
                 f"{clipped} negative counts, as dark subtraction leaves them, were clipped to zero", stacklevel=4
             )
-        self._mean = np.fft.fftshift(total) / sum(self.n_shots)
-
-    def _check_values(self, block, view, start) -> int:
-        seen = block if self.mask is None else block[:, self.mask]
-        if np.issubdtype(block.dtype, np.floating) and not np.isfinite(seen).all():
-            shot = start + int(np.flatnonzero(~np.isfinite(seen).reshape(len(seen), -1).all(1))[0])
-            raise ValueError(
-                f"counts of shot {shot}{self._where(view)} are not finite inside the mask; "
-                "mask these pixels or mend the file"
-            )
-        return int((seen < 0).sum()) if block.dtype.kind in "if" else 0
-
-    def _cleaned(self, block):
-        block = np.where(self.mask, block, 0) if self.mask is not None else block
-        block = block.astype(_clean_dtype(block.dtype), copy=False)
-        if not np.issubdtype(block.dtype, np.unsignedinteger):
-            block = np.maximum(block, 0)
-        return np.fft.ifftshift(block, axes=(1, 2))
 
 
 class _View:
@@ -196,24 +191,6 @@ class _View:
 
     def __getitem__(self, index):
         return self.array[self.view, index]
-
-
-class _Some:
-    """Some shots of one view, clean and as a camera shows them, read when indexed."""
-
-    def __init__(self, data: Dataset, view: int, shots: np.ndarray):
-        self.data, self.view, self.shots = data, view, shots
-        self.shape, self.dtype = (len(shots), *data.grid.shape), _clean_dtype(data.counts[view].dtype)
-
-    def __getitem__(self, index):
-        return np.fft.fftshift(self.data.patterns(self.view, self.shots[index]), axes=(1, 2))
-
-
-def _clean_dtype(dtype):
-    """Integers that a device holds stay, of either sign; everything else is in single precision."""
-    if dtype.kind == "u" and dtype.itemsize <= 4:
-        return dtype.newbyteorder("=")
-    return np.dtype(np.int32 if dtype.kind == "i" and dtype.itemsize <= 4 else np.float32)
 
 
 def per_view(shots) -> list[np.ndarray]:
