@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..analysis.fit import SUMS, fit_sums, measures
+from ..analysis.fit import fit_sums
 from ..data import Batch, Dataset, at_hand, prefetch, split, stacked
 from ..inverse.constraints import wants_model
 from ..inverse.fields import change_stacks
@@ -22,15 +22,14 @@ from ..machines import resident
 from ..machines.dealing import deal, homed
 from ..machines.placement import copied, distribute, keep, mesh, on_the_host, place, restored, summed
 from ..machines.processes import local, part, whole
-from ..machines.slabs import fitted
-from ..model import Model, require_inside
-from . import build, diagnose
+from ..machines.slabs import fitted, require_lent
+from ..model import Model
+from . import build, diagnose, passes
+from .diagnose import require_held
 from .errors import Diverged
 from .schema import Job
 from .tomogram_schema import TomogramJob
 from .watch import Watch
-
-AHEAD = 8  # steps that the host may be ahead of the device
 
 
 class Row(NamedTuple):
@@ -118,7 +117,7 @@ class Loop:
                 together = self._whole(batch)
                 progress.model, progress.state, info = tools.step(progress.model, progress.state, together)
                 fetched.append((info, together.weight.sum(-1)))
-                jax.block_until_ready([info for info, _ in fetched[-AHEAD - 1 : -AHEAD]])
+                jax.block_until_ready([info for info, _ in fetched[-passes.AHEAD - 1 : -passes.AHEAD]])
                 self.watch.batch(float(batch.weight.sum()) * jax.process_count())
                 if self.stop():
                     break
@@ -151,13 +150,14 @@ class Loop:
         self.watch.epoch(row)
         self.after_epoch(progress)
 
-    def first_model(self, stage: int = 0) -> Model:
-        """The model that the job starts from, with the slices and modes that it has in `stage`."""
+    def first_model(self, stage: int = 0, slabs: int | None = None) -> Model:
+        """The model that the job starts from, with the slices and modes that it has in `stage`, for the job's slabs or
+        others."""
         with on_the_host():  # a specimen too large for one device is not to pass through one
             model = self.start()
             for earlier in self.job.stage[: stage + 1]:
                 model = build.change_model(earlier, model)
-            return owned(fitted(model, self.job.run.slabs))
+            return owned(fitted(model, slabs or self.job.run.slabs))
 
     def first_state(self, stage: int, model: Model) -> Any:
         """The optimiser's first state in `stage`, its arrays where those of the model are."""
@@ -165,6 +165,8 @@ class Loop:
 
     def check(self) -> None:
         """Raises ValueError for what does not fit together, before anything is computed."""
+        if self.job.run.slabs > 1:
+            require_lent(self.first_model())
         for stage in range(len(self.job.stage)):
             model = self.first_model(stage)
             self.tools(stage, something(model) if self.filled(stage) else model)
@@ -204,25 +206,15 @@ class Loop:
     def fit(self, model: Model) -> dict[str, float]:
         """How well the model explains all patterns, and with which chi2 those kept aside (`analysis.fit`)."""
         sums = eqx.filter_jit(lambda m, b: summed(fit_sums, self.devices)(m, at_hand(b)))
-        others = [np.setdiff1d(np.arange(n), held) for n, held in zip(self.data.n_shots, self.held, strict=True)]
-        rest, held = (
-            np.sum([np.zeros(SUMS), *self._over(shots, lambda batch: sums(model, batch), model)], 0)
-            for shots in (others, self.held)
-        )
-        found, n = measures(rest + held, self.data, sum(self.data.n_shots)), sum(map(len, self.held))
-        return found | ({"held_out_chi2": measures(held, self.data, n)["chi2"]} if n else {})
+        return passes.fit(self.data, self.held, lambda shots: self._over(shots, partial(sums, model), model))
 
     def _over(self, shots: list[np.ndarray], function: Callable[[Batch], Any], model: Model) -> list:
         """`function` of batches of all these shots, which each process reads a part of."""
         if not any(map(len, shots)):
             return []
-        size = min(64, max(map(len, shots)))
-        drawn, found = self._deal(self.homed(model), size, order="compact", shots=shots), []
-        with contextlib.closing(prefetch(drawn)) as ready:
-            for batch in ready:
-                found.append(function(self._whole(batch)))
-                jax.block_until_ready(found[-AHEAD - 1 : -AHEAD])  # else all batches would be there at once
-        return jax.device_get(found)
+        size = min(passes.SIZE, max(map(len, shots)))
+        drawn = self._deal(self.homed(model), size, order="compact", shots=shots)
+        return passes.over(drawn, lambda batch: function(self._whole(batch)))
 
     def done(self, progress: Progress) -> int:
         """Batches since the run began."""
@@ -293,14 +285,13 @@ class Loop:
         progress.losses = good.losses
 
     def _still_inside(self, progress: Progress, good: Progress) -> None:
-        """Stops at the last good model when refined positions leave the object."""
+        """Stops at the last good model when refined positions or angles leave what is held of the object."""
         try:
-            for view in range(self.data.n_views):
-                require_inside(progress.model, view)
+            require_held(progress.model, self.data.n_views, self.job.run.slabs)
         except ValueError as error:
             self._back_to(good, progress)
             where = f"stage {self.job.stage[progress.stage].name!r}, epoch {len(progress.history) + 1}"
-            raise Diverged(f"in {where} {error} (specimen.margin_angstrom, or a lower rate of the scan)") from error
+            raise Diverged(f"in {where} {error}") from error
 
     def _diverged(self, tools: Tools, progress: Progress, good: Progress):
         stage, number = self.job.stage[progress.stage], len(progress.history) + 1

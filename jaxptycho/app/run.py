@@ -9,13 +9,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from ..io.drafts import drafted
 from ..io.results import load, write
 from ..machines.checkpoint import Checkpoints
 from ..machines.pieces import handed, whole
-from ..machines.placement import place
+from ..machines.placement import place, place_anew
 from ..machines.plan import size_of
 from ..machines.processes import agreed, everywhere, once, said, sharing
+from ..machines.slabs import fitted
 from ..model import Model
 from . import build, plots, plots_series, tomogram
 from .errors import Diverged
@@ -144,17 +147,19 @@ def found(loop: Loop, kept: Checkpoints) -> Progress:
     """Where the last checkpoint stands, or the beginning if there is none yet."""
 
     def template(about):
-        model = place(loop.first_model(about["stage"]), loop.devices)
-        state = place(loop.first_state(about["stage"], model), loop.devices, model)
-        tree = {"model": model, "state": state, "home": loop.homed(model)}
+        model = place_anew(first := loop.first_model(about["stage"], about["slabs"]), loop.devices, first)
+        state = place_anew(loop.first_state(about["stage"], model), loop.devices, model)
+        tree = {"model": model, "state": state, "home": [np.zeros(n, np.int16) for n in loop.data.n_shots]}
         return tree | ({"begun": model} if loop.looks_back(about["stage"]) else {})
 
     last = kept.last(template)
     if last is None:
         return Progress(loop.first_model())
     tree, about = last
-    if about.pop("slabs") != loop.job.run.slabs:  # the rest of this epoch is dealt to others
-        tree["home"] = loop.homed(tree["model"])
+    if about.pop("slabs") != (slabs := loop.job.run.slabs):  # the rest of this epoch is dealt to others
+        model = tree["model"]
+        tree |= {name: fitted(model, slabs, tree[name]) for name in ("state", "begun", "model") if name in tree}
+        tree["home"] = loop.homed(place(tree["model"], loop.devices))
     about["history"] = [Row(*row) for row in about["history"]]
     about["losses"] = [tuple(pair) for pair in about["losses"]]
     return Progress(**tree, **about)

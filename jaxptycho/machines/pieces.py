@@ -5,8 +5,10 @@ from itertools import chain
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from .placement import on_the_host
 from .processes import first, local, meet, once
 
 T = TypeVar("T")
@@ -51,8 +53,9 @@ def handed(task: Callable[[Any], T], tree: Any) -> T | None:
 
 
 def whole(tree: Any) -> Any:
-    """The tree with every `Pieced` array as one."""
-    return jax.tree.map(lambda leaf: leaf.whole() if isinstance(leaf, Pieced) else leaf, tree)
+    """The tree with every `Pieced` array as one, in the memory of the host."""
+    with on_the_host():
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf.whole()) if isinstance(leaf, Pieced) else leaf, tree)
 
 
 def _hand_over(pieces: Iterator) -> None:

@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 from ..data import Batch
 from ..model import Model
-from .slabs import SLABS, layout, own_part, require_equal, within_reach
+from .slabs import SLABS, layout, own_part, require_equal, stacks, within_reach
 
 SHOTS = "shots"
 
@@ -136,6 +136,12 @@ def place(tree, mesh: Mesh, model: Model | None = None):
     arrays, rest = eqx.partition(tree, eqx.is_array)
     where = jax.tree.map(lambda spec: NamedSharding(mesh, spec), layout(arrays, model))
     return eqx.combine(jax.tree.map(_put, arrays, where), rest)
+
+
+def place_anew(tree, mesh: Mesh, model: Model):
+    """As `place`, of what lay in other slabs: on every device where its rows do not fall into those of `mesh`."""
+    slabs = mesh.shape.get(SLABS, 1)
+    return place(tree, mesh, model) if slabs == 1 or not stacks(model)[0].shape[1] % slabs else replicate(tree, mesh)
 
 
 def keep(project: Callable[[Model], Model], mesh: Mesh) -> Callable[[Model], Model]:

@@ -28,6 +28,7 @@ class Plan(NamedTuple):
     slabs: int
     rows: int  # of the specimen
     halo: int  # rows on either side of a slab
+    turned: int  # rows of the volume on either side, for small angles about x and z
     specimen: int  # its stacks
     others: int  # the rest of the model
     state: int  # what the optimiser remembers
@@ -58,6 +59,7 @@ class Plan(NamedTuple):
         }
         if self.slabs > 1:
             rows["halo"] = f"{self.halo} rows on either side, {100 * self.halo_share:.3g} % of a device's transmissions"
+            rows["halo"] += f"; {self.turned} rows of the volume for small angles" if self.turned else ""
         return rows
 
 
@@ -79,6 +81,7 @@ def plan(loss: Loss, model: Model, state, batch: Batch, mesh: Mesh) -> Plan:
         parts,
         shape[1] if shape else 0,
         slabs.halo(model.grid) if parts > 1 else 0,
+        slabs.lent(model) if parts > 1 else 0,
         stacked // parts,
         size_of(model) - stacked,
         size_of(state) - big + big // parts,
