@@ -25,13 +25,15 @@ from jaxptycho.io.results import load_history
 pytestmark = pytest.mark.slow
 DOUBLE = {"JAX_ENABLE_X64": 1}
 MAIN = "from jaxptycho.app.cli import main; main()"
+# no file may become larger than this, as on a disk that is full
+FULL = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)); {MAIN}"
 
 
-def command(*arguments, **environment):
+def command(*arguments, main=MAIN, **environment):
     """A process that runs the command line on two devices."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "OMPI", "PMI", "JAX"))}
     return subprocess.Popen(
-        [sys.executable, "-c", MAIN, *map(str, arguments)],
+        [sys.executable, "-c", main, *map(str, arguments)],
         env=clean | {k: str(v) for k, v in environment.items()},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -102,6 +104,27 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_model(job, tmp_path):
     assert same(tmp_path / "whole", folder), out
     rows = [load_history(run / "result.h5")["loss"] for run in (tmp_path / "whole", folder)]
     np.testing.assert_array_equal(*rows)
+
+
+def test_a_disk_that_fills_while_a_run_goes_on_costs_nothing_but_time(job, tmp_path):
+    path, folder = job(epochs=4, devices=1), tmp_path / "run"
+    finish(command("reconstruct", path, "--out", tmp_path / "whole"))
+    begun = command("reconstruct", path, "--out", folder)
+    until = time.monotonic() + 120
+    before = set()
+    while not before and time.monotonic() < until:
+        time.sleep(0.02)
+        before = {path.name for path in (folder / "checkpoints").glob("*") if path.name.isdigit()}  # whole ones
+    begun.send_signal(signal.SIGKILL)
+    finish(begun)
+    assert begun.returncode == -signal.SIGKILL
+    full = command("resume", folder, main=FULL)
+    out = finish(full)
+    assert full.returncode == 2, out
+    assert "could not be written" in out.splitlines()[-1], out
+    assert before <= {p.name for p in (folder / "checkpoints").iterdir()}
+    out = finish(command("resume", folder))
+    assert same(tmp_path / "whole", folder), out
 
 
 def test_two_processes_give_the_model_of_one(job, tmp_path):
