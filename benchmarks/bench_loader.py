@@ -19,7 +19,7 @@ import optax
 from common import Table, arguments, opening, ratio, save, seconds
 
 import jaxptycho as jp
-import jaxptycho.data
+import jaxptycho.data.dataset
 from jaxptycho.io.native import write_native
 
 USUAL = ((1, 1), (1, 4), (6, 4), (10, 4))  # slices, modes
@@ -94,7 +94,7 @@ def main():
     jp.one_device_per_core()
     opening()
     print(f"jaxptycho {jp.__version__}, jax {jax.__version__}, {jax.device_count()} × {jax.devices()[0].device_kind}")
-    jaxptycho.data.IN_MEMORY_BYTES = 0
+    jaxptycho.data.dataset.IN_MEMORY_BYTES = 0
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "scan.h5"
         write_native(path, measurement(args))

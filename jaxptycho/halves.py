@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .data import Dataset
+from .data import ALONE, Dataset, Sharing
 from .order import alternating
 
 
@@ -16,7 +16,7 @@ def checkerboard(data: Dataset) -> tuple[list[np.ndarray], list[np.ndarray]]:
     return [np.flatnonzero(c == 0) for c in colours], [np.flatnonzero(c == 1) for c in colours]
 
 
-def thinned(data: Dataset, half: int = 0, seed: int = 0, fraction: float = 0.5) -> Dataset:
+def thinned(data: Dataset, half: int = 0, seed: int = 0, fraction: float = 0.5, sharing: Sharing = ALONE) -> Dataset:
     """One of two measurements of all shots, between which the quanta are drawn by lot: `half` 0 has `fraction`
     of them, 1 the others.
 
@@ -31,7 +31,9 @@ def thinned(data: Dataset, half: int = 0, seed: int = 0, fraction: float = 0.5) 
                 "take integer counts, or split the positions instead"
             )
     counts = [_Thinned(data, view, half, seed, fraction) for view in range(data.n_views)]
-    return Dataset(counts, data.positions, data.grid, data.mask, data.tilts, data.probe_guess, dict(data.about))
+    return Dataset(
+        counts, data.positions, data.grid, data.mask, data.tilts, data.probe_guess, dict(data.about), sharing
+    )
 
 
 class _Thinned:

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-import jaxptycho.data
+import jaxptycho.data.dataset
 from jaxptycho import Dataset, Grid, batches, make_batch, prefetch, split, stacked
 
 GRID = Grid((6, 4), 0.5, 80.0)
@@ -127,10 +127,10 @@ def test_large_counts_do_not_overflow():
 
 @pytest.mark.parametrize("limit", [0, 2**30])
 def test_stays_lazy_beyond_the_memory_limit(monkeypatch, limit):
-    monkeypatch.setattr(jaxptycho.data, "IN_MEMORY_BYTES", limit)
+    monkeypatch.setattr(jaxptycho.data.dataset, "IN_MEMORY_BYTES", limit)
     reader = Reader(random_counts(200))
     data = dataset(10, 20, counts=reader)
-    assert reader.largest <= jaxptycho.data.BLOCK
+    assert reader.largest <= jaxptycho.data.dataset.BLOCK
     shots = np.array([150, 3, 3, 77])
     expected = np.fft.ifftshift(reader.values[shots], axes=(1, 2))
     reader.values = reader.values + np.uint16(limit == 0)  # only who reads again sees this
@@ -139,7 +139,7 @@ def test_stays_lazy_beyond_the_memory_limit(monkeypatch, limit):
 
 @pytest.mark.parametrize("limit", [0, 2**30])
 def test_reads_a_memory_map(tmp_path, monkeypatch, limit):
-    monkeypatch.setattr(jaxptycho.data, "IN_MEMORY_BYTES", limit)
+    monkeypatch.setattr(jaxptycho.data.dataset, "IN_MEMORY_BYTES", limit)
     values = random_counts(3, 64)
     values.tofile(tmp_path / "counts.raw")
     mapped = np.memmap(tmp_path / "counts.raw", np.uint16, "r", shape=values.shape)
@@ -158,7 +158,7 @@ def test_views_may_differ_in_length():
 
 
 def test_subset_is_the_same_measurement_of_fewer_shots(monkeypatch):
-    monkeypatch.setattr(jaxptycho.data, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(jaxptycho.data.dataset, "IN_MEMORY_BYTES", 0)
     data = dataset(about={"semiangle_mrad": 20.0}, mask=all_but((1, 1)))
     part = data.subset([9, 2, 60])
     np.testing.assert_array_equal(part.positions[0], raster()[[2, 9, 60]])
@@ -221,7 +221,7 @@ def test_batches_of_some_shots_only():
 
 @pytest.mark.parametrize("parts", [2, 3])
 def test_every_part_of_a_batch_is_read_by_itself(monkeypatch, parts):
-    monkeypatch.setattr(jaxptycho.data, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(jaxptycho.data.dataset, "IN_MEMORY_BYTES", 0)
     reader = Reader(random_counts(64))
     data = dataset(counts=reader)
     wanted = [batch.shots[batch.weight > 0] for batch in batches(data, 10, seed=1)]

@@ -1,14 +1,16 @@
 """How well a model explains the counts."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..data import Dataset, make_batch
+from ..data import Batch, Dataset, make_batch
 from ..inverse.accumulate import sum_over_shots
 from ..inverse.losses import poisson
 from ..model import Model
 
+SUMS = 6  # that a fit is judged by
 LEAST = 0.1  # quanta: less than this is never expected of a pixel when chi2 weighs it
 
 
@@ -25,14 +27,18 @@ def goodness_of_fit(model: Model, data: Dataset, shots=None, size: int = 64) -> 
     high counts and less where fewer than one quantum is expected.
     """
     shots = [np.arange(n) for n in data.n_shots] if shots is None else shots
-    totals = np.zeros(6)
+    totals = np.zeros(SUMS)
     for view, mine in enumerate(shots):
         for start in range(0, len(mine), size):
             batch = make_batch(data, view, mine[start : start + size], min(size, len(mine)))
             totals += np.asarray(_sums(model, batch), float)
-    squares, differences, amplitudes, pearson, expected, deviance = totals
-    pixels = data.grid.shape[0] * data.grid.shape[1] if data.mask is None else int(data.mask.sum())
-    values = pixels * sum(map(len, shots))
+    return measures(totals, data, sum(map(len, shots)))
+
+
+def measures(totals: np.ndarray, data: Dataset, shots: int) -> dict[str, float]:
+    """E, R, chi2 and deviance of so many shots of `data`, whose `fit_sums` are these in all."""
+    squares, differences, amplitudes, pearson, expected, deviance = map(float, totals)
+    values = shots * (data.grid.shape[0] * data.grid.shape[1] if data.mask is None else int(data.mask.sum()))
     return {
         "E": squares / values,
         "R": differences / amplitudes,
@@ -41,8 +47,9 @@ def goodness_of_fit(model: Model, data: Dataset, shots=None, size: int = 64) -> 
     }
 
 
-@eqx.filter_jit
-def _sums(model, batch):
+def fit_sums(model: Model, batch: Batch) -> jax.Array:
+    """The sums over a batch's shots that `measures` are made of."""
+
     def of_shot(predicted, counts):
         counts, expected = counts.astype(predicted.dtype), jnp.maximum(predicted, 0)
         difference, seen = jnp.sqrt(expected) - jnp.sqrt(counts), jnp.sqrt(counts)
@@ -58,3 +65,6 @@ def _sums(model, batch):
         return jnp.stack([jnp.sum(values) for values in pixels])
 
     return sum_over_shots(of_shot, model, batch)
+
+
+_sums = eqx.filter_jit(fit_sums)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..data import Dataset
+from ..data import ALONE, Dataset, Sharing
 from ..halves import checkerboard, thinned
 from ..inverse import constraints, losses
 from ..inverse.gathered import gathered
@@ -37,18 +37,21 @@ NOT_OF_FILE = {"file", "half", "fraction", "dose_fraction", "hold_out"}
 FIELDS, QUANTA = ("black", "white"), ("first", "second")  # halves of the shots, halves of every shot
 
 
-def read_data(section: Data, seed: int = 0) -> Dataset:
-    """The dataset that a job names, its own values in the place of the file's; `seed` draws shots and quanta."""
+def read_data(section: Data, seed: int = 0, sharing: Sharing = ALONE) -> Dataset:
+    """The dataset that a job names, its own values in the place of the file's; `seed` draws shots and quanta, and
+    `sharing` says what each process looks at."""
     known = {name: value for name, value in section if name not in NOT_OF_FILE and value}
-    data = read(section.file, **known)
-    data = thinned(data, seed=2 * seed + 1, fraction=section.dose_fraction) if section.dose_fraction < 1 else data
-    data = thinned(data, QUANTA.index(section.half), 2 * seed) if section.half in QUANTA else data
+    data = read(section.file, sharing, **known)
+    if section.dose_fraction < 1:
+        data = thinned(data, seed=2 * seed + 1, fraction=section.dose_fraction, sharing=sharing)
+    if section.half in QUANTA:
+        data = thinned(data, QUANTA.index(section.half), 2 * seed, sharing=sharing)
     fields = checkerboard(data)[FIELDS.index(section.half)] if section.half in FIELDS else map(np.arange, data.n_shots)
     pairs = enumerate(zip(fields, data.positions, strict=True))
     shots = [
         mine[spread(positions[mine], section.fraction, seed * data.n_views + view)] for view, (mine, positions) in pairs
     ]
-    return data if sum(map(len, shots)) == sum(data.n_shots) else data.subset(shots)
+    return data if sum(map(len, shots)) == sum(data.n_shots) else data.subset(shots, sharing)
 
 
 def of_instrument(job: Job | TomogramJob) -> dict[str, Any]:

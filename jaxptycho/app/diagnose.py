@@ -1,4 +1,4 @@
-"""Which part broke a reconstruction: the epoch is run once more, step by step."""
+"""Which part broke a reconstruction: the epoch is run once more, step by step; and what left its place."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -12,7 +12,8 @@ from ..data import Batch
 from ..inverse.solve import trainable
 from ..inverse.units import natural_units
 from ..machines.placement import copied, restored
-from ..model import Model
+from ..machines.slabs import require_lent
+from ..model import Model, require_inside
 
 
 def culprit(step: Callable, objective: Callable, model: Model, state, batches: Iterable[Batch]) -> str:
@@ -27,6 +28,17 @@ def culprit(step: Callable, objective: Callable, model: Model, state, batches: I
             good = restored(before)
             return _what(good, eqx.filter_jit(eqx.filter_grad(objective))(good, batch))
     return worst(model, not_finite(model)) or "a constraint after the epoch"
+
+
+def require_held(model: Model, views: int, slabs: int) -> None:
+    """Raises ValueError where positions leave the object, or angles of views what slabs know of their neighbours."""
+    try:
+        for view in range(views):
+            require_inside(model, view)
+    except ValueError as error:
+        raise ValueError(f"{error} (specimen.margin_angstrom, or a lower rate of the scan)") from error
+    if slabs > 1:
+        require_lent(model)
 
 
 def _what(model: Model, grads: Model) -> str:

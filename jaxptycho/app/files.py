@@ -19,7 +19,7 @@ from ..data import Batch, Dataset
 from ..io.datasets import read
 from ..io.results import load
 from ..machines.placement import even
-from ..machines.plan import plan
+from ..machines.plan import plan, size_of
 from ..model import Model
 from ..parts.indexed import PerShot, PerView, select
 from ..parts.volume import Volume
@@ -193,12 +193,6 @@ def blank_batch(loop: Loop) -> Batch:
     size = min(loop.job.stage[-1].batch, max(map(len, loop.learn)))
     counts = np.zeros((size, *loop.data.grid.shape), loop.data.counts[0].dtype)
     return even(Batch(np.int32(0), np.zeros(size, np.int32), counts, np.ones(size, np.float32)), loop.devices)
-
-
-def size_of(tree) -> int:
-    """Bytes of all arrays of a tree."""
-    leaves = jax.tree.leaves(eqx.filter(tree, lambda x: hasattr(x, "dtype") and hasattr(x, "shape")))
-    return sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in leaves)
 
 
 def megabytes(size: int) -> str:

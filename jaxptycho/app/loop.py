@@ -13,23 +13,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..analysis.fit import fit_sums
 from ..data import Batch, Dataset, at_hand, prefetch, split, stacked
 from ..inverse.constraints import wants_model
 from ..inverse.fields import change_stacks
 from ..inverse.solve import init_state, make_step, owned
 from ..machines import resident
 from ..machines.dealing import deal, homed
-from ..machines.placement import copied, distribute, keep, mesh, on_the_host, place, restored
+from ..machines.placement import copied, distribute, keep, mesh, on_the_host, place, restored, summed
 from ..machines.processes import local, part, whole
-from ..machines.slabs import fitted
-from ..model import Model, require_inside
-from . import build, diagnose
+from ..machines.slabs import fitted, require_lent
+from ..model import Model
+from . import build, diagnose, passes
+from .diagnose import require_held
 from .errors import Diverged
 from .schema import Job
 from .tomogram_schema import TomogramJob
 from .watch import Watch
-
-AHEAD = 8  # steps that the host may be ahead of the device
 
 
 class Row(NamedTuple):
@@ -91,7 +91,7 @@ class Loop:
             progress.model = place(progress.model, self.devices)
             if progress.begun is None and self.looks_back(progress.stage):
                 progress.begun = owned(progress.model)
-            tools = self.tools(progress.stage, local(progress.model if progress.begun is None else progress.begun))
+            tools = self.tools(progress.stage, progress.model if progress.begun is None else local(progress.begun))
             state = progress.state
             state = self.first_state(progress.stage, progress.model) if state is None else state
             progress.state = place(state, self.devices, progress.model)
@@ -117,7 +117,7 @@ class Loop:
                 together = self._whole(batch)
                 progress.model, progress.state, info = tools.step(progress.model, progress.state, together)
                 fetched.append((info, together.weight.sum(-1)))
-                jax.block_until_ready([info for info, _ in fetched[-AHEAD - 1 : -AHEAD]])
+                jax.block_until_ready([info for info, _ in fetched[-passes.AHEAD - 1 : -passes.AHEAD]])
                 self.watch.batch(float(batch.weight.sum()) * jax.process_count())
                 if self.stop():
                     break
@@ -150,13 +150,14 @@ class Loop:
         self.watch.epoch(row)
         self.after_epoch(progress)
 
-    def first_model(self, stage: int = 0) -> Model:
-        """The model that the job starts from, with the slices and modes that it has in `stage`."""
+    def first_model(self, stage: int = 0, slabs: int | None = None) -> Model:
+        """The model that the job starts from, with the slices and modes that it has in `stage`, for the job's slabs or
+        others."""
         with on_the_host():  # a specimen too large for one device is not to pass through one
             model = self.start()
             for earlier in self.job.stage[: stage + 1]:
                 model = build.change_model(earlier, model)
-            return owned(fitted(model, self.job.run.slabs))
+            return owned(fitted(model, slabs or self.job.run.slabs))
 
     def first_state(self, stage: int, model: Model) -> Any:
         """The optimiser's first state in `stage`, its arrays where those of the model are."""
@@ -164,6 +165,8 @@ class Loop:
 
     def check(self) -> None:
         """Raises ValueError for what does not fit together, before anything is computed."""
+        if self.job.run.slabs > 1:
+            require_lent(self.first_model())
         for stage in range(len(self.job.stage)):
             model = self.first_model(stage)
             self.tools(stage, something(model) if self.filled(stage) else model)
@@ -196,15 +199,22 @@ class Loop:
         """Mean loss of the shots kept aside, None without any."""
         if not any(map(len, self.held)):
             return None
-        size = min(64, max(map(len, self.held)))
-        drawn, found = self._deal(self.homed(model), size, order="compact", shots=self.held), []
-        with contextlib.closing(prefetch(drawn)) as ready:
-            for batch in ready:
-                together = self._whole(batch)
-                found.append((tools.loss(model, together), together.weight.sum()))
-                jax.block_until_ready(found[-AHEAD - 1 : -AHEAD])  # else all batches would be there at once
-        losses, shots = zip(*jax.device_get(found), strict=True)
+        found = self._over(self.held, lambda batch: (tools.loss(model, batch), batch.weight.sum()), model)
+        losses, shots = zip(*found, strict=True)
         return float(np.average(np.asarray(losses, float), weights=shots))
+
+    def fit(self, model: Model) -> dict[str, float]:
+        """How well the model explains all patterns, and with which chi2 those kept aside (`analysis.fit`)."""
+        sums = eqx.filter_jit(lambda m, b: summed(fit_sums, self.devices)(m, at_hand(b)))
+        return passes.fit(self.data, self.held, lambda shots: self._over(shots, partial(sums, model), model))
+
+    def _over(self, shots: list[np.ndarray], function: Callable[[Batch], Any], model: Model) -> list:
+        """`function` of batches of all these shots, which each process reads a part of."""
+        if not any(map(len, shots)):
+            return []
+        size = min(passes.SIZE, max(map(len, shots)))
+        drawn = self._deal(self.homed(model), size, order="compact", shots=shots)
+        return passes.over(drawn, lambda batch: function(self._whole(batch)))
 
     def done(self, progress: Progress) -> int:
         """Batches since the run began."""
@@ -275,14 +285,13 @@ class Loop:
         progress.losses = good.losses
 
     def _still_inside(self, progress: Progress, good: Progress) -> None:
-        """Stops at the last good model when refined positions leave the object."""
+        """Stops at the last good model when refined positions or angles leave what is held of the object."""
         try:
-            for view in range(self.data.n_views):
-                require_inside(progress.model, view)
+            require_held(progress.model, self.data.n_views, self.job.run.slabs)
         except ValueError as error:
             self._back_to(good, progress)
             where = f"stage {self.job.stage[progress.stage].name!r}, epoch {len(progress.history) + 1}"
-            raise Diverged(f"in {where} {error} (specimen.margin_angstrom, or a lower rate of the scan)") from error
+            raise Diverged(f"in {where} {error}") from error
 
     def _diverged(self, tools: Tools, progress: Progress, good: Progress):
         stage, number = self.job.stage[progress.stage], len(progress.history) + 1

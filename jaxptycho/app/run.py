@@ -9,12 +9,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from ..analysis.fit import goodness_of_fit
+import numpy as np
+
 from ..io.drafts import drafted
 from ..io.results import load, write
 from ..machines.checkpoint import Checkpoints
-from ..machines.placement import place
-from ..machines.processes import agreed, everywhere, local, once, said
+from ..machines.pieces import handed, whole
+from ..machines.placement import place, place_anew
+from ..machines.plan import size_of
+from ..machines.processes import agreed, everywhere, once, said, sharing
+from ..machines.slabs import fitted
 from ..model import Model
 from . import build, plots, plots_series, tomogram
 from .errors import Diverged
@@ -25,6 +29,7 @@ from .tomogram_schema import TomogramJob
 from .watch import Stopper, Watch
 
 Stop = Callable[[], str | None]
+DRAWN_BYTES = 2**33  # of a specimen that one host holds beside its figures
 
 
 @dataclass
@@ -64,7 +69,7 @@ def resume(folder: Path, watch: Watch | None = None, stop: Stop | None = None) -
 
 def loop_of(job: Job | TomogramJob, folder: Path | None = None, watch: Watch | None = None) -> Loop:
     """A job with its data; in `folder` may lie what its first model is made of."""
-    data = build.read_data(job.data, job.run.seed)
+    data = build.read_data(job.data, job.run.seed, sharing())
     if isinstance(job, TomogramJob):
         known = None if folder is None else folder / tomogram.START
 
@@ -99,7 +104,7 @@ def _go(loop: Loop, folder: Path, stop: Stop | None, stopper: Stopper) -> Outcom
         if len(progress.history) % job.run.checkpoint_every == 0:
             keep(loop, progress, kept)
         if job.figures.every and len(progress.history) % job.figures.every == 0:
-            once(partial(draw, loop, local(progress.model), progress.history, folder))
+            draw(loop, progress.model, progress.history, folder)
 
     with Checkpoints(folder / "checkpoints", job.run.checkpoints_kept) as kept:
         asked = lambda: (stop and stop()) or stopper.why()  # noqa: E731
@@ -116,12 +121,11 @@ def _go(loop: Loop, folder: Path, stop: Stop | None, stopper: Stopper) -> Outcom
                 why = loop.run(progress)
         except Diverged:
             keep(loop, progress, kept)
-            once(partial(save, loop, local(progress.model), progress.history, folder))
+            save(loop, progress.model, progress.history, folder)
             raise
         keep(loop, progress, kept)
-        model = local(progress.model)
-        fit = once(partial(save, loop, model, progress.history, folder))
-        return Outcome(folder, why, fit or {}, model, progress.history)
+        fit = save(loop, progress.model, progress.history, folder)
+        return Outcome(folder, why, fit, progress.model, progress.history)
 
 
 def require_seen(file: Path) -> None:
@@ -143,17 +147,19 @@ def found(loop: Loop, kept: Checkpoints) -> Progress:
     """Where the last checkpoint stands, or the beginning if there is none yet."""
 
     def template(about):
-        model = place(loop.first_model(about["stage"]), loop.devices)
-        state = place(loop.first_state(about["stage"], model), loop.devices, model)
-        tree = {"model": model, "state": state, "home": loop.homed(model)}
+        model = place_anew(first := loop.first_model(about["stage"], about["slabs"]), loop.devices, first)
+        state = place_anew(loop.first_state(about["stage"], model), loop.devices, model)
+        tree = {"model": model, "state": state, "home": [np.zeros(n, np.int16) for n in loop.data.n_shots]}
         return tree | ({"begun": model} if loop.looks_back(about["stage"]) else {})
 
     last = kept.last(template)
     if last is None:
         return Progress(loop.first_model())
     tree, about = last
-    if about.pop("slabs") != loop.job.run.slabs:  # the rest of this epoch is dealt to others
-        tree["home"] = loop.homed(tree["model"])
+    if about.pop("slabs") != (slabs := loop.job.run.slabs):  # the rest of this epoch is dealt to others
+        model = tree["model"]
+        tree |= {name: fitted(model, slabs, tree[name]) for name in ("state", "begun", "model") if name in tree}
+        tree["home"] = loop.homed(place(tree["model"], loop.devices))
     about["history"] = [Row(*row) for row in about["history"]]
     about["losses"] = [tuple(pair) for pair in about["losses"]]
     return Progress(**tree, **about)
@@ -161,25 +167,33 @@ def found(loop: Loop, kept: Checkpoints) -> Progress:
 
 def save(loop: Loop, model: Model, rows: list[Row], folder: Path) -> dict[str, float]:
     """History, result and figures written; how well the model fits all patterns, and those that were held out."""
-    fit = goodness_of_fit(model, loop.data)
-    if any(len(shots) for shots in loop.held):
-        fit["held_out_chi2"] = goodness_of_fit(model, loop.data, loop.held)["chi2"]
-    fit = {name: float(value) for name, value in fit.items()}
-    write_history(folder / "history.csv", rows)
+    fit = loop.fit(model)
     nan = float("nan")
     history = {name: [getattr(row, name) for row in rows] for name in Row._fields}
     history["held_out"] = [nan if value is None else value for value in history["held_out"]]
-    write(folder / "result.h5", model, history, overwrite=True, job=write_job(loop.job), **fit)
+
+    def written(model):
+        write_history(folder / "history.csv", rows)
+        write(folder / "result.h5", model, history, overwrite=True, job=write_job(loop.job), **fit)
+
+    handed(written, model)
     draw(loop, model, rows, folder)
     return fit
 
 
 def draw(loop: Loop, model: Model, history: list[Row], folder: Path) -> None:
-    """The figures of a run as it stands."""
-    if isinstance(loop.job, TomogramJob):
-        plots_series.draw(folder / "figures", model, loop.first_model(), loop.data, history)
-    else:
-        plots.draw(folder / "figures", model, loop.first_model(), loop.data, history, loop.job.figures)
+    """The figures of a run as it stands, unless its specimen is too large for the host that draws."""
+    if size_of(model.specimen) > DRAWN_BYTES:
+        loop.watch.say(f"the specimen takes more than {DRAWN_BYTES / 2**30:g} GiB and is not drawn; see result.h5")
+        return
+
+    def drawn(model):
+        if isinstance(loop.job, TomogramJob):
+            plots_series.draw(folder / "figures", model, loop.first_model(), loop.data, history)
+        else:
+            plots.draw(folder / "figures", model, loop.first_model(), loop.data, history, loop.job.figures)
+
+    handed(lambda model: drawn(whole(model)), model)
 
 
 def write_history(path: Path, history: list[Row]) -> None:

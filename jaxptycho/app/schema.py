@@ -13,13 +13,13 @@ from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 import optax
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 
-from ..data import ORDERS
 from ..inverse import pie
 from ..inverse.constraints import CONSTRAINTS
 from ..inverse.even import even_adam
 from ..inverse.penalties import PENALTIES
 from ..inverse.preconditioning import PRECONDITIONERS
 from ..io.datasets import SCAN_TRANSFORMS
+from ..order import ORDERS
 from ..physics.aberrations import NAMES as ABERRATIONS
 from ..start.guess import PROBES, SPECIMENS
 

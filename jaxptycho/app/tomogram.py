@@ -20,7 +20,6 @@ from ..inverse.even import even_adam
 from ..inverse.solve import owned, per_part
 from ..io.drafts import drafted
 from ..io.results import load, write
-from ..machines.turned import require_within
 from ..model import Model
 from ..start.guess import first_model, model_grid
 from ..start.probes import of_every_view, radius_of
@@ -31,7 +30,6 @@ from ..tomography.projections import Geometry, Projector
 from ..tomography.series import first_series, require_field
 from ..tomography.views import projected_views, reconstruct_views
 from . import build
-from .errors import Diverged
 from .tomogram_schema import TomogramJob
 
 START, ALIGNMENT = "start.h5", "alignment.csv"
@@ -238,19 +236,9 @@ def between(job: TomogramJob, data: Dataset, shots) -> Callable[[Model, int, int
         if stage.poses != "nominal":
             moved = posed(model, data, stage.poses, stage.pose_shots, (epoch, job.run.seed), shots(), budget)
             model = owned(without_drift(moved, model))
-            if job.run.slabs > 1:
-                _require_within(model)
         return (owned(emptied(model)) if stage.anew else model), stage.anew
 
     return change
-
-
-def _require_within(model: Model) -> None:
-    """`Diverged` where the views of a volume in slabs are turned too far: its loss would be NaN, without a reason."""
-    try:
-        require_within(model.specimen)  # type: ignore
-    except ValueError as error:
-        raise Diverged(str(error)) from error
 
 
 def filled(job: TomogramJob) -> Callable[[int], bool]:

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.constants import c, e, h
 
-from ..data import Dataset
+from ..data import ALONE, Dataset, Sharing
 from ..model import Model
 from ..parts.indexed import PerShot, PerView, select
 from ..physics import waves
@@ -51,7 +51,7 @@ def is_cxi(file: H5) -> bool:
     return "cxi_version" in file or "entry_1" in file
 
 
-def read_cxi(path: str | Path, **known: Any) -> Dataset:
+def read_cxi(path: str | Path, sharing: Sharing = ALONE, **known: Any) -> Dataset:
     """Dataset of the first entry of a CXI file; `known` properties replace those of the file.
 
     The far field, unless `near_field=True`: then a hologram, behind a focus when
@@ -91,7 +91,7 @@ def read_cxi(path: str | Path, **known: Any) -> Dataset:
         raise ValueError(f"{path} has no distance of its detector; add it, or give pixel_angstrom")
     about = merged(beam | geometry, known)
     grid = grid_of(about, counts.shape[1:], path)
-    return Dataset(counts, probe_positions(translation, vectors), grid, mask, about=about)
+    return Dataset(counts, probe_positions(translation, vectors), grid, mask, about=about, sharing=sharing)
 
 
 def probe_positions(translation: np.ndarray, vectors: np.ndarray) -> np.ndarray:
@@ -124,9 +124,7 @@ def export_cxi(path: str | Path, model: Model, data: Dataset, *, counts: bool = 
         if data.mask is not None:
             entry[f"{DETECTOR}/mask"] = (~data.mask).astype(np.uint32)
         if counts:
-            stored = entry.create_dataset(
-                DATA[1], **chunked(data.grid, data.n_shots[0], data.patterns(0, np.arange(1)).dtype), **FILTER
-            )
+            stored = entry.create_dataset(DATA[1], **chunked(data.grid, data.n_shots[0], data.kinds[0]), **FILTER)
             for block, patterns in frames(data, 0):
                 stored[block] = patterns
             entry[DATA[0]] = h5py.SoftLink(f"/entry_1/{DATA[1]}")

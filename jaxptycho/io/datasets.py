@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data import Dataset
+from ..data import ALONE, Dataset, Sharing
 from .cxi import CXI_PROPERTIES, is_cxi, read_cxi
 from .hdf5 import opened
 from .instrument import INSTRUMENT, checked
@@ -25,15 +25,15 @@ SCAN_TRANSFORMS = {
 }
 
 
-def read(path: str | Path, **known: Any) -> Dataset:
+def read(path: str | Path, sharing: Sharing = ALONE, **known: Any) -> Dataset:
     """Dataset of a native HDF5 or a CXI file, told apart by what is in it.
 
     `known` gives what the file lacks or has wrong, under the names of the native format
     (`voltage_kv`, `pixel_angstrom`, `semiangle_mrad`, `defocus_angstrom` …); `near_field` and
     `focus_to_sample_angstrom` as in `read_cxi`; `scan_transform`, one of `SCAN_TRANSFORMS`,
     turns or flips the scan about its middle, those of a tilt series about the origin, through which the
-    tilt axis goes, y once they are turned. None stands for what is not known. Raises
-    ValueError, or FileNotFoundError, in one sentence.
+    tilt axis goes, y once they are turned. None stands for what is not known. Each process reads
+    its part of the patterns (`sharing`). Raises ValueError, or FileNotFoundError, in one sentence.
     """
     transform = known.pop("scan_transform", None) or "none"
     if transform not in SCAN_TRANSFORMS:
@@ -46,7 +46,7 @@ def read(path: str | Path, **known: Any) -> Dataset:
             raise ValueError(
                 f"{path} is neither a native dataset (/counts and /positions) nor a CXI file (/entry_1), but {kind}"
             )
-    data = (read_cxi if cxi else read_native)(path, **known)
+    data = (read_cxi if cxi else read_native)(path, sharing, **known)
     if transform != "none":
         middles = [own.mean(0) if data.tilts is None else np.zeros(2) for own in data.positions]
         pairs = zip(data.positions, middles, strict=True)

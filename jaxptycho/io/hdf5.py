@@ -1,5 +1,6 @@
 """HDF5 with errors that say what to do, and files that appear whole or not at all."""
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from ..machines.pieces import Pieced
 from .drafts import drafted
 
 H5 = Any  # an h5py file, group or dataset, which its annotations cannot tell apart
@@ -62,10 +64,14 @@ class OnDisk:
 
 
 def save_array(group: H5, name: str, values, compress: bool = True) -> H5:
-    """`values` as a dataset of `group`, compressed where that pays."""
-    values = np.asarray(values)
-    large = compress and values.nbytes > COMPRESS_BYTES
-    return group.create_dataset(name, data=values, **(FILTER if large else {}))
+    """`values` as a dataset of `group`, compressed where that pays; those in pieces are written piece by piece."""
+    given = None if isinstance(values, Pieced) else np.asarray(values)
+    shape, kind = (values if given is None else given).shape, (values if given is None else given).dtype
+    large = compress and math.prod(shape) * kind.itemsize > COMPRESS_BYTES
+    stored = group.create_dataset(name, shape, kind, given, **(FILTER if large else {}))
+    for place, piece in values.pieces if isinstance(values, Pieced) else ():
+        stored[place] = piece
+    return stored
 
 
 def plain(value):

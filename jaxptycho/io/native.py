@@ -18,7 +18,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ..data import Dataset
+from ..data import ALONE, Dataset, Sharing
 from ..physics.grids import Grid
 from .hdf5 import FILTER, H5, OnDisk, created, opened, plain, save_array
 from .instrument import check_values, checked, grid_of, merged, properties_of
@@ -29,7 +29,7 @@ BLOCK = 16  # patterns written at once
 CHUNK_BYTES = 2**13  # of patterns compressed together; a batch reads single ones, each with all of its chunk
 
 
-def read_native(path: str | Path, **known: Any) -> Dataset:
+def read_native(path: str | Path, sharing: Sharing = ALONE, **known: Any) -> Dataset:
     """Dataset of a native file; `known` properties replace those of the file.
 
     Patterns stay on disk when they do not fit into memory.
@@ -50,7 +50,7 @@ def read_native(path: str | Path, **known: Any) -> Dataset:
     about = merged(about, known)
     grid, tilts = grid_of(about, counts[0].shape[-2:], path), None if tilt is None else np.deg2rad(tilt)
     both = (counts, positions) if groups != [""] else (counts[0], positions[0])
-    return Dataset(*both, grid, mask, tilts, probe, about)
+    return Dataset(*both, grid, mask, tilts, probe, about, sharing)
 
 
 def read_truth(path: str | Path) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def read_truth(path: str | Path) -> dict[str, Any]:
 
 def write_native(path: str | Path, data: Dataset, truth: Mapping[str, Any] | None = None) -> None:
     """`data` as a native file, compressed; `truth` goes under `/truth`. Never overwrites."""
-    kind, about = data.patterns(0, np.arange(1)).dtype, data.about
+    kind, about = data.kinds[0], data.about
     with writing(path, data.grid, data.positions, kind, data.mask, data.tilts, data.probe_guess, about, truth) as put:
         for view in range(data.n_views):
             for block, patterns in frames(data, view):

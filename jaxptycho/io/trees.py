@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..machines.pieces import Pieced
 from .hdf5 import H5, save_array
 
 NUMBERS = {kind.__name__: kind for kind in (bool, int, float, complex)}
@@ -77,7 +78,7 @@ def find_class(name: str) -> type:
 
 def _outline(tree: Any, path: str, leaves: dict[str, Any]) -> Any:
     if tree is leaves.get(path, leaves) and not _is_key(tree):
-        return {"leaf": "jax" if isinstance(tree, jax.Array) else type(tree).__name__}
+        return {"leaf": "jax" if isinstance(tree, jax.Array | Pieced) else type(tree).__name__}
 
     def children(items) -> dict:
         return {name: _outline(value, _join(path, name), leaves) for name, value in items}
@@ -120,7 +121,9 @@ def _like(group: H5, name: str, like: Any) -> Any:
     return values.astype(like.dtype)[()] if isinstance(like, (np.ndarray, np.generic)) else type(like)(values)
 
 
-def _values(leaf: Any) -> np.ndarray:
+def _values(leaf: Any) -> np.ndarray | Pieced:
+    if isinstance(leaf, Pieced):
+        return leaf
     values = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
     return values.astype(np.float32) if values.dtype.kind == "V" else values  # bfloat16 and the like
 
@@ -130,7 +133,7 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _is_number(leaf: Any) -> bool:
-    return isinstance(leaf, (*NUMBERS.values(), np.ndarray, np.generic, jax.Array))
+    return isinstance(leaf, (*NUMBERS.values(), np.ndarray, np.generic, jax.Array, Pieced))
 
 
 def _stored(group: H5) -> set[str]:

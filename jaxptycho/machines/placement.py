@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 from ..data import Batch
 from ..model import Model
-from .slabs import SLABS, layout, own_part, require_equal, within_reach
+from .slabs import SLABS, layout, own_part, require_equal, stacks, within_reach
 
 SHOTS = "shots"
 
@@ -77,9 +77,25 @@ def distribute(loss: Callable[[Model, Batch], jax.Array], mesh: Mesh) -> Callabl
     """
     if mesh.size == 1:
         return loss
-    slabs = mesh.shape.get(SLABS, 1)
+
+    def weighed(model, batch):
+        weight = jnp.sum(batch.weight)
+        return loss(model, batch) * weight, weight
 
     def distributed(model, batch):
+        total, weight = summed(weighed, mesh)(model, batch)
+        return total / jnp.maximum(weight, 1e-30)
+
+    return distributed
+
+
+def summed(function: Callable[[Model, Batch], Any], mesh: Mesh) -> Callable[[Model, Batch], Any]:
+    """The same `function`, a tree of sums over a batch's shots, each device working off its share, as `distribute`."""
+    if mesh.size == 1:
+        return function
+    slabs = mesh.shape.get(SLABS, 1)
+
+    def together(model, batch):
         if len(batch.shots) % mesh.size:
             raise ValueError(
                 f"a batch of {len(batch.shots)} shots cannot be split over {mesh.size} devices; use a multiple"
@@ -91,17 +107,16 @@ def distribute(loss: Callable[[Model, Batch], jax.Array], mesh: Mesh) -> Callabl
             # varying over devices from here on: the transpose of this cast sums the gradient
             model = eqx.combine(jax.tree.map(lambda a, spec: _varying(a, spec, mesh.axis_names), arrays, parts), rest)
             own = model if slabs == 1 else own_part(model, batch.view, slabs)
-            weight = jnp.sum(batch.weight)
-            value = loss(own, batch)
+            values = function(own, batch)
             if slabs > 1:
-                value = jnp.where(within_reach(own, batch), value, jnp.nan)
-            total = jax.lax.psum(value * weight, mesh.axis_names)
-            return total / jnp.maximum(jax.lax.psum(weight, mesh.axis_names), 1e-30)
+                within = within_reach(own, batch)
+                values = jax.tree.map(lambda value: jnp.where(within, value, jnp.nan), values)
+            return jax.lax.psum(values, mesh.axis_names)
 
         shares = jax.tree.map(lambda values: P(mesh.axis_names) if jnp.ndim(values) else P(), batch)
         return jax.shard_map(share, mesh=mesh, in_specs=(parts, shares), out_specs=P())(arrays, batch)
 
-    return distributed
+    return together
 
 
 def _varying(array, spec: P, axes):
@@ -120,7 +135,13 @@ def place(tree, mesh: Mesh, model: Model | None = None):
     require_equal(model, mesh.shape[SLABS])
     arrays, rest = eqx.partition(tree, eqx.is_array)
     where = jax.tree.map(lambda spec: NamedSharding(mesh, spec), layout(arrays, model))
-    return eqx.combine(jax.device_put(arrays, where), rest)
+    return eqx.combine(jax.tree.map(_put, arrays, where), rest)
+
+
+def place_anew(tree, mesh: Mesh, model: Model):
+    """As `place`, of what lay in other slabs: on every device where its rows do not fall into those of `mesh`."""
+    slabs = mesh.shape.get(SLABS, 1)
+    return place(tree, mesh, model) if slabs == 1 or not stacks(model)[0].shape[1] % slabs else replicate(tree, mesh)
 
 
 def keep(project: Callable[[Model], Model], mesh: Mesh) -> Callable[[Model], Model]:
@@ -159,7 +180,17 @@ def share(function: Callable[[Model, Any], jax.Array], mesh: Mesh) -> Callable[[
 def replicate(tree, mesh: Mesh):
     """The tree with its arrays on every device of `mesh`, as steps with a distributed loss return them."""
     arrays, rest = eqx.partition(tree, eqx.is_array)
-    return eqx.combine(jax.device_put(arrays, NamedSharding(mesh, P())), rest)
+    return eqx.combine(jax.tree.map(lambda leaf: _put(leaf, NamedSharding(mesh, P())), arrays), rest)
+
+
+def _put(array, where: NamedSharding) -> jax.Array:
+    """The array where it shall lie; one that every process has for itself stays among its own devices."""
+    known = jax.process_count() == 1 or (isinstance(array, jax.Array) and not array.is_fully_addressable)
+    if known or jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        return jax.device_put(array, where)
+    # `device_put` compares all of it between processes, and spoils arrays of processes with one device (jax 0.10.2)
+    own = np.asarray(array)
+    return jax.make_array_from_callback(own.shape, where, lambda index: own[index])
 
 
 class Copied(NamedTuple):

@@ -28,6 +28,7 @@ class Plan(NamedTuple):
     slabs: int
     rows: int  # of the specimen
     halo: int  # rows on either side of a slab
+    turned: int  # rows of the volume on either side, for small angles about x and z
     specimen: int  # its stacks
     others: int  # the rest of the model
     state: int  # what the optimiser remembers
@@ -58,6 +59,7 @@ class Plan(NamedTuple):
         }
         if self.slabs > 1:
             rows["halo"] = f"{self.halo} rows on either side, {100 * self.halo_share:.3g} % of a device's transmissions"
+            rows["halo"] += f"; {self.turned} rows of the volume for small angles" if self.turned else ""
         return rows
 
 
@@ -68,7 +70,7 @@ def plan(loss: Loss, model: Model, state, batch: Batch, mesh: Mesh) -> Plan:
     """
     parts = mesh.shape.get(slabs.SLABS, 1)
     shape = slabs.stacks(model)[0].shape if parts > 1 else None
-    stacked = sum(map(_bytes, slabs.stacks(model))) if parts > 1 else _size(model.specimen)
+    stacked = sum(map(_bytes, slabs.stacks(model))) if parts > 1 else size_of(model.specimen)
     if parts > 1:
         slabs.require_equal(model, parts)
     program = compiled(loss, model, batch, mesh)
@@ -79,10 +81,11 @@ def plan(loss: Loss, model: Model, state, batch: Batch, mesh: Mesh) -> Plan:
         parts,
         shape[1] if shape else 0,
         slabs.halo(model.grid) if parts > 1 else 0,
+        slabs.lent(model) if parts > 1 else 0,
         stacked // parts,
-        _size(model) - stacked,
-        _size(state) - big + big // parts,
-        _size(batch) // mesh.size,
+        size_of(model) - stacked,
+        size_of(state) - big + big // parts,
+        size_of(batch) // mesh.size,
         0 if memory is None else memory.temp_size_in_bytes + memory.output_size_in_bytes,
         traffic(program.as_text() or ""),
     )
@@ -139,7 +142,8 @@ def _bytes(leaf) -> int:
     return math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
 
 
-def _size(tree) -> int:
+def size_of(tree) -> int:
+    """Bytes of all arrays of a tree, or of what has only shapes."""
     return sum(map(_bytes, _arrays(tree)))
 
 

@@ -18,12 +18,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ..data import Batch
+from ..data import Batch, Sharing
 
 T = TypeVar("T")
 HEARTBEAT_SECONDS = 20  # after so long without a sign of life the others stop
 EVERY = 8  # batches between two questions whether somebody wants to stop
-LONGEST = 256  # bytes of what one process says to the others
 GATHERINGS = itertools.count()  # a name for each, the same in all processes
 # how launchers call the number of processes, the rank, and the processes on this host
 LAUNCHERS = (
@@ -109,14 +108,29 @@ def said(mine: str | None) -> str | None:
     """What the first process that has something to say says, the same text in all; every one of them has to ask."""
     if jax.process_count() == 1:
         return mine
+    return next((words.decode() for words in _of_all((mine or "").encode()) if words), None)
+
+
+def added(mine: np.ndarray) -> np.ndarray:
+    """The sum of what all processes have, the same bits in all; every one of them has to ask."""
+    if jax.process_count() == 1:
+        return mine
+    return np.sum([np.frombuffer(own, mine.dtype).reshape(mine.shape) for own in _of_all(mine.tobytes())], 0)
+
+
+def sharing() -> Sharing:
+    """How the processes look at data: each at its part."""
+    return Sharing(part(), added, said)
+
+
+def _of_all(mine: bytes) -> list[bytes]:
+    """The bytes of every process, in the order of their ranks: numbers would lose digits on a device."""
     from jax.experimental.multihost_utils import process_allgather
 
-    words = np.zeros(LONGEST, np.uint8)
-    spoken = (mine or "").encode()[:LONGEST]
-    words[: len(spoken)] = np.frombuffer(spoken, np.uint8)
-    _gather()
-    every = [bytes(own).rstrip(b"\0").decode(errors="ignore") for own in process_allgather(words)]
-    return next(filter(None, every), None)
+    meet()
+    sizes = np.ravel(process_allgather(np.int32(len(mine))))
+    padded = np.frombuffer(mine.ljust(max(sizes), b"\0"), np.uint8)
+    return [bytes(own[:size]) for own, size in zip(process_allgather(padded), sizes, strict=True)]
 
 
 def once(task: Callable[[], T]) -> T | None:
@@ -127,7 +141,7 @@ def once(task: Callable[[], T]) -> T | None:
             answer = task()
         except Exception as error:
             failed = error
-    _gather()
+    meet()
     fine = everywhere(failed is None)
     if failed is not None:
         raise failed
@@ -136,7 +150,7 @@ def once(task: Callable[[], T]) -> T | None:
     return answer
 
 
-def _gather() -> None:
+def meet() -> None:
     """Waits for all processes, for days if need be: a computation that waits for another process gives up long before."""
     if jax.process_count() > 1:
         from orbax.checkpoint import multihost

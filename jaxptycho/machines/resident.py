@@ -6,6 +6,7 @@ are one call and the host sends next to nothing.
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain
 
 import equinox as eqx
@@ -17,6 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 from ..data import Batch, Dataset, stacked
 from ..inverse.memory import device_memory
+from .processes import part
 
 SHARE = 0.25  # of a device's memory, that patterns may take
 BLOCK = 1024  # patterns sent at once
@@ -29,22 +31,27 @@ def fits(data: Dataset) -> bool:
     A CPU has them at hand in any case.
     """
     memory = None if jax.default_backend() == "cpu" else device_memory()
-    size = sum(data.n_shots) * math.prod(data.grid.shape) * _kinds(data)[0].itemsize
-    return memory is not None and len(set(_kinds(data))) == 1 and size <= SHARE * memory
+    size = sum(data.n_shots) * math.prod(data.grid.shape) * data.kinds[0].itemsize
+    return memory is not None and len(set(data.kinds)) == 1 and size <= SHARE * memory
 
 
 def table(data: Dataset, mesh: Mesh) -> jax.Array | None:
-    """The patterns of all views [n, y, x] on every device of `mesh`, None where they do not fit."""
+    """The patterns of all views [n, y, x] on every device of `mesh`, None where they do not fit; each process reads its
+    part of them."""
     if not fits(data):
         return None
-    where, first = NamedSharding(mesh, P()), 0
-    shape, kind = (sum(data.n_shots), *data.grid.shape), _kinds(data)[0]
-    found = jax.jit(lambda: jnp.zeros(shape, kind), out_shardings=where)()
+    whole, spread = NamedSharding(mesh, P()), NamedSharding(mesh, P(mesh.axis_names))
+    (rank, of), first = part(), 0
+    shape, kind = (sum(data.n_shots), *data.grid.shape), data.kinds[0]
+    found = jax.jit(lambda: jnp.zeros(shape, kind), out_shardings=whole)()
+    size = -(-BLOCK // mesh.size) * mesh.size
     for view, count in enumerate(data.n_shots):
-        for start in range(0, count, BLOCK):
-            block = data.patterns(view, np.arange(start, min(start + BLOCK, count)))
-            sent = jax.make_array_from_callback(block.shape, where, lambda index, block=block: block[index])
-            found, first = _put(found, sent, first), first + len(block)
+        for start in range(0, count, size):
+            here = np.arange(start, min(start + size, count))
+            padded = np.pad(here, (0, -len(here) % mesh.size), mode="edge")  # the last one stands there several times
+            own = padded[rank * len(padded) // of : (rank + 1) * len(padded) // of]
+            sent = jax.make_array_from_process_local_data(spread, data.patterns(view, own))
+            found, first = _put(found, sent, first, len(here)), first + len(here)
     return found
 
 
@@ -64,15 +71,10 @@ def attached(batch: Batch, table: jax.Array | None) -> Batch:
     return eqx.tree_at(lambda b: b.counts.table, batch, table, is_leaf=lambda node: node is None)
 
 
-def _put(table, block, first: int):
-    return _put_at(table, block, np.int32(first))
+def _put(table, block, first: int, count: int):
+    return _put_at(table, block, np.int32(first), count)
 
 
-@jax.jit(donate_argnums=0)
-def _put_at(table, block, first):
-    return jax.lax.dynamic_update_slice_in_dim(table, block, first, 0)
-
-
-def _kinds(data: Dataset) -> list[np.dtype]:
-    """The types of every view's patterns."""
-    return [data.patterns(view, np.arange(1)).dtype for view in range(data.n_views)]
+@partial(jax.jit, donate_argnums=0, static_argnums=3)
+def _put_at(table, block, first, count):
+    return jax.lax.dynamic_update_slice_in_dim(table, block[:count], first, 0)

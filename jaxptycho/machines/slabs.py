@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Int
 
 from ..data import Batch
-from ..inverse.fields import STACKS, change_stacks
+from ..inverse.fields import STACKS
 from ..model import Model, positions
 from ..parts.indexed import PerShot, PerView, plain, select
 from ..parts.specimen import AbstractSpecimen, Sliced
@@ -68,21 +68,22 @@ def halo(grid: Grid) -> int:
     return grid.shape[0] // 2 + max(4, grid.shape[0] // 8)
 
 
-def fitted(model: Model, slabs: int) -> Model:
-    """The model with rows of vacuum added to the specimen, so that it falls into equal slabs."""
-    if slabs == 1:
-        return model
+def fitted(model: Model, slabs: int, tree=None):
+    """The model, or a `tree` of what an optimiser remembers of it, with rows of vacuum added to the specimen, so that it
+    falls into equal slabs."""
+    tree = model if tree is None else tree
+    if slabs == 1 or not (extra := -stacks(model)[0].shape[1] % slabs):
+        return tree
     rows = stacks(model)[0].shape[1]
-    extra = -rows % slabs
-    if not extra:
-        return model
     total = rows + extra
     before = total // 2 - rows // 2 if isinstance(model.specimen, Volume) else 0  # its middle row lies on the axis
 
-    def padded(stack):
-        return jnp.pad(stack, ((0, 0), (before, extra - before), (0, 0)))
+    def padded(leaf, spec):
+        split = SLABS in spec
+        return jnp.pad(leaf, [(0, 0)] * (leaf.ndim - 2) + [(before, extra - before), (0, 0)]) if split else leaf
 
-    return change_stacks(model, padded)
+    arrays, rest = eqx.partition(tree, eqx.is_array)
+    return eqx.combine(jax.tree.map(padded, arrays, layout(arrays, model)), rest)
 
 
 def require_equal(model: Model, slabs: int) -> None:
@@ -91,6 +92,29 @@ def require_equal(model: Model, slabs: int) -> None:
     if rows % slabs:
         raise ValueError(
             f"{rows} rows of the specimen cannot be split into {slabs} equal slabs; `slabs.fitted` adds rows of vacuum"
+        )
+
+
+def lent(model: Model) -> int:
+    """Rows of the volume that a slab takes of its neighbours on either side for small angles; 0 without any."""
+    specimen = select(model.specimen, PerView, 0)
+    if not isinstance(specimen, Volume) or specimen.angles is None:
+        return 0
+    return turned.reach(specimen, specimen.potential.shape[1])
+
+
+def require_lent(model: Model) -> None:
+    """Raises ValueError where a view is turned about x or z by more than the halos are made for."""
+    specimen = model.specimen
+    if not isinstance(specimen, Volume) or specimen.angles is None:
+        return
+    angles = np.abs(np.reshape(np.asarray(plain(specimen.angles)), (-1, 2)))
+    limits = np.array(turned.largest(select(specimen, PerView, 0)))
+    view, axis = np.unravel_index(int(np.argmax(angles / limits)), angles.shape)
+    if not angles[view, axis] <= limits[axis]:
+        raise ValueError(
+            f"view {view} is turned about {'xz'[axis]} by {np.rad2deg(angles[view, axis]):.3g}°, halos of slabs are made "
+            f"for {np.rad2deg(limits[axis]):.3g}°; use one slab (run.slabs = 1), or leave angles out (volume.angles = false)"
         )
 
 

@@ -10,7 +10,6 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
-from ..parts.indexed import plain
 from ..parts.specimen import Sliced, exponential
 from ..parts.volume import Volume
 from ..physics import volumes
@@ -20,45 +19,45 @@ from .halo import with_halo
 
 DECAY = 2 - math.sqrt(3)  # of a cubic spline's coefficients with each row, signs alternate
 SPLINE = 18  # rows after which these are below 10⁻¹⁰
-LARGEST = math.radians(2.0)  # angle about x or z that halos are made for
+LARGEST = math.radians(2.0)  # angle about x or z that halos are made for in any case
+ROWS, WIDEST = 4.0, math.radians(6.0)  # and for more in a small volume: so many rows at its rim, up to this angle
 
 
-def reach(volume: Volume) -> int:
-    """Rows that a slab takes from the tilted volume on either side."""
-    depth, columns = volume.frame.depth, volume.frame.columns
-    return sum(math.ceil(LARGEST * a.count * a.step / 2 / volume.voxel[1]) + SPLINE + 2 for a in (depth, columns))
+def reach(volume: Volume, rows: int) -> int:
+    """Rows that a slab takes from the tilted volume, of so many `rows`, on either side."""
+    turns = zip(largest(volume), _halves(volume), strict=True)
+    return sum(math.ceil(angle * half + angle**2 * rows / 4) + SPLINE + 2 for angle, half in turns)
+
+
+def largest(volume: Volume) -> tuple[float, float]:
+    """Angles about x and z [rad] that halos are made for."""
+    about_x, about_z = (min(max(LARGEST, ROWS / half), WIDEST) for half in _halves(volume))
+    return about_x, about_z
+
+
+def _halves(volume: Volume) -> tuple[float, float]:
+    """How far the rim is from the axis of a turn about x and of one about z [rows]."""
+    depth, columns = (a.count * a.step / 2 / volume.voxel[1] for a in (volume.frame.depth, volume.frame.columns))
+    return depth, columns
 
 
 def slices(volume: Volume, grid: Grid, number, slabs: int, field: int) -> Sliced:
     """The slices of a slab, the volume's own rows, whose neighbours hold the others; `number` counts slabs from 0.
 
-    `field` is how many rows the slices of the whole volume have. NaN where an angle is larger than `LARGEST`.
+    `field` is how many rows the slices of the whole volume have. NaN where an angle is beyond `largest`.
     """
     stacks = [values for values in (volume.potential, volume.absorptive) if values is not None]
     phase, *loss = (grid.sigma * _projected(volume, values, number, slabs, field) for values in stacks)
-    known = jnp.all(jnp.abs(jnp.asarray(volume.angles)) <= LARGEST)  # pyright: ignore[reportArgumentType]
+    known = jnp.all(jnp.abs(jnp.asarray(volume.angles)) <= jnp.asarray(largest(volume)))  # pyright: ignore[reportArgumentType]
     phase = jnp.where(known, phase, jnp.nan)
     return Sliced(exponential(phase, loss[0] if loss else None), volume.frame.thickness, volume.origin)
 
 
-def require_within(volume: Volume) -> None:
-    """ValueError where a view is turned further about x or z than halos are made for."""
-    if volume.angles is None:
-        return
-    largest = np.abs(np.asarray(plain(volume.angles))).reshape(-1, 2).max(1)
-    if (largest > LARGEST).any():
-        view = int(np.argmax(largest))
-        raise ValueError(
-            f"view {view} is turned by {math.degrees(largest[view]):.3g}° about x or z, and a volume in slabs takes up to "
-            f"{math.degrees(LARGEST):.3g}°; use one slab (run.slabs), leave the angles out (volume.angles), or refine "
-            "shifts alone until they are right (stage.poses)"
-        )
-
-
 def _projected(volume: Volume, values, number, slabs: int, field: int):
     """As `physics.volumes.beam_slices`, of one slab."""
-    (nz, own, nx), (dz, dy, dx), wide = values.shape, volume.voxel, reach(volume)
+    (nz, own, nx), (dz, dy, dx) = values.shape, volume.voxel
     depth, columns, total = volume.frame.depth, volume.frame.columns, slabs * own
+    wide = reach(volume, total)
     first = number * own - wide  # the halo's first row in the whole volume
     first_of_field = first - total // 2 + field // 2  # in its slices
     rows, standing, (about_x, about_z) = Axis(own + 2 * wide, dy, total // 2 - first), jnp.zeros(2), volume.angles  # pyright: ignore[reportGeneralTypeIssues]

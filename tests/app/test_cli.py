@@ -3,11 +3,14 @@
 import re
 import shutil
 import subprocess
+from importlib.metadata import entry_points
 from pathlib import Path
 
+import click
 import h5py
 import numpy as np
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from jaxptycho import load
@@ -263,6 +266,17 @@ def test_the_templates_for_clusters_start_every_process_again():
     assert pod["restartPolicy"] == "Never"  # an error of one is a new pod, whose rank is the same
     assert container["command"][:2] == ["jaxptycho", "reconstruct"]
     assert container["command"][-1] == "--resume"
+    group = get_command(app)
+    for line in (container["command"], re.search(r"^srun (.*)$", shell, re.M)[1].split()):
+        assert {entry.name for entry in entry_points(group="console_scripts") if entry.dist.name == "jaxptycho"} == {
+            line[0]
+        }
+        name, command, arguments = group.resolve_command(click.Context(group), line[1:])
+        taken = command.make_context(name, arguments).params  # raises for an option that is not there
+        assert taken["resume"], taken
+    options = dict(re.findall(r"^#SBATCH --([\w-]+)(?:=(\S+))?", shell, re.M))
+    assert options["signal"].partition("@")[0] == "TERM"  # which a run hears, after which it ends with 143
+    assert int(options["nodes"]) * int(options["ntasks-per-node"]) == 8
 
 
 def test_debug_shows_the_error_itself(tmp_path):

@@ -133,9 +133,9 @@ def test_patterns_kept_on_the_devices_give_the_same_bits(reference, values, tmp_
 
 
 def test_a_signal_is_heard_while_the_data_are_read(values, tmp_path, monkeypatch):
-    def read(section, seed, read=build.read_data):
+    def read(*given, read=build.read_data):
         os.kill(os.getpid(), signal.SIGTERM)
-        return read(section, seed)
+        return read(*given)
 
     monkeypatch.setattr(build, "read_data", read)
     outcome = start(make_job(values | {"figures": {"every": 0}}), tmp_path / "run")

@@ -1,9 +1,11 @@
 """A run whose specimen lies in slabs."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from killed import gone_on, killed
 
 from jaxptycho.app.jobs import make_job
 from jaxptycho.app.loop import Progress
@@ -39,3 +41,37 @@ def test_the_rest_of_an_epoch_is_dealt_as_it_was_begun(values, tmp_path):
         keep(loop, progress, kept)
     again = found(loop_of(job), Checkpoints(tmp_path))
     np.testing.assert_array_equal([batch.shots for batch in loop.batches_left(again)], whole[2:])
+
+
+ALL = 64  # shots: a batch of all of them is the same in any slabs
+CASES = {
+    "shots": ((4, 1), (2, 1), 15),
+    "more groups": ((2, 2), (8, 2), 15),
+    "fewer slabs": ((4, 4), (2, 2), ALL),
+    "into slabs, with a row more": ((1, 1), (4, 2), ALL),
+    "out of slabs": ((8, 4), (2, 1), ALL),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_a_run_killed_on_some_devices_ends_the_same_on_others(values, tmp_path, name):
+    (devices, slabs), (others, into), batch = CASES[name]
+    rates = {"specimen": 5e-2, "probe": 5e-3, "scan": 1e-2}
+    support = {"kind": "amplitude_clamp", "each_step": True}
+    stages = [{"epochs": 1, "batch": batch, "rates": rates}]
+    stages += [{"name": "modes", "epochs": 2, "batch": batch, "modes": 2, "rates": rates, "constraint": [support]}]
+    run = {"devices": devices, "slabs": slabs, "checkpoint_every": 1}
+    job = make_job(values | {"stage": stages, "run": run})
+    whole = start(job, tmp_path / "whole")
+    assert killed(job, tmp_path / "run", 2 * 58 + 1)  # in the last epoch
+    ended = gone_on(tmp_path / "run", devices=others, slabs=into)
+    assert ended.finished
+    found, expected = (jax.tree.leaves(eqx.filter(o.model, eqx.is_inexact_array)) for o in (ended, whole))
+    for one, other in zip(found, expected, strict=True):
+        if one.ndim == 3 and one.shape[1] % 2 < other.shape[1] % 2:
+            np.testing.assert_array_equal(one[:, other.shape[1] :], 0)  # nobody sees the row that was added
+            one = one[:, : other.shape[1]]
+        np.testing.assert_allclose(one, other, atol=1e-8 * np.abs(other).max())
+    losses = [[row.loss for row in outcome.history] for outcome in (ended, whole)]
+    np.testing.assert_allclose(*losses, rtol=1e-9)

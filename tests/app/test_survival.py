@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-import jaxptycho.data
+import jaxptycho.data.dataset
 from jaxptycho import Dataset, load, read
 from jaxptycho.app.jobs import make_job, write_job
 from jaxptycho.app.run import start
@@ -25,13 +25,15 @@ from jaxptycho.io.results import load_history
 pytestmark = pytest.mark.slow
 DOUBLE = {"JAX_ENABLE_X64": 1}
 MAIN = "from jaxptycho.app.cli import main; main()"
+# no file may become larger than this, as on a disk that is full
+FULL = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)); {MAIN}"
 
 
-def command(*arguments, **environment):
+def command(*arguments, main=MAIN, **environment):
     """A process that runs the command line on two devices."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "OMPI", "PMI", "JAX"))}
     return subprocess.Popen(
-        [sys.executable, "-c", MAIN, *map(str, arguments)],
+        [sys.executable, "-c", main, *map(str, arguments)],
         env=clean | {k: str(v) for k, v in environment.items()},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -104,6 +106,27 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_model(job, tmp_path):
     np.testing.assert_array_equal(*rows)
 
 
+def test_a_disk_that_fills_while_a_run_goes_on_costs_nothing_but_time(job, tmp_path):
+    path, folder = job(epochs=4, devices=1), tmp_path / "run"
+    finish(command("reconstruct", path, "--out", tmp_path / "whole"))
+    begun = command("reconstruct", path, "--out", folder)
+    until = time.monotonic() + 120
+    before = set()
+    while not before and time.monotonic() < until:
+        time.sleep(0.02)
+        before = {path.name for path in (folder / "checkpoints").glob("*") if path.name.isdigit()}  # whole ones
+    begun.send_signal(signal.SIGKILL)
+    finish(begun)
+    assert begun.returncode == -signal.SIGKILL
+    full = command("resume", folder, main=FULL)
+    out = finish(full)
+    assert full.returncode == 2, out
+    assert "could not be written" in out.splitlines()[-1], out
+    assert before <= {p.name for p in (folder / "checkpoints").iterdir()}
+    out = finish(command("resume", folder))
+    assert same(tmp_path / "whole", folder), out
+
+
 def test_two_processes_give_the_model_of_one(job, tmp_path):
     path = job()
     out = finish(command("reconstruct", path, "--out", tmp_path / "one", **DOUBLE))
@@ -161,7 +184,7 @@ def test_a_run_never_loads_a_file_larger_than_memory(values, tmp_path, monkeypat
     write_native(tmp_path / "many.h5", Dataset(counts, np.tile(few.positions[0], (4, 1)), few.grid, about=few.about))
     job = make_job(values | {"data": {"file": str(tmp_path / "many.h5"), "hold_out": 0.1}})
     known = start(job, tmp_path / "known")
-    monkeypatch.setattr(jaxptycho.data, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(jaxptycho.data.dataset, "IN_MEMORY_BYTES", 0)
     sizes, get = [], OnDisk.__getitem__
 
     def seen(self, index):

@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-import jaxptycho.data
+import jaxptycho.data.dataset
 from jaxptycho import Dataset, Grid, read
 from jaxptycho.io.datasets import SCAN_TRANSFORMS
 from jaxptycho.io.native import chunked, write_native
@@ -84,7 +84,7 @@ def test_native_files_are_never_overwritten(template):
 def test_a_file_beyond_memory_stays_on_disk_and_is_open_only_while_read(tmp_path, monkeypatch, views):
     data = measured(views=views)
     write_native(tmp_path / "a.h5", data)
-    monkeypatch.setattr(jaxptycho.data, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(jaxptycho.data.dataset, "IN_MEMORY_BYTES", 0)
     monkeypatch.chdir(tmp_path)
     lazy = read("a.h5")
     monkeypatch.chdir("/")
@@ -99,7 +99,7 @@ def test_a_file_beyond_memory_stays_on_disk_and_is_open_only_while_read(tmp_path
 def test_shots_are_read_from_disk_in_any_order(tmp_path, monkeypatch, views, shots):
     data = measured(views=views)
     write_native(tmp_path / "a.h5", data)
-    monkeypatch.setattr(jaxptycho.data, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(jaxptycho.data.dataset, "IN_MEMORY_BYTES", 0)
     lazy = read(tmp_path / "a.h5")
     for view in range(data.n_views):
         np.testing.assert_array_equal(lazy.patterns(view, shots), data.patterns(view, shots))

@@ -132,6 +132,20 @@ def test_two_processes_copy_their_own_parts_and_refuse_to_leave_one_idle():
         assert "belong to the processes [0, 0]" in error, told
 
 
+ALONE_EACH = """
+import numpy as np, jax.numpy as jnp
+from jaxptycho.machines.placement import copied, mesh, replicate, restored
+found = restored(copied(replicate({"a": jnp.arange(5.0), "b": replicate(jnp.ones(2), mesh())}, mesh())))
+assert found["a"].is_fully_replicated and (np.asarray(found["a"]) == np.arange(5.0)).all()
+print(len(found["b"].sharding.device_set))
+"""
+
+
+def test_processes_of_one_device_each_hold_the_same():
+    """One GPU for each process: `device_put` of jax 0.10.2 makes arrays there that no copy can be taken of."""
+    assert [told.splitlines()[-1] for told in pair(ALONE_EACH)] == ["2", "2"]
+
+
 def test_an_optimiser_begins_where_the_slabs_lie():
     """Neither the model nor what an optimiser remembers of it is whole on one device at any time."""
     devices = mesh(8, 8)

@@ -48,8 +48,8 @@ def volume(field=FIELD, angles=None):
 
 
 def turned():
-    """A volume turned about all axes, of slabs that are wider than their halo."""
-    return volume((192, 30), PerView(jnp.array([[0.01, -0.03], [-0.02, 0.03]])))
+    """A volume turned about all axes, as far as halos are made for, of slabs that are wider than their halo."""
+    return volume((192, 30), PerView(jnp.array([[0.02, -0.104], [-0.104, 0.1]])))
 
 
 MODELS = {
@@ -165,9 +165,34 @@ def test_a_window_that_left_its_slab_is_seen():
 
 @pytest.mark.slow
 def test_a_turn_beyond_the_halo_is_seen():
-    model = volume(angles=jnp.array([0.0, 0.04]))
+    limit = slabs.turned.largest(volume(angles=jnp.zeros(2)).specimen)
+    assert limit == (math.radians(6), math.radians(6))  # 4 rows at a rim 9 and 19 rows away would be more
+    model = volume(angles=jnp.array([0.0, 1.01 * limit[1]]))
     loss, batch = jax.jit(distribute(misfit(poisson), mesh(2, 2))), any_batch(model)
     assert np.isnan(loss(model, arrange(batch, slabs.homes(model, 0, 2), mesh(2, 2))))
+
+
+def test_halos_are_made_for_angles_and_a_view_beyond_them_is_named():
+    """2° of a large volume, as many rows of a small one as Newton steps may take its rim."""
+    large = Volume(
+        jnp.zeros((600, 2, 600)), (0.5, 0.5, 0.5), PerView(jnp.zeros(2)), 2, None, PerView(jnp.zeros((2, 2)))
+    )
+    model = thin(specimen=large)
+    about_x, about_z = slabs.turned.largest(large)
+    assert about_x == about_z == math.radians(2)
+    assert slabs.lent(model) == 2 * (math.ceil(300 * about_x) + 20) + 2 * 0
+    angles = np.zeros((2, 2))
+    angles[1, 1] = -0.99 * about_z
+    turn = lambda a: eqx.tree_at(lambda m: m.specimen.angles.values, model, jnp.asarray(a))  # noqa: E731
+    slabs.require_lent(turn(angles))
+    angles[1, 1] = -math.radians(2.5)
+    with pytest.raises(ValueError, match=r"view 1 is turned about z by 2.5°, halos of slabs are made for 2°; use one"):
+        slabs.require_lent(turn(angles))
+    angles[1, 1] = np.nan
+    with pytest.raises(ValueError, match="view 1 is turned about z by nan"):
+        slabs.require_lent(turn(angles))
+    assert slabs.lent(thin()) == 0
+    slabs.require_lent(thin())
 
 
 def test_every_shot_is_dealt_once_to_its_slab():

@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from models import GRID, TRANSFORM, any_batch, pixel_probe, positions, rng, stack, thin
+from models import GRID, ORIGIN, TRANSFORM, any_batch, phases, pixel_probe, positions, rng, stack, thin
 
 from jaxptycho import (
     FreeScan,
     PerShot,
     PerView,
+    SliceStack,
     Volume,
     distribute,
     init_state,
@@ -25,14 +26,28 @@ from jaxptycho import (
 )
 from jaxptycho.machines.placement import even, place
 from jaxptycho.machines.plan import traffic
+from jaxptycho.machines.slabs import halo
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 SHOTS, MODES = 16, 2
+TALL = (768, 30)  # pixels
 
 
 def many_shots(**parts):
     scan = FreeScan(PerShot(positions(n=SHOTS)))
     return thin(**{"scan": scan, "specimen": stack(2, jnp.array(8.0)), "probe": pixel_probe(MODES)} | parts)
+
+
+def tall(turned):
+    """A specimen much taller than its halo, as slices or as a volume."""
+    if not turned:
+        scan = FreeScan(PerShot(positions(n=SHOTS, field=TALL)))
+        return many_shots(scan=scan, specimen=SliceStack(phases(2, TALL), None, jnp.array(8.0), jnp.array(ORIGIN)))
+    middle = jnp.array([n // 2 * p for n, p in zip(TALL, GRID.pixel, strict=True)])
+    places = positions(n=SHOTS, field=TALL) - jnp.array(ORIGIN) - middle
+    values = jnp.asarray(rng(5).uniform(0, 20, (6, *TALL)))
+    turning = Volume(values, (0.5, *GRID.pixel), PerView(jnp.array([0.3, -0.7])), 3)
+    return many_shots(specimen=turning, scan=FreeScan(PerView(PerShot(jnp.stack([places, places])))))
 
 
 def volume():
@@ -42,14 +57,16 @@ def volume():
     return many_shots(specimen=turned, scan=FreeScan(PerView(PerShot(jnp.stack([places, places])))))
 
 
-def program(model, devices):
+def program(model, devices, slabs=1):
     """The step of `reconstruct`, compiled for a mesh."""
-    on = mesh(devices)
+    on = mesh(devices, slabs)
     optimiser = per_part(specimen=optax.adam(1e-3), probe=optax.adam(1e-3), scan=optax.sgd(1e-3))
     batch = even(any_batch(model, np.arange(SHOTS)), on)
     state = init_state(optimiser, model)
     step = jax.jit(make_step(distribute(misfit(poisson), on), optimiser))
-    return step.lower(place(model, on), place(state, on), batch).compile()
+    where = jax.sharding.NamedSharding(on, jax.P(on.axis_names))
+    batch = jax.tree.map(lambda a: jax.device_put(a, where) if np.ndim(a) else a, batch)
+    return step.lower(place(model, on), place(state, on, model), batch).compile()
 
 
 def computations(text: str) -> dict[str, str]:
@@ -92,3 +109,18 @@ def test_bytes_of_a_device_fall_with_shots_and_with_slabs():
     split = sum(3 * a.nbytes for a in (model.specimen.phase, model.specimen.absorption))  # with Adam's two moments
     for n in (2, 4, 8):
         assert held[1] - held[n] == split - split // n
+
+
+@pytest.mark.parametrize(("turned", "spare"), [(False, 1.1), pytest.param(True, 1.3, marks=pytest.mark.slow)])
+def test_a_whole_step_takes_an_nth_of_the_memory_up_to_the_halo(turned, spare):
+    """Of what the compiled program says it holds: model, optimiser and patterns, and all that it computes between;
+    `spare` is for the waves of a device's own shots."""
+    sizes, rows = {}, TALL[0]
+    for n in (1, 2, 4, 8):
+        memory = program(tall(turned), n, n).memory_analysis()
+        sizes[n] = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+        sizes[n] += memory.output_size_in_bytes * (memory.alias_size_in_bytes == 0)  # given back where it was taken
+    for n in (2, 4, 8):
+        held = rows / n + 2 * halo(GRID)
+        assert sizes[n] <= spare * sizes[1] * held / rows
+    assert sizes[8] < sizes[1] / 5

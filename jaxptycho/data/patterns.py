@@ -1,0 +1,96 @@
+"""The patterns of one view, clean and with the zero frequency in the corner, read when they are wanted."""
+
+import math
+from typing import Any
+
+import numpy as np
+from jaxtyping import Num
+
+
+class Patterns:
+    """Those of an array as cameras give them, [shot, y, x]; where `keep`, what was read once stays in memory."""
+
+    def __init__(self, counts: Any, mask: np.ndarray | None, keep: bool):
+        self.counts, self.mask, self.dtype = counts, mask, clean_dtype(counts.dtype)
+        self._kept = np.empty(counts.shape, self.dtype) if keep else None  # takes memory only where it is filled
+        self._known = np.zeros(counts.shape[0], bool)
+
+    def __getitem__(self, shots) -> Num[np.ndarray, "b y x"]:
+        shots = np.asarray(shots)
+        if self._kept is None:
+            return self._read(shots)
+        missing = shots[~self._known[shots]]
+        if missing.size:
+            self._kept[missing] = self._read(missing)
+            self._known[missing] = True
+        return self._kept[shots]
+
+    def look(self, start: int, stop: int, where: str) -> tuple[Num[np.ndarray, "b y x"], int]:
+        """Some patterns when they are first read, and how many of their counts were negative.
+
+        Raises ValueError for what is no number inside the mask; `where` says of which view they are.
+        """
+        block = np.asarray(self.counts[start:stop])
+        seen = block if self.mask is None else block[:, self.mask]
+        if np.issubdtype(block.dtype, np.floating) and not np.isfinite(seen).all():
+            shot = start + int(np.flatnonzero(~np.isfinite(seen).reshape(len(seen), -1).all(1))[0])
+            raise ValueError(
+                f"counts of shot {shot}{where} are not finite inside the mask; mask these pixels or mend the file"
+            )
+        clean = self._cleaned(block)
+        if self._kept is not None:
+            self._kept[start:stop], self._known[start:stop] = clean, True
+        return clean, int((seen < 0).sum()) if block.dtype.kind in "if" else 0
+
+    @property
+    def kept(self) -> bool:
+        """Whether what was read once stays in memory."""
+        return self._kept is not None
+
+    def _read(self, shots):
+        in_order, places = np.unique(shots, return_inverse=True)  # as files are read
+        return self._cleaned(np.asarray(self.counts[in_order]))[places]
+
+    def _cleaned(self, block):
+        block = np.where(self.mask, block, 0) if self.mask is not None else block
+        block = block.astype(self.dtype, copy=False)
+        if not np.issubdtype(block.dtype, np.unsignedinteger):
+            block = np.maximum(block, 0)
+        return np.fft.ifftshift(block, axes=(1, 2))
+
+
+class Chosen:
+    """Some shots of a view, which knows what it keeps."""
+
+    def __init__(self, patterns: "Patterns | Chosen", shots: np.ndarray):
+        self.patterns, self.shots, self.dtype = patterns, shots, patterns.dtype
+
+    def __getitem__(self, shots) -> Num[np.ndarray, "b y x"]:
+        return self.patterns[self.shots[shots]]
+
+    def look(self, start: int, stop: int, where: str) -> tuple[Num[np.ndarray, "b y x"], int]:
+        """As `Patterns.look`, of what was looked at before."""
+        return self[np.arange(start, stop)], 0
+
+
+class AsSeen:
+    """Clean patterns as a camera shows them."""
+
+    def __init__(self, clean: Chosen, shape: tuple[int, int]):
+        self.clean, self.shape, self.dtype = clean, (len(clean.shots), *shape), clean.dtype
+
+    def __getitem__(self, index):
+        return np.fft.fftshift(self.clean[index], axes=(1, 2))
+
+
+def read_by(counts: list, mask: np.ndarray | None, limit: int) -> list[Patterns | Chosen]:
+    """What reads the patterns of every view, and keeps them where all take no more than `limit` bytes."""
+    size = sum(math.prod(c.shape) * clean_dtype(c.dtype).itemsize for c in counts)
+    return [c.clean if isinstance(c, AsSeen) else Patterns(c, mask, size <= limit) for c in counts]
+
+
+def clean_dtype(dtype):
+    """Integers that a device holds stay, of either sign; everything else is in single precision."""
+    if dtype.kind == "u" and dtype.itemsize <= 4:
+        return dtype.newbyteorder("=")
+    return np.dtype(np.int32 if dtype.kind == "i" and dtype.itemsize <= 4 else np.float32)

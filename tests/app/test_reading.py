@@ -1,0 +1,132 @@
+"""What each of two real processes reads of the patterns: its own part, and no more."""
+
+import ast
+
+import numpy as np
+import pytest
+from pairs import pair
+
+from jaxptycho import read
+from jaxptycho.app.jobs import make_job, write_job
+
+WATCHED = """
+import collections
+import numpy as np
+import jaxptycho.data.dataset
+from jaxptycho.io.hdf5 import OnDisk
+seen, get = collections.Counter(), OnDisk.__getitem__
+def counting(self, index):
+    seen.update(np.arange(self.shape[0])[index].tolist())
+    return get(self, index)
+OnDisk.__getitem__ = counting
+jaxptycho.data.dataset.IN_MEMORY_BYTES = int(sys.argv[3])
+from jaxptycho.app.jobs import read_job
+from jaxptycho.app.run import loop_of, start
+from jaxptycho.machines.processes import sharing
+job = read_job(sys.argv[2])
+"""
+AT_FIRST = (
+    WATCHED
+    + """
+from jaxptycho import Dataset, Grid
+loop = loop_of(job)
+loop.first_model()
+print("read:", sorted(seen.elements()))
+np.save(f"{sys.argv[2]}.{jax.process_index()}.npy", np.append(loop.data.dose(), loop.data.mean_pattern()))
+counts = np.ones((10, 4, 4))
+counts[7] = np.nan
+try:
+    Dataset(counts, np.zeros((10, 2)), Grid((4, 4), 0.4, 80.0), sharing=sharing())
+except ValueError as error:
+    print(error)
+counts[7] = 0
+try:
+    Dataset(counts, np.zeros((10, 2)), Grid((4, 4), 0.4, 80.0), sharing=sharing())
+except ValueError as error:
+    print(error)
+"""
+)
+ALL = (
+    WATCHED
+    + """
+from pathlib import Path
+start(job, Path(sys.argv[2]).with_suffix(""))
+print("read:", dict(seen))
+"""
+)
+TABLE = """
+import numpy as np
+from jaxptycho import Dataset, Grid
+from jaxptycho.machines import resident
+from jaxptycho.machines.placement import mesh
+from jaxptycho.machines.processes import sharing
+resident.fits, resident.BLOCK = lambda data: True, 8
+class Reader:
+    def __init__(self, values):
+        self.values, self.shape, self.dtype, self.read = values, values.shape, values.dtype, []
+    def __getitem__(self, index):
+        self.read += np.arange(self.shape[0])[index].tolist()
+        return self.values[index]
+counts = [Reader(np.random.default_rng(n).poisson(9, (n, 4, 4)).astype(np.uint8) + np.uint8(1)) for n in (21, 10)]
+data = Dataset(counts, [np.zeros((21, 2)), np.zeros((10, 2))], Grid((4, 4), 0.4, 80.0), sharing=sharing())
+for own in counts:
+    own.read.clear()
+for clean in data._clean:
+    clean._known[:] = False  # as if it did not fit into memory
+table = resident.table(data, mesh())
+print("read:", [len(own.read) for own in counts])
+known = np.concatenate([data.patterns(v, np.arange(n)) for v, n in enumerate(data.n_shots)])
+assert (np.asarray(table.addressable_data(0)) == known).all()
+"""
+
+
+@pytest.fixture
+def job(values, tmp_path):
+    """Path of the job file."""
+
+    def write(**changes):
+        path = tmp_path / "job.toml"
+        path.write_text(write_job(make_job(values | {"run": {"checkpoint_every": 1}} | changes)))
+        return path
+
+    return write
+
+
+def lists(outs):
+    return [ast.literal_eval(line[5:].strip()) for out in outs for line in out.splitlines() if line.startswith("read:")]
+
+
+def test_each_process_looks_at_its_half_and_knows_what_all_found(job, measurement):
+    path = job()
+    outs = pair(AT_FIRST, path, 2**30)
+    assert lists(outs) == [list(range(32)), list(range(32, 64))]
+    alone = read(measurement)
+    for rank, out in enumerate(outs):
+        found = np.load(f"{path}.{rank}.npy")
+        np.testing.assert_array_equal(found, np.append(alone.dose(), alone.mean_pattern()))  # to the bit
+        nan, empty = out.splitlines()[-2:]  # only the second process saw either
+        assert nan.startswith("counts of shot 7 are not finite")
+        assert empty.startswith("1 of 10 patterns hold no counts (first: shot 7)")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kept", [0, 2**30])
+def test_a_whole_run_reads_half_of_it_in_each_process(job, values, kept):
+    """Start, epochs, what is held out, and the fit at the end; only the first reads the few patterns of a figure."""
+    path = job()
+    seen = lists(pair(ALL, path, kept, seconds=240))
+    every = seen[0].keys() | seen[1].keys()
+    assert every == set(range(64))
+    if kept:  # nothing is read twice
+        assert max(max(own.values()) for own in seen) == 1
+        return
+    epochs = sum(stage["epochs"] for stage in values["stage"])
+    once = 64 / 2  # of each process
+    padding = epochs * 4 * 1 + 2  # shots that make a batch even: 58 in 4 batches, and those held out
+    for rank, own in enumerate(seen):
+        assert (epochs + 2) * once - padding <= sum(own.values()) <= (epochs + 2) * once + padding + 4 * (rank == 0)
+
+
+def test_a_table_of_all_patterns_is_read_in_parts():
+    """21 and 10 of them, eight together, evened for four devices with the last one, which is read once."""
+    assert lists(pair(TABLE, devices=2)) == [[12, 6], [9, 5]]

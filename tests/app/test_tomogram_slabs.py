@@ -1,0 +1,88 @@
+"""A tilt series in slabs and on other devices: angles that are free, seeds, a kill."""
+
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import numpy as np
+import pytest
+from killed import gone_on, killed
+from test_tomogram import AfterViews
+from tilts import JOB, job_of
+
+from jaxptycho import load
+from jaxptycho.app.errors import Diverged
+from jaxptycho.app.loop import Progress
+from jaxptycho.app.run import loop_of, start
+from jaxptycho.tomography import poses
+
+
+@pytest.mark.slow
+def test_slabs_with_free_angles_give_the_volume_and_the_poses_of_one_device(series):
+    """One view, all of its shots in a batch: so that the batches are the same; Adam makes much of rounding in vacuum."""
+    ended = []
+    for run in ({"devices": 1}, {"devices": 4, "slabs": 2}):
+        loop = loop_of(job_of(series, run=run, views={"epochs": 0}, stage=[JOB["stage"][1] | {"epochs": 5}]))
+        loop.leave_out({0, 2})
+        progress = Progress(loop.first_model())
+        assert loop.run(progress) == "finished"
+        ended.append(progress)
+    one, split = (p.model.specimen for p in ended)
+    np.testing.assert_allclose([r.loss for r in ended[1].history], [r.loss for r in ended[0].history], rtol=1e-6)
+    assert np.abs(one.angles.values[1]).max() > np.deg2rad(2)  # more than halos are made for in a large volume
+    for name in ("angles", "tilt", "shift"):
+        np.testing.assert_allclose(getattr(split, name).values, getattr(one, name).values, atol=1e-5)
+    np.testing.assert_allclose(split.potential, one.potential, atol=1e-3 * float(one.potential.max()))
+
+
+def test_a_view_that_turns_beyond_the_halo_of_slabs_ends_the_run_with_its_name(series):
+    loop = loop_of(job_of(series, run={"devices": 4, "slabs": 2}, views={"epochs": 0}))
+    good = Progress(loop.first_model())
+    angles = good.model.specimen.angles.values.at[1, 0].set(np.deg2rad(-7.0))
+    turned = Progress(eqx.tree_at(lambda m: m.specimen.angles.values, good.model, angles))
+    name = "view 1 is turned about x by 7°, halos of slabs are made for 6°; use one slab"
+    with pytest.raises(Diverged, match=f"in stage 'coarse', epoch 1 {name}"):
+        loop._still_inside(turned, good)
+    assert not turned.model.specimen.angles.values.any()  # the last good model is kept
+
+
+def arrays(file: Path):
+    return jax.tree.leaves(eqx.filter(load(file), eqx.is_array))
+
+
+@pytest.mark.slow
+def test_one_seed_decides_a_series_and_a_kill_on_four_devices_changes_nothing_on_two(series, tmp_path):
+    run = {"devices": 4, "checkpoint_every": 1, "seed": 3}
+    job = job_of(series, run=run)
+    for name in ("whole", "again"):
+        assert start(job, tmp_path / name).finished
+    for file in ("views/view_02.h5", "start.h5", "result.h5"):
+        for one, other in zip(*(arrays(tmp_path / name / file) for name in ("whole", "again")), strict=True):
+            np.testing.assert_array_equal(one, other)
+    watch = AfterViews(1)
+    start(job_of(series, run=run | {"seed": 4}), tmp_path / "other", watch, watch.stop)
+    (first,) = (tmp_path / "other" / "views").iterdir()
+    pairs = zip(arrays(first), arrays(tmp_path / "whole" / "views" / first.name), strict=True)
+    assert not all(np.array_equal(*pair) for pair in pairs)  # its batches were drawn by another lot
+    assert killed(job, tmp_path / "run", after=3 * 14 + 1)  # in the second epoch, at whose end views move
+    assert gone_on(tmp_path / "run", devices=2).finished
+    for one, other in zip(*(arrays(tmp_path / name / "result.h5") for name in ("whole", "run")), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-7 * np.abs(other).max())
+
+
+def test_lots_of_poses_follow_the_seed(series):
+    """Which patterns a Newton step of a view looks at: the same for the same seed, others for another one."""
+    few = [JOB["stage"][1] | {"pose_shots": 3}]
+    drawn = {}
+    for name, seed in (("one", 1), ("same", 1), ("other", 2)):
+        job = job_of(series, stage=few, run={"devices": 1, "seed": seed}, views={"epochs": 0})
+        loop = loop_of(job)
+        seen = drawn[name] = []
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(poses, "make_batch", lambda data, view, shots, size, seen=seen: seen.append([view, *shots]))
+            patched.setattr(poses, "STEPS", {"all": lambda model, batch, budget: model})
+            model = loop.first_model()
+            for epoch in (0, 1):
+                loop.between(model, 0, epoch)
+    assert drawn["one"] == drawn["same"] != drawn["other"]
+    assert drawn["one"][:3] != drawn["one"][3:]  # others in every epoch
