@@ -25,7 +25,13 @@ def identity(model: Model) -> Model:
     return model
 
 
-def per_part(optimisers=None, /, **by_name) -> optax.GradientTransformationExtraArgs:
+class PerPart(optax.GradientTransformationExtraArgs):
+    """An optimiser that says which parameters it moves: `moved(params)` is True for those, a tree like `params`."""
+
+    moved: Callable[[PyTree], PyTree]
+
+
+def per_part(optimisers=None, /, **by_name) -> PerPart:
     """One optimiser for each part or field, the rest of the model stays put.
 
     `per_part(specimen=optax.adam(5e-3), probe=optax.adam(5e-3))`; fields by their path:
@@ -52,7 +58,9 @@ def per_part(optimisers=None, /, **by_name) -> optax.GradientTransformationExtra
             )
         return jax.tree.map(lambda name: group_of.get(name, "frozen"), found)
 
-    return in_natural_units(optax.partition(transforms, labels))
+    made = PerPart(*in_natural_units(optax.partition(transforms, labels)))
+    made.moved = lambda params: jax.tree.map(lambda label: label != "frozen", labels(params))
+    return made
 
 
 def named(params, names: tuple[str, ...]):
@@ -103,6 +111,7 @@ def make_step(
     A stack of batches (`data.stacked`) is worked off step by step in one call, `info` for each.
     """
     optimiser = optax.with_extra_args_support(optimiser)
+    moved_by = getattr(optimiser, "moved", lambda params: jax.tree.map(lambda _: True, params))
 
     def objective(params, rest, batch):
         model = eqx.combine(params, rest)
@@ -112,9 +121,11 @@ def make_step(
     def one(model, state, batch):
         batch = at_hand(batch)
         params, rest = eqx.partition(model, eqx.is_inexact_array)
-        (total, value), grads = jax.value_and_grad(objective, has_aux=True)(params, rest, batch)
+        moved = moved_by(params)
+        moving, fixed = eqx.partition(params, moved)
+        (total, value), grads = jax.value_and_grad(objective, has_aux=True)(moving, eqx.combine(fixed, rest), batch)
         # JAX's gradient by a complex leaf is the conjugate of the direction of ascent.
-        grads = jax.tree.map(jnp.conj, grads)
+        grads = eqx.combine(jax.tree.map(jnp.conj, grads), jax.tree.map(jnp.zeros_like, fixed))
         updates, state = optimiser.update(
             grads,
             state,
@@ -125,7 +136,7 @@ def make_step(
             model=model,
             batch=batch,
         )
-        updates = only_seen(updates, batch.view, batch.shots, batch.weight)
+        updates = only_seen(eqx.filter(updates, moved), batch.view, batch.shots, batch.weight)
         new = project(eqx.apply_updates(model, updates))
         return strong(new), state, {"loss": value, "finite": jnp.isfinite(total)}
 

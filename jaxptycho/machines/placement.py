@@ -19,6 +19,7 @@ from jax.sharding import PartitionSpec as P
 from ..data import Batch
 from ..model import Model
 from .slabs import SLABS, layout, own_part, require_equal, within_reach
+from .sums import summed
 
 SHOTS = "shots"
 
@@ -77,31 +78,58 @@ def distribute(loss: Callable[[Model, Batch], jax.Array], mesh: Mesh) -> Callabl
     """
     if mesh.size == 1:
         return loss
-    slabs = mesh.shape.get(SLABS, 1)
 
     def distributed(model, batch):
         if len(batch.shots) % mesh.size:
             raise ValueError(
                 f"a batch of {len(batch.shots)} shots cannot be split over {mesh.size} devices; use a multiple"
             )
-        arrays, rest = eqx.partition(model, eqx.is_array)
-        parts = jax.tree.map(lambda _: P(), arrays) if slabs == 1 else layout(arrays, model)
-
-        def share(arrays, batch):
-            # varying over devices from here on: the transpose of this cast sums the gradient
-            model = eqx.combine(jax.tree.map(lambda a, spec: _varying(a, spec, mesh.axis_names), arrays, parts), rest)
-            own = model if slabs == 1 else own_part(model, batch.view, slabs)
-            weight = jnp.sum(batch.weight)
-            value = loss(own, batch)
-            if slabs > 1:
-                value = jnp.where(within_reach(own, batch), value, jnp.nan)
-            total = jax.lax.psum(value * weight, mesh.axis_names)
-            return total / jnp.maximum(jax.lax.psum(weight, mesh.axis_names), 1e-30)
-
-        shares = jax.tree.map(lambda values: P(mesh.axis_names) if jnp.ndim(values) else P(), batch)
-        return jax.shard_map(share, mesh=mesh, in_specs=(parts, shares), out_specs=P())(arrays, batch)
+        return _mean(model, batch, loss, mesh)
 
     return distributed
+
+
+@eqx.filter_custom_vjp
+def _mean(model, batch, loss, mesh):
+    return _with_gradient(jax.tree.map(lambda _: False, model), model, batch, loss, mesh)[0]
+
+
+@_mean.def_fwd
+def _mean_forward(perturbed, model, batch, loss, mesh):
+    return _with_gradient(perturbed, model, batch, loss, mesh)
+
+
+@_mean.def_bwd
+def _mean_backward(gradient, cotangent, perturbed, model, batch, loss, mesh):
+    return jax.tree.map(lambda g: g * cotangent, gradient)
+
+
+def _with_gradient(wanted, model, batch, loss, mesh):
+    """The mean over all shots and, summed over the devices with it, its gradient by the `wanted` arrays of the model."""
+    slabs = mesh.shape.get(SLABS, 1)
+    arrays, rest = eqx.partition(model, eqx.is_array)
+    parts = jax.tree.map(lambda _: P(), arrays) if slabs == 1 else layout(arrays, model)
+    parts_wanted = eqx.filter(parts, wanted)
+
+    def share(arrays, batch):
+        arrays = jax.tree.map(lambda a, spec: _varying(a, spec, mesh.axis_names), arrays, parts)
+        moving, fixed = eqx.partition(arrays, wanted)
+        weight = jnp.sum(batch.weight)
+
+        def of_own_shots(moving):
+            model = eqx.combine(moving, fixed, rest)
+            own = model if slabs == 1 else own_part(model, batch.view, slabs)
+            value = loss(own, batch)
+            return weight * (value if slabs == 1 else jnp.where(within_reach(own, batch), value, jnp.nan))
+
+        found = *jax.value_and_grad(of_own_shots)(moving), weight
+        return summed(found, (P(), parts_wanted, P()), mesh.axis_names)
+
+    shares = jax.tree.map(lambda values: P(mesh.axis_names) if jnp.ndim(values) else P(), batch)
+    given, made = (parts, shares), (P(), parts_wanted, P())
+    value, gradient, weight = jax.shard_map(share, mesh=mesh, in_specs=given, out_specs=made)(arrays, batch)
+    per_shot = 1 / jnp.maximum(weight, 1e-30).astype(value.dtype)
+    return value * per_shot, jax.tree.map(lambda g: g * per_shot, gradient)
 
 
 def _varying(array, spec: P, axes):
