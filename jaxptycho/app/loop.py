@@ -16,7 +16,7 @@ import numpy as np
 from ..data import Batch, Dataset, at_hand, prefetch, split, stacked
 from ..inverse.constraints import wants_model
 from ..inverse.fields import change_stacks
-from ..inverse.solve import init_state, make_step, owned
+from ..inverse.solve import AHEAD, init_state, make_step, owned
 from ..machines import resident
 from ..machines.dealing import deal, homed
 from ..machines.placement import copied, distribute, keep, mesh, on_the_host, place, restored
@@ -28,8 +28,6 @@ from .errors import Diverged
 from .schema import Job
 from .tomogram_schema import TomogramJob
 from .watch import Watch
-
-AHEAD = 8  # steps that the host may be ahead of the device
 
 
 class Row(NamedTuple):
@@ -117,7 +115,6 @@ class Loop:
                 together = self._whole(batch)
                 progress.model, progress.state, info = tools.step(progress.model, progress.state, together)
                 fetched.append((info, together.weight.sum(-1)))
-                jax.block_until_ready([info for info, _ in fetched[-AHEAD - 1 : -AHEAD]])
                 self.watch.batch(float(batch.weight.sum()) * jax.process_count())
                 if self.stop():
                     break

@@ -5,12 +5,15 @@ extra arguments, so those that need more than a gradient (`pie`, L-BFGS) are tra
 like the others.
 """
 
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable
+from functools import partial
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 from jaxtyping import PyTree
 
 from ..data import Batch, Rows, at_hand, stacked
@@ -18,6 +21,8 @@ from ..model import Model, require_inside
 from ..parts.indexed import PerView, only_seen
 from .fields import entries
 from .units import child, in_natural_units, of_own_share
+
+AHEAD = 8  # calls that the host may be ahead of the device, whose memory holds the batches of all of them
 
 
 def identity(model: Model) -> Model:
@@ -109,6 +114,7 @@ def make_step(
     holds `loss` (without the penalty) and `finite`. `init_state(optimiser, model)` makes the
     first state; model and state are donated: keep no other reference to their arrays.
     A stack of batches (`data.stacked`) is worked off step by step in one call, `info` for each.
+    Calls return before the device is done, unless it is `AHEAD` calls behind.
     """
     optimiser = optax.with_extra_args_support(optimiser)
     moved_by = getattr(optimiser, "moved", lambda params: jax.tree.map(lambda _: True, params))
@@ -140,26 +146,34 @@ def make_step(
         new = project(eqx.apply_updates(model, updates))
         return strong(new), state, {"loss": value, "finite": jnp.isfinite(total)}
 
-    @eqx.filter_jit(donate="all-except-first")
-    def step(batch, model, state):
-        if batch.weight.ndim == 1:
-            return one(model, state, batch)
-        moved, fixed = eqx.partition((model, state), eqx.is_array)
+    # not Equinox's jit, which waits for the end of every call: the device would be idle until the next one is there
+    @partial(jax.jit, static_argnums=(2, 3), donate_argnums=0)
+    def together(arrays, batch, others, structure):
         table = batch.counts.table if isinstance(batch.counts, Rows) else None  # the same for all steps
-        if table is not None:
-            batch = eqx.tree_at(lambda b: b.counts.table, batch, None)
+        steps = batch if table is None else eqx.tree_at(lambda b: b.counts.table, batch, None)
 
-        def body(moved, batch):
-            model, state = eqx.combine(moved, fixed)
+        def body(arrays, batch):
             if table is not None:
                 batch = eqx.tree_at(lambda b: b.counts, batch, Rows(batch.counts.index, table))
+            model, state = structure.unflatten(eqx.combine(arrays, others))
             model, state, info = one(model, state, batch)
-            return eqx.filter((model, state), eqx.is_array), info
+            return eqx.filter(tuple(jax.tree.leaves((model, state))), eqx.is_array), info
 
-        moved, info = jax.lax.scan(body, moved, batch)
-        return *eqx.combine(moved, fixed), info
+        return body(arrays, steps) if batch.weight.ndim == 1 else jax.lax.scan(body, arrays, steps)
 
-    return lambda model, state, batch: step(batch, model, state)
+    calls = deque(maxlen=AHEAD)
+
+    def step(model, state, batch):
+        leaves, structure = jax.tree.flatten((model, state))
+        arrays, others = eqx.partition(tuple(leaves), eqx.is_array)
+        if len(calls) == AHEAD:
+            jax.block_until_ready(calls[0])
+        arrays, info = together(arrays, batch, others, structure)
+        if not isinstance(info["finite"], Tracer):
+            calls.append(info["finite"])
+        return *structure.unflatten(eqx.combine(arrays, others)), info
+
+    return step
 
 
 def init_state(optimiser: optax.GradientTransformation, model: Model):
@@ -177,8 +191,7 @@ def reconstruct(
 ) -> tuple[Model, jax.Array]:
     """The model after one step a batch, and the loss of every step.
 
-    A loop that anyone can write by hand around `make_step`; it waits for the device only at
-    the end.
+    A loop that anyone can write by hand around `make_step`.
     """
     step, history = make_step(loss, optimiser, project, penalty), []
     for view in range(entries(model, PerView)):
