@@ -75,6 +75,7 @@ def distribute(loss: Callable[[Model, Batch], jax.Array], mesh: Mesh) -> Callabl
     result and its gradient are those of one device. The batch size must be a multiple of the
     number of devices. On a mesh with slabs the model is placed by `place` and batches are drawn by `dealing.deal`,
     or brought in order by `dealing.arrange`; the loss is NaN where a window has left its slab and the halo.
+    First derivatives by the model only, in reverse mode: each device takes its own, and all are summed at once.
     """
     if mesh.size == 1:
         return loss
