@@ -20,7 +20,7 @@ from ..inverse.fields import change_stacks
 from ..inverse.solve import init_state, make_step, owned
 from ..machines import resident
 from ..machines.dealing import deal, homed
-from ..machines.placement import copied, distribute, keep, mesh, on_the_host, place, restored, summed
+from ..machines.placement import copied, distribute, keep, mesh, on_the_host, over_shots, place, restored
 from ..machines.processes import local, part, whole
 from ..machines.slabs import fitted, require_lent
 from ..model import Model
@@ -117,7 +117,6 @@ class Loop:
                 together = self._whole(batch)
                 progress.model, progress.state, info = tools.step(progress.model, progress.state, together)
                 fetched.append((info, together.weight.sum(-1)))
-                jax.block_until_ready([info for info, _ in fetched[-passes.AHEAD - 1 : -passes.AHEAD]])
                 self.watch.batch(float(batch.weight.sum()) * jax.process_count())
                 if self.stop():
                     break
@@ -205,7 +204,7 @@ class Loop:
 
     def fit(self, model: Model) -> dict[str, float]:
         """How well the model explains all patterns, and with which chi2 those kept aside (`analysis.fit`)."""
-        sums = eqx.filter_jit(lambda m, b: summed(fit_sums, self.devices)(m, at_hand(b)))
+        sums = eqx.filter_jit(lambda m, b: over_shots(fit_sums, self.devices)(m, at_hand(b)))
         return passes.fit(self.data, self.held, lambda shots: self._over(shots, partial(sums, model), model))
 
     def _over(self, shots: list[np.ndarray], function: Callable[[Batch], Any], model: Model) -> list:

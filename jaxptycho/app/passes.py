@@ -9,8 +9,8 @@ import numpy as np
 
 from ..analysis.fit import SUMS, measures
 from ..data import Batch, Dataset, prefetch
+from ..inverse.solve import AHEAD
 
-AHEAD = 8  # batches that the host may be ahead of the device
 SIZE = 64  # shots of a batch
 
 

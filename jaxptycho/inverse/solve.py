@@ -5,13 +5,16 @@ extra arguments, so those that need more than a gradient (`pie`, L-BFGS) are tra
 like the others.
 """
 
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable
+from functools import partial
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 from jaxtyping import PyTree
 
 from ..data import Batch, Rows, at_hand, stacked
@@ -20,13 +23,21 @@ from ..parts.indexed import PerView, only_seen
 from .fields import entries
 from .units import child, in_natural_units, of_own_share
 
+AHEAD = 8  # calls that the host may be ahead of the device, whose memory holds the batches of all of them
+
 
 def identity(model: Model) -> Model:
     """The model as it is."""
     return model
 
 
-def per_part(optimisers=None, /, **by_name) -> optax.GradientTransformationExtraArgs:
+class PerPart(optax.GradientTransformationExtraArgs):
+    """An optimiser that says which parameters it moves: `moved(params)` is True for those, a tree like `params`."""
+
+    moved: Callable[[PyTree], PyTree]
+
+
+def per_part(optimisers=None, /, **by_name) -> PerPart:
     """One optimiser for each part or field, the rest of the model stays put.
 
     `per_part(specimen=optax.adam(5e-3), probe=optax.adam(5e-3))`; fields by their path:
@@ -53,7 +64,9 @@ def per_part(optimisers=None, /, **by_name) -> optax.GradientTransformationExtra
             )
         return jax.tree.map(lambda name: group_of.get(name, "frozen"), found)
 
-    return in_natural_units(optax.partition(transforms, labels))
+    made = PerPart(*in_natural_units(optax.partition(transforms, labels)))
+    made.moved = lambda params: jax.tree.map(lambda label: label != "frozen", labels(params))
+    return made
 
 
 def named(params, names: tuple[str, ...]):
@@ -102,8 +115,10 @@ def make_step(
     holds `loss` (without the penalty) and `finite`. `init_state(optimiser, model)` makes the
     first state; model and state are donated: keep no other reference to their arrays.
     A stack of batches (`data.stacked`) is worked off step by step in one call, `info` for each.
+    Calls return before the device is done, unless it is `AHEAD` calls behind.
     """
     optimiser = optax.with_extra_args_support(optimiser)
+    moved_by = getattr(optimiser, "moved", lambda params: jax.tree.map(lambda _: True, params))
 
     def objective(params, rest, batch):
         model = eqx.combine(params, rest)
@@ -113,9 +128,11 @@ def make_step(
     def one(model, state, batch):
         batch = at_hand(batch)
         params, rest = eqx.partition(model, eqx.is_inexact_array)
-        (total, value), grads = jax.value_and_grad(objective, has_aux=True)(params, rest, batch)
+        moved = moved_by(params)
+        moving, fixed = eqx.partition(params, moved)
+        (total, value), grads = jax.value_and_grad(objective, has_aux=True)(moving, eqx.combine(fixed, rest), batch)
         # JAX's gradient by a complex leaf is the conjugate of the direction of ascent.
-        grads = jax.tree.map(jnp.conj, grads)
+        grads = eqx.combine(jax.tree.map(jnp.conj, grads), jax.tree.map(jnp.zeros_like, fixed))
         updates, state = optimiser.update(
             grads,
             state,
@@ -126,30 +143,38 @@ def make_step(
             model=model,
             batch=batch,
         )
-        updates = only_seen(updates, batch.view, batch.shots, batch.weight)
+        updates = only_seen(eqx.filter(updates, moved), batch.view, batch.shots, batch.weight)
         new = project(eqx.apply_updates(model, updates))
         return strong(new), state, {"loss": value, "finite": jnp.isfinite(total)}
 
-    @eqx.filter_jit(donate="all-except-first")
-    def step(batch, model, state):
-        if batch.weight.ndim == 1:
-            return one(model, state, batch)
-        moved, fixed = eqx.partition((model, state), eqx.is_array)
+    # not Equinox's jit, which waits for the end of every call: the device would be idle until the next one is there
+    @partial(jax.jit, static_argnums=(2, 3), donate_argnums=0)
+    def together(arrays, batch, others, structure):
         table = batch.counts.table if isinstance(batch.counts, Rows) else None  # the same for all steps
-        if table is not None:
-            batch = eqx.tree_at(lambda b: b.counts.table, batch, None)
+        steps = batch if table is None else eqx.tree_at(lambda b: b.counts.table, batch, None)
 
-        def body(moved, batch):
-            model, state = eqx.combine(moved, fixed)
+        def body(arrays, batch):
             if table is not None:
                 batch = eqx.tree_at(lambda b: b.counts, batch, Rows(batch.counts.index, table))
+            model, state = structure.unflatten(eqx.combine(arrays, others))
             model, state, info = one(model, state, batch)
-            return eqx.filter((model, state), eqx.is_array), info
+            return eqx.filter(tuple(jax.tree.leaves((model, state))), eqx.is_array), info
 
-        moved, info = jax.lax.scan(body, moved, batch)
-        return *eqx.combine(moved, fixed), info
+        return body(arrays, steps) if batch.weight.ndim == 1 else jax.lax.scan(body, arrays, steps)
 
-    return lambda model, state, batch: step(batch, model, state)
+    calls = deque(maxlen=AHEAD)
+
+    def step(model, state, batch):
+        leaves, structure = jax.tree.flatten((model, state))
+        arrays, others = eqx.partition(tuple(leaves), eqx.is_array)
+        if len(calls) == AHEAD:
+            jax.block_until_ready(calls[0])
+        arrays, info = together(arrays, batch, others, structure)
+        if not isinstance(info["finite"], Tracer):
+            calls.append(info["finite"])
+        return *structure.unflatten(eqx.combine(arrays, others)), info
+
+    return step
 
 
 def init_state(optimiser: optax.GradientTransformation, model: Model):
@@ -167,8 +192,7 @@ def reconstruct(
 ) -> tuple[Model, jax.Array]:
     """The model after one step a batch, and the loss of every step.
 
-    A loop that anyone can write by hand around `make_step`; it waits for the device only at
-    the end.
+    A loop that anyone can write by hand around `make_step`.
     """
     step, history = make_step(loss, optimiser, project, penalty), []
     for view in range(entries(model, PerView)):

@@ -19,6 +19,7 @@ from jax.sharding import PartitionSpec as P
 from ..data import Batch
 from ..model import Model
 from .slabs import SLABS, layout, own_part, require_equal, stacks, within_reach
+from .sums import summed
 
 SHOTS = "shots"
 
@@ -74,49 +75,101 @@ def distribute(loss: Callable[[Model, Batch], jax.Array], mesh: Mesh) -> Callabl
     result and its gradient are those of one device. The batch size must be a multiple of the
     number of devices. On a mesh with slabs the model is placed by `place` and batches are drawn by `dealing.deal`,
     or brought in order by `dealing.arrange`; the loss is NaN where a window has left its slab and the halo.
+    First derivatives by the model only, in reverse mode: each device takes its own, and all are summed at once.
     """
     if mesh.size == 1:
         return loss
 
-    def weighed(model, batch):
-        weight = jnp.sum(batch.weight)
-        return loss(model, batch) * weight, weight
-
     def distributed(model, batch):
-        total, weight = summed(weighed, mesh)(model, batch)
-        return total / jnp.maximum(weight, 1e-30)
+        _require_shares(batch, mesh)
+        return _mean(model, batch, loss, mesh)
 
     return distributed
 
 
-def summed(function: Callable[[Model, Batch], Any], mesh: Mesh) -> Callable[[Model, Batch], Any]:
-    """The same `function`, a tree of sums over a batch's shots, each device working off its share, as `distribute`."""
+@eqx.filter_custom_vjp
+def _mean(model, batch, loss, mesh):
+    return _with_gradient(jax.tree.map(lambda _: False, model), model, batch, loss, mesh)[0]
+
+
+@_mean.def_fwd
+def _mean_forward(perturbed, model, batch, loss, mesh):
+    return _with_gradient(perturbed, model, batch, loss, mesh)
+
+
+@_mean.def_bwd
+def _mean_backward(gradient, cotangent, perturbed, model, batch, loss, mesh):
+    return jax.tree.map(lambda g: g * cotangent, gradient)
+
+
+def _with_gradient(wanted, model, batch, loss, mesh):
+    """The mean over all shots and, summed over the devices with it, its gradient by the `wanted` arrays of the model."""
+    arrays, rest = eqx.partition(model, eqx.is_array)
+    parts = _parts(arrays, model, mesh)
+    parts_wanted = eqx.filter(parts, wanted)
+
+    def share(arrays, batch):
+        arrays = jax.tree.map(lambda a, spec: _varying(a, spec, mesh.axis_names), arrays, parts)
+        moving, fixed = eqx.partition(arrays, wanted)
+        weight = jnp.sum(batch.weight)
+
+        def of_own_shots(moving):
+            return weight * _of_own(loss, eqx.combine(moving, fixed, rest), batch, mesh)
+
+        found = *jax.value_and_grad(of_own_shots)(moving), weight
+        return summed(found, (P(), parts_wanted, P()), mesh.axis_names)
+
+    given, made = (parts, _shares(batch, mesh)), (P(), parts_wanted, P())
+    value, gradient, weight = jax.shard_map(share, mesh=mesh, in_specs=given, out_specs=made)(arrays, batch)
+    per_shot = 1 / jnp.maximum(weight, 1e-30).astype(value.dtype)
+    return value * per_shot, jax.tree.map(lambda g: g * per_shot, gradient)
+
+
+def over_shots(function: Callable[[Model, Batch], Any], mesh: Mesh) -> Callable[[Model, Batch], Any]:
+    """The same `function`, a tree of sums over a batch's shots, each device working off its share, as in `distribute`."""
     if mesh.size == 1:
         return function
-    slabs = mesh.shape.get(SLABS, 1)
 
     def together(model, batch):
-        if len(batch.shots) % mesh.size:
-            raise ValueError(
-                f"a batch of {len(batch.shots)} shots cannot be split over {mesh.size} devices; use a multiple"
-            )
+        _require_shares(batch, mesh)
         arrays, rest = eqx.partition(model, eqx.is_array)
-        parts = jax.tree.map(lambda _: P(), arrays) if slabs == 1 else layout(arrays, model)
+        parts = _parts(arrays, model, mesh)
 
         def share(arrays, batch):
-            # varying over devices from here on: the transpose of this cast sums the gradient
-            model = eqx.combine(jax.tree.map(lambda a, spec: _varying(a, spec, mesh.axis_names), arrays, parts), rest)
-            own = model if slabs == 1 else own_part(model, batch.view, slabs)
-            values = function(own, batch)
-            if slabs > 1:
-                within = within_reach(own, batch)
-                values = jax.tree.map(lambda value: jnp.where(within, value, jnp.nan), values)
-            return jax.lax.psum(values, mesh.axis_names)
+            arrays = jax.tree.map(lambda a, spec: _varying(a, spec, mesh.axis_names), arrays, parts)
+            return jax.lax.psum(_of_own(function, eqx.combine(arrays, rest), batch, mesh), mesh.axis_names)
 
-        shares = jax.tree.map(lambda values: P(mesh.axis_names) if jnp.ndim(values) else P(), batch)
-        return jax.shard_map(share, mesh=mesh, in_specs=(parts, shares), out_specs=P())(arrays, batch)
+        given = parts, _shares(batch, mesh)
+        return jax.shard_map(share, mesh=mesh, in_specs=given, out_specs=P())(arrays, batch)
 
     return together
+
+
+def _require_shares(batch: Batch, mesh: Mesh) -> None:
+    if len(batch.shots) % mesh.size:
+        raise ValueError(
+            f"a batch of {len(batch.shots)} shots cannot be split over {mesh.size} devices; use a multiple"
+        )
+
+
+def _parts(arrays, model: Model, mesh: Mesh):
+    """Where the arrays of a model lie."""
+    return jax.tree.map(lambda _: P(), arrays) if mesh.shape.get(SLABS, 1) == 1 else layout(arrays, model)
+
+
+def _shares(batch: Batch, mesh: Mesh):
+    """How a batch is split."""
+    return jax.tree.map(lambda values: P(mesh.axis_names) if jnp.ndim(values) else P(), batch)
+
+
+def _of_own(function, model: Model, batch: Batch, mesh: Mesh):
+    """`function` of what a device holds of the model; NaN where its shots see more."""
+    slabs = mesh.shape.get(SLABS, 1)
+    if slabs == 1:
+        return function(model, batch)
+    own = own_part(model, batch.view, slabs)
+    within = within_reach(own, batch)
+    return jax.tree.map(lambda value: jnp.where(within, value, jnp.nan), function(own, batch))
 
 
 def _varying(array, spec: P, axes):

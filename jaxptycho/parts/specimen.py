@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from ..physics import windows
 from ..physics.grids import Grid
+from ..physics.phases import attenuated
 from ..physics.types import Pair, Scalar, Slices, Stack, Window
 from .indexed import PerShot, Varying, plain
 
@@ -100,8 +101,7 @@ class PotentialSlices(AbstractSpecimen):
 
 def exponential(phase: Stack, absorption: Stack | None) -> Slices:
     """e^{iφ−a}."""
-    # an exponential, for its derivative is itself times another; sines XLA would take anew for everything that uses it
-    return jnp.exp(jax.lax.complex(jnp.zeros_like(phase) if absorption is None else -absorption, phase))
+    return attenuated(phase, jnp.zeros_like(phase) if absorption is None else absorption)
 
 
 def place(transmission: Slices, specimen, grid: Grid) -> Sliced:

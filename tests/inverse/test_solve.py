@@ -122,6 +122,22 @@ def test_a_stack_of_batches_is_one_step_after_another():
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
 
+def test_calls_return_before_the_device_is_done():
+    """Else it would be idle until the next batch is there."""
+
+    def long(model, batch):
+        busy = jax.lax.fori_loop(0, 3000, lambda _, m: jnp.sin(m @ m), jnp.full((128, 128), batch.weight[0]))
+        return misfit(poisson)(model, batch) + 1e-9 * jax.lax.stop_gradient(jnp.sum(busy))
+
+    model, batch = thin(), batch_for(thin())
+    step, state = make_step(long, ADAM), init_state(ADAM, thin())
+    model, state, _ = step(copy(model), state, batch)  # compiles
+    jax.block_until_ready(state)
+    model, state, info = step(model, state, batch)
+    assert not info["loss"].is_ready()
+    assert np.isfinite(info["loss"])
+
+
 def test_named_parts_move_and_others_stay():
     model = thin(probe=aberrated_probe())
     batch = batch_for(model)

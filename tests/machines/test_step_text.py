@@ -57,10 +57,12 @@ def volume():
     return many_shots(specimen=turned, scan=FreeScan(PerView(PerShot(jnp.stack([places, places])))))
 
 
-def program(model, devices, slabs=1):
+EVERY = per_part(specimen=optax.adam(1e-3), probe=optax.adam(1e-3), scan=optax.sgd(1e-3))
+
+
+def program(model, devices, optimiser=EVERY, slabs=1):
     """The step of `reconstruct`, compiled for a mesh."""
     on = mesh(devices, slabs)
-    optimiser = per_part(specimen=optax.adam(1e-3), probe=optax.adam(1e-3), scan=optax.sgd(1e-3))
     batch = even(any_batch(model, np.arange(SHOTS)), on)
     state = init_state(optimiser, model)
     step = jax.jit(make_step(distribute(misfit(poisson), on), optimiser))
@@ -91,6 +93,18 @@ def test_a_step_gathers_nothing_transforms_its_own_shots_and_reduces_once(made):
     assert traffic(text)["all-reduce"] <= 1.05 * params + 256  # each gradient once, and the loss
 
 
+def test_devices_wait_for_each_other_once_a_step():
+    """Loss and gradients of what is moved are one vector; of positions, which stay put, nobody asks anything."""
+    model = many_shots()
+    moved = per_part(specimen=optax.adam(1e-3), probe=optax.adam(1e-3))
+    text = program(model, 8, moved).as_text()
+    assert len(re.findall(r" all-reduce(?:-start)?\(", text)) == 1
+    params = sum(
+        leaf.nbytes for leaf in jax.tree.leaves((model.specimen.phase, model.specimen.absorption, model.probe))
+    )
+    assert traffic(text)["all-reduce"] == params + 2 * 8  # loss and weight
+
+
 def test_bytes_of_a_device_fall_with_shots_and_with_slabs():
     """Waves and patterns of the whole step as 1/N with the shots; what lies on a device is measured."""
     sizes = {}
@@ -117,7 +131,7 @@ def test_a_whole_step_takes_an_nth_of_the_memory_up_to_the_halo(turned, spare):
     `spare` is for the waves of a device's own shots."""
     sizes, rows = {}, TALL[0]
     for n in (1, 2, 4, 8):
-        memory = program(tall(turned), n, n).memory_analysis()
+        memory = program(tall(turned), n, slabs=n).memory_analysis()
         sizes[n] = memory.argument_size_in_bytes + memory.temp_size_in_bytes
         sizes[n] += memory.output_size_in_bytes * (memory.alias_size_in_bytes == 0)  # given back where it was taken
     for n in (2, 4, 8):
