@@ -31,10 +31,10 @@ astray by 1.3°, and heavy F1 fell to 0.80; from shifts of 0.155 Å and no coars
 The sweeps go through all stages in every case: tilts within ±20° to ±45°, one every 10°, and ½, 1/12 and 1/20 of the
 positions beside the same fractions of the dose in all positions (RESULTS.md). `resolution` is where FSC against the truth
 falls below 0.5, `one bit` where it falls below √½, as that of a signal as strong as its noise does, `seen` the same within
-the tilts. Sub-sampling wants a scan that is denser than it has to be, a detector that reaches twice as far as the probe
-(at 200 kV and 23 mrad, 1.33 times, what is scattered beyond it comes back on the model's other side: one bit at 1.04 Å for a
-quarter and a twelfth of the positions alike, 0.87 Å at 80 kV and 25 mrad, 2.0 times), and tilts close enough for the
-detail (every 10° 0.87 Å, every 5° 0.84 Å, of a Nyquist of 0.82 Å). `cpu s` are those of all cores, `zyx` RMSDs along the axes.
+the tilts. Sub-sampling wants a scan that is denser than it has to be; a detector that reaches twice as far as the probe
+(200 kV, 23 mrad, 1.33 times: one bit at 1.04 Å for a quarter and a twelfth of the positions alike, 0.87 Å at 80 kV, 25 mrad, 2.0
+times: probably since what is scattered further comes back on the other side of the model's window); and tilts close enough
+for the detail (every 10° 0.87 Å, every 5° 0.84 Å, of a Nyquist of 0.82 Å). `cpu s` are those of all cores, `zyx` RMSDs along the axes.
 Goals: alignment 0.2 Å on average and 0.5 Å at worst, heavy F1 0.97 with RMSD 0.15 Å, light F1 0.85.
 """
 
@@ -67,7 +67,6 @@ from series import (
 from jaxptycho import Model
 from jaxptycho.analysis.assignment import Score
 from jaxptycho.analysis.errors import AlignmentError, alignment_error
-from jaxptycho.analysis.potential import atoms_potential
 from jaxptycho.analysis.resolution import FourierCorrelation, fixed, fourier_correlation, wedge_correlations
 from jaxptycho.analysis.shells import taper
 from jaxptycho.app.judging_volume import TrueAtoms, trace
@@ -85,21 +84,38 @@ class Judged(NamedTuple):
     scores: Mapping[str, Score]
 
 
-def judged(args, truth: Truth, model: Model, error: AlignmentError, picture: Path | None = None) -> Judged:
-    """Correlation with the true potential, and atoms, after the true ones were moved to where ours must be."""
+class Beside(NamedTuple):
+    """A volume, and what it should show."""
+
+    found: np.ndarray  # V
+    atoms: TrueAtoms
+    known: np.ndarray  # V
+    window: np.ndarray
+
+    def curve(self, voxel: float) -> FourierCorrelation:
+        return fourier_correlation(self.found, self.known, voxel, self.window)
+
+
+def beside(args, truth: Truth, model: Model, error: AlignmentError) -> Beside:
+    """The true atoms and their potential, moved to where ours must be."""
     volume = np.asarray(model.specimen.potential, float)
     places = (truth.positions - error.translation) @ error.rotation.T
-    b = np.full(len(places), 8 * np.pi**2 * VIBRATION**2)
-    known = atoms_potential(truth.numbers, places, b, volume.shape, args.voxel)
-    window = taper(volume.shape, 0.1)
-    whole = fourier_correlation(volume, known, args.voxel, window)
-    parts = wedge_correlations(volume, known, args.voxel, tuple(np.deg2rad([-1, 1]) * args.half_range), window)
+    atoms = TrueAtoms(truth.numbers, places, np.full(len(places), 8 * np.pi**2 * VIBRATION**2))
+    return Beside(volume, atoms, atoms.potential(volume.shape, args.voxel), taper(volume.shape, 0.1))
+
+
+def judged(args, truth: Truth, model: Model, error: AlignmentError, picture: Path | None = None) -> Judged:
+    """Correlation with the true potential, and atoms."""
+    pair = beside(args, truth, model, error)
+    volume, atoms, known, window = pair
+    whole, ends = pair.curve(args.voxel), tuple(np.deg2rad([-1, 1]) * args.half_range)
+    parts = wedge_correlations(volume, known, args.voxel, ends, window)
     row = {"resolution_A": whole.resolution(fixed(0.5)), "fsc": mean(whole), "wedge": mean(parts.outside)}
     row |= {"one_bit_A": whole.resolution(SIGNAL), "seen_A": parts.inside.resolution(SIGNAL)}
     row["curve"] = np.round(whole.correlation, 4).tolist()
     if picture is not None:
         draw(volume, known, picture)
-    traced = trace(volume, TrueAtoms(truth.numbers, places, b), np.full(3, args.voxel), row["resolution_A"])
+    traced = trace(volume, atoms, np.full(3, args.voxel), row["resolution_A"])
     scores = {} if traced is None else traced.classes
     for name, score in scores.items():
         row |= {name: score.f1, f"{name}_rmsd_A": score.rmsd.tolist()}  # z, y, x
@@ -117,7 +133,7 @@ def draw(volume, known, path: Path):
     """Middle sections and sums along all axes, found above true."""
     from matplotlib.figure import Figure
 
-    figure, n = Figure((15, 5)), len(volume) // 2
+    figure, n = Figure((15, 5), layout="constrained"), len(volume) // 2
     for row, values in enumerate((volume, known)):
         for axis in range(3):
             for column, image in ((axis, values.take(n, axis)), (3 + axis, values.sum(axis))):
@@ -153,7 +169,8 @@ class Series(NamedTuple):
         found = None
         if model is not None:
             folder = self.args.pictures
-            picture = None if folder is None else folder / f"{self.case}{stage}.png".replace("/", "of")
+            name = f"{self.case} {stage}.png".strip().replace("/", "of").replace(" ", "_")
+            picture = None if folder is None else folder / name
             found = judged(self.args, truth, model, error, picture)
             row |= found.row
         self.rows.append(row)
@@ -196,7 +213,7 @@ class Series(NamedTuple):
             with clock:
                 model = next(epochs)
             error = alignment_error(alignment_of(geometry_of(model)), truth.poses, self.args.voxel)
-            if judged(self.args, truth, model, error).row["fsc"] >= wanted.row["fsc"]:
+            if mean(beside(self.args, truth, model, error).curve(self.args.voxel)) >= mean(wanted.curve):
                 more = {"reached_s": clock.cpu}
                 break
         self.line(name, clock, truth, geometry_of(model), model, **more)

@@ -83,7 +83,7 @@ def draw_scores(cases: Mapping[str, Mapping[str, Score]]) -> Figure:
     for ax in (left, *others):
         ax.set_xticks(range(len(cases)), list(cases), rotation=30)
         ax.grid(axis="y", alpha=0.3)
-        ax.legend()
+        ax.legend(loc="lower left")
     return figure
 
 
