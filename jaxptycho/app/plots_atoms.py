@@ -1,10 +1,12 @@
 """Figures of atoms: where they were found, and what is wrong with them."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from ..analysis.assignment import AtomComparison
+from ..analysis.assignment import AtomComparison, Score
 from .pictures import limits
 from .plots import unit_of
 
@@ -62,6 +64,26 @@ def draw_displacements(found, true, comparison: AtomComparison) -> Figure:
         ax.set_title(f"bias {overall.bias[a]:.2g} Å, RMSD {overall.rmsd[a]:.2g} Å", fontsize="medium")
         ax.set_xlabel(f"found − true along {AXES[-d:][a]} (Å)")
     figure.axes[0].set_ylabel("atoms")
+    return figure
+
+
+def draw_scores(cases: Mapping[str, Mapping[str, Score]]) -> Figure:
+    """F1 and the RMSD along every axis of several classes of atoms, such as elements, over named cases."""
+    classes = list(dict.fromkeys(name for scores in cases.values() for name in scores))
+    figure = Figure((4.2 * (1 + len(classes)), 3.8), layout="constrained")
+    left, *others = figure.subplots(1, 1 + len(classes), squeeze=False)[0]
+    for name, ax in zip(classes, others, strict=True):
+        seen = {place: scores[name] for place, scores in enumerate(cases.values()) if name in scores}
+        left.plot(list(seen), [score.f1 for score in seen.values()], "o-", label=name)
+        rmsd = np.array([score.rmsd for score in seen.values()])
+        for axis, values in zip(AXES[-rmsd.shape[1] :], rmsd.T, strict=True):
+            ax.plot(list(seen), values, "o-", label=axis)
+        ax.set(title=f"RMSD of {name} atoms (Å)", ylim=(0, None))
+    left.set(title="F1", ylim=(0, 1.02))
+    for ax in (left, *others):
+        ax.set_xticks(range(len(cases)), list(cases), rotation=30)
+        ax.grid(axis="y", alpha=0.3)
+        ax.legend(loc="lower left")
     return figure
 
 

@@ -12,7 +12,7 @@ from jaxptycho.analysis import assignment
 from jaxptycho.analysis.assignment import assign, compare_atoms
 from jaxptycho.analysis.peaks import find_peaks, fit_peaks, local_maxima
 from jaxptycho.analysis.species import species_by_integral
-from jaxptycho.app.plots_atoms import draw_atoms, draw_displacements
+from jaxptycho.app.plots_atoms import draw_atoms, draw_displacements, draw_scores
 from jaxptycho.physics.scattering import VOLT_ANGSTROM2, scattering_factor
 
 SPACING, SHAPE = (0.3, 0.2, 0.25), (40, 60, 48)  # no two alike
@@ -225,6 +225,18 @@ def test_figures_show_every_error():
     image = gaussians(true, np.ones(6), 0.4).sum(0)
     assert len(draw_atoms(image, SPACING[1:], found[:, 1:], true[:, 1:], flat).axes) == 1
     assert isinstance(draw_displacements(found, true, compared), Figure)
+
+
+def test_scores_of_classes_are_drawn_over_cases():
+    true, names = centres(), ["Pt"] * 3 + ["O"] * 3
+    one = compare_atoms(true + np.array([0.1, 0.2, 0.3]), true, 0.7, names, names).elements
+    figure = draw_scores({"±20°": one, "±45°": {"Pt": one["Pt"]}})  # no O was found in the second
+    left, *others = figure.axes
+    curves = {line.get_label(): list(line.get_ydata()) for line in left.lines}
+    assert curves == {"O": [1.0], "Pt": [1.0, 1.0]}
+    assert [ax.get_title() for ax in others] == ["RMSD of O atoms (Å)", "RMSD of Pt atoms (Å)"]
+    for axis, expected in zip(others[1].lines, (0.1, 0.2, 0.3), strict=True):
+        np.testing.assert_allclose(axis.get_ydata(), [expected] * 2)
 
 
 @pytest.mark.parametrize(

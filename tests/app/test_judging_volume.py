@@ -14,7 +14,7 @@ from jaxptycho.analysis.potential import atoms_potential
 from jaxptycho.analysis.volumes import euler_angles, rotation_matrices
 from jaxptycho.app.cli import app
 from jaxptycho.app.judging import judge_results
-from jaxptycho.app.judging_atoms import trace, trace_blind, true_atoms
+from jaxptycho.app.judging_atoms import TrueAtoms, atom_rows, trace, trace_blind, true_atoms
 from jaxptycho.app.judging_volume import alignment, judge_volume
 from jaxptycho.app.simulation import build_experiment
 from jaxptycho.app.simulation import truth as simulated_truth
@@ -190,6 +190,24 @@ def test_one_element_that_cannot_be_seen_leaves_the_others(series):
     assert traced is not None
     assert traced.comparison.elements["Pt"].f1 > 0.9
     assert traced.comparison.elements["O"].matched == 0
+
+
+def test_heavy_and_light_atoms_are_scored_along_every_axis():
+    """Atoms of a lattice displaced to and fro by as much for all of a class: that is its RMSD, its bias is 0."""
+    sites = 3.2 * np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij"), -1).reshape(-1, 3)
+    order = np.arange(len(sites))
+    atoms = TrueAtoms(np.array([78, 78, 13, 8, 13, 8])[order % 6], sites, np.full(len(sites), 0.5))
+    heavy = (atoms.numbers == 78)[:, None]
+    by = np.where(heavy, [0.16, 0.04, 0.10], [0.06, 0.20, 0.12])
+    there = atoms._replace(positions=sites + by * (-1.0) ** order[:, None])
+    traced = trace(there.potential(SHAPE, VOXEL), atoms, np.full(3, VOXEL), 2 * VOXEL)
+    assert traced is not None
+    for name, chosen in (("heavy", heavy[:, 0]), ("light", ~heavy[:, 0])):
+        score = traced.classes[name]
+        assert score.f1 == 1
+        np.testing.assert_allclose(score.rmsd, by[chosen][0], atol=0.015)
+    words = atom_rows(traced, None)["heavy atoms"]
+    np.testing.assert_allclose(numbers(words)[-3:], [0.16, 0.04, 0.10], atol=0.02)
 
 
 def test_blind_atoms_do_not_know_the_sites(series):
