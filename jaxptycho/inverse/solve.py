@@ -100,7 +100,7 @@ def strong(tree: PyTree) -> PyTree:
 
 def owned(tree: PyTree) -> PyTree:
     """A copy, strongly typed, that a step may take over: arrays that two leaves share cannot be donated."""
-    return jax.tree.map(lambda x: jax.device_put(x, may_alias=False) if eqx.is_array(x) else x, strong(tree))
+    return jax.tree.map(lambda x: x.copy() if eqx.is_array(x) else x, strong(tree))
 
 
 def make_step(
