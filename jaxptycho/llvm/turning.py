@@ -5,8 +5,6 @@ form, so that a gradient need not be scattered where that is slow; the code of o
 than the matrix itself.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -158,7 +156,7 @@ def _lower_product(context, *operands, back):
 
 
 _PRODUCT = Primitive("sparse_product")
-_PRODUCT.def_impl(lambda *operands, back: jax.jit(partial(_PRODUCT.bind, back=back))(*operands))
+_PRODUCT.def_impl(jax.jit(_PRODUCT.bind, static_argnames="back"))
 _PRODUCT.def_abstract_eval(_shape)
 ad.primitive_jvps[_PRODUCT] = _derivative
 ad.primitive_transposes[_PRODUCT] = _transposed
