@@ -8,5 +8,6 @@ coefficients; and products with sparse matrices. Elsewhere the same primitives a
 
 from .transforms import convolve, diffract, fft2, ifft2, step
 from .turning import product, spline
+from .varying import alike
 
-__all__ = ["convolve", "diffract", "fft2", "ifft2", "product", "spline", "step"]
+__all__ = ["alike", "convolve", "diffract", "fft2", "ifft2", "product", "spline", "step"]

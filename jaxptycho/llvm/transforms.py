@@ -17,6 +17,7 @@ from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Complex
 
 from . import kinds
+from .varying import alike
 
 LARGEST = 2**18  # pixels of a plane that still fits the caches with its working space
 
@@ -63,8 +64,7 @@ def by_own_code() -> bool:
 def _alike(*operands):
     """All of one type, and varying over the devices over which any does."""
     dtype = jnp.result_type(*operands)
-    zero = sum(jnp.zeros_like(a, shape=(), dtype=dtype) for a in operands)
-    return tuple(jnp.where(False, zero, a.astype(dtype)) for a in operands)
+    return alike(*(a.astype(dtype) for a in operands))
 
 
 def _spread(shared, wave):
@@ -140,10 +140,10 @@ def _primitive(kind: str, operands, results=("wave",)) -> Primitive:
     """A primitive whose results look like the operands of their names."""
     primitive = Primitive(f"{kind}_planes")
     primitive.multiple_results = len(results) > 1
-    alike = [operands.index(name) for name in results]
+    like = [operands.index(name) for name in results]
 
     def shapes(*avals):
-        found = [avals[i] for i in alike]
+        found = [avals[i] for i in like]
         return found if primitive.multiple_results else found[0]
 
     primitive.def_impl(jax.jit(primitive.bind))

@@ -13,6 +13,7 @@ from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float, Int
 
 from .transforms import by_own_code
+from .varying import alike
 
 AT_ONCE = 16  # terms in one pass over memory
 
@@ -39,7 +40,7 @@ def product(
     Differentiable in `value` and `rows`, forwards and backwards.
     """
     column, back_column = (numbers.astype(jnp.int32) for numbers in (column, back_column))
-    return _PRODUCT.bind(*_alike(column, value, back_column, back_value, rows), back=False)
+    return _PRODUCT.bind(*alike(column, value, back_column, back_value, rows), back=False)
 
 
 def gather(column: Columns, value: Values, rows: Source) -> Target:
@@ -53,12 +54,6 @@ def gather(column: Columns, value: Values, rows: Source) -> Target:
 
     groups = tuple(array.reshape(-1, at_once, array.shape[1]) for array in (column, value))
     return jax.lax.scan(add, 0 * value[0][:, None] * rows[0], groups)[0]
-
-
-def _alike(*operands):
-    """All varying over the devices over which any does."""
-    mark = sum(jnp.zeros_like(a, shape=(), dtype=bool) for a in operands)
-    return tuple(jnp.where(False, jnp.asarray(mark, a.dtype), a) for a in operands)
 
 
 # splines
@@ -118,12 +113,12 @@ def _derivative(primals, tangents, *, back):
     if not isinstance(of_value, ad.Zero):
         parts.append(gather(column, of_value, rows))
     if not isinstance(of_rows, ad.Zero):
-        parts.append(_PRODUCT.bind(*_alike(*primals[:4], of_rows), back=back))
+        parts.append(_PRODUCT.bind(*alike(*primals[:4], of_rows), back=back))
     return _PRODUCT.bind(*primals, back=back), sum(parts[1:], parts[0])
 
 
 def _transposed(cotangent, column, value, back_column, back_value, rows, *, back):
-    operands = _alike(back_column, back_value, column, value, cotangent)
+    operands = alike(back_column, back_value, column, value, cotangent)
     return [None] * 4 + [_PRODUCT.bind(*operands, back=not back)]
 
 

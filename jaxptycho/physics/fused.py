@@ -33,8 +33,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
+from ..llvm import alike
 from . import waves
-from .lean import alike
 from .types import Kernel, Kernels, Waves, Window
 from .waves import Exit
 

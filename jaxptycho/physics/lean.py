@@ -8,7 +8,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from ..llvm import convolve, step
+from ..llvm import alike, convolve, step
 from .types import Kernel, Kernels, Waves, Window
 from .waves import Exit
 
@@ -40,12 +40,6 @@ def _behind(through, wave, slices, kernel):
     if slices.shape[0] > 1:
         wave = through(*alike(wave, slices, kernel))
     return Exit(wave, slices[-1])
-
-
-def alike(*arrays):
-    """The arrays, each varying over the devices over which any does, as loops and cotangents want them."""
-    of_all = jax.lax.stop_gradient(sum(a[(0,) * a.ndim] for a in arrays))
-    return tuple(jnp.where(False, of_all, a) for a in arrays)
 
 
 def _zeros(count: int, wave):
