@@ -43,6 +43,11 @@ def frequencies(n: int) -> np.ndarray:
     return order
 
 
+def number_of(single: bool) -> ir.Type:
+    """The type of a number, in single or double precision."""
+    return ir.FloatType() if single else ir.DoubleType()
+
+
 class Code:
     """A function of LLVM that is being written: `arguments` are pointers to numbers, and indices."""
 

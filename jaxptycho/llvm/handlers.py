@@ -16,7 +16,7 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 
 from . import planes
-from .butterflies import BYTE, INDEX, LANE
+from .butterflies import BYTE, INDEX, LANE, number_of
 from .planes import Planes
 from .rows import Product, Spline
 
@@ -138,7 +138,7 @@ def _write_handler(module: ir.Module, plan: Plan, function: ir.Function) -> None
     arguments, results = read(frame, ARGUMENTS), read(frame, RESULTS)
 
     def data(buffer):
-        return at.bitcast(read(buffer, DATA), plan.number.as_pointer())
+        return at.bitcast(read(buffer, DATA), number_of(plan.single).as_pointer())
 
     def count(buffer):
         """Planes in a buffer: the product of all its sides but two."""

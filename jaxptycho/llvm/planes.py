@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from llvmlite import ir
 
-from .butterflies import INDEX, Code, Value, frequencies, radices
+from .butterflies import INDEX, Code, Value, frequencies, number_of, radices
 from .kinds import OPERANDS, results
 
 
@@ -28,10 +28,6 @@ class Planes(NamedTuple):
     @property
     def name(self) -> str:
         return f"{self.kind}_{self.n}x{self.m}"
-
-    @property
-    def number(self) -> ir.Type:
-        return ir.FloatType() if self.single else ir.DoubleType()
 
     @property
     def counted(self) -> bool:
@@ -72,10 +68,10 @@ def scratch(plan: Planes, lanes: int) -> int:
 
 def write(module: ir.Module, plan: Planes, lanes: int) -> ir.Function:
     """The function `(counts of planes, operands, results, scratch)`, of every operand a count and a pointer."""
-    number = plan.number.as_pointer()
+    number = number_of(plan.single).as_pointer()
     operands, found = OPERANDS[plan.kind], results(plan.kind)
     kinds = [INDEX] * len(operands) + [number] * (len(operands) + len(found) + 1)
-    code = Code(module, "planes", kinds, plan.number, lanes)
+    code = Code(module, "planes", kinds, number_of(plan.single), lanes)
     arguments = iter(code.function.args)
     counts, sources = ({name: next(arguments) for name in operands} for _ in range(2))
     targets, space = {name: next(arguments) for name in found}, next(arguments)

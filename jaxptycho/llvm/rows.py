@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from llvmlite import ir
 
-from .butterflies import CONTRACT, INDEX, LANE, Code, Value
+from .butterflies import CONTRACT, INDEX, LANE, Code, Value, number_of
 
 REGISTERS = 8  # of numbers of one row that are worked on together
 
@@ -29,10 +29,6 @@ class Product(NamedTuple):
     @property
     def name(self) -> str:
         return f"{'scatter' if self.back else 'gather'}_{self.terms}x{self.count}x{self.sources}x{self.width}"
-
-    @property
-    def number(self) -> ir.Type:
-        return ir.FloatType() if self.single else ir.DoubleType()
 
     def write(self, module: ir.Module, lanes: int) -> ir.Function:
         """The function `(column, value, array, result)`."""
@@ -89,10 +85,6 @@ class Spline(NamedTuple):
     def name(self) -> str:
         return f"spline_{self.p}x{self.q}x{self.width}"
 
-    @property
-    def number(self) -> ir.Type:
-        return ir.FloatType() if self.single else ir.DoubleType()
-
     def write(self, module: ir.Module, lanes: int) -> ir.Function:
         """The function `(array, result)`."""
         code = _code(module, self, lanes)
@@ -100,7 +92,7 @@ class Spline(NamedTuple):
         pivots = [0.0]
         for _ in range(max(self.p, self.q)):
             pivots.append(1 / (4 - pivots[-1]))
-        pivot = code.table(pivots[1:], self.number)
+        pivot = code.table(pivots[1:], code.number)
 
         def solve(part, source, first, count, apart):
             """One line of `count` rows, `apart` numbers from one to the next."""
@@ -169,8 +161,8 @@ def _parts(code: Code, width: int) -> list[_Part]:
 
 def _code(module: ir.Module, plan, lanes: int) -> Code:
     """A function of as many pointers as the plan has operands and results."""
-    pointers = [plan.number.as_pointer()] * (plan.operands + plan.results)
-    code = Code(module, "rows", pointers, plan.number, lanes)
+    pointers = [number_of(plan.single).as_pointer()] * (plan.operands + plan.results)
+    code = Code(module, "rows", pointers, number_of(plan.single), lanes)
     for pointer in code.function.args:
         pointer.add_attribute("noalias")
     return code
