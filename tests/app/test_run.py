@@ -5,6 +5,7 @@ import os
 import signal
 import tomllib
 from functools import partial
+from types import SimpleNamespace
 
 import equinox as eqx
 import jax
@@ -148,6 +149,25 @@ def test_the_wall_time_ends_a_run_cleanly(values, tmp_path):
     assert outcome.why == "the wall-time limit"
     assert not outcome.history
     assert np.isfinite(load(tmp_path / "run" / "result.h5").probe.waves).all()
+
+
+def test_the_wall_time_is_a_checkpoint_beside_those_of_the_interval(reference, values, tmp_path, monkeypatch):
+    """Stopped within the third of five epochs, where every second one is kept; gone on with to the same bits."""
+    minutes = [0.0]
+    monkeypatch.setattr("jaxptycho.app.watch.time", SimpleNamespace(monotonic=lambda: 60 * minutes[0]))
+
+    class Waiting(Watch):
+        calls = 0
+
+        def batch(self, patterns):
+            self.calls += 1
+            minutes[0] = 61.0 if self.calls == 5 else 0.0
+
+    job = make_job(values | {"run": values["run"] | {"wall_time_minutes": 60}})
+    first = start(job, tmp_path / "run", Waiting())
+    assert (first.why, len(first.history)) == ("the wall-time limit", 2)
+    assert sorted(int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()) == [8, 10]
+    assert same(resume(tmp_path / "run").model, reference.model)
 
 
 def test_a_divergence_keeps_the_last_good_model_and_names_part_and_stage(values, tmp_path):

@@ -139,6 +139,15 @@ def test_a_common_field_is_narrower_at_higher_tilts():
     np.testing.assert_array_equal(weights.sum((1, 2)), [160, 84])
 
 
+def test_a_weak_image_leaves_the_angles_to_their_prior():
+    """Slopes that tell next to nothing: angles go back to the nominal ones, shifts stay."""
+    slopes = 1e-6 * np.random.default_rng(0).normal(size=(2, 5, 16, 16))
+    away = np.tile([0.01, -0.02, 0.03, 0.5, -0.5], (2, 1))
+    residual = np.random.default_rng(1).normal(size=(2, 16, 16))
+    found = newton_step(residual, slopes, np.ones((2, 16, 16)), away, prior=0.005)
+    np.testing.assert_allclose(found[:, :3], -away[:, :3], rtol=1e-3)
+
+
 def test_refusals():
     images, tilts = np.zeros((3, 12, 12)), np.array([-0.5, 0.0, 0.5])
     with pytest.raises(ValueError, match="one for each view or each pixel"):
