@@ -213,17 +213,27 @@ def options(term, base) -> dict[str, Any]:
     return {name: value for name, value in term if name != "kind" and name not in base.model_fields}
 
 
+# solvers for which a gradient and the batch it belongs to go together
+OF_ONE_BATCH = {
+    "lbfgs": "searches its steps on",
+    "epie": "divides by the illumination of",
+    "rpie": "divides by the illumination of",
+}
+
+
 def build_optimiser(stage: Stage, steps: int) -> optax.GradientTransformation:
     """The optimiser of a stage whose epochs have `steps` batches."""
     filters = [PRECONDITIONERS[term.kind](**options(term, Section)) for term in stage.precondition]
-    if filters and (stage.optimiser == "lbfgs" or not any(of_specimen(part) for part in stage.rates)):
+    used = {stage.optimiser, *(rate.optimiser for rate in stage.rates.values() if rate.optimiser)}
+    if filters and ("lbfgs" in used or not any(of_specimen(part) for part in stage.rates)):
         raise ValueError(
-            f"stage {stage.name!r} has preconditions and {stage.optimiser} for {', '.join(stage.rates) or 'nothing'}; "
+            f"stage {stage.name!r} has preconditions and {', '.join(sorted(used))} for {', '.join(stage.rates) or 'nothing'}; "
             "they filter the gradient of the specimen, so give it a rate, and an optimiser that takes one"
         )
-    if stage.optimiser == "lbfgs" and stage.accumulate > 1:
+    of_one = sorted(used & OF_ONE_BATCH.keys())
+    if of_one and stage.accumulate > 1:
         raise ValueError(
-            f"stage {stage.name!r} accumulates {stage.accumulate} batches for lbfgs, which searches its steps on one; "
+            f"stage {stage.name!r} accumulates {stage.accumulate} batches for {of_one[0]}, which {OF_ONE_BATCH[of_one[0]]} one; "
             "leave accumulate out and give it larger batches, or take another optimiser"
         )
     if stage.optimiser == "lbfgs":  # one line search for all parts

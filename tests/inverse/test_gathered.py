@@ -100,7 +100,15 @@ def test_the_rates_of_a_job_fall_over_the_steps_that_are_left():
     np.testing.assert_allclose(np.array(steps) / steps[1], [0, 1, 0, 2 / 3, 0, 1 / 3], rtol=1e-6)
 
 
-def test_a_line_search_is_not_spread_over_batches():
-    stage = Stage.model_validate({"optimiser": "lbfgs", "accumulate": 3})
-    with pytest.raises(ValueError, match="accumulates 3 batches for lbfgs, which searches its steps on one"):
+@pytest.mark.parametrize(
+    ("chosen", "why"),
+    [
+        ({"optimiser": "lbfgs"}, "lbfgs, which searches its steps on one"),
+        ({"rates": {"probe": {"rate": 1.0, "optimiser": "lbfgs"}}}, "lbfgs, which searches its steps on one"),
+        ({"optimiser": "epie", "rates": {"specimen": 1.0}}, "epie, which divides by the illumination of one"),
+    ],
+)
+def test_what_belongs_to_one_batch_is_not_spread_over_several(chosen, why):
+    stage = Stage.model_validate({"accumulate": 3} | chosen)
+    with pytest.raises(ValueError, match=f"accumulates 3 batches for {why}"):
         build_optimiser(stage, 3)
