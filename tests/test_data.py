@@ -157,6 +157,14 @@ def test_views_may_differ_in_length():
     assert {b.counts.shape for b in batches(data, 5)} == {(5, *GRID.shape)}
 
 
+def test_another_mask_holds_for_a_part_of_a_measurement():
+    whole = Dataset(random_counts(64), raster(), GRID, mask=all_but((0, 1)))
+    part = whole.subset(np.arange(8))
+    fewer = all_but((0, 1), (2, 3))
+    again = Dataset(part.counts, part.positions, GRID, mask=fewer)
+    np.testing.assert_array_equal(again.dose(), np.sum(random_counts(64)[:8] * fewer, (1, 2)))
+
+
 def test_subset_is_the_same_measurement_of_fewer_shots(monkeypatch):
     monkeypatch.setattr(jaxptycho.data.dataset, "IN_MEMORY_BYTES", 0)
     data = dataset(about={"semiangle_mrad": 20.0}, mask=all_but((1, 1)))

@@ -100,7 +100,7 @@ class Dataset:
         """The same measurement with only `shots` (of the one view, or a list over views)."""
         chosen = [np.sort(s) for s in per_view(shots)]
         some = [Chosen(clean, s) for clean, s in zip(self._clean, chosen, strict=True)]
-        counts = [AsSeen(clean, self.grid.shape) for clean in some]
+        counts = [AsSeen(clean, self.grid.shape, self.mask) for clean in some]
         positions = [p[s] for p, s in zip(self.positions, chosen, strict=True)]
         return Dataset(counts, positions, self.grid, self.mask, self.tilts, self.probe_guess, dict(self.about), sharing)
 

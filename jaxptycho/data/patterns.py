@@ -60,7 +60,7 @@ class Patterns:
 
 
 class Chosen:
-    """Some shots of a view, which knows what it keeps."""
+    """Some shots of a view, whose own reader keeps what was read."""
 
     def __init__(self, patterns: "Patterns | Chosen", shots: np.ndarray):
         self.patterns, self.shots, self.dtype = patterns, shots, patterns.dtype
@@ -74,10 +74,10 @@ class Chosen:
 
 
 class AsSeen:
-    """Clean patterns as a camera shows them."""
+    """Patterns that were made clean with `mask`, as a camera shows them."""
 
-    def __init__(self, clean: Chosen, shape: tuple[int, int]):
-        self.clean, self.shape, self.dtype = clean, (len(clean.shots), *shape), clean.dtype
+    def __init__(self, clean: Chosen, shape: tuple[int, int], mask: np.ndarray | None):
+        self.clean, self.shape, self.dtype, self.mask = clean, (len(clean.shots), *shape), clean.dtype, mask
 
     def __getitem__(self, index):
         return np.fft.fftshift(self.clean[index], axes=(1, 2))
@@ -86,7 +86,7 @@ class AsSeen:
 def read_by(counts: list, mask: np.ndarray | None, limit: int) -> list[Patterns | Chosen]:
     """What reads the patterns of every view, and keeps them where all take no more than `limit` bytes."""
     size = sum(math.prod(c.shape) * clean_dtype(c.dtype).itemsize for c in counts)
-    return [c.clean if isinstance(c, AsSeen) else Patterns(c, mask, size <= limit) for c in counts]
+    return [c.clean if isinstance(c, AsSeen) and c.mask is mask else Patterns(c, mask, size <= limit) for c in counts]
 
 
 def clean_dtype(dtype):
