@@ -173,10 +173,11 @@ def check(job: Job | TomogramJob) -> dict[str, str]:
     loop = loop_of(job)
     data = loop.data
     loop.check()
-    for number in range(len(job.stage)):
-        model = loop.first_model(number)
-        state = eqx.filter_eval_shape(partial(loop.first_state, number), model)
-    counts = sum(math.prod(c.shape) * np.dtype(c.dtype).itemsize for c in data.counts)
+    last = len(job.stage) - 1
+    model = loop.first_model(last)
+    state = eqx.filter_eval_shape(partial(loop.first_state, last), model)
+    pixels = math.prod(data.grid.shape)
+    counts = sum(n * pixels * kind.itemsize for n, kind in zip(data.n_shots, data.kinds, strict=True))
     loss = build_loss(job.stage[-1], job.run.budget_gib)
     specimen = select(select(model.specimen, PerView, 0), PerShot, 0)
     slices = eqx.filter_eval_shape(specimen.slices, model.grid).transmission
@@ -191,7 +192,7 @@ def check(job: Job | TomogramJob) -> dict[str, str]:
 def blank_batch(loop: Loop) -> Batch:
     """A batch of the last stage, without its counts."""
     size = min(loop.job.stage[-1].batch, max(map(len, loop.learn)))
-    counts = np.zeros((size, *loop.data.grid.shape), loop.data.counts[0].dtype)
+    counts = np.zeros((size, *loop.data.grid.shape), loop.data.kinds[0])
     return even(Batch(np.int32(0), np.zeros(size, np.int32), counts, np.ones(size, np.float32)), loop.devices)
 
 

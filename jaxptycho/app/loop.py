@@ -21,7 +21,7 @@ from ..inverse.solve import init_state, make_step, owned
 from ..machines import resident
 from ..machines.dealing import deal, homed
 from ..machines.placement import copied, distribute, keep, mesh, on_the_host, over_shots, place, restored
-from ..machines.processes import local, part, whole
+from ..machines.processes import added, local, part, whole
 from ..machines.slabs import fitted, require_lent
 from ..model import Model
 from . import build, diagnose, passes
@@ -116,14 +116,14 @@ class Loop:
             for batch in ready:
                 together = self._whole(batch)
                 progress.model, progress.state, info = tools.step(progress.model, progress.state, together)
-                fetched.append((info, together.weight.sum(-1)))
+                fetched.append((info, batch.weight.sum(-1)))
                 self.watch.batch(float(batch.weight.sum()) * jax.process_count())
                 if self.stop():
                     break
-        fetched = jax.device_get(fetched)
-        infos = [info for info, _ in fetched]
-        for info, shots in fetched:
-            progress.losses += zip(np.atleast_1d(info["loss"]).tolist(), np.atleast_1d(shots).tolist(), strict=True)
+        infos = jax.device_get([info for info, _ in fetched])
+        shots = added(np.concatenate([np.zeros(0), *(np.atleast_1d(own) for _, own in fetched)]))  # of all processes
+        losses = np.concatenate([np.zeros(0), *(np.atleast_1d(info["loss"]) for info in infos)])
+        progress.losses += zip(losses.tolist(), shots.tolist(), strict=True)
         over = len(progress.losses) == self.steps(progress.stage)
         if over:
             for constraint, project in tools.constraints:
@@ -164,10 +164,10 @@ class Loop:
 
     def check(self) -> None:
         """Raises ValueError for what does not fit together, before anything is computed."""
-        if self.job.run.slabs > 1:
-            require_lent(self.first_model())
         for stage in range(len(self.job.stage)):
             model = self.first_model(stage)
+            if self.job.run.slabs > 1:
+                require_lent(model)
             self.tools(stage, something(model) if self.filled(stage) else model)
             eqx.filter_eval_shape(partial(self.first_state, stage), model)
 
