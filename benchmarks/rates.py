@@ -1,4 +1,4 @@
-"""What this device does at best, all its cores together: a JSON line for `common.rates`.
+"""What this device does at best, all its cores together: a JSON line for `common.Rates`.
 
 Bytes a second, read and written by a sum in place that no cache holds, and seconds for the Fourier transform of one
 plane of each shape, planes in cache (on GPUs as many as fill it), back and forth; the best of some runs.

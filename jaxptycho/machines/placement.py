@@ -1,4 +1,4 @@
-"""Where arrays live: the only file that knows of more than one device.
+"""Where arrays live, and what a step computes on many devices.
 
 Shots are split over the devices by hand (`shard_map`): left to itself XLA gathers the whole
 batch for every FFT (jax#15680, until 0.12).

@@ -51,7 +51,7 @@ def table(data: Dataset, mesh: Mesh) -> jax.Array | None:
             padded = np.pad(here, (0, -len(here) % mesh.size), mode="edge")  # the last one stands there several times
             own = padded[rank * len(padded) // of : (rank + 1) * len(padded) // of]
             sent = jax.make_array_from_process_local_data(spread, data.patterns(view, own))
-            found, first = _put(found, sent, first, len(here)), first + len(here)
+            found, first = _put(found, sent, np.int32(first), len(here)), first + len(here)
     return found
 
 
@@ -71,10 +71,6 @@ def attached(batch: Batch, table: jax.Array | None) -> Batch:
     return eqx.tree_at(lambda b: b.counts.table, batch, table, is_leaf=lambda node: node is None)
 
 
-def _put(table, block, first: int, count: int):
-    return _put_at(table, block, np.int32(first), count)
-
-
 @partial(jax.jit, donate_argnums=0, static_argnums=3)
-def _put_at(table, block, first, count):
+def _put(table, block, first, count):
     return jax.lax.dynamic_update_slice_in_dim(table, block[:count], first, 0)
