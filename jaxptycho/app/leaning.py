@@ -6,7 +6,7 @@ import numpy as np
 
 from ..data import Dataset
 from ..model import Model
-from ..start.flat import inclined
+from ..start.flat import inclined, require_small
 from ..start.probes import moved_along
 from .schema import Job
 
@@ -14,12 +14,13 @@ EDGE = 4  # pixels around what the leaning windows reach
 
 
 def require_leaning(job: Job, data: Dataset) -> None:
-    """ValueError for a measurement without tilts, a single slice, or a probe that is not brought to another height."""
+    """ValueError for a measurement without tilts or with large ones, a single slice, or a probe that is not brought to another height."""
     if data.tilts is None:
         raise ValueError(
             "propagator.leaning wants the tilts of the views, which the file does not give; write tilt_deg [view] "
             "beside its counts"
         )
+    require_small(data.tilts)  # before they say how large the object is
     if job.specimen.slices < 2:
         raise ValueError(
             "a beam leans from slice to slice, and specimen.slices is 1; give the thickness and several slices"

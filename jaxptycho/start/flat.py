@@ -14,6 +14,16 @@ from ..physics.volumes import rotation_matrix
 LARGEST = np.deg2rad(10.0)
 
 
+def require_small(*angles) -> None:
+    """Raises ValueError for `angles` [rad] to which a beam does not lean."""
+    largest = max(float(np.abs(own).max()) for own in angles)
+    if not largest <= LARGEST:
+        raise ValueError(
+            f"tilts of up to {np.rad2deg(largest):.4g}°; a leaning beam holds to {np.rad2deg(LARGEST):.4g}°, "
+            "turn a Volume instead"
+        )
+
+
 def inclined(model: Model, tilts, about_x=0.0, axis: float | None = None) -> Model:
     """`model` with views tilted by `tilts` about y, then by `about_x` [rad]: the beam leans instead of the specimen.
 
@@ -25,11 +35,7 @@ def inclined(model: Model, tilts, about_x=0.0, axis: float | None = None) -> Mod
     """
     tilts, about_x = (np.atleast_1d(np.asarray(angle, float)) for angle in (tilts, about_x))
     tilts, about_x = np.broadcast_arrays(tilts, about_x)
-    if not np.abs([tilts, about_x]).max() <= LARGEST:
-        raise ValueError(
-            f"tilts of up to {np.rad2deg(np.abs([tilts, about_x]).max()):.4g}°; a leaning beam holds to "
-            f"{np.rad2deg(LARGEST):.4g}°, turn a Volume instead"
-        )
+    require_small(tilts, about_x)
     if not isinstance(model.scan, FreeScan):
         raise ValueError(f"got a {type(model.scan).__name__}; wanted a FreeScan, whose positions are moved")
     height = float(jnp.sum(thicknesses(model.specimen))) / 2 if axis is None else axis

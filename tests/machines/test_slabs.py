@@ -90,7 +90,7 @@ def assert_same(found, expected, tolerance):
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * float(jnp.abs(b).max()))
 
 
-MESHES = ((4, 1), (8, 8), (8, 4))  # devices and slabs: shots alone, slabs alone, both
+MESHES = ((8, 1), (8, 8), (8, 4))  # devices and slabs: shots alone, slabs alone, both
 QUICK = {("multislice", 8, 8)}
 EVERY = [
     pytest.param(name, *on, marks=[] if (name, *on) in QUICK else pytest.mark.slow) for name in MODELS for on in MESHES

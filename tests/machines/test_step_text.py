@@ -93,6 +93,16 @@ def test_a_step_gathers_nothing_transforms_its_own_shots_and_reduces_once(made):
     assert traffic(text)["all-reduce"] <= 1.05 * params + 256  # each gradient once, and the loss
 
 
+@pytest.mark.parametrize(("made", "slabs"), [(many_shots, 8), (volume, 4)], ids=["multislice", "volume"])
+def test_a_step_in_slabs_hands_on_halos_and_gathers_nothing(made, slabs):
+    text = program(made(), 8, slabs=slabs).as_text()
+    assert not re.search(r"all-gather|all-to-all", text)
+    assert re.search(r"collective-permute", text)
+    found = [math.prod(map(int, dims.split(","))) for dims in TRANSFORM.findall(text)]
+    assert found
+    assert max(found) <= SHOTS // 8 * MODES * math.prod(GRID.shape)
+
+
 def test_devices_wait_for_each_other_once_a_step():
     """Loss and gradients of what is moved are one vector; of positions, which stay put, nobody asks anything."""
     model = many_shots()
