@@ -147,6 +147,27 @@ def test_two_processes_give_the_model_of_one(job, tmp_path):
     assert "finished" in alone
 
 
+def test_two_processes_that_are_killed_are_gone_on_with_by_two_or_by_one(job, tmp_path):
+    path, whole = job(epochs=30), tmp_path / "whole"
+    finish(command("reconstruct", path, "--out", whole, **DOUBLE))
+    pair = processes(2, "reconstruct", path, "--out", tmp_path / "two", **DOUBLE)
+    until = time.monotonic() + 120
+    while not list((tmp_path / "two" / "checkpoints").glob("[1-9]*")) and time.monotonic() < until:
+        time.sleep(0.02)
+    for process in pair:
+        process.send_signal(signal.SIGKILL)
+    for process in pair:
+        finish(process)
+    assert not (tmp_path / "two" / "result.h5").exists()
+    shutil.copytree(tmp_path / "two", tmp_path / "one")
+    outs = [finish(p) for p in processes(2, "resume", tmp_path / "two", **DOUBLE)]
+    outs.append(finish(command("resume", tmp_path / "one", **DOUBLE)))
+    for ended in ("two", "one"):
+        assert (tmp_path / ended / "result.h5").exists(), outs
+        for a, b in zip(leaves(whole), leaves(tmp_path / ended), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-8 * np.abs(a).max())
+
+
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_process_that_dies_stops_the_others_within_a_minute(job, tmp_path, victim):
     path = job(epochs=500)
