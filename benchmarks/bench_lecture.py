@@ -3,7 +3,7 @@
     python benchmarks/bench_lecture.py [--torch PYTHON] [--rounds 5] [--json FILE]
 
 A phase object of 64², 256 windows of 64² that wrap around its edges, 20 epochs of two batches, Adam
-(notebook 01). Each run is a process of its own. "Reconstruct" is from the amplitudes in memory to the
+(notebook 01). "jax" is one program for all steps, as it would be written by hand: the floor of all that JAX traces. Each run is a process of its own. "Reconstruct" is from the amplitudes in memory to the
 phase, with all tracing and compiling; "again" is the same once more in the same process, where a step that
 has been compiled is at hand; "process" is the former with starting Python and loading the package. Compiled
 programs are kept in a folder that is empty at first: the first run is apart.
@@ -60,6 +60,7 @@ def main():
         more = ["--epochs", 2] if args.quick else []
         runs = {
             "jaxptycho": [sys.executable, "jaxptycho", file, "--cache", cache],
+            "jax": [sys.executable, "jax", file, "--cache", cache],
             "torch": [args.torch, "torch", file],
         }
         first = {name: timed(*run, *more) for name, run in runs.items()}
@@ -75,17 +76,13 @@ def main():
     for what, goal in (("reconstruct", GOAL), ("again", None), ("process", None)):
         times = {name: [run[f"{what}_s"] for run in own] for name, own in found.items()}
         for name, own in times.items():
-            peer = name == "torch"
             row = {"package": name, "what": what, "first_s": first[name][f"{what}_s"], "rounds": own}
-            row |= {
-                "seconds": statistics.median(own),
-                "psnr": found[name][0]["psnr"],
-                "version": found[name][0]["version"],
-            }
-            row |= {"ratio": ratio(times["jaxptycho"], own) if peer else None, "goal": goal if peer else None}
+            row |= {"seconds": statistics.median(own)} | {key: found[name][0][key] for key in ("psnr", "version")}
+            row |= {"ratio": None if name == "torch" else ratio(own, times["torch"])}
+            row |= {"goal": goal if name == "jaxptycho" else None}
             rows.append(row)
             table.line(**row)
-    print("; ".join(row["version"] for row in rows[:2]))
+    print("; ".join(row["version"] for row in rows[:3]))
     save(args, rows)
 
 

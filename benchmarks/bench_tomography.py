@@ -257,6 +257,7 @@ def cases(args) -> dict[str, argparse.Namespace]:
 def main():
     parser = arguments(__doc__, rounds=1)
     parser.add_argument("--edge", type=float, default=30.0, help="Å, of the particle")
+    parser.add_argument("--seed", type=int, default=0, help="of the particle, its shifts, its angles and all noise")
     parser.add_argument("--half-range", type=float, default=60.0, help="°, the largest tilt")
     parser.add_argument("--views", type=int, help="default: every 10°")
     parser.add_argument("--defocus", type=float, default=120.0, help="Å, at the entrance of the particle")

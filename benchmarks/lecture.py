@@ -87,6 +87,48 @@ def with_jaxptycho(file, epochs: int, cache: str):
     return *twice(run, by_hand), f"jaxptycho {jp.__version__}, jax {jax.__version__}"
 
 
+def with_jax(file, epochs: int, cache: str):
+    """Phase [rad] as the lecture's loop would be written in JAX alone, in one program for all steps: what tracing,
+    loading and computing take at least."""
+    import jax
+    import jax.numpy as jnp
+
+    jax.config.update("jax_compilation_cache_dir", cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    n, rng = len(file["probe"]), np.random.default_rng(0)
+
+    def start():
+        orders = [rng.permutation(len(file["corners"])).reshape(2, -1) for _ in range(epochs)]
+        return np.ones((2, n, n), np.float32) * np.array([1, 0], np.float32)[:, None, None], np.concatenate(orders)
+
+    @jax.jit
+    def descend(guess, orders, probe, corners, measured):
+        def misfit(guess, batch):
+            tiled = jnp.tile(jax.lax.complex(*guess), (2, 2))
+
+            def of_shot(corner, amplitudes):
+                seen = jax.lax.dynamic_slice(tiled, corner % n, (n, n))
+                return jnp.sum((jnp.abs(jnp.fft.fft2(probe * seen)) - amplitudes) ** 2)
+
+            return jnp.sum(jax.vmap(of_shot)(corners[batch], measured[batch]))
+
+        def step(carry, batch):
+            guess, first, second, t = carry
+            slope = jax.grad(misfit)(guess, batch) / (len(batch) * n**2)
+            first, second, t = 0.9 * first + 0.1 * slope, 0.999 * second + 0.001 * slope**2, t + 1
+            move = first / (1 - 0.9**t) / (jnp.sqrt(second / (1 - 0.999**t)) + 1e-8)
+            return (guess - RATE * move, first, second, t), None
+
+        nothing = jnp.zeros_like(guess)
+        return jax.lax.scan(step, (guess, nothing, nothing, 0.0), orders)[0][0]
+
+    def run():
+        real, imaginary = np.asarray(descend(*start(), file["probe"], file["corners"], file["amplitudes"]))
+        return np.angle(real + 1j * imaginary)
+
+    return *twice(run, run), f"jax {jax.__version__}"
+
+
 def twice(run, again):
     """What `run()` gives, and seconds: its own, those of `again()` once that has been run, and of both runs of it."""
     times = [time.perf_counter()]
@@ -99,15 +141,15 @@ def twice(run, again):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("package", choices=("torch", "jaxptycho"))
+    parser.add_argument("package", choices=("torch", "jax", "jaxptycho"))
     parser.add_argument("file", type=Path)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--cache", help="folder for compiled programs")
     args = parser.parse_args()
     with np.load(args.file) as stored:
         file = dict(stored)
-    more = (args.cache,) if args.package == "jaxptycho" else ()
-    run = {"torch": with_torch, "jaxptycho": with_jaxptycho}[args.package]
+    more = () if args.package == "torch" else (args.cache,)
+    run = {"torch": with_torch, "jax": with_jax, "jaxptycho": with_jaxptycho}[args.package]
     phase, times, version = run(file, args.epochs, *more)
     error = phase - file["truth"]
     psnr = 20 * np.log10(np.ptp(file["truth"]) / np.std(error))

@@ -83,7 +83,8 @@ def job_of(args) -> SimulationJob:
             "configurations": 1 if args.quick else args.configurations,
         },
     }
-    sections["specimen"]["options"] = {"edge": args.edge, "core": 0.6 * args.edge}
+    sections["specimen"]["options"] = {"edge": args.edge, "core": 0.6 * args.edge, "seed": args.seed}
+    sections["output"] = {"seed": args.seed}
     sections["tilt_series"]["shift_angstrom"] = 3.4
     return make_job(sections, "the benchmark", SimulationJob)
 
