@@ -104,23 +104,19 @@ def _mean_backward(gradient, cotangent, perturbed, model, batch, loss, mesh):
 
 def _with_gradient(wanted, model, batch, loss, mesh):
     """The mean over all shots and, summed over the devices with it, its gradient by the `wanted` arrays of the model."""
-    arrays, rest = eqx.partition(model, eqx.is_array)
-    parts = _parts(arrays, model, mesh)
-    parts_wanted = eqx.filter(parts, wanted)
+    parts_wanted = eqx.filter(_parts(model, mesh), wanted)
 
-    def share(arrays, batch):
-        arrays = jax.tree.map(lambda a, spec: _varying(a, spec, mesh.axis_names), arrays, parts)
-        moving, fixed = eqx.partition(arrays, wanted)
+    def share(model, batch):
+        moving, fixed = eqx.partition(model, wanted)
         weight = jnp.sum(batch.weight)
 
         def of_own_shots(moving):
-            return weight * _of_own(loss, eqx.combine(moving, fixed, rest), batch, mesh)
+            return weight * _of_own(loss, eqx.combine(moving, fixed), batch, mesh)
 
         found = *jax.value_and_grad(of_own_shots)(moving), weight
         return summed(found, (P(), parts_wanted, P()), mesh.axis_names)
 
-    given, made = (parts, _shares(batch, mesh)), (P(), parts_wanted, P())
-    value, gradient, weight = jax.shard_map(share, mesh=mesh, in_specs=given, out_specs=made)(arrays, batch)
+    value, gradient, weight = _on_shares(share, model, batch, mesh, (P(), parts_wanted, P()))
     per_shot = 1 / jnp.maximum(weight, 1e-30).astype(value.dtype)
     return value * per_shot, jax.tree.map(lambda g: g * per_shot, gradient)
 
@@ -132,17 +128,25 @@ def over_shots(function: Callable[[Model, Batch], Any], mesh: Mesh) -> Callable[
 
     def together(model, batch):
         _require_shares(batch, mesh)
-        arrays, rest = eqx.partition(model, eqx.is_array)
-        parts = _parts(arrays, model, mesh)
 
-        def share(arrays, batch):
-            arrays = jax.tree.map(lambda a, spec: _varying(a, spec, mesh.axis_names), arrays, parts)
-            return jax.lax.psum(_of_own(function, eqx.combine(arrays, rest), batch, mesh), mesh.axis_names)
+        def share(model, batch):
+            return jax.lax.psum(_of_own(function, model, batch, mesh), mesh.axis_names)
 
-        given = parts, _shares(batch, mesh)
-        return jax.shard_map(share, mesh=mesh, in_specs=given, out_specs=P())(arrays, batch)
+        return _on_shares(share, model, batch, mesh, P())
 
     return together
+
+
+def _on_shares(function, model: Model, batch: Batch, mesh: Mesh, made):
+    """`function` on every device, of its part of the model and its share of the batch; `made` says where results lie."""
+    arrays, rest = eqx.partition(model, eqx.is_array)
+    parts = _parts(model, mesh)
+
+    def own(arrays, batch):
+        arrays = jax.tree.map(lambda a, spec: _varying(a, spec, mesh.axis_names), arrays, parts)
+        return function(eqx.combine(arrays, rest), batch)
+
+    return jax.shard_map(own, mesh=mesh, in_specs=(parts, _shares(batch, mesh)), out_specs=made)(arrays, batch)
 
 
 def _require_shares(batch: Batch, mesh: Mesh) -> None:
@@ -152,8 +156,9 @@ def _require_shares(batch: Batch, mesh: Mesh) -> None:
         )
 
 
-def _parts(arrays, model: Model, mesh: Mesh):
+def _parts(model: Model, mesh: Mesh):
     """Where the arrays of a model lie."""
+    arrays = eqx.filter(model, eqx.is_array)
     return jax.tree.map(lambda _: P(), arrays) if mesh.shape.get(SLABS, 1) == 1 else layout(arrays, model)
 
 
