@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from ..analysis.errors import Alignment, alignment_error, probe_fidelity
@@ -22,7 +23,9 @@ from ..inverse.fields import entries
 from ..io.structures import to_ase, write_structure
 from ..model import Model, positions
 from ..parts.indexed import PerView, select
+from ..parts.probe import PixelProbe
 from ..parts.volume import Volume
+from ..start.probes import moved_along
 from .judging_atoms import Traced, TrueAtoms, atom_rows, in_words, trace, trace_blind, true_atoms
 from .pictures import probe_modes
 from .plots import save
@@ -81,7 +84,8 @@ def judge_volume(model: Model, truth: dict[str, Any], nominal, folder: Path | No
         "correlation of the potential": f"{np.corrcoef(volume.ravel(), known.ravel())[0, 1]:.4f}",
         "NRMSE": f"{nrmse(volume, known):.3f}, less scale and offset {nrmse(scaled, known):.3f}",
     }
-    rows |= _fidelities(model, truth)
+    behind = (true.rotations @ error.translation)[:, 0]  # the true specimen behind the model's, in each view
+    rows |= _fidelities(model, truth, behind - specimen.above - float(truth["origin_angstrom"][0]))
     return rows | gauge_rows(gauge) | detail_rows(curves) | atom_rows(traced, blind) | error.words()
 
 
@@ -112,15 +116,15 @@ def _illuminated(model: Model, truth: dict[str, Any], view: int) -> np.ndarray:
     return moved
 
 
-def _fidelities(model: Model, truth: dict[str, Any]) -> dict[str, str]:
-    """How alike the probe of every view is to the true one."""
-    views, pixel = range(len(truth["angles_deg"])), np.array(model.grid.pixel)
+def _fidelities(model: Model, truth: dict[str, Any], further: np.ndarray) -> dict[str, str]:
+    """How alike the probe of every view is to the true one where the model's stands, so many Å `further` along the beam."""
     if truth["probe"].shape[-2:] != model.grid.shape:
         return {}
-    own = [probe_modes(select(model, PerView, view)).waves for view in views]
-    found = [
-        probe_fidelity(probe, truth["probe"][view], pixel).fidelity for view, probe in zip(views, own, strict=True)
-    ]
+    found = []
+    for view, (modes, distance) in enumerate(zip(truth["probe"], further, strict=True)):
+        true: Any = moved_along(PixelProbe(jnp.asarray(modes)), model.grid, distance)
+        own = probe_modes(select(model, PerView, view)).waves
+        found.append(probe_fidelity(own, np.asarray(true.waves), np.array(model.grid.pixel)).fidelity)
     return {"fidelity of the probes": f"mean {np.mean(found):.4f}, least {np.min(found):.4f}"}
 
 
