@@ -42,11 +42,6 @@ class Patterns:
             self._kept[start:stop], self._known[start:stop] = clean, True
         return clean, int((seen < 0).sum()) if block.dtype.kind in "if" else 0
 
-    @property
-    def kept(self) -> bool:
-        """Whether what was read once stays in memory."""
-        return self._kept is not None
-
     def _read(self, shots):
         in_order, places = np.unique(shots, return_inverse=True)  # as files are read
         return self._cleaned(np.asarray(self.counts[in_order]))[places]

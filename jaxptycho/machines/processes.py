@@ -23,6 +23,7 @@ from ..data import Batch, Sharing
 T = TypeVar("T")
 HEARTBEAT_SECONDS = 20  # after so long without a sign of life the others stop
 EVERY = 8  # batches between two questions whether somebody wants to stop
+AT_ONCE = 2**24  # bytes of every process that all gather at a time
 GATHERINGS = itertools.count()  # a name for each, the same in all processes
 # how launchers call the number of processes, the rank, and the processes on this host
 LAUNCHERS = (
@@ -115,7 +116,9 @@ def added(mine: np.ndarray) -> np.ndarray:
     """The sum of what all processes have, the same bits in all; every one of them has to ask."""
     if jax.process_count() == 1:
         return mine
-    return np.sum([np.frombuffer(own, mine.dtype).reshape(mine.shape) for own in _of_all(mine.tobytes())], 0)
+    blocks = np.array_split(mine.ravel(), max(1, -(-mine.nbytes // AT_ONCE)))
+    sums = [np.sum([np.frombuffer(own, mine.dtype) for own in _of_all(block.tobytes())], 0) for block in blocks]
+    return np.concatenate(sums).reshape(mine.shape)
 
 
 def sharing() -> Sharing:

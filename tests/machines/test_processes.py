@@ -102,3 +102,19 @@ def test_a_process_by_itself_agrees_with_itself():
     assert processes.agreed(lambda: "Ctrl-C")() == "Ctrl-C"
     assert processes.part() == (0, 1)
     assert processes.first()
+
+
+def test_sums_over_processes_are_gathered_block_by_block(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    monkeypatch.setattr(processes, "AT_ONCE", 48)
+    gathered = []
+
+    def of_three(mine):
+        gathered.append(len(mine))
+        return [mine] * 3
+
+    monkeypatch.setattr(processes, "_of_all", of_three)
+    mine = np.random.default_rng(0).normal(size=(5, 4))
+    np.testing.assert_array_equal(processes.added(mine), np.sum([mine] * 3, 0))
+    assert max(gathered) <= 48
+    assert sum(gathered) == mine.nbytes
