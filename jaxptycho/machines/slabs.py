@@ -96,8 +96,11 @@ def require_equal(model: Model, slabs: int) -> None:
 
 
 def lent(model: Model) -> int:
-    """Rows of the volume that a slab takes of its neighbours on either side for small angles; 0 without any."""
-    specimen = select(model.specimen, PerView, 0)
+    """Rows of the volume that a slab takes of its neighbours on either side for small angles; 0 without any.
+
+    Of the model only shapes count.
+    """
+    specimen = eqx.filter_eval_shape(select, model.specimen, PerView, 0)
     if not isinstance(specimen, Volume) or specimen.angles is None:
         return 0
     return turned.reach(specimen, specimen.potential.shape[1])

@@ -33,6 +33,7 @@ from jaxptycho.inverse.solve import owned
 from jaxptycho.machines import slabs
 from jaxptycho.machines.dealing import arrange, deal, homed
 from jaxptycho.machines.placement import even, place
+from jaxptycho.machines.plan import plan
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -261,3 +262,12 @@ def test_what_cannot_be_split_is_refused_or_fitted():
         slabs.stacks(thin(specimen=stack(periodic=True)))
     with pytest.raises(ValueError, match="8 devices do not fall into groups of 3"):
         mesh(8, 3)
+
+
+def test_a_plan_is_made_from_shapes_alone():
+    model, devices = turned(), mesh(8, 4)
+    state = init_state(per_part(specimen=optax.adam(1e-2)), model)
+    shapes = eqx.filter_eval_shape(lambda *trees: trees, model, state)
+    found = plan(misfit(poisson), *shapes, any_batch(model, range(8)), devices)
+    assert found == plan(misfit(poisson), model, state, any_batch(model, range(8)), devices)
+    assert found.turned > 0
