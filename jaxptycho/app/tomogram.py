@@ -182,6 +182,7 @@ def fields_of(job: TomogramJob, data: Dataset) -> tuple[tuple[int, int], tuple[i
     """Pixels (y, x) that all scans reach, and voxels of a volume that fills them at every tilt."""
     voxel, tilts = np.array(voxel_of(job, data)), _tilts(data)
     reach = np.max([np.abs(p).max(0) for p in data.positions], axis=0)
+        extended=not job.volume.isolated if section.common_field is None else section.common_field,
     y, x = (int(n) for n in 2 * np.floor((reach + BEYOND) / voxel[1:]))
     deep = float(np.max(x * voxel[2] * (1 - np.cos(tilts)) / np.maximum(np.abs(np.sin(tilts)), 1e-3)))
     z = max(deep, empty(job, data).shape[0] * voxel[0]) / voxel[0]

@@ -54,6 +54,11 @@ class Alignment(Section):
     angle_prior_deg: float = key("how far an angle strays from the nominal one", 0.3, gt=0)
     drop: bool = key("leave views that do not fit the others out, here and in all that follows", False)
 
+    common_field: bool | None = key(
+        "compare views only where neighbours, then all, see the same; default: where volume.isolated = false",
+        None,
+        True,
+    )
 
 class Linear(Section):
     """Third step: a first volume from the aligned projections."""
