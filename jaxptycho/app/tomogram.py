@@ -84,6 +84,7 @@ def series_of(job: TomogramJob, data: Dataset, geometry=None, volume=None, probe
     )
     return build.with_camera(job.detector, model, data)
 
+        absorptive=jnp.zeros_like(volume) if job.volume.absorptive else None,
 
 def alone(job: TomogramJob, data: Dataset) -> Model:
     """The first model of one view by itself: thin, at the height of the tilt axis."""
@@ -94,7 +95,7 @@ def alone(job: TomogramJob, data: Dataset) -> Model:
 def voxel_of(job: TomogramJob, data: Dataset) -> tuple[float, float, float]:
     """As wide as the pixels of the model's grid, and as long as the wider ones."""
     pixel = model_grid(data.grid, job.detector.supersample, job.detector.extend).pixel
-    return (max(pixel), *pixel)
+    return (job.volume.voxel_z_angstrom or max(pixel), *pixel)
 
 
 def lit(job: TomogramJob, data: Dataset) -> float:

@@ -26,6 +26,8 @@ class Volume(Section):
     size_angstrom: Triple | None = key(
         "(z, y, x); default: the field that is scanned and lit, and as deep as it is wide", None, [60.0, 60.0, 60.0]
     )
+    voxel_z_angstrom: float | None = key("length of the voxels along z; default: their width", None, 0.7, gt=0)
+    absorptive: bool = key("it absorbs, too; the constraint amplitude_clamp keeps it from amplifying", False)
     isolated: bool = key("vacuum is around it, as around a particle; false: it holds the scan at every tilt", False)
     slices: int = key("slices along the beam", 8, ge=1)
     kernel: one_of(KERNELS, "kernel") = key(f"of the resampling: {', '.join(KERNELS)}", "cubic")
