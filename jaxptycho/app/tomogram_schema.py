@@ -36,12 +36,14 @@ class Volume(Section):
 
 
 class Views(Section):
-    """First step: every view by itself as a thin phase object, for its projection and its probe."""
+    """First step: every view by itself, for its projection and its probe."""
 
+    slices: int = key("of its phase, whose sum is the projection; more than one where the specimen is thick", 1, ge=1)
+    thickness_angstrom: float | None = key("of all these slices; default: the depth of the volume", None, 60.0, gt=0)
     epochs: int = key("of every view; 0 leaves it and the next two steps out", 30, ge=0)
     batch: int = key("shots per step", 64, ge=1)
     loss: one_of(LOSSES, "loss") = key(f"{', '.join(LOSSES)}", "amplitude")
-    specimen_rate: float = key("of even_adam on the phase, in natural units", 2e-2, ge=0)
+    specimen_rate: float = key("of even_adam on the phase of all slices together, in natural units", 2e-2, ge=0)
     probe_rate: float = key("of adam on the probe", 1e-3, ge=0)
 
 
@@ -52,15 +54,15 @@ class Alignment(Section):
     iterations: int = key("of the volume in every turn", 8, ge=1)
     bins: Bins = key("voxels so many times as long, one after the other", [4, 2])
     coarse: bool = key("find shifts by correlation first", True)
-    angles: bool = key("find three angles of every view, too, which patterns show better than projections", False)
-    angle_prior_deg: float = key("how far an angle strays from the nominal one", 0.3, gt=0)
-    drop: bool = key("leave views that do not fit the others out, here and in all that follows", False)
-
     common_field: bool | None = key(
         "compare views only where neighbours, then all, see the same; default: where volume.isolated = false",
         None,
         True,
     )
+    angles: bool = key("find three angles of every view, too, which patterns show better than projections", False)
+    angle_prior_deg: float = key("how far an angle strays from the nominal one", 0.3, gt=0)
+    drop: bool = key("leave views that do not fit the others out, here and in all that follows", False)
+
 
 class Linear(Section):
     """Third step: a first volume from the aligned projections."""
