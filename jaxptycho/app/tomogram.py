@@ -6,6 +6,7 @@ model of all views that the stages of the job start from.
 """
 
 import csv
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -30,13 +31,14 @@ from ..tomography import linear
 from ..tomography.alignment import Aligned, align
 from ..tomography.poses import BUDGET, emptied, posed, without_drift
 from ..tomography.projections import Geometry, Projector
-from ..tomography.series import first_series, require_field
+from ..tomography.series import at_faces, first_series, require_field
 from ..tomography.views import projected_views, reconstruct_views
 from . import build
 from .tomogram_schema import TomogramJob
 
 START, ALIGNMENT = "start.h5", "alignment.csv"
 SURE, BEYOND = 0.99, 2.0  # weight from which a projection is trusted, and how far beyond the scan one reaches [Å]
+OUTSIDE = 0.35  # of the potential within, from which it is more than noise beyond a face; 0.32 where a view has failed
 Stop = Callable[[], str | None]
 Say = Callable[[str], None]
 
@@ -187,7 +189,25 @@ def aligned_geometry(job: TomogramJob, models: list[Model], data: Dataset, folde
     write_alignment(folder / ALIGNMENT, found)
     for name, value in found.words().items():
         say(f"{name}: {value}")
+    if job.volume.isolated:
+        warn_outside(job, found, data)
     return standing(job, found.geometry)
+
+
+def warn_outside(job: TomogramJob, found: Aligned, data: Dataset) -> None:
+    """Warns where the aligned volume, which holds all that was scanned, is not empty outside of the job's."""
+    coarser, voxel = job.alignment.bins[-1], np.array(voxel_of(job, data))
+    size, reach = voxel * empty(job, data).shape, np.max([np.abs(p).max(0) for p in data.positions], axis=0)
+    beyond = at_faces(np.asarray(found.volume), coarser * voxel, size, reach)
+    axis, side = np.unravel_index(np.argmax(beyond), beyond.shape)
+    if beyond[axis, side] > OUTSIDE:
+        place = (2 * int(side) - 1) * size[axis + 1] / 2
+        warnings.warn(
+            f"the specimen does not fit into the volume of {' × '.join(f'{s:.4g}' for s in size)} Å (z, y, x): beyond its "
+            f"face at {'yx'[axis]} = {place:+.4g} Å the views show {beyond[axis, side]:.2f} of the potential within; make "
+            "volume.size_angstrom larger, or leave it out, lest what is inside be made to explain what is outside",
+            stacklevel=2,
+        )
 
 
 def standing(job: TomogramJob, geometry: Geometry) -> Geometry:
