@@ -230,6 +230,9 @@ def export(
     file: Annotated[Path, typer.Argument(metavar="OUT", help="Ends in .mrc or .ome.tif; in .xyz or .cif for atoms.")],
     elements: Annotated[str, typer.Option(help="Elements to trace in a volume: Pt,Al,O.")] = "",
     threshold: Annotated[float | None, typer.Option(help="Potential in V from which a peak is an atom.")] = None,
+    absorption: Annotated[
+        bool, typer.Option("--absorption", help="What it absorbs, in the place of its phase.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Write the specimen of a result for other programs, its voxels in Å or its atoms; never overwrites."""
@@ -238,7 +241,8 @@ def export(
 
     model = load(result / "result.h5" if result.is_dir() else result)
     names = [name.strip() for name in elements.split(",") if name.strip()]
-    print(f"wrote {file}: {write_export(model, file, names, threshold)}")
+    of = "absorption" if absorption else "phase"
+    print(f"wrote {file}: {write_export(model, file, names, threshold, of)}")
 
 
 def _go(job, folder: Path, again: bool) -> None:

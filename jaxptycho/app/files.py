@@ -183,7 +183,8 @@ def check(job: Job | TomogramJob) -> dict[str, str]:
     slices = eqx.filter_eval_shape(specimen.slices, model.grid).transmission
     rows = {"object": " × ".join(map(str, slices.shape)) + " (slice, y, x)"}
     if isinstance(specimen, Volume):
-        rows["volume"] = " × ".join(map(str, specimen.potential.shape)) + " voxels (z, y, x)"
+        sides = " × ".join(f"{step:.4g}" for step in specimen.voxel)
+        rows["volume"] = " × ".join(map(str, specimen.potential.shape)) + f" voxels (z, y, x) of {sides} Å"
     rows |= {"parameters": megabytes(size_of(model)), "counts": megabytes(counts)}
     rows["held out"] = f"{sum(map(len, loop.held))} of {sum(data.n_shots)} shots"
     return describe_job(job) | rows | plan(loss, model, state, blank_batch(loop), loop.devices).table()

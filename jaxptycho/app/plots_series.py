@@ -36,6 +36,10 @@ def draw(folder: Path, model: Model, first: Model, data: Dataset, history: Seque
         height = float(data.about.get("thickness_angstrom", volume.shape[0] * voxel[0]))
         series = TiltSeries(np.asarray(data.tilts), 1e-3 * angle, data.grid.wavelength, height)
         figures["coverage"] = draw_coverage(series, float(2 * voxel.max()))
+    if specimen.absorptive is not None:
+        figures["sections_absorptive"] = draw_sections(
+            np.asarray(specimen.absorbing), voxel, what="absorptive potential"
+        )
     if volume.max() > 0:
         figures["surfaces"] = draw_surfaces(volume, voxel)
     if history:

@@ -52,7 +52,12 @@ def room(shape: Sequence[int], voxel) -> Room:
 
 
 def draw_sections(
-    volume: Float[np.ndarray, "z y x"], voxel, place=(0.0, 0.0, 0.0), atoms: Atoms | None = None, within: float = 1.0
+    volume: Float[np.ndarray, "z y x"],
+    voxel,
+    place=(0.0, 0.0, 0.0),
+    atoms: Atoms | None = None,
+    within: float = 1.0,
+    what: str = "potential",
 ) -> Figure:
     """The three sections through `place` (z, y, x) [Å]; atoms no farther from them than `within` [Å] as circles."""
     step = np.broadcast_to(np.asarray(voxel, float), 3)
@@ -60,7 +65,7 @@ def draw_sections(
     middle = np.clip(np.round(place / step).astype(int) + np.array(volume.shape) // 2, 0, np.array(volume.shape) - 1)
     images = [volume.take(middle[across], across) for across, _, _ in PLANES]
     titles = [f"Section at {AXES[across]} = {place[across]:.3g} Å" for across, _, _ in PLANES]
-    figure, axes, shown = _three(images, volume.shape, voxel, titles, "potential (V)", limits(np.array(volume)))
+    figure, axes, shown = _three(images, volume.shape, voxel, titles, f"{what} (V)", limits(np.array(volume)))
     if atoms is None:
         return figure
     figure.set_figheight(4.8)  # for the legend

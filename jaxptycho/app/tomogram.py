@@ -6,7 +6,9 @@ model of all views that the stages of the job start from.
 """
 
 import csv
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,23 +19,26 @@ import optax
 from ..data import Dataset
 from ..inverse import losses
 from ..inverse.even import even_adam
+from ..inverse.fields import thicknesses
 from ..inverse.solve import owned, per_part
 from ..io.drafts import drafted
 from ..io.results import load, write
 from ..model import Model
 from ..start.guess import first_model, model_grid
-from ..start.probes import of_every_view, radius_of
+from ..start.probes import moved_along, of_every_view, radius_of
+from ..start.refit import with_slices
 from ..tomography import linear
 from ..tomography.alignment import Aligned, align
 from ..tomography.poses import BUDGET, emptied, posed, without_drift
 from ..tomography.projections import Geometry, Projector
-from ..tomography.series import first_series, require_field
+from ..tomography.series import at_faces, first_series, require_field
 from ..tomography.views import projected_views, reconstruct_views
 from . import build
 from .tomogram_schema import TomogramJob
 
 START, ALIGNMENT = "start.h5", "alignment.csv"
 SURE, BEYOND = 0.99, 2.0  # weight from which a projection is trusted, and how far beyond the scan one reaches [Å]
+OUTSIDE = 0.35  # of the potential within, from which it is more than noise beyond a face; 0.32 where a view has failed
 Stop = Callable[[], str | None]
 Say = Callable[[str], None]
 
@@ -56,7 +61,7 @@ def prepare(job: TomogramJob, data: Dataset, shots, folder: Path, say: Say, stop
         volume = first_volume(job, ordered, data, geometry, volume, without)
         fitting = [model for view, model in models.items() if view not in without]
         refined = ordered if job.probe.per_view else fitting[-1:]  # each view went on with the probe of the last
-        probes = [model.probe for model in refined]
+        probes = [moved_along(model.probe, model.grid, middle_of(model)) for model in refined]
     model = series_of(job, data, geometry, volume, probes)
     write(folder / START, model)
     return stop()
@@ -81,6 +86,7 @@ def series_of(job: TomogramJob, data: Dataset, geometry=None, volume=None, probe
         extend=job.detector.extend,
         kernel=job.volume.kernel,
         taper=job.volume.taper_angstrom,
+        absorptive=jnp.zeros_like(volume) if job.volume.absorptive else None,
     )
     return build.with_camera(job.detector, model, data)
 
@@ -91,10 +97,23 @@ def alone(job: TomogramJob, data: Dataset) -> Model:
     return build.with_camera(job.detector, build.with_probe(job.probe, model, data), data)
 
 
+def cut(job: TomogramJob, thickness: float, data: Dataset) -> Model:
+    """`alone` with the slices that its view gets, `thickness` [Å] in all, and the probe where the first of them acts."""
+    thin = alone(job, data)
+    whole = replace(thin, specimen=replace(thin.specimen, thickness=jnp.asarray(thickness, float)))
+    model = with_slices(whole, job.views.slices)
+    return replace(model, probe=moved_along(model.probe, model.grid, -middle_of(model)))
+
+
+def middle_of(model: Model) -> float:
+    """How far [Å] behind the first slice of a view by itself the middle of all slices lies."""
+    return float(jnp.sum(thicknesses(model.specimen)[:-1])) / 2
+
+
 def voxel_of(job: TomogramJob, data: Dataset) -> tuple[float, float, float]:
-    """As wide as the pixels of the model's grid, and as long as the wider ones."""
+    """As wide as the pixels of the model's grid, and as long as the job says or the wider ones are."""
     pixel = model_grid(data.grid, job.detector.supersample, job.detector.extend).pixel
-    return (max(pixel), *pixel)
+    return (job.volume.voxel_z_angstrom or max(pixel), *pixel)
 
 
 def lit(job: TomogramJob, data: Dataset) -> float:
@@ -132,9 +151,10 @@ def views_of(job: TomogramJob, data: Dataset, folder: Path):
     section, files = job.views, folder / "views"
     files.mkdir(exist_ok=True)
     known = {int(path.stem.split("_")[1]): load(path) for path in sorted(files.glob("view_*.h5"))}
-    optimiser = per_part(specimen=even_adam(section.specimen_rate), probe=optax.adam(section.probe_rate))
+    rate = section.specimen_rate / section.slices
+    optimiser = per_part(specimen=even_adam(rate), probe=optax.adam(section.probe_rate))
     loss = losses.misfit(getattr(losses, section.loss))
-    first = partial(alone, job)
+    first = partial(cut, job, section.thickness_angstrom or empty(job, data).shape[0] * voxel_of(job, data)[0])
     for view, model in reconstruct_views(
         loss, data, optimiser, section.batch, section.epochs, known=known, first=first, seed=job.run.seed
     ):
@@ -164,11 +184,30 @@ def aligned_geometry(job: TomogramJob, models: list[Model], data: Dataset, folde
         prior=float(np.deg2rad(section.angle_prior_deg)),
         coarse=section.coarse,
         drop=section.drop,
+        extended=not job.volume.isolated if section.common_field is None else section.common_field,
     )
     write_alignment(folder / ALIGNMENT, found)
     for name, value in found.words().items():
         say(f"{name}: {value}")
+    if job.volume.isolated:
+        warn_outside(job, found, data)
     return standing(job, found.geometry)
+
+
+def warn_outside(job: TomogramJob, found: Aligned, data: Dataset) -> None:
+    """Warns where the aligned volume, which holds all that was scanned, is not empty outside of the job's."""
+    coarser, voxel = job.alignment.bins[-1], np.array(voxel_of(job, data))
+    size, reach = voxel * empty(job, data).shape, np.max([np.abs(p).max(0) for p in data.positions], axis=0)
+    beyond = at_faces(np.asarray(found.volume), coarser * voxel, size, reach)
+    axis, side = np.unravel_index(np.argmax(beyond), beyond.shape)
+    if beyond[axis, side] > OUTSIDE:
+        place = (2 * int(side) - 1) * size[axis + 1] / 2
+        warnings.warn(
+            f"the specimen does not fit into the volume of {' × '.join(f'{s:.4g}' for s in size)} Å (z, y, x): beyond its "
+            f"face at {'yx'[axis]} = {place:+.4g} Å the views show {beyond[axis, side]:.2f} of the potential within; make "
+            "volume.size_angstrom larger, or leave it out, lest what is inside be made to explain what is outside",
+            stacklevel=2,
+        )
 
 
 def standing(job: TomogramJob, geometry: Geometry) -> Geometry:

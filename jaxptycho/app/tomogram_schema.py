@@ -26,6 +26,8 @@ class Volume(Section):
     size_angstrom: Triple | None = key(
         "(z, y, x); default: the field that is scanned and lit, and as deep as it is wide", None, [60.0, 60.0, 60.0]
     )
+    voxel_z_angstrom: float | None = key("length of the voxels along z; default: their width", None, 0.7, gt=0)
+    absorptive: bool = key("it absorbs, too; the constraint amplitude_clamp keeps it from amplifying", False)
     isolated: bool = key("vacuum is around it, as around a particle; false: it holds the scan at every tilt", False)
     slices: int = key("slices along the beam", 8, ge=1)
     kernel: one_of(KERNELS, "kernel") = key(f"of the resampling: {', '.join(KERNELS)}", "cubic")
@@ -34,12 +36,14 @@ class Volume(Section):
 
 
 class Views(Section):
-    """First step: every view by itself as a thin phase object, for its projection and its probe."""
+    """First step: every view by itself, for its projection and its probe."""
 
+    slices: int = key("of its phase, whose sum is the projection; more than one where the specimen is thick", 1, ge=1)
+    thickness_angstrom: float | None = key("of all these slices; default: the depth of the volume", None, 60.0, gt=0)
     epochs: int = key("of every view; 0 leaves it and the next two steps out", 30, ge=0)
     batch: int = key("shots per step", 64, ge=1)
     loss: one_of(LOSSES, "loss") = key(f"{', '.join(LOSSES)}", "amplitude")
-    specimen_rate: float = key("of even_adam on the phase, in natural units", 2e-2, ge=0)
+    specimen_rate: float = key("of even_adam on the phase of all slices together, in natural units", 2e-2, ge=0)
     probe_rate: float = key("of adam on the probe", 1e-3, ge=0)
 
 
@@ -50,6 +54,11 @@ class Alignment(Section):
     iterations: int = key("of the volume in every turn", 8, ge=1)
     bins: Bins = key("voxels so many times as long, one after the other", [4, 2])
     coarse: bool = key("find shifts by correlation first", True)
+    common_field: bool | None = key(
+        "compare views only where neighbours, then all, see the same; default: where volume.isolated = false",
+        None,
+        True,
+    )
     angles: bool = key("find three angles of every view, too, which patterns show better than projections", False)
     angle_prior_deg: float = key("how far an angle strays from the nominal one", 0.3, gt=0)
     drop: bool = key("leave views that do not fit the others out, here and in all that follows", False)

@@ -14,14 +14,17 @@ from ase.data import chemical_symbols
 from jaxtyping import Float
 
 from ..analysis.tracing import atoms_of
-from ..inverse.fields import stack, thicknesses
+from ..inverse.fields import Of, stack, thicknesses
 from ..model import Model
 from ..parts.atoms import Atoms
 from ..parts.indexed import PerShot, PerView
 from ..parts.specimen import PotentialSlices
 from ..parts.volume import Volume
+from ..physics.volumes import tapered
 from .drafts import drafted
 from .structures import WRITABLE, to_ase, write_structure
+
+WHAT = {"phase": ("potential (V)", "phase (rad)"), "absorption": ("absorptive potential (V)", "absorption")}
 
 
 class Voxels(NamedTuple):
@@ -33,10 +36,13 @@ class Voxels(NamedTuple):
     what: str  # with its unit
 
 
-def export(model: Model, path: str | Path, elements: Sequence[str] = (), threshold: float | None = None) -> str:
+def export(
+    model: Model, path: str | Path, elements: Sequence[str] = (), threshold: float | None = None, of: Of = "phase"
+) -> str:
     """What was written of a model's specimen to `path`, whose ending says how. Never overwrites.
 
-    As atoms a volume has what is traced in it, of these `elements`, above a `threshold` [V] (`analysis.tracing`).
+    In voxels its potential or "phase", or its "absorption". As atoms a volume has what is traced in it, of these
+    `elements`, above a `threshold` [V] (`analysis.tracing`).
     """
     path = Path(path)
     name = path.name.lower()
@@ -48,22 +54,26 @@ def export(model: Model, path: str | Path, elements: Sequence[str] = (), thresho
     if writer is None:
         known = ", ".join([*WRITERS, *WRITABLE])
         raise ValueError(f"{path} ends in none of {known}; choose one of them, result.h5 itself is HDF5")
-    held = voxels(model)
+    held = voxels(model, of)
     writer(path, held)
     return f"{held.what}, {' × '.join(map(str, held.values.shape))} voxels (z, y, x)"
 
 
-def voxels(model: Model) -> Voxels:
-    """The potential [V] or phase [rad] that a specimen holds; ValueError for one without slices of one thickness."""
+def voxels(model: Model, of: Of = "phase") -> Voxels:
+    """The potential [V] or phase [rad] that a specimen holds, or its absorption; ValueError for one without, and for one
+    without slices of one thickness."""
     specimen = model.specimen
     if isinstance(specimen, Atoms):
         raise ValueError(f"the specimen is made of atoms, not of voxels; export it as {' or '.join(WRITABLE)}")
-    values = np.asarray(specimen.seen if isinstance(specimen, Volume) else stack(specimen), np.float32)
+    values = stack(specimen, of)
+    if isinstance(specimen, Volume):
+        values = tapered(values, specimen.voxel, specimen.taper)
+    values = np.asarray(values, np.float32)
     if not np.isfinite(values).all():
         raise ValueError("the specimen holds values that are not finite; look at the run's history before exporting it")
     if isinstance(specimen, Volume):
         z, y, x = (-(n // 2) * p for n, p in zip(values.shape, specimen.voxel, strict=True))
-        return Voxels(values, specimen.voxel, (z, y, x), "potential (V)")
+        return Voxels(values, specimen.voxel, (z, y, x), WHAT[of][0])
     origin = _origin(specimen)
     if isinstance(origin, (PerShot, PerView)):
         raise ValueError("the slices have another origin in every view or shot; export one view at a time")
@@ -74,7 +84,7 @@ def voxels(model: Model) -> Voxels:
             "reconstruct with equal slices, or take the slices from result.h5"
         )
     (dy, dx), (y, x) = model.grid.pixel, (float(v) for v in np.asarray(origin))
-    what = "potential (V)" if isinstance(specimen, PotentialSlices) else "phase (rad)"
+    what = WHAT[of][0 if isinstance(specimen, PotentialSlices) else 1]
     return Voxels(values, (float(depths[0]), dy, dx), (float(depths[0]) / 2, y, x), what)
 
 

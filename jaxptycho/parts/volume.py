@@ -90,6 +90,11 @@ class Volume(AbstractSpecimen):
         return volumes.tapered(self.potential, self.voxel, self.taper)
 
     @property
+    def absorbing(self) -> Stack | None:
+        """The absorptive potential [V] that views meet, which falls to vacuum before its faces."""
+        return None if self.absorptive is None else volumes.tapered(self.absorptive, self.voxel, self.taper)
+
+    @property
     def origin(self) -> Varying[Pair]:
         """Where the pixel [0, 0] of the slices lies (y, x) [Å]."""
         axes = self.frame.rows, self.frame.columns
@@ -103,9 +108,8 @@ class Volume(AbstractSpecimen):
                 f"{grid.pixel[1]:.6g} Å; resample the volume to the pixels of the grid"
             )
         phase = grid.sigma * self._projected(self.seen)
-        loss = None
-        if self.absorptive is not None:
-            loss = grid.sigma * self._projected(volumes.tapered(self.absorptive, self.voxel, self.taper))
+        absorbing = self.absorbing
+        loss = None if absorbing is None else grid.sigma * self._projected(absorbing)
         return Sliced(exponential(phase, loss), self.frame.thickness, self.origin)
 
     def scale(self, grid):

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from scipy.ndimage import gaussian_filter
 
 from ..physics.types import Stack
-from .coarse import coarse_shifts
+from .coarse import coarse_shifts, film_shifts
 from .linear import Free, basis_of, fista, without
 from .projections import Geometry, Images, Projector, project_view, require_series, three
 
@@ -73,12 +73,14 @@ def align(
     prior: float = PRIOR,
     coarse: bool = True,
     drop: bool = False,
+    extended: bool = False,
 ) -> Aligned:
     """The geometry of a tilt series and its volume, from projections [view, y, x] [V·Å or rad].
 
     `geometry` holds the nominal tilts, and what is known of shifts and angles; `coarse` finds shifts by correlation
     first. `weights` are 1/variance of pixels or views, up to a factor, 0 where a projection is not valid. `free` of
-    each view is nothing, a constant, or a plane. Voxels are `bins` as long in every `turns` turns, of `iterations` of
+    each view is nothing, a constant, or a plane. An `extended` specimen goes on beyond the field, as a film does: first
+    shifts come from what neighbours both show (`film_shifts`), then the common field alone counts. Voxels are `bins` as long in every `turns` turns, of `iterations` of
     the volume each; angles are refined from the second length on, within `prior` [rad] of the nominal ones. A view
     that does not fit is named in `bad`, and with `drop` left out at finer voxels. Raises ValueError for projections
     that are not those of `geometry`, and for a volume smaller than their field.
@@ -90,7 +92,10 @@ def align(
     nominal = _parameters(geometry)
     if coarse:
         seen = weights.any((1, 2))
-        nominal[seen, 3:] += coarse_shifts(_level_to_zero(projections, weights)[seen], nominal[seen, 0], voxel[1:])
+        nominal[seen, 3:] += _first_shifts(projections[seen], weights[seen] > 0, nominal[seen, 0], voxel[1:], extended)
+    if extended:
+        across = nominal[:, 4] / voxel[2]
+        weights = weights * common_field((projections.shape[1], projections.shape[2]), nominal[:, 0], across)
     found, steps, kept = nominal.copy(), [], np.ones(len(projections), bool)
     if not len(bins):
         raise ValueError("no bins came; give how many voxels are binned, from many to one, as (4, 2, 1)")
@@ -107,10 +112,19 @@ def align(
     return Aligned(_geometry(found), volume, misfits, np.flatnonzero(~fits).tolist(), np.array(steps))
 
 
-def common_field(shape: tuple[int, int], tilts) -> Float[np.ndarray, "view y x"]:
-    """1 where every view sees what the untilted one does, |x| ≤ ½X cos θ, and 0 outside: weights of a film."""
-    x = np.abs(np.arange(shape[1]) - shape[1] // 2) / (shape[1] / 2)
-    inside = x <= np.cos(np.asarray(tilts))[:, None]
+def _first_shifts(projections, seen, tilts, pixel, extended: bool):
+    """Shifts [Å] by correlation."""
+    if extended:
+        return film_shifts(projections, seen, tilts, pixel)
+    levels = [np.where(own, image - np.median(image[own]), 0) for image, own in zip(projections, seen, strict=True)]
+    return coarse_shifts(np.stack(levels), tilts, pixel)
+
+
+def common_field(shape: tuple[int, int], tilts, across: float | np.ndarray = 0.0) -> Float[np.ndarray, "view y x"]:
+    """1 where every view sees what the untilted one does, |x| ≤ ½X cos θ about its shift `across` [pixels], and 0
+    outside: weights of a film."""
+    x = np.arange(shape[1]) - shape[1] // 2 - np.reshape(across, (-1, 1))
+    inside = np.abs(x) <= shape[1] / 2 * np.cos(np.asarray(tilts))[:, None]
     return np.broadcast_to(inside[:, None], (len(inside), *shape)).astype(float)
 
 
@@ -227,14 +241,6 @@ def _weights(weights, projections):
             f"{projections.shape}; give numbers from zero up, one for each view or each pixel of each view"
         )
     return np.broadcast_to(weights.reshape(*weights.shape, *(1,) * (3 - weights.ndim)), projections.shape)
-
-
-def _level_to_zero(projections, weights):
-    """Projections less their median, and 0 where they are not valid."""
-    pairs = zip(projections, weights > 0, strict=True)
-    return np.stack(
-        [np.where(valid, image - np.median(image[valid]) if valid.any() else 0, 0) for image, valid in pairs]
-    )
 
 
 def _parameters(geometry: Geometry) -> Parameters:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..data import Batch, Dataset, make_batch
-from ..inverse.fields import entries
+from ..inverse.fields import change_stacks, entries
 from ..inverse.solve import owned
 from ..inverse.units import natural_units
 from ..model import Model, shoot
@@ -146,7 +146,7 @@ def _euler_and_shift(model: Model) -> np.ndarray:
 
 def emptied(model: Model) -> Model:
     """The same views of vacuum: volumes grow anew where poses were too poor to keep what they made."""
-    return eqx.tree_at(lambda m: m.specimen.potential, model, jnp.zeros_like(model.specimen.potential))  # type: ignore
+    return change_stacks(model, jnp.zeros_like)
 
 
 def _split(by, sizes):

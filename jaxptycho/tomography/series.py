@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from ..data import Dataset
 from ..model import Model, require_inside
@@ -18,6 +19,7 @@ from ..start.guess import first_detector, model_grid, per_shot
 from ..start.probes import moved_along
 from .projections import LEAST_RANGE, Geometry, three
 
+STRIP = 2.0  # Å outside a face
 MARGIN = 4.0  # Å around the windows of all views, by which shifts may still move
 
 
@@ -92,6 +94,27 @@ def require_field(data: Dataset, shape: tuple[int, ...], voxel, geometry: Geomet
                 f"{'yx'[axis]}, and lit {radius:.3g} Å further, where the volume ends at {half[axis]:.4g} Å; make it larger, or call it isolated "
                 "(volume.isolated) where vacuum is around it"
             )
+
+
+def at_faces(volume, voxel, size, reach) -> Float[np.ndarray, "2 2"]:
+    """How much of a specimen stands in the `STRIP` outside the faces (low, high) of a box across y and across x: the mean
+    there over that within.
+
+    The box of `size` (z, y, x) [Å] lies in the middle of a `volume` that holds all that was scanned, which `reach`
+    (y, x) [Å] is; a strip beyond that counts as empty. Faces across z are left out: there a missing wedge draws out what
+    is inside.
+    """
+    places = [(np.arange(n) - n // 2) * step for n, step in zip(volume.shape, three(voxel), strict=True)]
+    inside = [np.abs(place) <= length / 2 for place, length in zip(places, size, strict=True)]
+    within = max(float(np.mean(volume[np.ix_(*inside)])), 1e-30)
+    found = np.zeros((2, 2))
+    for axis in (1, 2):
+        for side, sign in enumerate((-1, 1)):
+            beyond = sign * places[axis] - size[axis] / 2
+            chosen = [(beyond > 0) & (beyond <= STRIP) if a == axis else own for a, own in enumerate(inside)]
+            if size[axis] / 2 + STRIP <= reach[axis - 1] and all(own.any() for own in chosen):
+                found[axis - 1, side] = np.mean(volume[np.ix_(*chosen)]) / within
+    return found
 
 
 def _field(data: Dataset, grid: Grid, voxel, geometry: Geometry) -> tuple[int, int]:

@@ -1,18 +1,31 @@
 """The views of a tilt series' job: which of their shots are learnt from, and which views are left out."""
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tilts import SIMULATION, job_of
 
-from jaxptycho import read
+from jaxptycho import Dataset, predict, read
 from jaxptycho.app.build import read_data
 from jaxptycho.app.loop import Progress
 from jaxptycho.app.run import loop_of
-from jaxptycho.app.tomogram import alone, dropped, empty, first_volume, series_of, write_alignment
+from jaxptycho.app.tomogram import (
+    aligned_geometry,
+    alone,
+    cut,
+    dropped,
+    empty,
+    first_volume,
+    middle_of,
+    series_of,
+    views_of,
+    write_alignment,
+)
 from jaxptycho.tomography.alignment import Aligned
 from jaxptycho.tomography.poses import posed
 from jaxptycho.tomography.projections import Geometry
+from jaxptycho.tomography.views import projected_views
 
 
 def test_every_view_keeps_other_positions_of_the_same_scan(series):
@@ -52,6 +65,69 @@ def test_views_that_do_not_fit_are_dropped_from_all_that_follows(series, tmp_pat
     assert float(volumes[1].max()) == 0
     _, *rest = posed_in_turn(series_of(job, data), data, [range(4), [], range(4)])
     assert [bool(np.any(moved)) for moved in rest] == [True, False, True]
+
+
+def test_the_slices_of_a_view_lie_about_the_tilt_axis(series):
+    """Whose height is that of the defocus, and of the probe that is handed on."""
+    job, data = job_of(series, probe={"kind": "aberrated"}, views={"slices": 4}), read(series).view(0)
+    thin, thick = alone(job, data), cut(job, 60.0, data)
+    np.testing.assert_allclose(thick.specimen.thickness, 15.0)
+    assert thick.specimen.phase.shape == (4, *thin.specimen.phase.shape[1:])
+    assert middle_of(thick) == 22.5
+    np.testing.assert_allclose(thick.probe.aberrations["C10"] + 22.5, thin.probe.aberrations["C10"], rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_slices_show_the_projection_of_a_thick_specimen(series, tmp_path):
+    """Two layers 60 Å apart, counts of the same model: a thin phase in the middle is blurred."""
+    data, (y, x) = read(series), np.meshgrid(*2 * [0.5 * (np.arange(10) - 5)], indexing="ij")
+    layers = [[(-1.0, -1.0), (1.2, 0.5)], [(1.0, -1.2), (-0.6, 1.4)]]
+
+    def job(slices):
+        views = {"slices": slices, "thickness_angstrom": 120.0, "batch": 8}
+        return job_of(series, views=views)
+
+    def phase(layer, y, x):
+        return sum(0.6 * np.exp(-((y - a) ** 2 + (x - b) ** 2) / 0.72) for a, b in layer)
+
+    def shown(view):
+        model = cut(job(2), 120.0, data.view(view))
+        places = [
+            at + 0.5 * np.arange(n) for at, n in zip(model.specimen.origin, model.specimen.phase.shape[1:], strict=True)
+        ]
+        both = jnp.asarray([phase(layer, places[0][:, None], places[1]) for layer in layers], jnp.float32)
+        known = eqx.tree_at(lambda m: m.specimen.phase, model, both)
+        return np.fft.fftshift(predict(known, np.arange(16)), axes=(1, 2))
+
+    counts = np.stack([shown(view) for view in range(3)])
+    thick = Dataset(counts, np.stack(data.positions), data.grid, tilts=data.tilts, about=data.about)
+    true, likeness = sum(phase(layer, y, x) for layer in layers), {}
+    for slices in (1, 2):
+        (tmp_path / f"{slices}").mkdir()
+        _, model = next(views_of(job(slices), thick, tmp_path / f"{slices}"))
+        found = projected_views([model], true.shape).projections[0]
+        likeness[slices] = np.corrcoef(found.ravel(), true.ravel())[0, 1]
+    assert likeness[2] > 0.97
+    assert likeness[1] < likeness[2] - 0.02, likeness
+
+
+@pytest.mark.parametrize(
+    ("isolated", "key", "extended"),
+    [(False, None, True), (True, None, False), (False, False, False), (True, True, True)],
+)
+def test_films_are_aligned_by_their_common_field(series, tmp_path, monkeypatch, isolated, key, extended):
+    """Unless the job says otherwise."""
+
+    def asked(*series, **options):
+        raise StopIteration(options["extended"])
+
+    monkeypatch.setattr("jaxptycho.app.tomogram.align", asked)
+    alignment = {} if key is None else {"common_field": key}
+    job = job_of(series, volume={"isolated": isolated}, alignment=alignment)
+    data = read(series)
+    models = [alone(job, data.view(view)) for view in range(3)]
+    with pytest.raises(StopIteration, match=str(extended)):
+        aligned_geometry(job, models, data, tmp_path, print)
 
 
 def posed_in_turn(model, data, shots):

@@ -46,6 +46,17 @@ def test_a_volume_in_mrc_has_its_voxels_and_place(tmp_path):
     assert mrcfile.validate(tmp_path / "volume.mrc")
 
 
+def test_what_absorbs_is_exported_in_its_place(tmp_path):
+    loss = jnp.arange(4 * 6 * 8, dtype=jnp.float32).reshape(4, 6, 8) ** 2
+    tilts = PerView(jnp.array([-0.5, 0.5]))
+    model = thin(specimen=Volume(jnp.ones((4, 6, 8)), VOXEL, tilts, absorptive=loss, taper=0.0))
+    assert "absorptive potential (V), 4 × 6 × 8" in export(model, tmp_path / "loss.mrc", of="absorption")
+    with mrcfile.open(tmp_path / "loss.mrc") as file:
+        np.testing.assert_array_equal(file.data, loss)
+    with pytest.raises(ValueError, match="the specimen has no absorption"):
+        export(thin(specimen=volume()), tmp_path / "none.mrc", of="absorption")
+
+
 @pytest.mark.parametrize("slices", [1, 3])
 def test_slices_keep_their_thickness_in_mrc(tmp_path, slices):
     model = thin(specimen=stack(slices, 7.0))

@@ -137,6 +137,8 @@ def test_coarser_pixels_keep_their_places():
 def test_a_common_field_is_narrower_at_higher_tilts():
     weights = common_field((4, 40), np.deg2rad([0.0, 60.0]))
     np.testing.assert_array_equal(weights.sum((1, 2)), [160, 84])
+    moved = common_field((4, 40), np.deg2rad([0.0, 60.0]), [0.0, 3.0])
+    np.testing.assert_array_equal(moved[1, 0], np.roll(weights[1, 0], 3))
 
 
 def test_a_weak_image_leaves_the_angles_to_their_prior():
