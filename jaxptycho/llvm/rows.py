@@ -14,7 +14,7 @@ REGISTERS = 8  # of numbers of one row that are worked on together
 
 
 class Product(NamedTuple):
-    """A sparse matrix with `terms` entries for each of `count` rows, `column` and `value` [term, row], times an array
+    """A sparse matrix with `terms` entries for each of `count` rows, `column` and `value` [row, term], times an array
     of `sources` rows; or, `back`, its transpose times one of `count` rows."""
 
     terms: int
@@ -33,12 +33,14 @@ class Product(NamedTuple):
     def write(self, module: ir.Module, lanes: int) -> ir.Function:
         """The function `(column, value, array, result)`."""
         code = _code(module, self, lanes)
+        for pointer in code.function.args:
+            pointer.add_attribute("noalias")
         columns, values, array, result = code.function.args
         columns = code.at.bitcast(columns, LANE.as_pointer())
 
         def entry(term, row):
             """Weight, and where the other row begins."""
-            place = code.sum(code.times(term, self.count), row)
+            place = code.sum(code.times(row, self.terms), term)
             column = code.at.sext(code.at.load(code.moved(columns, place)), INDEX)
             return code.at.load(code.moved(values, place)), code.times(column, self.width)
 
@@ -86,7 +88,7 @@ class Spline(NamedTuple):
         return f"spline_{self.p}x{self.q}x{self.width}"
 
     def write(self, module: ir.Module, lanes: int) -> ir.Function:
-        """The function `(array, result)`."""
+        """The function `(array, result)`, which may be the same."""
         code = _code(module, self, lanes)
         array, result = code.function.args
         pivots = [0.0]
@@ -163,6 +165,4 @@ def _code(module: ir.Module, plan, lanes: int) -> Code:
     """A function of as many pointers as the plan has operands and results."""
     pointers = [number_of(plan.single).as_pointer()] * (plan.operands + plan.results)
     code = Code(module, "rows", pointers, number_of(plan.single), lanes)
-    for pointer in code.function.args:
-        pointer.add_attribute("noalias")
     return code

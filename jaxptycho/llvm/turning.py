@@ -83,7 +83,7 @@ def _lower_spline(context, values):
     from . import handlers
 
     plan = handlers.Spline(aval.shape[0], aval.shape[1], aval.shape[2], aval.dtype == jnp.float32)
-    return jax.ffi.ffi_lowering(handlers.target_of(plan))(context, values)
+    return jax.ffi.ffi_lowering(handlers.target_of(plan), operand_output_aliases={0: 0})(context, values)
 
 
 _SPLINE = Primitive("spline_coefficients")
@@ -146,7 +146,8 @@ def _lower_product(context, *operands, back):
     (terms, count), sources = of_matrix.shape, context.avals_out[0].shape[0] if back else rows.shape[0]
     plan = handlers.Product(terms, count, sources, rows.shape[1], rows.dtype == jnp.float32, back)
     which = (2, 3, 4) if back else (0, 1, 4)
-    rule = jax.ffi.ffi_lowering(handlers.target_of(plan))
+    together = (0, 1), (0, 1), (1, 0)  # the terms of a row lie together (minor dimension first)
+    rule = jax.ffi.ffi_lowering(handlers.target_of(plan), operand_layouts=together)
     return rule(context.replace(avals_in=[context.avals_in[i] for i in which]), *(operands[i] for i in which))
 
 
