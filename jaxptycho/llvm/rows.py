@@ -14,9 +14,10 @@ REGISTERS = 8  # of numbers of one row that are worked on together
 
 
 class Product(NamedTuple):
-    """A sparse matrix with `terms` entries for each of `count` rows, `column` and `value` [row, term], times an array
-    of `sources` rows; or, `back`, its transpose times one of `count` rows."""
+    """A sparse matrix with `terms` entries for each of `count` rows in each of `groups`, `column` and `value` [group,
+    term, row], times an array of `sources` rows; or, `back`, its transpose times one of as many rows as it has."""
 
+    groups: int
     terms: int
     count: int
     sources: int
@@ -28,7 +29,7 @@ class Product(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"{'scatter' if self.back else 'gather'}_{self.terms}x{self.count}x{self.sources}x{self.width}"
+        return f"{'scatter' if self.back else 'gather'}_{self.groups}x{self.terms}x{self.count}x{self.sources}x{self.width}"
 
     def write(self, module: ir.Module, lanes: int) -> ir.Function:
         """The function `(column, value, array, result)`."""
@@ -38,26 +39,29 @@ class Product(NamedTuple):
         columns, values, array, result = code.function.args
         columns = code.at.bitcast(columns, LANE.as_pointer())
 
-        def entry(term, row):
+        def start_of(group, row):
+            return code.times(code.sum(code.times(group, self.count), row), self.width)
+
+        def entry(group, term, row):
             """Weight, and where the other row begins."""
-            place = code.sum(code.times(row, self.terms), term)
+            place = code.sum(code.times(code.sum(code.times(group, self.terms), term), self.count), row)
             column = code.at.sext(code.at.load(code.moved(columns, place)), INDEX)
             return code.at.load(code.moved(values, place)), code.times(column, self.width)
 
         for part in _parts(code, self.width):
 
-            def gather(row, part=part):
+            def gather(group, row, part=part):
                 def add(term, sums):
-                    weight, start = entry(term, row)
+                    weight, start = entry(group, term, row)
                     return part.sums(sums, weight, part.load(array, start))
 
-                part.store(code.fold(self.terms, part.zeros(), add), result, code.times(row, self.width))
+                part.store(code.fold(self.terms, part.zeros(), add), result, start_of(group, row))
 
-            def scatter(row, part=part):
-                numbers = part.load(array, code.times(row, self.width))
+            def scatter(group, row, part=part):
+                numbers = part.load(array, start_of(group, row))
 
                 def add(term):
-                    weight, start = entry(term, row)
+                    weight, start = entry(group, term, row)
                     part.store(part.sums(part.load(result, start), weight, numbers), result, start)
 
                 code.loop(self.terms, add)
@@ -67,7 +71,8 @@ class Product(NamedTuple):
 
             if self.back:
                 code.loop(self.sources, erase)
-            code.loop(self.count, scatter if self.back else gather)
+            one = scatter if self.back else gather
+            code.loop(self.groups, lambda group, one=one: code.loop(self.count, lambda row: one(group, row)))
         code.at.ret_void()
         return code.function
 
@@ -94,32 +99,46 @@ class Spline(NamedTuple):
         pivots = [0.0]
         for _ in range(max(self.p, self.q)):
             pivots.append(1 / (4 - pivots[-1]))
-        pivot = code.table(pivots[1:], code.number)
-
-        def solve(part, source, first, count, apart):
-            """One line of `count` rows, `apart` numbers from one to the next."""
-
-            def onward(n, before):
-                place, by = code.sum(first, code.times(n, apart)), code.entry(pivot, n)
-                six = [code.at.fmul(x, ir.Constant(x.type, [6.0] * x.type.count)) for x in part.load(source, place)]
-                own = part.sums(part.products(by, six), code.at.fneg(by), before)
-                part.store(own, result, place)
-                return own
-
-            def back(n, behind):
-                n = code.at.sub(INDEX(count - 1), n)
-                place, by = code.sum(first, code.times(n, apart)), code.entry(pivot, n)
-                own = part.sums(part.load(result, place), code.at.fneg(by), behind)
-                part.store(own, result, place)
-                return own
-
-            code.fold(count, part.zeros(), onward)
-            code.fold(count, part.zeros(), back)
-
+        pivot, of_values = (code.table([f * x for x in pivots[1:]], code.number) for f in (1, 36))
         row = self.q * self.width
-        for part in _parts(code, self.width):
-            code.loop(self.q, lambda q, part=part: solve(part, array, code.times(q, self.width), self.p, row))
-            code.loop(self.p, lambda p, part=part: solve(part, result, code.times(p, row), self.q, self.width))
+
+        def onward(part, p, first=False):
+            """A row of planes in which both axes are eliminated, as far as those before it and before each place go."""
+            by_p = code.entry(pivot, p)
+
+            def one(q, before):
+                place = code.sum(code.times(p, row), code.times(q, self.width))
+                values = part.products(code.entry(of_values, q), part.load(array, place))
+                along_q = part.sums(values, code.at.fneg(code.entry(pivot, q)), before)
+                both = part.products(by_p, along_q)
+                if not first:
+                    both = part.sums(both, code.at.fneg(by_p), part.load(result, code.sum(place, -row)))
+                part.store(both, result, place)
+                return along_q
+
+            code.fold(self.q, part.zeros(), one)
+
+        def back(part, p, last=False):
+            """The same, from behind."""
+            by_p = code.entry(pivot, p)
+
+            def one(n, behind):
+                q = code.at.sub(INDEX(self.q - 1), n)
+                place = code.sum(code.times(p, row), code.times(q, self.width))
+                along_q = part.sums(part.load(result, place), code.at.fneg(code.entry(pivot, q)), behind)
+                both = along_q
+                if not last:
+                    both = part.sums(both, code.at.fneg(by_p), part.load(result, code.sum(place, row)))
+                part.store(both, result, place)
+                return along_q
+
+            code.fold(self.q, part.zeros(), one)
+
+        for part in _parts(code, self.width, REGISTERS // 2):  # the row before is held as well
+            onward(part, INDEX(0), first=True)
+            code.loop(self.p - 1, lambda n, part=part: onward(part, code.sum(n, 1)))
+            back(part, INDEX(self.p - 1), last=True)
+            code.loop(self.p - 1, lambda n, part=part: back(part, code.at.sub(INDEX(self.p - 2), n)))
         code.at.ret_void()
         return code.function
 
@@ -155,10 +174,10 @@ class _Part:
         return self.code.at.shuffle_vector(first, nothing, order)
 
 
-def _parts(code: Code, width: int) -> list[_Part]:
+def _parts(code: Code, width: int, registers: int = REGISTERS) -> list[_Part]:
     """A row of `width` numbers, cut into registers and those into parts; the last register may be narrower."""
     places = [(i, ir.VectorType(code.number, min(code.lanes, width - i))) for i in range(0, width, code.lanes)]
-    return [_Part(code, places[i : i + REGISTERS]) for i in range(0, len(places), REGISTERS)]
+    return [_Part(code, places[i : i + registers]) for i in range(0, len(places), registers)]
 
 
 def _code(module: ir.Module, plan, lanes: int) -> Code:

@@ -1,6 +1,7 @@
 """What turns a volume, as primitives of JAX: spline coefficients, and sparse matrices that act on rows of an array.
 
-A sparse matrix is `column` and `value` [term, row], as many terms in every row. It comes with its transpose in the same
+A sparse matrix is `column` and `value` [group, term, row], as many terms in every row; rows stand in groups so that the
+terms of one row lie near each other in memory, and neighbouring rows beside each other. It comes with its transpose in the same
 form, so that a gradient need not be scattered where that is slow; the code of our own does scatter, and needs no more
 than the matrix itself.
 """
@@ -17,10 +18,10 @@ from .varying import alike
 
 AT_ONCE = 16  # terms in one pass over memory
 
-Columns = Int[Array, "t row"]
-Values = Float[Array, "t row"]
+Columns = Int[Array, "g t row"]
+Values = Float[Array, "g t row"]
 Source = Float[Array, "source c"]
-Target = Float[Array, "row c"]
+Target = Float[Array, "g*row c"]
 
 
 def spline(values: Float[Array, "p q c"]) -> Float[Array, "p q c"]:
@@ -31,11 +32,11 @@ def spline(values: Float[Array, "p q c"]) -> Float[Array, "p q c"]:
 def product(
     column: Columns,
     value: Values,
-    back_column: Int[Array, "u source"],
-    back_value: Float[Array, "u source"],
-    rows: Source,
+    back_column: Int[Array, "h u source"],
+    back_value: Float[Array, "h u source"],
+    rows: Float[Array, "h*source c"],
 ) -> Target:
-    """Σ_t value[t]·rows[column[t]], the matrix times `rows`; `back` is the matrix transposed.
+    """Σ_t value[g, t]·rows[column[g, t]], the matrix times `rows`; `back` is the matrix transposed.
 
     Differentiable in `value` and `rows`, forwards and backwards.
     """
@@ -45,6 +46,7 @@ def product(
 
 def gather(column: Columns, value: Values, rows: Source) -> Target:
     """As `product`, by jax.numpy: some terms at a time, more than once, since what enters a loop is computed before it."""
+    column, value = (array.swapaxes(0, 1).reshape(array.shape[1], -1) for array in (column, value))
     at_once = max(n for n in range(1, AT_ONCE + 1) if len(column) % n == 0 and n < max(2, len(column)))
 
     @jax.checkpoint
@@ -99,7 +101,7 @@ mlir.register_lowering(_SPLINE, _lower_spline, platform="cpu")
 
 
 def _shape(column, value, back_column, back_value, rows, *, back):
-    return rows.update(shape=(value.shape[1], rows.shape[1]))
+    return rows.update(shape=(value.shape[0] * value.shape[2], rows.shape[1]))
 
 
 def _plain(column, value, back_column, back_value, rows, *, back):
@@ -143,11 +145,10 @@ def _lower_product(context, *operands, back):
     from . import handlers
 
     of_matrix, rows = context.avals_in[2 if back else 0], context.avals_in[4]
-    (terms, count), sources = of_matrix.shape, context.avals_out[0].shape[0] if back else rows.shape[0]
-    plan = handlers.Product(terms, count, sources, rows.shape[1], rows.dtype == jnp.float32, back)
+    (groups, terms, count), sources = of_matrix.shape, context.avals_out[0].shape[0] if back else rows.shape[0]
+    plan = handlers.Product(groups, terms, count, sources, rows.shape[1], rows.dtype == jnp.float32, back)
     which = (2, 3, 4) if back else (0, 1, 4)
-    together = (0, 1), (0, 1), (1, 0)  # the terms of a row lie together (minor dimension first)
-    rule = jax.ffi.ffi_lowering(handlers.target_of(plan), operand_layouts=together)
+    rule = jax.ffi.ffi_lowering(handlers.target_of(plan))
     return rule(context.replace(avals_in=[context.avals_in[i] for i in which]), *(operands[i] for i in which))
 
 

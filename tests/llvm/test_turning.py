@@ -22,12 +22,13 @@ def close(found, wanted):
     return np.abs(found - wanted).max() < 20 * np.finfo(found.dtype).eps * np.abs(wanted).max()
 
 
-def sparse(terms, rows, sources, dtype=float):
+def sparse(terms, rows, sources, dtype=float, groups=1):
     """A matrix, as columns and values of each row, and dense."""
-    column = np.random.default_rng(terms).integers(0, sources, (terms, rows))
-    value = np.asarray(random(terms, rows, dtype=dtype))
-    dense = np.zeros((rows, sources), dtype)
-    np.add.at(dense, (np.arange(rows), column), value)
+    column = np.random.default_rng(terms).integers(0, sources, (groups, terms, rows // groups))
+    value = np.asarray(random(*column.shape, dtype=dtype))
+    dense = np.zeros((groups, rows // groups, sources), dtype)
+    np.add.at(dense, (np.arange(groups)[:, None, None], np.arange(rows // groups), column), value)
+    dense = dense.reshape(rows, sources)
     return (jnp.asarray(column, jnp.int32), jnp.asarray(value)), dense
 
 
@@ -35,8 +36,8 @@ def both(dense):
     """All entries of a dense matrix and of its transpose, as columns and values."""
     for matrix in (dense, dense.T):
         rows, sources = matrix.shape
-        yield jnp.asarray(np.repeat(np.arange(sources)[:, None], rows, 1), jnp.int32)
-        yield jnp.asarray(matrix.T)
+        yield jnp.asarray(np.repeat(np.arange(sources)[:, None], rows, 1)[None], jnp.int32)
+        yield jnp.asarray(matrix.T[None])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -50,11 +51,12 @@ def test_splines_solve_their_equations(shape, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("groups", [1, 4])
 @pytest.mark.parametrize("width", [1, 16, 37, 150])
-def test_products_are_those_of_the_matrix(width, dtype):
-    (column, value), dense = sparse(3, 11, 6, dtype)
+def test_products_are_those_of_the_matrix(width, groups, dtype):
+    (column, value), dense = sparse(3, 12, 6, dtype, groups)
     _, _, *back = both(dense)
-    rows, other = random(6, width, dtype=dtype), random(11, width, dtype=dtype)
+    rows, other = random(6, width, dtype=dtype), random(12, width, dtype=dtype)
     found, pull = jax.vjp(lambda rows: llvm.product(column, value, *back, rows), rows)
     assert found.dtype == dtype
     assert close(found, dense @ rows)
@@ -75,7 +77,7 @@ def test_derivatives_by_rows_and_values():
 
     def function(*operands):
         value, rows = map(jnp.asarray, operands)
-        return jnp.sum(llvm.product(column, value, back[0], jnp.zeros_like(back[1]) + value.T, rows) ** 3)
+        return jnp.sum(llvm.product(column, value, back[0], jnp.zeros_like(back[1]) + value.mT, rows) ** 3)
 
     check_grads(function, (value, random(4, 3)), 2, ("fwd", "rev"), atol=1e-3, rtol=1e-3)
     check_grads(
@@ -100,7 +102,7 @@ def test_maps_over_rows_and_over_matrices(axis):
 
 def test_jax_computes_them_where_a_device_has_many_cores(monkeypatch):
     monkeypatch.setattr(turning, "by_own_code", lambda: False)
-    (column, value), dense = sparse(32, 11, 6)
+    (column, value), dense = sparse(32, 12, 6, groups=3)
     _, _, *back = both(dense)
     fresh = jax.jit(lambda rows: llvm.spline(llvm.product(column, value, *back, rows)[None]))
     assert "jaxptycho" not in fresh.lower(random(6, 4)).as_text()
