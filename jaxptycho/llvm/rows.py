@@ -15,7 +15,8 @@ REGISTERS = 8  # of numbers of one row that are worked on together
 
 class Product(NamedTuple):
     """A sparse matrix with `terms` entries for each of `count` rows in each of `groups`, `column` and `value` [group,
-    term, row], times an array of `sources` rows; or, `back`, its transpose times one of as many rows as it has."""
+    term, row], times an array of `sources` rows; or, `back`, its transpose times one of as many rows as it has, in the
+    place of which come spline coefficients if they are `planes` (p, q)."""
 
     groups: int
     terms: int
@@ -24,12 +25,14 @@ class Product(NamedTuple):
     width: int  # numbers in a row of an array
     single: bool  # precision
     back: bool
+    planes: tuple[int, int] | None = None
 
     counted, operands, results = False, 3, 1
 
     @property
     def name(self) -> str:
-        return f"{'scatter' if self.back else 'gather'}_{self.groups}x{self.terms}x{self.count}x{self.sources}x{self.width}"
+        sides = (self.groups, self.terms, self.count, self.sources, self.width, *(self.planes or ()))
+        return f"{'scatter' if self.back else 'gather'}_{'x'.join(map(str, sides))}"
 
     def write(self, module: ir.Module, lanes: int) -> ir.Function:
         """The function `(column, value, array, result)`."""
@@ -73,6 +76,8 @@ class Product(NamedTuple):
                 code.loop(self.sources, erase)
             one = scatter if self.back else gather
             code.loop(self.groups, lambda group, one=one: code.loop(self.count, lambda row: one(group, row)))
+        if self.planes:
+            Spline(*self.planes, self.width, self.single).solve(code, result, result)
         code.at.ret_void()
         return code.function
 
@@ -95,7 +100,12 @@ class Spline(NamedTuple):
     def write(self, module: ir.Module, lanes: int) -> ir.Function:
         """The function `(array, result)`, which may be the same."""
         code = _code(module, self, lanes)
-        array, result = code.function.args
+        self.solve(code, *code.function.args)
+        code.at.ret_void()
+        return code.function
+
+    def solve(self, code: Code, array: Value, result: Value) -> None:
+        """Writes the coefficients of `array` to `result`."""
         pivots = [0.0]
         for _ in range(max(self.p, self.q)):
             pivots.append(1 / (4 - pivots[-1]))
@@ -139,8 +149,6 @@ class Spline(NamedTuple):
             code.loop(self.p - 1, lambda n, part=part: onward(part, code.sum(n, 1)))
             back(part, INDEX(self.p - 1), last=True)
             code.loop(self.p - 1, lambda n, part=part: back(part, code.at.sub(INDEX(self.p - 2), n)))
-        code.at.ret_void()
-        return code.function
 
 
 class _Part:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..llvm import product, spline
+from ..llvm import product
 from .types import Pair, Scalar, Stack
 
 Cuboid = Float[Array, "p q c"]
@@ -138,7 +138,7 @@ class Kernel(NamedTuple):
 
     weight: Callable
     taps: int
-    prefilter: Callable  # from samples to the coefficients that interpolate them
+    splined: bool  # whether it joins the coefficients that interpolate the samples
 
 
 def hat(d):
@@ -152,7 +152,7 @@ def bspline(d):
     return jnp.where(d < 1, 2 / 3 - d**2 * (1 - d / 2), jnp.where(d < 2, (2 - d) ** 3 / 6, 0))
 
 
-KERNELS = {"linear": Kernel(hat, 2, lambda values: values), "cubic": Kernel(bspline, 4, spline)}
+KERNELS = {"linear": Kernel(hat, 2, False), "cubic": Kernel(bspline, 4, True)}
 
 
 def turn(
@@ -172,8 +172,9 @@ def turn(
     angle = jnp.asarray(angle, planes.dtype)
     place = (angle, shift.astype(planes.dtype), source, target, bins, joined)
     forward, transposed = _gathering(*place), _gathering_back(*jax.lax.stop_gradient(place[:2]), *place[2:])
-    rows = joined.prefilter(planes).reshape(-1, planes.shape[2])
-    return product(*forward, *transposed, rows).reshape(target[0].count // bins, target[1].count, -1)
+    (p, q, columns), rows = planes.shape, planes.reshape(-1, planes.shape[2])
+    turned = product(*forward, *transposed, rows, (p, q) if joined.splined else None)
+    return turned.reshape(target[0].count // bins, target[1].count, columns)
 
 
 class Sparse(NamedTuple):

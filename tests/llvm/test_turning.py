@@ -71,6 +71,28 @@ def test_gradients_scatter_and_leave_the_transpose_alone():
     assert close(pull(random(11, 4)), dense.T @ random(11, 4))
 
 
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("width", [5, 37])
+def test_products_of_coefficients(monkeypatch, width, own):
+    monkeypatch.setattr(turning, "by_own_code", lambda: own)
+    (column, value), dense = sparse(3, 12, 6, groups=2)
+    _, _, *back = both(dense)
+    rows, other = random(6, width), random(12, width)
+    along = [np.linalg.inv((4 * np.eye(n) + np.eye(n, k=1) + np.eye(n, k=-1)) / 6) for n in (2, 3)]
+    splined = dense @ np.kron(*along)
+
+    def turned(value, rows):
+        return llvm.product(column, value, *back, rows, (2, 3))
+
+    found, pull = jax.vjp(jax.jit(turned), value, rows)
+    assert close(found, splined @ rows)
+    by_value, by_rows = pull(other)
+    assert close(by_rows, splined.T @ other)
+    _, along_value = jax.jvp(turned, (value, rows), (value, jnp.zeros_like(rows)))
+    assert close(along_value, splined @ rows)  # linear in the values
+    assert close(jnp.sum(by_value * value), jnp.sum(other * found))
+
+
 def test_derivatives_by_rows_and_values():
     _, dense = sparse(3, 5, 4)
     column, value, *back = both(dense)
