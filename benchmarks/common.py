@@ -39,15 +39,14 @@ def machine() -> dict:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "python": platform.python_version(),
         "load": round(os.getloadavg()[0], 1),
+        "allocator": os.environ.get("GLIBC_TUNABLES", "as installed"),
     }
 
 
 def opening() -> None:
     """Says when and on what this runs."""
     found = machine()
-    print(
-        f"{found['date']}, {found['machine']}, {found['cores']} cores, Python {found['python']}, load {found['load']}"
-    )
+    print("{date}, {machine}, {cores} cores, Python {python}, load {load}, allocator {allocator}".format(**found))
 
 
 def save(args, rows: Iterable[Mapping], **more) -> None:

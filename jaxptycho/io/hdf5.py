@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from ..machines.pieces import Pieced
+from .chunks import inflated
 from .drafts import drafted
 
 H5 = Any  # an h5py file, group or dataset, which its annotations cannot tell apart
@@ -59,6 +60,7 @@ class OnDisk:
         self.shape, self.dtype = stored.shape, stored.dtype
 
     def __getitem__(self, index) -> np.ndarray:
+        """Rows by a slice or a list of them; of the view `index[0]` where there are several."""
         with opened(self.path) as file:
             return _rows(file[self.name], index)
 
@@ -82,12 +84,16 @@ def plain(value):
 
 
 def _rows(stored: H5, index) -> np.ndarray:
-    """`stored[index]`; a list of rows run by run, as HDF5 takes seven times as long for one of compressed patterns."""
+    """`stored[index]`, where the last index, a slice or a list, is of rows.
+
+    What is not inflated here is read run by run, as HDF5 takes seven times as long for a list of compressed patterns.
+    """
     *before, rows = index if isinstance(index, tuple) else (index,)
-    if not isinstance(rows, np.ndarray) or not rows.size:
-        return stored[index]
+    rows = np.arange(stored.shape[len(before)])[rows]
+    if (found := inflated(stored, tuple(before), rows)) is not None:
+        return found
     runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)
-    return np.concatenate([stored[(*before, slice(run[0], run[-1] + 1))] for run in runs])
+    return np.concatenate([stored[(*before, slice(run[0], run[-1] + 1) if run.size else run)] for run in runs])
 
 
 def _reason(error: BaseException) -> str:

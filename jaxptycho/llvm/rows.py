@@ -14,48 +14,57 @@ REGISTERS = 8  # of numbers of one row that are worked on together
 
 
 class Product(NamedTuple):
-    """A sparse matrix with `terms` entries for each of `count` rows, `column` and `value` [term, row], times an array
-    of `sources` rows; or, `back`, its transpose times one of `count` rows."""
+    """A sparse matrix with `terms` entries for each of `count` rows in each of `groups`, `column` and `value` [group,
+    term, row], times an array of `sources` rows; or, `back`, its transpose times one of as many rows as it has, in the
+    place of which come spline coefficients if they are `planes` (p, q)."""
 
+    groups: int
     terms: int
     count: int
     sources: int
     width: int  # numbers in a row of an array
     single: bool  # precision
     back: bool
+    planes: tuple[int, int] | None = None
 
     counted, operands, results = False, 3, 1
 
     @property
     def name(self) -> str:
-        return f"{'scatter' if self.back else 'gather'}_{self.terms}x{self.count}x{self.sources}x{self.width}"
+        sides = (self.groups, self.terms, self.count, self.sources, self.width, *(self.planes or ()))
+        return f"{'scatter' if self.back else 'gather'}_{'x'.join(map(str, sides))}"
 
     def write(self, module: ir.Module, lanes: int) -> ir.Function:
         """The function `(column, value, array, result)`."""
         code = _code(module, self, lanes)
+        for pointer in code.function.args:
+            pointer.add_attribute("noalias")
         columns, values, array, result = code.function.args
         columns = code.at.bitcast(columns, LANE.as_pointer())
 
-        def entry(term, row):
+        def start_of(group, row):
+            return code.times(code.sum(code.times(group, self.count), row), self.width)
+
+        def entry(group, term, row):
             """Weight, and where the other row begins."""
-            place = code.sum(code.times(term, self.count), row)
+            place = code.sum(code.times(code.sum(code.times(group, self.terms), term), self.count), row)
             column = code.at.sext(code.at.load(code.moved(columns, place)), INDEX)
             return code.at.load(code.moved(values, place)), code.times(column, self.width)
 
         for part in _parts(code, self.width):
 
-            def gather(row, part=part):
+            def gather(group, row, part=part):
                 def add(term, sums):
-                    weight, start = entry(term, row)
+                    weight, start = entry(group, term, row)
                     return part.sums(sums, weight, part.load(array, start))
 
-                part.store(code.fold(self.terms, part.zeros(), add), result, code.times(row, self.width))
+                part.store(code.fold(self.terms, part.zeros(), add), result, start_of(group, row))
 
-            def scatter(row, part=part):
-                numbers = part.load(array, code.times(row, self.width))
+            def scatter(group, row, part=part):
+                numbers = part.load(array, start_of(group, row))
 
                 def add(term):
-                    weight, start = entry(term, row)
+                    weight, start = entry(group, term, row)
                     part.store(part.sums(part.load(result, start), weight, numbers), result, start)
 
                 code.loop(self.terms, add)
@@ -65,7 +74,10 @@ class Product(NamedTuple):
 
             if self.back:
                 code.loop(self.sources, erase)
-            code.loop(self.count, scatter if self.back else gather)
+            one = scatter if self.back else gather
+            code.loop(self.groups, lambda group, one=one: code.loop(self.count, lambda row: one(group, row)))
+        if self.planes:
+            Spline(*self.planes, self.width, self.single).solve(code, result, result)
         code.at.ret_void()
         return code.function
 
@@ -86,40 +98,57 @@ class Spline(NamedTuple):
         return f"spline_{self.p}x{self.q}x{self.width}"
 
     def write(self, module: ir.Module, lanes: int) -> ir.Function:
-        """The function `(array, result)`."""
+        """The function `(array, result)`, which may be the same."""
         code = _code(module, self, lanes)
-        array, result = code.function.args
+        self.solve(code, *code.function.args)
+        code.at.ret_void()
+        return code.function
+
+    def solve(self, code: Code, array: Value, result: Value) -> None:
+        """Writes the coefficients of `array` to `result`."""
         pivots = [0.0]
         for _ in range(max(self.p, self.q)):
             pivots.append(1 / (4 - pivots[-1]))
-        pivot = code.table(pivots[1:], code.number)
-
-        def solve(part, source, first, count, apart):
-            """One line of `count` rows, `apart` numbers from one to the next."""
-
-            def onward(n, before):
-                place, by = code.sum(first, code.times(n, apart)), code.entry(pivot, n)
-                six = [code.at.fmul(x, ir.Constant(x.type, [6.0] * x.type.count)) for x in part.load(source, place)]
-                own = part.sums(part.products(by, six), code.at.fneg(by), before)
-                part.store(own, result, place)
-                return own
-
-            def back(n, behind):
-                n = code.at.sub(INDEX(count - 1), n)
-                place, by = code.sum(first, code.times(n, apart)), code.entry(pivot, n)
-                own = part.sums(part.load(result, place), code.at.fneg(by), behind)
-                part.store(own, result, place)
-                return own
-
-            code.fold(count, part.zeros(), onward)
-            code.fold(count, part.zeros(), back)
-
+        pivot, of_values = (code.table([f * x for x in pivots[1:]], code.number) for f in (1, 36))
         row = self.q * self.width
-        for part in _parts(code, self.width):
-            code.loop(self.q, lambda q, part=part: solve(part, array, code.times(q, self.width), self.p, row))
-            code.loop(self.p, lambda p, part=part: solve(part, result, code.times(p, row), self.q, self.width))
-        code.at.ret_void()
-        return code.function
+
+        def onward(part, p, first=False):
+            """A row of planes in which both axes are eliminated, as far as those before it and before each place go."""
+            by_p = code.entry(pivot, p)
+
+            def one(q, before):
+                place = code.sum(code.times(p, row), code.times(q, self.width))
+                values = part.products(code.entry(of_values, q), part.load(array, place))
+                along_q = part.sums(values, code.at.fneg(code.entry(pivot, q)), before)
+                both = part.products(by_p, along_q)
+                if not first:
+                    both = part.sums(both, code.at.fneg(by_p), part.load(result, code.sum(place, -row)))
+                part.store(both, result, place)
+                return along_q
+
+            code.fold(self.q, part.zeros(), one)
+
+        def back(part, p, last=False):
+            """The same, from behind."""
+            by_p = code.entry(pivot, p)
+
+            def one(n, behind):
+                q = code.at.sub(INDEX(self.q - 1), n)
+                place = code.sum(code.times(p, row), code.times(q, self.width))
+                along_q = part.sums(part.load(result, place), code.at.fneg(code.entry(pivot, q)), behind)
+                both = along_q
+                if not last:
+                    both = part.sums(both, code.at.fneg(by_p), part.load(result, code.sum(place, row)))
+                part.store(both, result, place)
+                return along_q
+
+            code.fold(self.q, part.zeros(), one)
+
+        for part in _parts(code, self.width, REGISTERS // 2):  # the row before is held as well
+            onward(part, INDEX(0), first=True)
+            code.loop(self.p - 1, lambda n, part=part: onward(part, code.sum(n, 1)))
+            back(part, INDEX(self.p - 1), last=True)
+            code.loop(self.p - 1, lambda n, part=part: back(part, code.at.sub(INDEX(self.p - 2), n)))
 
 
 class _Part:
@@ -153,16 +182,14 @@ class _Part:
         return self.code.at.shuffle_vector(first, nothing, order)
 
 
-def _parts(code: Code, width: int) -> list[_Part]:
+def _parts(code: Code, width: int, registers: int = REGISTERS) -> list[_Part]:
     """A row of `width` numbers, cut into registers and those into parts; the last register may be narrower."""
     places = [(i, ir.VectorType(code.number, min(code.lanes, width - i))) for i in range(0, width, code.lanes)]
-    return [_Part(code, places[i : i + REGISTERS]) for i in range(0, len(places), REGISTERS)]
+    return [_Part(code, places[i : i + registers]) for i in range(0, len(places), registers)]
 
 
 def _code(module: ir.Module, plan, lanes: int) -> Code:
     """A function of as many pointers as the plan has operands and results."""
     pointers = [number_of(plan.single).as_pointer()] * (plan.operands + plan.results)
     code = Code(module, "rows", pointers, number_of(plan.single), lanes)
-    for pointer in code.function.args:
-        pointer.add_attribute("noalias")
     return code

@@ -29,9 +29,13 @@ def one_device_per_core() -> int:
 
     To be called before JAX computes anything; on GPUs and TPUs it changes nothing.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    jax.config.update("jax_num_cpu_devices", cores)
-    return cores
+    jax.config.update("jax_num_cpu_devices", cores())
+    return cores()
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def mesh(devices: int | None = None, slabs: int = 1) -> Mesh:

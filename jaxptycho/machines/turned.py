@@ -64,30 +64,28 @@ def _projected(volume: Volume, values, number, slabs: int, field: int):
     source, plane = (Axis(nz, dz, nz // 2), Axis(nx, dx, nx // 2)), (depth, rows)
     tilted = volumes.turn(values.swapaxes(1, 2), volume.tilt, standing, source, (depth, columns), 1, volume.kernel)
     lent = with_halo(tilted.swapaxes(1, 2), wide, slabs, 0.0)
-    kernel = _kernel(volume.kernel, 1, first, total)
-    sums = volumes.turn(lent, -about_x, standing, plane, plane, volume.frame.samples, kernel)
+    kernel = volumes.KERNELS[volume.kernel]
+    joined = kernel._replace(splined=False)  # coefficients are made here
+    lent = _coefficients(lent, 1, first, total) if kernel.splined else lent
+    sums = volumes.turn(lent, -about_x, standing, plane, plane, volume.frame.samples, joined)
     index = first_of_field + np.arange(rows.count)
     sums = jnp.where(((index >= 0) & (index < field))[:, None], sums, 0)
-    plane, kernel = (rows, columns), _kernel(volume.kernel, 0, first_of_field, field)
-    turned = volumes.turn(jnp.moveaxis(sums, 0, 2), -about_z, standing, plane, plane, 1, kernel)
+    plane, sums = (rows, columns), jnp.moveaxis(sums, 0, 2)
+    sums = _coefficients(sums, 0, first_of_field, field) if kernel.splined else sums
+    turned = volumes.turn(sums, -about_z, standing, plane, plane, 1, joined)
     return depth.step * jnp.moveaxis(turned[wide : wide + own], 2, 0)
 
 
-def _kernel(name: str, axis: int, first, total: int) -> volumes.Kernel:
-    """The kernel, whose coefficients are those of `total` rows, of which the planes hold some from `first` on `axis`."""
-
-    def coefficients(planes):
-        starts, sizes = [0, 0], list(planes.shape[:2])
-        starts[axis], sizes[axis] = first, total
-        p, q = (
-            _inverse(start + np.arange(count), size).astype(planes.dtype)
-            for start, count, size in zip(starts, planes.shape, sizes, strict=False)
-        )
-        by_rows = jnp.einsum("ab,bqc->aqc", p, planes, precision="highest")
-        return jnp.einsum("ab,pbc->pac", q, by_rows, precision="highest")
-
-    kernel = volumes.KERNELS[name]
-    return kernel._replace(prefilter=coefficients) if name == "cubic" else kernel
+def _coefficients(planes, axis: int, first, total: int):
+    """Spline coefficients of planes that hold some of `total` rows, from `first` on along `axis`, as the whole has them."""
+    starts, sizes = [0, 0], list(planes.shape[:2])
+    starts[axis], sizes[axis] = first, total
+    p, q = (
+        _inverse(start + np.arange(count), size).astype(planes.dtype)
+        for start, count, size in zip(starts, planes.shape, sizes, strict=False)
+    )
+    by_rows = jnp.einsum("ab,bqc->aqc", p, planes, precision="highest")
+    return jnp.einsum("ab,pbc->pac", q, by_rows, precision="highest")
 
 
 def _inverse(index, n: int):

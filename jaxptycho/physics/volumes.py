@@ -8,6 +8,7 @@ Kernels: linear, and the interpolating cubic B-spline (Unser, IEEE Signal Proces
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..llvm import product, spline
+from ..llvm import product
 from .types import Pair, Scalar, Stack
 
 Cuboid = Float[Array, "p q c"]
@@ -137,7 +138,7 @@ class Kernel(NamedTuple):
 
     weight: Callable
     taps: int
-    prefilter: Callable  # from samples to the coefficients that interpolate them
+    splined: bool  # whether it joins the coefficients that interpolate the samples
 
 
 def hat(d):
@@ -151,7 +152,7 @@ def bspline(d):
     return jnp.where(d < 1, 2 / 3 - d**2 * (1 - d / 2), jnp.where(d < 2, (2 - d) ** 3 / 6, 0))
 
 
-KERNELS = {"linear": Kernel(hat, 2, lambda values: values), "cubic": Kernel(bspline, 4, spline)}
+KERNELS = {"linear": Kernel(hat, 2, False), "cubic": Kernel(bspline, 4, True)}
 
 
 def turn(
@@ -171,15 +172,16 @@ def turn(
     angle = jnp.asarray(angle, planes.dtype)
     place = (angle, shift.astype(planes.dtype), source, target, bins, joined)
     forward, transposed = _gathering(*place), _gathering_back(*jax.lax.stop_gradient(place[:2]), *place[2:])
-    rows = joined.prefilter(planes).reshape(-1, planes.shape[2])
-    return product(*forward, *transposed, rows).reshape(target[0].count // bins, target[1].count, -1)
+    (p, q, columns), rows = planes.shape, planes.reshape(-1, planes.shape[2])
+    turned = product(*forward, *transposed, rows, (p, q) if joined.splined else None)
+    return turned.reshape(target[0].count // bins, target[1].count, columns)
 
 
 class Sparse(NamedTuple):
-    """A matrix with the same number of entries in every row."""
+    """A matrix with the same number of entries in every row; rows stand in groups, those of one row of planes."""
 
-    column: Int[Array, "t row"]
-    value: Float[Array, "t row"]
+    column: Int[Array, "g t row"]
+    value: Float[Array, "g t row"]
 
 
 def _seen_at(angle, shift, source, target, index):
@@ -194,17 +196,21 @@ def _seen_at(angle, shift, source, target, index):
 
 def _gathering(angle, shift, source, target, bins, kernel: Kernel) -> Sparse:
     """The matrix from samples of the source to those of the target, summed over bins."""
-    shape, taps = tuple(axis.count for axis in target), np.indices((kernel.taps, kernel.taps))
-    places = _seen_at(angle, shift, source, target, np.indices(shape))
-    first = (jnp.floor(jax.lax.stop_gradient(place)).astype(jnp.int32) + 1 - kernel.taps // 2 for place in places)
-    index = [f + t[..., None, None] for f, t in zip(first, taps, strict=True)]
-    weight = kernel.weight(index[0] - places[0]) * kernel.weight(index[1] - places[1])
+    rows, columns = (axis.count for axis in target)
+    places = _seen_at(angle, shift, source, target, np.indices((rows, columns)))
+    # each axis by itself, once, and not anew for every entry
+    (p, of_p), (q, of_q) = jax.lax.optimization_barrier(tuple(map(partial(_near, kernel), places, source)))
+    column = p[:, :, None] * source[1].count + q[:, None]
+    value = of_p[:, :, None] * of_q[:, None]
+    return Sparse(*(array.reshape(rows // bins, -1, columns) for array in (column, value)))
 
-    def binned(entries):
-        return entries.reshape(kernel.taps**2, -1, bins, shape[1]).transpose(2, 0, 1, 3)
 
-    p, q, weight = (binned(array) for array in (*index, weight))
-    return _entries(p, q, weight, [axis.count for axis in source])
+def _near(kernel: Kernel, place: Float[Array, "p q"], axis: Axis):
+    """The samples of an axis about each place [p, tap, q], and their weights: none outside."""
+    first = jnp.floor(jax.lax.stop_gradient(place)).astype(jnp.int32) + 1 - kernel.taps // 2
+    index = first[:, None] + np.arange(kernel.taps)[:, None]
+    inside = (index >= 0) & (index < axis.count)
+    return jnp.clip(index, 0, axis.count - 1), jnp.where(inside, kernel.weight(index - place[:, None]), 0)
 
 
 def _gathering_back(angle, shift, source, target, bins, kernel: Kernel) -> Sparse:
@@ -221,19 +227,13 @@ def _gathering_back(angle, shift, source, target, bins, kernel: Kernel) -> Spars
     bin_of = first[0] // bins + np.arange((taps.shape[1] + bins - 2) // bins + 1)[:, None, None, None]
     after = there[0] - (bins * bin_of)[:, None]
     summed = jnp.sum(jnp.where((after >= 0) & (after < bins), weight, 0), 1)
-    columns = jnp.broadcast_to(there[1][0], summed.shape)
-    return _entries(jnp.broadcast_to(bin_of, summed.shape), columns, summed, [target[0].count // bins, target[1].count])
+    p, q, sizes = bin_of, there[1][0], (target[0].count // bins, target[1].count)
+    inside = (p >= 0) & (p < sizes[0]) & (q >= 0) & (q < sizes[1])
+    column = jnp.clip(p, 0, sizes[0] - 1) * sizes[1] + jnp.clip(q, 0, sizes[1] - 1)
+    return Sparse(*(a.reshape(-1, *a.shape[2:]).swapaxes(0, 1) for a in (column, jnp.where(inside, summed, 0))))
 
 
 def _turned_back(angle, shift):
     """What the turn back makes of a shift."""
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     return jnp.stack([cos * shift[0] + sin * shift[1], cos * shift[1] - sin * shift[0]])
-
-
-def _entries(p, q, weight, sizes) -> Sparse:
-    """The entries that point to the samples (p, q) of an array of `sizes`: none outside."""
-    inside = (p >= 0) & (p < sizes[0]) & (q >= 0) & (q < sizes[1])
-    number = jnp.clip(p, 0, sizes[0] - 1) * sizes[1] + jnp.clip(q, 0, sizes[1] - 1)
-    size = p.shape[-2] * p.shape[-1]
-    return Sparse(number.reshape(-1, size), jnp.where(inside, weight, 0).reshape(-1, size))

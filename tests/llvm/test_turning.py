@@ -22,12 +22,13 @@ def close(found, wanted):
     return np.abs(found - wanted).max() < 20 * np.finfo(found.dtype).eps * np.abs(wanted).max()
 
 
-def sparse(terms, rows, sources, dtype=float):
+def sparse(terms, rows, sources, dtype=float, groups=1):
     """A matrix, as columns and values of each row, and dense."""
-    column = np.random.default_rng(terms).integers(0, sources, (terms, rows))
-    value = np.asarray(random(terms, rows, dtype=dtype))
-    dense = np.zeros((rows, sources), dtype)
-    np.add.at(dense, (np.arange(rows), column), value)
+    column = np.random.default_rng(terms).integers(0, sources, (groups, terms, rows // groups))
+    value = np.asarray(random(*column.shape, dtype=dtype))
+    dense = np.zeros((groups, rows // groups, sources), dtype)
+    np.add.at(dense, (np.arange(groups)[:, None, None], np.arange(rows // groups), column), value)
+    dense = dense.reshape(rows, sources)
     return (jnp.asarray(column, jnp.int32), jnp.asarray(value)), dense
 
 
@@ -35,8 +36,8 @@ def both(dense):
     """All entries of a dense matrix and of its transpose, as columns and values."""
     for matrix in (dense, dense.T):
         rows, sources = matrix.shape
-        yield jnp.asarray(np.repeat(np.arange(sources)[:, None], rows, 1), jnp.int32)
-        yield jnp.asarray(matrix.T)
+        yield jnp.asarray(np.repeat(np.arange(sources)[:, None], rows, 1)[None], jnp.int32)
+        yield jnp.asarray(matrix.T[None])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -50,11 +51,12 @@ def test_splines_solve_their_equations(shape, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("groups", [1, 4])
 @pytest.mark.parametrize("width", [1, 16, 37, 150])
-def test_products_are_those_of_the_matrix(width, dtype):
-    (column, value), dense = sparse(3, 11, 6, dtype)
+def test_products_are_those_of_the_matrix(width, groups, dtype):
+    (column, value), dense = sparse(3, 12, 6, dtype, groups)
     _, _, *back = both(dense)
-    rows, other = random(6, width, dtype=dtype), random(11, width, dtype=dtype)
+    rows, other = random(6, width, dtype=dtype), random(12, width, dtype=dtype)
     found, pull = jax.vjp(lambda rows: llvm.product(column, value, *back, rows), rows)
     assert found.dtype == dtype
     assert close(found, dense @ rows)
@@ -69,13 +71,35 @@ def test_gradients_scatter_and_leave_the_transpose_alone():
     assert close(pull(random(11, 4)), dense.T @ random(11, 4))
 
 
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("width", [5, 37])
+def test_products_of_coefficients(monkeypatch, width, own):
+    monkeypatch.setattr(turning, "by_own_code", lambda: own)
+    (column, value), dense = sparse(3, 12, 6, groups=2)
+    _, _, *back = both(dense)
+    rows, other = random(6, width), random(12, width)
+    along = [np.linalg.inv((4 * np.eye(n) + np.eye(n, k=1) + np.eye(n, k=-1)) / 6) for n in (2, 3)]
+    splined = dense @ np.kron(*along)
+
+    def turned(value, rows):
+        return llvm.product(column, value, *back, rows, (2, 3))
+
+    found, pull = jax.vjp(jax.jit(turned), value, rows)
+    assert close(found, splined @ rows)
+    by_value, by_rows = pull(other)
+    assert close(by_rows, splined.T @ other)
+    _, along_value = jax.jvp(turned, (value, rows), (value, jnp.zeros_like(rows)))
+    assert close(along_value, splined @ rows)  # linear in the values
+    assert close(jnp.sum(by_value * value), jnp.sum(other * found))
+
+
 def test_derivatives_by_rows_and_values():
     _, dense = sparse(3, 5, 4)
     column, value, *back = both(dense)
 
     def function(*operands):
         value, rows = map(jnp.asarray, operands)
-        return jnp.sum(llvm.product(column, value, back[0], jnp.zeros_like(back[1]) + value.T, rows) ** 3)
+        return jnp.sum(llvm.product(column, value, back[0], jnp.zeros_like(back[1]) + value.mT, rows) ** 3)
 
     check_grads(function, (value, random(4, 3)), 2, ("fwd", "rev"), atol=1e-3, rtol=1e-3)
     check_grads(
@@ -100,7 +124,7 @@ def test_maps_over_rows_and_over_matrices(axis):
 
 def test_jax_computes_them_where_a_device_has_many_cores(monkeypatch):
     monkeypatch.setattr(turning, "by_own_code", lambda: False)
-    (column, value), dense = sparse(32, 11, 6)
+    (column, value), dense = sparse(32, 12, 6, groups=3)
     _, _, *back = both(dense)
     fresh = jax.jit(lambda rows: llvm.spline(llvm.product(column, value, *back, rows)[None]))
     assert "jaxptycho" not in fresh.lower(random(6, 4)).as_text()
