@@ -91,7 +91,9 @@ def test_atoms_in_its_place_are_cut_between_the_same_faces_under_the_same_probe(
     model = thin(specimen=atoms, scan=centred(), probe=aberrated_probe())
     cut = with_slices(model, 5)
     assert cut.specimen.n_slices == 5
-    middles = [float(m.specimen.axis - m.specimen.thickness / 2) for m in (model, cut)]  # of the first slice, above the axis
+    middles = [
+        float(m.specimen.axis - m.specimen.thickness / 2) for m in (model, cut)
+    ]  # of the first slice, above the axis
     np.testing.assert_allclose(cut.specimen.thickness * 5, atoms.thickness * atoms.n_slices)
     np.testing.assert_allclose(middles[0], volume.above)
     before, after = (moved_along(m.probe, GRID, d) for m, d in zip((model, cut), middles, strict=True))
