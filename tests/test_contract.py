@@ -257,6 +257,15 @@ def test_penalties(name):
     assert_scalar_contract(PENALTIES[name](**PRICES[name]), thick())
 
 
+def test_positivity_of_atoms():
+    """Occupancies and Debye–Waller factors that a step has made negative."""
+    model = thin(specimen=atoms())
+    below = eqx.tree_at(lambda m: m.specimen.occupancy, model, model.specimen.occupancy - 0.7)
+    found = build("positivity", model)(below).specimen
+    np.testing.assert_array_equal(found.occupancy, np.maximum(below.specimen.occupancy, 0))
+    np.testing.assert_array_equal(found.debye_waller, model.specimen.debye_waller)
+
+
 def constraint(name, model):
     if name in MASKS:
         return MASKS[name](jnp.asarray(mask()))

@@ -22,11 +22,12 @@ from ..analysis.volumes import HANDS, AlignedVolume, align_volume, euler_angles,
 from ..inverse.fields import entries
 from ..io.structures import to_ase, write_structure
 from ..model import Model, positions
+from ..parts.atoms import Atoms
 from ..parts.indexed import PerView, select
 from ..parts.probe import PixelProbe
 from ..parts.volume import Volume
 from ..start.probes import moved_along
-from .judging_atoms import Traced, TrueAtoms, atom_rows, in_words, trace, trace_blind, true_atoms
+from .judging_atoms import Traced, TrueAtoms, atom_rows, in_words, matched, trace, trace_blind, true_atoms
 from .pictures import probe_modes
 from .plots import save
 from .plots_atoms import draw_atoms, draw_displacements
@@ -53,7 +54,7 @@ def judge_volume(model: Model, truth: dict[str, Any], nominal, folder: Path | No
     """
     if lacking := {"atomic_numbers", "atom_positions_angstrom", "vibration_angstrom"} - set(truth):
         raise ValueError(f"the truth has no {', '.join(sorted(lacking))}; give a file that `jaxptycho simulate` wrote")
-    model = in_voxels(model)
+    own, model = model.specimen, in_voxels(model)
     specimen, angles = model.specimen, np.deg2rad(truth["angles_deg"])
     if not isinstance(specimen, Volume) or entries(specimen, PerView) != len(angles):
         raise ValueError(
@@ -84,9 +85,14 @@ def judge_volume(model: Model, truth: dict[str, Any], nominal, folder: Path | No
         "correlation of the potential": f"{np.corrcoef(volume.ravel(), known.ravel())[0, 1]:.4f}",
         "NRMSE": f"{nrmse(volume, known):.3f}, less scale and offset {nrmse(scaled, known):.3f}",
     }
+    refined, above = None, specimen.above
+    if isinstance(own, Atoms):
+        height = own.n_slices * own.thickness / 2 if own.axis is None else own.axis
+        places = np.asarray(own.positions, float) - np.array([float(height), 0.0, 0.0])
+        refined, above = matched(places, own.numbers, moved), float(height - own.thickness / 2)
     behind = (true.rotations @ error.translation)[:, 0]  # the true specimen behind the model's, in each view
-    rows |= _fidelities(model, truth, behind - specimen.above - float(truth["origin_angstrom"][0]))
-    return rows | gauge_rows(gauge) | detail_rows(curves) | atom_rows(traced, blind) | error.words()
+    rows |= _fidelities(model, truth, behind - above - float(truth["origin_angstrom"][0]))
+    return rows | gauge_rows(gauge) | detail_rows(curves) | atom_rows(traced, blind, refined) | error.words()
 
 
 def alignment(model: Model, truth: dict[str, Any]) -> Alignment:

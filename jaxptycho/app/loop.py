@@ -72,6 +72,7 @@ class Loop:
 
     `between(model, stage, epoch)` is the model as an epoch hands it on, and whether its optimiser begins anew;
     `filled(stage)` says whether there is anything in the specimen when a stage begins, where that is not known yet.
+    `hand_over(model, stage)` keeps what a stage is handed, `entered(model, stage)` is what the stage makes of it.
     """
 
     job: Job | TomogramJob
@@ -80,6 +81,8 @@ class Loop:
     start: Callable[[], Model]
     between: Callable[[Model, int, int], tuple[Model, bool]] = lambda model, stage, epoch: (model, False)
     filled: Callable[[int], bool] = lambda stage: stage > 0
+    hand_over: Callable[[Model, int], None] = lambda model, stage: None
+    entered: Callable[[Model, int], Model] = lambda model, stage: model
     stop: Callable[[], str | None] = lambda: None
     after_epoch: Callable[[Progress], None] = lambda progress: None
 
@@ -102,7 +105,9 @@ class Loop:
             if progress.stage + 1 == len(self.job.stage):
                 return "finished"
             progress.stage, progress.epoch, progress.state, progress.begun = progress.stage + 1, 0, None, None
-            progress.model = owned(build.change_model(self.job.stage[progress.stage], progress.model))
+            model = build.change_model(self.job.stage[progress.stage], progress.model)
+            self.hand_over(model, progress.stage)
+            progress.model = owned(self.entered(model, progress.stage))
 
     def epoch(self, tools: Tools, progress: Progress) -> None:
         """The rest of an epoch, or as much of it as `stop` lets pass."""
@@ -154,8 +159,8 @@ class Loop:
         others."""
         with on_the_host():  # a specimen too large for one device is not to pass through one
             model = self.start()
-            for earlier in self.job.stage[: stage + 1]:
-                model = build.change_model(earlier, model)
+            for number, earlier in enumerate(self.job.stage[: stage + 1]):
+                model = self.entered(build.change_model(earlier, model), number)
             return owned(fitted(model, slabs or self.job.run.slabs))
 
     def first_state(self, stage: int, model: Model) -> Any:

@@ -2,13 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from ..analysis.coverage import TiltSeries
+from ..analysis.rendering import in_voxels
 from ..data import Dataset
+from ..io.exports import structure
 from ..model import Model
+from ..parts.atoms import Atoms
 from ..parts.indexed import PerView, select
 from ..parts.volume import Volume
 from .pictures import probe_modes
@@ -18,13 +22,15 @@ from .plots_volume import draw_maxima, draw_power, draw_sections, draw_sums, dra
 
 
 def draw(folder: Path, model: Model, first: Model, data: Dataset, history: Sequence) -> None:
-    """All figures of a run whose specimen is a volume, as PNG files in `folder`; `first` is the model before."""
-    specimen = model.specimen
-    assert isinstance(specimen, Volume)
+    """All figures of a run whose specimen is a volume, or atoms in one, as PNG files in `folder`; `first` is the model
+    before."""
+    held = first.specimen
+    assert isinstance(held, Volume)
+    specimen: Any = in_voxels(model, held.potential.shape, held.voxel).specimen
     volume, voxel = np.asarray(specimen.seen), np.array(specimen.voxel)
     poses = {"before": poses_of(first), "result": poses_of(model)}
     figures = {
-        "sections": draw_sections(volume, voxel),
+        "sections": draw_sections(volume, voxel, atoms=structure(model) if isinstance(model.specimen, Atoms) else None),
         "sums": draw_sums(volume, voxel),
         "maxima": draw_maxima(volume, voxel),
         "power": draw_power(volume, voxel, data.tilts),

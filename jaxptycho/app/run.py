@@ -1,6 +1,7 @@
 """The folder of a run: the job as run, history, checkpoints, the result and its figures.
 
-`result.h5`, `run.toml` (every default filled in), `history.csv`, `figures/`, `checkpoints/`.
+`result.h5`, `run.toml` (every default filled in), `history.csv`, `figures/`, `checkpoints/`; `atoms.xyz` of a specimen
+made of atoms.
 """
 
 import csv
@@ -12,7 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from ..io.drafts import drafted
+from ..io.exports import structure
 from ..io.results import load, write
+from ..io.structures import write_structure
 from ..machines.checkpoint import Checkpoints
 from ..machines.pieces import handed, whole
 from ..machines.placement import place, place_anew
@@ -20,7 +23,8 @@ from ..machines.plan import size_of
 from ..machines.processes import agreed, everywhere, once, said, sharing
 from ..machines.slabs import fitted
 from ..model import Model
-from . import build, plots, plots_series, tomogram
+from ..parts.atoms import Atoms
+from . import build, plots, plots_series, tomogram, tomogram_atoms
 from .errors import Diverged
 from .jobs import kind_of, read_job, write_job
 from .loop import Loop, Progress, Row
@@ -78,6 +82,9 @@ def loop_of(job: Job | TomogramJob, folder: Path | None = None, watch: Watch | N
 
         loop = Loop(job, data, watch or Watch(), begun)
         loop.between, loop.filled = tomogram.between(job, data, lambda: loop.learn), tomogram.filled(job)
+        loop.entered = tomogram_atoms.entered(job, folder)
+        if folder is not None:
+            loop.hand_over = tomogram_atoms.hand_over(job, folder)
         return loop
     return Loop(job, data, watch or Watch(), partial(build.build_model, job, data))
 
@@ -175,6 +182,8 @@ def save(loop: Loop, model: Model, rows: list[Row], folder: Path) -> dict[str, f
     def written(model):
         write_history(folder / "history.csv", rows)
         write(folder / "result.h5", model, history, overwrite=True, job=write_job(loop.job), **fit)
+        if isinstance(model.specimen, Atoms):
+            write_structure(folder / "atoms.xyz", structure(model), overwrite=True)
 
     handed(written, model)
     draw(loop, model, rows, folder)

@@ -281,9 +281,11 @@ def between(job: TomogramJob, data: Dataset, shots) -> Callable[[Model, int, int
 
 
 def filled(job: TomogramJob) -> Callable[[int], bool]:
-    """Whether the volume holds anything when a stage of a job begins."""
+    """Whether there is a volume that holds anything when a stage of a job begins."""
 
     def of(number):
+        if any(stage.elements for stage in job.stage[: number + 1]):
+            return False
         if number:
             return not job.stage[number - 1].anew
         return bool(job.views.epochs and job.linear.iterations)

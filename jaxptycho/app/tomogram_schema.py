@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ..physics.volumes import KERNELS
 from .schema import LOSSES, OPTIMISERS, Camera, Data, Drawing, Illumination, Rate, Run, Section, Stage, key, one_of
@@ -81,6 +81,17 @@ class SeriesStage(Stage):
     )
     pose_shots: int = key("patterns of every view that its Newton step looks at", 48, ge=1)
     anew: bool = key("the volume begins anew after every epoch, lest it keep the errors of the poses", False)
+    elements: Annotated[list[str], Field(min_length=1)] | None = key(
+        "from here on atoms of these: traced in the volume, or named anew by their occupancies and dropped if faint",
+        None,
+        ["O", "Al", "Pt"],
+    )
+    threshold_volt: float | None = key(
+        "peaks of the volume, slightly blurred, count above it; default half of the lightest element's",
+        None,
+        30.0,
+        gt=0,
+    )
 
 
 def _stages() -> list[SeriesStage]:
@@ -111,3 +122,17 @@ class TomogramJob(Section):
     stage: list[SeriesStage] = Field(default_factory=_stages, min_length=1)
     figures: Drawing = Drawing()
     run: Run = Run()
+
+    @model_validator(mode="after")
+    def _atoms_after_a_volume(self):
+        if self.stage[0].elements:
+            raise ValueError(
+                "stage.0 has elements and no volume yet in which to trace them; begin with a stage without"
+            )
+        first = next((number for number, stage in enumerate(self.stage) if stage.elements), len(self.stage))
+        for number, stage in enumerate(self.stage[first:], first):
+            if stage.anew:
+                raise ValueError(
+                    f"stage.{number} begins a volume anew that is atoms since stage.{first}; leave anew out"
+                )
+        return self

@@ -2,8 +2,11 @@
 
 import math
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 
+from ..parts.atoms import Atoms
 from ..parts.specimen import WeakPhaseStack
 from . import fields, filters
 
@@ -28,8 +31,17 @@ def amplitude_clamp(lowest: float = 0.0, highest: float = 1.0):
 
 
 def positivity():
-    """Phase or potential ≥ 0: atoms attract electrons (photons mostly give the opposite sign)."""
-    return lambda model: fields.change_stacks(model, lambda phase: jnp.maximum(phase, 0), ("phase",))
+    """Phase or potential ≥ 0: atoms attract electrons (photons mostly give the opposite sign).
+
+    Of a specimen made of atoms, occupancies and Debye–Waller factors.
+    """
+
+    def project(model):
+        if isinstance(model.specimen, Atoms):
+            return eqx.tree_at(lambda m: (m.specimen.occupancy, m.specimen.debye_waller), model, replace_fn=_not_below)
+        return fields.change_stacks(model, _not_below, ("phase",))
+
+    return project
 
 
 def identical_slices():
@@ -101,6 +113,10 @@ def missing_cone_filter(semiangle_mrad: float):
         return fields.change_stacks(model, lambda stack: filters.filter_volume(stack, transfer))
 
     return project
+
+
+def _not_below(values):
+    return jax.tree.map(lambda value: jnp.maximum(value, 0), values)
 
 
 def _plane(model):

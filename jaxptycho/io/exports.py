@@ -89,7 +89,8 @@ def voxels(model: Model, of: Of = "phase") -> Voxels:
 
 
 def structure(model: Model) -> Structure:
-    """The atoms of a specimen made of them, with Debye–Waller factor B [Å²] and occupancy."""
+    """The atoms of a specimen made of them, with Debye–Waller factor B [Å²] and occupancy, their heights counted from
+    the tilt axis where there is one, as a volume's voxels are, else from the entrance face."""
     specimen = model.specimen
     if not isinstance(specimen, Atoms):
         raise ValueError(
@@ -102,7 +103,8 @@ def structure(model: Model) -> Structure:
             raise ValueError(f"the atoms' {name} differ from view to view or shot to shot; export one at a time")
     symbols = [chemical_symbols[z] for z in specimen.numbers]
     numbers = {name: np.asarray(value, float) for name, value in columns.items()}
-    return to_ase(np.asarray(specimen.positions, float), symbols, columns=numbers)
+    height = 0.0 if specimen.axis is None else float(specimen.axis)  # pyright: ignore[reportArgumentType]
+    return to_ase(np.asarray(specimen.positions, float) - [height, 0.0, 0.0], symbols, columns=numbers)
 
 
 def traced(model: Model, elements: Sequence[str], threshold: float | None = None) -> Structure:

@@ -41,17 +41,17 @@ def read_structure(path: str | Path) -> ase.Atoms:
     return atoms
 
 
-def write_structure(path: str | Path, atoms: ase.Atoms) -> None:
+def write_structure(path: str | Path, atoms: ase.Atoms, *, overwrite: bool = False) -> None:
     """Atoms as .xyz (with all they carry) or .cif (periodic where they have a cell).
 
-    Never overwrites; the file appears whole or not at all.
+    An existing file stays unless `overwrite`; the file appears whole or not at all.
     """
     path = Path(path)
     if path.suffix.lower() not in WRITABLE:
         raise ValueError(f"{path} ends in {path.suffix or 'nothing'}; atoms are written as {' or '.join(WRITABLE)}")
     kind, options = WRITABLE[path.suffix.lower()]
     try:
-        with drafted(path) as draft:
+        with drafted(path, overwrite) as draft:
             ase.io.write(draft, atoms, format=kind, **options)
     except FileExistsError:
         raise

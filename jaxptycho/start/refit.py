@@ -7,6 +7,7 @@ import numpy as np
 
 from ..inverse.fields import thicknesses
 from ..model import Model
+from ..parts.atoms import Atoms
 from ..parts.indexed import plain
 from ..parts.probe import PixelProbe
 from ..parts.specimen import PotentialSlices
@@ -20,9 +21,13 @@ def with_slices(model: Model, slices: int) -> Model:
     """The same specimen cut into `slices` equal slices; its projection is unchanged.
 
     A volume stays as it is, its views alone are cut anew, as deep as their tilts want, and the probe is brought to
-    where the first slice is then.
+    where the first slice is then; so are atoms, between the same faces.
     """
     specimen = model.specimen
+    if isinstance(specimen, Atoms):
+        new = replace(specimen, n_slices=slices, thickness=specimen.n_slices * specimen.thickness / slices)
+        moved = float(new.thickness - specimen.thickness) / 2  # pyright: ignore[reportArgumentType]
+        return replace(model, specimen=new, probe=moved_along(model.probe, model.grid, moved))
     if isinstance(specimen, Volume):
         depth = depth_of(specimen.potential.shape, specimen.voxel, slices, plain(specimen.tilt), plain(specimen.angles))
         new = replace(specimen, n_slices=slices, depth=depth)

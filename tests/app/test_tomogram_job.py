@@ -1,9 +1,11 @@
 """The job of a tilt series: what it says, what it is refused for, and what is made of it."""
 
+import re
 from pathlib import Path
 
 import equinox as eqx
 import h5py
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -15,12 +17,13 @@ from jaxptycho import PixelProbe, make_batch, per_part, read
 from jaxptycho.analysis.errors import probe_fidelity
 from jaxptycho.app.build import build_optimiser
 from jaxptycho.app.cli import app
+from jaxptycho.app.files import check
 from jaxptycho.app.jobs import kind_of, read_job
 from jaxptycho.app.run import loop_of
 from jaxptycho.app.tomogram import alone, series_of
 from jaxptycho.app.tomogram_schema import TomogramJob
 from jaxptycho.inverse.preconditioning import measured, shell_growth
-from jaxptycho.inverse.solve import trainable
+from jaxptycho.inverse.solve import owned, trainable
 from jaxptycho.io.native import read_truth
 from jaxptycho.start.probes import moved_along
 
@@ -112,6 +115,33 @@ def test_gradients_are_preconditioned_as_the_job_says(series, quick_to_compile):
     for wrong in ({"rates": {"probe": 1e-3}}, {"optimiser": "lbfgs"}):
         with pytest.raises(ValueError, match="they filter the gradient of the specimen"):
             loop_of(job_of(series, stage=[stage | wrong])).check()
+
+
+def test_the_memory_that_validate_prints_is_that_of_a_step(series):
+    """Of one that is compiled as a run compiles it. The plan is the larger: it counts the gradient by angles and shifts,
+    too, which no step of this stage takes.
+    """
+    volume = {"size_angstrom": [40.0] * 3, "slices": 4, "kernel": "linear", "isolated": True}
+    job = job_of(series, volume=volume, views={"epochs": 0}, stage=[JOB["stage"][1]])
+    loop = loop_of(job)
+    model = owned(loop.first_model())
+    state, batch = loop.first_state(0, model), make_batch(loop.data, 0, range(14), 16)
+    step = loop.tools(0, model).step
+    leaves, structure = jax.tree.flatten((model, state))
+    arrays, others = eqx.partition(tuple(leaves), eqx.is_array)
+
+    def program(arrays, batch):
+        model, state = structure.unflatten(eqx.combine(arrays, others))
+        model, state, info = step(model, state, batch)
+        return eqx.filter(tuple(jax.tree.leaves((model, state))), eqx.is_array), info
+
+    batch = jax.tree.map(jnp.asarray, batch)
+    sizes = jax.jit(program, donate_argnums=0).lower(arrays, batch).compile().memory_analysis()
+    taken = sizes.argument_size_in_bytes + sizes.temp_size_in_bytes + sizes.output_size_in_bytes
+    taken -= sizes.alias_size_in_bytes
+    said = float(re.match(r"([\d.]+) MB", check(job)["memory of a step"])[1]) * 1e6
+    assert taken > 1.5 * model.specimen.potential.nbytes  # with what the optimiser remembers
+    assert taken < said < 2.5 * taken
 
 
 def test_a_support_waits_for_the_volume_of_its_stage(series):

@@ -33,6 +33,7 @@ from jaxptycho import (
     predict,
     select,
 )
+from jaxptycho.analysis.tracing import in_place
 from jaxptycho.inverse import constraints, penalties
 from jaxptycho.start.probes import moved_along
 from jaxptycho.start.refit import with_slices
@@ -81,6 +82,21 @@ def test_cut_into_other_slices_it_is_lit_by_the_same_probe():
     model = thin(specimen=series(depth=24), scan=centred(), probe=aberrated_probe())
     before, after = (moved_along(m.probe, GRID, m.specimen.above) for m in (model, with_slices(model, 5)))
     assert with_slices(model, 5).specimen.above != model.specimen.above
+    np.testing.assert_allclose(after.spectrum(GRID), before.spectrum(GRID), atol=1e-9)
+
+
+def test_atoms_in_its_place_are_cut_between_the_same_faces_under_the_same_probe():
+    volume = series(depth=24)
+    atoms = in_place(volume, [78, 8], np.array([[0.3, 0.2, -0.4], [-1.0, 0.5, 1.0]]))
+    model = thin(specimen=atoms, scan=centred(), probe=aberrated_probe())
+    cut = with_slices(model, 5)
+    assert cut.specimen.n_slices == 5
+    middles = [
+        float(m.specimen.axis - m.specimen.thickness / 2) for m in (model, cut)
+    ]  # of the first slice, above the axis
+    np.testing.assert_allclose(cut.specimen.thickness * 5, atoms.thickness * atoms.n_slices)
+    np.testing.assert_allclose(middles[0], volume.above)
+    before, after = (moved_along(m.probe, GRID, d) for m, d in zip((model, cut), middles, strict=True))
     np.testing.assert_allclose(after.spectrum(GRID), before.spectrum(GRID), atol=1e-9)
 
 

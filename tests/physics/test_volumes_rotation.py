@@ -41,7 +41,9 @@ def turned(volume, voxel, tilt, kernel="cubic", slices=1, **more):
 
 
 @pytest.mark.usefixtures("quick_to_compile")
-@pytest.mark.parametrize(("kernel", "voxel"), [("linear", (0.5, 0.4, 0.6)), ("cubic", (1.1, 0.4, 0.4))])
+@pytest.mark.parametrize(
+    ("kernel", "voxel"), [("linear", (0.5, 0.4, 0.6)), ("cubic", (1.1, 0.4, 0.4)), ("cubic", (0.4, 0.4, 0.4))]
+)
 @pytest.mark.parametrize("more", [{}, {"angles": ANGLES, "shift": SHIFT}], ids=["tilt", "all"])
 def test_adjoint_is_exact(kernel, voxel, more):
     shape = (6, 7, 10)
@@ -102,7 +104,34 @@ def test_mass_is_conserved(kernel, tolerance):
         np.testing.assert_allclose(jnp.sum(found), 0.5 * volume.sum(), rtol=tolerance)
 
 
-def test_sinograms_are_straight_in_the_middle_and_sines_elsewhere():
+@pytest.mark.usefixtures("quick_to_compile")
+@pytest.mark.parametrize("voxel", [(0.5, 0.4, 0.6), (0.4, 0.4, 0.4)])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_planes_turned_alone_are_those_of_a_turn_in_space_without_small_angles(kernel, voxel):
+    """The path that is three times as fast, and its transpose, with fewer rows than the volume has and with more, of which
+    those beyond it are left out: a cubic spline that is turned about x, too, is not yet zero there.
+    """
+    shape = 6, 7, 10
+    volume = jnp.asarray(rng(0).normal(size=shape))
+    for rows in (5, 9):
+        frame = volumes.frame(shape, voxel, 2, field=(rows, 8))
+        inside = volumes.resized(jnp.ones((2, 7, 8)), rows)
+        other = jnp.asarray(rng(1).normal(size=inside.shape))
+
+        def both(volume, frame=frame, inside=inside, other=other, **more):
+            def seen(v):
+                return inside * volumes.beam_slices(v, voxel, frame, 0.7, kernel=kernel, **more)
+
+            answer, back = jax.vjp(seen, volume)
+            return answer, back(other)[0]
+
+        fast, slow = jax.jit(both)(volume), jax.jit(lambda v, both=both: both(v, angles=jnp.zeros(2)))(volume)
+        for one, other_way in zip(fast, slow, strict=True):
+            np.testing.assert_allclose(one, other_way, atol=1e-12)
+
+
+@pytest.mark.parametrize(("kernel", "elsewhere"), [("linear", 0.1), ("cubic", 0.1)])
+def test_sinograms_are_straight_in_the_middle_and_sines_elsewhere(kernel, elsewhere):
     """x′ = x cos θ + z sin θ for the centre of mass of a voxel's projection."""
     shape, voxel, theta = (33, 1, 33), (0.5, 0.5, 0.5), np.linspace(-1.2, 1.2, 9)
     frame = volumes.frame(shape, voxel, 1)
@@ -111,7 +140,7 @@ def test_sinograms_are_straight_in_the_middle_and_sines_elsewhere():
     @jax.jit
     @jax.vmap
     def centre(tilt, volume):
-        sums = volumes.beam_slices(volume, voxel, frame, tilt, kernel="linear")[0, 0]
+        sums = volumes.beam_slices(volume, voxel, frame, tilt, kernel=kernel)[0, 0]
         return jnp.vdot(sums, x) / jnp.sum(sums)
 
     for z, column in ((16, 16), (22, 9)):
@@ -119,7 +148,7 @@ def test_sinograms_are_straight_in_the_middle_and_sines_elsewhere():
         volume[z, 0, column] = 1.0
         expected = x[column] * np.cos(theta) + x[z] * np.sin(theta)
         found = centre(jnp.asarray(theta), jnp.broadcast_to(volume, (9, *shape)))
-        np.testing.assert_allclose(found, expected, atol=1e-10 if z == 16 else 0.1)
+        np.testing.assert_allclose(found, expected, atol=1e-10 if z == 16 else elsewhere)
 
 
 @pytest.mark.parametrize(("kernel", "order"), [("linear", 2), ("cubic", 4)])
