@@ -120,7 +120,7 @@ def _first_shifts(projections, seen, tilts, pixel, extended: bool):
     return coarse_shifts(np.stack(levels), tilts, pixel)
 
 
-def common_field(shape: tuple[int, int], tilts, across: float | np.ndarray = 0.0) -> Float[np.ndarray, "view y x"]:
+def common_field(shape: tuple[int, int], tilts, across=0.0) -> Float[np.ndarray, "view y x"]:
     """1 where every view sees what the untilted one does, |x| ≤ ½X cos θ about its shift `across` [pixels], and 0
     outside: weights of a film."""
     x = np.arange(shape[1]) - shape[1] // 2 - np.reshape(across, (-1, 1))
