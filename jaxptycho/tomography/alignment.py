@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from numpy.typing import ArrayLike
 from scipy.ndimage import gaussian_filter
 
 from ..physics.types import Stack
@@ -120,7 +121,7 @@ def _first_shifts(projections, seen, tilts, pixel, extended: bool):
     return coarse_shifts(np.stack(levels), tilts, pixel)
 
 
-def common_field(shape: tuple[int, int], tilts, across=0.0) -> Float[np.ndarray, "view y x"]:
+def common_field(shape: tuple[int, int], tilts, across: ArrayLike = 0.0) -> Float[np.ndarray, "view y x"]:
     """1 where every view sees what the untilted one does, |x| ≤ ½X cos θ about its shift `across` [pixels], and 0
     outside: weights of a film."""
     x = np.arange(shape[1]) - shape[1] // 2 - np.reshape(across, (-1, 1))
