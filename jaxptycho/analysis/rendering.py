@@ -36,7 +36,7 @@ def in_voxels(model: Model, shape: tuple[int, ...] | None = None, voxel=None) ->
         voxel = (min(model.grid.pixel), *model.grid.pixel)
         shape = (int(np.ceil(atoms.n_slices * float(atoms.thickness) / voxel[0])), *atoms.shape)
     depth, rows, columns = shape
-    height = atoms.n_slices * atoms.thickness / 2 if atoms.axis is None else atoms.axis
+    height = atoms.height
     places = np.asarray(atoms.positions, float) - np.array([float(height), 0.0, 0.0])
     vibration, occupancy = (np.asarray(values, float) for values in (atoms.debye_waller, atoms.occupancy))
     potential = atoms_potential(

@@ -87,9 +87,8 @@ def judge_volume(model: Model, truth: dict[str, Any], nominal, folder: Path | No
     }
     refined, above = None, specimen.above
     if isinstance(own, Atoms):
-        height = own.n_slices * own.thickness / 2 if own.axis is None else own.axis
-        places = np.asarray(own.positions, float) - np.array([float(height), 0.0, 0.0])
-        refined, above = matched(places, own.numbers, moved), float(height - own.thickness / 2)
+        places = np.asarray(own.positions, float) - np.array([float(own.height), 0.0, 0.0])
+        refined, above = matched(places, own.numbers, moved), float(own.above)
     behind = (true.rotations @ error.translation)[:, 0]  # the true specimen behind the model's, in each view
     rows |= _fidelities(model, truth, behind - above - float(truth["origin_angstrom"][0]))
     return rows | gauge_rows(gauge) | detail_rows(curves) | atom_rows(traced, blind, refined) | error.words()

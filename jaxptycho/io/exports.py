@@ -20,7 +20,6 @@ from ..parts.atoms import Atoms
 from ..parts.indexed import PerShot, PerView
 from ..parts.specimen import PotentialSlices
 from ..parts.volume import Volume
-from ..physics.volumes import tapered
 from .drafts import drafted
 from .structures import WRITABLE, to_ase, write_structure
 
@@ -67,7 +66,7 @@ def voxels(model: Model, of: Of = "phase") -> Voxels:
         raise ValueError(f"the specimen is made of atoms, not of voxels; export it as {' or '.join(WRITABLE)}")
     values = stack(specimen, of)
     if isinstance(specimen, Volume):
-        values = tapered(values, specimen.voxel, specimen.taper)
+        values = specimen.seen if of == "phase" else specimen.absorbing
     values = np.asarray(values, np.float32)
     if not np.isfinite(values).all():
         raise ValueError("the specimen holds values that are not finite; look at the run's history before exporting it")

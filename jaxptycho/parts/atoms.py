@@ -75,6 +75,16 @@ class Atoms(AbstractSpecimen):
         if any(isinstance(value, PerShot) for value in (tilt, angles, shift, axis)):
             raise ValueError("atoms turn once for all shots of a view; give tilt, angles, shift and axis PerView")
 
+    @property
+    def height(self) -> Scalar:
+        """How far [Å] below the entrance face they turn: `axis`, or the middle of the slices."""
+        return self.n_slices * self.thickness / 2 if self.axis is None else self.axis
+
+    @property
+    def above(self) -> Scalar:
+        """How far [Å] before the tilt axis the first slice acts, in its middle, as that of a `Volume`."""
+        return self.height - self.thickness / 2
+
     def slices(self, grid):
         return place(exponential(grid.sigma * self.projected(grid.pixel), None), self, grid)
 
@@ -92,8 +102,7 @@ class Atoms(AbstractSpecimen):
         """Where the atoms lie in the beam of one view (z, y, x) [Å]."""
         about_x, about_z = (0.0, 0.0) if self.angles is None else self.angles
         matrix = volumes.rotation_matrix((self.tilt, about_x, about_z)).astype(self.positions.dtype)
-        height = self.n_slices * self.thickness / 2 if self.axis is None else self.axis
-        axis = _in_space(height, jnp.zeros(2))
+        axis = _in_space(self.height, jnp.zeros(2))
         places = jnp.matmul(self.positions - axis, matrix.T, precision="highest")
         return places + axis + _in_space(0.0, self.shift)
 
