@@ -3,17 +3,13 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from series_run import reconstructed
 
-from jaxptycho import PerView, PixelProbe, load, read, select
+from jaxptycho import PerView, PixelProbe, select
 from jaxptycho.analysis.errors import probe_fidelity
-from jaxptycho.app.files import template_text
-from jaxptycho.app.jobs import make_job, read_job
+from jaxptycho.app.jobs import make_job
 from jaxptycho.app.pictures import probe_modes
-from jaxptycho.app.run import start
-from jaxptycho.app.simulation import build_experiment, write_experiment
-from jaxptycho.app.simulation_schema import SimulationJob
 from jaxptycho.app.tomogram_schema import TomogramJob
-from jaxptycho.io.native import read_truth
 from jaxptycho.start.probes import moved_along
 
 VIEWS = 5
@@ -49,14 +45,9 @@ def job_of(file) -> TomogramJob:
 @pytest.mark.slow
 def test_every_view_finds_its_defocus(tmp_path):
     """15 Å rms apart, found within 3 Å of a depth of focus λ/α² of 47 Å; half a slice of the simulator, 0.5 Å, is in it."""
-    (tmp_path / "particle.toml").write_text(template_text("particle"))
-    simulation, file = read_job(tmp_path / "particle.toml", SIMULATION, SimulationJob), tmp_path / "series.h5"
-    write_experiment(build_experiment(simulation), file, simulation, lambda patterns: None)
-    data, truth = read(file), read_truth(file)
+    data, truth, model = reconstructed(tmp_path, SIMULATION, job_of)
     entrance = float(truth["origin_angstrom"][0])
     true = np.asarray(truth["defocus_angstrom"]) + entrance  # at the height of the axis
-    start(job_of(file), tmp_path / "run")
-    model = load(tmp_path / "run" / "result.h5")
     found = -(np.asarray(model.probe.aberrations["C10"].values) + model.specimen.above)
     assert np.abs(data.about["defocus_angstrom"] - true).max() > 20
     np.testing.assert_allclose(found, true, atol=3.0)

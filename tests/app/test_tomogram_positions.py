@@ -2,16 +2,11 @@
 
 import numpy as np
 import pytest
+from series_run import reconstructed
 
-from jaxptycho import load, read
 from jaxptycho.analysis.errors import position_error
-from jaxptycho.app.files import template_text
-from jaxptycho.app.jobs import make_job, read_job
-from jaxptycho.app.run import start
-from jaxptycho.app.simulation import build_experiment, write_experiment
-from jaxptycho.app.simulation_schema import SimulationJob
+from jaxptycho.app.jobs import make_job
 from jaxptycho.app.tomogram_schema import TomogramJob
-from jaxptycho.io.native import read_truth
 from jaxptycho.model import positions
 
 EDGE = 10.0  # Å, of the particle
@@ -47,12 +42,7 @@ def job_of(file) -> TomogramJob:
 @pytest.mark.slow
 def test_positions_of_every_view_are_found(tmp_path):
     """0.3 Å rms along y and x, less a shift of each view; where the particle is, for vacuum shows no position."""
-    (tmp_path / "particle.toml").write_text(template_text("particle"))
-    simulation, file = read_job(tmp_path / "particle.toml", SIMULATION, SimulationJob), tmp_path / "series.h5"
-    write_experiment(build_experiment(simulation), file, simulation, lambda patterns: None)
-    data, truth = read(file), read_truth(file)
-    start(job_of(file), tmp_path / "run")
-    model = load(tmp_path / "run" / "result.h5")
+    data, truth, model = reconstructed(tmp_path, SIMULATION, job_of)
     before, after = [], []
     for view in range(data.n_views):
         true = np.asarray(truth["positions"][view])
