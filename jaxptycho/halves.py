@@ -31,19 +31,22 @@ def thinned(data: Dataset, half: int = 0, seed: int = 0, fraction: float = 0.5, 
                 "take integer counts, or split the positions instead"
             )
     counts = [_Thinned(data, view, half, seed, fraction) for view in range(data.n_views)]
-    return Dataset(
+    thinner = Dataset(
         counts, data.positions, data.grid, data.mask, data.tilts, data.probe_guess, dict(data.about), sharing
     )
+    thinner.shots = data.shots
+    return thinner
 
 
 class _Thinned:
     """Some of the quanta of one view, clean and as a camera shows them, drawn when indexed."""
 
+    checked = True  # bad pixels and shots were left out before
+
     def __init__(self, data: Dataset, view: int, half: int, seed: int, fraction: float):
         self.data, self.view, self.half, self.seed, self.fraction = data, view, half, seed, fraction
-        stored = data.counts[view].dtype
-        small = stored.kind in "ui" and stored.itemsize <= 4
-        self.shape, self.dtype = (data.n_shots[view], *data.grid.shape), np.dtype(stored if small else np.uint32)
+        kind = data.kinds[view]
+        self.shape, self.dtype = (data.n_shots[view], *data.grid.shape), kind if kind.kind in "ui" else np.dtype("u4")
 
     def __getitem__(self, index):
         shots = np.arange(self.shape[0])[index]

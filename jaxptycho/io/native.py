@@ -70,8 +70,9 @@ def read_truth(path: str | Path) -> dict[str, Any]:
 
 
 def write_native(path: str | Path, data: Dataset, truth: Mapping[str, Any] | None = None) -> None:
-    """`data` as a native file, compressed; `truth` goes under `/truth`. Never overwrites."""
-    kind, about = data.kinds[0], data.about
+    """Write `data` as a native file, compressed, its counts in the type that holds those of all views;
+    `truth` goes under `/truth`. Never overwrites."""
+    kind, about = np.result_type(*data.kinds), data.about
     with writing(path, data.grid, data.positions, kind, data.mask, data.tilts, data.probe_guess, about, truth) as put:
         for view in range(data.n_views):
             for block, patterns in frames(data, view):
@@ -95,7 +96,7 @@ def writing(
     The arguments are those of a `Dataset`. The file takes its name when all is written.
     """
     shots = [len(own) for own in positions]
-    ragged = len(set(shots)) > 1
+    ragged = len(set(shots)) > 1 or (len(shots) > 1 and tilts is None)
     views = () if len(shots) == 1 or ragged else (len(shots),)
     with created(path) as file:
         version = RAGGED if ragged else 1
