@@ -226,9 +226,7 @@ def test_bad_patterns_are_left_out_counted_and_placed(name, sound):
     np.testing.assert_allclose(data.dose(), counts[good].sum((1, 2)))
     np.testing.assert_allclose(data.mean_pattern(), counts[good].mean(0))
     np.testing.assert_array_equal(data.subset(np.array([58, 61])).shots[0], good[[58, 61]])
-    np.testing.assert_array_equal(
-        data.patterns(0, [58, 61]), np.fft.ifftshift(counts[good[[58, 61]]], axes=(1, 2))
-    )
+    np.testing.assert_array_equal(data.patterns(0, [58, 61]), np.fft.ifftshift(counts[good[[58, 61]]], axes=(1, 2)))
 
 
 def test_a_file_keeps_what_is_left(sound, tmp_path):
@@ -250,7 +248,10 @@ def test_brighter_regions_are_no_wild_patterns():
 
 FAR = {
     "one at 10⁵ Å": ([5], lambda p: np.where(np.arange(len(p))[:, None] == 5, 1e5, p)),
-    "two at zero of a stage frame": ([0, 9], lambda p: np.where(np.isin(np.arange(len(p)), [0, 9])[:, None], 0, p + 1e8)),
+    "two at zero of a stage frame": (
+        [0, 9],
+        lambda p: np.where(np.isin(np.arange(len(p)), [0, 9])[:, None], 0, p + 1e8),
+    ),
     "in x alone": ([3], lambda p: p + 400 * (np.arange(len(p)) == 3)[:, None] * np.array([0, 1])),
 }
 

@@ -15,7 +15,6 @@ from jaxtyping import Bool, Float, Num
 from numpy.typing import ArrayLike
 from scipy import ndimage
 
-SAMPLE = 256  # patterns, spread over all shots
 MOSTLY = 0.5  # fraction of the patterns in which a pixel holds its flag
 STUCK_SHOTS = 16  # fewer patterns do not tell a stuck pixel from a steady one
 HOT_RATIO = 10.0  # over the fourth brightest of 24 neighbours; a measured central beam has 6
@@ -34,6 +33,7 @@ class PixelStatistics(NamedTuple):
     flagged: Num[np.ndarray, "y x"]  # patterns with the largest value of the type, or no number
     changed: Num[np.ndarray, "y x"]  # patterns that differ from the first
     first: Float[np.ndarray, "y x"]
+    largest: Float[np.ndarray, "y x"]
 
 
 def pixel_statistics(blocks: Iterable[Num[np.ndarray, "b y x"]]) -> PixelStatistics:
@@ -52,7 +52,8 @@ def pixel_statistics(blocks: Iterable[Num[np.ndarray, "b y x"]]) -> PixelStatist
             (values != first).sum(0),
         ]
         known = [0] * 5 if sums is None else sums[:5]
-        sums = PixelStatistics(*(a + b for a, b in zip(known, parts, strict=True)), first)
+        largest_yet = values.max(0) if sums is None else np.maximum(sums.largest, values.max(0))
+        sums = PixelStatistics(*(a + b for a, b in zip(known, parts, strict=True)), first, largest_yet)
     if sums is None:
         raise ValueError("no patterns came; give at least one block of them")
     return sums
@@ -113,14 +114,7 @@ def _neighbours(image: ArrayLike, reach: int) -> Float[np.ndarray, "n y x"]:
     padded = np.pad(image, reach, constant_values=np.nan)
     height, width = image.shape
     steps = range(2 * reach + 1)
-    return np.stack(
-        [
-            padded[y : y + height, x : x + width]
-            for y in steps
-            for x in steps
-            if (y, x) != (reach, reach)
-        ]
-    )
+    return np.stack([padded[y : y + height, x : x + width] for y in steps for x in steps if (y, x) != (reach, reach)])
 
 
 def dead_pixels(total: Float[np.ndarray, "y x"], mask: Bool[np.ndarray, "y x"]) -> np.ndarray:

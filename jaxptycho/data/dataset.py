@@ -1,16 +1,24 @@
 """Measured counts, checked and clean, read when they are needed."""
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import InitVar, dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Num
 
 from ..physics.grids import Grid
-from .bad_pixels import SAMPLE, bad_pixels, dead_pixels, describe_pixels, pixel_statistics
+from .bad_pixels import (
+    PixelStatistics,
+    bad_pixels,
+    dead_pixels,
+    describe_pixels,
+    pixel_statistics,
+)
 from .bad_shots import far_positions, wild_doses
 from .batch import Rows
 from .patterns import AsSeen, Chosen, read_by
@@ -18,6 +26,7 @@ from .sharing import ALONE, Sharing
 
 BLOCK = 64  # patterns read at once
 MIN_EXTENT = 1e-3  # pixels, below which no scan is sampled
+SAMPLE, SAMPLE_PIXELS = 256, 2**24  # patterns that are looked at first, and pixels in all of them
 IN_MEMORY_BYTES = 4 * 2**30  # datasets up to this size are kept in memory, as integers
 
 
@@ -65,7 +74,7 @@ class Dataset:
             self.mask = self._visible() & ~hidden
         checked = self.bad_data == "keep" or any(getattr(c, "checked", False) for c in self.counts)
         if not checked:
-            self._mask(bad_pixels(pixel_statistics(self.raw_sample()), self._visible()))
+            self._mask(bad_pixels(self.sample, self._visible()))
         self._clean = read_by(self.counts, self.mask, IN_MEMORY_BYTES)
         self._look(sharing)
         if not checked:
@@ -91,9 +100,15 @@ class Dataset:
         """Mean counts over all shots and views, zero frequency in the middle."""
         return np.fft.fftshift(np.sum(self._total, 0)) / sum(self.n_shots)
 
-    def raw_sample(self, count: int = SAMPLE) -> Iterator[Num[np.ndarray, "b y x"]]:
-        """Blocks of about `count` patterns, spread over all shots, as the camera wrote them."""
-        each = max(1, count // self.n_views)
+    @cached_property
+    def sample(self) -> PixelStatistics:
+        """Sums of every pixel over `raw_sample`."""
+        return pixel_statistics(self.raw_sample())
+
+    def raw_sample(self) -> Iterator[Num[np.ndarray, "b y x"]]:
+        """Blocks of up to 256 patterns, spread over all shots, as the camera wrote them."""
+        count = np.clip(SAMPLE_PIXELS // math.prod(self.grid.shape), 16, SAMPLE)
+        each = max(1, int(count) // self.n_views)
         for counts, n in zip(self.counts, self.n_shots, strict=True):
             chosen = np.sort(np.random.default_rng(n).permutation(n)[:each])
             for start in range(0, len(chosen), BLOCK):
@@ -125,6 +140,7 @@ class Dataset:
             setattr(other, name, [getattr(self, name)[number]])
         other.tilts = None if self.tilts is None else np.asarray(self.tilts)[[number]]
         other._first, other.about = None, dict(self.about)
+        other.__dict__.pop("sample", None)
         return other
 
     def subset(self, shots: Sequence | np.ndarray, sharing: Sharing = ALONE) -> "Dataset":
@@ -133,7 +149,9 @@ class Dataset:
         some = [Chosen(clean, s) for clean, s in zip(self._clean, chosen, strict=True)]
         counts = [AsSeen(clean, self.grid.shape, self.mask) for clean in some]
         positions = [p[s] for p, s in zip(self.positions, chosen, strict=True)]
-        other = Dataset(counts, positions, self.grid, self.mask, self.tilts, self.probe_guess, dict(self.about), sharing)
+        other = Dataset(
+            counts, positions, self.grid, self.mask, self.tilts, self.probe_guess, dict(self.about), sharing
+        )
         other.shots = [own[s] for own, s in zip(self.shots, chosen, strict=True)]
         return other
 
@@ -234,9 +252,7 @@ class Dataset:
         self.mask = self._visible() & ~np.any(list(found.values()), axis=0)
         what = "; ".join(f"{describe_pixels(pixels)} {words}" for words, pixels in found.items())
         if not self.mask.any():
-            raise ValueError(
-                f"no pixel of the detector measures: {what}; check the type and the units of the counts"
-            )
+            raise ValueError(f"no pixel of the detector measures: {what}; check the type and the units of the counts")
         warnings.warn(f'masked {what} (data.bad_data = "keep" leaves them in)', stacklevel=5)
 
     def _visible(self) -> np.ndarray:

@@ -20,6 +20,7 @@ import numpy as np
 
 from ..data import ALONE, Dataset, Sharing
 from ..physics.grids import Grid
+from .arrangement import DATASET, Arrangement
 from .hdf5 import FILTER, H5, OnDisk, created, opened, plain, save_array
 from .instrument import check_values, checked, grid_of, merged, properties_of
 
@@ -29,7 +30,9 @@ BLOCK = 16  # patterns written at once
 CHUNK_BYTES = 2**13  # of patterns compressed together; a batch reads single ones, each with all of its chunk
 
 
-def read_native(path: str | Path, sharing: Sharing = ALONE, **known: Any) -> Dataset:
+def read_native(
+    path: str | Path, sharing: Sharing = ALONE, arrangement: Arrangement = DATASET, **known: Any
+) -> Dataset:
     """Dataset of a native file; `known` properties replace those of the file.
 
     Patterns stay on disk when they do not fit into memory.
@@ -50,7 +53,7 @@ def read_native(path: str | Path, sharing: Sharing = ALONE, **known: Any) -> Dat
     about = merged(about, known)
     grid, tilts = grid_of(about, counts[0].shape[-2:], path), None if tilt is None else np.deg2rad(tilt)
     both = (counts, positions) if groups != [""] else (counts[0], positions[0])
-    return Dataset(*both, grid, mask, tilts, probe, about, sharing)
+    return arrangement.dataset(*both, grid, mask, tilts=tilts, probe_guess=probe, about=about, sharing=sharing)
 
 
 def read_truth(path: str | Path) -> dict[str, Any]:
