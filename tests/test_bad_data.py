@@ -5,13 +5,12 @@ import re
 import h5py
 import numpy as np
 import pytest
+from scans import ABOUT, GRID, blobs
 
 import jaxptycho as jp
 from jaxptycho.data.bad_pixels import dead_pixels, describe_pixels
 from jaxptycho.data.bad_shots import far_positions, wild_doses
 from jaxptycho.io.native import write_native
-
-from scans import ABOUT, GRID, blobs
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from ..parts.probe import AberratedProbe, RelaxedProbe
 from ..parts.propagator import AbstractPropagator, AngularSpectrum, BandLimited, Fresnel, Tilted
 from ..parts.scan import AffineScan
 from ..start.calibration import bright_field_centre
-from ..start.guess import first_model, make_modes
+from ..start.guess import guess_model, make_modes
 from ..start.refit import with_modes, with_slices
 from .leaning import leaning, margin_of, require_leaning
 from .schema import OPTIMISERS, Camera, Data, Job, Probe, Propagator, Rate, Scan, Scheduled, Section, Stage
@@ -54,8 +54,20 @@ def read_data(section: Data, seed: int = 0, sharing: Sharing = ALONE) -> Dataset
     return data if sum(map(len, shots)) == sum(data.n_shots) else data.subset(shots, sharing)
 
 
+def known_of(job: Job | TomogramJob) -> dict[str, Any]:
+    """What a job says in the place of the file, under the names of the native format."""
+    probe, detector, specimen = job.probe, job.detector, getattr(job, "specimen", None)
+    return {
+        "semiangle_mrad": probe.semiangle_mrad,
+        "defocus_angstrom": probe.defocus_angstrom,
+        "thickness_angstrom": getattr(specimen, "thickness_angstrom", None),
+        "slices": max([getattr(specimen, "slices", 2)] + [stage.slices or 1 for stage in job.stage]),
+        "effective_distance_angstrom": getattr(detector, "effective_distance_angstrom", None),
+    }
+
+
 def of_instrument(job: Job | TomogramJob) -> dict[str, Any]:
-    """What a job says of probe and detector, as keywords of `first_model`."""
+    """What a job says of probe and detector, as keywords of `guess_model`."""
     probe, detector = job.probe, job.detector
     return {
         "modes": probe.modes,
@@ -73,7 +85,7 @@ def build_model(job: Job, data: Dataset) -> Model:
     probe, specimen, detector, leans = job.probe, job.specimen, job.detector, job.propagator.leaning
     if leans:
         require_leaning(job, data)
-    model = first_model(
+    model = guess_model(
         data,
         slices=specimen.slices,
         thickness=specimen.thickness_angstrom or data.about.get("thickness_angstrom"),

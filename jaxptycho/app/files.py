@@ -2,6 +2,7 @@
 
 import math
 import os
+import warnings
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -44,6 +45,8 @@ def new_job(file: Path, target: Path, template: str | None = None) -> str:
     if template is not None:
         return _from_template(template, file, relative)
     data = read(file)
+    for caution in cautions(data):
+        warnings.warn(str(caution), stacklevel=2)
     values: dict[str, Any] = {"data": {"file": relative}}
     for name, section in PLACES.items():
         if name in data.about:

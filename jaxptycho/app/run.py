@@ -5,6 +5,7 @@ made of atoms.
 """
 
 import csv
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +25,7 @@ from ..machines.processes import agreed, everywhere, once, said, sharing
 from ..machines.slabs import fitted
 from ..model import Model
 from ..parts.atoms import Atoms
+from ..start.cautions import cautions
 from . import build, plots, plots_series, tomogram, tomogram_atoms
 from .errors import Diverged
 from .jobs import kind_of, read_job, write_job
@@ -74,6 +76,8 @@ def resume(folder: Path, watch: Watch | None = None, stop: Stop | None = None) -
 def loop_of(job: Job | TomogramJob, folder: Path | None = None, watch: Watch | None = None) -> Loop:
     """A job with its data; in `folder` may lie what its first model is made of."""
     data = build.read_data(job.data, job.run.seed, sharing())
+    for caution in cautions(data, build.known_of(job)):
+        once(partial(warnings.warn, str(caution)))
     if isinstance(job, TomogramJob):
         known = None if folder is None else folder / tomogram.START
 

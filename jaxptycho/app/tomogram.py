@@ -24,7 +24,7 @@ from ..inverse.solve import owned, per_part
 from ..io.drafts import drafted
 from ..io.results import load, write
 from ..model import Model
-from ..start.guess import first_model, model_grid
+from ..start.guess import guess_model, model_grid
 from ..start.probes import moved_along, of_every_view, radius_of
 from ..start.refit import with_slices
 from ..tomography import linear
@@ -93,7 +93,7 @@ def series_of(job: TomogramJob, data: Dataset, geometry=None, volume=None, probe
 
 def alone(job: TomogramJob, data: Dataset) -> Model:
     """The first model of one view by itself: thin, at the height of the tilt axis."""
-    model = first_model(data, specimen="phase", **build.of_instrument(job))
+    model = guess_model(data, specimen="phase", **build.of_instrument(job))
     return build.with_camera(job.detector, build.with_probe(job.probe, model, data), data)
 
 

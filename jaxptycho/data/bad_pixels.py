@@ -18,9 +18,13 @@ from scipy import ndimage
 MOSTLY = 0.5  # fraction of the patterns in which a pixel holds its flag
 STUCK_SHOTS = 16  # fewer patterns do not tell a stuck pixel from a steady one
 HOT_RATIO = 10.0  # over the fourth brightest of 24 neighbours; a measured central beam has 6
-HOT_COUNTS = 50  # in the sample, so that no single electron is a hot pixel
+HOT_COUNTS = 50  # of a single pattern that is all there is
+HOT_EVENTS = 20  # electrons in the sample, so that a few are no hot pixel whatever they count
+BRIGHT = 0.2  # of the largest value, around a flagged pixel that was illuminated too much
+ROUND = 20  # pixels, from which a region of flags is round like a bright-field disc
+SATURATED = "saturated in most patterns"
 GAP_WIDTH = 8  # pixels, the widest gap between two chips that is told from a dark region
-ILLUMINATED = 30  # counts of all patterns on both sides of a dead pixel: e⁻³⁰ by chance
+ILLUMINATED = 30  # electrons of all patterns on both sides of a dead pixel: e⁻³⁰ by chance
 COMPACT = 3  # pixels, the longer side of a cluster of dead pixels that is no stripe
 
 
@@ -72,13 +76,37 @@ def bad_pixels(seen: PixelStatistics, mask: Bool[np.ndarray, "y x"]) -> dict[str
     left = mask & ~flagged & ~negative
     stuck = left & _stuck(seen, left)
     hot = left & ~stuck & _hot(seen, left & ~stuck)
+    saturated = _saturated(seen, flagged, mask & ~flagged)
     found = {
-        "flagged by the largest value of their type, or by NaN": flagged,
+        "flagged by the largest value of their type, or by NaN": flagged & ~saturated,
+        SATURATED: saturated,
         "at the same negative value in every pattern": negative,
         "stuck at one value": stuck,
         "hot, far above their neighbours": hot,
     }
     return {what: pixels for what, pixels in found.items() if pixels.any()}
+
+
+def _saturated(seen: PixelStatistics, flagged, valid) -> Bool[np.ndarray, "y x"]:
+    """Flagged regions whose border is nearly as bright, or round ones in counts of the same order."""
+    labels, _ = ndimage.label(flagged, np.ones((3, 3)))
+    found = np.zeros_like(flagged)
+    brightest = np.where(valid, seen.largest, 0).max(initial=0)
+    for number, place in enumerate(ndimage.find_objects(labels), 1):
+        region = labels == number
+        level = seen.largest[region].max()
+        border = ndimage.binary_dilation(region, np.ones((3, 3))) & valid
+        around = (seen.total[border] / seen.shots).max(initial=0)
+        filled = region[place].mean()
+        round_one = region.sum() >= ROUND and 0.5 < filled < 1 and brightest > level / 20
+        found |= region & (level > 0) & (bool(around > BRIGHT * level) | bool(round_one))
+    return found
+
+
+def saturated_fraction(seen: PixelStatistics, saturated: Bool[np.ndarray, "y x"]) -> float:
+    """Saturated pixels as a fraction of all that reach `BRIGHT` of the same value on average."""
+    level = seen.largest[saturated].max()
+    return float(saturated.sum() / (saturated | (seen.total > BRIGHT * level * seen.shots)).sum())
 
 
 def _stuck(seen: PixelStatistics, valid) -> Bool[np.ndarray, "y x"]:
@@ -98,14 +126,15 @@ def _hot(seen: PixelStatistics, valid) -> Bool[np.ndarray, "y x"]:
     total = np.where(valid, np.maximum(seen.total, 0), np.nan)
     ranked = -np.sort(-np.nan_to_num(_neighbours(total, 2), nan=0.0), axis=0)
     enough = np.isfinite(total).sum() > 25
-    return enough & (np.nan_to_num(total) > HOT_RATIO * ranked[3] + HOT_COUNTS) & _steady(seen)
+    least = HOT_COUNTS if seen.shots == 1 else 0
+    return enough & (np.nan_to_num(total) > HOT_RATIO * ranked[3] + least) & _steady(seen)
 
 
 def _steady(seen: PixelStatistics) -> Bool[np.ndarray, "y x"]:
-    """Pixels whose counts do not come from a few patterns alone: var ≤ mean² · shots / 4."""
+    """Pixels whose counts come from at least `HOT_EVENTS` electrons, n = mean² · shots / variance."""
     mean = seen.total / seen.shots
     variance = np.maximum(seen.squares / seen.shots - mean**2, 0)
-    return (variance <= mean**2 * seen.shots / 4) | (seen.shots == 1)
+    return (mean != 0) & (HOT_EVENTS * variance <= mean**2 * seen.shots) | (seen.shots == 1)
 
 
 def _neighbours(image: ArrayLike, reach: int) -> Float[np.ndarray, "n y x"]:
@@ -117,11 +146,24 @@ def _neighbours(image: ArrayLike, reach: int) -> Float[np.ndarray, "n y x"]:
     return np.stack([padded[y : y + height, x : x + width] for y in steps for x in steps if (y, x) != (reach, reach)])
 
 
+def electrons(
+    total: Float[np.ndarray, "y x"], shots: int, seen: PixelStatistics
+) -> Float[np.ndarray, "y x"]:
+    """Least number of electrons that make the `total` counts of so many shots, mean² · shots / variance.
+
+    Whatever an electron counts: where few come, variance is mean times that; where the specimen
+    makes counts vary more, the number comes out too small.
+    """
+    mean = total / shots
+    variance = np.maximum(seen.squares / seen.shots - (seen.total / seen.shots) ** 2, 0)
+    return np.where(mean > 0, mean**2 * shots / np.maximum(variance, 1e-12 * mean**2 + 1e-300), 0)
+
+
 def dead_pixels(total: Float[np.ndarray, "y x"], mask: Bool[np.ndarray, "y x"]) -> np.ndarray:
     """Pixels [y, x] of `mask` that never count between illuminated ones.
 
-    `total` are the counts of all patterns. A dead pixel or gap is a rectangle of zeros, up to
-    `GAP_WIDTH` wide, with at least `ILLUMINATED` counts in the pixels next to it on both sides;
+    `total` are the electrons of all patterns. A dead pixel or gap is a rectangle of zeros, up to
+    `GAP_WIDTH` wide, with at least `ILLUMINATED` electrons in the pixels next to it on both sides;
     a stripe goes on along its axis as far as it is dark. Between the discs of a diffraction
     pattern, too, it is dark: these regions have curved sides, or fall off towards the gap.
     """

@@ -13,11 +13,14 @@ from jaxtyping import Float, Num
 
 from ..physics.grids import Grid
 from .bad_pixels import (
+    SATURATED,
     PixelStatistics,
     bad_pixels,
     dead_pixels,
     describe_pixels,
+    electrons,
     pixel_statistics,
+    saturated_fraction,
 )
 from .bad_shots import far_positions, wild_doses
 from .batch import Rows
@@ -27,6 +30,7 @@ from .sharing import ALONE, Sharing
 BLOCK = 64  # patterns read at once
 MIN_EXTENT = 1e-3  # pixels, below which no scan is sampled
 SAMPLE, SAMPLE_PIXELS = 256, 2**24  # patterns that are looked at first, and pixels in all of them
+MAX_SATURATED = 0.3  # of the bright field, beyond which a camera has measured nothing of use
 IN_MEMORY_BYTES = 4 * 2**30  # datasets up to this size are kept in memory, as integers
 
 
@@ -78,7 +82,8 @@ class Dataset:
         self._clean = read_by(self.counts, self.mask, IN_MEMORY_BYTES)
         self._look(sharing)
         if not checked:
-            dead = dead_pixels(np.fft.fftshift(np.sum(self._total, 0)), self._visible())
+            total = np.fft.fftshift(np.sum(self._total, 0))
+            dead = dead_pixels(electrons(total, sum(self.n_shots), self.sample), self._visible())
             self._mask({"dead, without a count in all patterns": dead} if dead.any() else {})
             self._leave_out_bad_shots()
         self._check_doses()
@@ -251,6 +256,11 @@ class Dataset:
             return
         self.mask = self._visible() & ~np.any(list(found.values()), axis=0)
         what = "; ".join(f"{describe_pixels(pixels)} {words}" for words, pixels in found.items())
+        if SATURATED in found and saturated_fraction(self.sample, found[SATURATED]) > MAX_SATURATED:
+            raise ValueError(
+                f"the camera is saturated: {what}, most of the bright field; what is brighter is lost: use "
+                "a shorter exposure or a file with more bits"
+            )
         if not self.mask.any():
             raise ValueError(f"no pixel of the detector measures: {what}; check the type and the units of the counts")
         warnings.warn(f'masked {what} (data.bad_data = "keep" leaves them in)', stacklevel=5)

@@ -6,6 +6,8 @@ from scipy import ndimage
 
 from ..data import Dataset
 
+SMOOTH_COUNTS = 100  # that a Gaussian averages over where pixels of the mean pattern hold fewer
+
 
 def bright_field_centre(data: Dataset) -> tuple[float, float]:
     """Middle of the bright-field disc (y, x) [pixels from the pattern's middle]."""
@@ -27,12 +29,21 @@ def bright_field(data: Dataset) -> Bool[np.ndarray, "y x"]:
     them, so that neither a gap nor a spot far from the disc changes it.
     """
     pattern = mean_of_visible(data)
-    inside = np.sort(pattern.ravel())[::-1]
-    weights = np.cumsum(inside)
-    level = np.median(inside[: max(1, int(np.searchsorted(weights, 0.5 * weights[-1])))])
+    level = _level(pattern)
+    counts = max(level * sum(data.n_shots), 1e-6)
+    if counts < SMOOTH_COUNTS:
+        pattern = ndimage.gaussian_filter(pattern, np.sqrt(SMOOTH_COUNTS / (4 * np.pi * counts)))
+        level = _level(pattern)
     labels, count = ndimage.label(pattern > level / 2)
     sizes = ndimage.sum_labels(np.ones_like(pattern), labels, range(1, count + 1))
     return ndimage.binary_fill_holes(labels == 1 + int(np.argmax(sizes)))
+
+
+def _level(pattern: Float[np.ndarray, "y x"]) -> float:
+    """Median of the brightest pixels that hold half of all counts."""
+    inside = np.sort(pattern.ravel())[::-1]
+    weights = np.cumsum(inside)
+    return float(np.median(inside[: max(1, int(np.searchsorted(weights, 0.5 * weights[-1])))]))
 
 
 def mean_of_visible(data: Dataset) -> Float[np.ndarray, "y x"]:

@@ -21,7 +21,7 @@ FINE, VERY_FINE = 0.94, 0.97  # overlap, where the step is below a pixel, and an
 COARSE_STEP, FINE_STEP = 1.0, 0.05  # windows and pixels, where the probe is unknown
 CORNER = 1.5  # times as many counts in the corners of the pattern as in its middle
 EXCESS = 1.6  # variance over mean of dim pixels; the scan adds at most a few tenths
-DIM, ENOUGH = 4.0, 50  # electrons fewer than 1/4 in each pattern, counts in the sample
+ENOUGH = 20  # electrons of a pixel in the sample
 DIM_PIXELS = 30
 CEILINGS = 2 ** np.array([6, 8, 10, 12, 14, 16, 24, 32]) - 1
 CLIPPED = 10  # counts at a ceiling, more than just below it
@@ -57,8 +57,8 @@ def cautions(data: Dataset, about: Mapping[str, Any] | None = None) -> list[Caut
     Keys of `about` are those of the native format; a `slices` above 1 says that the specimen is
     reconstructed as a thick one.
     """
-    known = {k: v for k, v in (data.about | dict(about or {})).items() if v is not None}
-    measured = Measurement(data, known)
+    said = {name: value for name, value in (about or {}).items() if value is not None}
+    measured = Measurement(data, data.about | said)
     return [caution for check in CHECKS for caution in check(measured)]
 
 
@@ -116,7 +116,7 @@ def of_mask(measured: Measurement) -> Iterator[Caution]:
 def of_semiangle(measured: Measurement) -> Iterator[Caution]:
     """A bright-field disc of another semiangle than the given one."""
     given = measured.about.get("semiangle_mrad")
-    if given is None or not measured.is_far_field_of_electrons:
+    if given is None or not measured.is_far_field_of_electrons or any(of_centre(measured)):
         return
     disc = 1e3 * bright_field_semiangle(measured.data)
     if 1 / SEMIANGLE < disc / given < SEMIANGLE:
@@ -214,37 +214,39 @@ def quantum(measured: Measurement) -> float | None:
 def excess_variance(measured: Measurement) -> float | None:
     """Counts of an electron, by how much more dim pixels vary than electrons would; None for these.
 
-    Where an electron comes to a pixel once in many patterns, its counts vary by variance over mean
-    = counts per electron; what the specimen adds is proportional to the mean.
+    What the specimen adds to variance over mean is proportional to the mean: the value at mean 0,
+    of a line through pixels to which an electron comes once in a few patterns, is that of the
+    camera alone.
     """
     mean, variance = _moments(measured)
     excess = variance / np.maximum(mean, 1e-30)
-    dim = (mean * measured.data.sample.shots > ENOUGH) & (mean < excess / DIM)
+    dim = (mean * measured.data.sample.shots > ENOUGH * excess) & (mean < excess)
     if dim.sum() < DIM_PIXELS:
         return None
-    found = float(np.median(excess[dim]))
+    slope, intercept = np.polyfit(mean[dim], excess[dim], 1)
+    found = float(min(intercept, np.median(excess[dim]))) if slope > 0 else float(np.median(excess[dim]))
     return found if found > EXCESS else None
 
 
 def of_saturation(measured: Measurement) -> Iterator[Caution]:
     """Counts that end at a ceiling."""
-    mean, variance = _moments(measured)
-    varying = variance > 0.1 * mean
+    visible = np.ones(measured.data.grid.shape, bool)
     if measured.data.mask is not None:
-        varying &= measured.data.mask
-    largest = measured.data.sample.largest[varying].max(initial=0)
+        visible = measured.data.mask
+    largest = measured.data.sample.largest[visible].max(initial=0)
     if largest not in CEILINGS:
         return
-    blocks = [block[:, varying] for block in measured.data.raw_sample()]
+    blocks = [block[:, visible] for block in measured.data.raw_sample()]
     at = sum(int((b == largest).sum()) for b in blocks)
-    below = sum(int(((b >= 0.9 * largest) & (b < largest)).sum()) for b in blocks)
-    if at >= CLIPPED and at > below:
+    near = min(0.99 * largest, largest - 1)
+    below = sum(int(((b >= near) & (b < largest)).sum()) for b in blocks)
+    if at >= CLIPPED and at > 2 * below:
         pixels = np.any([(b == largest).any(0) for b in blocks], axis=0).sum()
         yield Caution(
             "data.mask",
-            f"{at} counts in {pixels} pixels of {measured.data.sample.shots} patterns are at {largest:g}, where the "
-            "camera or the type of the file ends: what is brighter is lost. Mask these pixels, or use "
-            "a file with more bits",
+            f"{at} counts in {pixels} pixels of {measured.data.sample.shots} patterns are at {largest:g}, "
+            "where the camera or the type of the file ends: what is brighter is lost. Mask these "
+            "pixels, or use a file with more bits",
         )
 
 

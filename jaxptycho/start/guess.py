@@ -1,6 +1,8 @@
 """A first model of a dataset: every part a guess that the solver improves or you replace."""
 
+import functools
 import warnings
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +26,7 @@ PROBES = ("auto", "file", "optics", "mean_pattern")
 MODE_POWER = 0.05  # of every further mode, relative to the first
 
 
-def first_model(
+def guess_model(
     data: Dataset,
     *,
     modes: int = 1,
@@ -49,14 +51,8 @@ def first_model(
     `data.about`) or from the mean pattern; "auto" takes the first of these that is known.
     The object reaches `margin` [Å] further than the windows. `near_field` [Å] is the effective
     distance of an in-line hologram. The model may be finer than the detector in reciprocal
-    space (`supersample`) or in real space (`extend`), by whole factors. Warns of what the data
-    contradict (`start.cautions`).
+    space (`supersample`) or in real space (`extend`), by whole factors.
     """
-    said = {"defocus_angstrom": defocus, "thickness_angstrom": thickness, "slices": slices}
-    said["semiangle_mrad"] = None if semiangle is None else 1e3 * semiangle
-    said["effective_distance_angstrom"] = near_field
-    for caution in cautions(data, said):
-        warnings.warn(str(caution), stacklevel=2)
     grid = model_grid(data.grid, supersample, extend)
     about = data.about
     semiangle = about_radians(about, "semiangle_mrad") if semiangle is None else semiangle
@@ -70,6 +66,22 @@ def first_model(
         grid=grid,
         detector=first_detector(data, near_field, supersample, extend),
     )
+
+
+@functools.wraps(guess_model)
+def first_model(data: Dataset, **parts: Any) -> Model:
+    """`guess_model`, with a warning of everything that the data contradict."""
+    semiangle = parts.get("semiangle")
+    said = {
+        "semiangle_mrad": None if semiangle is None else 1e3 * semiangle,
+        "defocus_angstrom": parts.get("defocus"),
+        "thickness_angstrom": parts.get("thickness"),
+        "effective_distance_angstrom": parts.get("near_field"),
+        "slices": parts.get("slices"),
+    }
+    for caution in cautions(data, said):
+        warnings.warn(str(caution), stacklevel=2)
+    return guess_model(data, **parts)
 
 
 def about_radians(about: dict, key: str) -> float | None:

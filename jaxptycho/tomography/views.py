@@ -18,9 +18,9 @@ from ..inverse.fields import illumination
 from ..inverse.penalties import in_radians
 from ..inverse.solve import identity, init_state, make_step, owned
 from ..model import Model
-from ..start.guess import first_model
+from ..start.guess import guess_model
 
-THIN = partial(first_model, specimen="phase")
+THIN = partial(guess_model, specimen="phase")
 FEWEST = 0.3  # of the greatest illumination, from which a pixel counts in full
 
 
