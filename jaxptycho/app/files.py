@@ -35,6 +35,7 @@ from .tomogram_schema import TomogramJob
 
 # what a file may know, and where a job says it
 PLACES = {"semiangle_mrad": "probe", "defocus_angstrom": "probe", "thickness_angstrom": "specimen"}
+OF_MODEL = ("job", "frame_angstrom")  # attributes of a result that are too long, or shown with its model
 
 
 def new_job(file: Path, target: Path, template: str | None = None) -> str:
@@ -108,7 +109,7 @@ def describe(path: Path) -> dict[str, str]:
     if path.suffix != ".cxi" and path.exists() and h5py.is_hdf5(path):
         with h5py.File(path) as file:
             if "model" in file:
-                attributes = {name: value for name, value in file.attrs.items() if name != "job"}
+                attributes = {name: value for name, value in file.attrs.items() if name not in OF_MODEL}
                 return describe_model(load(path)) | {name: _short(value) for name, value in attributes.items()}
     return describe_data(read(path))
 
@@ -125,6 +126,7 @@ def describe_data(data: Dataset) -> dict[str, str]:
         "object pixel": f"{grid.pixel[0]:.5g} × {grid.pixel[1]:.5g} Å",
         "detector step": f"{1e3 * grid.wavelength * grid.dk[0]:.4g} mrad",
         "scanned": " × ".join(f"{extent:.5g}" for extent in np.ptp(places, axis=0)) + " Å",
+        **frame_row(data.frame),
         "dose per pattern": f"{doses.mean():.5g} quanta ({doses.min():.4g} to {doses.max():.4g})",
         "masked pixels": "none" if data.mask is None else str(int((~data.mask).sum())),
         **({} if data.tilts is None else {"tilts": ", ".join(f"{t:+.4g}" for t in np.rad2deg(data.tilts)) + " °"}),
@@ -143,6 +145,11 @@ def describe_data(data: Dataset) -> dict[str, str]:
     return rows
 
 
+def frame_row(frame: tuple[float, float]) -> dict[str, str]:
+    """The origin of the positions, where it is not that of the file."""
+    return {"positions counted from": "({:.12g}, {:.12g}) Å (y, x)".format(*frame)} if any(frame) else {}
+
+
 def area_per_shot(places: np.ndarray) -> float:
     """Å² of the specimen for each position: the median distance to the nearest neighbour, squared."""
     distances = KDTree(places).query(places, k=min(2, len(places)))[0].reshape(len(places), -1)[:, -1]
@@ -154,6 +161,7 @@ def describe_model(model: Model) -> dict[str, str]:
     rows = {
         name: type(getattr(model, name)).__name__ for name in ("probe", "specimen", "scan", "propagator", "detector")
     }
+    rows |= frame_row(model.frame)
     for path, leaf in jax.tree_util.tree_leaves_with_path(eqx.filter(model, eqx.is_array)):
         rows[jax.tree_util.keystr(path, simple=True, separator=".")] = f"{leaf.dtype} {leaf.shape}"
     return rows

@@ -72,7 +72,8 @@ def read_truth(path: str | Path) -> dict[str, Any]:
 def write_native(path: str | Path, data: Dataset, truth: Mapping[str, Any] | None = None) -> None:
     """`data` as a native file, compressed; `truth` goes under `/truth`. Never overwrites."""
     kind, about = data.kinds[0], data.about
-    with writing(path, data.grid, data.positions, kind, data.mask, data.tilts, data.probe_guess, about, truth) as put:
+    positions = [places + data.frame for places in data.positions]
+    with writing(path, data.grid, positions, kind, data.mask, data.tilts, data.probe_guess, about, truth) as put:
         for view in range(data.n_views):
             for block, patterns in frames(data, view):
                 put(view, block, patterns)

@@ -60,6 +60,7 @@ def first_model(
         scan=FreeScan(per_shot(data)),
         grid=grid,
         detector=first_detector(data, near_field, supersample, extend),
+        frame=data.frame,
     )
 
 
