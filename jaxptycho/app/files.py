@@ -25,7 +25,8 @@ from ..parts.indexed import PerShot, PerView, select
 from ..parts.volume import Volume
 from ..simulate.phantoms import PHANTOMS
 from ..start.calibration import bright_field_centre, bright_field_radius
-from .build import build_loss
+from ..start.descan import descan_rows
+from .build import build_loss, descan_statement
 from .jobs import kind_of, make_job, read_job, write_job
 from .loop import Loop
 from .run import loop_of
@@ -136,6 +137,7 @@ def describe_data(data: Dataset) -> dict[str, str]:
     if grid.voltage_kv:
         middle = ", ".join(f"{c:+.2f}" for c in bright_field_centre(data))
         rows["bright field"] = f"radius {disc:.4g} mrad, centre ({middle}) pixels from the middle"
+        rows |= descan_rows(data)
         said = data.about.get("semiangle_mrad")
         if said is not None and "defocus_angstrom" in data.about:
             defocus, step = data.about["defocus_angstrom"], math.sqrt(area_per_shot(data.positions[0]))
@@ -189,7 +191,7 @@ def check(job: Job | TomogramJob) -> dict[str, str]:
     loss = build_loss(job.stage[-1], job.run.budget_gib)
     specimen = select(select(model.specimen, PerView, 0), PerShot, 0)
     slices = eqx.filter_eval_shape(specimen.slices, model.grid).transmission
-    rows = {"object": " × ".join(map(str, slices.shape)) + " (slice, y, x)"}
+    rows = descan_statement(job, data) | {"object": " × ".join(map(str, slices.shape)) + " (slice, y, x)"}
     if isinstance(specimen, Volume):
         sides = " × ".join(f"{step:.4g}" for step in specimen.voxel)
         rows["volume"] = " × ".join(map(str, specimen.potential.shape)) + f" voxels (z, y, x) of {sides} Å"

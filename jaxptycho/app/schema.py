@@ -21,6 +21,7 @@ from ..inverse.preconditioning import PRECONDITIONERS
 from ..io.datasets import SCAN_TRANSFORMS
 from ..order import ORDERS
 from ..physics.aberrations import NAMES as ABERRATIONS
+from ..start.descan import DESCANS
 from ..start.guess import PROBES, SPECIMENS
 
 
@@ -149,6 +150,11 @@ class Camera(Section):
     background: float | None = key("counts per pixel that come from elsewhere, a first value", None, 0.1, ge=0)
     supersample: int = key("model pixels per detector pixel and direction", 1, ge=1)
     extend: int = key("the model reaches this many times further than the detector", 1, ge=1)
+    descan: one_of(DESCANS, "way to treat descan") = key(
+        "bright-field disc off the middle: auto, a shared shift of the pattern from 0.5 pixels on; shared or shot, always "
+        "(refine it with rates.detector or detector.shift); none, a tilt of the beam",
+        "auto",
+    )
     per_shot_intensity: bool = key("an own intensity for every shot; refine it with rates.detector", False)
 
 

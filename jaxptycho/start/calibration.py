@@ -4,12 +4,39 @@ import numpy as np
 
 from ..data import Dataset
 
+FEWEST_OF_RIM = 8  # points that a circle is fitted to
+
 
 def bright_field_centre(data: Dataset) -> tuple[float, float]:
     """Middle of the bright-field disc (y, x) [pixels from the pattern's middle]."""
-    disc = bright_field(data)
-    middle = [n // 2 for n in disc.shape]
-    return tuple(float(np.mean(i) - m) for i, m in zip(np.nonzero(disc), middle, strict=True))  # type: ignore
+    return middle_of(bright_field(data), data.mask)
+
+
+def middle_of(disc: np.ndarray, mask: np.ndarray | None = None) -> tuple[float, float]:
+    """Middle (y, x) [pixels from the pattern's middle] of the circle through the rim of a disc.
+
+    The edges of the camera and of what `mask` hides are no rim, so that a disc that they cut keeps its
+    middle (algebraic fit: Kåsa, IEEE Trans. Instrum. Meas. 25, 8 (1976)). (0, 0) without a rim.
+    """
+    rim = np.concatenate([_crossings(disc, mask, axis) for axis in (0, 1)]) - np.array(disc.shape) // 2
+    kept = np.ones(len(rim), bool)
+    middle = np.zeros(2)
+    for _ in range(4):  # points of other features lie off the circle of most
+        if kept.sum() < FEWEST_OF_RIM:
+            return (0.0, 0.0)
+        *twice, level = np.linalg.lstsq(np.c_[rim, np.ones(len(rim))][kept], (rim[kept] ** 2).sum(1), rcond=None)[0]
+        middle = np.array(twice) / 2
+        distance = np.abs(np.hypot(*(rim - middle).T) - np.sqrt(max(level + middle @ middle, 0.0)))
+        kept = distance <= max(1.0, 3 * float(np.median(distance[kept])))
+    return float(middle[0]), float(middle[1])
+
+
+def _crossings(disc: np.ndarray, mask: np.ndarray | None, axis: int) -> np.ndarray:
+    """Places (y, x) [pixels] half-way between neighbours along `axis` of which one is in the disc, and both count."""
+    disc = np.moveaxis(disc, axis, 0)
+    seen = np.ones_like(disc) if mask is None else np.moveaxis(np.asarray(mask, bool), axis, 0)
+    found = np.argwhere((disc[1:] != disc[:-1]) & seen[1:] & seen[:-1]) + (0.5, 0.0)
+    return found if axis == 0 else found[:, ::-1]
 
 
 def bright_field_radius(data: Dataset) -> float:
@@ -19,7 +46,11 @@ def bright_field_radius(data: Dataset) -> float:
 
 def bright_field(data: Dataset) -> np.ndarray:
     """Where the mean pattern is brighter than half of what it is well inside the disc."""
-    pattern = data.mean_pattern()
+    return disc_of(data.mean_pattern())
+
+
+def disc_of(pattern: np.ndarray) -> np.ndarray:
+    """Where a pattern is brighter than half of what it is well inside its disc."""
     inside = np.sort(pattern.ravel())[::-1]
     weights = np.cumsum(inside)
     level = np.median(inside[: max(1, int(np.searchsorted(weights, 0.5 * weights[-1])))])
