@@ -151,8 +151,8 @@ class Camera(Section):
     supersample: int = key("model pixels per detector pixel and direction", 1, ge=1)
     extend: int = key("the model reaches this many times further than the detector", 1, ge=1)
     descan: one_of(DESCANS, "way to treat descan") = key(
-        "bright-field disc off the middle: auto, a shared shift of the pattern from 0.5 pixels on; shared or shot, always "
-        "(refine it with rates.detector or detector.shift); none, a tilt of the beam",
+        "bright-field disc off the middle: auto, a shift of the pattern by whole pixels; shared or shot, by all of it, the "
+        "same or separate for every shot (refine it with rates.detector.shift); none, a tilt of the beam",
         "auto",
     )
     per_shot_intensity: bool = key("an own intensity for every shot; refine it with rates.detector", False)

@@ -18,7 +18,8 @@ def middle_of(disc: np.ndarray, mask: np.ndarray | None = None) -> tuple[float, 
     The edges of the camera and of what `mask` hides are no rim, so that a disc that they cut keeps its
     middle (algebraic fit: Kåsa, IEEE Trans. Instrum. Meas. 25, 8 (1976)). (0, 0) without a rim.
     """
-    rim = np.concatenate([_crossings(disc, mask, axis) for axis in (0, 1)]) - np.array(disc.shape) // 2
+    both = [_crossings(disc, mask, axis) for axis in (0, 1)]
+    rim = np.concatenate(both) - np.array(disc.shape) // 2
     kept = np.ones(len(rim), bool)
     middle = np.zeros(2)
     for _ in range(4):  # points of other features lie off the circle of most
@@ -35,7 +36,7 @@ def _crossings(disc: np.ndarray, mask: np.ndarray | None, axis: int) -> np.ndarr
     """Places (y, x) [pixels] half-way between neighbours along `axis` of which one is in the disc, and both count."""
     disc = np.moveaxis(disc, axis, 0)
     seen = np.ones_like(disc) if mask is None else np.moveaxis(np.asarray(mask, bool), axis, 0)
-    found = np.argwhere((disc[1:] != disc[:-1]) & seen[1:] & seen[:-1]) + (0.5, 0.0)
+    found = np.add(np.argwhere((disc[1:] != disc[:-1]) & seen[1:] & seen[:-1]), (0.5, 0.0))
     return found if axis == 0 else found[:, ::-1]
 
 

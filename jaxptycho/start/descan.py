@@ -18,34 +18,43 @@ from ..physics.grids import Grid
 from .calibration import bright_field_centre, disc_of, middle_of
 
 DESCANS = ("auto", "none", "shared", "shot")
-MODELLED = 0.5  # pixels off the middle, from which "auto" has a shift; a centre is measured to about 0.1
 VIEWS_DIFFER = 1.0  # pixels between the discs of views, from which each view has its own shift
 
 
 def descan_shift(data: Dataset, descan: str = "auto") -> Any:
-    """Shift of the pattern (y, x) [1/Å] that brings a centred disc to where it was measured, or None for none.
+    """Shift of the pattern (y, x) [1/Å] for the measured offset of the disc, or None for none.
 
-    "auto": one for all shots where the disc is more than 0.5 pixels off the middle, `PerView` where those of
-    views differ by more than a pixel; "shared": always; "shot": one for each shot, to be refined as
-    `detector.shift`; "none": the offset is left to the probe, as a tilt of the beam (`beam_tilt`).
+    "auto": its nearest whole pixels, if any, the same for all shots, or `PerView` where those of views differ by
+    more than a pixel. What is left, at most half a pixel, the first probe has as a tilt of the beam (`beam_tilt`):
+    only whole pixels leave a probe that fills its window without a step at the edges. "shared": all of the
+    offset; "shot": the same for each shot, to be refined as `detector.shift`; "none": all is a tilt of the beam.
     """
-    if descan not in DESCANS:
-        raise ValueError(f"descan is one of {', '.join(DESCANS)}; got {descan!r}")
-    pixels = disc_offsets(data)
-    if descan == "none" or (descan == "auto" and np.hypot(*pixels.T).max() <= MODELLED):
+    pixels = _shift_pixels(data, descan)
+    if pixels is None:
         return None
     shifts = pixels * data.grid.dk
     if descan == "shot":
-        shifts = np.broadcast_to(shifts[:, None], (data.n_views, max(data.n_shots), 2))
-        return PerView(PerShot(jnp.asarray(shifts, float))) if data.n_views > 1 else PerShot(jnp.asarray(shifts[0], float))
-    return jnp.asarray(shifts[0], float) if len(shifts) == 1 else PerView(jnp.asarray(shifts, float))
+        shots = np.broadcast_to(shifts[:, None], (data.n_views, max(data.n_shots), 2))
+        each = PerShot(jnp.asarray(shots if data.n_views > 1 else shots[0], float))
+        return PerView(each) if data.n_views > 1 else each
+    return PerView(jnp.asarray(shifts, float)) if len(shifts) > 1 else jnp.asarray(shifts[0], float)
 
 
 def beam_tilt(data: Dataset, descan: str = "auto") -> np.ndarray:
-    """Tilt of the beam (y, x) [rad] that a first probe has: that of the measured disc, unless the pattern is shifted."""
-    if descan_shift(data, descan) is not None:
-        return np.zeros(2)
-    return disc_offsets(data).mean(0) * data.grid.dk * data.grid.wavelength
+    """Tilt of the beam (y, x) [rad] that a first probe has: what a shift of the pattern leaves of the offset."""
+    pixels, shift = disc_offsets(data), _shift_pixels(data, descan)
+    left = (pixels if shift is None else pixels - shift).mean(0)
+    return left * data.grid.dk * data.grid.wavelength
+
+
+def _shift_pixels(data: Dataset, descan: str) -> np.ndarray | None:
+    """The shift of the pattern (y, x) [pixels], in rows as those of `disc_offsets`."""
+    if descan not in DESCANS:
+        raise ValueError(f"descan is one of {', '.join(DESCANS)}; got {descan!r}")
+    if descan in ("shared", "shot"):
+        return disc_offsets(data)
+    pixels = np.rint(disc_offsets(data))
+    return pixels if descan == "auto" and pixels.any() else None
 
 
 def disc_offsets(data: Dataset) -> np.ndarray:
@@ -60,7 +69,7 @@ def disc_offsets(data: Dataset) -> np.ndarray:
 
 def descan_rows(data: Dataset, descan: str = "auto") -> dict[str, str]:
     """The offset of the disc in words, where the pattern is shifted by it."""
-    if descan_shift(data, descan) is None:
+    if _shift_pixels(data, descan) is None:
         return {}
     pixels = disc_offsets(data)
     ends = zip(pixels.min(0), pixels.max(0), strict=True)
@@ -76,7 +85,11 @@ def centred(guess: jax.Array, grid: Grid, shift: Any) -> jax.Array:
     modes = jnp.reshape(guess, (-1, *guess.shape[-2:]))
     power = np.fft.fftshift(np.asarray(waves.intensity(waves.fourier(modes))))
     own = np.array(middle_of(disc_of(power))) * grid.dk
-    leaves = [np.reshape(leaf, (-1, 2)) for leaf in jax.tree.leaves(shift)]
-    measured = np.concatenate(leaves).mean(0)
+    measured = mean_of(shift)
     has_tilt = np.hypot(*(own - measured)) < np.hypot(*own)
-    return waves.tilted(guess, grid, (-measured[0], -measured[1])) if has_tilt else guess
+    return waves.tilted(modes, grid, (-measured[0], -measured[1])).reshape(guess.shape) if has_tilt else guess
+
+
+def mean_of(shift: Any) -> np.ndarray:
+    """The mean (y, x) of a shift that may vary from shot to shot and view to view."""
+    return np.concatenate([np.reshape(leaf, (-1, 2)) for leaf in jax.tree.leaves(shift)]).mean(0)

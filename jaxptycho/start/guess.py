@@ -16,7 +16,7 @@ from ..parts.specimen import AbstractSpecimen, PotentialSlices, SliceStack, Weak
 from ..physics import waves
 from ..physics.grids import Grid
 from ..physics.types import Scalar
-from .descan import beam_tilt, centred, descan_shift
+from .descan import beam_tilt, centred, descan_shift, mean_of
 
 SPECIMENS = ("complex", "phase", "weak", "potential")
 PROBES = ("auto", "file", "optics", "mean_pattern")
@@ -134,7 +134,9 @@ def _from_mean_pattern(data, grid, aberrations, near_field, descan):
     tilt = beam_tilt(data, "none")  # of the pattern as it is
     lens = AberratedProbe(1.0, aberrations, centre=tilt).spectrum(data.grid)[0]
     wave = jnp.fft.fftshift(waves.inverse_fourier(pattern * jnp.exp(1j * jnp.angle(lens))))
-    wave = wave if shift is None else waves.tilted(wave, data.grid, tuple(-tilt / grid.wavelength))
+    if shift is not None:
+        y, x = mean_of(shift)
+        wave = waves.tilted(wave[None], data.grid, (-y, -x))[0]
     padding = [((m - n) // 2, m - n - (m - n) // 2) for n, m in zip(data.grid.shape, grid.shape, strict=True)]
     return jnp.pad(wave, padding)
 
@@ -176,7 +178,8 @@ def empty_specimen(data, grid: Grid, kind, slices, thickness, margin, periodic) 
     window = np.asarray(grid.shape)
     reach = np.maximum(4.0, window / 32) * pixel if margin is None else np.broadcast_to(margin, 2)
     low = positions.min(0) - window // 2 * pixel - reach
-    shape = np.ceil((positions.max(0) - positions.min(0) + 2 * reach) / pixel).astype(int) + window + 1
+    extent = (positions.max(0) - positions.min(0) + 2 * reach) / pixel
+    shape = np.ceil(extent - 1e-6).astype(int) + window + 1  # the same for a scan far from zero, less rounding
     values, each = jnp.zeros((slices, *map(int, shape))), jnp.asarray((thickness or 0.0) / slices, float)
     origin = jnp.asarray(low, float)
     if kind == "potential":
