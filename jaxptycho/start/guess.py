@@ -52,8 +52,8 @@ def first_model(
     space (`supersample`) or in real space (`extend`), by whole factors. A bright-field disc off the
     middle of the camera is modelled as a shift of the pattern (`descan`: see `start.descan`).
     """
-    if near_field is not None and descan != "auto":
-        raise ValueError(f'descan = "{descan}" shifts patterns of the far field; a hologram takes "auto"')
+    if near_field is not None and descan in ("shared", "shot"):
+        raise ValueError(f'descan = "{descan}" shifts patterns of the far field; a hologram takes "auto" or "none"')
     grid = model_grid(data.grid, supersample, extend)
     about = data.about
     semiangle = about_radians(about, "semiangle_mrad") if semiangle is None else semiangle
