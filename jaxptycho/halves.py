@@ -31,9 +31,8 @@ def thinned(data: Dataset, half: int = 0, seed: int = 0, fraction: float = 0.5, 
                 "take integer counts, or split the positions instead"
             )
     counts = [_Thinned(data, view, half, seed, fraction) for view in range(data.n_views)]
-    thinner = Dataset(
-        counts, data.positions, data.grid, data.mask, data.tilts, data.probe_guess, dict(data.about), sharing
-    )
+    extras = data.mask, data.tilts, data.probe_guess, dict(data.about)
+    thinner = Dataset(counts, data.positions, data.grid, *extras, sharing, data.frame)
     thinner.shots = data.shots
     return thinner
 

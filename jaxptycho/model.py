@@ -19,7 +19,11 @@ from .physics.waves import Exit
 
 
 class Model(eqx.Module):
-    """Everything that decides a pattern; each part is replaceable by one of your own."""
+    """Everything that decides a pattern; each part is replaceable by one of your own.
+
+    Positions and the specimen's origin are counted from `frame` (y, x) [Å], which keeps them small
+    enough for single precision: add it for places in the frame of the measurement (`Dataset.frame`).
+    """
 
     probe: AbstractProbe
     specimen: AbstractSpecimen
@@ -27,6 +31,7 @@ class Model(eqx.Module):
     grid: Grid
     propagator: AbstractPropagator = Fresnel()
     detector: AbstractDetector = Ideal()
+    frame: tuple[float, float] = eqx.field(static=True, default=(0.0, 0.0))
 
 
 def exit_wave(model: Model, sliced: Sliced, window: Window, centre, multislice=waves.multislice) -> Exit:
@@ -70,7 +75,7 @@ def predict(model: Model, shots: Indices, view: Index = 0) -> Patterns:
 
 
 def positions(model: Model, view: int = 0) -> Float[np.ndarray, "shot 2"]:
-    """Where the probe's centre stood in every shot of a view (y, x) [Å]."""
+    """Where the probe's centre stood in every shot of a view (y, x) [Å], counted from `model.frame`."""
     scan = select(model.scan, PerView, view)
     nodes = jax.tree.leaves(scan, is_leaf=lambda node: isinstance(node, PerShot))
     shots = max((len(jax.tree.leaves(node)[0]) for node in nodes if isinstance(node, PerShot)), default=1)
@@ -96,9 +101,10 @@ def require_inside(model: Model, view: int = 0) -> None:
         shot, axis = np.argwhere(outside)[0]
         several = any(isinstance(n, PerView) for n in jax.tree.leaves(model, is_leaf=lambda n: isinstance(n, PerView)))
         whose = f" of view {view}" if several else ""
-        ends = np.asarray(specimen.origin)[axis] + np.array([0, shape[axis] - 1]) * pixel[axis]
+        away, digits = model.frame[axis], 12 if any(model.frame) else 5
+        ends = away + np.asarray(specimen.origin)[axis] + np.array([0, shape[axis] - 1]) * pixel[axis]
         raise ValueError(
             f"the windows of {outside.any(1).sum()} shots{whose} reach outside the object (first: shot {shot} at "
-            f"{'yx'[axis]} = {places[shot, axis]:.5g} Å with a window of {window[axis] * pixel[axis]:.5g} Å, the object "
-            f"lies from {ends[0]:.5g} to {ends[1]:.5g} Å); give the object a larger margin or drop these shots"
+            f"{'yx'[axis]} = {away + places[shot, axis]:.{digits}g} Å with a window of {window[axis] * pixel[axis]:.5g} Å, the object "
+            f"lies from {ends[0]:.{digits}g} to {ends[1]:.{digits}g} Å); give the object a larger margin or drop these shots"
         )

@@ -10,7 +10,7 @@ from ..parts.indexed import PerShot, PerView, select
 
 
 def origin(model: Model) -> Float[np.ndarray, "2"]:
-    """Where the specimen's pixel [0, 0] lies (y, x) [Å]."""
+    """Where the specimen's pixel [0, 0] lies (y, x) [Å], counted from `model.frame`."""
     return np.asarray(select(select(model.specimen, PerView, 0), PerShot, 0).origin, float)
 
 
@@ -31,9 +31,9 @@ def scanned(model: Model) -> tuple[slice, slice]:
     return tuple(slice(max(0, a), min(n, b)) for a, b, n in zip(low, high, shape, strict=True))  # type: ignore
 
 
-def outline(model: Model) -> Delaunay:
-    """The convex hull of the scan, which tells inside from outside."""
-    places = positions(model)
+def outline(model: Model, offset=(0.0, 0.0)) -> Delaunay:
+    """The convex hull of the scan, moved by `offset` (y, x) [Å], which tells inside from outside."""
+    places = positions(model) + offset
     jitter = 1e-6 * np.random.default_rng(0).normal(size=places.shape) * model.grid.pixel  # a line has no hull
     return Delaunay((places + jitter)[ConvexHull(places + jitter).vertices])
 

@@ -16,7 +16,7 @@ from ..inverse import constraints, losses
 from ..inverse.gathered import gathered
 from ..inverse.penalties import PENALTIES, sum_of
 from ..inverse.preconditioning import PRECONDITIONERS
-from ..inverse.solve import per_part
+from ..inverse.solve import dotted, per_part, unwrapped
 from ..inverse.units import in_natural_units
 from ..io.datasets import read
 from ..model import Model
@@ -26,7 +26,7 @@ from ..parts.indexed import PerShot, PerView
 from ..parts.probe import AberratedProbe, RelaxedProbe
 from ..parts.propagator import AbstractPropagator, AngularSpectrum, BandLimited, Fresnel, Tilted
 from ..parts.scan import AffineScan
-from ..start.calibration import bright_field_centre
+from ..start.descan import beam_tilt, descan_rows
 from ..start.guess import guess_model, make_modes
 from ..start.refit import with_modes, with_slices
 from .leaning import leaning, margin_of, require_leaning
@@ -77,6 +77,7 @@ def of_instrument(job: Job | TomogramJob) -> dict[str, Any]:
         "aberrations": probe.aberrations_angstrom,
         "supersample": detector.supersample,
         "extend": detector.extend,
+        "descan": detector.descan,
     }
 
 
@@ -97,7 +98,7 @@ def build_model(job: Job, data: Dataset) -> Model:
     )
     model = replace(
         model,
-        probe=_probe(probe, model.probe, data),
+        probe=_probe(probe, model.probe, data, detector),
         scan=_scan(job.scan, model.scan),
         propagator=_propagator(job.propagator, data),
         detector=_detector(detector, model.detector, data),
@@ -105,9 +106,9 @@ def build_model(job: Job, data: Dataset) -> Model:
     return leaning(job, model, data) if leans else model
 
 
-def with_probe(section: Probe | SeriesProbe, model: Model, data: Dataset) -> Model:
+def with_probe(job: TomogramJob, model: Model, data: Dataset) -> Model:
     """The model with a probe of the kind that the job wants."""
-    return replace(model, probe=_probe(section, model.probe, data))
+    return replace(model, probe=_probe(job.probe, model.probe, data, job.detector))
 
 
 def with_camera(section: Camera, model: Model, data: Dataset) -> Model:
@@ -120,6 +121,12 @@ def near_field_distance(job: Job, data: Dataset) -> float | None:
     return job.detector.effective_distance_angstrom or data.about.get("effective_distance_angstrom")
 
 
+def descan_statement(job: Job | TomogramJob, data: Dataset) -> dict[str, str]:
+    """The shift of the patterns that a job models, in words; empty where there is none."""
+    near = isinstance(job, Job) and near_field_distance(job, data) is not None
+    return {} if near else descan_rows(data, job.detector.descan)
+
+
 def _per_shot(value, data: Dataset) -> Any:
     """An own copy of `value` for every shot of every view."""
     views = () if data.n_views == 1 else (data.n_views,)
@@ -127,7 +134,7 @@ def _per_shot(value, data: Dataset) -> Any:
     return PerView(own) if views else own
 
 
-def _probe(section: Probe | SeriesProbe, probe: Any, data: Dataset):
+def _probe(section: Probe | SeriesProbe, probe: Any, data: Dataset, camera: Camera):
     if section.kind == "pixel":
         return probe
     if section.kind == "relaxed":
@@ -141,12 +148,11 @@ def _probe(section: Probe | SeriesProbe, probe: Any, data: Dataset):
         raise ValueError(f'an aberrated probe is one wave; the job wants {section.modes} modes (use kind = "pixel")')
     defocus = section.defocus_angstrom
     defocus = about.get("defocus_angstrom", 0.0) if defocus is None else defocus
-    centre = zip(bright_field_centre(data), data.grid.dk, strict=True)
     return AberratedProbe(
         1e-3 * semiangle,
         {"defocus": defocus} | section.aberrations_angstrom,
         dose=float(jnp.sum(jnp.abs(probe.waves) ** 2)),
-        centre=tuple(pixels * dk * data.grid.wavelength for pixels, dk in centre),
+        centre=beam_tilt(data, camera.descan),
     )
 
 
@@ -300,8 +306,8 @@ def _only(parts: tuple[str, ...], inner) -> optax.GradientTransformationExtraArg
 
     def keep(tree):
         def of_leaf(path, leaf):
-            name = jax.tree_util.keystr(path, simple=True, separator=".") + "."
-            return leaf if any(name.startswith(part + ".") for part in parts) else jnp.zeros_like(leaf)
+            name = dotted(path) + "."
+            return leaf if any(name.startswith(unwrapped(part) + ".") for part in parts) else jnp.zeros_like(leaf)
 
         return jax.tree_util.tree_map_with_path(of_leaf, tree)
 

@@ -111,14 +111,16 @@ def compare_phases(first: Model, second: Model) -> tuple[dict[str, str], Compare
 
 def common_phases(first: Model, second: Model) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Phases [rad] of two models where both were scanned, registered and without ramp; the shift [pixels]."""
-    places = [positions(model) for model in (first, second)]
+    offsets = np.zeros(2), np.subtract(second.frame, first.frame)  # into the frame of the first
+    both = list(zip((first, second), offsets, strict=True))
+    places = [positions(model) + offset for model, offset in both]
     low = np.max([p.min(0) for p in places], axis=0)
     high = np.min([p.max(0) for p in places], axis=0)
-    low, high = shrunk(low, high, [outline(model) for model in (first, second)])
+    low, high = shrunk(low, high, [outline(*pair) for pair in both])
     size = np.floor((high - low) / first.grid.pixel).astype(int)
     if size.min() < 8:
         raise ValueError(f"the scans of the two results share {size[0]} × {size[1]} pixels; at least 8 × 8 are wanted")
-    corners = [np.rint((low - origin(model)) / model.grid.pixel).astype(int) for model in (first, second)]
+    corners = [np.rint((low - origin(model) - offset) / model.grid.pixel).astype(int) for model, offset in both]
     fixed, moving = (flat_phases(model).sum(0) for model in (first, second))
 
     def cut(image, corner):

@@ -26,7 +26,8 @@ from ..parts.volume import Volume
 from ..simulate.phantoms import PHANTOMS
 from ..start.calibration import bright_field_centre, bright_field_semiangle
 from ..start.cautions import Caution, cautions
-from .build import build_loss
+from ..start.descan import descan_rows
+from .build import build_loss, descan_statement
 from .jobs import kind_of, make_job, read_job, write_job
 from .loop import Loop
 from .run import loop_of
@@ -36,6 +37,7 @@ from .tomogram_schema import TomogramJob
 
 # what a file may know, and where a job says it
 PLACES = {"semiangle_mrad": "probe", "defocus_angstrom": "probe", "thickness_angstrom": "specimen"}
+OF_MODEL = ("job", "frame_angstrom")  # attributes of a result that are too long, or shown with its model
 
 
 def new_job(file: Path, target: Path, template: str | None = None) -> str:
@@ -111,7 +113,7 @@ def describe(path: Path) -> dict[str, str]:
     if path.suffix != ".cxi" and path.exists() and h5py.is_hdf5(path):
         with h5py.File(path) as file:
             if "model" in file:
-                attributes = {name: value for name, value in file.attrs.items() if name != "job"}
+                attributes = {name: value for name, value in file.attrs.items() if name not in OF_MODEL}
                 return describe_model(load(path)) | {name: _short(value) for name, value in attributes.items()}
     return describe_data(read(path))
 
@@ -127,6 +129,7 @@ def describe_data(data: Dataset) -> dict[str, str]:
         "object pixel": f"{grid.pixel[0]:.5g} × {grid.pixel[1]:.5g} Å",
         "detector step": " × ".join(f"{1e3 * grid.wavelength * dk:.4g}" for dk in grid.dk) + " mrad",
         "scanned": " × ".join(f"{extent:.5g}" for extent in np.ptp(places, axis=0)) + " Å",
+        **frame_row(data.frame),
         "dose per pattern": f"{doses.mean():.5g} quanta ({doses.min():.4g} to {doses.max():.4g})",
         "masked pixels": "none" if data.mask is None else str(int((~data.mask).sum())),
         **({} if data.tilts is None else {"tilts": ", ".join(f"{t:+.4g}" for t in np.rad2deg(data.tilts)) + " °"}),
@@ -137,6 +140,7 @@ def describe_data(data: Dataset) -> dict[str, str]:
         middle = ", ".join(f"{c:+.2f}" for c in bright_field_centre(data))
         disc = 1e3 * bright_field_semiangle(data)
         rows["bright field"] = f"semiangle {disc:.4g} mrad, centre ({middle}) pixels from the middle"
+        rows |= descan_rows(data)
         said = data.about.get("semiangle_mrad")
         if said is not None and "defocus_angstrom" in data.about:
             defocus, step = data.about["defocus_angstrom"], math.sqrt(area_per_shot(data.positions[0]))
@@ -150,11 +154,17 @@ def caution_rows(found: list[Caution]) -> dict[str, str]:
     return {f"caution {number}": str(caution) for number, caution in enumerate(found, 1)}
 
 
+def frame_row(frame: tuple[float, float]) -> dict[str, str]:
+    """The origin of the positions, where it is not that of the file."""
+    return {"positions counted from": "({:.12g}, {:.12g}) Å (y, x)".format(*frame)} if any(frame) else {}
+
+
 def describe_model(model: Model) -> dict[str, str]:
     """Parts and shapes of a model."""
     rows = {
         name: type(getattr(model, name)).__name__ for name in ("probe", "specimen", "scan", "propagator", "detector")
     }
+    rows |= frame_row(model.frame)
     for path, leaf in jax.tree_util.tree_leaves_with_path(eqx.filter(model, eqx.is_array)):
         rows[jax.tree_util.keystr(path, simple=True, separator=".")] = f"{leaf.dtype} {leaf.shape}"
     return rows
@@ -182,7 +192,7 @@ def check(job: Job | TomogramJob) -> dict[str, str]:
     loss = build_loss(job.stage[-1], job.run.budget_gib)
     specimen = select(select(model.specimen, PerView, 0), PerShot, 0)
     slices = eqx.filter_eval_shape(specimen.slices, model.grid).transmission
-    rows = {"object": " × ".join(map(str, slices.shape)) + " (slice, y, x)"}
+    rows = descan_statement(job, data) | {"object": " × ".join(map(str, slices.shape)) + " (slice, y, x)"}
     if isinstance(specimen, Volume):
         sides = " × ".join(f"{step:.4g}" for step in specimen.voxel)
         rows["volume"] = " × ".join(map(str, specimen.potential.shape)) + f" voxels (z, y, x) of {sides} Å"

@@ -60,6 +60,8 @@ def start(job: Job | TomogramJob, folder: Path, watch: Watch | None = None, stop
         loop = loop_of(job, folder, watch)
         loop.check()  # before anything is written
         once(partial(_begin, job, folder))
+        for name, words in build.descan_statement(job, loop.data).items():
+            loop.watch.say(f"{name} {words}")
         return _go(loop, folder, stop, stopper)
 
 

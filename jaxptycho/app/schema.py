@@ -23,6 +23,7 @@ from ..io.datasets import SCAN_TRANSFORMS
 from ..io.instrument import out_of_range
 from ..order import ORDERS
 from ..physics.aberrations import NAMES as ABERRATIONS
+from ..start.descan import DESCANS
 from ..start.guess import PROBES, SPECIMENS
 
 
@@ -173,6 +174,11 @@ class Camera(Section):
     background: float | None = key("counts per pixel that come from elsewhere, a first value", None, 0.1, ge=0)
     supersample: int = key("model pixels per detector pixel and direction", 1, ge=1)
     extend: int = key("the model reaches this many times further than the detector", 1, ge=1)
+    descan: one_of(DESCANS, "way to treat descan") = key(
+        "bright-field disc off the middle: auto, a shift of the pattern by whole pixels; shared or shot, by all of it, the "
+        "same or separate for every shot (refine it with rates.detector.shift); none, a tilt of the beam",
+        "auto",
+    )
     per_shot_intensity: bool = key("an own intensity for every shot; refine it with rates.detector", False)
 
 

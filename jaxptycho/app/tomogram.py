@@ -84,6 +84,7 @@ def series_of(job: TomogramJob, data: Dataset, geometry=None, volume=None, probe
         slices=job.volume.slices,
         supersample=job.detector.supersample,
         extend=job.detector.extend,
+        descan=job.detector.descan,
         kernel=job.volume.kernel,
         taper=job.volume.taper_angstrom,
         absorptive=jnp.zeros_like(volume) if job.volume.absorptive else None,
@@ -94,7 +95,7 @@ def series_of(job: TomogramJob, data: Dataset, geometry=None, volume=None, probe
 def alone(job: TomogramJob, data: Dataset) -> Model:
     """The first model of one view by itself: thin, at the height of the tilt axis."""
     model = guess_model(data, specimen="phase", **build.of_instrument(job))
-    return build.with_camera(job.detector, build.with_probe(job.probe, model, data), data)
+    return build.with_camera(job.detector, build.with_probe(job, model, data), data)
 
 
 def cut(job: TomogramJob, thickness: float, data: Dataset) -> Model:

@@ -146,9 +146,7 @@ def _neighbours(image: ArrayLike, reach: int) -> Float[np.ndarray, "n y x"]:
     return np.stack([padded[y : y + height, x : x + width] for y in steps for x in steps if (y, x) != (reach, reach)])
 
 
-def electrons(
-    total: Float[np.ndarray, "y x"], shots: int, seen: PixelStatistics
-) -> Float[np.ndarray, "y x"]:
+def electrons(total: Float[np.ndarray, "y x"], shots: int, seen: PixelStatistics) -> Float[np.ndarray, "y x"]:
     """Least number of electrons that make the `total` counts of so many shots, mean² · shots / variance.
 
     Whatever an electron counts: where few come, variance is mean times that; where the specimen

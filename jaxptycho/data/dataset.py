@@ -24,6 +24,7 @@ from .bad_pixels import (
 )
 from .bad_shots import far_positions, wild_doses
 from .batch import Rows
+from .frame import origin_of, require_near_axis, spacing, warn_of_rounding
 from .patterns import AsSeen, Chosen, read_by
 from .sharing import ALONE, Sharing
 
@@ -45,6 +46,10 @@ class Dataset:
     `mask` is True where a pixel counts. `about` holds what else is known, under the names of the
     native format (`semiangle_mrad`, `defocus_angstrom` …).
 
+    `positions` far from zero, as stages report them, are kept less their middle: `frame` (y, x)
+    [Å] is where their zero lies in the frame that they came in. Given, it is taken as it is. A
+    tilt series keeps its own, in which the tilt axis goes through zero.
+
     Building reads every pattern once, of many processes each its own part (`sharing`). Negative
     counts are clipped to zero and pixels outside the mask zeroed. Pixels that do not measure are
     masked (`data.bad_pixels`), shots that do not belong to the scan left out (`data.bad_shots`),
@@ -61,15 +66,14 @@ class Dataset:
     probe_guess: np.ndarray | None = None  # [y, x] or [mode, y, x], centre at [N//2, N//2]
     about: dict[str, Any] = field(default_factory=dict)
     sharing: InitVar[Sharing] = ALONE
+    frame: Any = None  # (y, x) [Å], where the zero of `positions` lies in the file's frame
     bad_data: Literal["leave_out", "keep"] = "leave_out"  # pixels and shots that are no data
 
     def __post_init__(self, sharing: Sharing):
         one_scan = self.tilts is None
         self.counts, hidden = _without_masks(_by_view(self.counts, 3, "counts", one_scan))
-        self.positions = [
-            np.asarray(np.ma.filled(np.ma.asarray(p[:], float), np.nan))
-            for p in _by_view(self.positions, 2, "positions", one_scan)
-        ]
+        given = [np.ma.asarray(p[:]) for p in _by_view(self.positions, 2, "positions", one_scan)]
+        self.positions = [np.asarray(p.astype(float).filled(np.nan)) for p in given]
         self._first: np.ndarray | None = None
         self._check_scan()
         self.shots = [np.arange(len(p)) for p in self.positions]
@@ -79,6 +83,7 @@ class Dataset:
         checked = self.bad_data == "keep" or any(getattr(c, "checked", False) for c in self.counts)
         if not checked:
             self._mask(bad_pixels(self.sample, self._visible()))
+        self._count_from_frame(max(map(spacing, given)))
         self._clean = read_by(self.counts, self.mask, IN_MEMORY_BYTES)
         self._look(sharing)
         if not checked:
@@ -154,9 +159,8 @@ class Dataset:
         some = [Chosen(clean, s) for clean, s in zip(self._clean, chosen, strict=True)]
         counts = [AsSeen(clean, self.grid.shape, self.mask) for clean in some]
         positions = [p[s] for p, s in zip(self.positions, chosen, strict=True)]
-        other = Dataset(
-            counts, positions, self.grid, self.mask, self.tilts, self.probe_guess, dict(self.about), sharing
-        )
+        extras = self.mask, self.tilts, self.probe_guess, dict(self.about)
+        other = Dataset(counts, positions, self.grid, *extras, sharing, self.frame)
         other.shots = [own[s] for own, s in zip(self.shots, chosen, strict=True)]
         return other
 
@@ -215,6 +219,19 @@ class Dataset:
                     f"the guess of the probe has shape {probe.shape}; wanted finite waves [y, x] or [mode, y, x] "
                     f"of {self.grid.shape} pixels"
                 )
+
+    def _count_from_frame(self, rounding: float):
+        """Subtract `frame` in double precision; `rounding` [Å] is that of the positions as given."""
+        pixel = min(self.grid.pixel)
+        warn_of_rounding("positions", rounding, pixel)
+        if self.tilts is not None:
+            require_near_axis(self.positions, pixel)
+        if self.frame is None:
+            window = np.multiply(self.grid.shape, self.grid.pixel)
+            self.frame = (0.0, 0.0) if self.tilts is not None else origin_of(self.positions, window)
+            self.positions = [p - self.frame for p in self.positions]
+        y, x = self.frame
+        self.frame = float(y), float(x)
 
     def _where(self, view: int) -> str:
         return f" of view {view}" if self.n_views > 1 else ""

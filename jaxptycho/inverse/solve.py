@@ -10,6 +10,7 @@ import gc
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from functools import partial
+from itertools import groupby
 
 import equinox as eqx
 import jax
@@ -43,7 +44,8 @@ def per_part(optimisers=None, /, **by_name) -> PerPart:
     """One optimiser for each part or field, the rest of the model stays put.
 
     `per_part(specimen=optax.adam(5e-3), probe=optax.adam(5e-3))`; fields by their path:
-    `per_part({"scan.matrix": optax.adam(1e-2)})`, the longest path wins; several together:
+    `per_part({"scan.matrix": optax.adam(1e-2)})`, the longest path wins; what wraps a part has no
+    name in it (`detector.shift` of `Masked(…, Descanned(…))`); several together:
     `per_part({("specimen", "probe"): optax.lbfgs()})`. What a part calls `given` (the
     thickness of a specimen, nominal positions) moves only when named itself. Rates are in the
     natural units of `inverse.units`, about 1 for every parameter: 5e-3 suits most data.
@@ -75,19 +77,28 @@ def named(params, names: tuple[str, ...]):
     """Which of `names` (paths of parts or fields) moves each parameter: the longest that covers
     it, "frozen" where none does. What a part calls `given` is covered by its own path alone."""
 
-    def dotted(path):
-        return jax.tree_util.keystr(path, simple=True, separator=".")
-
     def label(path, _):
         node, shortest = params, 0
         for depth, key in enumerate(path):
             if getattr(key, "name", None) in getattr(node, "given", ()):
                 shortest = len(dotted(path[: depth + 1]))
             node = child(node, key)
-        covering = [n for n in names if len(n) >= shortest and f"{dotted(path)}.".startswith(f"{n}.")]
-        return max(covering, key=len, default="frozen")
+        own = {n: unwrapped(n) for n in names}
+        covering = [n for n in names if len(own[n]) >= shortest and f"{dotted(path)}.".startswith(f"{own[n]}.")]
+        return max(covering, key=lambda n: len(own[n]), default="frozen")
 
     return jax.tree_util.tree_map_with_path(label, params)
+
+
+def dotted(path) -> str:
+    """The name of a path in a tree, wrappers left out: `detector.shift` also where it is
+    `detector.detector.shift`."""
+    return unwrapped(jax.tree_util.keystr(path, simple=True, separator="."))
+
+
+def unwrapped(name: str) -> str:
+    """A dotted name, each part that repeats the one before it left out."""
+    return ".".join(part for part, _ in groupby(name.split(".")))
 
 
 def trainable(model: Model) -> Model:

@@ -14,6 +14,7 @@ from ase.data import chemical_symbols
 from jaxtyping import Float
 
 from ..analysis.tracing import atoms_of
+from ..data.frame import spacing, warn_of_rounding
 from ..inverse.fields import Of, stack, thicknesses
 from ..model import Model
 from ..parts.atoms import Atoms
@@ -82,7 +83,7 @@ def voxels(model: Model, of: Of = "phase") -> Voxels:
             f"the slices are {depths.min():g} to {depths.max():g} Å thick, and a volume has voxels of one size; "
             "reconstruct with equal slices, or take the slices from result.h5"
         )
-    (dy, dx), (y, x) = model.grid.pixel, (float(v) for v in np.asarray(origin))
+    (dy, dx), (y, x) = model.grid.pixel, (float(v) for v in np.add(np.asarray(origin, float), model.frame))
     what = WHAT[of][0 if isinstance(specimen, PotentialSlices) else 1]
     return Voxels(values, (float(depths[0]), dy, dx), (float(depths[0]) / 2, y, x), what)
 
@@ -103,7 +104,8 @@ def structure(model: Model) -> Structure:
     symbols = [chemical_symbols[z] for z in specimen.numbers]
     numbers = {name: np.asarray(value, float) for name, value in columns.items()}
     height = 0.0 if specimen.axis is None else float(specimen.axis)  # pyright: ignore[reportArgumentType]
-    return to_ase(np.asarray(specimen.positions, float) - [height, 0.0, 0.0], symbols, columns=numbers)
+    places = np.add(np.asarray(specimen.positions, float), (-height, *model.frame))
+    return to_ase(places, symbols, columns=numbers)
 
 
 def traced(model: Model, elements: Sequence[str], threshold: float | None = None) -> Structure:
@@ -125,6 +127,7 @@ def write_mrc(path: str | Path, held: Voxels) -> None:
         file.set_data(held.values)
         file.set_volume()  # also a single section, whose thickness is known
         file.voxel_size = held.voxel[::-1]
+        warn_of_rounding("the origins of MRC files", spacing(held.corner, np.float32), min(held.voxel[1:]))
         header: Any = file.header
         header.origin = held.corner[::-1]
         file.add_label(f"jaxptycho {version('jaxptycho')}: {held.what}")

@@ -76,7 +76,8 @@ def write_native(path: str | Path, data: Dataset, truth: Mapping[str, Any] | Non
     """Write `data` as a native file, compressed, its counts in the type that holds those of all views;
     `truth` goes under `/truth`. Never overwrites."""
     kind, about = np.result_type(*data.kinds), data.about
-    with writing(path, data.grid, data.positions, kind, data.mask, data.tilts, data.probe_guess, about, truth) as put:
+    positions = [places + data.frame for places in data.positions]
+    with writing(path, data.grid, positions, kind, data.mask, data.tilts, data.probe_guess, about, truth) as put:
         for view in range(data.n_views):
             for block, patterns in frames(data, view):
                 put(view, block, patterns)

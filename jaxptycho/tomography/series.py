@@ -15,6 +15,7 @@ from ..parts.volume import Volume
 from ..physics import volumes
 from ..physics.grids import Grid
 from ..physics.types import Stack
+from ..start.descan import descan_shift
 from ..start.guess import first_detector, model_grid, per_shot
 from ..start.probes import moved_along
 from .projections import LEAST_RANGE, Geometry, three
@@ -33,13 +34,14 @@ def first_series(
     slices: int,
     supersample: int = 1,
     extend: int = 1,
+    descan: str = "auto",
     **options,
 ) -> Model:
     """The model of a whole tilt series: a volume [V], whose middle lies on the tilt axis, and the probe of all views.
 
     `probe` is that at the height of the tilt axis, as views reconstructed with one thin slice find it, and is brought
     to the middle of the first of the `slices`. Each view has its own tilt, shift, positions, and its own angles where `geometry` has
-    some. The model may be finer than the detector, as in `first_model`. `options` are further keywords of `Volume`.
+    some. The model may be finer than the detector, and its patterns shifted, as in `first_model`. `options` are further keywords of `Volume`.
     Outside the volume is vacuum: see `require_field` for films.
     """
     voxel, grid = three(voxel), model_grid(data.grid, supersample, extend)
@@ -58,7 +60,8 @@ def first_series(
         shape=_field(data, grid, voxel, geometry),
         **options,
     )
-    scan, detector = FreeScan(per_shot(data)), first_detector(data, None, supersample, extend)
+    scan = FreeScan(per_shot(data))
+    detector = first_detector(data, None, supersample, extend, descan_shift(data, descan))
     model = Model(moved_along(probe, grid, -volume.above), volume, scan, grid, detector=detector)
     for view in range(data.n_views):
         require_inside(model, view)

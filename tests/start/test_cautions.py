@@ -234,7 +234,7 @@ def test_saturated_counts(ceiling, part):
 
 
 def test_a_saturated_disc_is_refused_and_a_saturated_spot_masked():
-    with pytest.raises(ValueError, match="the camera is saturated: .* most of the bright field"):
+    with pytest.raises(ValueError, match=r"the camera is saturated: .* most of the bright field"):
         dataset(*clipped(700, 255, np.uint8))
     counts, places = clipped(120, 255, np.uint8)
     counts[:, 20:22, 23:26] = 255
