@@ -11,6 +11,7 @@ from jaxtyping import Float, Num
 
 from ..physics.grids import Grid
 from .batch import Rows
+from .numbers import numbers
 from .patterns import AsSeen, Chosen, read_by
 from .sharing import ALONE, Sharing
 
@@ -44,7 +45,7 @@ class Dataset:
 
     def __post_init__(self, sharing: Sharing):
         self.counts = _by_view(self.counts, 3, "counts")
-        self.positions = [np.asarray(p[:], float) for p in _by_view(self.positions, 2, "positions")]
+        self.positions = [numbers(p[:], "positions", float) for p in _by_view(self.positions, 2, "positions")]
         self._first: np.ndarray | None = None
         self._check_scan()
         self._check_extras()
@@ -128,20 +129,22 @@ class Dataset:
                 )
 
     def _check_extras(self):
+        if self.tilts is not None:
+            self.tilts = numbers(self.tilts, "the tilts", float)
         if self.tilts is not None and (np.shape(self.tilts) != (self.n_views,) or not np.isfinite(self.tilts).all()):
             raise ValueError(f"the tilts are {self.tilts}; wanted a finite one for each of {self.n_views} views")
         if self.mask is not None:
-            self.mask = np.asarray(self.mask, bool)
+            self.mask = numbers(self.mask, "the mask", bool)
             if self.mask.shape != self.grid.shape:
                 raise ValueError(f"the mask is {self.mask.shape} pixels, the patterns are {self.grid.shape}")
             if not self.mask.any():
                 raise ValueError("the mask hides every pixel; it is True where a pixel counts (invert it?)")
         if self.probe_guess is not None:
-            probe = self.probe_guess = np.asarray(self.probe_guess)
-            if probe.ndim not in (2, 3) or probe.shape[-2:] != self.grid.shape or not np.isfinite(probe).all():
+            probe = self.probe_guess = numbers(self.probe_guess, "the guess of the probe", complex)
+            if probe.ndim not in (2, 3) or probe.shape[-2:] != self.grid.shape or not np.isfinite(probe).all() or not probe.any():
                 raise ValueError(
                     f"the guess of the probe has shape {probe.shape}; wanted finite waves [y, x] or [mode, y, x] "
-                    f"of {self.grid.shape} pixels"
+                    f"of {self.grid.shape} pixels, not zero everywhere"
                 )
 
     def _where(self, view: int) -> str:
