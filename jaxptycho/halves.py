@@ -60,7 +60,10 @@ class _Thinned:
         stored = data.counts[view].dtype
         small = stored.kind in "ui" and stored.itemsize <= 4
         stored = np.dtype(np.float32) if stored.kind == "f" else stored
-        self.shape, self.dtype = (data.n_shots[view], *data.grid.shape), np.dtype(stored if small or stored.kind == "f" else np.uint32)
+        self.shape, self.dtype = (
+            (data.n_shots[view], *data.grid.shape),
+            np.dtype(stored if small or stored.kind == "f" else np.uint32),
+        )
 
     def __getitem__(self, index):
         shots = np.arange(self.shape[0])[index]

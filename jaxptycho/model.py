@@ -1,6 +1,6 @@
 """The forward model: which counts are expected for these shots?"""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -55,6 +55,7 @@ def shoot(model: Model, sliced: Sliced, window: Window, centre, multislice=waves
     return model.detector.detect(exit_wave(model, sliced, window, centre, multislice), grid, offset)
 
 
+@runtime_checkable
 class ShotsOfView(Protocol):
     """Shots of one view, as a `Batch` carries them."""
 
@@ -68,10 +69,10 @@ def predict(model: Model, shots: Indices | ShotsOfView, view: Index | None = Non
     `shots` are their numbers, of `view` (by default 0), or a batch, which carries its view.
     A pure function: jit, vmap, differentiate or linearize it. The specimen is sliced once.
     """
-    if hasattr(shots, "shots"):
+    if isinstance(shots, ShotsOfView):
         if view is not None:
             raise ValueError("a batch carries its view; leave view out, or give the numbers of shots: batch.shots")
-        shots, view = shots.shots, shots.view  # pyright: ignore[reportAttributeAccessIssue]
+        shots, view = shots.shots, shots.view
     view = 0 if view is None else view
     model = select(model, PerView, view)
     sliced = model.specimen.slices(model.grid)

@@ -8,7 +8,6 @@ from ..inverse.fields import stack
 from ..model import Model, positions
 from ..parts.indexed import PerShot, PerView, select
 
-
 FLAT = 1e-3  # pixels
 
 

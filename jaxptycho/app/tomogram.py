@@ -130,7 +130,7 @@ def empty(job: TomogramJob, data: Dataset):
         count = np.ceil(np.array([x, y, x]) / voxel) + 1
     else:
         count = np.maximum(np.round(np.array(size) / voxel), 2)
-    require_room(count, 2 if job.volume.absorptive else 1, data)
+    require_room(list(count), 2 if job.volume.absorptive else 1, data)
     return jnp.zeros(count.astype(int))
 
 

@@ -141,7 +141,12 @@ class Dataset:
                 raise ValueError("the mask hides every pixel; it is True where a pixel counts (invert it?)")
         if self.probe_guess is not None:
             probe = self.probe_guess = numbers(self.probe_guess, "the guess of the probe", complex)
-            if probe.ndim not in (2, 3) or probe.shape[-2:] != self.grid.shape or not np.isfinite(probe).all() or not probe.any():
+            if (
+                probe.ndim not in (2, 3)
+                or probe.shape[-2:] != self.grid.shape
+                or not np.isfinite(probe).all()
+                or not probe.any()
+            ):
                 raise ValueError(
                     f"the guess of the probe has shape {probe.shape}; wanted finite waves [y, x] or [mode, y, x] "
                     f"of {self.grid.shape} pixels, not zero everywhere"

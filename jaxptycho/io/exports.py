@@ -67,6 +67,8 @@ def voxels(model: Model, of: Of = "phase") -> Voxels:
     values = stack(specimen, of)
     if isinstance(specimen, Volume):
         values = specimen.seen if of == "phase" else specimen.absorbing
+    if not eqx.is_array_like(values):
+        raise ValueError("the specimen differs from view to view or shot to shot; export one at a time")
     values = np.asarray(values, np.float32)
     if not np.isfinite(values).all():
         raise ValueError("the specimen holds values that are not finite; look at the run's history before exporting it")
@@ -76,8 +78,8 @@ def voxels(model: Model, of: Of = "phase") -> Voxels:
     origin = _origin(specimen)
     if isinstance(origin, (PerShot, PerView)):
         raise ValueError("the slices have another origin in every view or shot; export one view at a time")
-    each = specimen.thickness
-    if isinstance(each, (PerShot, PerView)):
+    each: Any = specimen
+    if isinstance(each.thickness, (PerShot, PerView)):
         raise ValueError("the slices have another thickness in every view or shot; export one view at a time")
     depths = np.asarray(thicknesses(specimen), float)
     if np.ptp(depths) > 1e-3 * depths.mean():

@@ -26,7 +26,7 @@ def opened(path: str | Path) -> Iterator[H5]:
     path = Path(path)
     if not path.is_file():
         what = "not there" if not path.is_dir() else "a folder"
-        what = "a Zarr store, a format that cannot be read yet" if any((path / name).exists() for name in ZARR) else what
+        what = "a Zarr store, a format that cannot be read yet" if is_zarr(path) else what
         raise FileNotFoundError(f"{path} is {what}; an HDF5 file is required")
     if not h5py.is_hdf5(path):
         raise ValueError(f"{path} is not an HDF5 file; wanted a native dataset, a CXI file or a result")
@@ -55,6 +55,11 @@ def created(path: str | Path, overwrite: bool = False) -> Iterator[H5]:
             f"{path} could not be written ({_reason(error)}), and nothing was overwritten; "
             "make room or choose another folder"
         ) from error
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a folder is a Zarr store."""
+    return any((path / name).exists() for name in ZARR)
 
 
 class OnDisk:

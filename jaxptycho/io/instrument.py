@@ -68,7 +68,7 @@ def check_values(values: Mapping[str, Any], source) -> dict[str, Any]:
     Raises ValueError for a property of the instrument in a unit or with a value that is none.
     """
     by_stem = {_stem(name): name for name in INSTRUMENT}
-    for name, value in values.items():
+    for name in values:
         wanted = by_stem.get(_stem(name), name)
         if name != wanted:
             raise ValueError(f"{source}: {name} is in no unit known here; convert it and call it {wanted}")
@@ -124,7 +124,7 @@ def check_number(name: str, value: Any, source) -> float | tuple[float, float]:
     wanted = "one number, or (y, x)" if name in PAIRS else "one number"
     number = np.asarray(value)
     if any(isinstance(one, str | bytes) for one in number.ravel().tolist()):
-        raise ValueError(f"{source}: {name} = {value!r} is text; store {wanted} instead")
+        raise ValueError(f"{source}: {name} = {value!r}; wanted {wanted}, not text")
     number = number.astype(float) if number.dtype.kind in "uif" else np.asarray(np.nan)
     number = number.reshape(()) if number.size == 1 else number
     if number.shape not in [(), (2,)][: 1 + (name in PAIRS)] or not np.isfinite(number).all():

@@ -48,7 +48,10 @@ def read_native(path: str | Path, sharing: Sharing = ALONE, **known: Any) -> Dat
         if len(own.shape) not in wanted:
             raise ValueError(f"/{group}counts in {path} has shape {own.shape}; wanted {' or '.join(wanted.values())}")
     about = merged(about, known)
-    grid, tilts = grid_of(about, counts[0].shape[-2:], path), None if tilt is None else np.deg2rad(numbers(tilt, f"/tilt_deg in {path}", float))
+    grid, tilts = (
+        grid_of(about, counts[0].shape[-2:], path),
+        None if tilt is None else np.deg2rad(numbers(tilt, f"/tilt_deg in {path}", float)),
+    )
     both = (counts, positions) if groups != [""] else (counts[0], positions[0])
     return Dataset(*both, grid, mask, tilts, probe, about, sharing)
 
@@ -142,12 +145,12 @@ def frames(data: Dataset, view: int) -> Iterator[tuple[slice, np.ndarray]]:
 def check_format(attributes: dict[str, Any], path, wanted: str, newest: int) -> None:
     """Takes `format` and `version` out of the attributes; ValueError where this release cannot read them."""
     form, version = plain(attributes.pop("format", wanted)), plain(attributes.pop("version", newest))
-    if not isinstance(form, str) or form != wanted:
-        named = "no file of jaxptycho" if form is None else f"a {form}" if isinstance(form, str) else "of no known format"
-        raise ValueError(f"{path} is {named}; a {wanted} is required, give another file")
-    if not isinstance(version, int | float) or version not in range(1, newest + 1):
+    if form is None:
+        raise ValueError(f"{path} is no file of jaxptycho; a {wanted} is required, give another file")
+    fits = isinstance(form, str) and form == wanted and isinstance(version, int | float)
+    if not fits or version not in range(1, newest + 1):
         raise ValueError(
-            f"{path} is a {wanted} of version {version!r}; this release reads versions up to {newest}, "
+            f"{path} says it is {form!r} version {version!r}; wanted {wanted!r} up to version {newest}, "
             "convert the file or use a newer jaxptycho"
         )
 
