@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .jobs import J, kind_of, read_job
-from .schema import Job
+from .jobs import kind_of, read_job
+from .schema import Job, Section
 from .tomogram_schema import TomogramJob
 
 FREE = {"run", "figures"}  # sections that decide nothing of what was computed so far
@@ -25,7 +25,7 @@ def changed_job(folder: Path, settings: Sequence[str]) -> tuple[Job | TomogramJo
     return job, differences(read_job(path, kind=kind), job)
 
 
-def differences(before: J, after: J) -> list[str]:
+def differences(before: Section, after: Section) -> list[str]:
     """Keys, as `--set` takes them, whose values differ between two jobs."""
     return list(_different(before.model_dump(), after.model_dump(), ""))
 
@@ -41,8 +41,8 @@ def _different(one: Any, other: Any, where: str):
         if one != other:
             yield where
         return
-    for name, pair in pairs.items():
-        yield from _different(*pair, f"{where}.{name}" if where else name)
+    for name, (before, after) in pairs.items():
+        yield from _different(before, after, f"{where}.{name}" if where else name)
 
 
 def require_applicable(keys: Sequence[str], job: Job | TomogramJob, reached: tuple[int, int] | None) -> None:
@@ -105,7 +105,7 @@ def warn_of_differences(job: Job | TomogramJob, folder: Path, settings: Sequence
     if kind_of(folder / "run.toml") is not type(job):
         raise ValueError(f"the run in {folder} is one of another kind of job; choose another folder with --out")
     goes_on, _ = changed_job(folder, settings)
-    keys = [key for key in differences(goes_on, job) if key != "run.out"]  # type: ignore[type-var]
+    keys = [key for key in differences(goes_on, job) if key != "run.out"]
     if keys:
         warnings.warn(
             f"the job gives {', '.join(keys)} another value than the run in {folder} began with, which goes on with its "

@@ -65,7 +65,8 @@ def compare_halves(job: Job | TomogramJob, folder: Path, by: str, watch: Callabl
             )
         return outcome.model
 
-    rows = report(*map(reconstructed, HALVES[by], jobs), folder)
+    first, second = map(reconstructed, HALVES[by], jobs)
+    rows = report(first, second, folder)
     return rows | {"shared by both": "the file's probe_guess" if starts_from_file(job) else "nothing"}
 
 

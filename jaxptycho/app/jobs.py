@@ -156,7 +156,8 @@ def change(values: dict[str, Any], setting: str) -> list[str]:
                 f"--set {setting}: {value_of} is a value ({inside!r}) and has no keys; set {value_of} itself"
             )
         if not isinstance(node, list):
-            node[parent] = {} if inside is None else inside
+            following = [*parents, last][depth + 1]
+            node[parent] = ([] if following.isdigit() else {}) if inside is None else inside
             inside = node[parent]
         node = inside
     node[_index(node, path, setting) if isinstance(node, list) else last] = value
@@ -190,7 +191,7 @@ def _index(entries: list, path: list[str], setting: str) -> int:
     *before, last = path
     where, n = ".".join(before), len(entries)
     if not last.isdigit():
-        raise ValueError(f"--set {setting}: {where} has several entries; say which, as in {where}.0.{last}")
+        raise ValueError(f"--set {setting}: {where} has several entries, counted from 0; name one, as in {where}.0")
     if int(last) >= n:
         known = (
             f"{where}.0" + (f" to {where}.{n - 1}" if n > 1 else "") if n else f"none; set all of them, {where}=[{{…}}]"
@@ -253,10 +254,9 @@ def _place(loc, root: type[Section]) -> tuple[str, dict]:
 
 def _keys_at(loc, root: type[Section]) -> list[str]:
     """The keys of the section, or of the list of sections, at a place."""
-    _, names = _place(loc, root)
-    field = names.get(str(loc[-1]))
-    if field is None and isinstance(loc[-1], int):
-        field = names.get(str(loc[-2]))
+    of_entry = len(loc) > 1 and isinstance(loc[-1], int)
+    _, names = _place(loc[:-1] if of_entry else loc, root)
+    field = names.get(str(loc[-2] if of_entry else loc[-1]))
     sections = [] if field is None else _sections(field.annotation)
     return list(sections[0].model_fields) if sections and sections[0] is not Rate else []
 

@@ -5,15 +5,18 @@ made of atoms.
 """
 
 import csv
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import numpy as np
 
+from ..data import Dataset
 from ..io.drafts import drafted
 from ..io.exports import structure
 from ..io.hdf5 import is_zarr
@@ -76,13 +79,18 @@ def resume(folder: Path, watch: Watch | None = None, stop: Stop | None = None, s
     require_files(job, folder)
     with Stopper(job.run.wall_time_minutes) as stopper:
         reached = _reached(folder) if keys else None
-        require_applicable(keys, job, reached)
+        require_applicable(keys, job, None if reached is None else (reached.stage, reached.epoch))
         loop = loop_of(job, folder, watch)
         if keys:
             loop.check()
             if reached is not None:
+                if not np.allclose(reached.quanta or quanta_of(loop.data), quanta_of(loop.data), rtol=1e-6):
+                    raise ValueError(
+                        f"{job.data.file} holds another measurement than the one that the run began with: "
+                        f"{quanta_of(loop.data):.8g} quanta, not {reached.quanta:.8g}; give the same file"
+                    )
                 before, _ = changed_job(folder, ())
-                require_same_state(replace(loop, job=before), loop, reached[0])
+                require_same_state(replace(loop, job=before), loop, reached.stage)
             once(partial(_begin, job, folder))
         return _go(loop, folder, stop, stopper)
 
@@ -110,16 +118,29 @@ def result_of(path: Path) -> Path:
     raise ValueError(f"the folder {path} is no run: it holds no result.h5; give a result, or the folder of a run")
 
 
-def _reached(folder: Path) -> tuple[int, int] | None:
-    """Stage and epoch of the last checkpoint, the same in all processes; None without any."""
+class Reached(NamedTuple):
+    """Where the last checkpoint was made."""
+
+    stage: int
+    epoch: int
+    quanta: float | None  # of all patterns
+
+
+def _reached(folder: Path) -> Reached | None:
+    """Where the last checkpoint was made, the same in all processes; None without any."""
 
     def read():
         with Checkpoints(folder / "checkpoints") as kept:
             about = kept.about()
-        return None if about is None else f"{about['stage']} {about['epoch']}"
+        return None if about is None else json.dumps([about["stage"], about["epoch"], about.get("quanta")])
 
     found = said(once(read))
-    return None if found is None else (int(found.split()[0]), int(found.split()[1]))
+    return None if found is None else Reached(*json.loads(found))
+
+
+def quanta_of(data: Dataset) -> float:
+    """Quanta of all patterns, by which another measurement is told from the same one."""
+    return float(sum(data.dose(view).sum() for view in range(data.n_views)))
 
 
 def require_same_state(before: Loop, after: Loop, stage: int) -> None:
@@ -209,7 +230,7 @@ def require_seen(file: Path) -> None:
 def keep(loop: Loop, progress: Progress, kept: Checkpoints) -> None:
     """Begins to write a checkpoint of all that the run needs to go on as if nothing had happened."""
     about = {name: getattr(progress, name) for name in ("stage", "epoch", "losses", "seconds", "history")}
-    about["slabs"] = loop.job.run.slabs
+    about["slabs"], about["quanta"] = loop.job.run.slabs, quanta_of(loop.data)
     tree = {"model": progress.model, "state": progress.state, "home": progress.home or loop.homed(progress.model)}
     begun = {} if progress.begun is None else {"begun": progress.begun}
     kept.save(loop.done(progress), tree | begun, about)
@@ -228,6 +249,7 @@ def found(loop: Loop, kept: Checkpoints) -> Progress:
     if last is None:
         return Progress(loop.first_model())
     tree, about = last
+    about.pop("quanta", None)
     if about.pop("slabs") != (slabs := loop.job.run.slabs):  # the rest of this epoch is dealt to others
         model = tree["model"]
         tree |= {name: fitted(model, slabs, tree[name]) for name in ("state", "begun", "model") if name in tree}

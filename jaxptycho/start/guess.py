@@ -171,7 +171,7 @@ def empty_specimen(data, grid: Grid, kind, slices, thickness, margin, periodic) 
     return (WeakPhaseStack if kind == "weak" else SliceStack)(values, loss, each, origin, periodic)
 
 
-def require_room(shape: Sequence[float], stacks: int, data: Dataset) -> None:
+def require_room(shape: Sequence[float | int], stacks: int, data: Dataset) -> None:
     """Raises ValueError where so many stacks of an object of `shape` (z, y, x), and a copy, exceed the memory."""
     size = 2 * 4 * stacks * math.prod(map(float, shape))  # float32; a step works on a copy
     if size <= memory_bytes():
