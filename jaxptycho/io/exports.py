@@ -67,8 +67,6 @@ def voxels(model: Model, of: Of = "phase") -> Voxels:
     values = stack(specimen, of)
     if isinstance(specimen, Volume):
         values = specimen.seen if of == "phase" else specimen.absorbing
-    if not eqx.is_array_like(values):
-        raise ValueError("the specimen differs from view to view or shot to shot; export one at a time")
     values = np.asarray(values, np.float32)
     if not np.isfinite(values).all():
         raise ValueError("the specimen holds values that are not finite; look at the run's history before exporting it")

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from jaxptycho import FreeScan, PerShot, SliceStack, load, read, write
 from jaxptycho.analysis.scanned import outline
+from jaxptycho.app import comparison
 from jaxptycho.app.cli import app
 from jaxptycho.app.errors import sentence
 from jaxptycho.app.jobs import read_job
@@ -327,3 +328,35 @@ def test_files_of_another_kind_are_called_so(here):
     assert "not valid TOML" in refused("reconstruct", "bytes.toml")
     assert "not valid TOML" in refused("reconstruct", "deep.toml")
     assert "there is no folder lost for lost/job.toml" in refused("new", "scan.h5", "--out", "lost/job.toml")
+
+
+TOO_FEW = {
+    "on one line": np.stack([np.zeros(16), np.arange(16.0)], -1),
+    "at least 8 × 8 are required": PLACES * 0.5,
+    "1 positions of the scan are too few": PLACES[:2],
+}
+
+
+@pytest.mark.parametrize("words", TOO_FEW)
+def test_halves_that_cannot_be_compared_are_not_computed(words, monkeypatch):
+    measured(places=TOO_FEW[words])
+    assert run("new", "scan.h5").exit_code == 0
+    monkeypatch.setattr("jaxptycho.app.comparison.start", None)
+    assert words in refused("halves", "scan.toml", "--out", "both")
+
+
+@pytest.mark.parametrize("by", ["positions", "counts"])
+def test_both_halves_are_drawn_before_one_is_computed(by, jobs, monkeypatch):
+    """A mistake that only the second half meets ends both."""
+    made, drawn = comparison.loop_of, []
+
+    def loop_of(job):
+        drawn.append(job.data.half)
+        if len(drawn) == 2:
+            raise ValueError("a pattern of this half holds no counts")
+        return made(job)
+
+    monkeypatch.setattr(comparison, "loop_of", loop_of)
+    monkeypatch.setattr(comparison, "start", None)
+    assert "a pattern of this half" in refused("halves", jobs["reconstruct"], "--by", by, "--out", "both")
+    assert drawn == list(comparison.HALVES[by])

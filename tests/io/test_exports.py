@@ -182,7 +182,6 @@ def test_voxels_have_a_depth_in_every_format(tmp_path, name):
     [
         ("thickness", PerShot(jnp.full(7, 3.0))),
         ("thickness", PerView(jnp.full(2, 3.0))),
-        ("phase", PerView(jnp.zeros((2, 2, 32, 30)))),
     ],
 )
 def test_what_differs_between_shots_is_not_exported_as_one(tmp_path, field, values):
