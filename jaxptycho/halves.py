@@ -30,9 +30,11 @@ def thinned(data: Dataset, half: int = 0, seed: int = 0, fraction: float = 0.5, 
     if wrong := sharing.said(_not_whole(data, sharing)):
         raise ValueError(wrong)
     counts = [_Thinned(data, view, half, seed, fraction) for view in range(data.n_views)]
-    return Dataset(
+    thinner = Dataset(
         counts, data.positions, data.grid, data.mask, data.tilts, data.probe_guess, dict(data.about), sharing
     )
+    thinner.shots = data.shots
+    return thinner
 
 
 def _not_whole(data: Dataset, sharing: Sharing) -> str | None:
@@ -55,15 +57,12 @@ def _not_whole(data: Dataset, sharing: Sharing) -> str | None:
 class _Thinned:
     """Some of the quanta of one view, clean and as a camera shows them, drawn when indexed."""
 
+    checked = True  # bad pixels and shots were left out before
+
     def __init__(self, data: Dataset, view: int, half: int, seed: int, fraction: float):
         self.data, self.view, self.half, self.seed, self.fraction = data, view, half, seed, fraction
-        stored = data.counts[view].dtype
-        small = stored.kind in "ui" and stored.itemsize <= 4
-        stored = np.dtype(np.float32) if stored.kind == "f" else stored
-        self.shape, self.dtype = (
-            (data.n_shots[view], *data.grid.shape),
-            np.dtype(stored if small or stored.kind == "f" else np.uint32),
-        )
+        kind = data.kinds[view]
+        self.shape, self.dtype = (data.n_shots[view], *data.grid.shape), kind if kind.kind in "ui" else np.dtype("u4")
 
     def __getitem__(self, index):
         shots = np.arange(self.shape[0])[index]

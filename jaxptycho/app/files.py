@@ -12,9 +12,8 @@ import h5py
 import jax
 import numpy as np
 import tomlkit
-from scipy.spatial import KDTree
 
-from ..analysis.design import design
+from ..analysis.design import area_per_shot, design
 from ..data import Batch, Dataset
 from ..io.datasets import read
 from ..io.results import load
@@ -24,7 +23,8 @@ from ..model import Model
 from ..parts.indexed import PerShot, PerView, select
 from ..parts.volume import Volume
 from ..simulate.phantoms import PHANTOMS
-from ..start.calibration import bright_field_centre, bright_field_radius
+from ..start.calibration import bright_field_centre, bright_field_semiangle
+from ..start.cautions import Caution, cautions
 from .build import build_loss
 from .jobs import kind_of, make_job, read_job, write_job
 from .loop import Loop
@@ -113,16 +113,15 @@ def describe(path: Path) -> dict[str, str]:
 
 
 def describe_data(data: Dataset) -> dict[str, str]:
-    """Shapes, doses and the instrument; `warning` lines say what looks wrong."""
+    """Shapes, doses and the instrument; `caution` lines name what looks wrong."""
     grid = data.grid
     doses = np.concatenate([data.dose(view) for view in range(data.n_views)])
     places = np.concatenate(data.positions)
-    disc = bright_field_radius(data) * grid.dk[0] * grid.wavelength * 1e3
     rows = {
         "patterns": f"{' + '.join(map(str, data.n_shots))} of {grid.shape[0]} × {grid.shape[1]} pixels",
         "beam": f"{grid.voltage_kv:g} kV, {grid.wavelength:.5g} Å" if grid.voltage_kv else f"{grid.wavelength:.5g} Å",
         "object pixel": f"{grid.pixel[0]:.5g} × {grid.pixel[1]:.5g} Å",
-        "detector step": f"{1e3 * grid.wavelength * grid.dk[0]:.4g} mrad",
+        "detector step": " × ".join(f"{1e3 * grid.wavelength * dk:.4g}" for dk in grid.dk) + " mrad",
         "scanned": " × ".join(f"{extent:.5g}" for extent in np.ptp(places, axis=0)) + " Å",
         "dose per pattern": f"{doses.mean():.5g} quanta ({doses.min():.4g} to {doses.max():.4g})",
         "masked pixels": "none" if data.mask is None else str(int((~data.mask).sum())),
@@ -132,20 +131,19 @@ def describe_data(data: Dataset) -> dict[str, str]:
     rows |= {name: _short(value) for name, value in data.about.items()}
     if grid.voltage_kv:
         middle = ", ".join(f"{c:+.2f}" for c in bright_field_centre(data))
-        rows["bright field"] = f"radius {disc:.4g} mrad, centre ({middle}) pixels from the middle"
+        disc = 1e3 * bright_field_semiangle(data)
+        rows["bright field"] = f"semiangle {disc:.4g} mrad, centre ({middle}) pixels from the middle"
         said = data.about.get("semiangle_mrad")
         if said is not None and "defocus_angstrom" in data.about:
             defocus, step = data.about["defocus_angstrom"], math.sqrt(area_per_shot(data.positions[0]))
             rows |= dict(design(grid, 1e-3 * said, defocus, step, doses.mean()).rows())
-        if said is not None and not 0.85 < disc / said < 1.18:
-            rows["warning"] = f"the bright-field disc measures {disc:.4g} mrad, the file says semiangle_mrad = {said:g}"
+    rows |= caution_rows(cautions(data))
     return rows
 
 
-def area_per_shot(places: np.ndarray) -> float:
-    """Å² of the specimen for each position: the median distance to the nearest neighbour, squared."""
-    distances = KDTree(places).query(places, k=min(2, len(places)))[0].reshape(len(places), -1)[:, -1]
-    return max(float(np.median(distances)), 1e-6) ** 2
+def caution_rows(found: list[Caution]) -> dict[str, str]:
+    """Cautions as rows of a table."""
+    return {f"caution {number}": str(caution) for number, caution in enumerate(found, 1)}
 
 
 def describe_model(model: Model) -> dict[str, str]:

@@ -18,7 +18,9 @@ from ..inverse.constraints import CONSTRAINTS
 from ..inverse.even import even_adam
 from ..inverse.penalties import PENALTIES
 from ..inverse.preconditioning import PRECONDITIONERS
+from ..io.arrangement import POSITION_UNITS
 from ..io.datasets import SCAN_TRANSFORMS
+from ..io.instrument import out_of_range
 from ..order import ORDERS
 from ..physics.aberrations import NAMES as ABERRATIONS
 from ..start.guess import PROBES, SPECIMENS
@@ -46,6 +48,17 @@ def one_of(names, what: str):
     return Annotated[str, AfterValidator(check)]
 
 
+def in_unit(name: str):
+    """A number that the property `name` of an instrument may have in its unit."""
+
+    def check(value: float) -> float:
+        if beyond := out_of_range(name, value):
+            raise ValueError(beyond)
+        return value
+
+    return Annotated[float, AfterValidator(check)]
+
+
 def suggest(name: str, names) -> str:
     """'did you mean …?', or all that is known where nothing is near."""
     near = get_close_matches(name, list(names), 1, 0.55)
@@ -61,19 +74,30 @@ def _aberrations(values: dict[str, float]) -> dict[str, float]:
 
 Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
 Aberrations = Annotated[dict[str, float], AfterValidator(_aberrations)]
-Angle = Annotated[float, Field(ge=0.01, le=1000)]  # mrad: refuses what was meant in radians
+Semiangle = in_unit("semiangle_mrad")
 
 
 class Data(Section):
     """What was measured, and what the file does not say of it."""
 
     file: str = key("the measurement: native HDF5 or CXI, relative to this job")
-    voltage_kv: float | None = key("acceleration voltage, if not in the file", None, 300.0, gt=0.1, le=5000)
-    wavelength_angstrom: float | None = key("wavelength of anything but electrons", None, 1.4, gt=0)
-    pixel_angstrom: float | None = key("pixel of the object, if not in the file", None, 0.3, gt=0)
+    voltage_kv: in_unit("voltage_kv") | None = key("acceleration voltage, if not in the file", None, 300.0)
+    wavelength_angstrom: in_unit("wavelength_angstrom") | None = key("wavelength of anything but electrons", None, 1.4)
+    pixel_angstrom: in_unit("pixel_angstrom") | None = key("pixel of the object, if not in the file", None, 0.3)
     dk_inverse_angstrom: float | None = key("frequency step of the detector, instead of the pixel", None, 0.025, gt=0)
     scan_transform: one_of(SCAN_TRANSFORMS, "scan transform") = key(
         f"how the scan's axes lie on the detector's: {', '.join(SCAN_TRANSFORMS)}", "none"
+    )
+    position_unit: one_of(POSITION_UNITS, "unit of positions") = key(
+        f"unit of the positions in the file: {', '.join(POSITION_UNITS)} (of the object)", "angstrom"
+    )
+    zero_frequency: Literal["middle", "corner"] = key(
+        "where the patterns in the file have their zero frequency", "middle"
+    )
+    counts_per_electron: float = key("counts that one electron makes, by which all are divided", 1.0, gt=0)
+    bad_data: Literal["leave_out", "keep"] = key(
+        "pixels that do not measure and shots that do not belong to the scan: leave_out with a warning, or keep",
+        "leave_out",
     )
     near_field: bool = key("a CXI file of in-line holograms", False)
     focus_to_sample_angstrom: float | None = key("from the focus to the specimen, for holograms", None, 3.65e7, gt=0)
@@ -90,7 +114,7 @@ class Illumination(Section):
 
     modes: int = key("incoherent modes", 1, ge=1)
     start: one_of(PROBES, "start of a probe") = key(f"first guess from {', '.join(PROBES)}", "auto")
-    semiangle_mrad: Angle | None = key("convergence semiangle, if not in the file", None, 21.4)
+    semiangle_mrad: Semiangle | None = key("convergence semiangle, if not in the file", None, 21.4)
     defocus_angstrom: float | None = key("defocus, > 0 is underfocus, if not in the file", None, 150.0)
     aberrations_angstrom: Aberrations = key("further aberrations by name: C12a, C12b, C30 …", {})
 

@@ -28,6 +28,7 @@ from ..parts.indexed import PerShot, PerView, select
 from ..physics import waves
 from ..physics.grids import Grid
 from ..start.calibration import effective_distance
+from .arrangement import DATASET, Arrangement
 from .hdf5 import FILTER, H5, OnDisk, created, opened, save_array
 from .instrument import BEAM, INSTRUMENT, PAIRS, check_number, checked, grid_of, merged, wavelength_of
 from .native import chunked, frames
@@ -51,7 +52,7 @@ def is_cxi(file: H5) -> bool:
     return "cxi_version" in file or "entry_1" in file
 
 
-def read_cxi(path: str | Path, sharing: Sharing = ALONE, **known: Any) -> Dataset:
+def read_cxi(path: str | Path, sharing: Sharing = ALONE, arrangement: Arrangement = DATASET, **known: Any) -> Dataset:
     """Dataset of the first entry of a CXI file; `known` properties replace those of the file.
 
     The far field, unless `near_field=True`: then a hologram, behind a focus when
@@ -91,7 +92,8 @@ def read_cxi(path: str | Path, sharing: Sharing = ALONE, **known: Any) -> Datase
         raise ValueError(f"{path} has no distance of its detector; add it, or give pixel_angstrom")
     about = merged(beam | geometry, known)
     grid = grid_of(about, counts.shape[1:], path)
-    return Dataset(counts, probe_positions(translation, vectors), grid, mask, about=about, sharing=sharing)
+    positions = probe_positions(translation, vectors)
+    return arrangement.dataset(counts, positions, grid, mask, about=about, sharing=sharing)
 
 
 def probe_positions(translation: np.ndarray, vectors: np.ndarray) -> np.ndarray:
@@ -183,7 +185,7 @@ def _near_field(distance: float, pixel: np.ndarray, focus: float | None) -> dict
 
 
 def _beam(entry: H5, path) -> dict[str, float]:
-    """Voltage of electrons [kV], or wavelength of anything else [Å]."""
+    """Voltage of electrons [kV], or wavelength of anything else [Å] and the energy that it is made from."""
     energy, wavelength = (_number(entry, f"{SOURCE}/{name}", path) for name in ("energy", "wavelength"))
     kind = entry.get(f"{SOURCE}/probe")
     if energy is not None and kind is not None and kind.asstr()[()].startswith("electron"):
@@ -196,7 +198,10 @@ def _beam(entry: H5, path) -> dict[str, float]:
             f"{path}: the source has energy {energy} and wavelength {wavelength}; wanted joules and metres of the "
             "same photons, give wavelength_angstrom or, for electrons, voltage_kv"
         )
-    return {"wavelength_angstrom": found[0]}
+    of_photons = {"wavelength_angstrom": found[0]}
+    if kind is None and wavelength is None and energy is not None:  # electrons have energies, too
+        of_photons["source_energy_kev"] = energy / e / 1e3
+    return of_photons
 
 
 def _basis_vectors(entry: H5, path) -> np.ndarray:

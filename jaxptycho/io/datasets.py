@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..data import ALONE, Dataset, Sharing
+from .arrangement import Arrangement
 from .cxi import CXI_PROPERTIES, is_cxi, read_cxi
 from .hdf5 import opened
 from .instrument import INSTRUMENT, checked
@@ -32,12 +33,15 @@ def read(path: str | Path, sharing: Sharing = ALONE, **known: Any) -> Dataset:
     (`voltage_kv`, `pixel_angstrom`, `semiangle_mrad`, `defocus_angstrom` …); `near_field` and
     `focus_to_sample_angstrom` as in `read_cxi`; `scan_transform`, one of `SCAN_TRANSFORMS`,
     turns or flips the scan about its middle, those of a tilt series about the origin, through which the
-    tilt axis goes, y once they are turned. None stands for what is not known. Each process reads
-    its part of the patterns (`sharing`). Raises ValueError, or FileNotFoundError, in one sentence.
+    tilt axis goes, y once they are turned; `position_unit`, `zero_frequency`,
+    `counts_per_electron` and `bad_data` as in `Arrangement`. None stands for what is not known.
+    Each process reads its part of the patterns (`sharing`). Raises ValueError, or
+    FileNotFoundError, in one sentence.
     """
     transform = known.pop("scan_transform", None) or "none"
     if transform not in SCAN_TRANSFORMS:
         raise ValueError(f"no scan_transform is called {transform!r}; known are {', '.join(SCAN_TRANSFORMS)}")
+    arrangement = Arrangement.taken_from(known)
     known = checked(known, dict.fromkeys(INSTRUMENT + CXI_PROPERTIES))
     with opened(path) as file:
         cxi = is_cxi(file)
@@ -46,7 +50,7 @@ def read(path: str | Path, sharing: Sharing = ALONE, **known: Any) -> Dataset:
             raise ValueError(
                 f"{path} is neither a native dataset (/counts and /positions) nor a CXI file (/entry_1), but {kind}"
             )
-    data = (read_cxi if cxi else read_native)(path, sharing, **known)
+    data = (read_cxi if cxi else read_native)(path, sharing, arrangement, **known)
     if transform != "none":
         middles = [own.mean(0) if data.tilts is None else np.zeros(2) for own in data.positions]
         pairs = zip(data.positions, middles, strict=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..physics.grids import Grid, electron_wavelength
+from ..physics.grids import VOLTAGE_KV, Grid, electron_wavelength
 
 POSITIVE = (
     "voltage_kv",
@@ -19,6 +19,13 @@ POSITIVE = (
 )
 SIGNED = ("defocus_angstrom",)  # > 0 is underfocus
 INSTRUMENT = POSITIVE + SIGNED
+# values beyond these are in another unit, the one that is asked for
+RANGES = {
+    "voltage_kv": (*VOLTAGE_KV, "V"),
+    "semiangle_mrad": (0.2, 500.0, "radians or degrees"),
+    "wavelength_angstrom": (1e-4, 1e4, "metres or nm"),
+    "pixel_angstrom": (1e-3, 1e7, "metres or nm"),
+}
 BEAM = ("voltage_kv", "wavelength_angstrom")
 PAIRS = ("pixel_angstrom", "dk_inverse_angstrom")
 UNITS = [
@@ -131,7 +138,17 @@ def check_number(name: str, value: Any, source) -> float | tuple[float, float]:
         raise ValueError(f"{source}: {name} = {value!r}; wanted {wanted}")
     if name not in SIGNED and number.min() <= 0:
         raise ValueError(f"{source}: {name} = {value!r}; wanted more than 0")
+    if beyond := out_of_range(name, number):
+        raise ValueError(f"{source}: {name} = {value!r}: {beyond}")
     return float(number) if number.ndim == 0 else (float(number[0]), float(number[1]))
+
+
+def out_of_range(name: str, number: Any) -> str | None:
+    """Words for a value that the property `name` does not have in its unit, None for a possible one."""
+    low, high, unit = RANGES.get(name, (-np.inf, np.inf, ""))
+    if np.min(number) < low or np.max(number) > high:
+        return f"{low:g} to {high:g} are expected; is it in {unit}?"
+    return None
 
 
 def _stem(name: str) -> str:

@@ -21,6 +21,7 @@ import numpy as np
 from ..data import ALONE, Dataset, Sharing
 from ..data.numbers import numbers
 from ..physics.grids import Grid
+from .arrangement import DATASET, Arrangement
 from .hdf5 import FILTER, H5, OnDisk, created, opened, plain, save_array
 from .instrument import check_values, checked, grid_of, merged, properties_of
 
@@ -30,7 +31,9 @@ BLOCK = 16  # patterns written at once
 CHUNK_BYTES = 2**13  # of patterns compressed together; a batch reads single ones, each with all of its chunk
 
 
-def read_native(path: str | Path, sharing: Sharing = ALONE, **known: Any) -> Dataset:
+def read_native(
+    path: str | Path, sharing: Sharing = ALONE, arrangement: Arrangement = DATASET, **known: Any
+) -> Dataset:
     """Dataset of a native file; `known` properties replace those of the file.
 
     Patterns stay on disk when they do not fit into memory.
@@ -53,7 +56,7 @@ def read_native(path: str | Path, sharing: Sharing = ALONE, **known: Any) -> Dat
         None if tilt is None else np.deg2rad(numbers(tilt, f"/tilt_deg in {path}", float)),
     )
     both = (counts, positions) if groups != [""] else (counts[0], positions[0])
-    return Dataset(*both, grid, mask, tilts, probe, about, sharing)
+    return arrangement.dataset(*both, grid, mask, tilts=tilts, probe_guess=probe, about=about, sharing=sharing)
 
 
 def read_truth(path: str | Path) -> dict[str, Any]:
@@ -73,8 +76,9 @@ def read_truth(path: str | Path) -> dict[str, Any]:
 
 
 def write_native(path: str | Path, data: Dataset, truth: Mapping[str, Any] | None = None) -> None:
-    """`data` as a native file, compressed; `truth` goes under `/truth`. Never overwrites."""
-    kind, about = data.kinds[0], data.about
+    """Write `data` as a native file, compressed, its counts in the type that holds those of all views;
+    `truth` goes under `/truth`. Never overwrites."""
+    kind, about = np.result_type(*data.kinds), data.about
     with writing(path, data.grid, data.positions, kind, data.mask, data.tilts, data.probe_guess, about, truth) as put:
         for view in range(data.n_views):
             for block, patterns in frames(data, view):
@@ -98,7 +102,7 @@ def writing(
     The arguments are those of a `Dataset`. The file takes its name when all is written.
     """
     shots = [len(own) for own in positions]
-    ragged = len(set(shots)) > 1
+    ragged = len(set(shots)) > 1 or (len(shots) > 1 and tilts is None)
     views = () if len(shots) == 1 or ragged else (len(shots),)
     with created(path) as file:
         version = RAGGED if ragged else 1

@@ -2,6 +2,7 @@
 
 import math
 import os
+import warnings
 from collections.abc import Sequence
 
 import jax
@@ -19,6 +20,7 @@ from ..physics import waves
 from ..physics.grids import Grid
 from ..physics.types import Scalar
 from .calibration import bright_field_centre
+from .cautions import cautions
 
 SPECIMENS = ("complex", "phase", "weak", "potential")
 PROBES = ("auto", "file", "optics", "mean_pattern")
@@ -50,8 +52,14 @@ def first_model(
     `data.about`) or from the mean pattern; "auto" takes the first of these that is known.
     The object reaches `margin` [Å] further than the windows. `near_field` [Å] is the effective
     distance of an in-line hologram. The model may be finer than the detector in reciprocal
-    space (`supersample`) or in real space (`extend`), by whole factors.
+    space (`supersample`) or in real space (`extend`), by whole factors. Warns of what the data
+    contradict (`start.cautions`).
     """
+    said = {"defocus_angstrom": defocus, "thickness_angstrom": thickness, "slices": slices}
+    said["semiangle_mrad"] = None if semiangle is None else 1e3 * semiangle
+    said["effective_distance_angstrom"] = near_field
+    for caution in cautions(data, said):
+        warnings.warn(str(caution), stacklevel=2)
     grid = model_grid(data.grid, supersample, extend)
     about = data.about
     semiangle = about_radians(about, "semiangle_mrad") if semiangle is None else semiangle
