@@ -5,6 +5,8 @@ import numpy as np
 from .data import ALONE, Dataset, Sharing
 from .order import alternating
 
+BLOCK = 64  # patterns read at once
+
 
 def checkerboard(data: Dataset) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Two halves of the shots of every view, each shot in the other half than its nearest neighbours.
@@ -20,21 +22,35 @@ def thinned(data: Dataset, half: int = 0, seed: int = 0, fraction: float = 0.5, 
     """One of two measurements of all shots, between which the quanta are drawn by lot: `half` 0 has `fraction`
     of them, 1 the others.
 
+    Counts of a floating type are thinned where all of them are whole numbers; else ValueError.
     Both parts of a Poisson count split by a binomial draw are Poisson and independent. Drawn when
     read, by `seed`, view and shot alone: the same however the shots are asked for, and the two
     always add up to the whole.
     """
-    for counts in data.counts:
-        if counts.dtype.kind not in "bui":
-            raise ValueError(
-                f"counts of type {counts.dtype} cannot be thinned, for only whole quanta can be drawn by lot; "
-                "take integer counts, or split the positions instead"
-            )
+    if wrong := sharing.said(_not_whole(data, sharing)):
+        raise ValueError(wrong)
     counts = [_Thinned(data, view, half, seed, fraction) for view in range(data.n_views)]
     extras = data.mask, data.tilts, data.probe_guess, dict(data.about)
     thinner = Dataset(counts, data.positions, data.grid, *extras, sharing, data.frame)
     thinner.shots = data.shots
     return thinner
+
+
+def _not_whole(data: Dataset, sharing: Sharing) -> str | None:
+    """Return why quanta cannot be drawn, from the first count of this process's part that is no whole number."""
+    for view, counts in enumerate(data.counts):
+        first, end = sharing.own(data.n_shots[view])
+        for start in range(first, end, BLOCK) if counts.dtype.kind == "f" else ():
+            block = data.patterns(view, np.arange(start, min(start + BLOCK, end)))
+            parts = block != np.rint(block)
+            if parts.any():
+                shot = start + int(np.flatnonzero(parts.any((1, 2)))[0])
+                return (
+                    f"counts are no whole numbers (first: {block[parts][0]:.6g} in shot {shot} of view {view}), and only "
+                    "whole quanta can be drawn: divide them by the counts of one electron and round, or split the "
+                    "positions instead (--by positions)"
+                )
+    return None
 
 
 class _Thinned:

@@ -1,5 +1,7 @@
 """The forward model: which counts are expected for these shots?"""
 
+from typing import Any, Protocol, runtime_checkable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -58,11 +60,25 @@ def shoot(model: Model, sliced: Sliced, window: Window, centre, multislice=waves
     return model.detector.detect(exit_wave(model, sliced, window, centre, multislice), grid, offset)
 
 
-def predict(model: Model, shots: Indices, view: Index = 0) -> Patterns:
+@runtime_checkable
+class ShotsOfView(Protocol):
+    """Shots of one view, as a `Batch` carries them."""
+
+    view: Any
+    shots: Any
+
+
+def predict(model: Model, shots: Indices | ShotsOfView, view: Index | None = None) -> Patterns:
     """Expected counts [shot, y, x] of some shots of one view, zero frequency in the corner.
 
+    `shots` are their numbers, of `view` (by default 0), or a batch, which carries its view.
     A pure function: jit, vmap, differentiate or linearize it. The specimen is sliced once.
     """
+    if isinstance(shots, ShotsOfView):
+        if view is not None:
+            raise ValueError("a batch carries its view; leave view out, or give the numbers of shots: batch.shots")
+        shots, view = shots.shots, shots.view
+    view = 0 if view is None else view
     model = select(model, PerView, view)
     sliced = model.specimen.slices(model.grid)
 

@@ -8,6 +8,8 @@ from ..inverse.fields import stack
 from ..model import Model, positions
 from ..parts.indexed import PerShot, PerView, select
 
+FLAT = 1e-3  # pixels
+
 
 def origin(model: Model) -> Float[np.ndarray, "2"]:
     """Where the specimen's pixel [0, 0] lies (y, x) [Å], counted from `model.frame`."""
@@ -32,16 +34,31 @@ def scanned(model: Model) -> tuple[slice, slice]:
 
 
 def outline(model: Model, offset=(0.0, 0.0)) -> Delaunay:
-    """The convex hull of the scan, moved by `offset` (y, x) [Å], which tells inside from outside."""
+    """The convex hull of the scan, moved by `offset` (y, x) [Å], which tells inside from outside.
+
+    Raises ValueError for positions that enclose no area.
+    """
     places = positions(model) + offset
-    jitter = 1e-6 * np.random.default_rng(0).normal(size=places.shape) * model.grid.pixel  # a line has no hull
-    return Delaunay((places + jitter)[ConvexHull(places + jitter).vertices])
+    if not encloses_area(model):
+        line = "on one line" if len(places) > 2 else "too few"
+        raise ValueError(
+            f"the {len(places)} positions of the scan are {line} and enclose no area; a scanned area is required here, "
+            "reconstruct from at least three positions that are not on one line"
+        )
+    return Delaunay(places[ConvexHull(places).vertices])
+
+
+def encloses_area(model: Model) -> bool:
+    """Whether the positions lie further from their best line than a thousandth of a pixel."""
+    places = positions(model)
+    offsets = (places - places.mean(0)) / model.grid.pixel
+    return len(places) > 2 and bool(np.abs(offsets @ np.linalg.svd(offsets)[2][-1]).max() > FLAT)
 
 
 def seen(model: Model, shape: tuple[int, ...]) -> Bool[np.ndarray, "Y X"]:
-    """Where the specimen lies inside the scan's outline; everywhere if it is periodic or the scan is small."""
+    """Where the specimen lies inside the scan's outline; everywhere if it is periodic or the scan encloses no area."""
     places = np.moveaxis(np.indices(shape), 0, -1) * model.grid.pixel + origin(model)
-    if getattr(model.specimen, "periodic", False) or len(positions(model)) < 4:
+    if getattr(model.specimen, "periodic", False) or len(positions(model)) < 4 or not encloses_area(model):
         return np.ones(shape, bool)
     return outline(model).find_simplex(places) >= 0
 

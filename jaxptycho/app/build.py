@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -16,7 +17,7 @@ from ..inverse import constraints, losses
 from ..inverse.gathered import gathered
 from ..inverse.penalties import PENALTIES, sum_of
 from ..inverse.preconditioning import PRECONDITIONERS
-from ..inverse.solve import dotted, per_part, unwrapped
+from ..inverse.solve import path_of, per_part, require_parameters, unwrapped
 from ..inverse.units import in_natural_units
 from ..io.datasets import read
 from ..model import Model
@@ -189,7 +190,15 @@ def _detector(section: Camera, detector: AbstractDetector, data: Dataset) -> Abs
 
 def read_mtf(file: str) -> tuple[float, ...]:
     """The transfer function in the last column of a text file, from zero to Nyquist."""
-    return tuple(map(float, np.loadtxt(file, ndmin=2)[:, -1]))
+    if not Path(file).is_file():
+        raise ValueError(f"detector.mtf_file = {file}: there is no such file; give a text file of numbers")
+    try:
+        return tuple(map(float, np.loadtxt(file, ndmin=2)[:, -1]))
+    except (ValueError, IndexError) as error:
+        raise ValueError(
+            f"detector.mtf_file = {file} is no table of numbers ({error}); the transfer function from zero to Nyquist is "
+            "required in its last column"
+        ) from None
 
 
 def change_model(stage: Stage, model: Model) -> Model:
@@ -304,16 +313,22 @@ def _schedule(rate: Rate, epochs: int, steps: int, batches: int = 1):
 def _only(parts: tuple[str, ...], inner) -> optax.GradientTransformationExtraArgs:
     """`inner`, which sees no gradient but that of `parts`."""
 
-    def keep(tree):
-        def of_leaf(path, leaf):
-            name = dotted(path) + "."
-            return leaf if any(name.startswith(unwrapped(part) + ".") for part in parts) else jnp.zeros_like(leaf)
+    def covers(part, path):
+        return f"{path_of(path)}.".startswith(f"{unwrapped(part)}.")
 
-        return jax.tree_util.tree_map_with_path(of_leaf, tree)
+    def keep(tree):
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: leaf if any(covers(part, path) for part in parts) else jnp.zeros_like(leaf), tree
+        )
+
+    def init(params):
+        paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+        require_parameters(params, [part for part in parts if not any(covers(part, path) for path in paths)])
+        return inner.init(params)
 
     def update(grads, state, params=None, **extra):
         grads = keep(grads)
         updates, state = inner.update(grads, state, params, **(extra | {"grad": grads}))
         return keep(updates), state
 
-    return optax.GradientTransformationExtraArgs(inner.init, update)  # type: ignore
+    return optax.GradientTransformationExtraArgs(init, update)  # type: ignore

@@ -4,6 +4,7 @@ halves | export`."""
 import sys
 import warnings
 from collections.abc import Mapping
+from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -38,7 +39,9 @@ Out = Annotated[Path | None, typer.Option("--out", help="Folder or file to write
 Settings = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the job, such as stage.0.epochs=5.")
 ]
-Again = Annotated[bool, typer.Option("--resume", help="Where the folder is a run already, go on with it as it began.")]
+Again = Annotated[
+    bool, typer.Option("--resume", help="Where the folder is a run already, go on with it, changed by --set alone.")
+]
 JobFile = Annotated[Path, typer.Argument(metavar="JOB.toml", help="A job; `jaxptycho new` writes one.")]
 
 
@@ -85,6 +88,10 @@ def new(
 
     target = out or Path(f"{file.stem}.toml")
     phantom = str(file) in PHANTOMS and template is None
+    if str(file) not in PHANTOMS and not file.exists():
+        near = get_close_matches(str(file).lower(), PHANTOMS, 1, 0.55)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ValueError(f"{file} is neither a file nor a phantom; {hint}phantoms are {', '.join(sorted(PHANTOMS))}")
     text = new_simulation(str(file), target) if phantom else new_job(file, target, template)
     with target.open("x", encoding="utf-8") as written:
         written.write(text)
@@ -118,7 +125,7 @@ def reconstruct(
     from .jobs import read_job
 
     wanted = read_job(job, settings)
-    _go(wanted, out or Path(wanted.run.out or job.stem), resume)
+    _go(wanted, out or Path(wanted.run.out or job.stem), settings if resume else None)
 
 
 @app.command()
@@ -135,18 +142,20 @@ def tomogram(
     from .tomogram_schema import TomogramJob
 
     wanted = read_job(job, settings, TomogramJob)
-    _go(wanted, out or Path(wanted.run.out or job.stem), resume)
+    _go(wanted, out or Path(wanted.run.out or job.stem), settings if resume else None)
 
 
 @app.command()
 @tidy
 def resume(
-    run: Annotated[Path, typer.Argument(help="The folder of an interrupted run.")], debug: Debug = False
+    run: Annotated[Path, typer.Argument(help="The folder of an interrupted run.")],
+    settings: Settings = [],  # noqa: B006
+    debug: Debug = False,
 ) -> None:
-    """Go on with an interrupted run, to the result that it would have had."""
+    """Go on with an interrupted run, to the result that it would have had, or further: --set stage.0.epochs=80."""
     from .run import resume as go_on
 
-    _tell(go_on(run, _watch()))
+    _tell(go_on(run, _watch(), settings=settings))
 
 
 @app.command()
@@ -238,20 +247,25 @@ def export(
     """Write the specimen of a result for other programs, its voxels in Å or its atoms; never overwrites."""
     from ..io.exports import export as write_export
     from ..io.results import load
+    from .run import result_of
 
-    model = load(result / "result.h5" if result.is_dir() else result)
+    model = load(result_of(result))
     names = [name.strip() for name in elements.split(",") if name.strip()]
     of = "absorption" if absorption else "phase"
     print(f"wrote {file}: {write_export(model, file, names, threshold, of)}")
 
 
-def _go(job, folder: Path, again: bool) -> None:
-    """A new run, or the one that lies in the folder; all processes see alike which it is."""
+def _go(job, folder: Path, settings: list[str] | None) -> None:
+    """A new run, or with `settings` the one that lies in the folder; all processes see alike which it is."""
     from ..machines.processes import everywhere
+    from .changes import warn_of_differences
     from .run import resume, start
 
-    known = again and not everywhere(not (folder / "run.toml").exists())
-    _tell(resume(folder, _watch()) if known else start(job, folder, _watch()))
+    if settings is None or everywhere(not (folder / "run.toml").exists()):
+        _tell(start(job, folder, _watch()))
+        return
+    warn_of_differences(job, folder, settings)
+    _tell(resume(folder, _watch(), settings=settings))
 
 
 def _watch():

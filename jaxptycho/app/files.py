@@ -30,7 +30,7 @@ from ..start.descan import descan_rows
 from .build import build_loss, descan_statement
 from .jobs import kind_of, make_job, read_job, write_job
 from .loop import Loop
-from .run import loop_of
+from .run import loop_of, result_of
 from .schema import Job, suggest
 from .simulation_schema import SimulationJob
 from .tomogram_schema import TomogramJob
@@ -106,8 +106,7 @@ def template_text(name: str) -> str:
 
 def describe(path: Path) -> dict[str, str]:
     """What a dataset, a result, a run or a job holds."""
-    if path.is_dir():
-        path = path / "result.h5"
+    path = result_of(path)
     if path.suffix == ".toml":
         return describe_job(read_job(path, kind=kind_of(path)))
     if path.suffix != ".cxi" and path.exists() and h5py.is_hdf5(path):
@@ -171,7 +170,14 @@ def describe_model(model: Model) -> dict[str, str]:
 
 
 def describe_job(job: Any) -> dict[str, str]:
-    """The stages of a job in short."""
+    """The stages of a job in short, or what it simulates."""
+    if isinstance(job, SimulationJob):
+        lens = job.microscope
+        return {
+            "simulates": f"{job.specimen.phantom or job.specimen.file}",
+            "microscope": f"{lens.voltage_kv:g} kV, {lens.semiangle_mrad:g} mrad, defocus {lens.defocus_angstrom:g} Å",
+            "scan": f"{' × '.join(map(str, job.scan.shape))} points, {job.scan.step_angstrom:g} Å apart",
+        }
     return {"data": job.data.file} | {
         f"stage {stage.name}": f"{stage.epochs} epochs of {stage.optimiser}, {stage.loss} loss, batches of {stage.batch}, "
         f"refines {', '.join(stage.rates)}"

@@ -5,16 +5,22 @@ made of atoms.
 """
 
 import csv
+import json
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
+import equinox as eqx
+import jax
 import numpy as np
 
+from ..data import Dataset
 from ..io.drafts import drafted
 from ..io.exports import structure
+from ..io.hdf5 import is_zarr
 from ..io.results import load, write
 from ..io.structures import write_structure
 from ..machines.checkpoint import Checkpoints
@@ -27,8 +33,9 @@ from ..model import Model
 from ..parts.atoms import Atoms
 from ..start.cautions import cautions
 from . import build, plots, plots_series, tomogram, tomogram_atoms
+from .changes import changed_job, require_applicable, require_files
 from .errors import Diverged
-from .jobs import kind_of, read_job, write_job
+from .jobs import beside, write_job
 from .loop import Loop, Progress, Row
 from .schema import Job
 from .tomogram_schema import TomogramJob
@@ -65,14 +72,93 @@ def start(job: Job | TomogramJob, folder: Path, watch: Watch | None = None, stop
         return _go(loop, folder, stop, stopper)
 
 
-def resume(folder: Path, watch: Watch | None = None, stop: Stop | None = None) -> Outcome:
-    """How an interrupted run, gone on with to the result that it would have had, ended."""
-    path = folder / "run.toml"
-    if not path.exists():
-        raise ValueError(f"{folder} is no run: it holds no run.toml; give a folder that `jaxptycho reconstruct` made")
-    job = read_job(path, kind=TomogramJob if kind_of(path) is TomogramJob else Job)
+def resume(folder: Path, watch: Watch | None = None, stop: Stop | None = None, settings: Sequence[str] = ()) -> Outcome:
+    """How an interrupted run, gone on with to the result that it would have had, ended.
+
+    `settings` such as `stage.0.epochs=80` change its job for what is still to come. Raises ValueError for one that does
+    not apply any more.
+    """
+    require_run(folder)
+    job, keys = changed_job(folder, settings)
+    require_files(job, folder)
     with Stopper(job.run.wall_time_minutes) as stopper:
-        return _go(loop_of(job, folder, watch), folder, stop, stopper)
+        reached = _reached(folder) if keys else None
+        require_applicable(keys, job, None if reached is None else (reached.stage, reached.epoch))
+        loop = loop_of(job, folder, watch)
+        if keys:
+            loop.check()
+            if reached is not None:
+                if not np.allclose(reached.quanta or quanta_of(loop.data), quanta_of(loop.data), rtol=1e-6):
+                    raise ValueError(
+                        f"{job.data.file} holds another measurement than the one that the run began with: "
+                        f"{quanta_of(loop.data):.8g} quanta, not {reached.quanta:.8g}; give the same file"
+                    )
+                before, _ = changed_job(folder, ())
+                require_same_state(replace(loop, job=before), loop, reached.stage)
+            once(partial(_begin, job, folder))
+        return _go(loop, folder, stop, stopper)
+
+
+def require_run(folder: Path) -> None:
+    """Raises ValueError where `folder` is none of a run."""
+    if (folder / "run.toml").exists():
+        return
+    if folder.is_dir():
+        why = "is no run: it holds no run.toml"
+    elif folder.exists():
+        why = "is a file"
+    else:
+        why = "is not there"
+    parent = f", such as {folder.parent}" if folder.is_file() and (folder.parent / "run.toml").exists() else ""
+    raise ValueError(f"{folder} {why}; give a folder that `jaxptycho reconstruct` or `tomogram` made{parent}")
+
+
+def result_of(path: Path) -> Path:
+    """The result in the folder of a run, or the file itself; ValueError for a folder without one."""
+    if not path.is_dir() or is_zarr(path) or (path / "result.h5").exists():
+        return path if not path.is_dir() or is_zarr(path) else path / "result.h5"
+    if (path / "run.toml").exists():
+        raise ValueError(f"the run in {path} has no result yet; go on with it: jaxptycho resume {path}")
+    raise ValueError(f"the folder {path} is no run: it holds no result.h5; give a result, or the folder of a run")
+
+
+class Reached(NamedTuple):
+    """Where the last checkpoint was made."""
+
+    stage: int
+    epoch: int
+    quanta: float | None  # of all patterns
+
+
+def _reached(folder: Path) -> Reached | None:
+    """Where the last checkpoint was made, the same in all processes; None without any."""
+
+    def read():
+        with Checkpoints(folder / "checkpoints") as kept:
+            about = kept.about()
+        return None if about is None else json.dumps([about["stage"], about["epoch"], about.get("quanta")])
+
+    found = said(once(read))
+    return None if found is None else Reached(*json.loads(found))
+
+
+def quanta_of(data: Dataset) -> float:
+    """Quanta of all patterns, by which another measurement is told from the same one."""
+    return float(sum(data.dose(view).sum() for view in range(data.n_views)))
+
+
+def require_same_state(before: Loop, after: Loop, stage: int) -> None:
+    """Raises ValueError where the optimiser of a stage under way has another state by the changed job."""
+
+    def shapes(loop: Loop) -> list[str]:
+        state = eqx.filter_eval_shape(partial(loop.first_state, stage), loop.first_model(stage))
+        return [f"{jax.tree_util.keystr(path)} {leaf}" for path, leaf in jax.tree_util.tree_leaves_with_path(state)]
+
+    if shapes(before) != shapes(after) or before.looks_back(stage) != after.looks_back(stage):
+        raise ValueError(
+            f"stage.{stage} is under way, and by the change its optimiser or its constraints would require what its "
+            "checkpoint does not hold; change its epochs, the size of its rates or later stages, or start a new run"
+        )
 
 
 def loop_of(job: Job | TomogramJob, folder: Path | None = None, watch: Watch | None = None) -> Loop:
@@ -104,8 +190,8 @@ def refuse_existing(folder: Path) -> None:
 
 def _begin(job: Job | TomogramJob, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    with drafted(folder / "run.toml") as draft:
-        draft.write_text(write_job(job), encoding="utf-8")
+    with drafted(folder / "run.toml", overwrite=True) as draft:
+        draft.write_text(write_job(beside(job, folder)), encoding="utf-8")
 
 
 def _go(loop: Loop, folder: Path, stop: Stop | None, stopper: Stopper) -> Outcome:
@@ -150,7 +236,7 @@ def require_seen(file: Path) -> None:
 def keep(loop: Loop, progress: Progress, kept: Checkpoints) -> None:
     """Begins to write a checkpoint of all that the run needs to go on as if nothing had happened."""
     about = {name: getattr(progress, name) for name in ("stage", "epoch", "losses", "seconds", "history")}
-    about["slabs"] = loop.job.run.slabs
+    about["slabs"], about["quanta"] = loop.job.run.slabs, quanta_of(loop.data)
     tree = {"model": progress.model, "state": progress.state, "home": progress.home or loop.homed(progress.model)}
     begun = {} if progress.begun is None else {"begun": progress.begun}
     kept.save(loop.done(progress), tree | begun, about)
@@ -169,6 +255,7 @@ def found(loop: Loop, kept: Checkpoints) -> Progress:
     if last is None:
         return Progress(loop.first_model())
     tree, about = last
+    about.pop("quanta", None)
     if about.pop("slabs") != (slabs := loop.job.run.slabs):  # the rest of this epoch is dealt to others
         model = tree["model"]
         tree |= {name: fitted(model, slabs, tree[name]) for name in ("state", "begun", "model") if name in tree}

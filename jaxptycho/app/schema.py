@@ -281,6 +281,19 @@ def _rate(value):
     return {"rate": value} if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
 
+def nested_rates(values):
+    """Rates with their fields as paths: of `{scan: {positions: 0.01}}`, as TOML reads scan.positions, scan.positions."""
+    if not isinstance(values, dict):
+        return values
+    flat = {}
+    for name, value in values.items():
+        if isinstance(value, dict) and value and not set(value) & set(Rate.model_fields):
+            flat |= {f"{name}.{field}": rate for field, rate in nested_rates(value).items()}
+        else:
+            flat[name] = value
+    return flat
+
+
 def _rates(values: dict) -> dict:
     for name in values:
         if name.split(".")[0] not in PARTS:
@@ -311,7 +324,9 @@ class Stage(Section):
     )
     slices: int | None = key("change the number of slices", None, 4, ge=1)
     modes: int | None = key("change the number of probe modes", None, 3, ge=1)
-    rates: Annotated[dict[str, Annotated[Rate, BeforeValidator(_rate)]], AfterValidator(_rates)] = key(
+    rates: Annotated[
+        dict[str, Annotated[Rate, BeforeValidator(_rate)]], BeforeValidator(nested_rates), AfterValidator(_rates)
+    ] = key(
         "parts, or fields by their path (scan.positions), that are refined, and how fast",
         {"specimen": Rate(rate=5e-3), "probe": Rate(rate=5e-3)},
     )

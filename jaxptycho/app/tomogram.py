@@ -24,7 +24,7 @@ from ..inverse.solve import owned, per_part
 from ..io.drafts import drafted
 from ..io.results import load, write
 from ..model import Model
-from ..start.guess import guess_model, model_grid
+from ..start.guess import guess_model, model_grid, require_room
 from ..start.probes import moved_along, of_every_view, radius_of
 from ..start.refit import with_slices
 from ..tomography import linear
@@ -131,6 +131,7 @@ def empty(job: TomogramJob, data: Dataset):
         count = np.ceil(np.array([x, y, x]) / voxel) + 1
     else:
         count = np.maximum(np.round(np.array(size) / voxel), 2)
+    require_room(list(count), 2 if job.volume.absorptive else 1, data)
     return jnp.zeros(count.astype(int))
 
 

@@ -25,6 +25,7 @@ from .bad_pixels import (
 from .bad_shots import far_positions, wild_doses
 from .batch import Rows
 from .frame import origin_of, require_near_axis, spacing, warn_of_rounding
+from .numbers import numbers
 from .patterns import AsSeen, Chosen, read_by
 from .sharing import ALONE, Sharing
 
@@ -72,8 +73,8 @@ class Dataset:
     def __post_init__(self, sharing: Sharing):
         one_scan = self.tilts is None
         self.counts, hidden = _without_masks(_by_view(self.counts, 3, "counts", one_scan))
-        given = [np.ma.asarray(p[:]) for p in _by_view(self.positions, 2, "positions", one_scan)]
-        self.positions = [np.asarray(p.astype(float).filled(np.nan)) for p in given]
+        given = [p[:] for p in _by_view(self.positions, 2, "positions", one_scan)]
+        self.positions = [numbers(p, "positions", float) for p in given]
         self._first: np.ndarray | None = None
         self._check_scan()
         self.shots = [np.arange(len(p)) for p in self.positions]
@@ -199,6 +200,8 @@ class Dataset:
                 )
 
     def _check_extras(self):
+        if self.tilts is not None:
+            self.tilts = numbers(self.tilts, "the tilts", float)
         if self.tilts is not None and (np.shape(self.tilts) != (self.n_views,) or not np.isfinite(self.tilts).all()):
             raise ValueError(f"the tilts are {self.tilts}; wanted a finite one for each of {self.n_views} views")
         if self.tilts is not None and np.abs(self.tilts).max() > 2 * np.pi:
@@ -207,17 +210,22 @@ class Dataset:
                 "requires radians: give np.deg2rad(tilts)"
             )
         if self.mask is not None:
-            self.mask = np.asarray(self.mask, bool)
+            self.mask = numbers(self.mask, "the mask", bool)
             if self.mask.shape != self.grid.shape:
                 raise ValueError(f"the mask is {self.mask.shape} pixels, the patterns are {self.grid.shape}")
             if not self.mask.any():
                 raise ValueError("the mask hides every pixel; it is True where a pixel counts (invert it?)")
         if self.probe_guess is not None:
-            probe = self.probe_guess = np.asarray(self.probe_guess)
-            if probe.ndim not in (2, 3) or probe.shape[-2:] != self.grid.shape or not np.isfinite(probe).all():
+            probe = self.probe_guess = numbers(self.probe_guess, "the guess of the probe", complex)
+            if (
+                probe.ndim not in (2, 3)
+                or probe.shape[-2:] != self.grid.shape
+                or not np.isfinite(probe).all()
+                or not probe.any()
+            ):
                 raise ValueError(
                     f"the guess of the probe has shape {probe.shape}; wanted finite waves [y, x] or [mode, y, x] "
-                    f"of {self.grid.shape} pixels"
+                    f"of {self.grid.shape} pixels, not zero everywhere"
                 )
 
     def _count_from_frame(self, rounding: float):

@@ -45,7 +45,7 @@ def read(path: str | Path, sharing: Sharing = ALONE, **known: Any) -> Dataset:
     known = checked(known, dict.fromkeys(INSTRUMENT + CXI_PROPERTIES))
     with opened(path) as file:
         cxi = is_cxi(file)
-        if not cxi and file.attrs.get("format") != FORMAT and not {"counts", "positions", "views"} & set(file):
+        if not cxi and str(file.attrs.get("format")) != FORMAT and not {"counts", "positions", "views"} & set(file):
             kind = file.attrs.get("format", f"an HDF5 file with {', '.join(file) or 'nothing in it'}")
             raise ValueError(
                 f"{path} is neither a native dataset (/counts and /positions) nor a CXI file (/entry_1), but {kind}"

@@ -61,7 +61,7 @@ def export(
 
 def voxels(model: Model, of: Of = "phase") -> Voxels:
     """The potential [V] or phase [rad] that a specimen holds, or its absorption; ValueError for one without, and for one
-    without slices of one thickness."""
+    without slices of one thickness. Slices of no thickness have voxels as deep as the pixel is wide."""
     specimen = model.specimen
     if isinstance(specimen, Atoms):
         raise ValueError(f"the specimen is made of atoms, not of voxels; export it as {' or '.join(WRITABLE)}")
@@ -77,6 +77,9 @@ def voxels(model: Model, of: Of = "phase") -> Voxels:
     origin = _origin(specimen)
     if isinstance(origin, (PerShot, PerView)):
         raise ValueError("the slices have another origin in every view or shot; export one view at a time")
+    each: Any = specimen
+    if isinstance(each.thickness, (PerShot, PerView)):
+        raise ValueError("the slices have another thickness in every view or shot; export one view at a time")
     depths = np.asarray(thicknesses(specimen), float)
     if np.ptp(depths) > 1e-3 * depths.mean():
         raise ValueError(
@@ -84,8 +87,9 @@ def voxels(model: Model, of: Of = "phase") -> Voxels:
             "reconstruct with equal slices, or take the slices from result.h5"
         )
     (dy, dx), (y, x) = model.grid.pixel, (float(v) for v in np.add(np.asarray(origin, float), model.frame))
+    dz = float(depths[0]) or min(dy, dx)  # no file holds voxels without a depth
     what = WHAT[of][0 if isinstance(specimen, PotentialSlices) else 1]
-    return Voxels(values, (float(depths[0]), dy, dx), (float(depths[0]) / 2, y, x), what)
+    return Voxels(values, (dz, dy, dx), (float(depths[0]) / 2, y, x), what)
 
 
 def structure(model: Model) -> Structure:

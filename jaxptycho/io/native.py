@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 
 from ..data import ALONE, Dataset, Sharing
+from ..data.numbers import numbers
 from ..physics.grids import Grid
 from .arrangement import DATASET, Arrangement
 from .hdf5 import FILTER, H5, OnDisk, created, opened, plain, save_array
@@ -39,9 +40,9 @@ def read_native(
     """
     known = checked(known)
     with opened(path) as file:
-        about = {name: plain(value) for name, value in file.attrs.items()}
+        about = check_values({name: plain(value) for name, value in file.attrs.items()}, path)
         check_format(about, path, FORMAT, VERSION)
-        groups = [f"views/{view}/" for view in range(len(file["views"]))] if "views" in file else [""]
+        groups = _groups(file, path)
         counts = [OnDisk(_dataset(file, f"{group}counts", path)) for group in groups]
         positions = [_dataset(file, f"{group}positions", path)[()] for group in groups]
         mask, tilt, probe = (_optional(file, name) for name in ("mask", "tilt_deg", "probe_guess"))
@@ -49,9 +50,11 @@ def read_native(
     for group, own in zip(groups, counts, strict=True):
         if len(own.shape) not in wanted:
             raise ValueError(f"/{group}counts in {path} has shape {own.shape}; wanted {' or '.join(wanted.values())}")
-    check_values(about, path)
     about = merged(about, known)
-    grid, tilts = grid_of(about, counts[0].shape[-2:], path), None if tilt is None else np.deg2rad(tilt)
+    grid, tilts = (
+        grid_of(about, counts[0].shape[-2:], path),
+        None if tilt is None else np.deg2rad(numbers(tilt, f"/tilt_deg in {path}", float)),
+    )
     both = (counts, positions) if groups != [""] else (counts[0], positions[0])
     return arrangement.dataset(*both, grid, mask, tilts=tilts, probe_guess=probe, about=about, sharing=sharing)
 
@@ -146,8 +149,11 @@ def frames(data: Dataset, view: int) -> Iterator[tuple[slice, np.ndarray]]:
 
 def check_format(attributes: dict[str, Any], path, wanted: str, newest: int) -> None:
     """Takes `format` and `version` out of the attributes; ValueError where this release cannot read them."""
-    form, version = attributes.pop("format", wanted), attributes.pop("version", newest)
-    if form != wanted or version not in range(1, newest + 1):
+    form, version = plain(attributes.pop("format", wanted)), plain(attributes.pop("version", newest))
+    if form is None:
+        raise ValueError(f"{path} is no file of jaxptycho; a {wanted} is required, give another file")
+    fits = isinstance(form, str) and form == wanted and isinstance(version, int | float)
+    if not fits or version not in range(1, newest + 1):
         raise ValueError(
             f"{path} says it is {form!r} version {version!r}; wanted {wanted!r} up to version {newest}, "
             "convert the file or use a newer jaxptycho"
@@ -160,7 +166,19 @@ def _dataset(file: H5, name: str, path) -> H5:
         raise ValueError(
             f"{path} has no dataset /{name}; a {FORMAT} file wants /counts and /positions, or /views with these for each"
         )
+    if stored.shape is None:
+        raise ValueError(f"/{name} in {path} holds nothing; write its values, or leave it out where it is optional")
     return stored
+
+
+def _groups(file: H5, path) -> list[str]:
+    """Where the counts and positions of every view are, of one array for all views the root."""
+    if "views" not in file:
+        return [""]
+    views = file.get("views")
+    if not isinstance(views, h5py.Group) or not len(views):
+        raise ValueError(f"/views in {path} is no group of views; a group for each, /views/0, /views/1 …, is required")
+    return [f"views/{view}/" for view in range(len(views))]
 
 
 def _optional(file: H5, name: str):

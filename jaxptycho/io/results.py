@@ -84,7 +84,8 @@ def versions() -> dict[str, str]:
 @contextmanager
 def _result(path):
     with opened(path) as file:
-        check_format({"format": None} | dict(file.attrs), path, FORMAT, VERSION)
+        form = "jaxptycho-dataset" if {"counts", "positions", "views"} & set(file) else None
+        check_format({"format": form} | dict(file.attrs), path, FORMAT, VERSION)
         yield file
 
 

@@ -1,7 +1,10 @@
 """A first model of a dataset: every part a guess that the solver improves or you replace."""
 
 import functools
+import math
+import os
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -197,14 +200,40 @@ def empty_specimen(data, grid: Grid, kind, slices, thickness, margin, periodic) 
     window = np.asarray(grid.shape)
     reach = np.maximum(4.0, window / 32) * pixel if margin is None else np.broadcast_to(margin, 2)
     low = positions.min(0) - window // 2 * pixel - reach
-    extent = (positions.max(0) - positions.min(0) + 2 * reach) / pixel
-    shape = np.ceil(extent - 1e-6).astype(int) + window + 1  # the same for a scan far from zero, less rounding
+    extent = (np.ptp(positions, axis=0) + 2 * reach) / pixel
+    shape = np.ceil(extent - 1e-6) + window + 1  # the same for a scan far from zero, less rounding
+    require_room((slices, *shape), 2 if kind == "complex" else 1, data)
     values, each = jnp.zeros((slices, *map(int, shape))), jnp.asarray((thickness or 0.0) / slices, float)
     origin = jnp.asarray(low, float)
     if kind == "potential":
         return PotentialSlices(values, None, jnp.asarray((thickness or 1.0) / slices, float), origin, periodic)
     loss = jnp.zeros_like(values) if kind == "complex" else None
     return (WeakPhaseStack if kind == "weak" else SliceStack)(values, loss, each, origin, periodic)
+
+
+def require_room(shape: Sequence[float | int], stacks: int, data: Dataset) -> None:
+    """Raises ValueError where so many stacks of an object of `shape` (z, y, x), and a copy, exceed the memory."""
+    size = 2 * 4 * stacks * math.prod(map(float, shape))  # float32; a step works on a copy
+    if size <= memory_bytes():
+        return
+    positions = np.concatenate(data.positions)
+    distance = np.abs(positions - np.median(positions, axis=0)).max(1)
+    shot, (y, x) = int(np.argmax(distance)), positions[np.argmax(distance)]
+    height, width = np.ptp(positions, axis=0)
+    raise ValueError(
+        f"an object of {' × '.join(f'{n:.6g}' for n in shape)} voxels takes {size / 2**30:.4g} GiB, and this machine has "
+        f"{memory_bytes() / 2**30:.4g}: the positions extend over {height:.5g} × {width:.5g} Å (y, x; the farthest from "
+        f"the others is number {shot}, at {y:.5g}, {x:.5g} Å); check their unit (Å) and drop those that are wrong, or use "
+        "fewer slices, a smaller margin or a coarser pixel"
+    )
+
+
+def memory_bytes() -> float:
+    """Memory of this machine [bytes], infinite where the system does not report it."""
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):
+        return math.inf
 
 
 def per_shot(data: Dataset):
