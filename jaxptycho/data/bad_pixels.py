@@ -48,19 +48,32 @@ def pixel_statistics(blocks: Iterable[Num[np.ndarray, "b y x"]]) -> PixelStatist
         flagged = ~np.isfinite(block) if largest is None else block == largest
         values = np.where(np.isfinite(block), block, 0).astype(float)
         first = values[0] if sums is None else sums.first
-        parts = [
+        here = PixelStatistics(
             len(block),
             values.sum(0),
             (values**2).sum(0),
             flagged.sum(0),
             (values != first).sum(0),
-        ]
-        known = [0] * 5 if sums is None else sums[:5]
-        largest_yet = values.max(0) if sums is None else np.maximum(sums.largest, values.max(0))
-        sums = PixelStatistics(*(a + b for a, b in zip(known, parts, strict=True)), first, largest_yet)
+            first,
+            values.max(0),
+        )
+        sums = here if sums is None else _added(sums, here)
     if sums is None:
         raise ValueError("no patterns came; give at least one block of them")
     return sums
+
+
+def _added(sums: PixelStatistics, more: PixelStatistics) -> PixelStatistics:
+    """Sums over the patterns of both."""
+    return PixelStatistics(
+        sums.shots + more.shots,
+        sums.total + more.total,
+        sums.squares + more.squares,
+        sums.flagged + more.flagged,
+        sums.changed + more.changed,
+        sums.first,
+        np.maximum(sums.largest, more.largest),
+    )
 
 
 def largest_value(dtype: np.dtype) -> int | None:
@@ -89,7 +102,7 @@ def bad_pixels(seen: PixelStatistics, mask: Bool[np.ndarray, "y x"]) -> dict[str
 
 def _saturated(seen: PixelStatistics, flagged, valid) -> Bool[np.ndarray, "y x"]:
     """Flagged regions whose border is nearly as bright, or round ones in counts of the same order."""
-    labels, _ = ndimage.label(flagged, np.ones((3, 3)))
+    labels: np.ndarray = ndimage.label(flagged, np.ones((3, 3)))[0]  # pyright: ignore
     found = np.zeros_like(flagged)
     brightest = np.where(valid, seen.largest, 0).max(initial=0)
     for number, place in enumerate(ndimage.find_objects(labels), 1):
@@ -171,7 +184,7 @@ def dead_pixels(total: Float[np.ndarray, "y x"], mask: Bool[np.ndarray, "y x"]) 
     across = [_between_illuminated(dark.T, total.T, mask.T).T, _between_illuminated(dark, total, mask)]
     found = np.zeros_like(dark)
     for axis, candidates in enumerate(across):
-        labels, _ = ndimage.label(candidates)
+        labels: np.ndarray = ndimage.label(candidates)[0]  # pyright: ignore
         for number, place in enumerate(ndimage.find_objects(labels), 1):
             if not (labels[place] == number).all():
                 continue  # no rectangle

@@ -279,15 +279,16 @@ class Dataset:
         """Masks pixels [y, x], named by what is wrong with them, and warns of them."""
         if not found:
             return
-        self.mask = self._visible() & ~np.any(list(found.values()), axis=0)
+        left = self._visible() & ~np.any(list(found.values()), axis=0)
         what = "; ".join(f"{describe_pixels(pixels)} {words}" for words, pixels in found.items())
         if SATURATED in found and saturated_fraction(self.sample, found[SATURATED]) > MAX_SATURATED:
             raise ValueError(
                 f"the camera is saturated: {what}, most of the bright field; what is brighter is lost: use "
                 "a shorter exposure or a file with more bits"
             )
-        if not self.mask.any():
+        if not left.any():
             raise ValueError(f"no pixel of the detector measures: {what}; check the type and the units of the counts")
+        self.mask = left
         warnings.warn(f'masked {what} (data.bad_data = "keep" leaves them in)', stacklevel=5)
 
     def _visible(self) -> np.ndarray:
@@ -322,8 +323,9 @@ class Dataset:
             self._total[view] -= self._clean[view][out].sum(0, dtype=float)
         chosen = Chosen(self._clean[view], np.flatnonzero(good))
         self._clean[view], self.counts[view] = chosen, AsSeen(chosen, self.grid.shape, self.mask)
-        for values in (self.positions, self.shots, self._dose):
-            values[view] = values[view][good]
+        self.positions[view] = self.positions[view][good]
+        self.shots[view] = self.shots[view][good]
+        self._dose[view] = self._dose[view][good]
 
     def _check_doses(self):
         """Raises ValueError without any counts, and warns of patterns that hold none."""

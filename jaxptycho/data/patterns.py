@@ -49,9 +49,14 @@ class Patterns:
         if self._kept is not None:
             self._kept[start:stop], self._known[start:stop] = clean, True
         negative = int((seen < 0).sum()) if block.dtype.kind in "if" else 0
-        wide = self.dtype.kind in "ui" and block.dtype.itemsize > self.dtype.itemsize
-        largest = np.iinfo(self.dtype).max if wide else np.inf
-        return Look(clean, negative, (seen > largest).reshape(len(seen), -1).any(1) if wide else None)
+        if (largest := self._largest(block.dtype)) is None:
+            return Look(clean, negative)
+        return Look(clean, negative, np.any((seen > largest).reshape(len(seen), -1), axis=1))
+
+    def _largest(self, stored: np.dtype) -> int | None:
+        """Largest count of a wider `stored` type that is kept; None where all are."""
+        wider = self.dtype.kind in "ui" and stored.itemsize > self.dtype.itemsize
+        return int(np.iinfo(str(self.dtype)).max) if wider else None
 
     def _read(self, shots):
         in_order, places = np.unique(shots, return_inverse=True)  # as files are read
@@ -59,8 +64,8 @@ class Patterns:
 
     def _cleaned(self, block):
         block = np.where(self.mask, block, 0) if self.mask is not None else block
-        if self.dtype.kind in "ui" and block.dtype.itemsize > self.dtype.itemsize:
-            block = np.minimum(block, np.iinfo(self.dtype).max)
+        if (largest := self._largest(block.dtype)) is not None:
+            block = np.minimum(block, largest)
         block = block.astype(self.dtype, copy=False)
         if not np.issubdtype(block.dtype, np.unsignedinteger):
             block = np.maximum(block, 0)

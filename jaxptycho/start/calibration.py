@@ -64,11 +64,11 @@ def bright_field(data: Dataset) -> Bool[np.ndarray, "y x"]:
 def disc_of(pattern: Float[np.ndarray, "y x"]) -> Bool[np.ndarray, "y x"]:
     """Where a pattern is brighter than half of what it is well inside its disc: the largest
     connected region, its holes filled."""
-    labels, count = ndimage.label(pattern > _level(pattern) / 2)
-    if not count:
+    labels: np.ndarray = ndimage.label(pattern > _level(pattern) / 2)[0]  # pyright: ignore
+    sizes = np.bincount(labels.ravel())
+    if len(sizes) < 2:
         return np.zeros(pattern.shape, bool)
-    sizes = ndimage.sum_labels(np.ones_like(pattern), labels, range(1, count + 1))
-    return ndimage.binary_fill_holes(labels == 1 + int(np.argmax(sizes)))
+    return np.asarray(ndimage.binary_fill_holes(labels == 1 + int(np.argmax(sizes[1:]))))
 
 
 def _level(pattern: Float[np.ndarray, "y x"]) -> float:
@@ -83,7 +83,7 @@ def mean_of_visible(data: Dataset) -> Float[np.ndarray, "y x"]:
     pattern = data.mean_pattern()
     if data.mask is None:
         return pattern
-    y, x = ndimage.distance_transform_edt(~data.mask, return_distances=False, return_indices=True)
+    y, x = ndimage.distance_transform_edt(~data.mask, return_distances=False, return_indices=True)  # pyright: ignore
     return pattern[y, x]
 
 
