@@ -8,9 +8,12 @@ specimen for each map that is tried, and Gauss–Newton steps on the four number
 Noise must not take part in the choice. With a larger scale fewer shots share a pixel, so a
 specimen has more freedom and fits its noise better: the scale that minimises the training loss
 is too large by several per cent at 2·10⁴ quanta a pattern. The quanta are therefore split into
-two halves (by a binomial draw, independent for Poisson counts) with a reconstruction each. With
-r the residuals of one half and J the derivatives that the other half has by the map, the map
-solves Jᵀr = 0 with the curvature J₁ᵀJ₂: instrumental variables, whose noise is independent.
+two halves (by a binomial draw, independent for Poisson counts) with a reconstruction each, and
+each is compared with the quanta of the other. With r these residuals and J their derivatives by
+the map, it solves J₁ᵀr₁ + J₂ᵀr₂ = 0; the curvature J₁ᵀJ₂ holds no noise that the halves share.
+
+Rotation and shear come out to 0.1° and 0.1 %. A common scale is determined less well by noisy
+patterns: at 2·10⁴ quanta a pattern, an error of several tenths of a per cent is left.
 """
 
 from collections.abc import Callable
@@ -162,19 +165,19 @@ def _stack(models: list[Model]) -> Model:
 
 @eqx.filter_jit
 def _products(models: list[Model], halves: list[Batch], step: float):
-    """Jᵀr and JᵀJ with factors of different halves of the quanta, and ΣJᵀJ of both."""
+    """Jᵀr against the counts of the other half, JᵀJ with factors of both halves, and ΣJᵀJ."""
 
-    def of_half(tried, batch):
+    def of_half(tried, batch, other):
         arrays, rest = eqx.partition(tried, eqx.is_array)
         predicted = jax.lax.map(lambda own: predict(eqx.combine(own, rest), batch.shots), arrays)
         weight = jnp.sqrt(batch.weight)[:, None, None]
         roots = weight * jnp.sqrt(jnp.maximum(predicted, 0.0))
-        residual = roots[0] - weight * jnp.sqrt(batch.counts.astype(roots.dtype))
+        residual = roots[0] - weight * jnp.sqrt(other.counts.astype(roots.dtype))
         return residual.ravel(), ((roots[1:5] - roots[5:]) / (2 * step)).reshape(4, -1)
 
-    (r, slopes), (r2, slopes2) = map(of_half, models, halves)
+    (r, slopes), (r2, slopes2) = map(of_half, models, halves, halves[::-1])
     normal = slopes @ slopes2.T
-    return slopes2 @ r + slopes @ r2, normal + normal.T, slopes @ slopes.T + slopes2 @ slopes2.T
+    return slopes @ r + slopes2 @ r2, normal + normal.T, slopes @ slopes.T + slopes2 @ slopes2.T
 
 
 def _errors(matrix: Matrix, covariance: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "4"]:

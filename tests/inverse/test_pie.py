@@ -250,7 +250,9 @@ def thick(slices: int, peak: float) -> tuple[Model, Model]:
 
 
 @pytest.mark.parametrize("size", [1, 7, 49])
-@pytest.mark.parametrize(("slices", "peak", "optimiser"), [(10, 2.0, epie()), (10, 2.0, rpie(0.1)), (5, 1.0, rpie(0.5))])
+@pytest.mark.parametrize(
+    ("slices", "peak", "optimiser"), [(10, 2.0, epie()), (10, 2.0, rpie(0.1)), (5, 1.0, rpie(0.5))]
+)
 def test_the_loss_of_a_thick_crystal_falls_in_every_epoch(slices, peak, optimiser, size):
     truth, start = thick(slices, peak)
     model, history = reconstruct(misfit(amplitude), start, epochs_of(truth, 4, size), optimiser)
