@@ -12,8 +12,8 @@ two halves (by a binomial draw, independent for Poisson counts) with a reconstru
 each is compared with the quanta of the other. With r these residuals and J their derivatives by
 the map, it solves J₁ᵀr₁ + J₂ᵀr₂ = 0; the curvature J₁ᵀJ₂ holds no noise that the halves share.
 
-Rotation and shear come out to 0.1° and 0.1 %. A common scale is determined less well by noisy
-patterns: at 2·10⁴ quanta a pattern, an error of several tenths of a per cent is left.
+The steps end after a fixed number and a common scale is determined least well: the quoted
+errors are statistical and do not hold what short reconstructions leave.
 """
 
 from collections.abc import Callable
