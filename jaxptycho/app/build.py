@@ -26,9 +26,10 @@ from ..parts.detector import AbstractDetector, Background, Blurred, Gain, Masked
 from ..parts.indexed import PerShot, PerView
 from ..parts.probe import AberratedProbe, RelaxedProbe
 from ..parts.propagator import AbstractPropagator, AngularSpectrum, BandLimited, Fresnel, Tilted
-from ..parts.scan import AffineScan
+from ..parts.scan import AffineScan, FreeScan
+from ..start.affine import find_affine, pivot, place_nominal
 from ..start.descan import beam_tilt, descan_rows
-from ..start.guess import guess_model, make_modes
+from ..start.guess import guess_model, make_modes, per_shot
 from ..start.refit import with_modes, with_slices
 from .leaning import leaning, margin_of, require_leaning
 from .schema import OPTIMISERS, Camera, Data, Job, Probe, Propagator, Rate, Scan, Scheduled, Section, Stage
@@ -82,8 +83,11 @@ def of_instrument(job: Job | TomogramJob) -> dict[str, Any]:
     }
 
 
-def build_model(job: Job, data: Dataset) -> Model:
-    """The model that a job starts from."""
+def build_model(job: Job, data: Dataset, matrix: np.ndarray | None = None) -> Model:
+    """The model that a job starts from; `matrix` is the linear map of an affine scan, by default the identity."""
+    nominal = data
+    if matrix is not None:  # the specimen reaches as far as the mapped positions
+        data = place_nominal(data, matrix)
     probe, specimen, detector, leans = job.probe, job.specimen, job.detector, job.propagator.leaning
     if leans:
         require_leaning(job, data)
@@ -100,7 +104,7 @@ def build_model(job: Job, data: Dataset) -> Model:
     model = replace(
         model,
         probe=_probe(probe, model.probe, data, detector),
-        scan=_scan(job.scan, model.scan),
+        scan=_scan(job.scan, nominal, matrix),
         propagator=_propagator(job.propagator, data),
         detector=_detector(detector, model.detector, data),
     )
@@ -157,13 +161,21 @@ def _probe(section: Probe | SeriesProbe, probe: Any, data: Dataset, camera: Came
     )
 
 
-def _scan(section: Scan, scan: Any):
+def _scan(section: Scan, data: Dataset, matrix: np.ndarray | None):
+    positions = per_shot(data)
     if section.kind == "free":
-        return scan
-    nominal = scan.positions
-    values = jnp.concatenate([jnp.reshape(leaf, (-1, 2)) for leaf in jax.tree.leaves(nominal)])
-    residual = jax.tree.map(jnp.zeros_like, nominal)
-    return AffineScan(nominal, jnp.eye(2), jnp.zeros(2), residual, jnp.mean(values, 0))
+        return FreeScan(positions)
+    residual = jax.tree.map(jnp.zeros_like, positions)
+    matrix = np.eye(2) if matrix is None else matrix
+    return AffineScan(positions, jnp.asarray(matrix, float), jnp.zeros(2), residual, jnp.asarray(pivot(data), float))
+
+
+def found_map(job: Job, data: Dataset, say: Callable[[str], None]) -> np.ndarray:
+    """Linear map of an affine scan, from the patterns (`start.affine`)."""
+    free = job.model_copy(update={"scan": Scan()})
+    found = find_affine(data, lambda some: build_model(free, some), job.run.seed)
+    say(f"map of the scan (scan.matrix): {found}")
+    return found.matrix
 
 
 def _propagator(section: Propagator, data: Dataset) -> AbstractPropagator:

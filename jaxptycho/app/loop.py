@@ -301,11 +301,12 @@ class Loop:
         stage, number = self.job.stage[progress.stage], len(progress.history) + 1
         self._back_to(good, progress)
         left = (self._whole(batch) for batch in self.batches_left(progress))
-        cause = diagnose.culprit(tools.step, tools.objective, progress.model, progress.state, left)
+        parts, used = tuple(stage.rates), {stage.optimiser, *(rate.optimiser or "" for rate in stage.rates.values())}
+        cause = diagnose.culprit(tools.step, tools.objective, parts, progress.model, progress.state, left)
         self._back_to(good, progress)
         raise Diverged(
             f"the loss became NaN or infinite in stage {stage.name!r}, epoch {number}: {cause}; the last good model is "
-            "kept; lower the rate of this part or constrain it"
+            f"kept; {diagnose.advice(used, parts)}"
         )
 
 

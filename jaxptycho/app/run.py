@@ -178,7 +178,19 @@ def loop_of(job: Job | TomogramJob, folder: Path | None = None, watch: Watch | N
         if folder is not None:
             loop.hand_over = tomogram_atoms.hand_over(job, folder)
         return loop
-    return Loop(job, data, watch or Watch(), partial(build.build_model, job, data))
+
+    def first():
+        known = None if folder is None else folder / tomogram.START
+        return load(known) if known and known.exists() else build.build_model(job, data)
+
+    return Loop(job, data, watch or Watch(), first)
+
+
+def place_scan(job: Job, data: Dataset, folder: Path, say: Callable[[str], None]) -> None:
+    """Find the map of an affine scan, once a run, and write the model that begins with it as `start.h5`."""
+    if not (folder / tomogram.START).exists():
+        matrix = build.found_map(job, data, say)
+        write(folder / tomogram.START, build.build_model(job, data, matrix))
 
 
 def refuse_existing(folder: Path) -> None:
@@ -213,6 +225,9 @@ def _go(loop: Loop, folder: Path, stop: Stop | None, stopper: Stopper) -> Outcom
                 return Outcome(folder, why, {}, loop.first_model(), [])
             require_seen(folder / tomogram.START)
             loop.leave_out(tomogram.dropped(job, folder))
+        elif job.scan.kind == "affine":
+            once(partial(place_scan, job, loop.data, folder, loop.watch.say))
+            require_seen(folder / tomogram.START)
         loop.after_epoch, loop.stop = after_epoch, agreed(asked)
         progress = found(loop, kept)
         try:

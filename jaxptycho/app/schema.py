@@ -147,7 +147,7 @@ class Scan(Section):
     """Where the probe stood."""
 
     kind: Literal["free", "affine"] = key(
-        "free: every position for itself; affine: one linear map (scan.matrix, scan.shift) and a residual", "free"
+        "free: separate positions; affine: a linear map, found before the first epoch, a shift and a residual", "free"
     )
 
 
