@@ -10,8 +10,9 @@ x = √(I/d) and y = √(M/ΣM), both less their dose-weighted means over the sh
 
 Amplitudes have the same noise at every count (Bartlett 1936) and bound the effect of single bad
 pixels; the means drop out, so that a first guess of the probe that is not yet right does no harm.
-Q > 0 on held-out shots requires that the specimen predicts which pattern belongs to which
-position; its standard error comes from its spread over shots.
+Predictions are worth something where the covariance C = d·Σxy is above its standard error, from
+its spread over held-out shots, and the slope C/(d·Σy²) of measured on predicted variation is near
+1: Q > 0 requires more than 1/2. Over-fitting and wrong geometries predict variation that is not there.
 """
 
 import math
@@ -31,7 +32,8 @@ from ..model import Model
 MIN_HELD_OUT = 8  # shots from which held-out ones are enough to judge by
 MAX_SHOTS = 512  # looked at, of all views together
 BATCH = 64  # shots
-SIGNIFICANCE = 2.0  # standard errors; a wrong geometry explains less than nothing
+SIGNIFICANCE = 3.0  # standard errors of the covariance
+MIN_SLOPE = 0.6  # of measured on predicted variation; 0.68 … 1 of sound models, at most 0.5 of wrong ones
 MIN_VARIATION = 1.05  # variation over counting noise from which patterns are said to vary
 MIN_EXCESS = 4.0  # the same in standard errors of the noise
 MIN_SHARE_LEARNT = 0.1  # of the variation of shots that were learnt from, which over-fitting reaches
@@ -55,8 +57,8 @@ class Evidence:
     variation: float = 0.0  # between patterns, V
     noise: float = 0.0  # expectation of V for Poisson counts of one pattern
     modelled: float = 0.0  # variation between predicted patterns
-    explained: float = 0.0  # Q
-    explained_error: float = math.inf  # standard error
+    covariance: float = 0.0  # C
+    covariance_error: float = math.inf  # standard error
     noise_error: float = math.inf  # standard deviation of V for such counts, at most
     misfit: float = 0.0  # Σ(√I − √M)²
     misfit_mean_pattern: float = 0.0
@@ -70,6 +72,11 @@ class Evidence:
         return excess > MIN_EXCESS * self.noise_error and self.variation > MIN_VARIATION * self.noise
 
     @property
+    def explained(self) -> float:
+        """Variation explained, Q."""
+        return 2 * self.covariance - self.modelled
+
+    @property
     def share(self) -> float:
         """Explained part of the variation beyond Poisson noise; negative if the mean predicts better."""
         excess = self.variation - self.noise
@@ -78,7 +85,8 @@ class Evidence:
     @property
     def significant(self) -> bool:
         """True where the model predicts patterns better than the mean pattern does."""
-        return self.explained > SIGNIFICANCE * self.explained_error
+        sure = self.covariance > SIGNIFICANCE * self.covariance_error
+        return sure and self.covariance > MIN_SLOPE * self.modelled
 
     @property
     def offset(self) -> float:
@@ -142,7 +150,7 @@ def evidence(data: Dataset, learnt: list[np.ndarray], held: list[np.ndarray], su
 
 
 def _evidence(totals: np.ndarray, shots: int, held_out: bool) -> Evidence:
-    dose, variation, noise, noise_square, modelled, explained, explained_square = map(float, totals[:7])
+    dose, variation, noise, noise_square, modelled, covariance, covariance_square = map(float, totals[:7])
     misfit, misfit_mean, pearson, expected, pearson_mean, expected_mean = map(float, totals[7:])
     return Evidence(
         shots=shots,
@@ -151,8 +159,8 @@ def _evidence(totals: np.ndarray, shots: int, held_out: bool) -> Evidence:
         variation=variation,
         noise=noise,
         modelled=modelled,
-        explained=explained,
-        explained_error=_error_of_sum(explained, explained_square, shots),
+        covariance=covariance,
+        covariance_error=_error_of_sum(covariance, covariance_square, shots),
         noise_error=math.sqrt(noise_square),
         misfit=misfit,
         misfit_mean_pattern=misfit_mean,
@@ -213,8 +221,8 @@ def _compare_shot(reference, all_dose, predicted, counts):
     noise = jnp.sum(variance) * (1 - dose / all_dose)
     # 2σ⁴ of a Gaussian; σ² of a pixel with rare counts, which is 0 or 1
     noise_square = jnp.sum(2 * variance**2 + variance)
-    explained = dose * jnp.sum(2 * x * y - y**2)
-    values = [dose, dose * jnp.sum(x**2), noise, noise_square, dose * jnp.sum(y**2), explained, explained**2]
+    covariance = dose * jnp.sum(x * y)
+    values = [dose, dose * jnp.sum(x**2), noise, noise_square, dose * jnp.sum(y**2), covariance, covariance**2]
     misfits = [jnp.sum((jnp.sqrt(counts) - jnp.sqrt(mean)) ** 2) for mean in (predicted, expected)]
     return jnp.stack([*values, *misfits, *_pearson(predicted, counts), *_pearson(expected, counts)])
 
@@ -245,7 +253,8 @@ def conclude(evidence: Evidence, history: Iterable = ()) -> Verdict:
     held = stage[-1][2] if stage else None
     risen = not math.isfinite(last) if stage else False
     risen = risen or last > RISE * first > 0
-    overfitted = held is not None and last > 0 and held > OVERFIT * last
+    excess = held / last if held is not None and last > 0 else 0.0
+    overfitted = excess > OVERFIT
     explains = not risen and _explains(evidence)
     lines = [_headline(evidence, explains)]
     if math.isfinite(evidence.chi2):
@@ -256,9 +265,7 @@ def conclude(evidence: Evidence, history: Iterable = ()) -> Verdict:
     if len(stage) > 1 and last > first:
         lines.append(f"the loss rose from {first:.4g} in the first epoch of this stage to {last:.4g} in its last")
     if overfitted:
-        lines.append(
-            f"the held-out loss is {held / last:.1f} times the training loss: over-fitting or a wrong geometry"
-        )
+        lines.append(f"the held-out loss is {excess:.1f} times the training loss: over-fitting or a wrong geometry")
     doubtful = not explains or (evidence.varies and evidence.significant and evidence.share < GOOD_SHARE)
     falling = len(stage) > 1 and last < 0.98 * stage[-2][1]
     causes = _causes(evidence, risen, overfitted, len(rows) < 3 or falling) if doubtful else []
