@@ -4,7 +4,7 @@ Loss, R and χ² compare a model with counting noise; a wrong geometry can impro
 patterns that it was fitted to, since a free probe reproduces the mean pattern. The verdict
 compares the model with the best prediction that needs no specimen: the mean pattern of its view,
 scaled to the dose of each shot. With I the counts of a shot, M the prediction, d = ΣI,
-x = √(I/d) and y = √(M/ΣM), both less their dose-weighted means over the shots,
+x = √(I/d) and y = E√n/√d for Poisson counts n of mean d·M/ΣM, both less their dose-weighted means over the shots,
 
     variation V = d·Σx²,   explained Q = d·Σx² − d·Σ(x − y)² = d·Σ(2xy − y²).
 
@@ -190,7 +190,8 @@ def _amplitudes(predicted, counts):
     counts, predicted = counts.astype(predicted.dtype), jnp.maximum(predicted, 0)
     dose, total = jnp.sum(counts), jnp.sum(predicted)
     measured = jnp.sqrt(counts / jnp.maximum(dose, 1e-30))
-    return dose, measured, jnp.sqrt(predicted / jnp.maximum(total, 1e-30))
+    modelled = _mean_and_variance(dose * predicted / jnp.maximum(total, 1e-30))[0]
+    return dose, measured, modelled / jnp.sqrt(jnp.maximum(dose, 1e-30))
 
 
 def _mean_amplitudes(model: Model, batch: Batch) -> jax.Array:
@@ -216,7 +217,7 @@ def _compare_shot(reference, all_dose, predicted, counts):
     counts, predicted = counts.astype(predicted.dtype), jnp.maximum(predicted, 0)
     x, y = measured - reference[0], modelled - reference[1]
     expected = dose * reference[2]
-    variance = _amplitude_variance(expected)
+    variance = _mean_and_variance(expected)[1]
     # the mean over the shots follows the noise of each by its part of the dose
     noise = jnp.sum(variance) * (1 - dose / all_dose)
     # 2σ⁴ of a Gaussian; σ² of a pixel with rare counts, which is 0 or 1
@@ -233,16 +234,12 @@ def _pearson(expected, counts):
     return jnp.sum((counts - expected) ** 2 / variance), jnp.sum(expected / variance)
 
 
-def _amplitude_variances() -> tuple[np.ndarray, np.ndarray]:
-    """Expected counts μ, and the variance of √n of Poisson counts n with this mean: μ at 0, 1/4 at ∞."""
-    means, counts = np.concatenate([[0.0], np.geomspace(1e-3, 40, 120)]), np.arange(120)
+def _mean_and_variance(expected):
+    """Mean and variance of √n for Poisson counts n of these means: √μ and 1/4 at high counts, μ at low ones."""
+    means, counts = np.concatenate([[0.0], np.geomspace(1e-4, 40, 160)]), np.arange(120)
     amplitude = (poisson_distribution.pmf(counts, means[:, None]) * np.sqrt(counts)).sum(1)
-    return means, means - amplitude**2
-
-
-def _amplitude_variance(expected):
-    means, variances = map(jnp.asarray, _amplitude_variances())
-    return jnp.interp(expected, means, variances)
+    variance = jnp.interp(expected, jnp.asarray(means), jnp.asarray(means - amplitude**2))
+    return jnp.sqrt(jnp.maximum(expected - variance, 0)), variance
 
 
 def conclude(evidence: Evidence, history: Iterable = ()) -> Verdict:
@@ -293,7 +290,9 @@ def _headline(found: Evidence, explains: bool) -> str:
         return f"the patterns vary by no more than counting noise: nothing beyond the mean pattern to explain ({whose})"
     if not found.varies:
         return f"the model does not explain the patterns: the mean pattern fits far better ({whose})"
-    share = f"{100 * found.share:.2g} % of what varies between patterns beyond counting noise ({whose}{unseen})"
+    share = (
+        f"{min(100.0, 100 * found.share):.2g} % of what varies between patterns beyond counting noise ({whose}{unseen})"
+    )
     if explains:
         return f"the model explains {share}"
     if found.significant and found.share > MIN_SHARE_LEARNT:
