@@ -33,7 +33,7 @@ MIN_HELD_OUT = 8  # shots from which held-out ones are enough to judge by
 MAX_SHOTS = 512  # looked at, of all views together
 BATCH = 64  # shots
 SIGNIFICANCE = 3.0  # standard errors of the covariance
-MIN_SLOPE = 0.6  # of measured on predicted variation; 0.68 … 1 of sound models, at most 0.5 of wrong ones
+MIN_SLOPE = 0.5  # of measured on predicted variation, ± its standard error; below it the mean predicts better
 MIN_VARIATION = 1.05  # variation over counting noise from which patterns are said to vary
 MIN_EXCESS = 4.0  # the same in standard errors of the noise
 MIN_SHARE_LEARNT = 0.1  # of the variation of shots that were learnt from, which over-fitting reaches
@@ -86,7 +86,7 @@ class Evidence:
     def significant(self) -> bool:
         """True where the model predicts patterns better than the mean pattern does."""
         sure = self.covariance > SIGNIFICANCE * self.covariance_error
-        return sure and self.covariance > MIN_SLOPE * self.modelled
+        return sure and self.covariance + self.covariance_error > MIN_SLOPE * self.modelled
 
     @property
     def offset(self) -> float:
