@@ -33,6 +33,7 @@ class By(Enum):
 # as shells and `timeout` have them; all is saved none the less. All processes of a run end with the same one: what
 # started them sees that none is done.
 EXIT_CODES = {"Ctrl-C": 130, "SIGTERM": 143, "the wall-time limit": 124}
+EXPLAINS_NOTHING = 3  # of a finished run whose model does not explain the patterns (`analysis.verdict`)
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder or file to write; never overwritten.")]
@@ -277,20 +278,34 @@ def _watch():
 
 
 def _tell(outcome) -> None:
-    """The summary of a run, by the first of many processes."""
+    """Print the summary and the verdict of a run, in the first of many processes; exit with its code in all."""
     from ..machines.processes import first
 
-    if not first():
-        raise typer.Exit(EXIT_CODES.get(outcome.why, 0))
+    if first():
+        _summarize(outcome)
+    if code := _exit_code(outcome):
+        raise typer.Exit(code)
+
+
+def _exit_code(outcome) -> int:
+    """0 for a finished run whose model explains the patterns."""
+    if not outcome.finished:
+        return EXIT_CODES.get(outcome.why, 0)
+    return 0 if outcome.verdict is None or outcome.verdict.explains else EXPLAINS_NOTHING
+
+
+def _summarize(outcome) -> None:
     rows = {"result": str(outcome.folder / "result.h5"), "ended by": outcome.why, "epochs": str(len(outcome.history))}
     if outcome.history:
         rows["loss"] = f"{outcome.history[-1].loss:.5g}"
         rows["seconds"] = f"{sum(row.seconds for row in outcome.history):.1f}"
-    rows |= {name: f"{value:.4f}" for name, value in outcome.fit.items()}
+    fit = sorted(outcome.fit.items(), key=lambda item: item[0] == "R")  # R may prefer a wrong geometry
+    rows |= {name: f"{value:.4f}" for name, value in fit}
     _table(rows, str(outcome.folder))
+    if outcome.verdict is not None:
+        print(outcome.verdict)
     if not outcome.finished:
         print(f"stopped by {outcome.why}; go on with: jaxptycho resume {outcome.folder}")
-        raise typer.Exit(EXIT_CODES.get(outcome.why, 0))
 
 
 def _table(rows: Mapping[str, str | tuple[str, ...]], title: str) -> None:
@@ -319,5 +334,5 @@ def main() -> None:
     jax.config.update("jax_compilation_cache_dir", str(platformdirs.user_cache_path("jaxptycho") / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # many small programs make a slow start
     warnings.showwarning = _warn
-    with none_left_waiting(orderly=(0, *EXIT_CODES.values())):
+    with none_left_waiting(orderly=(0, EXPLAINS_NOTHING, *EXIT_CODES.values())):
         app()

@@ -63,11 +63,14 @@ def compare_halves(job: Job | TomogramJob, folder: Path, by: str, watch: Callabl
             raise ValueError(
                 f"the {half} half was stopped by {outcome.why}; finish it with `jaxptycho resume {outcome.folder}`"
             )
+        if outcome.verdict is not None and not outcome.verdict.explains:
+            verdicts[f"verdict of the {half} half"] = outcome.verdict.lines[0]
         return outcome.model
 
+    verdicts: dict[str, str] = {}
     first, second = map(reconstructed, HALVES[by], jobs)
     rows = report(first, second, folder)
-    return rows | {"shared by both": "the file's probe_guess" if starts_from_file(job) else "nothing"}
+    return rows | verdicts | {"shared by both": "the file's probe_guess" if starts_from_file(job) else "nothing"}
 
 
 def require_comparable(jobs: Sequence[Job | TomogramJob]) -> None:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..analysis import verdict
 from ..analysis.fit import fit_sums
 from ..data import Batch, Dataset, at_hand, prefetch, split, stacked
 from ..inverse.constraints import wants_model
@@ -211,6 +212,18 @@ class Loop:
         """How well the model explains all patterns, and with which chi2 those kept aside (`analysis.fit`)."""
         sums = eqx.filter_jit(lambda m, b: over_shots(fit_sums, self.devices)(m, at_hand(b)))
         return passes.fit(self.data, self.held, lambda shots: self._over(shots, partial(sums, model), model))
+
+    def verdict(self, model: Model, history: list[Row]) -> verdict.Verdict:
+        """Verdict about a model of this job, the same in all processes (`analysis.verdict`)."""
+        compiled = eqx.filter_jit(lambda f, m, b: over_shots(f, self.devices)(m, at_hand(b)))
+        nothing = [np.zeros(0, int)] * self.data.n_views
+
+        def sums(function, view: int, shots: np.ndarray) -> np.ndarray:
+            batches = [*nothing[:view], shots, *nothing[view + 1 :]]
+            found = self._over(batches, partial(compiled, function, model), model)
+            return np.sum([np.asarray(own, float) for own in found], 0)
+
+        return verdict.conclude(verdict.evidence(self.data, self.learn, self.held, sums), history)
 
     def _over(self, shots: list[np.ndarray], function: Callable[[Batch], Any], model: Model) -> list:
         """`function` of batches of all these shots, which each process reads a part of."""

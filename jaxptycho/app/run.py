@@ -17,6 +17,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from ..analysis.verdict import Verdict
 from ..data import Dataset
 from ..io.drafts import drafted
 from ..io.exports import structure
@@ -54,6 +55,7 @@ class Outcome:
     fit: dict[str, float]
     model: Model = field(repr=False)
     history: list[Row] = field(repr=False)
+    verdict: Verdict | None = None  # None before the first epoch
 
     @property
     def finished(self) -> bool:
@@ -238,8 +240,8 @@ def _go(loop: Loop, folder: Path, stop: Stop | None, stopper: Stopper) -> Outcom
             save(loop, progress.model, progress.history, folder)
             raise
         keep(loop, progress, kept)
-        fit = save(loop, progress.model, progress.history, folder)
-        return Outcome(folder, why, fit, progress.model, progress.history)
+        fit, verdict = save(loop, progress.model, progress.history, folder)
+        return Outcome(folder, why, fit, progress.model, progress.history, verdict)
 
 
 def require_seen(file: Path) -> None:
@@ -280,22 +282,24 @@ def found(loop: Loop, kept: Checkpoints) -> Progress:
     return Progress(**tree, **about)
 
 
-def save(loop: Loop, model: Model, rows: list[Row], folder: Path) -> dict[str, float]:
-    """History, result and figures written; how well the model fits all patterns, and those that were held out."""
+def save(loop: Loop, model: Model, rows: list[Row], folder: Path) -> tuple[dict[str, float], Verdict | None]:
+    """Write history, result and figures; return the fit to all patterns and to held-out ones, and the verdict."""
     fit = loop.fit(model)
+    verdict = loop.verdict(model, rows) if rows else None
+    about = {} if verdict is None else {"verdict": str(verdict), "explains": verdict.explains}
     nan = float("nan")
     history = {name: [getattr(row, name) for row in rows] for name in Row._fields}
     history["held_out"] = [nan if value is None else value for value in history["held_out"]]
 
     def written(model):
         write_history(folder / "history.csv", rows)
-        write(folder / "result.h5", model, history, overwrite=True, job=write_job(loop.job), **fit)
+        write(folder / "result.h5", model, history, overwrite=True, job=write_job(loop.job), **fit, **about)
         if isinstance(model.specimen, Atoms):
             write_structure(folder / "atoms.xyz", structure(model), overwrite=True)
 
     handed(written, model)
     draw(loop, model, rows, folder)
-    return fit
+    return fit, verdict
 
 
 def draw(loop: Loop, model: Model, history: list[Row], folder: Path) -> None:
