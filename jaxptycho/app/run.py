@@ -5,6 +5,7 @@ made of atoms.
 """
 
 import csv
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +25,7 @@ from ..machines.processes import agreed, everywhere, once, said, sharing
 from ..machines.slabs import fitted
 from ..model import Model
 from ..parts.atoms import Atoms
+from ..tomography.series import off_axis
 from . import build, plots, plots_series, tomogram, tomogram_atoms
 from .errors import Diverged
 from .jobs import kind_of, read_job, write_job
@@ -75,6 +77,8 @@ def loop_of(job: Job | TomogramJob, folder: Path | None = None, watch: Watch | N
     """A job with its data; in `folder` may lie what its first model is made of."""
     data = build.read_data(job.data, job.run.seed, sharing())
     if isinstance(job, TomogramJob):
+        if aside := off_axis(data):
+            warnings.warn(aside, stacklevel=2)
         known = None if folder is None else folder / tomogram.START
 
         def begun():

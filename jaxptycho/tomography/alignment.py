@@ -7,7 +7,8 @@ do to a view is left free in the steps of the volume (variable projection, Golub
 out whenever the volume begins anew; the priors of the angles hold its rotation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import equinox as eqx
@@ -22,7 +23,16 @@ from ..physics.types import Stack
 from .coarse import coarse_shifts, film_shifts
 from .linear import Free, basis_of, fista, without
 from .outliers import held_out, unusable, worst_view
-from .projections import LEAST_RANGE, Geometry, Images, Projector, project_view, require_series, three
+from .projections import (
+    LEAST_RANGE,
+    Geometry,
+    Images,
+    Projector,
+    axis_frame,
+    project_view,
+    require_series,
+    three,
+)
 
 CORRELATED = 100  # pixels whose residuals go together, of atoms that a volume does not show yet
 PRIOR = np.deg2rad(0.3)  # of each angle
@@ -46,38 +56,39 @@ class Aligned(NamedTuple):
     geometry: Geometry
     volume: Stack
     misfits: np.ndarray  # [view], rms of measured − projected, at the finest voxels
-    causes: dict[int, str]  # why views were left out
+    bad: list[int]  # views that do not fit the others
     steps: np.ndarray  # Å, the farthest that anything was moved in every turn
-    held_out: np.ndarray  # [view], fraction of its variance that a volume of the other views explains, coarsest voxels
+    causes: Mapping[int, str] = MappingProxyType({})  # why each bad view has no part in the rest
+    held_out: np.ndarray | None = None  # [view], fraction of its variance that a volume of the others explains
     axis_deg: float | None = None  # another direction of the tilt axis that explains the views better
 
     @property
-    def bad(self) -> list[int]:
-        """Views that do not fit the others."""
-        return sorted(self.causes)
-
-    @property
-    def explained(self) -> float:
-        """Median fraction of the variance of a view that a volume made without it explains."""
-        return float(np.median(np.delete(self.held_out, self.bad)))
+    def explained(self) -> float | None:
+        """Median fraction of the variance of a fitting view that a volume made without it explains, at the coarsest
+        voxels: near 1 for a sound series, near 0 where the views do not belong together."""
+        return None if self.held_out is None else float(np.median(np.delete(self.held_out, self.bad)))
 
     def words(self) -> dict[str, str]:
         """Summary of the views."""
         fitting = np.delete(self.misfits, self.bad)
-        return {
-            "misfit of the views": f"median {np.median(fitting):.3g}",
-            "explained by the other views": f"{self.explained:.0%} of the variance of a view (median)",
-            "views that do not fit": ", ".join(map(str, self.bad)) or "none",
-        } | {f"view {view} is left out": cause for view, cause in sorted(self.causes.items())}
+        rows = {"misfit of the views": f"median {np.median(fitting):.3g}"}
+        if self.explained is not None:
+            rows["explained by the other views"] = f"{self.explained:.0%} of the variance of a view (median)"
+        rows["views that do not fit"] = ", ".join(map(str, self.bad)) or "none"
+        return rows | {f"view {view} does not fit": cause for view, cause in sorted(self.causes.items())}
 
-    def doubt(self) -> str | None:
-        """Why the series may be in another convention than assumed, None where it explains itself."""
+    def doubt(self, axis_deg: float = 0.0) -> str | None:
+        """Reason to doubt the direction of the tilt axis, which was taken to be at `axis_deg` in the patterns; None
+        where no other direction explains the views better."""
         if self.axis_deg is None:
             return None
+        better = axis_deg + self.axis_deg
+        other = better - 180 if better > 0 else better + 180
         return (
-            f"a tilt axis at {self.axis_deg:+.0f}° from y explains the views of the series better than one along y; set "
-            f"data.tilt_axis_deg near {self.axis_deg:.0f} (or {self.axis_deg - 180:+.0f}: the opposite sense gives "
-            "the mirror image along the beam, which projections do not tell)"
+            f"a volume explains {self.explained or 0:.0%} of the variance of a view that was left out of it (median), and more "
+            f"with a tilt axis turned by {self.axis_deg:+.0f}° in the patterns; set data.tilt_axis_deg near {better:.0f} "
+            f"(or {other:.0f}: the opposite sense mirrors the volume along the beam, which projections do not show), or check "
+            "the origin of the positions (data.origin), the unit of the tilts, and whether the specimen changed"
         )
 
 
@@ -173,8 +184,8 @@ def align(
             "(data.tilt_axis_deg), the origin of the positions (data.origin), the unit of the tilts (degrees in files, "
             "radians in arrays), and whether the specimen changed"
         )
-    steps = np.array(trial.steps)
-    return Aligned(_geometry(trial.found), trial.volume, trial.misfits, causes, steps, trial.held_out, axis)
+    found, steps = _geometry(trial.found), np.array(trial.steps)
+    return Aligned(found, trial.volume, trial.misfits, sorted(causes), steps, causes, trial.held_out, axis)
 
 
 def _without_strangers(series: _Series, options: _Options, causes: dict[int, str]) -> tuple[_Trial, dict[int, str]]:
@@ -258,12 +269,12 @@ def _better_axis(series: _Series, options: _Options, kept, explained: float) -> 
 def rotated(images, weights, pixel, angle: float):
     """Images and their weights in a frame whose y is the direction at `angle` [rad] from y towards x, about the middle
     pixel, on as many pixels: y′ = y cos + x sin, x′ = x cos − y sin."""
-    cos, sin = np.cos(angle), np.sin(angle)
-    back = np.array([[cos, -sin], [sin, cos]]) * np.reshape(pixel, (1, 2)) / np.reshape(pixel, (2, 1))
+    back = axis_frame(angle).T * np.reshape(pixel, (1, 2)) / np.reshape(pixel, (2, 1))
     middle = np.array(images.shape[1:]) // 2
     offset = middle - back @ middle
     valid = [affine_transform((own > 0).astype(float), back, offset, order=1) > SURE for own in weights]
-    turned = [affine_transform(np.where(own > 0, image, 0.0), back, offset, order=3) for image, own in zip(images, weights, strict=True)]
+    known = [np.where(own > 0, image, 0.0) for image, own in zip(images, weights, strict=True)]
+    turned = [affine_transform(image, back, offset, order=3) for image in known]
     held = [affine_transform(own, back, offset, order=1) for own in weights]
     return np.stack(turned), np.where(valid, held, 0)
 
@@ -315,9 +326,7 @@ def _refined(level: Level, found, nominal, kept, options: _Options, angles: bool
     for _ in range(options.turns):
         projector = _projector(level, found)
         basis = jnp.concatenate([fixed, jacobian[:, 3:]], 1)
-        volume = fista(
-            projector, level.measured, volume, options.iterations, weights=level.weights, free=basis
-        ).volume
+        volume = fista(projector, level.measured, volume, options.iterations, weights=level.weights, free=basis).volume
         images, jacobian = linearised(projector, volume)
         residual = np.asarray(without(level.measured - images, level.weights, fixed), float)
         slopes = np.asarray(jacobian, float) * (1 if angles else np.array([0, 0, 0, 1, 1])[:, None, None])

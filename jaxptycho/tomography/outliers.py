@@ -8,7 +8,7 @@ and its neighbours with volumes made with and without it.
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from .linear import basis_of, fista, without
 from .projections import Images, Projector
@@ -17,11 +17,11 @@ FOLDS = 5  # parts of the series that are predicted from the rest
 ITERATIONS = 8  # of a volume that predicts
 EMPTY = 0.05  # of the median contrast, below which a view shows nothing
 CHANCE = 0.15  # of a view's variance, which noise explains of other noise
-APART = 0.3  # of the median explained fraction, below which a view is unlike the others
+APART = 0.3, 0.5  # of the median explained fraction: below it a view is unlike the others, or is examined
 SUSPECT = 2.0  # times the median misfit, from which a view is examined
 BAD = 3.0  # times the median misfit, from which a view is examined strictly
-HELP = 1.15  # by which the error of its neighbours grows at least where a sound view is left out
-HELP_STRICT = 1.4  # the same, of a view with a misfit beyond BAD
+HELP = {"inner": (1.25, 1.4), "outer": (1.1, 1.25)}  # growth of the neighbours' error without a sound view at least:
+# of a suspect, and of one with a misfit beyond BAD; the outermost views have one neighbour, often across a gap
 
 
 def unusable(projections: Images, weights: Images) -> dict[int, str]:
@@ -87,20 +87,19 @@ def worst_view(
     if np.count_nonzero(used) < 4:  # two views explain nothing of a third for certain
         return None
     relative = np.where(used, misfits / max(float(np.median(misfits[used])), 1e-30), 0)
-    if explained is not None and (strange := _unlike(explained, used)).any():
-        suspects = sorted(np.flatnonzero(strange), key=lambda view: explained[view])
-    else:
-        suspects = sorted(np.flatnonzero(relative > SUSPECT), key=lambda view: -relative[view])
-    for view in map(int, suspects):
-        least = HELP_STRICT if relative[view] > BAD else HELP
-        if gain(projector, measured, weights, shape, view) < least:
+    suspects = set(np.flatnonzero(relative > SUSPECT))
+    if explained is not None:
+        apart, doubtful = (fraction * np.median(explained[used]) for fraction in APART)
+        least = int(np.argmin(np.where(used, explained, np.inf)))
+        if explained[least] < min(CHANCE, apart):
+            return least
+        suspects |= set(np.flatnonzero(used & (explained < doubtful)))
+    for view in sorted(map(int, suspects), key=lambda view: -relative[view]):
+        tilts = np.asarray(projector.geometry.tilts)
+        side = "outer" if tilts[view] in (tilts[used].min(), tilts[used].max()) else "inner"
+        if gain(projector, measured, weights, shape, view) < HELP[side][int(relative[view] > BAD)]:
             return view
     return None
-
-
-def _unlike(explained, used: Bool[np.ndarray, " view"]) -> Bool[np.ndarray, " view"]:
-    typical = np.median(explained[used])
-    return used & (explained < min(CHANCE, APART * typical))
 
 
 def _explained(projector, measured, weights, shape, left_out) -> Float[np.ndarray, " view"]:
