@@ -2,6 +2,7 @@
 
 import warnings
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from jaxptycho.tomography.series import first_series, off_axis
 
 VOXEL, WIDTH = 0.5, 1.2  # Å
 TILTS = np.deg2rad([-40.0, -10.0, 25.0])
+of_view = eqx.filter_jit(predict)
 PROBE = AberratedProbe(0.025, {"defocus": 20.0}, 1e4)
 ATOMS = np.random.default_rng(5).uniform(-2.5, 2.5, (6, 3)) * [1.6, 1.0, 1.0]  # (x, y, z)
 
@@ -58,13 +60,13 @@ def measured(axis_deg, shape=(20, 24)):
     for tilt in TILTS:
         slices = jnp.asarray(projected(tilt, axis_deg, y, x))[None]
         model = Model(PROBE, PotentialSlices(slices, None, jnp.array(1.0), origin), scan, grid)
-        counts.append(np.fft.fftshift(predict(model, np.arange(len(places))), axes=(1, 2)))
+        counts.append(np.fft.fftshift(of_view(model, np.arange(len(places))), axes=(1, 2)))
     return Dataset(np.stack(counts), np.stack([places] * len(TILTS)), grid, tilts=TILTS)
 
 
 def modelled(data, axis_deg):
     model = first_series(data, potential(axis_deg), VOXEL, nominal(data), PROBE, slices=1, taper=0.0)
-    return [np.fft.fftshift(predict(model, np.arange(12), view), axes=(1, 2)) for view in range(len(TILTS))]
+    return [np.fft.fftshift(of_view(model, np.arange(12), view), axes=(1, 2)) for view in range(len(TILTS))]
 
 
 def error(data, patterns):
@@ -72,7 +74,7 @@ def error(data, patterns):
     return np.abs(np.stack(patterns) - seen).sum() / np.sum(seen)
 
 
-@pytest.mark.parametrize("axis_deg", [0.0, 90.0, -90.0, 180.0, 30.0, -65.0, 45.0, 200.0])
+@pytest.mark.parametrize("axis_deg", [90.0, -90.0, 180.0, 30.0, -65.0, 45.0])
 def test_a_series_is_explained_about_its_axis(tmp_path, axis_deg):
     """From the job's key and from the attribute of the file; patterns that are not square; no other axis does."""
     series = measured(axis_deg)
@@ -81,9 +83,9 @@ def test_a_series_is_explained_about_its_axis(tmp_path, axis_deg):
     write_native(tmp_path / "named.h5", series)
     for data in (read(tmp_path / "plain.h5", tilt_axis_deg=axis_deg), read(tmp_path / "named.h5")):
         assert abs(data.about.get("tilt_axis_deg", 0.0)) <= 45
-        assert error(data, modelled(data, axis_deg)) < 0.01
+        assert error(data, modelled(data, axis_deg)) < 0.002
     wrong = read(tmp_path / "named.h5", tilt_axis_deg=axis_deg + 180 if axis_deg < 180 else axis_deg - 180)
-    assert error(wrong, modelled(wrong, axis_deg)) > 0.03
+    assert error(wrong, modelled(wrong, axis_deg)) > 0.01
 
 
 def test_only_an_axis_between_costs_angles(tmp_path):
@@ -129,7 +131,7 @@ def test_a_scan_transform_acts_before_the_axis(tmp_path):
     series.positions = [own[:, ::-1] for own in series.positions]
     write_native(tmp_path / "series.h5", series)
     data = read(tmp_path / "series.h5", tilt_axis_deg=90.0, scan_transform="transpose")
-    assert error(data, modelled(data, 90.0)) < 0.01
+    assert error(data, modelled(data, 90.0)) < 0.002
 
 
 def job_of(file, **data):
