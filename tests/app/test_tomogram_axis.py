@@ -45,9 +45,7 @@ def potential(axis_deg, n=26):
     axis, place = np.deg2rad(axis_deg), (np.arange(n) - n // 2) * VOXEL
     along, across = np.array([np.sin(axis), np.cos(axis), 0]), np.array([np.cos(axis), -np.sin(axis), 0])
     atoms = zip(ATOMS[:, 2], ATOMS @ along, ATOMS @ across, strict=True)
-    return jnp.asarray(
-        sum(60 * np.einsum("z,y,x->zyx", *(gaussian(place - p) for p in atom)) for atom in atoms)
-    )
+    return jnp.asarray(sum(60 * np.einsum("z,y,x->zyx", *(gaussian(place - p) for p in atom)) for atom in atoms))
 
 
 def measured(axis_deg, shape=(20, 24)):

@@ -29,9 +29,7 @@ def noise(size, seed=0):
 
 def aligned(views, extended, kept=slice(None), weights=SEEN):
     images = np.asarray(views, np.float32)[kept]
-    return align(
-        images, Geometry(TILTS[kept]), STEP, (46, N, N), weights=weights[kept], extended=extended, **OPTIONS
-    )
+    return align(images, Geometry(TILTS[kept]), STEP, (46, N, N), weights=weights[kept], extended=extended, **OPTIONS)
 
 
 @pytest.fixture(scope="module")
