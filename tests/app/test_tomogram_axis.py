@@ -72,10 +72,10 @@ def error(data, patterns):
     return np.abs(np.stack(patterns) - seen).sum() / np.sum(seen)
 
 
-@pytest.mark.parametrize("axis_deg", [90.0, -90.0, 180.0, 30.0, -65.0, 45.0])
+@pytest.mark.parametrize("axis_deg", [90.0, -90.0, 30.0, -65.0])
 def test_a_series_is_explained_about_its_axis(tmp_path, axis_deg):
     """From the job's key and from the attribute of the file; patterns that are not square; no other axis does."""
-    series = measured(axis_deg)
+    series = measured(axis_deg, (21, 25))  # an even number has a row of both signs, which a quarter turn moves
     write_native(tmp_path / "plain.h5", series)
     series.about["tilt_axis_deg"] = axis_deg
     write_native(tmp_path / "named.h5", series)
@@ -157,7 +157,7 @@ def test_what_the_key_is_refused_for(tmp_path):
     flat = measured(0.0).view(0)
     flat.tilts = None
     write_native(tmp_path / "flat.h5", flat)
-    with pytest.raises(ValueError, match="tilt_axis_deg came for .* no tilts"):
+    with pytest.raises(ValueError, match=r"tilt_axis_deg came for .* no tilts"):
         read(tmp_path / "flat.h5", tilt_axis_deg=90.0)
     with pytest.raises(ValueError, match=r"data\.tilt_axis_deg"):
         job_of(tmp_path / "flat.h5", tilt_axis_deg=500.0)
