@@ -47,7 +47,7 @@ def require_finite(model: Model) -> None:
     """Raises ValueError with the name of a parameter that is no number, and its first entry that is none."""
     for name, leaf in named_arrays(model):
         if not bool(jnp.isfinite(leaf).all()):
-            place = [int(axis[0]) for axis in jnp.nonzero(~jnp.isfinite(leaf), size=1)]
+            place = [int(axis[0]) for axis in jnp.nonzero(~jnp.isfinite(jnp.atleast_1d(leaf)), size=1)]
             raise ValueError(
                 f"{name.removesuffix('.values')}{place or ''} is not a number: this is no matter of a rate or a margin; check "
                 "what it came from (the guess of the probe, the alignment of the views in alignment.csv, start.h5)"
