@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Float, Num, Shaped
 
 from .instrument import PAIRS
 
@@ -20,7 +20,7 @@ def remainder(axis_deg: float) -> float:
     return axis_deg - 90 * round(axis_deg / 90)
 
 
-def turned_images(images: Num[np.ndarray, "*n y x"], turns: int) -> Num[np.ndarray, "*n x y"]:
+def turned_images(images: Shaped[np.ndarray, "*n y x"], turns: int) -> Shaped[np.ndarray, "*n _ _"]:
     """Images after so many quarter turns from x to y about their middle pixels [n//2, n//2], exactly.
 
     The first row of an even number, which has no opposite one, stays: it is the Nyquist frequency of both signs.
