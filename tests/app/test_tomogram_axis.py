@@ -163,15 +163,16 @@ def test_what_the_key_is_refused_for(tmp_path):
         job_of(tmp_path / "flat.h5", tilt_axis_deg=500.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis_deg", [30.0, -65.0])
 def test_shifts_are_found_in_the_frame_of_the_patterns(tmp_path, axis_deg):
     """Views whose specimens are the true projections, each moved by its own shift."""
     tilts = np.deg2rad(np.linspace(-60, 60, 9))
     y, x = ((np.arange(n) - n // 2) * VOXEL for n in (48, 48))
     grid = Grid((16, 16), VOXEL, voltage_kv=200.0)
-    place = np.linspace(-7, 7, 5)
+    place = np.linspace(-7, 7, 15)
     places = np.stack(np.meshgrid(place, place, indexing="ij"), -1).reshape(-1, 2)
-    data = Dataset(np.ones((9, 25, 16, 16)), np.stack([places] * 9), grid, tilts=tilts)
+    data = Dataset(np.ones((9, 225, 16, 16)), np.stack([places] * 9), grid, tilts=tilts)
     write_native(tmp_path / "series.h5", data)
     job = job_of(tmp_path / "series.h5", tilt_axis_deg=axis_deg)
     data = loop_of(job).data
