@@ -42,7 +42,9 @@ FIELDS, QUANTA = ("black", "white"), ("first", "second")  # halves of the shots,
 def read_data(section: Data, seed: int = 0, sharing: Sharing = ALONE) -> Dataset:
     """The dataset that a job names, its own values in the place of the file's; `seed` draws shots and quanta, and
     `sharing` says what each process looks at."""
-    known = {name: value for name, value in section if name not in NOT_OF_FILE and value}
+    known = {
+        name: value for name, value in section if name not in NOT_OF_FILE and value is not None and value is not False
+    }
     data = read(section.file, sharing, **known)
     if section.dose_fraction < 1:
         data = thinned(data, seed=2 * seed + 1, fraction=section.dose_fraction, sharing=sharing)

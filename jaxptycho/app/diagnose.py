@@ -43,7 +43,9 @@ def advice(solvers: set[str], parts: tuple[str, ...]) -> str:
 
 
 def require_held(model: Model, views: int, slabs: int) -> None:
-    """Raises ValueError where positions leave the object, or angles of views what slabs know of their neighbours."""
+    """Raises ValueError where positions leave the object, or angles of views what slabs know of their neighbours, and
+    before both where a parameter is no number."""
+    require_finite(model)
     try:
         for view in range(views):
             require_inside(model, view)
@@ -51,6 +53,17 @@ def require_held(model: Model, views: int, slabs: int) -> None:
         raise ValueError(f"{error} (specimen.margin_angstrom, or a lower rate of the scan)") from error
     if slabs > 1:
         require_lent(model)
+
+
+def require_finite(model: Model) -> None:
+    """Raises ValueError with the name of a parameter that is no number, and its first entry that is none."""
+    for name, leaf in named_arrays(model):
+        if not bool(jnp.isfinite(leaf).all()):
+            place = [int(axis[0]) for axis in jnp.nonzero(~jnp.isfinite(jnp.atleast_1d(leaf)), size=1)]
+            raise ValueError(
+                f"{name.removesuffix('.values')}{place or ''} is not a number: this is no matter of a rate or a margin; check "
+                "what it came from (the guess of the probe, the alignment of the views in alignment.csv, start.h5)"
+            )
 
 
 def _cause(model: Model, grads: Model, parts: tuple[str, ...]) -> str:

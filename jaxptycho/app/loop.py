@@ -26,7 +26,7 @@ from ..machines.processes import added, local, part, whole
 from ..machines.slabs import fitted, require_lent
 from ..model import Model
 from . import build, diagnose, passes
-from .diagnose import require_held
+from .diagnose import require_finite, require_held
 from .errors import Diverged
 from .schema import Job
 from .tomogram_schema import TomogramJob
@@ -89,6 +89,7 @@ class Loop:
 
     def run(self, progress: Progress) -> str:
         """Why it ended; `progress` is moved on in place, and is the last good one if the run diverges."""
+        require_finite(progress.model)
         self.watch.begin(self.job, sum(map(len, self.learn)), len(progress.history))
         while True:
             stage = self.job.stage[progress.stage]

@@ -33,6 +33,7 @@ from ..machines.slabs import fitted
 from ..model import Model
 from ..parts.atoms import Atoms
 from ..start.cautions import cautions
+from ..tomography.series import off_axis
 from . import build, plots, plots_series, tomogram, tomogram_atoms
 from .changes import changed_job, require_applicable, require_files
 from .errors import Diverged
@@ -169,6 +170,8 @@ def loop_of(job: Job | TomogramJob, folder: Path | None = None, watch: Watch | N
     for caution in cautions(data, build.known_of(job)):
         once(partial(warnings.warn, str(caution)))
     if isinstance(job, TomogramJob):
+        if aside := off_axis(data):
+            warnings.warn(aside, stacklevel=2)
         known = None if folder is None else folder / tomogram.START
 
         def begun():

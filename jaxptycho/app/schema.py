@@ -19,7 +19,7 @@ from ..inverse.even import even_adam
 from ..inverse.penalties import PENALTIES
 from ..inverse.preconditioning import PRECONDITIONERS
 from ..io.arrangement import POSITION_UNITS
-from ..io.datasets import SCAN_TRANSFORMS
+from ..io.datasets import ORIGINS, SCAN_TRANSFORMS
 from ..io.instrument import out_of_range
 from ..order import ORDERS
 from ..physics.aberrations import NAMES as ABERRATIONS
@@ -99,6 +99,19 @@ class Data(Section):
     bad_data: Literal["leave_out", "keep"] = key(
         "pixels that do not measure and shots that do not belong to the scan: leave_out with a warning, or keep",
         "leave_out",
+    )
+    tilt_axis_deg: float | None = key(
+        "direction of a series' tilt axis in the patterns: 0 along y (down), 90 along x (right), 180 and 270 (or -90) the "
+        "opposite senses; a positive tilt moves what is deeper along the beam by +x at 0, by -y at 90; patterns and positions "
+        "are turned by multiples of 90 degrees, results are in their frame; default: that of the file, or 0",
+        None,
+        90.0,
+        ge=-360,
+        le=360,
+    )
+    origin: one_of(ORIGINS, "origin") = key(
+        "of a series' positions: axis: counted from the tilt axis; middle: the axis goes through the middle of each view's scan",
+        "axis",
     )
     near_field: bool = key("a CXI file of in-line holograms", False)
     focus_to_sample_angstrom: float | None = key("from the focus to the specimen, for holograms", None, 3.65e7, gt=0)

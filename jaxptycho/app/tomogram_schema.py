@@ -61,7 +61,9 @@ class Alignment(Section):
     )
     angles: bool = key("find three angles of every view, too, which patterns show better than projections", False)
     angle_prior_deg: float = key("how far an angle strays from the nominal one", 0.3, gt=0)
-    drop: bool = key("leave views that do not fit the others out, here and in all that follows", False)
+    drop: bool = key(
+        "leave views that do not fit the others out of all that follows, too; the alignment never uses them", True
+    )
 
 
 class Linear(Section):

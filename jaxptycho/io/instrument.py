@@ -17,7 +17,10 @@ POSITIVE = (
     "thickness_angstrom",
     "effective_distance_angstrom",  # of a near-field hologram
 )
-SIGNED = ("defocus_angstrom",)  # > 0 is underfocus
+SIGNED = (
+    "defocus_angstrom",  # > 0 is underfocus
+    "tilt_axis_deg",  # direction of the tilt axis in the patterns, from y towards x
+)
 INSTRUMENT = POSITIVE + SIGNED
 # values beyond these are in another unit, the one that is asked for
 RANGES = {

@@ -6,7 +6,10 @@
 `format="jaxptycho-dataset"`, `version`, `voltage_kv` or `wavelength_angstrom`,
 `pixel_angstrom` (object pixel; (y, x) where they differ) or `dk_inverse_angstrom`, and whatever
 else is known (`semiangle_mrad`, `defocus_angstrom` …), which becomes `Dataset.about`. The defocus is that where the beam
-enters the specimen, in a tilt series that at the height of the tilt axis.
+enters the specimen, in a tilt series that at the height of the tilt axis. `tilt_axis_deg` is the direction of the tilt axis
+in the patterns, from y (0) towards x (90): a positive tilt moves what is behind the axis along x for 0, along −y for 90.
+Patterns, mask, guess of the probe and positions are turned together by quarter turns as they are read, until the axis is
+within 45° of y; `Dataset.about["tilt_axis_deg"]` is what is left.
 """
 
 import math
@@ -22,6 +25,7 @@ from ..data import ALONE, Dataset, Sharing
 from ..data.numbers import numbers
 from ..physics.grids import Grid
 from .arrangement import DATASET, Arrangement
+from .axis import TurnedCounts, quarter_turns, turned_about, turned_images, turned_positions
 from .hdf5 import FILTER, H5, OnDisk, created, opened, plain, save_array
 from .instrument import check_values, checked, grid_of, merged, properties_of
 
@@ -51,10 +55,14 @@ def read_native(
         if len(own.shape) not in wanted:
             raise ValueError(f"/{group}counts in {path} has shape {own.shape}; wanted {' or '.join(wanted.values())}")
     about = merged(about, known)
-    grid, tilts = (
-        grid_of(about, counts[0].shape[-2:], path),
-        None if tilt is None else np.deg2rad(numbers(tilt, f"/tilt_deg in {path}", float)),
-    )
+    if "tilt_axis_deg" in about:
+        turns = quarter_turns(float(about["tilt_axis_deg"]))
+        about = turned_about(about, turns)
+        counts = [TurnedCounts(own, turns) for own in counts] if turns else counts
+        positions = [turned_positions(np.asarray(own, float), turns) for own in positions]
+        mask, probe = (None if image is None else turned_images(image, turns) for image in (mask, probe))
+    grid = grid_of(about, counts[0].shape[-2:], path)
+    tilts = None if tilt is None else np.deg2rad(numbers(tilt, f"/tilt_deg in {path}", float))
     both = (counts, positions) if groups != [""] else (counts[0], positions[0])
     return arrangement.dataset(*both, grid, mask, tilts=tilts, probe_guess=probe, about=about, sharing=sharing)
 
