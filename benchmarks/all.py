@@ -41,7 +41,7 @@ def jobs(args) -> dict[str, Job]:
     """All that is run, in order."""
     device = "cuda" if gpus() else "cpu"
     peers = [f"--peer={peer}" for peer in args.peer]
-    tests = [f"tests/physics/test_{name}.py" for name in ("fused", "windows", "lean", "waves")]
+    tests = [f"tests/physics/test_{name}.py" for name in ("fused", "windows", "checkpointed", "waves")]
     pytest = [sys.executable, *["-m", "pytest", "-q", "-W", "ignore::DeprecationWarning", "-p", "no:cacheprovider"]]
 
     def bench(name, seconds, *options, full=(), wants=()):

@@ -2,7 +2,8 @@
 
     python benchmarks/bench_fused.py [--case SHOTS,PIXELS,SLICES,MODES]… [--rounds 5] [--json FILE]
 
-Each way of `physics.waves`, `physics.lean` and `physics.fused` brings the same waves of a batch through the same slices
+Each way of `physics.waves`, `physics.checkpointed` and `physics.fused` brings the same waves of a batch through the
+same slices
 and back, by wave and slices, in turns; `error` is the largest difference of the gradient from that of plain multislice,
 relative to its largest value. The floor is that of the FFTs, 31 passes over a wave at the rate of a copy of 1 GiB. Off a
 GPU the fused kernels are interpreted, which says nothing of their speed.
@@ -16,13 +17,13 @@ import numpy as np
 from common import Table, arguments, opening, ratio, save, seconds
 from problem import Case
 
-from jaxptycho.physics import fused, lean, waves
+from jaxptycho.physics import checkpointed, fused, waves
 from jaxptycho.physics.grids import Grid
 
 WAYS = (
     waves.multislice,
-    lean.multislice_sqrt,
-    lean.multislice_reversible,
+    checkpointed.multislice_sqrt,
+    checkpointed.multislice_reversible,
     fused.multislice_fused,
     fused.multislice_fused_dft,
 )
