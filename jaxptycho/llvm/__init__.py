@@ -6,8 +6,8 @@ factors of at most 13, three to four times as fast as XLA's own, with the produc
 coefficients; and products with sparse matrices. Elsewhere the same primitives are `jax.numpy`.
 """
 
+from .manual_axes import match_vma
 from .transforms import convolve, diffract, fft2, ifft2, step
 from .turning import product, spline
-from .varying import alike
 
-__all__ = ["alike", "convolve", "diffract", "fft2", "ifft2", "product", "spline", "step"]
+__all__ = ["convolve", "diffract", "fft2", "ifft2", "match_vma", "product", "spline", "step"]

@@ -17,7 +17,7 @@ from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Complex
 
 from . import kinds
-from .varying import alike
+from .manual_axes import match_vma
 
 LARGEST = 2**18  # pixels of a plane that still fits the caches with its working space
 
@@ -36,17 +36,17 @@ def ifft2(x: Planes) -> Planes:
 
 def convolve(wave: Planes, kernel: Complex[Array, "*k y x"]) -> Planes:
     """F⁻¹[kernel · F wave]; leading axes of `kernel` are the first ones of `wave`."""
-    return _CONVOLVE.bind(*_alike(wave, kernel))
+    return _CONVOLVE.bind(*_matched(wave, kernel))
 
 
 def step(wave: Planes, factor: Complex[Array, "*f y x"], kernel: Complex[Array, "*k y x"]) -> Planes:
     """F⁻¹[kernel · F(factor · wave)]; leading axes of `factor` and `kernel` are the first ones of `wave`."""
-    return _STEP.bind(*_alike(wave, factor, kernel))
+    return _STEP.bind(*_matched(wave, factor, kernel))
 
 
 def diffract(wave: Planes, factor: Complex[Array, "*f y x"]) -> Planes:
     """F(factor · wave); leading axes of `factor` are the first ones of `wave`."""
-    return _DIFFRACT.bind(*_alike(wave, factor))
+    return _DIFFRACT.bind(*_matched(wave, factor))
 
 
 def by_own_code() -> bool:
@@ -61,10 +61,10 @@ def by_own_code() -> bool:
     return 4 * jax.local_device_count("cpu") >= cores
 
 
-def _alike(*operands):
+def _matched(*operands):
     """All of one type, and varying over the devices over which any does."""
     dtype = jnp.result_type(*operands)
-    return alike(*(a.astype(dtype) for a in operands))
+    return match_vma(*(a.astype(dtype) for a in operands))
 
 
 def _spread(shared, wave):
@@ -126,7 +126,7 @@ def _product_tangent(of_wave, of_factor, wave, factor):
 
 def _step_tangent(*tangents_and_primals):
     *both, kernel = tangents_and_primals
-    return _CONVOLVE.bind(*_alike(_product_tangent(*both), kernel))
+    return _CONVOLVE.bind(*_matched(_product_tangent(*both), kernel))
 
 
 def _diffract_tangent(*both):
@@ -214,14 +214,14 @@ def _known(tangent) -> bool:
 
 def _convolution_derivative(one, there, back, primals, tangents):
     (wave, kernel), (of_wave, of_kernel) = primals, tangents
-    parts = [one.bind(*_alike(of_wave, kernel))] if _known(of_wave) else []
+    parts = [one.bind(*_matched(of_wave, kernel))] if _known(of_wave) else []
     if _known(of_kernel):
         parts.append(back(_spread(of_kernel, wave) * there(wave)))
     return one.bind(*primals), sum(parts[1:], parts[0])
 
 
 def _convolution_transpose(other, cotangent, wave, kernel):
-    return [other.bind(*_alike(cotangent, kernel)), None]
+    return [other.bind(*_matched(cotangent, kernel)), None]
 
 
 def _step_derivative(primals, tangents):
@@ -229,27 +229,27 @@ def _step_derivative(primals, tangents):
     *of_both, of_kernel = tangents
     parts = []
     if any(map(_known, of_both)):
-        parts.append(_STEP_TANGENT.bind(*_alike(*map(ad.instantiate_zeros, of_both), *primals)))
+        parts.append(_STEP_TANGENT.bind(*_matched(*map(ad.instantiate_zeros, of_both), *primals)))
     if _known(of_kernel):
         parts.append(ifft2(_spread(of_kernel, wave) * fft2(_spread(factor, wave) * wave)))
     return _STEP.bind(*primals), sum(parts[1:], parts[0])
 
 
 def _step_transpose(cotangent, of_wave, of_factor, wave, factor, kernel):
-    return [*_STEP_BACK.bind(*_alike(cotangent, factor, kernel, wave)), None, None, None]
+    return [*_STEP_BACK.bind(*_matched(cotangent, factor, kernel, wave)), None, None, None]
 
 
 def _diffract_derivative(primals, tangents):
     changes = map(ad.instantiate_zeros, tangents)
-    return _DIFFRACT.bind(*primals), _DIFFRACT_TANGENT.bind(*_alike(*changes, *primals))
+    return _DIFFRACT.bind(*primals), _DIFFRACT_TANGENT.bind(*_matched(*changes, *primals))
 
 
 def _diffract_transpose(cotangent, of_wave, of_factor, wave, factor):
-    return [*_DIFFRACT_BACK.bind(*_alike(cotangent, factor, wave)), None, None]
+    return [*_DIFFRACT_BACK.bind(*_matched(cotangent, factor, wave)), None, None]
 
 
 def _step_back(wave, factor, kernel, entered):
-    return _gradients(_CORRELATE.bind(*_alike(wave, kernel)), factor, entered)
+    return _gradients(_CORRELATE.bind(*_matched(wave, kernel)), factor, entered)
 
 
 def _diffract_back(wave, factor, entered):

@@ -13,8 +13,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float, Int
 
+from .manual_axes import match_vma
 from .transforms import by_own_code
-from .varying import alike
 
 AT_ONCE = 16  # terms in one pass over memory
 
@@ -44,7 +44,7 @@ def product(
     Differentiable in `value` and `rows`, forwards and backwards.
     """
     column, back_column = (numbers.astype(jnp.int32) for numbers in (column, back_column))
-    return _PRODUCT.bind(*alike(column, value, back_column, back_value, rows), back=False, planes=planes)
+    return _PRODUCT.bind(*match_vma(column, value, back_column, back_value, rows), back=False, planes=planes)
 
 
 def gather(column: Columns, value: Values, rows: Source) -> Target:
@@ -123,12 +123,12 @@ def _derivative(primals, tangents, **how):
     if not isinstance(of_value, ad.Zero):
         parts.append(_plain(primals[0], of_value, *primals[2:], **how))
     if not isinstance(of_rows, ad.Zero):
-        parts.append(_PRODUCT.bind(*alike(*primals[:4], of_rows), **how))
+        parts.append(_PRODUCT.bind(*match_vma(*primals[:4], of_rows), **how))
     return _PRODUCT.bind(*primals, **how), sum(parts[1:], parts[0])
 
 
 def _transposed(cotangent, column, value, back_column, back_value, rows, *, back, planes):
-    operands = alike(back_column, back_value, column, value, cotangent)
+    operands = match_vma(back_column, back_value, column, value, cotangent)
     return [None] * 4 + [_PRODUCT.bind(*operands, back=not back, planes=planes)]
 
 

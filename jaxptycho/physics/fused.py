@@ -33,7 +33,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-from ..llvm import alike
+from ..llvm import match_vma
 from . import waves
 from .types import Kernel, Kernels, Waves, Window
 from .waves import Exit
@@ -63,7 +63,7 @@ def _fused(operators, wave, slices, kernel):
             "64 or 128; pad the patterns or take waves.multislice"
         )
     if slices.shape[0] > 1:
-        wave = _through(operators, *alike(wave, slices, kernel))
+        wave = _through(operators, *match_vma(wave, slices, kernel))
     return Exit(wave, slices[-1])
 
 
