@@ -8,7 +8,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from ..llvm import convolve, match_vma, step
+from ..kernels import convolve, match_vma, step
 from .types import Kernel, Kernels, Waves, Window
 from .waves import Exit
 

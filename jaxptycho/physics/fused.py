@@ -33,7 +33,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-from ..llvm import match_vma
+from ..kernels import match_vma
 from . import waves
 from .types import Kernel, Kernels, Waves, Window
 from .waves import Exit

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..llvm import product
+from ..kernels import sparse_product
 from .types import Pair, Scalar, Stack
 
 Cuboid = Float[Array, "p q c"]
@@ -173,7 +173,7 @@ def turn(
     place = (angle, shift.astype(planes.dtype), source, target, bins, joined)
     forward, transposed = _gathering(*place), _gathering_back(*jax.lax.stop_gradient(place[:2]), *place[2:])
     (p, q, columns), rows = planes.shape, planes.reshape(-1, planes.shape[2])
-    turned = product(*forward, *transposed, rows, (p, q) if joined.splined else None)
+    turned = sparse_product(*forward, *transposed, rows, (p, q) if joined.splined else None)
     return turned.reshape(target[0].count // bins, target[1].count, columns)
 
 

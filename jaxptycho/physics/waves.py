@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..llvm import convolve, diffract, fft2, ifft2, step
+from ..kernels import convolve, diffract, fft2, ifft2, step
 from .grids import Grid
 from .types import Intensity, Kernel, Kernels, Pair, Scalar, Waves, Window
 

@@ -13,12 +13,12 @@ from typing import NamedTuple
 import numpy as np
 from llvmlite import ir
 
+from ..operations import OPERANDS, results
 from .butterflies import INDEX, Code, Value, frequencies, number_of, radices
-from .kinds import OPERANDS, results
 
 
 class Planes(NamedTuple):
-    """What is computed, one of `kinds.OPERANDS`, of planes of n × m."""
+    """What is computed, one of `operations.OPERANDS`, of planes of n × m."""
 
     kind: str
     n: int
@@ -119,7 +119,7 @@ class _Worker:
     def plane(self, sources, targets, first: Value):
         """One plane; `first` tells whether it is the first that adds to a factor's gradient."""
         code, plan = self.code, self.plan
-        back = plan.kind in ("ifft", "correlate", "step_back")
+        back = plan.kind in ("ifft2", "correlate", "step_back")
         sign = 1 if back else -1
 
         def load(y, x):

@@ -1,22 +1,19 @@
-"""What turns a volume, as primitives of JAX: spline coefficients, and sparse matrices that act on rows of an array.
+"""Spline coefficients and products of sparse matrices with rows of an array, as JAX primitives.
 
-A sparse matrix is `column` and `value` [group, term, row], as many terms in every row; rows stand in groups so that the
-terms of one row lie near each other in memory, and neighbouring rows beside each other. It comes with its transpose in the same
-form, so that a gradient need not be scattered where that is slow; the code of our own does scatter, and needs no more
-than the matrix itself.
+A sparse matrix is `column` and `value` [group, term, row], with the same number of terms in every
+row; rows form groups so that the terms of one row are near each other in memory, and neighbouring
+rows beside each other. It comes with its transpose in the same form, so that a gradient need not be
+scattered where that is slow; `cpu_llvm` does scatter, and needs only the matrix.
 """
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float, Int
 
+from . import reference, selection
 from .manual_axes import match_vma
-from .transforms import by_own_code
-
-AT_ONCE = 16  # terms in one pass over memory
 
 Columns = Int[Array, "g t row"]
 Values = Float[Array, "g t row"]
@@ -24,12 +21,12 @@ Source = Float[Array, "source c"]
 Target = Float[Array, "g*row c"]
 
 
-def spline(values: Float[Array, "p q c"]) -> Float[Array, "p q c"]:
-    """Coefficients of cubic B-splines along p and q, zero outside, whose sums are `values` in the samples."""
+def spline_coefficients(values: Float[Array, "p q c"]) -> Float[Array, "p q c"]:
+    """Coefficients of cubic B-splines along p and q, zero outside, that interpolate `values`."""
     return _SPLINE.bind(values)
 
 
-def product(
+def sparse_product(
     column: Columns,
     value: Values,
     back_column: Int[Array, "h u source"],
@@ -44,59 +41,38 @@ def product(
     Differentiable in `value` and `rows`, forwards and backwards.
     """
     column, back_column = (numbers.astype(jnp.int32) for numbers in (column, back_column))
-    return _PRODUCT.bind(*match_vma(column, value, back_column, back_value, rows), back=False, planes=planes)
-
-
-def gather(column: Columns, value: Values, rows: Source) -> Target:
-    """As `product`, by jax.numpy: some terms at a time, more than once, since what enters a loop is computed before it."""
-    column, value = (array.swapaxes(0, 1).reshape(array.shape[1], -1) for array in (column, value))
-    at_once = max(n for n in range(1, AT_ONCE + 1) if len(column) % n == 0 and n < max(2, len(column)))
-
-    @jax.checkpoint
-    def add(total, own):
-        taken = (v[:, None] * rows.at[c].get(mode="promise_in_bounds") for c, v in zip(*own, strict=True))
-        return sum(taken, total), None
-
-    groups = tuple(array.reshape(-1, at_once, array.shape[1]) for array in (column, value))
-    return jax.lax.scan(add, 0 * value[0][:, None] * rows[0], groups)[0]
+    operands = match_vma(column, value, back_column, back_value, rows)
+    return _PRODUCT.bind(*operands, back=False, planes=planes)
 
 
 # splines
-
-
-def _by_inverses(values):
-    p, q = (jnp.asarray(_inverse(n), values.dtype) for n in values.shape[:2])
-    by_rows = jnp.einsum("ab,bqc->aqc", p, values, precision="highest")
-    return jnp.einsum("ab,pbc->pac", q, by_rows, precision="highest")
-
-
-def _inverse(n: int) -> np.ndarray:
-    return np.linalg.inv((4 * np.eye(n) + np.eye(n, k=1) + np.eye(n, k=-1)) / 6)
 
 
 def _spline_batched(operands, axes):
     """A new axis is but more columns."""
     (values,), (axis,) = operands, axes
     joined = jnp.moveaxis(values, axis, -1)
-    return _SPLINE.bind(joined.reshape(*joined.shape[:2], -1)).reshape(joined.shape), joined.ndim - 1
+    found = _SPLINE.bind(joined.reshape(*joined.shape[:2], -1))
+    return found.reshape(joined.shape), joined.ndim - 1
 
 
 def _lower_spline(context, values):
     aval = context.avals_in[0]
-    if not by_own_code():
-        return mlir.lower_fun(_by_inverses, multiple_results=False)(context, values)
-    from . import handlers
-
-    plan = handlers.Spline(aval.shape[0], aval.shape[1], aval.shape[2], aval.dtype == jnp.float32)
-    return jax.ffi.ffi_lowering(handlers.target_of(plan), operand_output_aliases={0: 0})(context, values)
+    handlers = selection.cpu_llvm()
+    if handlers is None:
+        return _SPLINE_BY_XLA(context, values)
+    plan = handlers.Spline(*aval.shape, aval.dtype == jnp.float32)
+    rule = jax.ffi.ffi_lowering(handlers.target_of(plan), operand_output_aliases={0: 0})
+    return rule(context, values)
 
 
 _SPLINE = Primitive("spline_coefficients")
+_SPLINE_BY_XLA = mlir.lower_fun(reference.spline_coefficients, multiple_results=False)
 _SPLINE.def_impl(jax.jit(_SPLINE.bind))
 _SPLINE.def_abstract_eval(lambda values: values)
 ad.deflinear2(_SPLINE, lambda cotangent, _: [_SPLINE.bind(cotangent)])  # a symmetric matrix
 batching.primitive_batchers[_SPLINE] = _spline_batched
-mlir.register_lowering(_SPLINE, mlir.lower_fun(_by_inverses, multiple_results=False))
+mlir.register_lowering(_SPLINE, _SPLINE_BY_XLA)
 mlir.register_lowering(_SPLINE, _lower_spline, platform="cpu")
 
 
@@ -109,12 +85,14 @@ def _shape(column, value, back_column, back_value, rows, *, back, planes):
 
 def _plain(column, value, back_column, back_value, rows, *, back, planes):
     if back:
-        return _coefficients(gather(column, value, rows), planes)
-    return gather(column, value, _coefficients(rows, planes))
+        return _coefficients(reference.sparse_product(column, value, rows), planes)
+    return reference.sparse_product(column, value, _coefficients(rows, planes))
 
 
 def _coefficients(rows, planes):
-    return rows if planes is None else spline(rows.reshape(*planes, -1)).reshape(rows.shape)
+    if planes is None:
+        return rows
+    return spline_coefficients(rows.reshape(*planes, -1)).reshape(rows.shape)
 
 
 def _derivative(primals, tangents, **how):
@@ -148,18 +126,19 @@ def _batched(operands, axes, **how):
 
 
 def _lower_product(context, *operands, back, planes):
-    if not by_own_code():
-        return mlir.lower_fun(_plain, multiple_results=False)(context, *operands, back=back, planes=planes)
+    handlers = selection.cpu_llvm()
+    if handlers is None:
+        return _PRODUCT_BY_XLA(context, *operands, back=back, planes=planes)
     if planes is not None and not back:
-        return mlir.lower_fun(_of_coefficients, multiple_results=False)(context, *operands, planes=planes)
-    from . import handlers
-
-    of_matrix, rows = context.avals_in[2 if back else 0], context.avals_in[4]
-    (groups, terms, count), sources = of_matrix.shape, context.avals_out[0].shape[0] if back else rows.shape[0]
-    plan = handlers.Product(groups, terms, count, sources, rows.shape[1], rows.dtype == jnp.float32, back, planes)
+        by_parts = mlir.lower_fun(_of_coefficients, multiple_results=False)
+        return by_parts(context, *operands, planes=planes)
     which = (2, 3, 4) if back else (0, 1, 4)
+    of_matrix, _, rows = avals = [context.avals_in[i] for i in which]
+    sources, width = (context.avals_out[0] if back else rows).shape[0], rows.shape[1]
+    single = rows.dtype == jnp.float32
+    plan = handlers.Product(*of_matrix.shape, sources, width, single, back, planes)
     rule = jax.ffi.ffi_lowering(handlers.target_of(plan))
-    return rule(context.replace(avals_in=[context.avals_in[i] for i in which]), *(operands[i] for i in which))
+    return rule(context.replace(avals_in=avals), *(operands[i] for i in which))
 
 
 def _of_coefficients(*operands, planes):
@@ -167,10 +146,11 @@ def _of_coefficients(*operands, planes):
 
 
 _PRODUCT = Primitive("sparse_product")
+_PRODUCT_BY_XLA = mlir.lower_fun(_plain, multiple_results=False)
 _PRODUCT.def_impl(jax.jit(_PRODUCT.bind, static_argnames=("back", "planes")))
 _PRODUCT.def_abstract_eval(_shape)
 ad.primitive_jvps[_PRODUCT] = _derivative
 ad.primitive_transposes[_PRODUCT] = _transposed
 batching.primitive_batchers[_PRODUCT] = _batched
-mlir.register_lowering(_PRODUCT, mlir.lower_fun(_plain, multiple_results=False))
+mlir.register_lowering(_PRODUCT, _PRODUCT_BY_XLA)
 mlir.register_lowering(_PRODUCT, _lower_product, platform="cpu")
