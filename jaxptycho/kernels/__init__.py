@@ -9,6 +9,7 @@ suit. `JAXPTYCHO_KERNELS=jnp` switches that off.
 from .convolution import convolve, step
 from .fourier import diffract, fft2, ifft2
 from .manual_axes import match_vma
+from .resampling import rotate_planes
 from .selection import report
 from .sparse import sparse_product, spline_coefficients
 
@@ -19,6 +20,7 @@ __all__ = [
     "ifft2",
     "match_vma",
     "report",
+    "rotate_planes",
     "sparse_product",
     "spline_coefficients",
     "step",

@@ -93,8 +93,8 @@ def offsets(header: str) -> dict[str, int]:
         fields = [_field(line, types) for line in lines if line]
         if None in fields:
             continue
-        types[name] = type(name, (ctypes.Structure,), {"_fields_": fields})
-        found |= {f"{name}.{path}": offset for path, offset in _paths(types[name])}
+        types[name] = struct = type(name, (ctypes.Structure,), {"_fields_": fields})
+        found |= {f"{name}.{path}": offset for path, offset in _paths(struct)}
     return found
 
 
