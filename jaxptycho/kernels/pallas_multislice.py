@@ -15,7 +15,7 @@ MFLOP for a wave of N² pixels and a gap, the same forward and backward, and ns 
     DFT + 4 passes          24      155     1130   ns
     FFT by XLA, 31 passes   59      236      945   ns
 
-The gradient wants the waves that entered each slice. Stored, they cost two passes of 8 N² bytes, computed anew from the
+The gradient requires the waves that entered each slice. Stored, they cost two passes of 8 N² bytes, recomputed from the
 exit wave 36 N³ FLOP: 15 ns against 31 for N = 64, 61 against 252 for N = 128, so they are stored.
 
 By `ptxas` (Triton 3.6, sm_90a) a program for 32² spills nothing, one for 64² 1.4 kB a thread and gap, one for 128² 11 kB,
@@ -91,7 +91,7 @@ def _backward(operators, seen, cotangent):
 
 
 def _by_steps(wave, slices, kernel):
-    """The same by FFTs."""
+    """Wave that enters the last slice, by FFTs."""
     gaps = len(slices) - 1
     own = jnp.broadcast_to(kernel, (gaps, *kernel.shape)) if kernel.ndim == 2 else kernel[:gaps]
     return jax.lax.scan(lambda psi, layer: (step(psi, *layer), None), wave, (slices[:-1], own))[0]

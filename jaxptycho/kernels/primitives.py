@@ -36,7 +36,7 @@ def _inverts(kind: str) -> bool:
 def _lower_for_cpu(kind, otherwise, context, *operands):
     aval = context.avals_in[0]
     n, m = aval.shape[-2:]
-    handlers = selection.cpu_llvm() if n * m <= MAX_PIXELS else None
+    handlers = selection.cpu_llvm(aval.dtype) if n * m <= MAX_PIXELS else None
     if handlers is None:
         return otherwise(context, *operands)
     plan = handlers.Planes(kind, n, m, aval.dtype == jnp.complex64)
@@ -93,7 +93,7 @@ def is_known(tangent) -> bool:
 
 
 def _batched(primitive, names, operands, axes):
-    """Along a new axis shared operands stay shared where the operation allows it, else repeat."""
+    """Batching rule: shared operands stay shared where the operation allows it, else repeat."""
     size = next(a.shape[axis] for a, axis in zip(operands, axes, strict=True) if axis is not None)
     only_wave = axes[0] is not None and not any(a is not None for a in axes[1:])
     alone = only_wave and {*names[1:]} <= {"factor", "kernel"}

@@ -11,8 +11,10 @@ from types import ModuleType
 from typing import NamedTuple
 
 import jax
+from jax.typing import DTypeLike
 
 SWITCH = "JAXPTYCHO_KERNELS"
+DTYPES = ("float32", "float64", "complex64", "complex128")
 MAX_CORES_PER_DEVICE = 4  # XLA's transforms on more cores beat the code that runs on one
 
 
@@ -35,31 +37,35 @@ def choice() -> Choice:
         raise ValueError(f"{SWITCH} is {asked!r}; set it to 'jnp' for plain jax.numpy, or unset it")
     if asked:
         return Choice(False, f"switched off by {SWITCH}={asked}")
-    devices = jax.local_device_count("cpu")
+    try:
+        devices = jax.local_device_count("cpu")
+    except RuntimeError:  # JAX_PLATFORMS may leave the CPU out
+        return Choice(False, "JAX has no CPU device")
     if MAX_CORES_PER_DEVICE * devices < cores():
         few = f"{devices} CPU device{'s' * (devices > 1)} for {cores()} cores"
         return Choice(False, f"{few}; call one_device_per_core before JAX computes anything")
-    return Choice(*_loaded()[1:])
+    module, reason = _loaded()
+    return Choice(module is not None, reason)
 
 
-def cpu_llvm() -> ModuleType | None:
-    """The module `cpu_llvm.handlers` where it is chosen, else None."""
-    return _loaded()[0] if choice().accelerated else None
+def cpu_llvm(dtype: DTypeLike) -> ModuleType | None:
+    """The module `cpu_llvm.handlers` where it is chosen and has code for numbers of this type."""
+    return _loaded()[0] if str(dtype) in DTYPES and choice().accelerated else None
 
 
 @functools.cache
-def _loaded() -> tuple[ModuleType | None, bool, str]:
-    """Module, whether it can be used, and the reason; a fault is a warning, once."""
+def _loaded() -> tuple[ModuleType | None, str]:
+    """Module if it can be used, and the reason; a fault is a warning, once."""
     if importlib.util.find_spec("llvmlite") is None:
-        return None, False, "llvmlite is not installed"
+        return None, "llvmlite is not installed"
     try:
         from .cpu_llvm import abi, handlers
 
         abi.require_layout()
-        return handlers, True, handlers.description()
+        return handlers, handlers.description()
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         warnings.warn(f"CPU kernels are off, jax.numpy computes: {error}", stacklevel=2)
-        return None, False, str(error)
+        return None, str(error)
 
 
 def cores() -> int:
@@ -70,7 +76,7 @@ def cores() -> int:
 
 
 def report() -> dict[str, str]:
-    """What computes the kernels on each kind of device of this process, in words."""
+    """Implementation of the kernels on each kind of device of this process, in words."""
     accelerated, reason = choice()
     rows = {"kernels on cpu": f"{'cpu_llvm' if accelerated else 'jax.numpy'} ({reason})"}
     for platform in sorted({device.platform for device in jax.local_devices()} - {"cpu"}):

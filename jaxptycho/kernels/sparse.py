@@ -49,7 +49,7 @@ def sparse_product(
 
 
 def _spline_batched(operands, axes):
-    """A new axis is but more columns."""
+    """Batching rule: a new axis is more columns."""
     (values,), (axis,) = operands, axes
     joined = jnp.moveaxis(values, axis, -1)
     found = _SPLINE.bind(joined.reshape(*joined.shape[:2], -1))
@@ -58,7 +58,7 @@ def _spline_batched(operands, axes):
 
 def _lower_spline(context, values):
     aval = context.avals_in[0]
-    handlers = selection.cpu_llvm()
+    handlers = selection.cpu_llvm(aval.dtype)
     if handlers is None:
         return _SPLINE_BY_XLA(context, values)
     plan = handlers.Spline(*aval.shape, aval.dtype == jnp.float32)
@@ -111,7 +111,7 @@ def _transposed(cotangent, column, value, back_column, back_value, rows, *, back
 
 
 def _batched(operands, axes, **how):
-    """More columns where the matrix is shared; else one after the other."""
+    """Batching rule: more columns where the matrix is shared; else one after the other."""
     *matrix, rows = operands
     if all(axis is None for axis in axes[:-1]):
         joined = jnp.moveaxis(rows, axes[-1], -1)
@@ -126,7 +126,7 @@ def _batched(operands, axes, **how):
 
 
 def _lower_product(context, *operands, back, planes):
-    handlers = selection.cpu_llvm()
+    handlers = selection.cpu_llvm(context.avals_in[4].dtype)
     if handlers is None:
         return _PRODUCT_BY_XLA(context, *operands, back=back, planes=planes)
     if planes is not None and not back:

@@ -11,7 +11,7 @@ def cpu_llvm():
     accelerated, reason = selection.choice()
     if not accelerated:
         pytest.skip(f"the CPU kernels are off: {reason}")
-    return selection.cpu_llvm()
+    return selection.cpu_llvm("complex64")
 
 
 @pytest.fixture

@@ -115,6 +115,14 @@ def test_cpu_kernels_are_used_and_reported(cpu_llvm):
     assert kernels.report()["kernels on cpu"] == f"cpu_llvm ({cpu_llvm.description()})"
 
 
+def test_other_numbers_are_left_to_xla():
+    """Half precision has no CPU kernel: its bytes must not be taken for those of double precision."""
+    values = jnp.asarray(random(4, 5, 6, dtype=float), jnp.float16)
+    fresh = jax.jit(lambda a: kernels.spline_coefficients(a))
+    assert "jaxptycho" not in fresh.lower(values).as_text()
+    require_close(fresh(values), reference.spline_coefficients(values))
+
+
 def test_an_unknown_switch_is_refused(monkeypatch):
     monkeypatch.setenv(selection.SWITCH, "numpy")
     with pytest.raises(ValueError, match=r"JAXPTYCHO_KERNELS is 'numpy'; set it to 'jnp'"):

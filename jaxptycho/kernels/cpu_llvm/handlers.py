@@ -55,7 +55,10 @@ def scratch(plan: Planes) -> int:
 
 @functools.cache
 def target_of(plan: Plan) -> str:
-    """The name under which XLA finds the function; the last result of one of planes is working space of `scratch` numbers."""
+    """Name under which XLA finds the function.
+
+    The last result of one of planes is working space of `scratch` numbers.
+    """
     name = f"jaxptycho_{plan.name}_{'f32' if plan.single else 'f64'}"
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
     engine.add_object_file(llvm.object_file.ObjectFileRef.from_data(_machine_code(plan)))
@@ -99,7 +102,9 @@ def _machine_code(plan: Plan) -> bytes:
 
 def _key(plan: Plan) -> str:
     """All that decides a function's machine code."""
-    sources = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    folder = Path(__file__).parent
+    files = [*sorted(folder.glob("*.py")), folder.parent / "operations.py"]
+    sources = [path.read_bytes() for path in files]
     where = llvm.get_process_triple(), llvm.get_host_cpu_name(), _features(), llvm.llvm_version_info
     return hashlib.sha256(b"".join([repr((plan, where)).encode(), *sources])).hexdigest()[:32]
 
@@ -114,7 +119,7 @@ def _compiled(plan: Plan) -> bytes:
 
 
 def _write_handler(module: ir.Module, plan: Plan, function: ir.Function) -> None:
-    """The handler that calls `function`, or tells the version of the interface when it is asked for that."""
+    """Write the handler that calls `function`, or reports the version of the interface if asked."""
     handler = ir.Function(module, ir.FunctionType(POINTER, [POINTER]), "handler")
     at = ir.IRBuilder(handler.append_basic_block("entry"))
     (frame,) = handler.args
