@@ -15,7 +15,7 @@ import jaxptycho
 
 ROOT = Path(jaxptycho.__file__).parent
 FLOORS = [
-    "llvm",
+    "kernels",
     "physics",
     "parts",
     "model",

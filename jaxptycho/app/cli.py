@@ -162,12 +162,21 @@ def resume(
 @app.command()
 @tidy
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A dataset, a result, a run or a job.")], debug: Debug = False
+    file: Annotated[Path | None, typer.Argument(help="A dataset, a result, a run or a job.")] = None,
+    system: Annotated[bool, typer.Option("--system", help="Devices, memory, kernels in use and versions.")] = False,
+    debug: Debug = False,
 ) -> None:
-    """Say what a file holds, and what looks wrong with it."""
-    from .files import describe
+    """Report what a file holds and what looks wrong with it, or what this system computes with."""
+    if file is None and not system:
+        raise ValueError("inspect came without a file; give a dataset, result, run or job, or --system")
+    if system:
+        from .system import describe_system
 
-    _table(describe(file), str(file))
+        _table(describe_system(), "this system")
+    if file is not None:
+        from .files import describe
+
+        _table(describe(file), str(file))
 
 
 @app.command()

@@ -10,11 +10,10 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
+from ..kernels.resampling import INTERPOLATIONS, Axis, rotate_planes
 from ..parts.specimen import Sliced, exponential
 from ..parts.volume import Volume
-from ..physics import volumes
 from ..physics.grids import Grid
-from ..physics.volumes import Axis
 from .halo import with_halo
 
 DECAY = 2 - math.sqrt(3)  # of a cubic spline's coefficients with each row, signs alternate
@@ -62,17 +61,17 @@ def _projected(volume: Volume, values, number, slabs: int, field: int):
     first_of_field = first - total // 2 + field // 2  # in its slices
     rows, standing, (about_x, about_z) = Axis(own + 2 * wide, dy, total // 2 - first), jnp.zeros(2), volume.angles  # pyright: ignore[reportGeneralTypeIssues]
     source, plane = (Axis(nz, dz, nz // 2), Axis(nx, dx, nx // 2)), (depth, rows)
-    tilted = volumes.turn(values.swapaxes(1, 2), volume.tilt, standing, source, (depth, columns), 1, volume.kernel)
+    tilted = rotate_planes(values.swapaxes(1, 2), volume.tilt, standing, source, (depth, columns), 1, volume.kernel)
     lent = with_halo(tilted.swapaxes(1, 2), wide, slabs, 0.0)
-    kernel = volumes.KERNELS[volume.kernel]
+    kernel = INTERPOLATIONS[volume.kernel]
     joined = kernel._replace(splined=False)  # coefficients are made here
     lent = _coefficients(lent, 1, first, total) if kernel.splined else lent
-    sums = volumes.turn(lent, -about_x, standing, plane, plane, volume.frame.samples, joined)
+    sums = rotate_planes(lent, -about_x, standing, plane, plane, volume.frame.samples, joined)
     index = first_of_field + np.arange(rows.count)
     sums = jnp.where(((index >= 0) & (index < field))[:, None], sums, 0)
     plane, sums = (rows, columns), jnp.moveaxis(sums, 0, 2)
     sums = _coefficients(sums, 0, first_of_field, field) if kernel.splined else sums
-    turned = volumes.turn(sums, -about_z, standing, plane, plane, 1, joined)
+    turned = rotate_planes(sums, -about_z, standing, plane, plane, 1, joined)
     return depth.step * jnp.moveaxis(turned[wide : wide + own], 2, 0)
 
 

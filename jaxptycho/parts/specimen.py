@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from ..physics import windows
 from ..physics.grids import Grid
-from ..physics.phases import attenuated
+from ..physics.transmission import transmission_function
 from ..physics.types import Pair, Scalar, Slices, Stack, Window
 from .indexed import PerShot, Varying, plain
 
@@ -101,7 +101,7 @@ class PotentialSlices(AbstractSpecimen):
 
 def exponential(phase: Stack, absorption: Stack | None) -> Slices:
     """e^{iφ−a}."""
-    return attenuated(phase, jnp.zeros_like(phase) if absorption is None else absorption)
+    return transmission_function(phase, jnp.zeros_like(phase) if absorption is None else absorption)
 
 
 def place(transmission: Slices, specimen, grid: Grid) -> Sliced:

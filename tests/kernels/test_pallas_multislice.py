@@ -7,10 +7,18 @@ import pytest
 from models import phases, pixel_probe, positions, tilts
 
 from jaxptycho import Batch, FreeScan, Grid, Model, PerShot, SliceStack, Tilted, distribute, mesh, misfit, poisson
+from jaxptycho.kernels import pallas_multislice
 from jaxptycho.physics import waves
-from jaxptycho.physics.fused import multislice_fused, multislice_fused_dft
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
+
+def multislice_fused(wave, slices, kernel):
+    return waves.Exit(pallas_multislice.multislice_fused(wave, slices, kernel), slices[-1])
+
+
+def multislice_fused_dft(wave, slices, kernel):
+    return waves.Exit(pallas_multislice.multislice_fused_dft(wave, slices, kernel), slices[-1])
 
 
 def noise(*shape, seed=0):

@@ -13,12 +13,12 @@ from typing import NamedTuple
 import numpy as np
 from llvmlite import ir
 
+from ..operations import OPERANDS, results
 from .butterflies import INDEX, Code, Value, frequencies, number_of, radices
-from .kinds import OPERANDS, results
 
 
 class Planes(NamedTuple):
-    """What is computed, one of `kinds.OPERANDS`, of planes of n × m."""
+    """What is computed, one of `operations.OPERANDS`, of planes of n × m."""
 
     kind: str
     n: int
@@ -31,7 +31,7 @@ class Planes(NamedTuple):
 
     @property
     def counted(self) -> bool:
-        """Whether the function wants the number of planes of each operand."""
+        """Whether the function requires the number of planes of each operand."""
         return True
 
     @property
@@ -117,9 +117,9 @@ class _Worker:
         self.strip = self._load_from_strip, self._store_in_strip
 
     def plane(self, sources, targets, first: Value):
-        """One plane; `first` tells whether it is the first that adds to a factor's gradient."""
+        """One plane; `first` is true for the first that adds to a factor's gradient."""
         code, plan = self.code, self.plan
-        back = plan.kind in ("ifft", "correlate", "step_back")
+        back = plan.kind in ("ifft2", "correlate", "step_back")
         sign = 1 if back else -1
 
         def load(y, x):
@@ -180,7 +180,7 @@ class _Worker:
         return self.code.at.icmp_signed(">=", columns, self.code.everywhere(self.code.at.sub(start, x)))
 
     def _pair(self, y, x):
-        """Where a complex number lies in an array."""
+        """Place of a complex number in an array."""
         return self.code.times(2, self.code.sum(self.code.times(y, self.plan.m), x))
 
     def _in_work(self, y, x):

@@ -1,6 +1,6 @@
 """Sparse matrices and spline filters that act on rows of an array, as code for LLVM.
 
-Every row is contiguous and all its numbers are treated alike, some registers of them at a time, which stay in
+Every row is contiguous and all its numbers are treated equally, some registers of them at a time, which stay in
 registers while a sum or a recursion runs.
 """
 

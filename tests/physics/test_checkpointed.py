@@ -7,12 +7,12 @@ import pytest
 
 from jaxptycho import Grid
 from jaxptycho.physics import waves
-from jaxptycho.physics.lean import multislice_reversible, multislice_sqrt
+from jaxptycho.physics.checkpointed import multislice_reversible, multislice_sqrt
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 GRID = Grid((12, 8), (0.4, 0.5), voltage_kv=80.0)
-LEAN = pytest.mark.parametrize("lean", [multislice_sqrt, multislice_reversible])
+CHECKPOINTED = pytest.mark.parametrize("function", [multislice_sqrt, multislice_reversible])
 KERNELS = {
     "shared": lambda n: waves.angular_spectrum(GRID, 20.0),
     "own, tilted": lambda n: jax.vmap(lambda d: waves.fresnel(GRID, d) * waves.tilt(GRID, d, (0.02, -0.01)))(
@@ -38,11 +38,11 @@ def derived(function, *arguments):
     return wave, *pull(noise(*wave.shape, seed=9))
 
 
-@LEAN
+@CHECKPOINTED
 @pytest.mark.parametrize(("name", "n"), [("shared", 1), ("shared", 2), ("own, tilted", 7)])
-def test_waves_and_gradients_are_those_of_multislice(lean, name, n):
+def test_waves_and_gradients_are_those_of_multislice(function, name, n):
     arguments = noise(2, *GRID.shape), specimen(n), KERNELS[name](n)
-    for a, b in zip(derived(lean, *arguments), derived(waves.multislice, *arguments), strict=True):
+    for a, b in zip(derived(function, *arguments), derived(waves.multislice, *arguments), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-10 * max(1.0, float(jnp.abs(b).max())))
 
 
@@ -53,15 +53,17 @@ def test_sqrt_takes_any_kernel_and_transmission():
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-10 * float(jnp.abs(b).max()))
 
 
-@LEAN
-def test_shots_with_own_windows_share_a_kernel(lean):
+@CHECKPOINTED
+def test_shots_with_own_windows_share_a_kernel(function):
     windows, entering = noise(3, 5, *GRID.shape) / 3 + 1.5, noise(2, *GRID.shape)
     kernel = KERNELS["shared"](5)
 
     def loss(multislice, windows, kernel):
         return jnp.sum(jax.vmap(lambda w: waves.far_field(multislice(entering, w, kernel)))(windows) ** 2)
 
-    a, b = (jax.jit(jax.grad(lambda *x, f=f: loss(f, *x), (0, 1)))(windows, kernel) for f in (lean, waves.multislice))
+    a, b = (
+        jax.jit(jax.grad(lambda *x, f=f: loss(f, *x), (0, 1)))(windows, kernel) for f in (function, waves.multislice)
+    )
     for one, other in zip(a, b, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-10 * float(jnp.abs(other).max()))
 

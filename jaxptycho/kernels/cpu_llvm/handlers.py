@@ -1,7 +1,7 @@
 """From code for LLVM to functions that XLA calls on the CPU.
 
-A handler of XLA's foreign function interface takes one pointer, to a frame of which it reads a few fields; their
-places are part of the interface (`xla/ffi/api/c_api.h`, which `jax.ffi.include_dir()` holds).
+A handler of XLA's foreign function interface takes one pointer, to a frame of which it reads a few
+fields (`abi`).
 """
 
 import contextlib
@@ -15,7 +15,7 @@ import jax
 import llvmlite.binding as llvm
 from llvmlite import ir
 
-from . import planes
+from . import abi, planes
 from .butterflies import BYTE, INDEX, LANE, number_of
 from .planes import Planes
 from .rows import Product, Spline
@@ -23,11 +23,6 @@ from .rows import Product, Spline
 Plan = Planes | Product | Spline
 
 POINTER = BYTE.as_pointer()
-# offsets [bytes] in XLA_FFI_CallFrame, XLA_FFI_Buffer, XLA_FFI_Extension_Base, XLA_FFI_Metadata
-EXTENSION, ARGUMENTS, RESULTS = 8, 72, 112
-DATA, RANK, SIDES = 24, 32, 40
-EXTENSION_KIND, METADATA, MAJOR_VERSION, MINOR_VERSION = 8, 24, 24, 28
-METADATA_EXTENSION = 1
 
 llvm.initialize_native_target()
 llvm.initialize_native_asmprinter()
@@ -41,19 +36,29 @@ def lanes(single: bool) -> int:
     return width // (4 if single else 8)
 
 
+def description() -> str:
+    """The machine that the code is made for, in words."""
+    version = ".".join(map(str, llvm.llvm_version_info))
+    width = f"{lanes(True)} float32 or {lanes(False)} float64 numbers a register"
+    return f"LLVM {version} for {llvm.get_host_cpu_name()}, {width}"
+
+
 def suits(plan: Planes) -> bool:
     """Whether there is a function for it on this machine."""
     return planes.suits(plan, lanes(plan.single))
 
 
 def scratch(plan: Planes) -> int:
-    """Numbers that its function wants as working space."""
+    """Numbers of working space that its function requires."""
     return planes.scratch(plan, lanes(plan.single))
 
 
 @functools.cache
 def target_of(plan: Plan) -> str:
-    """The name under which XLA finds the function; the last result of one of planes is working space of `scratch` numbers."""
+    """Name under which XLA finds the function.
+
+    The last result of one of planes is working space of `scratch` numbers.
+    """
     name = f"jaxptycho_{plan.name}_{'f32' if plan.single else 'f64'}"
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
     engine.add_object_file(llvm.object_file.ObjectFileRef.from_data(_machine_code(plan)))
@@ -97,7 +102,9 @@ def _machine_code(plan: Plan) -> bytes:
 
 def _key(plan: Plan) -> str:
     """All that decides a function's machine code."""
-    sources = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    folder = Path(__file__).parent
+    files = [*sorted(folder.glob("*.py")), folder.parent / "operations.py"]
+    sources = [path.read_bytes() for path in files]
     where = llvm.get_process_triple(), llvm.get_host_cpu_name(), _features(), llvm.llvm_version_info
     return hashlib.sha256(b"".join([repr((plan, where)).encode(), *sources])).hexdigest()[:32]
 
@@ -112,7 +119,7 @@ def _compiled(plan: Plan) -> bytes:
 
 
 def _write_handler(module: ir.Module, plan: Plan, function: ir.Function) -> None:
-    """The handler that calls `function`, or tells the version of the interface when it is asked for that."""
+    """Write the handler that calls `function`, or reports the version of the interface if asked."""
     handler = ir.Function(module, ir.FunctionType(POINTER, [POINTER]), "handler")
     at = ir.IRBuilder(handler.append_basic_block("entry"))
     (frame,) = handler.args
@@ -127,22 +134,23 @@ def _write_handler(module: ir.Module, plan: Plan, function: ir.Function) -> None
     def item(pointer, n):
         return read(pointer, 8 * n)
 
-    extension = read(frame, EXTENSION)
+    extension = read(frame, abi.EXTENSION)
     with at.if_then(at.icmp_unsigned("!=", extension, nothing)):
-        asked = at.icmp_signed("==", read(extension, EXTENSION_KIND, LANE), LANE(METADATA_EXTENSION))
+        asked = at.icmp_signed("==", read(extension, abi.EXTENSION_KIND, LANE), LANE(abi.METADATA_EXTENSION))
         with at.if_then(asked):
-            metadata = read(extension, METADATA)
-            at.store(LANE(0), field(metadata, MAJOR_VERSION, LANE))
-            at.store(LANE(1), field(metadata, MINOR_VERSION, LANE))
+            metadata = read(extension, abi.METADATA)
+            major, minor = map(LANE, abi.VERSION)
+            at.store(major, field(metadata, abi.MAJOR_VERSION, LANE))
+            at.store(minor, field(metadata, abi.MINOR_VERSION, LANE))
             at.ret(nothing)
-    arguments, results = read(frame, ARGUMENTS), read(frame, RESULTS)
+    arguments, results = read(frame, abi.ARGUMENTS), read(frame, abi.RESULTS)
 
     def data(buffer):
-        return at.bitcast(read(buffer, DATA), number_of(plan.single).as_pointer())
+        return at.bitcast(read(buffer, abi.DATA), number_of(plan.single).as_pointer())
 
     def count(buffer):
         """Planes in a buffer: the product of all its sides but two."""
-        sides, last = read(buffer, SIDES), at.sub(read(buffer, RANK, INDEX), INDEX(2))
+        sides, last = read(buffer, abi.SIDES), at.sub(read(buffer, abi.RANK, INDEX), INDEX(2))
         before, head, inside, after = at.block, *(handler.append_basic_block(n) for n in ("head", "inside", "after"))
         at.branch(head)
         at.position_at_end(head)

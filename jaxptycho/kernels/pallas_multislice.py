@@ -15,12 +15,12 @@ MFLOP for a wave of N² pixels and a gap, the same forward and backward, and ns 
     DFT + 4 passes          24      155     1130   ns
     FFT by XLA, 31 passes   59      236      945   ns
 
-The gradient wants the waves that entered each slice. Stored, they cost two passes of 8 N² bytes, computed anew from the
+The gradient requires the waves that entered each slice. Stored, they cost two passes of 8 N² bytes, recomputed from the
 exit wave 36 N³ FLOP: 15 ns against 31 for N = 64, 61 against 252 for N = 128, so they are stored.
 
 By `ptxas` (Triton 3.6, sm_90a) a program for 32² spills nothing, one for 64² 1.4 kB a thread and gap, one for 128² 11 kB,
 2.9 MB in all, where the wave and its product alone fill the registers: expect a gain for 32² and 64², none for 128².
-Nothing is measured on a GPU yet (`benchmarks/bench_fused.py` does), so no plan takes these by itself (`inverse.memory`).
+Nothing is measured on a GPU yet: only `benchmarks/bench_fused.py` uses these functions.
 Pallas' way through Triton is deprecated since JAX 0.11; its successor (Mosaic) knows Hopper and newer only.
 """
 
@@ -32,27 +32,31 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
+from jaxtyping import Array, Complex
 
-from ..llvm import alike
-from . import waves
-from .types import Kernel, Kernels, Waves, Window
-from .waves import Exit
+from .convolution import step
+from .manual_axes import match_vma
 
+Waves = Complex[Array, "m y x"]
+Window = Complex[Array, "z y x"]
+Transfer = Complex[Array, "y x"] | Complex[Array, "z y x"]
 HIGHEST = jax.lax.Precision.HIGHEST  # on a GPU these would be products without tensor cores
 SIZES = (16, 32, 64, 128)  # tiles of tensor cores, as far as they stay on chip
 
 
-def multislice_fused(wave: Waves, slices: Window, kernel: Kernel | Kernels) -> Exit:
-    """The wave as by `waves.multislice`, for kernels that are a product along y and x: Fresnel's, tilted or not.
+def multislice_fused(wave: Waves, slices: Window, kernel: Transfer) -> Waves:
+    """Wave that enters the last of all slices, for kernels that are a product along y and x:
+    Fresnel's, tilted or not.
 
-    For windows of 16, 32, 64 or 128 pixels, derivatives in reverse mode only. With any other kernel it is NaN rather
-    than wrong. Off a GPU it is interpreted, on one device.
+    For windows of 16, 32, 64 or 128 pixels, derivatives in reverse mode only. With any other kernel
+    it is NaN. Off a GPU it is interpreted, on one device.
     """
     return _fused(_circulant, wave, slices, kernel)
 
 
-def multislice_fused_dft(wave: Waves, slices: Window, kernel: Kernel | Kernels) -> Exit:
-    """The wave as by `waves.multislice`, for any kernel, in twice the products of `multislice_fused`."""
+def multislice_fused_dft(wave: Waves, slices: Window, kernel: Transfer) -> Waves:
+    """Wave that enters the last of all slices, for any kernel, in twice the products of
+    `multislice_fused`."""
     return _fused(_dft, wave, slices, kernel)
 
 
@@ -62,9 +66,9 @@ def _fused(operators, wave, slices, kernel):
             f"windows of {' × '.join(map(str, wave.shape[1:]))} pixels do not suit the fused multislice, which takes 16, 32, "
             "64 or 128; pad the patterns or take waves.multislice"
         )
-    if slices.shape[0] > 1:
-        wave = _through(operators, *alike(wave, slices, kernel))
-    return Exit(wave, slices[-1])
+    if slices.shape[0] == 1:
+        return wave
+    return _through(operators, *match_vma(wave, slices, kernel))
 
 
 def _entering_last(operators, wave, slices, kernel):
@@ -81,9 +85,16 @@ def _backward(operators, seen, cotangent):
     entering, wave, slices, kernel = seen
     of_wave, of_gaps = _adjoint(cotangent, entering, slices, _transposed(*operators(kernel)))
     of_slices = jnp.sum(_waves(of_gaps), 0), jnp.zeros_like(slices[-1:])
-    # by plain multislice: the compiler leaves it out where nobody asks for the kernel's gradient
-    of_kernel = jax.vjp(lambda k: waves.multislice(wave, slices, k).entering, kernel)[1](cotangent)[0]
+    # the compiler leaves it out where nobody asks for the kernel's gradient
+    of_kernel = jax.vjp(functools.partial(_by_steps, wave, slices), kernel)[1](cotangent)[0]
     return _waves(of_wave)[:, 0], jnp.concatenate(of_slices), of_kernel
+
+
+def _by_steps(wave, slices, kernel):
+    """Wave that enters the last slice, by FFTs."""
+    gaps = len(slices) - 1
+    own = jnp.broadcast_to(kernel, (gaps, *kernel.shape)) if kernel.ndim == 2 else kernel[:gaps]
+    return jax.lax.scan(lambda psi, layer: (step(psi, *layer), None), wave, (slices[:-1], own))[0]
 
 
 _through: Any = jax.custom_vjp(_entering_last, nondiff_argnums=(0,))

@@ -36,7 +36,7 @@ def radices(n: int) -> tuple[int, ...] | None:
 
 
 def frequencies(n: int) -> np.ndarray:
-    """The frequency that stands at each position of a line decimated in frequency."""
+    """Frequency at each position of a line decimated in frequency."""
     order = np.zeros(1, int)
     for radix in reversed(radices(n) or ()):
         order = np.concatenate([k + radix * order for k in range(radix)])
@@ -123,7 +123,7 @@ class Code:
         return 4 if isinstance(self.number, ir.FloatType) else 8
 
     def load_pairs(self, pointer: Value, offset) -> Complex:
-        """Complex numbers as they lie in an array, real and imaginary parts apart."""
+        """Complex numbers of an array, real and imaginary parts in separate vectors."""
         both = self.load(pointer, offset, self.double)
         return self.mixed(both, both, range(0, 2 * self.lanes, 2)), self.mixed(both, both, range(1, 2 * self.lanes, 2))
 

@@ -1,6 +1,4 @@
-"""Splines and sparse products by own code against dense matrices: any width, mapped, differentiated."""
-
-import importlib.util
+"""Splines and sparse products against dense matrices: any width, mapped, differentiated."""
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +6,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from jaxptycho import llvm
-from jaxptycho.llvm import turning
-
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("llvmlite") is None, reason="llvmlite is not installed")
+from jaxptycho import kernels
 
 
 def random(*shape, dtype=float):
@@ -43,11 +38,10 @@ def both(dense):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("shape", [(5, 7, 1), (12, 3, 16), (9, 8, 21), (4, 6, 150)], ids=str)
 def test_splines_solve_their_equations(shape, dtype):
-    found = llvm.spline(values := random(*shape, dtype=dtype))
+    found = kernels.spline_coefficients(values := random(*shape, dtype=dtype))
     along = [(4 * np.eye(n) + np.eye(n, k=1) + np.eye(n, k=-1)) / 6 for n in shape[:2]]
     assert found.dtype == dtype
     assert close(np.einsum("ap,bq,pqc->abc", *along, np.asarray(found)).astype(dtype), values)
-    assert "jaxptycho_spline" in jax.jit(llvm.spline).lower(values).as_text()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -57,24 +51,25 @@ def test_products_are_those_of_the_matrix(width, groups, dtype):
     (column, value), dense = sparse(3, 12, 6, dtype, groups)
     _, _, *back = both(dense)
     rows, other = random(6, width, dtype=dtype), random(12, width, dtype=dtype)
-    found, pull = jax.vjp(lambda rows: llvm.product(column, value, *back, rows), rows)
+    found, pull = jax.vjp(lambda rows: kernels.sparse_product(column, value, *back, rows), rows)
     assert found.dtype == dtype
     assert close(found, dense @ rows)
     assert close(pull(other)[0], dense.T @ other)
 
 
+@pytest.mark.usefixtures("cpu_llvm")
 def test_gradients_scatter_and_leave_the_transpose_alone():
     (column, value), dense = sparse(3, 11, 6)
     _, _, *back = both(dense)
     wrong = back[0], back[1] * jnp.nan
-    pull = jax.jit(lambda other: jax.vjp(lambda r: llvm.product(column, value, *wrong, r), random(6, 4))[1](other)[0])
+    pull = jax.jit(
+        lambda other: jax.vjp(lambda r: kernels.sparse_product(column, value, *wrong, r), random(6, 4))[1](other)[0]
+    )
     assert close(pull(random(11, 4)), dense.T @ random(11, 4))
 
 
-@pytest.mark.parametrize("own", [True, False])
 @pytest.mark.parametrize("width", [5, 37])
-def test_products_of_coefficients(monkeypatch, width, own):
-    monkeypatch.setattr(turning, "by_own_code", lambda: own)
+def test_products_of_coefficients(width):
     (column, value), dense = sparse(3, 12, 6, groups=2)
     _, _, *back = both(dense)
     rows, other = random(6, width), random(12, width)
@@ -82,7 +77,7 @@ def test_products_of_coefficients(monkeypatch, width, own):
     splined = dense @ np.kron(*along)
 
     def turned(value, rows):
-        return llvm.product(column, value, *back, rows, (2, 3))
+        return kernels.sparse_product(column, value, *back, rows, (2, 3))
 
     found, pull = jax.vjp(jax.jit(turned), value, rows)
     assert close(found, splined @ rows)
@@ -99,11 +94,16 @@ def test_derivatives_by_rows_and_values():
 
     def function(*operands):
         value, rows = map(jnp.asarray, operands)
-        return jnp.sum(llvm.product(column, value, back[0], jnp.zeros_like(back[1]) + value.mT, rows) ** 3)
+        return jnp.sum(kernels.sparse_product(column, value, back[0], jnp.zeros_like(back[1]) + value.mT, rows) ** 3)
 
     check_grads(function, (value, random(4, 3)), 2, ("fwd", "rev"), atol=1e-3, rtol=1e-3)
     check_grads(
-        lambda v: jnp.sum(llvm.spline(jnp.asarray(v)) ** 3), (random(3, 4, 2),), 2, ("fwd", "rev"), atol=1e-3, rtol=1e-3
+        lambda v: jnp.sum(kernels.spline_coefficients(jnp.asarray(v)) ** 3),
+        (random(3, 4, 2),),
+        2,
+        ("fwd", "rev"),
+        atol=1e-3,
+        rtol=1e-3,
     )
 
 
@@ -113,19 +113,10 @@ def test_maps_over_rows_and_over_matrices(axis):
     column, value, *back = both(dense)
     many = random(4, 3, 2)
     rows = jnp.moveaxis(many, 2, axis)
-    found = jax.vmap(lambda r: llvm.product(column, value, *back, r), axis, axis)(rows)
+    found = jax.vmap(lambda r: kernels.sparse_product(column, value, *back, r), axis, axis)(rows)
     assert close(jnp.moveaxis(found, axis, 2), np.einsum("ab,bcd->acd", dense, many))
     factors = jnp.array([1.0, 2.0])
-    scaled = jax.vmap(lambda f, r: llvm.product(column, f * value, *back, r), (0, axis))(factors, rows)
+    scaled = jax.vmap(lambda f, r: kernels.sparse_product(column, f * value, *back, r), (0, axis))(factors, rows)
     assert close(scaled, np.einsum("d,ab,bcd->dac", factors, dense, many))
-    several = jax.vmap(llvm.spline, axis, axis)(jnp.moveaxis(random(4, 3, 2, 5), 3, axis))
-    assert close(jnp.moveaxis(several, axis, 3)[..., 1], llvm.spline(random(4, 3, 2, 5)[..., 1]))
-
-
-def test_jax_computes_them_where_a_device_has_many_cores(monkeypatch):
-    monkeypatch.setattr(turning, "by_own_code", lambda: False)
-    (column, value), dense = sparse(32, 12, 6, groups=3)
-    _, _, *back = both(dense)
-    fresh = jax.jit(lambda rows: llvm.spline(llvm.product(column, value, *back, rows)[None]))
-    assert "jaxptycho" not in fresh.lower(random(6, 4)).as_text()
-    assert close(fresh(random(6, 4)), llvm.spline(jnp.asarray(dense @ random(6, 4))[None]))
+    several = jax.vmap(kernels.spline_coefficients, axis, axis)(jnp.moveaxis(random(4, 3, 2, 5), 3, axis))
+    assert close(jnp.moveaxis(several, axis, 3)[..., 1], kernels.spline_coefficients(random(4, 3, 2, 5)[..., 1]))

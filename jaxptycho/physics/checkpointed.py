@@ -8,7 +8,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from ..llvm import alike, convolve, step
+from ..kernels import convolve, match_vma, step
 from .types import Kernel, Kernels, Waves, Window
 from .waves import Exit
 
@@ -38,7 +38,7 @@ def multislice_reversible(wave: Waves, slices: Window, kernel: Kernel | Kernels)
 def _behind(through, wave, slices, kernel):
     """`through` all slices but the last."""
     if slices.shape[0] > 1:
-        wave = through(*alike(wave, slices, kernel))
+        wave = through(*match_vma(wave, slices, kernel))
     return Exit(wave, slices[-1])
 
 

@@ -47,8 +47,11 @@ DOUBLE = Precision(
 )
 
 
+Reals = Float[Array, "..."]
+
+
 @jax.custom_jvp
-def attenuated(phase: Float[Array, "..."], loss: Float[Array, "..."]) -> Complex[Array, "..."]:
+def transmission_function(phase: Reals, loss: Reals) -> Complex[Array, "..."]:
     """e^{iφ−a} of a phase φ [rad] and a loss a, right to the last digit of e^{−a} for |φ| < 10⁴.
 
     Beyond that it may be off by what the last digit of φ is worth.
@@ -57,9 +60,9 @@ def attenuated(phase: Float[Array, "..."], loss: Float[Array, "..."]) -> Complex
     return jax.lax.complex(decay * cosine, decay * sine)
 
 
-@attenuated.defjvp
-def _attenuated_jvp(primals, tangents):
-    wave, (phase, loss) = attenuated(*primals), tangents
+@transmission_function.defjvp
+def _transmission_jvp(primals, tangents):
+    wave, (phase, loss) = transmission_function(*primals), tangents
     return wave, wave * jax.lax.complex(-loss, phase)
 
 

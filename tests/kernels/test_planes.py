@@ -1,6 +1,6 @@
-"""Transforms by own code against NumPy's: every size and precision, mapped, differentiated, on devices."""
+"""Transforms and convolutions against NumPy's: sizes, precisions, mapped, differentiated, on devices."""
 
-import importlib.util
+import math
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +9,10 @@ import pytest
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 from jax.test_util import check_grads
+from models import TRANSFORM
 
-from jaxptycho import llvm
-from jaxptycho.llvm import transforms
+from jaxptycho import kernels
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("llvmlite") is None, reason="llvmlite is not installed")
 SIZES = [(16, 16), (64, 64), (18, 20), (66, 35), (128, 96), (22, 26), (17 * 2, 64)]  # the last has no small factors
 
 
@@ -40,37 +39,35 @@ def text(function, *arguments) -> str:
 def test_every_transform_is_numpys(shape, dtype):
     wave, factor, kernel = (random(*lead, *shape, dtype=dtype) for lead in ((3, 2), (3,), ()))
     for found, wanted in (
-        (llvm.fft2(wave), np.fft.fft2(wave)),
-        (llvm.ifft2(wave), np.fft.ifft2(wave)),
-        (llvm.convolve(wave, kernel), np.fft.ifft2(kernel * np.fft.fft2(wave))),
-        (llvm.convolve(wave, factor), np.fft.ifft2(factor[:, None] * np.fft.fft2(wave))),
-        (llvm.step(wave, factor, kernel), plain_step(wave, factor, kernel)),
-        (llvm.diffract(wave, factor), np.fft.fft2(factor[:, None] * wave)),
+        (kernels.fft2(wave), np.fft.fft2(wave)),
+        (kernels.ifft2(wave), np.fft.ifft2(wave)),
+        (kernels.convolve(wave, kernel), np.fft.ifft2(kernel * np.fft.fft2(wave))),
+        (kernels.convolve(wave, factor), np.fft.ifft2(factor[:, None] * np.fft.fft2(wave))),
+        (kernels.step(wave, factor, kernel), plain_step(wave, factor, kernel)),
+        (kernels.diffract(wave, factor), np.fft.fft2(factor[:, None] * wave)),
     ):
         assert found.dtype == dtype
         assert close(found, wanted)
 
 
-def test_own_code_computes_what_has_small_factors():
+@pytest.mark.usefixtures("cpu_llvm")
+def test_cpu_kernels_compute_what_has_small_factors():
     for shape in SIZES:
-        own = "jaxptycho_fft" in text(llvm.fft2, random(*shape))
+        own = "jaxptycho_fft2" in text(kernels.fft2, random(*shape))
         assert own == (34 not in shape)
     assert "jaxptycho_step_64x64_f32" in text(
-        llvm.step, *(random(*s, 64, 64, dtype=np.complex64) for s in ((2,), (), ()))
+        kernels.step, *(random(*s, 64, 64, dtype=np.complex64) for s in ((2,), (), ()))
     )
-    assert "jaxptycho" not in text(llvm.fft2, random(6, 8)), "smaller than a register"
-    assert "jaxptycho" not in text(llvm.fft2, random(1024, 512)), "larger than the cache"
+    assert "jaxptycho" not in text(kernels.fft2, random(6, 8)), "smaller than a register"
+    assert "jaxptycho" not in text(kernels.fft2, random(1024, 512)), "larger than the cache"
 
 
-def test_machine_code_is_kept_beside_compiled_programs(tmp_path, monkeypatch):
-    handlers = pytest.importorskip("jaxptycho.llvm.handlers")
-    plan, made = handlers.Planes("fft", 16, 20, True), []
-    monkeypatch.setattr(
-        handlers, "_compiled", lambda plan, compiled=handlers._compiled: made.append(plan) or compiled(plan)
-    )
+def test_machine_code_is_kept_beside_compiled_programs(cpu_llvm, tmp_path, monkeypatch):
+    plan, made, compiled = cpu_llvm.Planes("fft2", 16, 20, True), [], cpu_llvm._compiled
+    monkeypatch.setattr(cpu_llvm, "_compiled", lambda plan: made.append(plan) or compiled(plan))
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "cache"))
     try:
-        codes = [handlers._machine_code(plan) for _ in range(2)]
+        codes = [cpu_llvm._machine_code(plan) for _ in range(2)]
     finally:
         jax.config.update("jax_compilation_cache_dir", None)
     assert made == [plan]
@@ -79,16 +76,8 @@ def test_machine_code_is_kept_beside_compiled_programs(tmp_path, monkeypatch):
     assert file.read_bytes() == codes[0]
 
 
-def test_xla_computes_them_where_a_device_has_many_cores(monkeypatch):
-    wave, factor, kernel = random(3, 2, 16, 24), random(3, 16, 24), random(16, 24)
-    monkeypatch.setattr(transforms, "by_own_code", lambda: False)
-    fresh = jax.jit(lambda *a: llvm.step(*a))
-    assert "jaxptycho" not in fresh.lower(wave, factor, kernel).as_text()
-    assert close(fresh(wave, factor, kernel), plain_step(wave, factor, kernel))
-
-
 def test_gpus_get_transforms_that_scale_nothing_apart():
-    lowered = jax.jit(llvm.convolve).trace(random(2, 16, 16), random(16, 16)).lower(lowering_platforms=("cuda",))
+    lowered = jax.jit(kernels.convolve).trace(random(2, 16, 16), random(16, 16)).lower(lowering_platforms=("cuda",))
     assert "IFFT" not in lowered.as_text()
 
 
@@ -100,20 +89,21 @@ def test_derivatives(shape):
         return lambda *parts: jnp.sum(jnp.abs(step(*map(jnp.asarray, parts))) ** 4)
 
     for which in ((0,), (1,), (2,), (0, 1), (0, 1, 2)):
-        found, wanted = (jax.jit(jax.grad(of(s), which))(wave, factor, kernel) for s in (llvm.step, plain_step))
+        found, wanted = (jax.jit(jax.grad(of(s), which))(wave, factor, kernel) for s in (kernels.step, plain_step))
         assert all(map(close, found, wanted))
     for which in ((0,), (1,), (0, 1)):
-        both = of(llvm.diffract), of(lambda wave, factor: jnp.fft.fft2(factor[:, None] * wave))
+        both = of(kernels.diffract), of(lambda wave, factor: jnp.fft.fft2(factor[:, None] * wave))
         found, wanted = (jax.jit(jax.grad(function, which))(wave, factor) for function in both)
         assert all(map(close, found, wanted))
-    check_grads(of(llvm.diffract), (wave, factor), 2, ("fwd", "rev"), atol=1e-3, rtol=1e-3)
-    check_grads(of(llvm.step), (wave, factor, kernel), 2, ("fwd", "rev"), atol=1e-3, rtol=1e-3)
-    check_grads(of(llvm.convolve), (wave, kernel), 2, ("fwd", "rev"), atol=1e-3, rtol=1e-3)
+    check_grads(of(kernels.diffract), (wave, factor), 2, ("fwd", "rev"), atol=1e-3, rtol=1e-3)
+    check_grads(of(kernels.step), (wave, factor, kernel), 2, ("fwd", "rev"), atol=1e-3, rtol=1e-3)
+    check_grads(of(kernels.convolve), (wave, kernel), 2, ("fwd", "rev"), atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.usefixtures("cpu_llvm")
 def test_a_gradient_takes_one_pair_of_transforms_for_wave_and_factor():
     parts = random(3, 2, 16, 16), random(3, 16, 16), random(16, 16)
-    for function, operands in ((llvm.step, parts), (llvm.diffract, parts[:2])):
+    for function, operands in ((kernels.step, parts), (kernels.diffract, parts[:2])):
         gradient = jax.grad(lambda *parts, f=function: jnp.sum(jnp.abs(f(*parts)) ** 2), (0, 1))
         compiled = jax.jit(gradient).lower(*operands).compile().as_text()
         assert compiled.count('custom_call_target="jaxptycho_') == 2
@@ -121,7 +111,7 @@ def test_a_gradient_takes_one_pair_of_transforms_for_wave_and_factor():
 
 def test_transposes_are_those_of_the_matrices():
     wave, other, kernel = random(3, 18, 20), random(3, 18, 20), random(18, 20)
-    for function in (llvm.fft2, llvm.ifft2, lambda w: llvm.convolve(w, kernel)):
+    for function in (kernels.fft2, kernels.ifft2, lambda w: kernels.convolve(w, kernel)):
         (back,) = jax.linear_transpose(function, wave)(other)
         assert jnp.allclose(jnp.sum(function(wave) * other), jnp.sum(wave * back))
 
@@ -140,7 +130,7 @@ def test_mapped_over_any_axes(axes):
 
     several = tuple(map(stacked, parts, axes))
     for of in (lambda step: step, gradient):
-        found, wanted = (jax.vmap(of(step), axes)(*several) for step in (llvm.step, plain_step))
+        found, wanted = (jax.vmap(of(step), axes)(*several) for step in (kernels.step, plain_step))
         assert all(map(close, jax.tree.leaves(found), jax.tree.leaves(wanted)))
 
 
@@ -155,14 +145,18 @@ def test_changes_in_many_directions(which):
 
         return jax.vmap(jax.linearize(along, jnp.zeros_like(parts[which]))[1])(directions)
 
-    assert close(change(llvm.step), change(plain_step))
+    assert close(change(kernels.step), change(plain_step))
 
 
 def test_each_device_transforms_its_own():
     mesh = jax.make_mesh((8,), ("shots",), axis_types=(AxisType.Auto,))
     wave, factor, kernel = random(8, 2, 16, 16), random(8, 16, 16), random(16, 16)
-    spread = jax.jit(jax.shard_map(llvm.step, mesh=mesh, in_specs=(P("shots"), P("shots"), P()), out_specs=P("shots")))
+    spread = jax.jit(
+        jax.shard_map(kernels.step, mesh=mesh, in_specs=(P("shots"), P("shots"), P()), out_specs=P("shots"))
+    )
     assert close(spread(wave, factor, kernel), plain_step(wave, factor, kernel))
     compiled = spread.lower(wave, factor, kernel).compile().as_text()
     assert "all-gather" not in compiled
-    assert "c128[1,2,16,16]" in next(line for line in compiled.splitlines() if "jaxptycho_step" in line)
+    transforms = TRANSFORM.findall(compiled)
+    assert transforms
+    assert all(math.prod(map(int, sides.split(","))) == 2 * 16 * 16 for sides in transforms)

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxptycho.physics.phases import attenuated
+from jaxptycho.physics.transmission import transmission_function
 
 WEAK = np.concatenate([np.linspace(-0.78, 0.78, 20001), 10.0 ** np.arange(-30, 0)])
 SMALL = np.linspace(-8, 8, 20001)
@@ -15,7 +15,8 @@ def errors(phases, kind):
     """By the unit of the last digit of 1, and of the part itself, against NumPy in extended precision, which knows
     the very number that was given."""
     phases = phases.astype(kind)
-    exact, found = phases.astype(np.longdouble), np.asarray(jax.jit(attenuated)(phases, np.zeros_like(phases)))
+    exact = phases.astype(np.longdouble)
+    found = np.asarray(jax.jit(transmission_function)(phases, np.zeros_like(phases)))
     assert found.dtype == np.result_type(kind, np.complex64)
     for part, known in ((found.real, np.cos(exact)), (found.imag, np.sin(exact))):
         off = np.abs(part - known) / np.finfo(kind).eps
@@ -32,11 +33,11 @@ def test_cosine_and_sine_are_right_to_the_last_digit(kind, phases):
 
 def test_a_loss_attenuates():
     phase, loss = jnp.array([0.3, -40.0, 2000.0]), jnp.array([0.0, 1.5, -0.2])
-    np.testing.assert_allclose(attenuated(phase, loss), np.exp(1j * phase - loss), rtol=1e-15)
+    np.testing.assert_allclose(transmission_function(phase, loss), np.exp(1j * phase - loss), rtol=1e-15)
 
 
 def test_what_is_no_number_stays_none():
-    assert np.isnan(attenuated(jnp.array([np.nan, np.inf, -np.inf]), jnp.zeros(3))).all()
+    assert np.isnan(transmission_function(jnp.array([np.nan, np.inf, -np.inf]), jnp.zeros(3))).all()
 
 
 @pytest.mark.usefixtures("quick_to_compile")
@@ -50,7 +51,7 @@ def test_derivatives_are_those_of_an_exponential():
 
         return of
 
-    ours, known = by(attenuated), by(lambda phase, loss: jnp.exp(1j * phase - loss))
+    ours, known = by(transmission_function), by(lambda phase, loss: jnp.exp(1j * phase - loss))
     point = jnp.array([[0.4, -3.0, 70.0], [0.1, 0.0, 2.0]])
     along = jnp.array([[1.0, -0.5, 0.2], [0.3, 0.7, -1.0]])
     np.testing.assert_allclose(jax.grad(ours)(point), jax.grad(known)(point), rtol=1e-12)
