@@ -20,6 +20,7 @@ at 2·10⁴ quanta.
 from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -164,26 +165,33 @@ def _products(models: list[Model], halves: list[Batch]) -> tuple[Float[Array, "4
     return (slopes2 * weight2) @ r + (slopes * weight) @ r2, normal + normal.T
 
 
+def _parts(model: Model) -> tuple[Any, Any]:
+    """The phase object and the affine scan of `_start`."""
+    return model.specimen, model.scan
+
+
 def _moved_along(model: Model, change: Float[Array, "2 2"]) -> Model:
     """The model with positions and specimen moved by 1 + `change` about the pivot, to first order."""
-    phase, pixel = model.specimen.phase[0], jnp.asarray(model.grid.pixel)
+    specimen, scan = _parts(model)
+    phase, pixel = specimen.phase[0], jnp.asarray(model.grid.pixel)
     pixels = jnp.stack(jnp.meshgrid(*map(jnp.arange, phase.shape), indexing="ij"), -1)
-    away = pixels * pixel + model.specimen.origin - model.scan.pivot
+    away = pixels * pixel + specimen.origin - scan.pivot
     y, x = jnp.moveaxis(-(away @ change.T) / pixel, -1, 0)  # where each pixel comes from
     spectrum = jnp.fft.fft2(phase)
     ky, kx = (2j * jnp.pi * jnp.fft.fftfreq(n) for n in phase.shape)
     slopes = [jnp.fft.ifft2(k * spectrum).real for k in (ky[:, None], kx[None, :])]
-    specimen = replace(model.specimen, phase=(phase + slopes[0] * y + slopes[1] * x)[None])
-    scan = replace(model.scan, matrix=(jnp.eye(2) + change) @ model.scan.matrix)
+    specimen = replace(specimen, phase=(phase + slopes[0] * y + slopes[1] * x)[None])
+    scan = replace(scan, matrix=(jnp.eye(2) + change) @ scan.matrix)
     return replace(model, specimen=specimen, scan=scan)
 
 
 def _stretched(model: Model, change: Matrix, matrix: Matrix) -> Model:
     """The model with `matrix` in its scan, its specimen resampled by 1 + `change` about the pivot."""
-    pixel, origin = np.asarray(model.grid.pixel), np.asarray(model.specimen.origin, float)
+    specimen, scan = _parts(model)
+    pixel, origin = np.asarray(model.grid.pixel), np.asarray(specimen.origin, float)
     back = np.linalg.inv(np.eye(2) + change) * pixel / pixel[:, None]
-    middle = (np.asarray(model.scan.pivot, float) - origin) / pixel
-    old = np.asarray(model.specimen.phase[0])
+    middle = (np.asarray(scan.pivot, float) - origin) / pixel
+    old = np.asarray(specimen.phase[0])
     phase = affine_transform(old, back, middle - back @ middle, order=3)  # pyright: ignore
-    specimen = replace(model.specimen, phase=jnp.asarray(phase[None], model.specimen.phase.dtype))
-    return replace(model, specimen=specimen, scan=replace(model.scan, matrix=jnp.asarray(matrix, float)))
+    specimen = replace(specimen, phase=jnp.asarray(phase[None], specimen.phase.dtype))
+    return replace(model, specimen=specimen, scan=replace(scan, matrix=jnp.asarray(matrix, float)))
