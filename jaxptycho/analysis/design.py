@@ -9,6 +9,7 @@ from scipy.spatial import KDTree
 
 from ..physics.grids import Grid
 
+LEAST_STEP = 1e-6  # Å, of positions that coincide
 ENOUGH_OVERLAP = 0.6  # Bunk et al., Ultramicroscopy 108, 481 (2008)
 
 
@@ -98,7 +99,7 @@ def area_per_shot(positions: Float[np.ndarray, "shot 2"]) -> float:
     """Area [Å²] of the specimen for each position: the median nearest distance, squared."""
     count = min(2, len(positions))
     distances = KDTree(positions).query(positions, k=count)[0].reshape(len(positions), -1)[:, -1]
-    return max(float(np.median(distances)), 1e-6) ** 2
+    return max(float(np.median(distances)), LEAST_STEP) ** 2
 
 
 def tilt_step(semiangle: float, wavelength: float, resolution: float) -> float:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from ..analysis.design import area_per_shot, design, probe_radius
+from ..analysis.design import LEAST_STEP, area_per_shot, design, probe_radius
 from ..data import Dataset
 from ..physics.grids import PHOTON_KEV_ANGSTROM
 from .calibration import bright_field_semiangle
@@ -134,7 +134,7 @@ def of_positions(measured: Measurement) -> Iterator[Caution]:
     """Steps of the scan that no probe of this size is moved by."""
     data, about = measured.data, measured.about
     step, pixel = math.sqrt(area_per_shot(data.positions[0])), max(data.grid.pixel)
-    if min(data.n_shots) < 4 or np.ptp(data.positions[0], axis=0).max() == 0:
+    if min(data.n_shots) < 4 or step <= LEAST_STEP:
         return
     semiangle, defocus = about.get("semiangle_mrad"), about.get("defocus_angstrom")
     unit = "are the positions in Å? (see data.position_unit)"
@@ -288,7 +288,10 @@ def _moments(measured: Measurement) -> tuple[Float[np.ndarray, "y x"], Float[np.
 
 
 def _middle_and_corners(image: Float[np.ndarray, "y x"]) -> tuple[float, float]:
-    """Sums over the middle half of both axes, and over the outer half of both."""
+    """Sums over the middle half of both axes, and over the outer half of both: four times the
+    darkest corner, as a disc that lies in one of them is only far off the middle."""
     ny, nx = image.shape
     y, x = (np.abs(np.arange(n) - n // 2) < n / 4 for n in (ny, nx))
-    return float(image[np.ix_(y, x)].sum()), float(image[np.ix_(~y, ~x)].sum())
+    top, left = np.arange(ny) < ny // 2, np.arange(nx) < nx // 2
+    corners = [image[np.ix_(~y & rows, ~x & columns)].sum() for rows in (top, ~top) for columns in (left, ~left)]
+    return float(image[np.ix_(y, x)].sum()), 4 * float(min(corners))

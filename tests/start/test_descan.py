@@ -111,7 +111,8 @@ def test_patterns_without_a_rim_have_no_shift():
     counts = np.random.default_rng(0).poisson(50.0, (9, N, N)).astype(np.uint16)
     even = jp.Dataset(counts + np.uint16(500), PLACES, GRID, about=dict(ABOUT))
     assert bright_field_centre(even) == (0.0, 0.0)
-    assert jp.first_model(even).detector == Ideal()
+    with pytest.warns(UserWarning, match="bright-field disc"):
+        assert jp.first_model(even).detector == Ideal()
 
 
 def test_a_centred_disc_changes_nothing():
