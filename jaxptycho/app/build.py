@@ -26,8 +26,9 @@ from ..parts.indexed import PerShot, PerView
 from ..parts.probe import AberratedProbe, RelaxedProbe
 from ..parts.propagator import AbstractPropagator, AngularSpectrum, BandLimited, Fresnel, Tilted
 from ..parts.scan import AffineScan
+from ..physics.modes import make_modes
 from ..start.calibration import bright_field_centre
-from ..start.guess import first_model, make_modes
+from ..start.guess import first_model
 from ..start.refit import with_modes, with_slices
 from .leaning import leaning, margin_of, require_leaning
 from .schema import OPTIMISERS, Camera, Data, Job, Probe, Propagator, Rate, Scan, Scheduled, Section, Stage

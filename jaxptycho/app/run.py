@@ -23,7 +23,6 @@ from ..machines.plan import size_of
 from ..machines.processes import agreed, everywhere, once, said, sharing
 from ..machines.slabs import fitted
 from ..model import Model
-from ..parts.atoms import Atoms
 from . import build, plots, plots_series, tomogram, tomogram_atoms
 from .errors import Diverged
 from .jobs import kind_of, read_job, write_job
@@ -182,7 +181,7 @@ def save(loop: Loop, model: Model, rows: list[Row], folder: Path) -> dict[str, f
     def written(model):
         write_history(folder / "history.csv", rows)
         write(folder / "result.h5", model, history, overwrite=True, job=write_job(loop.job), **fit)
-        if isinstance(model.specimen, Atoms):
+        if model.specimen.listed_atoms() is not None:
             write_structure(folder / "atoms.xyz", structure(model), overwrite=True)
 
     handed(written, model)

@@ -16,7 +16,6 @@ from ..physics import volumes
 from ..physics.grids import Grid
 from ..physics.types import Stack
 from ..start.guess import first_detector, model_grid, per_shot
-from ..start.probes import moved_along
 from .projections import LEAST_RANGE, Geometry, three
 
 STRIP = 2.0  # Å outside a face
@@ -59,7 +58,7 @@ def first_series(
         **options,
     )
     scan, detector = FreeScan(per_shot(data)), first_detector(data, None, supersample, extend)
-    model = Model(moved_along(probe, grid, -volume.above), volume, scan, grid, detector=detector)
+    model = Model(probe.propagate(grid, -volume.above), volume, scan, grid, detector=detector)
     for view in range(data.n_views):
         require_inside(model, view)
     return model

@@ -14,8 +14,7 @@ from jaxtyping import Float
 from scipy.ndimage import affine_transform
 
 from ..data import Dataset, batches
-from ..inverse.fields import illumination
-from ..inverse.penalties import in_radians
+from ..inverse.illumination import illumination
 from ..inverse.solve import identity, init_state, make_step, owned
 from ..model import Model
 from ..start.guess import first_model
@@ -75,10 +74,11 @@ def projected_views(models: Sequence[Model], shape: tuple[int, int]) -> Views:
             raise ValueError(
                 f"view {view} has pixels of {model.grid.pixel} Å, view 0 of {models[0].grid.pixel} Å; give one grid"
             )
-        specimen: Any = model.specimen
-        volts = np.asarray(jnp.sum(in_radians(model, "phase"), 0) / model.grid.sigma, float)
+        volts = np.asarray(jnp.sum(model.specimen.phase_per_slice(model.grid), 0) / model.grid.sigma, float)
         seen = np.asarray(illumination(model), float)
-        corner: Any = (-(np.array(shape) // 2) * pixel - np.asarray(jax.device_get(specimen.origin))) / pixel
+        corner: Any = (
+            -(np.array(shape) // 2) * pixel - np.asarray(jax.device_get(model.specimen.slices_origin(model.grid)))
+        ) / pixel
         placed = affine_transform(volts, np.ones(2), corner, shape, order=5, mode="nearest")
         weight = np.clip(affine_transform(seen, np.ones(2), corner, shape, order=1) / (FEWEST * seen.max()), 0, 1)
         one.append((placed, weight))
