@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 from ..inverse.solve import named, trainable
 from ..inverse.units import natural_units
 from ..model import Model, predict
-from ..parts.indexed import PerShot, PerView, select
+from ..parts.indexed import PerShot, PerView, axis_size, select
 
 AT_ONCE = 16  # vectors that the operator works on together
 Vector = Float[Array, "n"]

@@ -14,11 +14,11 @@ from ..analysis.images import nrmse
 from ..analysis.resolution import THRESHOLDS, FourierCorrelation, fixed, fourier_correlation
 from ..analysis.scanned import origin, outline
 from ..analysis.shells import taper, tapered
-from ..io.results import load
 from ..model import Model, positions
 from .build import FIELDS, QUANTA, read_data
 from .comparison_volume import compare_volumes
 from .judging_spectrum import Compared, control_of, control_rows, draw_spectra, spectrum_rows
+from .loading import load_result
 from .pictures import flat_phases, probe_modes
 from .plots import save
 from .plots_resolution import draw_correlation
@@ -32,7 +32,7 @@ HALVES = {"positions": FIELDS, "counts": QUANTA}
 
 def compare_results(first: Path, second: Path, out: Path | None = None) -> dict[str, str]:
     """How well two results agree, in words; the ring correlation as figure and table in the folder `out`."""
-    one, other = (load(path / "result.h5" if path.is_dir() else path) for path in (first, second))
+    one, other = (load_result(path) for path in (first, second))
     if not np.allclose(one.grid.pixel, other.grid.pixel, rtol=1e-4):
         raise ValueError(
             f"{first} has pixels of {one.grid.pixel[0]:g} Å and {second} of {other.grid.pixel[0]:g} Å; "

@@ -17,7 +17,6 @@ from scipy.spatial import KDTree
 from ..analysis.design import design
 from ..data import Batch, Dataset
 from ..io.datasets import read
-from ..io.results import load
 from ..machines.placement import even
 from ..machines.plan import plan, size_of
 from ..model import Model
@@ -25,6 +24,7 @@ from ..simulate.phantoms import PHANTOMS
 from ..start.calibration import bright_field_centre, bright_field_radius
 from .build import build_loss
 from .jobs import kind_of, make_job, read_job, write_job
+from .loading import load_result
 from .loop import Loop
 from .run import loop_of
 from .schema import Job, suggest
@@ -107,7 +107,7 @@ def describe(path: Path) -> dict[str, str]:
         with h5py.File(path) as file:
             if "model" in file:
                 attributes = {name: value for name, value in file.attrs.items() if name != "job"}
-                return describe_model(load(path)) | {name: _short(value) for name, value in attributes.items()}
+                return describe_model(load_result(path)) | {name: _short(value) for name, value in attributes.items()}
     return describe_data(read(path))
 
 

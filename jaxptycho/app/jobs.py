@@ -9,6 +9,7 @@ import tomlkit
 from pydantic import ValidationError
 from tomlkit.items import Table
 
+from .references import absolute, is_reference
 from .schema import Job, Scheduled, Section, suggest
 from .simulation_schema import SimulationJob
 from .tomogram_schema import TomogramJob
@@ -35,6 +36,9 @@ def read_job(path: str | Path, settings: list[str] | None = None, kind: type[J] 
         for section, name in job.FILES.items()
         if (file := getattr(getattr(job, section), name)) is not None
     }
+    if isinstance(job, Job) and is_reference(job.specimen.kind):
+        reference = absolute(job.specimen.kind, path.parent)
+        found["specimen"] = job.specimen.model_copy(update={"kind": reference})
     return job.model_copy(update=found)
 
 

@@ -12,10 +12,10 @@ from ..analysis.resolution import FourierCorrelation, fixed, fourier_correlation
 from ..analysis.shells import soft_inside
 from ..analysis.truth import Agreement, compare_phase, compare_slices, phases
 from ..io.native import read_native, read_truth
-from ..io.results import load
 from ..model import Model, positions
 from .judging_spectrum import draw_spectra, spectrum_rows
 from .judging_volume import judge_volume
+from .loading import load_result
 from .pictures import probe_modes
 from .plots import draw_pair, save
 from .plots_depth import draw_slice_correlation
@@ -30,7 +30,7 @@ def judge_results(results: list[Path], file: Path, out: Path | None = None) -> d
     tilts = read_native(file).tilts if series else None
     columns = []
     for number, path in enumerate(results):
-        model = load(path / "result.h5" if path.is_dir() else path)
+        model = load_result(path)
         folder = out if len(results) == 1 or out is None else out / f"{number + 1}-{path.stem}"
         columns.append(judge_volume(model, truth, tilts, folder) if series else judge(model, truth, folder))
     names = list(dict.fromkeys(name for column in columns for name in column))

@@ -1,5 +1,6 @@
 """A volume against the truth of a simulated tilt series: where it lies, to which detail it is right, which atoms it shows."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from ..analysis.shells import taper
 from ..analysis.volumes import HANDS, AlignedVolume, align_volume, euler_angles, rotation_matrices
 from ..io.structures import to_ase, write_structure
 from ..model import Model, positions
-from ..parts.indexed import PerView, select
+from ..parts.indexed import PerView, axis_size, select
 from ..parts.probe import PixelProbe
 from .judging_atoms import Traced, TrueAtoms, atom_rows, in_words, matched, trace, trace_blind, true_atoms
 from .pictures import probe_modes

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import mrcfile
 import numpy as np
@@ -79,7 +80,8 @@ def write_mrc(path: str | Path, held: Voxels) -> None:
         file.voxel_size = held.voxel[::-1]
         header: Any = file.header
         header.origin = held.corner[::-1]
-        file.add_label(f"jaxptycho {version('jaxptycho')}: {held.what}")
+        what = normalize("NFKD", held.what).encode("ascii", "ignore").decode()  # labels are ASCII
+        file.add_label(f"jaxptycho {version('jaxptycho')}: {what}")
 
 
 def write_ome_tiff(path: str | Path, held: Voxels) -> None:

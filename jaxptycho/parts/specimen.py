@@ -97,7 +97,7 @@ class AbstractSpecimen(eqx.Module):
 
     def stack(self, of: Of = "phase") -> Stack:
         """Phase [rad] or potential [V] of every slice, or the absorption, as it is held."""
-        values = getattr(self, self._held(of))
+        values = self._held(of)
         if values is None:
             raise ValueError("the specimen has no absorption; give it an array of zeros or ask for its phase alone")
         return values
@@ -110,11 +110,11 @@ class AbstractSpecimen(eqx.Module):
         Dtypes are kept.
         """
         new = self
-        for name in map(self._held, of):
-            old = getattr(self, name)
+        for one in of:
+            old = self._held(one)
             if old is not None:
                 changed = function(old).astype(old.dtype)
-                new = eqx.tree_at(lambda s, name=name: getattr(s, name), new, changed)
+                new = eqx.tree_at(lambda s, one=one: getattr(s, self.held[one]), new, changed)
         return new
 
     def radians(self, grid: Grid) -> Scalar | Float[Array, "z 1 1"]:
@@ -246,8 +246,8 @@ class AbstractSpecimen(eqx.Module):
 
     # slabs of rows for several devices
 
-    def slab_stacks(self) -> list[Stack]:
-        """The arrays [z, y, x] that slabs split along y.
+    def slab_stacks(self) -> list:
+        """The arrays [z, y, x], or their shapes, that slabs split along y.
 
         Raises ValueError for a specimen that has none.
         """
@@ -279,13 +279,13 @@ class AbstractSpecimen(eqx.Module):
             f"a {type(self).__name__} cannot be moved; define its `position` and `move`, or leave this constraint out"
         )
 
-    def _held(self, of: Of) -> str:
+    def _held(self, of: Of) -> Stack | None:
         if not self.held:
             raise ValueError(
                 f"{type(self).__name__} has no phase in slices; use a specimen that holds its "
                 "slices or voxels, or leave this penalty or constraint out"
             )
-        return self.held[of]
+        return getattr(self, self.held[of]) if of in self.held else None
 
 
 _DEFINE = "define its `in_slices(grid)`, which returns them as a SliceStack"
