@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from . import volumes
 from .types import Index, Pair, Scalar, Stack
@@ -45,7 +46,7 @@ def slab_projections(
     slabs: int,
     field: int,
     with_halo: Callable[[Stack, int, float], Stack],
-) -> Stack:
+) -> Float[Array, "_ _ _"]:
     """`volumes.beam_slices` of slab `number`, whose neighbours hold the other rows.
 
     `field` is the number of rows that the slices of the full volume have; `with_halo(rows, reach,
