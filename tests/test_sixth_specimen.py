@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from jaxptycho import (
     Dataset,
     amplitude,
+    batches,
     distribute,
     init_state,
     load,
@@ -94,7 +95,8 @@ def test_positions_and_peaks_are_refined_from_patterns():
     truth = thin(specimen=blobs(1))
     first = replace(truth, specimen=replace(blobs(1, move=0.15), peaks=jnp.full((1, 3), 0.2)))
     rates = {"specimen.positions": optax.adam(3e-2), "specimen.peaks": optax.adam(1e-2)}
-    found = reconstruct(misfit(amplitude), first, measured(truth), per_part(rates), size=SHOTS, epochs=150)[0]
+    drawn = batches(measured(truth), SHOTS, 150)
+    found = reconstruct(misfit(amplitude), first, drawn, per_part(rates))[0]
     np.testing.assert_allclose(found.specimen.positions, truth.specimen.positions, atol=0.02)
     np.testing.assert_allclose(found.specimen.peaks, truth.specimen.peaks, atol=0.02)
 
