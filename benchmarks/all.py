@@ -41,7 +41,8 @@ def jobs(args) -> dict[str, Job]:
     """All that is run, in order."""
     device = "cuda" if gpus() else "cpu"
     peers = [f"--peer={peer}" for peer in args.peer]
-    tests = [f"tests/physics/test_{name}.py" for name in ("fused", "windows", "lean", "waves")]
+    names = ("kernels/test_pallas_multislice", *(f"physics/test_{n}" for n in ("windows", "checkpointed", "waves")))
+    tests = [f"tests/{name}.py" for name in names]
     pytest = [sys.executable, *["-m", "pytest", "-q", "-W", "ignore::DeprecationWarning", "-p", "no:cacheprovider"]]
 
     def bench(name, seconds, *options, full=(), wants=()):

@@ -2,12 +2,14 @@
 
     python benchmarks/bench_fused.py [--case SHOTS,PIXELS,SLICES,MODES]… [--rounds 5] [--json FILE]
 
-Each way of `physics.waves`, `physics.lean` and `physics.fused` brings the same waves of a batch through the same slices
+Each way of `physics.waves`, `physics.checkpointed` and `kernels.pallas_multislice` brings the same waves of a batch
+through the same slices
 and back, by wave and slices, in turns; `error` is the largest difference of the gradient from that of plain multislice,
 relative to its largest value. The floor is that of the FFTs, 31 passes over a wave at the rate of a copy of 1 GiB. Off a
 GPU the fused kernels are interpreted, which says nothing of their speed.
 """
 
+import functools
 import statistics
 
 import jax
@@ -16,15 +18,27 @@ import numpy as np
 from common import Table, arguments, opening, ratio, save, seconds
 from problem import Case
 
-from jaxptycho.physics import fused, lean, waves
+from jaxptycho.kernels import pallas_multislice
+from jaxptycho.physics import checkpointed, waves
 from jaxptycho.physics.grids import Grid
+
+
+def exiting(entering_last):
+    """The multislice of a function to the wave that enters the last slice."""
+
+    @functools.wraps(entering_last)
+    def multislice(wave, slices, kernel):
+        return waves.Exit(entering_last(wave, slices, kernel), slices[-1])
+
+    return multislice
+
 
 WAYS = (
     waves.multislice,
-    lean.multislice_sqrt,
-    lean.multislice_reversible,
-    fused.multislice_fused,
-    fused.multislice_fused_dft,
+    checkpointed.multislice_sqrt,
+    checkpointed.multislice_reversible,
+    exiting(pallas_multislice.multislice_fused),
+    exiting(pallas_multislice.multislice_fused_dft),
 )
 CASES = (  # the largest last: its kernels take a minute to compile
     Case(64, 64, 10, 4),

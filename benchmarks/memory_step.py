@@ -40,7 +40,7 @@ def make_ours(case, contender):
     import numpy as np
 
     import jaxptycho as jp
-    from jaxptycho.physics import lean
+    from jaxptycho.physics import checkpointed
 
     if jax.config.jax_num_cpu_devices < 1:
         cores = jp.one_device_per_core()
@@ -49,9 +49,9 @@ def make_ours(case, contender):
         jax.config.update("jax_num_cpu_devices", cores)
     ways = {
         "jaxptycho": {},
-        "sqrt": {"multislice": lean.multislice_sqrt},
-        "reversible": {"multislice": lean.multislice_reversible},
-        "leanest": {"micro": 1, "multislice": lean.multislice_sqrt},
+        "sqrt": {"multislice": checkpointed.multislice_sqrt},
+        "reversible": {"multislice": checkpointed.multislice_reversible},
+        "leanest": {"micro": 1, "multislice": checkpointed.multislice_sqrt},
     }
     problem, weight = make_problem(case), np.ones(case.shots, np.float32)
     model = jp.Model(

@@ -14,7 +14,7 @@ from common import seconds
 from jax.sharding import PartitionSpec as P
 
 import jaxptycho as jp
-from jaxptycho.llvm import fft2, ifft2
+from jaxptycho.kernels import fft2, ifft2
 
 BYTES = {"cpu": (2**27, 2**18), "gpu": (2**30, 2**26)}  # of each device: summed, transformed
 

@@ -2,7 +2,7 @@
 
 The floors, from the ground up; a file imports only from floors below:
 
-- `llvm`: transforms of waves and turns of volumes, on CPUs by code made for their size
+- `kernels`: hot operations: Fourier transforms, convolutions, resampling, with accelerators
 - `physics`: arrays in, arrays out: grids, waves, windows, aberrations, detection
 - `parts`: probe, specimen, scan, propagator, detector; `PerShot` and `PerView`
 - `model`: `Model`, `predict`; `data`: `Dataset`, `batches`; `halves`: two that share nothing

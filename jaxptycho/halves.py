@@ -5,6 +5,8 @@ import numpy as np
 from .data import ALONE, Dataset, Sharing
 from .order import alternating
 
+BLOCK = 64  # patterns read at once
+
 
 def checkerboard(data: Dataset) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Two halves of the shots of every view, each shot in the other half than its nearest neighbours.
@@ -20,30 +22,46 @@ def thinned(data: Dataset, half: int = 0, seed: int = 0, fraction: float = 0.5, 
     """One of two measurements of all shots, between which the quanta are drawn by lot: `half` 0 has `fraction`
     of them, 1 the others.
 
+    Counts of a floating type are thinned where all of them are whole numbers; else ValueError.
     Both parts of a Poisson count split by a binomial draw are Poisson and independent. Drawn when
     read, by `seed`, view and shot alone: the same however the shots are asked for, and the two
     always add up to the whole.
     """
-    for counts in data.counts:
-        if counts.dtype.kind not in "bui":
-            raise ValueError(
-                f"counts of type {counts.dtype} cannot be thinned, for only whole quanta can be drawn by lot; "
-                "take integer counts, or split the positions instead"
-            )
+    if wrong := sharing.said(_not_whole(data, sharing)):
+        raise ValueError(wrong)
     counts = [_Thinned(data, view, half, seed, fraction) for view in range(data.n_views)]
-    return Dataset(
-        counts, data.positions, data.grid, data.mask, data.tilts, data.probe_guess, dict(data.about), sharing
-    )
+    extras = data.mask, data.tilts, data.probe_guess, dict(data.about)
+    thinner = Dataset(counts, data.positions, data.grid, *extras, sharing, data.frame)
+    thinner.shots = data.shots
+    return thinner
+
+
+def _not_whole(data: Dataset, sharing: Sharing) -> str | None:
+    """Return why quanta cannot be drawn, from the first count of this process's part that is no whole number."""
+    for view, counts in enumerate(data.counts):
+        first, end = sharing.own(data.n_shots[view])
+        for start in range(first, end, BLOCK) if counts.dtype.kind == "f" else ():
+            block = data.patterns(view, np.arange(start, min(start + BLOCK, end)))
+            parts = block != np.rint(block)
+            if parts.any():
+                shot = start + int(np.flatnonzero(parts.any((1, 2)))[0])
+                return (
+                    f"counts are no whole numbers (first: {block[parts][0]:.6g} in shot {shot} of view {view}), and only "
+                    "whole quanta can be drawn: divide them by the counts of one electron and round, or split the "
+                    "positions instead (--by positions)"
+                )
+    return None
 
 
 class _Thinned:
     """Some of the quanta of one view, clean and as a camera shows them, drawn when indexed."""
 
+    checked = True  # bad pixels and shots were left out before
+
     def __init__(self, data: Dataset, view: int, half: int, seed: int, fraction: float):
         self.data, self.view, self.half, self.seed, self.fraction = data, view, half, seed, fraction
-        stored = data.counts[view].dtype
-        small = stored.kind in "ui" and stored.itemsize <= 4
-        self.shape, self.dtype = (data.n_shots[view], *data.grid.shape), np.dtype(stored if small else np.uint32)
+        kind = data.kinds[view]
+        self.shape, self.dtype = (data.n_shots[view], *data.grid.shape), kind if kind.kind in "ui" else np.dtype("u4")
 
     def __getitem__(self, index):
         shots = np.arange(self.shape[0])[index]

@@ -1,5 +1,7 @@
 """The forward model: which counts are expected for these shots?"""
 
+from typing import Any, Protocol, runtime_checkable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -20,7 +22,11 @@ from .physics.waves import Exit
 
 
 class Model(eqx.Module):
-    """Everything that decides a pattern; each part is replaceable by one of your own."""
+    """Everything that decides a pattern; each part is replaceable by one of your own.
+
+    Positions and the specimen's origin are counted from `frame` (y, x) [Å], which keeps them small
+    enough for single precision: add it for places in the frame of the measurement (`Dataset.frame`).
+    """
 
     probe: AbstractProbe
     specimen: AbstractSpecimen
@@ -28,6 +34,7 @@ class Model(eqx.Module):
     grid: Grid
     propagator: AbstractPropagator = Fresnel()
     detector: AbstractDetector = Ideal()
+    frame: tuple[float, float] = eqx.field(static=True, default=(0.0, 0.0))
 
 
 def exit_wave(model: Model, sliced: Sliced, window: Window, centre, multislice=waves.multislice) -> Exit:
@@ -54,11 +61,25 @@ def shoot(model: Model, sliced: Sliced, window: Window, centre, multislice=waves
     return model.detector.detect(exit_wave(model, sliced, window, centre, multislice), grid, offset)
 
 
-def predict(model: Model, shots: Indices, view: Index = 0) -> Patterns:
+@runtime_checkable
+class ShotsOfView(Protocol):
+    """Shots of one view, as a `Batch` carries them."""
+
+    view: Any
+    shots: Any
+
+
+def predict(model: Model, shots: Indices | ShotsOfView, view: Index | None = None) -> Patterns:
     """Expected counts [shot, y, x] of some shots of one view, zero frequency in the corner.
 
+    `shots` are their numbers, of `view` (by default 0), or a batch, which carries its view.
     A pure function: jit, vmap, differentiate or linearize it. The specimen is sliced once.
     """
+    if isinstance(shots, ShotsOfView):
+        if view is not None:
+            raise ValueError("a batch carries its view; leave view out, or give the numbers of shots: batch.shots")
+        shots, view = shots.shots, shots.view
+    view = 0 if view is None else view
     model = select(model, PerView, view)
     sliced = model.specimen.slices(model.grid)
 
@@ -71,7 +92,7 @@ def predict(model: Model, shots: Indices, view: Index = 0) -> Patterns:
 
 
 def positions(model: Model, view: int = 0) -> Float[np.ndarray, "shot 2"]:
-    """Where the probe's centre stood in every shot of a view (y, x) [Å]."""
+    """Where the probe's centre stood in every shot of a view (y, x) [Å], counted from `model.frame`."""
     scan = select(model.scan, PerView, view)
     nodes = jax.tree.leaves(scan, is_leaf=lambda node: isinstance(node, PerShot))
     shots = max((len(jax.tree.leaves(node)[0]) for node in nodes if isinstance(node, PerShot)), default=1)
@@ -98,9 +119,10 @@ def require_inside(model: Model, view: int = 0) -> None:
         shot, axis = np.argwhere(outside)[0]
         several = any(isinstance(n, PerView) for n in jax.tree.leaves(model, is_leaf=lambda n: isinstance(n, PerView)))
         whose = f" of view {view}" if several else ""
-        ends = origin[axis] + np.array([0, shape[axis] - 1]) * pixel[axis]
+        away, digits = model.frame[axis], 12 if any(model.frame) else 5
+        ends = away + origin[axis] + np.array([0, shape[axis] - 1]) * pixel[axis]
         raise ValueError(
             f"the windows of {outside.any(1).sum()} shots{whose} reach outside the object (first: shot {shot} at "
-            f"{'yx'[axis]} = {places[shot, axis]:.5g} Å with a window of {window[axis] * pixel[axis]:.5g} Å, the object "
-            f"lies from {ends[0]:.5g} to {ends[1]:.5g} Å); give the object a larger margin or drop these shots"
+            f"{'yx'[axis]} = {away + places[shot, axis]:.{digits}g} Å with a window of {window[axis] * pixel[axis]:.5g} Å, the object "
+            f"lies from {ends[0]:.{digits}g} to {ends[1]:.{digits}g} Å); give the object a larger margin or drop these shots"
         )

@@ -60,14 +60,14 @@ REFUSED = {
     "misshaped": ({"counts": random_counts(64)[..., :3]}, r"patterns are \(6, 3\) pixels, the grid is \(6, 4\)"),
     "positions too few": ({"positions": raster()[:63]}, r"want positions of shape \(64, 2\)"),
     "positions of 3": ({"positions": np.zeros((64, 3))}, r"got \(64, 3\)"),
-    "positions of two views": ({"positions": np.zeros((2, 64, 2))}, "1 views came with positions of 2"),
+    "positions of two views": ({"positions": [np.zeros((64, 2))] * 2}, "1 views came with positions of 2"),
     "a lost position": ({"positions": np.where(np.arange(64)[:, None] == 7, np.inf, raster())}, "position of shot 7"),
     "nan": ({"counts": with_nan()}, "counts of shot 5 are not finite inside the mask"),
     "nan in view 1": (
         {"counts": [random_counts(64), with_nan()], "positions": [raster(), raster()]},
         "counts of shot 5 of view 1 are not finite",
     ),
-    "empty": ({"counts": random_counts(64) * (np.arange(64) != 9)[:, None, None]}, r"1 of 64 .* \(first: shot 9\)"),
+    "empty": ({"counts": np.zeros((64, *GRID.shape), np.uint16)}, "hold no counts"),
     "all hidden": ({"mask": np.zeros(GRID.shape)}, "hides every pixel"),
     "mask of another shape": ({"mask": np.ones((4, 6))}, r"the mask is \(4, 6\) pixels"),
     "tilts": ({"tilts": np.zeros(2)}, "a finite one for each of 1 views"),
@@ -94,13 +94,6 @@ def test_clips_negative_counts_and_says_how_many():
         data.subset(np.arange(5))
 
 
-def test_a_pattern_with_nothing_left_after_clipping_is_refused():
-    counts = random_counts(64).astype(np.int32)
-    counts[11] *= -1
-    with pytest.raises(ValueError, match="first: shot 11"):
-        dataset(counts=counts)
-
-
 def test_pixels_outside_the_mask_never_count():
     counts = with_nan()
     counts[7, 0, 0] = -3
@@ -117,12 +110,6 @@ def test_counts_of_any_type_reach_the_device_unchanged(dtype):
     assert read.dtype.isnative
     assert read.dtype.itemsize <= 4
     np.testing.assert_array_equal(read, np.fft.ifftshift(counts, axes=(1, 2)))
-
-
-def test_large_counts_do_not_overflow():
-    counts = random_counts(64).astype(np.int64)
-    counts[0, 0, 0] = 2**40
-    np.testing.assert_allclose(dataset(counts=counts).dose()[0], counts[0].sum(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("limit", [0, 2**30])

@@ -89,8 +89,17 @@ def test_quanta_are_drawn_by_view_and_shot_however_they_are_read(monkeypatch, li
 
 
 def test_only_whole_quanta_are_drawn():
-    with pytest.raises(ValueError, match="counts of type float32 cannot be thinned"):
-        thinned(whole(counts=counts_of(200, dtype=np.float32)), 0)
+    scaled = counts_of(200).astype(np.float32)
+    scaled[130, 2, 1] += 0.5
+    with pytest.raises(ValueError, match=r"no whole numbers \(first: .*\.5 in shot 130 of view 0\)"):
+        thinned(whole(counts=scaled), 0)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, ">f8"])
+def test_floats_that_are_whole_are_thinned_as_integers_are(dtype):
+    of_integers, of_floats = (thinned(whole(counts=counts_of(200, dtype=kind))) for kind in (np.uint16, dtype))
+    shots = np.arange(200)
+    np.testing.assert_array_equal(of_floats.patterns(0, shots), of_integers.patterns(0, shots))
 
 
 def test_a_fraction_of_the_quanta_and_the_rest_make_the_whole():

@@ -15,7 +15,7 @@ from models import (
     value_and_gradient,
 )
 
-from jaxptycho import SliceStack, exit_wave, misfit, poisson, predict
+from jaxptycho import Batch, PerView, SliceStack, Volume, exit_wave, misfit, poisson, predict
 from jaxptycho.model import require_inside
 from jaxptycho.physics import waves
 
@@ -128,3 +128,14 @@ def test_a_window_over_the_edge_of_the_specimen_is_named():
     far = jax.tree.map(lambda p: p.at[3, 1].add(1e3), model.scan.positions)
     with pytest.raises(ValueError, match=r"windows of 1 shots reach outside the object \(first: shot 3 at x"):
         require_inside(eqx.tree_at(lambda m: m.scan.positions, model, far))
+
+
+@pytest.mark.parametrize("view", [0, 1])
+def test_a_batch_is_predicted_as_its_shots_are(view):
+    tilted = Volume(jnp.ones((4, 32, 30)), 0.5, PerView(jnp.array([-0.3, 0.3])))
+    model, shots = thin(specimen=tilted), np.array([3, 0, 5])
+    batch = Batch(view, shots, np.zeros((3, *GRID.shape)), np.ones(3, np.float32))
+    np.testing.assert_array_equal(predict(model, batch), predict(model, shots, view))
+    np.testing.assert_array_equal(predicted(model, batch), predict(model, shots, view))
+    with pytest.raises(ValueError, match="a batch carries its view"):
+        predict(model, batch, view)

@@ -15,7 +15,7 @@ import jaxptycho
 
 ROOT = Path(jaxptycho.__file__).parent
 FLOORS = [
-    "llvm",
+    "kernels",
     "physics",
     "parts",
     "model",
@@ -23,10 +23,10 @@ FLOORS = [
     "data",
     "halves",
     "inverse",
+    "analysis",
     "start",
     "tomography",
     "simulate",
-    "analysis",
     "machines",
     "acquisition",
     "io",

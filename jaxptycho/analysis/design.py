@@ -4,6 +4,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
+from scipy.spatial import KDTree
 
 from ..physics.grids import Grid
 
@@ -67,7 +69,7 @@ def design(
     if not semiangle < math.pi / 2 or not math.isfinite(defocus):
         raise ValueError(f"semiangle {semiangle} rad and defocus {defocus} Å; wanted less than π/2 and a finite number")
     wavelength, dk = grid.wavelength, max(grid.dk)
-    radius = math.hypot(defocus * math.tan(semiangle), 0.61 * wavelength / semiangle)
+    radius = probe_radius(wavelength, semiangle, defocus)
     limit = 2 * semiangle / wavelength
     k = limit if resolution is None else 1 / resolution
     found = Design(
@@ -85,6 +87,18 @@ def design(
         warnings=(),
     )
     return found._replace(warnings=tuple(_warnings(found, thickness)))
+
+
+def probe_radius(wavelength: float, semiangle: float, defocus: float) -> float:
+    """Radius [Å] of the cone of rays and of the Airy disc together, √((Δf tan α)² + (0.61 λ/α)²)."""
+    return math.hypot(defocus * math.tan(semiangle), 0.61 * wavelength / semiangle)
+
+
+def area_per_shot(positions: Float[np.ndarray, "shot 2"]) -> float:
+    """Area [Å²] of the specimen for each position: the median nearest distance, squared."""
+    count = min(2, len(positions))
+    distances = KDTree(positions).query(positions, k=count)[0].reshape(len(positions), -1)[:, -1]
+    return max(float(np.median(distances)), 1e-6) ** 2
 
 
 def tilt_step(semiangle: float, wavelength: float, resolution: float) -> float:

@@ -7,9 +7,11 @@ from scipy.spatial import ConvexHull, Delaunay
 from ..model import Model, positions
 from ..parts.indexed import first_shot
 
+FLAT = 1e-3  # pixels
+
 
 def origin(model: Model) -> Float[np.ndarray, "2"]:
-    """Where the specimen's pixel [0, 0] lies (y, x) [Å]."""
+    """Where the specimen's pixel [0, 0] lies (y, x) [Å], counted from `model.frame`."""
     return np.asarray(first_shot(model.specimen).slices_origin(model.grid), float)
 
 
@@ -31,18 +33,33 @@ def scanned(model: Model) -> tuple[slice, slice]:
     return tuple(slice(max(0, a), min(n, b)) for a, b, n in zip(low, high, shape, strict=True))  # type: ignore
 
 
-def outline(model: Model) -> Delaunay:
-    """The convex hull of the scan, which tells inside from outside."""
+def outline(model: Model, offset=(0.0, 0.0)) -> Delaunay:
+    """The convex hull of the scan, moved by `offset` (y, x) [Å], which tells inside from outside.
+
+    Raises ValueError for positions that enclose no area.
+    """
+    places = positions(model) + offset
+    if not encloses_area(model):
+        line = "on one line" if len(places) > 2 else "too few"
+        raise ValueError(
+            f"the {len(places)} positions of the scan are {line} and enclose no area; a scanned area is required here, "
+            "reconstruct from at least three positions that are not on one line"
+        )
+    return Delaunay(places[ConvexHull(places).vertices])
+
+
+def encloses_area(model: Model) -> bool:
+    """Whether the positions lie further from their best line than a thousandth of a pixel."""
     places = positions(model)
-    jitter = 1e-6 * np.random.default_rng(0).normal(size=places.shape) * model.grid.pixel  # a line has no hull
-    return Delaunay((places + jitter)[ConvexHull(places + jitter).vertices])
+    offsets = (places - places.mean(0)) / model.grid.pixel
+    return len(places) > 2 and bool(np.abs(offsets @ np.linalg.svd(offsets)[2][-1]).max() > FLAT)
 
 
 def seen(model: Model, shape: tuple[int, ...]) -> Bool[np.ndarray, "Y X"]:
-    """Where the specimen lies inside the scan's outline; everywhere if it is periodic or the scan is small."""
+    """Where the specimen lies inside the scan's outline; everywhere if it is periodic or the scan encloses no area."""
     places = np.moveaxis(np.indices(shape), 0, -1) * model.grid.pixel + origin(model)
     periodic = model.specimen.shapes(model.grid).period is not None
-    if periodic or len(positions(model)) < 4:
+    if periodic or len(positions(model)) < 4 or not encloses_area(model):
         return np.ones(shape, bool)
     return outline(model).find_simplex(places) >= 0
 

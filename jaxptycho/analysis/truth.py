@@ -54,7 +54,7 @@ def compare_phase(
 ) -> Agreement:
     """A phase [rad] on the model's grid against a true one [rad] with pixels of `truth_pixel` Å.
 
-    The truth's pixel [0, 0] stands at `truth_origin` (y, x) [Å] in the frame of the positions,
+    The truth's pixel [0, 0] stands at `truth_origin` (y, x) [Å] in the frame of the measurement,
     and nothing is compared beyond its edges; without an origin it stands at (0, 0) and the
     truth is periodic. Both are low-passed by exp(−(k/cutoff)⁴), with at most `comparable` of both
     pixels, for a finer truth would fold back on coarser ones; the phase is registered, offset and ramp
@@ -64,7 +64,8 @@ def compare_phase(
     begin = np.array([part.start for part in area])
     found = low_passed(without_ramp(phase, _inside(phase.shape, area)), pixel, cutoff)[area]
     seen = Sampled(found, pixel, origin(model) + begin * pixel)
-    known = _known(np.asarray(truth, float), np.broadcast_to(np.asarray(truth_pixel, float), 2), cutoff, truth_origin)
+    steps = np.broadcast_to(np.asarray(truth_pixel, float), 2)
+    known = _known(np.asarray(truth, float), steps, cutoff, truth_origin, model.frame)
     state = Fit(Warp(np.eye(2), np.zeros(2)), PhaseTone(1.0, 0.0, np.zeros(2)))
     for _ in range(2):  # the truth is cut anew at each shift, so that no edge takes part
         expected, inside = applied(state, seen, known)
@@ -96,17 +97,22 @@ def compare_slices(
     seen = Sampled(found[0], pixel, origin(model) + np.array([part.start for part in area]) * pixel)
     state = Fit(Warp(np.eye(2), agreement.shift), PhaseTone(1.0, 0.0, np.zeros(2)))
     steps = np.broadcast_to(np.asarray(truth_pixel, float), 2)
-    slabs = [applied(state, seen, _known(slab, steps, cutoff, truth_origin))[0] for slab in np.asarray(truth, float)]
+    slabs = [
+        applied(state, seen, _known(slab, steps, cutoff, truth_origin, model.frame))[0]
+        for slab in np.asarray(truth, float)
+    ]
     return slice_correlation(found, np.stack(slabs), agreement.inside)
 
 
-def _known(truth, pixel, cutoff, corner) -> Sampled:
-    """The low-passed truth: periodic, or mirrored at its edges so that they do not wrap into one another."""
+def _known(truth, pixel, cutoff, corner, frame) -> Sampled:
+    """The low-passed truth, counted from `frame` (y, x) [Å]: periodic, or mirrored at its edges so that they do not
+    wrap into one another."""
     if corner is None:
-        return Sampled(low_passed(truth, pixel, cutoff), pixel, np.zeros(2), periodic=True)
+        nearest = np.mod(np.negative(frame), truth.shape * pixel)
+        return Sampled(low_passed(truth, pixel, cutoff), pixel, nearest, periodic=True)
     mirrored = np.pad(truth, [(0, n) for n in truth.shape], "symmetric")
     smooth = low_passed(mirrored, pixel, cutoff)[: truth.shape[0], : truth.shape[1]]
-    return Sampled(smooth, pixel, np.asarray(corner, float))
+    return Sampled(smooth, pixel, np.subtract(corner, frame))
 
 
 def _columns(expected):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -16,7 +17,7 @@ from ..inverse import constraints, losses
 from ..inverse.gathered import gathered
 from ..inverse.penalties import PENALTIES, sum_of
 from ..inverse.preconditioning import PRECONDITIONERS
-from ..inverse.solve import per_part
+from ..inverse.solve import path_of, per_part, require_parameters, unwrapped
 from ..inverse.units import in_natural_units
 from ..io.datasets import read
 from ..model import Model
@@ -25,11 +26,12 @@ from ..parts.detector import AbstractDetector, Background, Blurred, Gain, Masked
 from ..parts.indexed import PerShot, PerView
 from ..parts.probe import AberratedProbe, RelaxedProbe
 from ..parts.propagator import AbstractPropagator, AngularSpectrum, BandLimited, Fresnel, Tilted
-from ..parts.scan import AffineScan
+from ..parts.scan import AffineScan, FreeScan
 from ..parts.specimen import AbstractSpecimen
 from ..physics.modes import make_modes
-from ..start.calibration import bright_field_centre
-from ..start.guess import first_model
+from ..start.affine import find_affine, pivot, place_nominal
+from ..start.descan import beam_tilt, descan_rows
+from ..start.guess import guess_model, per_shot
 from ..start.refit import with_modes, with_slices
 from .leaning import leaning, margin_of, require_leaning
 from .references import is_reference, resolve
@@ -43,7 +45,9 @@ FIELDS, QUANTA = ("black", "white"), ("first", "second")  # halves of the shots,
 def read_data(section: Data, seed: int = 0, sharing: Sharing = ALONE) -> Dataset:
     """The dataset that a job names, its own values in the place of the file's; `seed` draws shots and quanta, and
     `sharing` says what each process looks at."""
-    known = {name: value for name, value in section if name not in NOT_OF_FILE and value}
+    known = {
+        name: value for name, value in section if name not in NOT_OF_FILE and value is not None and value is not False
+    }
     data = read(section.file, sharing, **known)
     if section.dose_fraction < 1:
         data = thinned(data, seed=2 * seed + 1, fraction=section.dose_fraction, sharing=sharing)
@@ -57,8 +61,20 @@ def read_data(section: Data, seed: int = 0, sharing: Sharing = ALONE) -> Dataset
     return data if sum(map(len, shots)) == sum(data.n_shots) else data.subset(shots, sharing)
 
 
+def known_of(job: Job | TomogramJob) -> dict[str, Any]:
+    """What a job says in the place of the file, under the names of the native format."""
+    probe, detector, specimen = job.probe, job.detector, getattr(job, "specimen", None)
+    return {
+        "semiangle_mrad": probe.semiangle_mrad,
+        "defocus_angstrom": probe.defocus_angstrom,
+        "thickness_angstrom": getattr(specimen, "thickness_angstrom", None),
+        "slices": max([getattr(specimen, "slices", 2)] + [stage.slices or 1 for stage in job.stage]),
+        "effective_distance_angstrom": getattr(detector, "effective_distance_angstrom", None),
+    }
+
+
 def of_instrument(job: Job | TomogramJob) -> dict[str, Any]:
-    """What a job says of probe and detector, as keywords of `first_model`."""
+    """What a job says of probe and detector, as keywords of `guess_model`."""
     probe, detector = job.probe, job.detector
     return {
         "modes": probe.modes,
@@ -68,11 +84,15 @@ def of_instrument(job: Job | TomogramJob) -> dict[str, Any]:
         "aberrations": probe.aberrations_angstrom,
         "supersample": detector.supersample,
         "extend": detector.extend,
+        "descan": detector.descan,
     }
 
 
-def build_model(job: Job, data: Dataset) -> Model:
-    """The model that a job starts from."""
+def build_model(job: Job, data: Dataset, matrix: np.ndarray | None = None) -> Model:
+    """The model that a job starts from; `matrix` is the linear map of an affine scan, by default the identity."""
+    nominal = data
+    if matrix is not None:  # the specimen reaches as far as the mapped positions
+        data = place_nominal(data, matrix)
     probe, specimen, detector, leans = job.probe, job.specimen, job.detector, job.propagator.leaning
     if leans:
         require_leaning(job, data)
@@ -81,7 +101,7 @@ def build_model(job: Job, data: Dataset) -> Model:
         raise ValueError(
             f"specimen.options are keywords of a module:function, and specimen.kind is {specimen.kind!r}; leave them out"
         )
-    model = first_model(
+    model = guess_model(
         data,
         slices=specimen.slices,
         thickness=specimen.thickness_angstrom or data.about.get("thickness_angstrom"),
@@ -95,8 +115,8 @@ def build_model(job: Job, data: Dataset) -> Model:
         model = replace(model, specimen=build_specimen(specimen, model))
     model = replace(
         model,
-        probe=_probe(probe, model.probe, data),
-        scan=_scan(job.scan, model.scan),
+        probe=_probe(probe, model.probe, data, detector),
+        scan=_scan(job.scan, nominal, matrix),
         propagator=_propagator(job.propagator, data),
         detector=_detector(detector, model.detector, data),
     )
@@ -121,9 +141,9 @@ def build_specimen(section: Specimen, model: Model) -> AbstractSpecimen:
     return specimen
 
 
-def with_probe(section: Probe | SeriesProbe, model: Model, data: Dataset) -> Model:
+def with_probe(job: TomogramJob, model: Model, data: Dataset) -> Model:
     """The model with a probe of the kind that the job wants."""
-    return replace(model, probe=_probe(section, model.probe, data))
+    return replace(model, probe=_probe(job.probe, model.probe, data, job.detector))
 
 
 def with_camera(section: Camera, model: Model, data: Dataset) -> Model:
@@ -136,6 +156,12 @@ def near_field_distance(job: Job, data: Dataset) -> float | None:
     return job.detector.effective_distance_angstrom or data.about.get("effective_distance_angstrom")
 
 
+def descan_statement(job: Job | TomogramJob, data: Dataset) -> dict[str, str]:
+    """The shift of the patterns that a job models, in words; empty where there is none."""
+    near = isinstance(job, Job) and near_field_distance(job, data) is not None
+    return {} if near else descan_rows(data, job.detector.descan)
+
+
 def _per_shot(value, data: Dataset) -> Any:
     """An own copy of `value` for every shot of every view."""
     views = () if data.n_views == 1 else (data.n_views,)
@@ -143,7 +169,7 @@ def _per_shot(value, data: Dataset) -> Any:
     return PerView(own) if views else own
 
 
-def _probe(section: Probe | SeriesProbe, probe: Any, data: Dataset):
+def _probe(section: Probe | SeriesProbe, probe: Any, data: Dataset, camera: Camera):
     if section.kind == "pixel":
         return probe
     if section.kind == "relaxed":
@@ -157,22 +183,29 @@ def _probe(section: Probe | SeriesProbe, probe: Any, data: Dataset):
         raise ValueError(f'an aberrated probe is one wave; the job wants {section.modes} modes (use kind = "pixel")')
     defocus = section.defocus_angstrom
     defocus = about.get("defocus_angstrom", 0.0) if defocus is None else defocus
-    centre = zip(bright_field_centre(data), data.grid.dk, strict=True)
     return AberratedProbe(
         1e-3 * semiangle,
         {"defocus": defocus} | section.aberrations_angstrom,
         dose=float(jnp.sum(jnp.abs(probe.waves) ** 2)),
-        centre=tuple(pixels * dk * data.grid.wavelength for pixels, dk in centre),
+        centre=beam_tilt(data, camera.descan),
     )
 
 
-def _scan(section: Scan, scan: Any):
+def _scan(section: Scan, data: Dataset, matrix: np.ndarray | None):
+    positions = per_shot(data)
     if section.kind == "free":
-        return scan
-    nominal = scan.positions
-    values = jnp.concatenate([jnp.reshape(leaf, (-1, 2)) for leaf in jax.tree.leaves(nominal)])
-    residual = jax.tree.map(jnp.zeros_like, nominal)
-    return AffineScan(nominal, jnp.eye(2), jnp.zeros(2), residual, jnp.mean(values, 0))
+        return FreeScan(positions)
+    residual = jax.tree.map(jnp.zeros_like, positions)
+    matrix = np.eye(2) if matrix is None else matrix
+    return AffineScan(positions, jnp.asarray(matrix, float), jnp.zeros(2), residual, jnp.asarray(pivot(data), float))
+
+
+def found_map(job: Job, data: Dataset, say: Callable[[str], None]) -> np.ndarray:
+    """Linear map of an affine scan, from the patterns (`start.affine`)."""
+    free = job.model_copy(update={"scan": Scan()})
+    found = find_affine(data, lambda some: build_model(free, some), job.run.seed)
+    say(f"map of the scan (scan.matrix): {found}")
+    return found.matrix
 
 
 def _propagator(section: Propagator, data: Dataset) -> AbstractPropagator:
@@ -199,7 +232,15 @@ def _detector(section: Camera, detector: AbstractDetector, data: Dataset) -> Abs
 
 def read_mtf(file: str) -> tuple[float, ...]:
     """The transfer function in the last column of a text file, from zero to Nyquist."""
-    return tuple(map(float, np.loadtxt(file, ndmin=2)[:, -1]))
+    if not Path(file).is_file():
+        raise ValueError(f"detector.mtf_file = {file}: there is no such file; give a text file of numbers")
+    try:
+        return tuple(map(float, np.loadtxt(file, ndmin=2)[:, -1]))
+    except (ValueError, IndexError) as error:
+        raise ValueError(
+            f"detector.mtf_file = {file} is no table of numbers ({error}); the transfer function from zero to Nyquist is "
+            "required in its last column"
+        ) from None
 
 
 def change_model(stage: Stage, model: Model) -> Model:
@@ -314,16 +355,22 @@ def _schedule(rate: Rate, epochs: int, steps: int, batches: int = 1):
 def _only(parts: tuple[str, ...], inner) -> optax.GradientTransformationExtraArgs:
     """`inner`, which sees no gradient but that of `parts`."""
 
-    def keep(tree):
-        def of_leaf(path, leaf):
-            name = jax.tree_util.keystr(path, simple=True, separator=".") + "."
-            return leaf if any(name.startswith(part + ".") for part in parts) else jnp.zeros_like(leaf)
+    def covers(part, path):
+        return f"{path_of(path)}.".startswith(f"{unwrapped(part)}.")
 
-        return jax.tree_util.tree_map_with_path(of_leaf, tree)
+    def keep(tree):
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: leaf if any(covers(part, path) for part in parts) else jnp.zeros_like(leaf), tree
+        )
+
+    def init(params):
+        paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+        require_parameters(params, [part for part in parts if not any(covers(part, path) for path in paths)])
+        return inner.init(params)
 
     def update(grads, state, params=None, **extra):
         grads = keep(grads)
         updates, state = inner.update(grads, state, params, **(extra | {"grad": grads}))
         return keep(updates), state
 
-    return optax.GradientTransformationExtraArgs(inner.init, update)  # type: ignore
+    return optax.GradientTransformationExtraArgs(init, update)  # type: ignore

@@ -4,6 +4,7 @@ halves | export`."""
 import sys
 import warnings
 from collections.abc import Mapping
+from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -32,13 +33,16 @@ class By(Enum):
 # as shells and `timeout` have them; all is saved none the less. All processes of a run end with the same one: what
 # started them sees that none is done.
 EXIT_CODES = {"Ctrl-C": 130, "SIGTERM": 143, "the wall-time limit": 124}
+EXPLAINS_NOTHING = 3  # of a finished run whose model does not explain the patterns (`analysis.verdict`)
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder or file to write; never overwritten.")]
 Settings = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the job, such as stage.0.epochs=5.")
 ]
-Again = Annotated[bool, typer.Option("--resume", help="Where the folder is a run already, go on with it as it began.")]
+Again = Annotated[
+    bool, typer.Option("--resume", help="Where the folder is a run already, go on with it, changed by --set alone.")
+]
 JobFile = Annotated[Path, typer.Argument(metavar="JOB.toml", help="A job; `jaxptycho new` writes one.")]
 
 
@@ -85,6 +89,10 @@ def new(
 
     target = out or Path(f"{file.stem}.toml")
     phantom = str(file) in PHANTOMS and template is None
+    if str(file) not in PHANTOMS and not file.exists():
+        near = get_close_matches(str(file).lower(), PHANTOMS, 1, 0.55)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ValueError(f"{file} is neither a file nor a phantom; {hint}phantoms are {', '.join(sorted(PHANTOMS))}")
     text = new_simulation(str(file), target) if phantom else new_job(file, target, template)
     with target.open("x", encoding="utf-8") as written:
         written.write(text)
@@ -118,7 +126,7 @@ def reconstruct(
     from .jobs import read_job
 
     wanted = read_job(job, settings)
-    _go(wanted, out or Path(wanted.run.out or job.stem), resume)
+    _go(wanted, out or Path(wanted.run.out or job.stem), settings if resume else None)
 
 
 @app.command()
@@ -135,29 +143,40 @@ def tomogram(
     from .tomogram_schema import TomogramJob
 
     wanted = read_job(job, settings, TomogramJob)
-    _go(wanted, out or Path(wanted.run.out or job.stem), resume)
+    _go(wanted, out or Path(wanted.run.out or job.stem), settings if resume else None)
 
 
 @app.command()
 @tidy
 def resume(
-    run: Annotated[Path, typer.Argument(help="The folder of an interrupted run.")], debug: Debug = False
+    run: Annotated[Path, typer.Argument(help="The folder of an interrupted run.")],
+    settings: Settings = [],  # noqa: B006
+    debug: Debug = False,
 ) -> None:
-    """Go on with an interrupted run, to the result that it would have had."""
+    """Go on with an interrupted run, to the result that it would have had, or further: --set stage.0.epochs=80."""
     from .run import resume as go_on
 
-    _tell(go_on(run, _watch()))
+    _tell(go_on(run, _watch(), settings=settings))
 
 
 @app.command()
 @tidy
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A dataset, a result, a run or a job.")], debug: Debug = False
+    file: Annotated[Path | None, typer.Argument(help="A dataset, a result, a run or a job.")] = None,
+    system: Annotated[bool, typer.Option("--system", help="Devices, memory, kernels in use and versions.")] = False,
+    debug: Debug = False,
 ) -> None:
-    """Say what a file holds, and what looks wrong with it."""
-    from .files import describe
+    """Report what a file holds and what looks wrong with it, or what this system computes with."""
+    if file is None and not system:
+        raise ValueError("inspect came without a file; give a dataset, result, run or job, or --system")
+    if system:
+        from .system import describe_system
 
-    _table(describe(file), str(file))
+        _table(describe_system(), "this system")
+    if file is not None:
+        from .files import describe
+
+        _table(describe(file), str(file))
 
 
 @app.command()
@@ -245,13 +264,17 @@ def export(
     print(f"wrote {file}: {write_export(model, file, names, threshold, of)}")
 
 
-def _go(job, folder: Path, again: bool) -> None:
-    """A new run, or the one that lies in the folder; all processes see alike which it is."""
+def _go(job, folder: Path, settings: list[str] | None) -> None:
+    """A new run, or with `settings` the one that lies in the folder; all processes see alike which it is."""
     from ..machines.processes import everywhere
+    from .changes import warn_of_differences
     from .run import resume, start
 
-    known = again and not everywhere(not (folder / "run.toml").exists())
-    _tell(resume(folder, _watch()) if known else start(job, folder, _watch()))
+    if settings is None or everywhere(not (folder / "run.toml").exists()):
+        _tell(start(job, folder, _watch()))
+        return
+    warn_of_differences(job, folder, settings)
+    _tell(resume(folder, _watch(), settings=settings))
 
 
 def _watch():
@@ -263,20 +286,34 @@ def _watch():
 
 
 def _tell(outcome) -> None:
-    """The summary of a run, by the first of many processes."""
+    """Print the summary and the verdict of a run, in the first of many processes; exit with its code in all."""
     from ..machines.processes import first
 
-    if not first():
-        raise typer.Exit(EXIT_CODES.get(outcome.why, 0))
+    if first():
+        _summarize(outcome)
+    if code := _exit_code(outcome):
+        raise typer.Exit(code)
+
+
+def _exit_code(outcome) -> int:
+    """0 for a finished run whose model explains the patterns."""
+    if not outcome.finished:
+        return EXIT_CODES.get(outcome.why, 0)
+    return 0 if outcome.verdict is None or outcome.verdict.explains else EXPLAINS_NOTHING
+
+
+def _summarize(outcome) -> None:
     rows = {"result": str(outcome.folder / "result.h5"), "ended by": outcome.why, "epochs": str(len(outcome.history))}
     if outcome.history:
         rows["loss"] = f"{outcome.history[-1].loss:.5g}"
         rows["seconds"] = f"{sum(row.seconds for row in outcome.history):.1f}"
-    rows |= {name: f"{value:.4f}" for name, value in outcome.fit.items()}
+    fit = sorted(outcome.fit.items(), key=lambda item: item[0] == "R")  # R may prefer a wrong geometry
+    rows |= {name: f"{value:.4f}" for name, value in fit}
     _table(rows, str(outcome.folder))
+    if outcome.verdict is not None:
+        print(outcome.verdict)
     if not outcome.finished:
         print(f"stopped by {outcome.why}; go on with: jaxptycho resume {outcome.folder}")
-        raise typer.Exit(EXIT_CODES.get(outcome.why, 0))
 
 
 def _table(rows: Mapping[str, str | tuple[str, ...]], title: str) -> None:
@@ -305,5 +342,5 @@ def main() -> None:
     jax.config.update("jax_compilation_cache_dir", str(platformdirs.user_cache_path("jaxptycho") / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # many small programs make a slow start
     warnings.showwarning = _warn
-    with none_left_waiting(orderly=(0, *EXIT_CODES.values())):
+    with none_left_waiting(orderly=(0, EXPLAINS_NOTHING, *EXIT_CODES.values())):
         app()

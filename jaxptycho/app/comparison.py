@@ -1,7 +1,7 @@
 """How far two results agree: registered phases, Fourier ring correlation, resolution."""
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,11 +22,12 @@ from .loading import load_result
 from .pictures import flat_phases, probe_modes
 from .plots import save
 from .plots_resolution import draw_correlation
-from .run import refuse_existing, start
+from .run import loop_of, refuse_existing, start
 from .schema import Job
 from .tomogram_schema import TomogramJob
 from .watch import Watch
 
+SMALLEST = 8  # pixels of a side that are compared
 HALVES = {"positions": FIELDS, "counts": QUANTA}
 
 
@@ -53,19 +54,35 @@ def compare_halves(job: Job | TomogramJob, folder: Path, by: str, watch: Callabl
     if job.data.half != "all":
         raise ValueError(f'the job takes one half already (data.half = "{job.data.half}"); set it to "all"')
     refuse_existing(folder)
+    jobs = [job.model_copy(update={"data": job.data.model_copy(update={"half": half})}) for half in HALVES[by]]
+    require_comparable(jobs)
 
-    def reconstructed(half: str) -> Model:
-        own = job.model_copy(update={"data": job.data.model_copy(update={"half": half})})
+    def reconstructed(half: str, own: Job | TomogramJob) -> Model:
         outcome = start(own, folder / half, watch())
         if not outcome.finished:
             raise ValueError(
                 f"the {half} half was stopped by {outcome.why}; finish it with `jaxptycho resume {outcome.folder}`"
             )
+        if outcome.verdict is not None and not outcome.verdict.explains:
+            verdicts[f"verdict of the {half} half"] = outcome.verdict.lines[0]
         return outcome.model
 
-    first, second = HALVES[by]
-    rows = report(reconstructed(first), reconstructed(second), folder)
-    return rows | {"shared by both": "the file's probe_guess" if starts_from_file(job) else "nothing"}
+    verdicts: dict[str, str] = {}
+    first, second = map(reconstructed, HALVES[by], jobs)
+    rows = report(first, second, folder)
+    return rows | verdicts | {"shared by both": "the file's probe_guess" if starts_from_file(job) else "nothing"}
+
+
+def require_comparable(jobs: Sequence[Job | TomogramJob]) -> None:
+    """Raises ValueError where one of the jobs cannot be computed on its data, or their scans cannot be compared."""
+    first = []
+    for job in jobs:
+        loop = loop_of(job)
+        loop.check()
+        if isinstance(job, Job):
+            first.append(loop.first_model())
+    if first:
+        common_area(*first)
 
 
 def starts_from_file(job: Job | TomogramJob) -> bool:
@@ -112,14 +129,10 @@ def compare_phases(first: Model, second: Model) -> tuple[dict[str, str], Compare
 
 def common_phases(first: Model, second: Model) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Phases [rad] of two models where both were scanned, registered and without ramp; the shift [pixels]."""
-    places = [positions(model) for model in (first, second)]
-    low = np.max([p.min(0) for p in places], axis=0)
-    high = np.min([p.max(0) for p in places], axis=0)
-    low, high = shrunk(low, high, [outline(model) for model in (first, second)])
-    size = np.floor((high - low) / first.grid.pixel).astype(int)
-    if size.min() < 8:
-        raise ValueError(f"the scans of the two results share {size[0]} × {size[1]} pixels; at least 8 × 8 are wanted")
-    corners = [np.rint((low - origin(model)) / model.grid.pixel).astype(int) for model in (first, second)]
+    offsets = np.zeros(2), np.subtract(second.frame, first.frame)  # into the frame of the first
+    both = zip((first, second), offsets, strict=True)
+    low, size = common_area(first, second)
+    corners = [np.rint((low - origin(model) - offset) / model.grid.pixel).astype(int) for model, offset in both]
     fixed, moving = (flat_phases(model).sum(0) for model in (first, second))
 
     def cut(image, corner):
@@ -135,6 +148,23 @@ def common_phases(first: Model, second: Model) -> tuple[np.ndarray, np.ndarray, 
     for _ in range(4):  # cut anew at each shift, for what enters and leaves at the edges pulls towards none
         shift = shift + register(tapered(a), tapered(moved_by(shift))).shift
     return a, moved_by(shift), shift
+
+
+def common_area(first: Model, second: Model) -> tuple[np.ndarray, np.ndarray]:
+    """The corner (y, x) [Å, in the frame of the first] and size [pixels] of what both scans enclose;
+    ValueError where it is too small."""
+    both = [(first, np.zeros(2)), (second, np.subtract(second.frame, first.frame))]
+    places = [positions(model) + offset for model, offset in both]
+    low = np.max([p.min(0) for p in places], axis=0)
+    high = np.min([p.max(0) for p in places], axis=0)
+    low, high = shrunk(low, high, [outline(*pair) for pair in both])
+    size = np.floor((high - low) / first.grid.pixel).astype(int)
+    if size.min() < SMALLEST:
+        raise ValueError(
+            f"the two scans share {size[0]} × {size[1]} pixels; at least {SMALLEST} × {SMALLEST} are required to compare "
+            "what was reconstructed from them"
+        )
+    return low, size
 
 
 def shrunk(low: np.ndarray, high: np.ndarray, outlines: list) -> tuple[np.ndarray, np.ndarray]:

@@ -89,7 +89,9 @@ def run_demo(out: Path, positions: int = 16, epochs: int = 40) -> dict[str, floa
     (out / "bilayer.toml").write_text(JOB.format(epochs=epochs), encoding="utf-8")
     run_simulation(read_job(out / "simulation.toml", kind=SimulationJob), out / "bilayer.h5")
     print(f"simulated {positions**2} patterns of two layers 15 Å apart in {since(began):.0f} s")
-    model = start(read_job(out / "bilayer.toml"), out / "run", Bar()).model
+    outcome = start(read_job(out / "bilayer.toml"), out / "run", Bar())
+    model = outcome.model
+    print(outcome.verdict)
     truth = read_truth(out / "bilayer.h5")
     own, crossed = compare_layers(model, truth)
     curve = truth_correlation(model, phase_agreement(model, truth))

@@ -2,6 +2,7 @@
 
 import math
 import os
+import warnings
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -12,27 +13,29 @@ import h5py
 import jax
 import numpy as np
 import tomlkit
-from scipy.spatial import KDTree
 
-from ..analysis.design import design
+from ..analysis.design import area_per_shot, design
 from ..data import Batch, Dataset
 from ..io.datasets import read
 from ..machines.placement import even
 from ..machines.plan import plan, size_of
 from ..model import Model
 from ..simulate.phantoms import PHANTOMS
-from ..start.calibration import bright_field_centre, bright_field_radius
-from .build import build_loss
+from ..start.calibration import bright_field_centre, bright_field_semiangle
+from ..start.cautions import Caution, cautions
+from ..start.descan import descan_rows
+from .build import build_loss, descan_statement
 from .jobs import kind_of, make_job, read_job, write_job
 from .loading import load_result
 from .loop import Loop
-from .run import loop_of
+from .run import loop_of, result_of
 from .schema import Job, suggest
 from .simulation_schema import SimulationJob
 from .tomogram_schema import TomogramJob
 
 # what a file may know, and where a job says it
 PLACES = {"semiangle_mrad": "probe", "defocus_angstrom": "probe", "thickness_angstrom": "specimen"}
+OF_MODEL = ("job", "frame_angstrom")  # attributes of a result that are too long, or shown with its model
 
 
 def new_job(file: Path, target: Path, template: str | None = None) -> str:
@@ -42,6 +45,8 @@ def new_job(file: Path, target: Path, template: str | None = None) -> str:
     if template is not None:
         return _from_template(template, file, relative)
     data = read(file)
+    for caution in cautions(data):
+        warnings.warn(str(caution), stacklevel=2)
     values: dict[str, Any] = {"data": {"file": relative}}
     for name, section in PLACES.items():
         if name in data.about:
@@ -99,30 +104,29 @@ def template_text(name: str) -> str:
 
 def describe(path: Path) -> dict[str, str]:
     """What a dataset, a result, a run or a job holds."""
-    if path.is_dir():
-        path = path / "result.h5"
+    path = result_of(path)
     if path.suffix == ".toml":
         return describe_job(read_job(path, kind=kind_of(path)))
     if path.suffix != ".cxi" and path.exists() and h5py.is_hdf5(path):
         with h5py.File(path) as file:
             if "model" in file:
-                attributes = {name: value for name, value in file.attrs.items() if name != "job"}
+                attributes = {name: value for name, value in file.attrs.items() if name not in OF_MODEL}
                 return describe_model(load_result(path)) | {name: _short(value) for name, value in attributes.items()}
     return describe_data(read(path))
 
 
 def describe_data(data: Dataset) -> dict[str, str]:
-    """Shapes, doses and the instrument; `warning` lines say what looks wrong."""
+    """Shapes, doses and the instrument; `caution` lines name what looks wrong."""
     grid = data.grid
     doses = np.concatenate([data.dose(view) for view in range(data.n_views)])
     places = np.concatenate(data.positions)
-    disc = bright_field_radius(data) * grid.dk[0] * grid.wavelength * 1e3
     rows = {
         "patterns": f"{' + '.join(map(str, data.n_shots))} of {grid.shape[0]} × {grid.shape[1]} pixels",
         "beam": f"{grid.voltage_kv:g} kV, {grid.wavelength:.5g} Å" if grid.voltage_kv else f"{grid.wavelength:.5g} Å",
         "object pixel": f"{grid.pixel[0]:.5g} × {grid.pixel[1]:.5g} Å",
-        "detector step": f"{1e3 * grid.wavelength * grid.dk[0]:.4g} mrad",
+        "detector step": " × ".join(f"{1e3 * grid.wavelength * dk:.4g}" for dk in grid.dk) + " mrad",
         "scanned": " × ".join(f"{extent:.5g}" for extent in np.ptp(places, axis=0)) + " Å",
+        **frame_row(data.frame),
         "dose per pattern": f"{doses.mean():.5g} quanta ({doses.min():.4g} to {doses.max():.4g})",
         "masked pixels": "none" if data.mask is None else str(int((~data.mask).sum())),
         **({} if data.tilts is None else {"tilts": ", ".join(f"{t:+.4g}" for t in np.rad2deg(data.tilts)) + " °"}),
@@ -131,20 +135,25 @@ def describe_data(data: Dataset) -> dict[str, str]:
     rows |= {name: _short(value) for name, value in data.about.items()}
     if grid.voltage_kv:
         middle = ", ".join(f"{c:+.2f}" for c in bright_field_centre(data))
-        rows["bright field"] = f"radius {disc:.4g} mrad, centre ({middle}) pixels from the middle"
+        disc = 1e3 * bright_field_semiangle(data)
+        rows["bright field"] = f"semiangle {disc:.4g} mrad, centre ({middle}) pixels from the middle"
+        rows |= descan_rows(data)
         said = data.about.get("semiangle_mrad")
         if said is not None and "defocus_angstrom" in data.about:
             defocus, step = data.about["defocus_angstrom"], math.sqrt(area_per_shot(data.positions[0]))
             rows |= dict(design(grid, 1e-3 * said, defocus, step, doses.mean()).rows())
-        if said is not None and not 0.85 < disc / said < 1.18:
-            rows["warning"] = f"the bright-field disc measures {disc:.4g} mrad, the file says semiangle_mrad = {said:g}"
+    rows |= caution_rows(cautions(data))
     return rows
 
 
-def area_per_shot(places: np.ndarray) -> float:
-    """Å² of the specimen for each position: the median distance to the nearest neighbour, squared."""
-    distances = KDTree(places).query(places, k=min(2, len(places)))[0].reshape(len(places), -1)[:, -1]
-    return max(float(np.median(distances)), 1e-6) ** 2
+def caution_rows(found: list[Caution]) -> dict[str, str]:
+    """Cautions as rows of a table."""
+    return {f"caution {number}": str(caution) for number, caution in enumerate(found, 1)}
+
+
+def frame_row(frame: tuple[float, float]) -> dict[str, str]:
+    """The origin of the positions, where it is not that of the file."""
+    return {"positions counted from": "({:.12g}, {:.12g}) Å (y, x)".format(*frame)} if any(frame) else {}
 
 
 def describe_model(model: Model) -> dict[str, str]:
@@ -152,13 +161,21 @@ def describe_model(model: Model) -> dict[str, str]:
     rows = {
         name: type(getattr(model, name)).__name__ for name in ("probe", "specimen", "scan", "propagator", "detector")
     }
+    rows |= frame_row(model.frame)
     for path, leaf in jax.tree_util.tree_leaves_with_path(eqx.filter(model, eqx.is_array)):
         rows[jax.tree_util.keystr(path, simple=True, separator=".")] = f"{leaf.dtype} {leaf.shape}"
     return rows
 
 
 def describe_job(job: Any) -> dict[str, str]:
-    """The stages of a job in short."""
+    """The stages of a job in short, or what it simulates."""
+    if isinstance(job, SimulationJob):
+        lens = job.microscope
+        return {
+            "simulates": f"{job.specimen.phantom or job.specimen.file}",
+            "microscope": f"{lens.voltage_kv:g} kV, {lens.semiangle_mrad:g} mrad, defocus {lens.defocus_angstrom:g} Å",
+            "scan": f"{' × '.join(map(str, job.scan.shape))} points, {job.scan.step_angstrom:g} Å apart",
+        }
     return {"data": job.data.file} | {
         f"stage {stage.name}": f"{stage.epochs} epochs of {stage.optimiser}, {stage.loss} loss, batches of {stage.batch}, "
         f"refines {', '.join(stage.rates)}"
@@ -179,7 +196,7 @@ def check(job: Job | TomogramJob) -> dict[str, str]:
     loss = build_loss(job.stage[-1], job.run.budget_gib)
     specimen = model.specimen
     slices = specimen.shapes(model.grid).transmission
-    rows = {"object": " × ".join(map(str, slices.shape)) + " (slice, y, x)"}
+    rows = descan_statement(job, data) | {"object": " × ".join(map(str, slices.shape)) + " (slice, y, x)"}
     rows |= specimen.summary()
     rows |= {"parameters": megabytes(size_of(model)), "counts": megabytes(counts)}
     rows["held out"] = f"{sum(map(len, loop.held))} of {sum(data.n_shots)} shots"

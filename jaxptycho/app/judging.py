@@ -123,7 +123,7 @@ def positions_against(model: Model, truth: dict[str, Any]) -> PositionError | No
     found = positions(model)
     if "positions" not in truth or np.shape(truth["positions"]) != found.shape:
         return None
-    return position_error(found, np.asarray(truth["positions"]))
+    return position_error(found, np.asarray(truth["positions"]) - model.frame)
 
 
 def true_modes(model: Model, truth: dict[str, Any]) -> np.ndarray | None:

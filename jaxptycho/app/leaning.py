@@ -19,6 +19,11 @@ def require_leaning(job: Job, data: Dataset) -> None:
             "propagator.leaning wants the tilts of the views, which the file does not give; write tilt_deg [view] "
             "beside its counts"
         )
+    if axis := data.about.get("tilt_axis_deg"):
+        raise ValueError(
+            f"the tilt axis is {axis:+.4g}° away from the axes of the patterns, along which propagator.leaning requires it; "
+            "reconstruct the views as a volume (jaxptycho tomogram), or turn the patterns"
+        )
     require_small(data.tilts)  # before they say how large the object is
     if job.specimen.slices < 2:
         raise ValueError(

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..analysis import verdict
 from ..analysis.fit import fit_sums
 from ..data import Batch, Dataset, at_hand, prefetch, split, stacked
 from ..inverse.constraints import wants_model
@@ -24,7 +25,7 @@ from ..machines.processes import added, local, part, whole
 from ..machines.slabs import fitted, require_lent
 from ..model import Model
 from . import build, diagnose, passes
-from .diagnose import require_held
+from .diagnose import require_finite, require_held
 from .errors import Diverged
 from .schema import Job
 from .tomogram_schema import TomogramJob
@@ -87,6 +88,7 @@ class Loop:
 
     def run(self, progress: Progress) -> str:
         """Why it ended; `progress` is moved on in place, and is the last good one if the run diverges."""
+        require_finite(progress.model)
         self.watch.begin(self.job, sum(map(len, self.learn)), len(progress.history))
         while True:
             stage = self.job.stage[progress.stage]
@@ -211,6 +213,18 @@ class Loop:
         sums = eqx.filter_jit(lambda m, b: over_shots(fit_sums, self.devices)(m, at_hand(b)))
         return passes.fit(self.data, self.held, lambda shots: self._over(shots, partial(sums, model), model))
 
+    def verdict(self, model: Model, history: list[Row]) -> verdict.Verdict:
+        """Verdict about a model of this job, the same in all processes (`analysis.verdict`)."""
+        compiled = eqx.filter_jit(lambda f, m, b: over_shots(f, self.devices)(m, at_hand(b)))
+        nothing = [np.zeros(0, int)] * self.data.n_views
+
+        def sums(function, view: int, shots: np.ndarray) -> np.ndarray:
+            batches = [*nothing[:view], shots, *nothing[view + 1 :]]
+            found = self._over(batches, partial(compiled, function, model), model)
+            return np.sum([np.asarray(own, float) for own in found], 0)
+
+        return verdict.conclude(verdict.evidence(self.data, self.learn, self.held, sums), history)
+
     def _over(self, shots: list[np.ndarray], function: Callable[[Batch], Any], model: Model) -> list:
         """`function` of batches of all these shots, which each process reads a part of."""
         if not any(map(len, shots)):
@@ -300,11 +314,12 @@ class Loop:
         stage, number = self.job.stage[progress.stage], len(progress.history) + 1
         self._back_to(good, progress)
         left = (self._whole(batch) for batch in self.batches_left(progress))
-        cause = diagnose.culprit(tools.step, tools.objective, progress.model, progress.state, left)
+        parts, used = tuple(stage.rates), {stage.optimiser, *(rate.optimiser or "" for rate in stage.rates.values())}
+        cause = diagnose.culprit(tools.step, tools.objective, parts, progress.model, progress.state, left)
         self._back_to(good, progress)
         raise Diverged(
             f"the loss became NaN or infinite in stage {stage.name!r}, epoch {number}: {cause}; the last good model is "
-            "kept; lower the rate of this part or constrain it"
+            f"kept; {diagnose.advice(used, parts)}"
         )
 
 

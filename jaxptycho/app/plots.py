@@ -26,7 +26,7 @@ def draw(folder: Path, model: Model, first: Model, data: Dataset, history: Seque
     figures = {
         "object": draw_object(shown),
         "probe": draw_probe(probe_modes(model), model),
-        "positions": draw_positions(positions(first), positions(model), model.grid.pixel),
+        "positions": draw_positions(positions(first) + model.frame, positions(model) + model.frame, model.grid.pixel),
         "patterns": draw_patterns(model, data),
     }
     if len(shown.phase) > 1:

@@ -18,9 +18,12 @@ from ..inverse.constraints import CONSTRAINTS
 from ..inverse.even import even_adam
 from ..inverse.penalties import PENALTIES
 from ..inverse.preconditioning import PRECONDITIONERS
-from ..io.datasets import SCAN_TRANSFORMS
+from ..io.arrangement import POSITION_UNITS
+from ..io.datasets import ORIGINS, SCAN_TRANSFORMS
+from ..io.instrument import out_of_range
 from ..order import ORDERS
 from ..physics.aberrations import NAMES as ABERRATIONS
+from ..start.descan import DESCANS
 from ..start.guess import PROBES, SPECIMENS
 from .references import is_reference
 
@@ -47,6 +50,17 @@ def one_of(names, what: str, references: bool = False):
     return Annotated[str, AfterValidator(check)]
 
 
+def in_unit(name: str):
+    """A number that the property `name` of an instrument may have in its unit."""
+
+    def check(value: float) -> float:
+        if beyond := out_of_range(name, value):
+            raise ValueError(beyond)
+        return value
+
+    return Annotated[float, AfterValidator(check)]
+
+
 def suggest(name: str, names) -> str:
     """'did you mean …?', or all that is known where nothing is near."""
     near = get_close_matches(name, list(names), 1, 0.55)
@@ -62,19 +76,43 @@ def _aberrations(values: dict[str, float]) -> dict[str, float]:
 
 Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
 Aberrations = Annotated[dict[str, float], AfterValidator(_aberrations)]
-Angle = Annotated[float, Field(ge=0.01, le=1000)]  # mrad: refuses what was meant in radians
+Semiangle = in_unit("semiangle_mrad")
 
 
 class Data(Section):
     """What was measured, and what the file does not say of it."""
 
     file: str = key("the measurement: native HDF5 or CXI, relative to this job")
-    voltage_kv: float | None = key("acceleration voltage, if not in the file", None, 300.0, gt=0.1, le=5000)
-    wavelength_angstrom: float | None = key("wavelength of anything but electrons", None, 1.4, gt=0)
-    pixel_angstrom: float | None = key("pixel of the object, if not in the file", None, 0.3, gt=0)
+    voltage_kv: in_unit("voltage_kv") | None = key("acceleration voltage, if not in the file", None, 300.0)
+    wavelength_angstrom: in_unit("wavelength_angstrom") | None = key("wavelength of anything but electrons", None, 1.4)
+    pixel_angstrom: in_unit("pixel_angstrom") | None = key("pixel of the object, if not in the file", None, 0.3)
     dk_inverse_angstrom: float | None = key("frequency step of the detector, instead of the pixel", None, 0.025, gt=0)
     scan_transform: one_of(SCAN_TRANSFORMS, "scan transform") = key(
         f"how the scan's axes lie on the detector's: {', '.join(SCAN_TRANSFORMS)}", "none"
+    )
+    position_unit: one_of(POSITION_UNITS, "unit of positions") = key(
+        f"unit of the positions in the file: {', '.join(POSITION_UNITS)} (of the object)", "angstrom"
+    )
+    zero_frequency: Literal["middle", "corner"] = key(
+        "where the patterns in the file have their zero frequency", "middle"
+    )
+    counts_per_electron: float = key("counts that one electron makes, by which all are divided", 1.0, gt=0)
+    bad_data: Literal["leave_out", "keep"] = key(
+        "pixels that do not measure and shots that do not belong to the scan: leave_out with a warning, or keep",
+        "leave_out",
+    )
+    tilt_axis_deg: float | None = key(
+        "direction of a series' tilt axis in the patterns: 0 along y (down), 90 along x (right), 180 and 270 (or -90) the "
+        "opposite senses; a positive tilt moves what is deeper along the beam by +x at 0, by -y at 90; patterns and positions "
+        "are turned by multiples of 90 degrees, results are in their frame; default: that of the file, or 0",
+        None,
+        90.0,
+        ge=-360,
+        le=360,
+    )
+    origin: one_of(ORIGINS, "origin") = key(
+        "of a series' positions: axis: counted from the tilt axis; middle: the axis goes through the middle of each view's scan",
+        "axis",
     )
     near_field: bool = key("a CXI file of in-line holograms", False)
     focus_to_sample_angstrom: float | None = key("from the focus to the specimen, for holograms", None, 3.65e7, gt=0)
@@ -91,7 +129,7 @@ class Illumination(Section):
 
     modes: int = key("incoherent modes", 1, ge=1)
     start: one_of(PROBES, "start of a probe") = key(f"first guess from {', '.join(PROBES)}", "auto")
-    semiangle_mrad: Angle | None = key("convergence semiangle, if not in the file", None, 21.4)
+    semiangle_mrad: Semiangle | None = key("convergence semiangle, if not in the file", None, 21.4)
     defocus_angstrom: float | None = key("defocus, > 0 is underfocus, if not in the file", None, 150.0)
     aberrations_angstrom: Aberrations = key("further aberrations by name: C12a, C12b, C30 …", {})
 
@@ -126,7 +164,7 @@ class Scan(Section):
     """Where the probe stood."""
 
     kind: Literal["free", "affine"] = key(
-        "free: every position for itself; affine: one linear map (scan.matrix, scan.shift) and a residual", "free"
+        "free: separate positions; affine: a linear map, found before the first epoch, a shift and a residual", "free"
     )
 
 
@@ -153,6 +191,11 @@ class Camera(Section):
     background: float | None = key("counts per pixel that come from elsewhere, a first value", None, 0.1, ge=0)
     supersample: int = key("model pixels per detector pixel and direction", 1, ge=1)
     extend: int = key("the model reaches this many times further than the detector", 1, ge=1)
+    descan: one_of(DESCANS, "way to treat descan") = key(
+        "bright-field disc off the middle: auto, a shift of the pattern by whole pixels; shared or shot, by all of it, the "
+        "same or separate for every shot (refine it with rates.detector.shift); none, a tilt of the beam",
+        "auto",
+    )
     per_shot_intensity: bool = key("an own intensity for every shot; refine it with rates.detector", False)
 
 
@@ -255,6 +298,19 @@ def _rate(value):
     return {"rate": value} if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
 
+def nested_rates(values):
+    """Rates with their fields as paths: of `{scan: {positions: 0.01}}`, as TOML reads scan.positions, scan.positions."""
+    if not isinstance(values, dict):
+        return values
+    flat = {}
+    for name, value in values.items():
+        if isinstance(value, dict) and value and not set(value) & set(Rate.model_fields):
+            flat |= {f"{name}.{field}": rate for field, rate in nested_rates(value).items()}
+        else:
+            flat[name] = value
+    return flat
+
+
 def _rates(values: dict) -> dict:
     for name in values:
         if name.split(".")[0] not in PARTS:
@@ -285,7 +341,9 @@ class Stage(Section):
     )
     slices: int | None = key("change the number of slices", None, 4, ge=1)
     modes: int | None = key("change the number of probe modes", None, 3, ge=1)
-    rates: Annotated[dict[str, Annotated[Rate, BeforeValidator(_rate)]], AfterValidator(_rates)] = key(
+    rates: Annotated[
+        dict[str, Annotated[Rate, BeforeValidator(_rate)]], BeforeValidator(nested_rates), AfterValidator(_rates)
+    ] = key(
         "parts, or fields by their path (scan.positions), that are refined, and how fast",
         {"specimen": Rate(rate=5e-3), "probe": Rate(rate=5e-3)},
     )

@@ -7,7 +7,7 @@ from pydantic import model_validator
 from ..physics.potentials import PROJECTIONS
 from ..physics.scattering import TABLES
 from ..simulate.phantoms import PHANTOMS
-from .schema import Aberrations, Angle, Pair, Section, key, one_of
+from .schema import Aberrations, Pair, Section, Semiangle, key, one_of
 
 Zone = list[int]
 
@@ -39,7 +39,7 @@ class Lens(Section):
     """The microscope before the specimen."""
 
     voltage_kv: float = key("acceleration voltage", gt=0.1, le=5000)
-    semiangle_mrad: Angle = key("convergence semiangle")
+    semiangle_mrad: Semiangle = key("convergence semiangle")
     defocus_angstrom: float = key(
         "where the box begins, > 0 is underfocus; the file of a series says it at the axis", 0.0
     )

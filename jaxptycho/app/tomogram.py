@@ -23,13 +23,13 @@ from ..inverse.solve import owned, per_part
 from ..io.drafts import drafted
 from ..io.results import load, write
 from ..model import Model
-from ..start.guess import first_model, model_grid
+from ..start.guess import guess_model, model_grid, require_room
 from ..start.probes import of_every_view, radius_of
 from ..start.refit import with_slices
 from ..tomography import linear
 from ..tomography.alignment import Aligned, align
 from ..tomography.poses import BUDGET, emptied, posed, without_drift
-from ..tomography.projections import Geometry, Projector
+from ..tomography.projections import Geometry, Projector, axis_frame, turned_about_beam
 from ..tomography.series import at_faces, first_series, require_field
 from ..tomography.views import projected_views, reconstruct_views
 from . import build
@@ -83,6 +83,7 @@ def series_of(job: TomogramJob, data: Dataset, geometry=None, volume=None, probe
         slices=job.volume.slices,
         supersample=job.detector.supersample,
         extend=job.detector.extend,
+        descan=job.detector.descan,
         kernel=job.volume.kernel,
         taper=job.volume.taper_angstrom,
         absorptive=jnp.zeros_like(volume) if job.volume.absorptive else None,
@@ -92,8 +93,8 @@ def series_of(job: TomogramJob, data: Dataset, geometry=None, volume=None, probe
 
 def alone(job: TomogramJob, data: Dataset) -> Model:
     """The first model of one view by itself: thin, at the height of the tilt axis."""
-    model = first_model(data, specimen="phase", **build.of_instrument(job))
-    return build.with_camera(job.detector, build.with_probe(job.probe, model, data), data)
+    model = guess_model(data, specimen="phase", **build.of_instrument(job))
+    return build.with_camera(job.detector, build.with_probe(job, model, data), data)
 
 
 def cut(job: TomogramJob, thickness: float, data: Dataset) -> Model:
@@ -125,16 +126,27 @@ def empty(job: TomogramJob, data: Dataset):
     """A volume of no potential, of the job's size, or that of the field that is scanned and lit."""
     size, voxel = job.volume.size_angstrom, np.array(voxel_of(job, data))
     if size is None:
-        y, x = 2 * (np.abs(np.concatenate(data.positions)).max(0) + lit(job, data))
+        y, x = 2 * (reach_of(data) + lit(job, data))
         count = np.ceil(np.array([x, y, x]) / voxel) + 1
     else:
         count = np.maximum(np.round(np.array(size) / voxel), 2)
+    require_room(list(count), 2 if job.volume.absorptive else 1, data)
     return jnp.zeros(count.astype(int))
 
 
+def axis_of(data: Dataset) -> float:
+    """Direction of the tilt axis in the patterns [rad], from y towards x, within ±45° (`io.read` does quarter turns)."""
+    return float(np.deg2rad(data.about.get("tilt_axis_deg", 0.0)))
+
+
+def reach_of(data: Dataset) -> np.ndarray:
+    """Farthest position of any view from the origin [Å], along the tilt axis and across it."""
+    return np.max([np.abs(own @ axis_frame(axis_of(data)).T).max(0) for own in data.positions], axis=0)
+
+
 def nominal(data: Dataset) -> Geometry:
-    """The tilts of the file, and no shifts."""
-    return Geometry(_tilts(data))
+    """The tilts of the file about its axis, and no shifts."""
+    return turned_about_beam(Geometry(_tilts(data)), -axis_of(data))
 
 
 def _tilts(data: Dataset) -> np.ndarray:
@@ -168,10 +180,11 @@ def aligned_geometry(job: TomogramJob, models: list[Model], data: Dataset, folde
     if not section.turns:
         return standing(job, nominal(data))
     field, shape = fields_of(job, data)
-    views = projected_views(models, field)
+    axis = axis_of(data)
+    views = projected_views(models, field, axis)
     found = align(
         views.projections,
-        nominal(data),
+        Geometry(_tilts(data)),
         voxel,
         shape,
         weights=views.weights > SURE,
@@ -182,21 +195,23 @@ def aligned_geometry(job: TomogramJob, models: list[Model], data: Dataset, folde
         angles=section.angles,
         prior=float(np.deg2rad(section.angle_prior_deg)),
         coarse=section.coarse,
-        drop=section.drop,
         extended=not job.volume.isolated if section.common_field is None else section.common_field,
     )
-    write_alignment(folder / ALIGNMENT, found)
+    in_patterns = found._replace(geometry=turned_about_beam(found.geometry, -axis))
+    write_alignment(folder / ALIGNMENT, in_patterns)
     for name, value in found.words().items():
         say(f"{name}: {value}")
     if job.volume.isolated:
         warn_outside(job, found, data)
-    return standing(job, found.geometry)
+    if doubt := found.doubt(np.rad2deg(axis)):
+        warnings.warn(doubt, stacklevel=2)
+    return standing(job, in_patterns.geometry)
 
 
 def warn_outside(job: TomogramJob, found: Aligned, data: Dataset) -> None:
     """Warns where the aligned volume, which holds all that was scanned, is not empty outside of the job's."""
     coarser, voxel = job.alignment.bins[-1], np.array(voxel_of(job, data))
-    size, reach = voxel * empty(job, data).shape, np.max([np.abs(p).max(0) for p in data.positions], axis=0)
+    size, reach = voxel * empty(job, data).shape, reach_of(data)
     beyond = at_faces(np.asarray(found.volume), coarser * voxel, size, reach)
     axis, side = np.unravel_index(np.argmax(beyond), beyond.shape)
     if beyond[axis, side] > OUTSIDE:
@@ -219,7 +234,7 @@ def standing(job: TomogramJob, geometry: Geometry) -> Geometry:
 def fields_of(job: TomogramJob, data: Dataset) -> tuple[tuple[int, int], tuple[int, int, int]]:
     """Pixels (y, x) that all scans reach, and voxels of a volume that fills them at every tilt."""
     voxel, tilts = np.array(voxel_of(job, data)), _tilts(data)
-    reach = np.max([np.abs(p).max(0) for p in data.positions], axis=0)
+    reach = reach_of(data)
     y, x = (int(n) for n in 2 * np.floor((reach + BEYOND) / voxel[1:]))
     deep = float(np.max(x * voxel[2] * (1 - np.cos(tilts)) / np.maximum(np.abs(np.sin(tilts)), 1e-3)))
     z = max(deep, empty(job, data).shape[0] * voxel[0]) / voxel[0]
@@ -233,17 +248,36 @@ def write_alignment(path: Path, found: Aligned) -> None:
     angles = np.rad2deg(np.column_stack([geometry.tilts, small]))
     with drafted(path, overwrite=True) as draft, draft.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
-        rows.writerow(["view", "tilt_deg", "about_x_deg", "about_z_deg", "shift_y", "shift_x", "misfit", "fits"])
-        for view, (turned, shift, misfit) in enumerate(zip(angles, geometry.shifts, found.misfits, strict=True)):
-            rows.writerow([view, *map(float, turned), *map(float, shift), float(misfit), view not in found.bad])
+        rows.writerow(
+            ["view", "tilt_deg", "about_x_deg", "about_z_deg", "shift_y", "shift_x", "misfit", "fits", "explained"]
+        )
+        held = np.full(len(angles), np.nan) if found.held_out is None else found.held_out
+        for view, (turned, shift, misfit, part) in enumerate(
+            zip(angles, geometry.shifts, found.misfits, held, strict=True)
+        ):
+            numbers = *map(float, turned), *map(float, shift), float(misfit)
+            rows.writerow([view, *numbers, view not in found.bad, float(part)])
 
 
 def dropped(job: TomogramJob, folder: Path) -> set[int]:
-    """The views that the alignment found not to fit, where the job wants them left out."""
-    if not job.alignment.drop or not (folder / ALIGNMENT).exists():
+    """The views that the alignment found not to fit, where the job leaves them out."""
+    if not job.alignment.drop:
         return set()
+    return {int(row["view"]) for row in _alignment(folder) if row["fits"] == "False"}
+
+
+def explained(folder: Path) -> float | None:
+    """Fraction of the variance of the views that volumes made without them explain (median of those that fit), as the
+    alignment in the folder found it; None without an alignment."""
+    parts = [float(row["explained"]) for row in _alignment(folder) if row["fits"] == "True"]
+    return float(np.median(parts)) if parts else None
+
+
+def _alignment(folder: Path) -> list[dict[str, str]]:
+    if not (folder / ALIGNMENT).exists():
+        return []
     with (folder / ALIGNMENT).open(encoding="utf-8") as file:
-        return {int(row["view"]) for row in csv.DictReader(file) if row["fits"] == "False"}
+        return list(csv.DictReader(file))
 
 
 def first_volume(job: TomogramJob, models: list[Model], data: Dataset, geometry: Geometry, start, without=()):
@@ -252,7 +286,9 @@ def first_volume(job: TomogramJob, models: list[Model], data: Dataset, geometry:
     if not section.iterations:
         return start
     field = (start.shape[1], start.shape[2])
-    views, operator = projected_views(models, field), Projector(geometry, voxel_of(job, data), field)
+    axis = axis_of(data)
+    views = projected_views(models, field, axis)
+    operator = Projector(turned_about_beam(geometry, axis), voxel_of(job, data), field)
     more = {"tv": section.total_variation} if section.method == "fista" else {}
     solve = getattr(linear, section.method)
     weights = (views.weights > SURE).astype(np.float32)

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ..physics.volumes import KERNELS
+from ..kernels.resampling import INTERPOLATIONS
 from .schema import LOSSES, OPTIMISERS, Camera, Data, Drawing, Illumination, Rate, Run, Section, Stage, key, one_of
 
 Triple = Annotated[list[float], Field(min_length=3, max_length=3)]
@@ -30,7 +30,7 @@ class Volume(Section):
     absorptive: bool = key("it absorbs, too; the constraint amplitude_clamp keeps it from amplifying", False)
     isolated: bool = key("vacuum is around it, as around a particle; false: it holds the scan at every tilt", False)
     slices: int = key("slices along the beam", 8, ge=1)
-    kernel: one_of(KERNELS, "kernel") = key(f"of the resampling: {', '.join(KERNELS)}", "cubic")
+    kernel: one_of(INTERPOLATIONS, "kernel") = key(f"of the resampling: {', '.join(INTERPOLATIONS)}", "cubic")
     angles: bool = key("views have small angles about x and z, too; turning takes three times as long", True)
     taper_angstrom: float = key("over which it falls to vacuum at its faces", 2.0, ge=0)
 
@@ -61,7 +61,9 @@ class Alignment(Section):
     )
     angles: bool = key("find three angles of every view, too, which patterns show better than projections", False)
     angle_prior_deg: float = key("how far an angle strays from the nominal one", 0.3, gt=0)
-    drop: bool = key("leave views that do not fit the others out, here and in all that follows", False)
+    drop: bool = key(
+        "leave views that do not fit the others out of all that follows, too; the alignment never uses them", True
+    )
 
 
 class Linear(Section):

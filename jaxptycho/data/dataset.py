@@ -1,20 +1,38 @@
-"""Measured counts, checked and clean, read when they are wanted."""
+"""Measured counts, checked and clean, read when they are needed."""
 
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import InitVar, dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Num
 
 from ..physics.grids import Grid
+from .bad_pixels import (
+    SATURATED,
+    PixelStatistics,
+    bad_pixels,
+    dead_pixels,
+    describe_pixels,
+    electrons,
+    pixel_statistics,
+    saturated_fraction,
+)
+from .bad_shots import far_positions, wild_doses
 from .batch import Rows
+from .frame import origin_of, require_near_axis, spacing, warn_of_rounding
+from .numbers import numbers
 from .patterns import AsSeen, Chosen, read_by
 from .sharing import ALONE, Sharing
 
 BLOCK = 64  # patterns read at once
+MIN_EXTENT = 1e-3  # pixels, below which no scan is sampled
+SAMPLE, SAMPLE_PIXELS = 256, 2**24  # patterns that are looked at first, and pixels in all of them
+MAX_SATURATED = 0.3  # of the bright field, beyond which a camera has measured nothing of use
 IN_MEMORY_BYTES = 4 * 2**30  # datasets up to this size are kept in memory, as integers
 
 
@@ -22,15 +40,23 @@ IN_MEMORY_BYTES = 4 * 2**30  # datasets up to this size are kept in memory, as i
 class Dataset:
     """Counts, where they were taken, and what is known of the instrument.
 
-    `counts` are `[shot, y, x]`, `[view, shot, y, x]` or a list over views, with the zero
-    frequency in the middle as a camera shows it; anything sliceable will do (h5py datasets and
-    memory maps are read block by block). `positions` `[…, 2]` are (y, x) of the probe's centre
-    in Å. `mask` is True where a pixel counts. `about` holds what else is known, under the
-    names of the native format (`semiangle_mrad`, `defocus_angstrom` …).
+    `counts` are `[shot, y, x]`, a scan `[scan y, scan x, y, x]`, a tilt series `[view, shot, y, x]`
+    with its `tilts`, or a list over views, with the zero frequency in the middle as a camera shows
+    it; anything sliceable will do (h5py datasets and memory maps are read block by block, NumPy's
+    masked arrays bring their mask). `positions` `[…, 2]` are (y, x) of the probe's centre in Å.
+    `mask` is True where a pixel counts. `about` holds what else is known, under the names of the
+    native format (`semiangle_mrad`, `defocus_angstrom` …).
 
-    Building reads every pattern once, of many processes each its own part (`sharing`): negative counts are clipped
-    to zero and pixels outside the mask zeroed, with a warning that says how many were clipped. Raises ValueError for
-    misshaped arrays, NaN inside the mask, empty patterns, a mask that hides everything.
+    `positions` far from zero, as stages report them, are kept less their middle: `frame` (y, x)
+    [Å] is where their zero lies in the frame that they came in. Given, it is taken as it is. A
+    tilt series keeps its own, in which the tilt axis goes through zero.
+
+    Building reads every pattern once, of many processes each its own part (`sharing`). Negative
+    counts are clipped to zero and pixels outside the mask zeroed. Pixels that do not measure are
+    masked (`data.bad_pixels`), shots that do not belong to the scan left out (`data.bad_shots`),
+    with a warning that counts and places them; `bad_data="keep"` leaves all as it is. `shots` are the
+    numbers of those that remain. Raises ValueError for misshaped arrays, NaN inside the mask, no
+    counts at all, a mask that hides everything, positions or tilts that cannot be in Å or radians.
     """
 
     counts: Any
@@ -41,15 +67,32 @@ class Dataset:
     probe_guess: np.ndarray | None = None  # [y, x] or [mode, y, x], centre at [N//2, N//2]
     about: dict[str, Any] = field(default_factory=dict)
     sharing: InitVar[Sharing] = ALONE
+    frame: Any = None  # (y, x) [Å], where the zero of `positions` lies in the file's frame
+    bad_data: Literal["leave_out", "keep"] = "leave_out"  # pixels and shots that are no data
 
     def __post_init__(self, sharing: Sharing):
-        self.counts = _by_view(self.counts, 3, "counts")
-        self.positions = [np.asarray(p[:], float) for p in _by_view(self.positions, 2, "positions")]
+        one_scan = self.tilts is None
+        self.counts, hidden = _without_masks(_by_view(self.counts, 3, "counts", one_scan))
+        given = [p[:] for p in _by_view(self.positions, 2, "positions", one_scan)]
+        self.positions = [numbers(p, "positions", float) for p in given]
         self._first: np.ndarray | None = None
         self._check_scan()
+        self.shots = [np.arange(len(p)) for p in self.positions]
         self._check_extras()
+        if hidden is not None:
+            self.mask = self._visible() & ~hidden
+        checked = self.bad_data == "keep" or any(getattr(c, "checked", False) for c in self.counts)
+        if not checked:
+            self._mask(bad_pixels(self.sample, self._visible()))
+        self._count_from_frame(max(map(spacing, given)))
         self._clean = read_by(self.counts, self.mask, IN_MEMORY_BYTES)
         self._look(sharing)
+        if not checked:
+            total = np.fft.fftshift(np.sum(self._total, 0))
+            dead = dead_pixels(electrons(total, sum(self.n_shots), self.sample), self._visible())
+            self._mask({"dead, without a count in all patterns": dead} if dead.any() else {})
+            self._leave_out_bad_shots()
+        self._check_doses()
 
     @property
     def n_views(self) -> int:
@@ -67,6 +110,20 @@ class Dataset:
     def mean_pattern(self) -> Float[np.ndarray, "y x"]:
         """Mean counts over all shots and views, zero frequency in the middle."""
         return np.fft.fftshift(np.sum(self._total, 0)) / sum(self.n_shots)
+
+    @cached_property
+    def sample(self) -> PixelStatistics:
+        """Sums of every pixel over `raw_sample`."""
+        return pixel_statistics(self.raw_sample())
+
+    def raw_sample(self) -> Iterator[Num[np.ndarray, "b y x"]]:
+        """Blocks of up to 256 patterns, spread over all shots, as the camera wrote them."""
+        count = np.clip(SAMPLE_PIXELS // math.prod(self.grid.shape), 16, SAMPLE)
+        each = max(1, int(count) // self.n_views)
+        for counts, n in zip(self.counts, self.n_shots, strict=True):
+            chosen = np.sort(np.random.default_rng(n).permutation(n)[:each])
+            for start in range(0, len(chosen), BLOCK):
+                yield np.asarray(counts[chosen[start : start + BLOCK]])
 
     @property
     def kinds(self) -> list[np.dtype]:
@@ -90,10 +147,11 @@ class Dataset:
     def view(self, number: int) -> "Dataset":
         """The measurement of one view alone."""
         other = copy(self)
-        for name in ("counts", "positions", "_clean", "_dose", "_total"):
+        for name in ("counts", "positions", "shots", "_clean", "_dose", "_total"):
             setattr(other, name, [getattr(self, name)[number]])
         other.tilts = None if self.tilts is None else np.asarray(self.tilts)[[number]]
         other._first, other.about = None, dict(self.about)
+        other.__dict__.pop("sample", None)
         return other
 
     def subset(self, shots: Sequence | np.ndarray, sharing: Sharing = ALONE) -> "Dataset":
@@ -102,11 +160,18 @@ class Dataset:
         some = [Chosen(clean, s) for clean, s in zip(self._clean, chosen, strict=True)]
         counts = [AsSeen(clean, self.grid.shape, self.mask) for clean in some]
         positions = [p[s] for p, s in zip(self.positions, chosen, strict=True)]
-        return Dataset(counts, positions, self.grid, self.mask, self.tilts, self.probe_guess, dict(self.about), sharing)
+        extras = self.mask, self.tilts, self.probe_guess, dict(self.about)
+        other = Dataset(counts, positions, self.grid, *extras, sharing, self.frame)
+        other.shots = [own[s] for own, s in zip(self.shots, chosen, strict=True)]
+        return other
 
     def _check_scan(self):
         if len(self.counts) != len(self.positions):
-            raise ValueError(f"counts of {len(self.counts)} views came with positions of {len(self.positions)}")
+            raise ValueError(
+                f"counts of {len(self.counts)} views came with positions of {len(self.positions)}; give both "
+                "for the same views (one array [scan y, scan x, y, x] without tilts is one scan; views are "
+                "a list, or come with tilts)"
+            )
         for view, (counts, positions) in enumerate(zip(self.counts, self.positions, strict=True)):
             where = self._where(view)
             if len(counts.shape) != 3 or counts.shape[0] == 0 or counts.dtype.kind not in "buif":
@@ -126,23 +191,55 @@ class Dataset:
                 raise ValueError(
                     f"the position of shot {bad}{where} is {positions[bad]}; every shot wants a finite one"
                 )
+            extent, pixel = np.ptp(positions, axis=0).max(), min(self.grid.pixel)
+            if 0 < extent < MIN_EXTENT * pixel:
+                raise ValueError(
+                    f"the scan{where} extends over {extent:.3g} Å, where one pixel of the object is "
+                    f"{pixel:.3g} Å: positions are required in Å; are these in m? (multiply them by 1e10, "
+                    "or set data.position_unit)"
+                )
 
     def _check_extras(self):
+        if self.tilts is not None:
+            self.tilts = numbers(self.tilts, "the tilts", float)
         if self.tilts is not None and (np.shape(self.tilts) != (self.n_views,) or not np.isfinite(self.tilts).all()):
             raise ValueError(f"the tilts are {self.tilts}; wanted a finite one for each of {self.n_views} views")
+        if self.tilts is not None and np.abs(self.tilts).max() > 2 * np.pi:
+            raise ValueError(
+                f"the tilts reach {np.abs(self.tilts).max():.4g}, more than a full turn of 2π; a Dataset "
+                "requires radians: give np.deg2rad(tilts)"
+            )
         if self.mask is not None:
-            self.mask = np.asarray(self.mask, bool)
+            self.mask = numbers(self.mask, "the mask", bool)
             if self.mask.shape != self.grid.shape:
                 raise ValueError(f"the mask is {self.mask.shape} pixels, the patterns are {self.grid.shape}")
             if not self.mask.any():
                 raise ValueError("the mask hides every pixel; it is True where a pixel counts (invert it?)")
         if self.probe_guess is not None:
-            probe = self.probe_guess = np.asarray(self.probe_guess)
-            if probe.ndim not in (2, 3) or probe.shape[-2:] != self.grid.shape or not np.isfinite(probe).all():
+            probe = self.probe_guess = numbers(self.probe_guess, "the guess of the probe", complex)
+            if (
+                probe.ndim not in (2, 3)
+                or probe.shape[-2:] != self.grid.shape
+                or not np.isfinite(probe).all()
+                or not probe.any()
+            ):
                 raise ValueError(
                     f"the guess of the probe has shape {probe.shape}; wanted finite waves [y, x] or [mode, y, x] "
-                    f"of {self.grid.shape} pixels"
+                    f"of {self.grid.shape} pixels, not zero everywhere"
                 )
+
+    def _count_from_frame(self, rounding: float):
+        """Subtract `frame` in double precision; `rounding` [Å] is that of the positions as given."""
+        pixel = min(self.grid.pixel)
+        warn_of_rounding("positions", rounding, pixel)
+        if self.tilts is not None:
+            require_near_axis(self.positions, pixel)
+        if self.frame is None:
+            window = np.multiply(self.grid.shape, self.grid.pixel)
+            self.frame = (0.0, 0.0) if self.tilts is not None else origin_of(self.positions, window)
+            self.positions = [p - self.frame for p in self.positions]
+        y, x = self.frame
+        self.frame = float(y), float(x)
 
     def _where(self, view: int) -> str:
         return f" of view {view}" if self.n_views > 1 else ""
@@ -157,10 +254,12 @@ class Dataset:
                 first, end = sharing.own(self.n_shots[view])
                 for start in range(first, end, BLOCK):
                     stop = min(start + BLOCK, end)
-                    block, negative = clean.look(start, stop, self._where(view))
-                    clipped += negative
-                    self._dose[view][start:stop] = block.sum((1, 2), dtype=float)
-                    self._total[view] += block.sum(0, dtype=float)
+                    seen = clean.look(start, stop, self._where(view))
+                    clipped += seen.negative
+                    self._dose[view][start:stop] = seen.patterns.sum((1, 2), dtype=float)
+                    self._total[view] += seen.patterns.sum(0, dtype=float)
+                    if seen.too_large is not None:
+                        self._dose[view][start:stop][seen.too_large] = np.inf
         except ValueError as error:
             wrong = str(error)
         if wrong := sharing.said(wrong):
@@ -170,17 +269,85 @@ class Dataset:
         doses, totals = np.split(found, [sum(self.n_shots)])
         self._dose = np.split(doses, np.cumsum(self.n_shots)[:-1])
         self._total = list(totals.reshape(-1, *self.grid.shape))
-        for view, dose in enumerate(self._dose):
-            empty = np.flatnonzero(dose == 0)
-            if len(empty):
-                raise ValueError(
-                    f"{len(empty)} of {len(dose)} patterns{self._where(view)} hold no counts (first: shot {empty[0]}); "
-                    "drop them, or check the mask and the dark subtraction"
-                )
         if clipped:
             warnings.warn(
-                f"{clipped} negative counts, as dark subtraction leaves them, were clipped to zero", stacklevel=4
+                f"{clipped} negative counts, as dark subtraction leaves them, were clipped to zero",
+                stacklevel=4,
             )
+
+    def _mask(self, found: dict[str, np.ndarray]):
+        """Masks pixels [y, x], named by what is wrong with them, and warns of them."""
+        if not found:
+            return
+        left = self._visible() & ~np.any(list(found.values()), axis=0)
+        what = "; ".join(f"{describe_pixels(pixels)} {words}" for words, pixels in found.items())
+        if SATURATED in found and saturated_fraction(self.sample, found[SATURATED]) > MAX_SATURATED:
+            raise ValueError(
+                f"the camera is saturated: {what}, most of the bright field; what is brighter is lost: use "
+                "a shorter exposure or a file with more bits"
+            )
+        if not left.any():
+            raise ValueError(f"no pixel of the detector measures: {what}; check the type and the units of the counts")
+        self.mask = left
+        warnings.warn(f'masked {what} (data.bad_data = "keep" leaves them in)', stacklevel=5)
+
+    def _visible(self) -> np.ndarray:
+        """Pixels [y, x] that count."""
+        return np.ones(self.grid.shape, bool) if self.mask is None else self.mask
+
+    def _leave_out_bad_shots(self):
+        """Leaves out wild and lost patterns, and positions far from the scan."""
+        window = max(n * p for n, p in zip(self.grid.shape, self.grid.pixel, strict=True))
+        for view, (dose, positions) in enumerate(zip(self._dose, self.positions, strict=True)):
+            far = far_positions(positions, window)
+            wild = wild_doses(dose, positions) & ~far
+            middle = np.median(dose)
+            for bad, where, values in (
+                (far, "with positions far from the rest of the scan", positions),
+                (wild, f"with counts unlike those around them ({middle:.4g} as a rule)", dose),
+            ):
+                if bad.any():
+                    shot = int(np.flatnonzero(bad)[0])
+                    warnings.warn(
+                        f"left out {bad.sum()} of {len(bad)} shots{self._where(view)} {where} (first: "
+                        f'shot {shot} at {values[shot]}; data.bad_data = "keep" leaves them in)',
+                        stacklevel=4,
+                    )
+            if (far | wild).any():
+                self._keep_shots(view, ~(far | wild))
+
+    def _keep_shots(self, view: int, good: np.ndarray):
+        """Restricts a view to its `good` shots."""
+        for start in range(0, (~good).sum(), BLOCK):
+            out = np.flatnonzero(~good)[start : start + BLOCK]
+            self._total[view] -= self._clean[view][out].sum(0, dtype=float)
+        chosen = Chosen(self._clean[view], np.flatnonzero(good))
+        self._clean[view], self.counts[view] = chosen, AsSeen(chosen, self.grid.shape, self.mask)
+        self.positions[view] = self.positions[view][good]
+        self.shots[view] = self.shots[view][good]
+        self._dose[view] = self._dose[view][good]
+
+    def _check_doses(self):
+        """Raises ValueError without any counts, and warns of patterns that hold none."""
+        for view, dose in enumerate(self._dose):
+            if np.isinf(dose).any():
+                raise ValueError(
+                    f"counts of {np.isinf(dose).sum()} of {len(dose)} patterns{self._where(view)} are larger "
+                    f"than 32 bits hold (first: shot {np.flatnonzero(np.isinf(dose))[0]}); mask flagged "
+                    "pixels, or divide all counts by those of one electron"
+                )
+            empty = np.flatnonzero(dose == 0)
+            if len(empty) == len(dose):
+                raise ValueError(
+                    f"the patterns{self._where(view)} hold no counts; check the mask and the dark "
+                    "subtraction, or leave this view out"
+                )
+            if len(empty):
+                warnings.warn(
+                    f"{len(empty)} of {len(dose)} patterns{self._where(view)} hold no counts (first: "
+                    f"shot {empty[0]}); they are kept as data of a low dose",
+                    stacklevel=4,
+                )
 
 
 class _View:
@@ -193,19 +360,65 @@ class _View:
         return self.array[self.view, index]
 
 
+class _Raster:
+    """The patterns [shot, y, x] of a scan [scan y, scan x, y, x], read when indexed."""
+
+    def __init__(self, array):
+        lines, self.columns = array.shape[:2]
+        self.array, self.shape, self.dtype = array, (lines * self.columns, *array.shape[2:]), array.dtype
+
+    def __getitem__(self, index):
+        shots = np.arange(self.shape[0])[index]
+        lines, columns = np.divmod(shots, self.columns)
+        found = np.empty((len(shots), *self.shape[1:]), self.dtype)
+        for line in np.unique(lines):
+            found[lines == line] = self.array[int(line), columns[lines == line]]
+        return found
+
+
 def per_view(shots) -> list[np.ndarray]:
     """Shots as a list over views, which those of the one view are not."""
     return [np.asarray(shots)] if len(shots) == 0 or np.ndim(shots[0]) == 0 else [np.asarray(s) for s in shots]
 
 
-def _by_view(array, dimensions, name):
+def _by_view(array, dimensions, name, one_scan: bool):
+    """Arrays of every view; what has an axis too many is one scan, or an array over views."""
     if isinstance(array, (list, tuple)):
         return [a if hasattr(a, "shape") else np.asarray(a) for a in array]
     shape = np.shape(array)
     if len(shape) == dimensions:
         return [array]
+    if len(shape) == dimensions + 1 and one_scan:
+        return [_Raster(array) if dimensions == 3 else np.reshape(array[:], (-1, shape[-1]))]
     if len(shape) == dimensions + 1:
         return [_View(array, view) for view in range(shape[0])]
     raise ValueError(
         f"{name} want {dimensions} dimensions, or {dimensions + 1} with a view axis in front; got shape {tuple(shape)}"
     )
+
+
+def _without_masks(counts: list) -> tuple[list, np.ndarray | None]:
+    """Plain arrays for NumPy's masked ones, and the pixels [y, x] that these hide in all patterns."""
+    hidden = [c.mask.reshape(-1, *c.shape[-2:]) for c in map(_array, counts) if np.ma.is_masked(c)]
+    if not hidden:
+        return counts, None
+    always = np.any([mask.all(0) for mask in hidden], axis=0)
+    if any((mask & ~always).any() for mask in hidden):
+        raise ValueError(
+            "the masked array of counts hides other pixels from pattern to pattern; one mask [y, x] for "
+            "all is required: give it as mask (True where a pixel counts), and leave other shots out"
+        )
+    return [_plain(c) for c in counts], always
+
+
+def _array(counts):
+    """The array behind a view or a raster."""
+    return getattr(counts, "array", counts)
+
+
+def _plain(counts):
+    """Counts without NumPy's mask."""
+    if isinstance(counts, (_View, _Raster)):
+        counts.array = np.ma.getdata(counts.array)
+        return counts
+    return np.ma.getdata(counts)

@@ -1,10 +1,18 @@
 """The patterns of one view, clean and with the zero frequency in the corner, read when they are wanted."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Num
+
+
+class Look(NamedTuple):
+    """Clean patterns as they are first read, and what was not as it should be."""
+
+    patterns: Num[np.ndarray, "b y x"]
+    negative: int = 0  # counts that were clipped to zero
+    too_large: np.ndarray | None = None  # [b], patterns with counts that 32 bits do not hold
 
 
 class Patterns:
@@ -25,10 +33,10 @@ class Patterns:
             self._known[missing] = True
         return self._kept[shots]
 
-    def look(self, start: int, stop: int, where: str) -> tuple[Num[np.ndarray, "b y x"], int]:
-        """Some patterns when they are first read, and how many of their counts were negative.
+    def look(self, start: int, stop: int, where: str) -> "Look":
+        """Some patterns when they are first read.
 
-        Raises ValueError for what is no number inside the mask; `where` says of which view they are.
+        Raises ValueError for what is no number inside the mask; `where` names the view.
         """
         block = np.asarray(self.counts[start:stop])
         seen = block if self.mask is None else block[:, self.mask]
@@ -40,7 +48,15 @@ class Patterns:
         clean = self._cleaned(block)
         if self._kept is not None:
             self._kept[start:stop], self._known[start:stop] = clean, True
-        return clean, int((seen < 0).sum()) if block.dtype.kind in "if" else 0
+        negative = int((seen < 0).sum()) if block.dtype.kind in "if" else 0
+        if (largest := self._largest(block.dtype)) is None:
+            return Look(clean, negative)
+        return Look(clean, negative, np.any((seen > largest).reshape(len(seen), -1), axis=1))
+
+    def _largest(self, stored: np.dtype) -> int | None:
+        """Largest count of a wider `stored` type that is kept; None where all are."""
+        wider = self.dtype.kind in "ui" and stored.itemsize > self.dtype.itemsize
+        return int(np.iinfo(str(self.dtype)).max) if wider else None
 
     def _read(self, shots):
         in_order, places = np.unique(shots, return_inverse=True)  # as files are read
@@ -48,6 +64,8 @@ class Patterns:
 
     def _cleaned(self, block):
         block = np.where(self.mask, block, 0) if self.mask is not None else block
+        if (largest := self._largest(block.dtype)) is not None:
+            block = np.minimum(block, largest)
         block = block.astype(self.dtype, copy=False)
         if not np.issubdtype(block.dtype, np.unsignedinteger):
             block = np.maximum(block, 0)
@@ -63,13 +81,15 @@ class Chosen:
     def __getitem__(self, shots) -> Num[np.ndarray, "b y x"]:
         return self.patterns[self.shots[shots]]
 
-    def look(self, start: int, stop: int, where: str) -> tuple[Num[np.ndarray, "b y x"], int]:
+    def look(self, start: int, stop: int, where: str) -> "Look":
         """As `Patterns.look`, of what was looked at before."""
-        return self[np.arange(start, stop)], 0
+        return Look(self[np.arange(start, stop)])
 
 
 class AsSeen:
     """Patterns that were made clean with `mask`, as a camera shows them."""
+
+    checked = True  # bad pixels and shots were left out before
 
     def __init__(self, clean: Chosen, shape: tuple[int, int], mask: np.ndarray | None):
         self.clean, self.shape, self.dtype, self.mask = clean, (len(clean.shots), *shape), clean.dtype, mask
@@ -85,7 +105,7 @@ def read_by(counts: list, mask: np.ndarray | None, limit: int) -> list[Patterns 
 
 
 def clean_dtype(dtype):
-    """Integers that a device holds stay, of either sign; everything else is in single precision."""
-    if dtype.kind == "u" and dtype.itemsize <= 4:
-        return dtype.newbyteorder("=")
-    return np.dtype(np.int32 if dtype.kind == "i" and dtype.itemsize <= 4 else np.float32)
+    """Integers stay integers, of 32 bits at most; everything else is in single precision."""
+    if dtype.kind == "u":
+        return dtype.newbyteorder("=") if dtype.itemsize <= 4 else np.dtype(np.uint32)
+    return np.dtype(np.int32 if dtype.kind == "i" else np.float32)

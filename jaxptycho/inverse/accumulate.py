@@ -33,7 +33,7 @@ def sum_over_shots(
     """Σ weight · of_shot(predicted, counts) over the shots of `batch`.
 
     `of_shot` maps two patterns to a scalar (or, where no gradient is asked for, an array).
-    What is not given, of `micro` shots at a time and the `multislice` of `physics.waves` or `physics.lean`, is
+    What is not given, of `micro` shots at a time and the `multislice` of `physics.waves` or `physics.checkpointed`, is
     the fastest way that keeps within `budget` bytes, by default half of the device (`memory.plans`).
     First derivatives only, in reverse mode; for others use `predict`.
     """

@@ -47,7 +47,7 @@ def misfit(
 
     Worked off in micro-batches of `micro` shots, by default as many as fit the cache; their
     gradients are added up on the way, so memory does not grow with the batch. `multislice` is
-    one of `physics.waves` or `physics.lean`. What of both is not given is chosen so that the gradient keeps
+    one of `physics.waves` or `physics.checkpointed`. What of both is not given is chosen so that the gradient keeps
     within `budget` [bytes], by default half of the device's memory.
     """
 

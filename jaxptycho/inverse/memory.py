@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from ..data import Batch
 from ..model import Model
 from ..parts.indexed import PerShot, select
-from ..physics import lean, waves
+from ..physics import checkpointed, waves
 
 Loss = Callable[[Model, Batch], jax.Array]
 
@@ -36,11 +36,11 @@ class Plan(NamedTuple):
 def plans(model: Model, shots: int, micro: int | None = None, multislice: Callable | None = None) -> list[Plan]:
     """Ways to work off `shots`, the fastest first: as many at a time as fit the cache, then fewer,
     then fewer waves kept for the gradient; `micro` and `multislice` stand where they are given."""
-    if multislice is lean.multislice_reversible:
+    if multislice is checkpointed.multislice_reversible:
         require_lossless(model)
     most = min(shots, _cached_shots(model))
     micros = [micro] if micro else [most >> n for n in range(most.bit_length())]
-    first, *others = [multislice] if multislice else [waves.multislice, lean.multislice_sqrt]
+    first, *others = [multislice] if multislice else [waves.multislice, checkpointed.multislice_sqrt]
     return [Plan(m, first) for m in micros] + [Plan(micros[-1], other) for other in others]
 
 
@@ -64,7 +64,7 @@ def fastest(
         return leanest
     raise ValueError(
         f"the gradient takes {size / 1e6:.4g} MB with {leanest.micro} shots at a time and {leanest.multislice.__name__}, "
-        f"the budget is {budget / 1e6:.4g} MB; give more, or try lean.multislice_reversible or a smaller specimen"
+        f"the budget is {budget / 1e6:.4g} MB; give more, or try checkpointed.multislice_reversible or a smaller specimen"
     )
 
 
@@ -78,7 +78,7 @@ def require_lossless(model: Model) -> None:
         raise ValueError(
             f"multislice_reversible traces waves back, but a propagator of type {type(propagator).__name__} loses "
             f"frequencies of this grid for good (|P| falls to {passed:.2g}); leave out its band limit, take a coarser pixel, "
-            "or take lean.multislice_sqrt"
+            "or take checkpointed.multislice_sqrt"
         )
 
 

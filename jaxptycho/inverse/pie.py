@@ -17,9 +17,12 @@ optimisers stand, each part with its own `a`:
     per_part(specimen=rpie(0.1), probe=rpie(0.5), scan=optax.adam(1e-2))
     make_step(misfit(amplitude), rpie())            # specimen and probe, all else stays put
 
-Thick specimens (as 3PIE, Maiden et al. 2012): the illumination of a slice is taken to be the
-probe propagated to it through vacuum, and the probe's |O|² that of the first slice; one slice
-is exact. |O|² is taken at whole pixels.
+Thick specimens (the parallel form of 3PIE, Maiden et al. 2012): ψ is the wave that enters each
+slice through those before it, |O|² that of the first slice, and the step of every slice is
+divided by their number n. The exit wave changes by Σ_n U_n ψ_n Δt_n, with U_n the way from slice
+n to the exit; as ‖Σ_n a_n‖² ≤ n·Σ_n ‖a_n‖² (equal for slices so thin that only the projection
+counts), steps n times as long overshoot: by 3PIE's sequential update each slice meets what the
+others left. One slice is exact. |O|² is taken at whole pixels.
 """
 
 import equinox as eqx
@@ -59,7 +62,8 @@ def rpie(regularisation: float = 0.1, rate: float = 1.0) -> optax.GradientTransf
         half = rate / 2 * jnp.sum(batch.weight)  # the loss is a mean over shots, PIE adds them up
         updates = jax.tree.map(jnp.zeros_like, grads)
         if jax.tree.leaves(grads.specimen):
-            step = half / mixed(illumination(model, batch), regularisation)
+            seen = illumination(model, batch)
+            step = half / len(seen) / mixed(seen, regularisation)
             specimen = object_update(model.specimen, grads.specimen, step)
             updates = eqx.tree_at(_stacks, updates, specimen, is_leaf=lambda node: node is None)
         if jax.tree.leaves(grads.probe):
@@ -92,16 +96,16 @@ def mixed(power: Float[Array, "... y x"], a: float) -> Float[Array, "... y x"]:
 
 
 def illumination(model: Model, batch: Batch) -> Stack:
-    """Σ|ψ|² [quanta] over the shots of `batch` at every pixel of every slice, in vacuum."""
+    """Σ|ψ|² [quanta] over the shots of `batch` at every pixel of every slice, of the wave that enters it."""
     model = select(model, PerView, batch.view)
     sliced = model.specimen.slices(model.grid)
 
     def of_shot(shot):
         index, weight = shot
-        one = select(model, PerShot, index)
-        corner, centre = sliced.corner(one.scan.position(), one.grid)
+        one, seen = select((model, sliced), PerShot, index)
+        corner, centre = seen.corner(one.scan.position(), one.grid)
         wave = waves.place(one.probe.spectrum(one.grid), centre, one.grid)
-        return corner, weight * in_vacuum(one, wave, sliced)
+        return corner, weight * entering(one, wave, seen, corner)
 
     shots = jnp.asarray(batch.shots), jnp.asarray(batch.weight)
     corners, seen = jax.lax.map(of_shot, shots, batch_size=AT_ONCE)
@@ -109,15 +113,19 @@ def illumination(model: Model, batch: Batch) -> Stack:
     return folded(windows.add_back(blank, corners, seen), model.specimen.stack().shape)
 
 
-def in_vacuum(model: Model, wave: Waves, sliced: Sliced) -> Float[Array, "z y x"]:
-    """Intensity with which a wave would arrive at every slice if the others were empty."""
-    gaps = jnp.broadcast_to(sliced.thickness, sliced.transmission.shape[:1])[:-1]
+def entering(model: Model, wave: Waves, sliced: Sliced, corner) -> Float[Array, "z y x"]:
+    """Intensity with which the probe's wave of one shot enters every slice."""
+    seen = sliced.window(corner, model.grid)
+    gaps = jnp.broadcast_to(sliced.thickness, seen.shape[:1])[:-1]
 
-    def travel(wave, distance):
-        wave = waves.propagate(wave, model.propagator.kernel(model.grid, distance))
+    def travel(wave, layer):
+        transmission, distance = layer
+        kernel = model.propagator.kernel(model.grid, distance)
+        wave = waves.propagate(waves.transmit(wave, transmission), kernel)
         return wave, waves.intensity(wave)
 
-    return jnp.concatenate([waves.intensity(wave)[None], jax.lax.scan(travel, wave, gaps)[1]])
+    first = waves.intensity(wave)[None]
+    return jnp.concatenate([first, jax.lax.scan(travel, wave, (seen[:-1], gaps))[1]])
 
 
 def folded(field: Float[Array, "z W H"], shape: tuple[int, ...]) -> Stack:

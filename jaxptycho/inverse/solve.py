@@ -9,7 +9,9 @@ import contextlib
 import gc
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
+from difflib import get_close_matches
 from functools import partial
+from itertools import groupby
 
 import equinox as eqx
 import jax
@@ -42,7 +44,8 @@ def per_part(optimisers=None, /, **by_name) -> PerPart:
     """One optimiser for each part or field, the rest of the model stays put.
 
     `per_part(specimen=optax.adam(5e-3), probe=optax.adam(5e-3))`; fields by their path:
-    `per_part({"scan.matrix": optax.adam(1e-2)})`, the longest path wins; several together:
+    `per_part({"scan.matrix": optax.adam(1e-2)})`, the longest path wins; what wraps a part has no
+    name in it (`detector.shift` of `Masked(…, Descanned(…))`); several together:
     `per_part({("specimen", "probe"): optax.lbfgs()})`. What a part calls `given` (the
     thickness of a specimen, nominal positions) moves only when named itself. Rates are in the
     natural units of `inverse.units`, about 1 for every parameter: 5e-3 suits most data.
@@ -57,12 +60,7 @@ def per_part(optimisers=None, /, **by_name) -> PerPart:
 
     def labels(params):
         found = named(params, tuple(group_of))
-        unused = set(group_of) - set(jax.tree.leaves(found))
-        if unused:
-            parts = [f for f in params.__dataclass_fields__ if f != "grid"]
-            raise ValueError(
-                f"the model has no parameter {sorted(unused)[0]!r} to optimise; its parts are {', '.join(parts)}"
-            )
+        require_parameters(params, set(group_of) - set(jax.tree.leaves(found)))
         return jax.tree.map(lambda name: group_of.get(name, "frozen"), found)
 
     made = PerPart(*in_natural_units(optax.partition(transforms, labels)))
@@ -70,23 +68,46 @@ def per_part(optimisers=None, /, **by_name) -> PerPart:
     return made
 
 
+def require_parameters(params, unused: Iterable[str]) -> None:
+    """Raises ValueError for `unused` names, which no parameter of `params` has, with those that were meant."""
+    for name in sorted(unused):
+        paths = [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+        fields = {".".join(path.split(".")[: n + 1]) for path in paths for n in range(path.count(".") + 1)}
+        near = get_close_matches(name, fields, 1, 0.7)
+        part = name.partition(".")[0]
+        inside = sorted(field for field in fields if field.count(".") == 1 and field.startswith(f"{part}."))
+        parts = [f for f in params.__dataclass_fields__ if f != "grid"]
+        hint = f"did you mean {near[0]}? " if near else ""
+        known = f"{part} has {', '.join(inside)}" if inside else f"its parts are {', '.join(parts)}"
+        raise ValueError(f"the model has no parameter {name!r} to optimise; {hint}{known}")
+
+
+def path_of(path) -> str:
+    """The path of a leaf as rates name it, wrappers left out: `scan.positions`, `detector.shift` also
+    where it is `detector.detector.shift`."""
+    return unwrapped(jax.tree_util.keystr(path, simple=True, separator="."))
+
+
 def named(params, names: tuple[str, ...]):
     """Which of `names` (paths of parts or fields) moves each parameter: the longest that covers
     it, "frozen" where none does. What a part calls `given` is covered by its own path alone."""
-
-    def dotted(path):
-        return jax.tree_util.keystr(path, simple=True, separator=".")
 
     def label(path, _):
         node, shortest = params, 0
         for depth, key in enumerate(path):
             if getattr(key, "name", None) in getattr(node, "given", ()):
-                shortest = len(dotted(path[: depth + 1]))
+                shortest = len(path_of(path[: depth + 1]))
             node = child(node, key)
-        covering = [n for n in names if len(n) >= shortest and f"{dotted(path)}.".startswith(f"{n}.")]
-        return max(covering, key=len, default="frozen")
+        own = {n: unwrapped(n) for n in names}
+        covering = [n for n in names if len(own[n]) >= shortest and f"{path_of(path)}.".startswith(f"{own[n]}.")]
+        return max(covering, key=lambda n: len(own[n]), default="frozen")
 
     return jax.tree_util.tree_map_with_path(label, params)
+
+
+def unwrapped(name: str) -> str:
+    """A dotted name, each part that repeats the one before it left out."""
+    return ".".join(part for part, _ in groupby(name.split(".")))
 
 
 def trainable(model: Model) -> Model:

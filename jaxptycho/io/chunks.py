@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ..machines.placement import cores
+from ..kernels.selection import cores
 
 GZIP, SHUFFLE = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE
 

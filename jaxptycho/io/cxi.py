@@ -23,11 +23,13 @@ import numpy as np
 from scipy.constants import c, e, h
 
 from ..data import ALONE, Dataset, Sharing
+from ..data.frame import spacing, warn_of_rounding
 from ..model import Model
 from ..parts.indexed import PerShot, PerView, select
 from ..physics import waves
 from ..physics.grids import Grid
 from ..start.calibration import effective_distance
+from .arrangement import DATASET, Arrangement
 from .hdf5 import FILTER, H5, OnDisk, created, opened, save_array
 from .instrument import BEAM, INSTRUMENT, PAIRS, check_number, checked, grid_of, merged, wavelength_of
 from .native import chunked, frames
@@ -51,7 +53,7 @@ def is_cxi(file: H5) -> bool:
     return "cxi_version" in file or "entry_1" in file
 
 
-def read_cxi(path: str | Path, sharing: Sharing = ALONE, **known: Any) -> Dataset:
+def read_cxi(path: str | Path, sharing: Sharing = ALONE, arrangement: Arrangement = DATASET, **known: Any) -> Dataset:
     """Dataset of the first entry of a CXI file; `known` properties replace those of the file.
 
     The far field, unless `near_field=True`: then a hologram, behind a focus when
@@ -69,13 +71,14 @@ def read_cxi(path: str | Path, sharing: Sharing = ALONE, **known: Any) -> Datase
         if not isinstance(entry, h5py.Group):
             raise ValueError(f"{path} has no group /entry_1; wanted a CXI file with at least one entry")
         counts = OnDisk(_found(entry, DATA, "patterns", path))
-        translation = np.asarray(_found(entry, TRANSLATION, "positions", path)[()], float)
+        stored = np.asarray(_found(entry, TRANSLATION, "positions", path)[()])
         vectors = _basis_vectors(entry, path)
         distance = _number(entry, f"{DETECTOR}/distance", path)
         beam = merged(_beam(entry, path), {name: known[name] for name in BEAM if name in known})
         mask = _mask(entry)
     if len(counts.shape) != 3:
         raise ValueError(f"the patterns in {path} have shape {counts.shape}; wanted [shot, y, x]")
+    translation = stored.astype(float)
     if translation.ndim != 2 or translation.shape[1] not in (2, 3):
         raise ValueError(f"the translations in {path} have shape {translation.shape}; wanted [shot, 2 or 3]")
     geometry = {}
@@ -91,7 +94,9 @@ def read_cxi(path: str | Path, sharing: Sharing = ALONE, **known: Any) -> Datase
         raise ValueError(f"{path} has no distance of its detector; add it, or give pixel_angstrom")
     about = merged(beam | geometry, known)
     grid = grid_of(about, counts.shape[1:], path)
-    return Dataset(counts, probe_positions(translation, vectors), grid, mask, about=about, sharing=sharing)
+    warn_of_rounding(f"the translations in {path}", spacing(stored) / ANGSTROM, min(grid.pixel))
+    positions = probe_positions(translation, vectors)
+    return arrangement.dataset(counts, positions, grid, mask, about=about, sharing=sharing)
 
 
 def probe_positions(translation: np.ndarray, vectors: np.ndarray) -> np.ndarray:
@@ -119,7 +124,7 @@ def export_cxi(path: str | Path, model: Model, data: Dataset, *, counts: bool = 
         _save_images(entry, model)
         entry[f"{DETECTOR}/distance"], entry[f"{DETECTOR}/basis_vectors"] = distance, vectors
         entry[f"{DETECTOR}/y_pixel_size"], entry[f"{DETECTOR}/x_pixel_size"] = np.linalg.norm(vectors, axis=0)
-        entry[TRANSLATION[1]] = sample_translation(np.asarray(positions, float), vectors)
+        entry[TRANSLATION[1]] = sample_translation(np.asarray(positions, float) + model.frame, vectors)
         entry[TRANSLATION[0]] = h5py.SoftLink(f"/entry_1/{TRANSLATION[1]}")
         if data.mask is not None:
             entry[f"{DETECTOR}/mask"] = (~data.mask).astype(np.uint32)
@@ -170,7 +175,7 @@ def _save_images(entry: H5, model: Model) -> None:
         image["title"], image["data_space"] = title, "real"
         image["y_pixel_size"], image["x_pixel_size"] = np.asarray(model.grid.pixel) * ANGSTROM
     # where pixel [0, 0] of the object lies among the positions (y, x), which CXI has no name for
-    entry["image_1/origin"] = np.asarray(sliced.origin, float) * ANGSTROM
+    entry["image_1/origin"] = (np.asarray(sliced.origin, float) + model.frame) * ANGSTROM
 
 
 def _near_field(distance: float, pixel: np.ndarray, focus: float | None) -> dict[str, Any]:
@@ -183,7 +188,7 @@ def _near_field(distance: float, pixel: np.ndarray, focus: float | None) -> dict
 
 
 def _beam(entry: H5, path) -> dict[str, float]:
-    """Voltage of electrons [kV], or wavelength of anything else [Å]."""
+    """Voltage of electrons [kV], or wavelength of anything else [Å] and the energy that it is made from."""
     energy, wavelength = (_number(entry, f"{SOURCE}/{name}", path) for name in ("energy", "wavelength"))
     kind = entry.get(f"{SOURCE}/probe")
     if energy is not None and kind is not None and kind.asstr()[()].startswith("electron"):
@@ -196,7 +201,10 @@ def _beam(entry: H5, path) -> dict[str, float]:
             f"{path}: the source has energy {energy} and wavelength {wavelength}; wanted joules and metres of the "
             "same photons, give wavelength_angstrom or, for electrons, voltage_kv"
         )
-    return {"wavelength_angstrom": found[0]}
+    of_photons = {"wavelength_angstrom": found[0]}
+    if kind is None and wavelength is None and energy is not None:  # electrons have energies, too
+        of_photons["source_energy_kev"] = energy / e / 1e3
+    return of_photons
 
 
 def _basis_vectors(entry: H5, path) -> np.ndarray:

@@ -6,10 +6,14 @@ from typing import Any
 import numpy as np
 
 from ..data import ALONE, Dataset, Sharing
+from .arrangement import Arrangement
+from .axis import QUARTER, quarter_turns
 from .cxi import CXI_PROPERTIES, is_cxi, read_cxi
 from .hdf5 import opened
 from .instrument import INSTRUMENT, checked
 from .native import FORMAT, read_native
+
+ORIGINS = ("axis", "middle")  # of the positions of a tilt series
 
 # The eight ways in which the axes of a scan can lie on those of the detector, as matrices on
 # (y, x); turns are counter-clockwise as seen with y downwards.
@@ -32,25 +36,41 @@ def read(path: str | Path, sharing: Sharing = ALONE, **known: Any) -> Dataset:
     (`voltage_kv`, `pixel_angstrom`, `semiangle_mrad`, `defocus_angstrom` …); `near_field` and
     `focus_to_sample_angstrom` as in `read_cxi`; `scan_transform`, one of `SCAN_TRANSFORMS`,
     turns or flips the scan about its middle, those of a tilt series about the origin, through which the
-    tilt axis goes, y once they are turned. None stands for what is not known. Each process reads
-    its part of the patterns (`sharing`). Raises ValueError, or FileNotFoundError, in one sentence.
+    tilt axis goes. `tilt_axis_deg` is the direction of that axis in the patterns, from y towards x, and `origin` says from
+    where positions of a tilt series are counted: the "axis", or the corner of a scan through whose "middle" the axis goes
+    (as in every view on its own). `position_unit`, `zero_frequency`, `counts_per_electron` and `bad_data` as in
+    `Arrangement`. None stands for what is not known. Each process reads its part of the patterns (`sharing`).
+    Raises ValueError, or FileNotFoundError, in one sentence.
     """
     transform = known.pop("scan_transform", None) or "none"
     if transform not in SCAN_TRANSFORMS:
         raise ValueError(f"no scan_transform is called {transform!r}; known are {', '.join(SCAN_TRANSFORMS)}")
+    arrangement = Arrangement.taken_from(known)
+    origin = known.pop("origin", None) or "axis"
+    if origin not in ORIGINS:
+        raise ValueError(f"no origin is called {origin!r}; known are {', '.join(ORIGINS)}")
     known = checked(known, dict.fromkeys(INSTRUMENT + CXI_PROPERTIES))
     with opened(path) as file:
+        axis = known.get("tilt_axis_deg", file.attrs.get("tilt_axis_deg", 0.0))
         cxi = is_cxi(file)
-        if not cxi and file.attrs.get("format") != FORMAT and not {"counts", "positions", "views"} & set(file):
+        if not cxi and str(file.attrs.get("format")) != FORMAT and not {"counts", "positions", "views"} & set(file):
             kind = file.attrs.get("format", f"an HDF5 file with {', '.join(file) or 'nothing in it'}")
             raise ValueError(
                 f"{path} is neither a native dataset (/counts and /positions) nor a CXI file (/entry_1), but {kind}"
             )
-    data = (read_cxi if cxi else read_native)(path, sharing, **known)
+    data = (read_cxi if cxi else read_native)(path, sharing, arrangement, **known)
+    if data.tilts is None and known.get("tilt_axis_deg") is not None:
+        raise ValueError(
+            f"tilt_axis_deg came for {path}, which gives no tilts; write tilt_deg [view] beside its counts"
+        )
     if transform != "none":
         middles = [own.mean(0) if data.tilts is None else np.zeros(2) for own in data.positions]
         pairs = zip(data.positions, middles, strict=True)
-        data.positions = [_turned(positions, middle, SCAN_TRANSFORMS[transform]) for positions, middle in pairs]
+        turn = np.linalg.matrix_power(QUARTER, quarter_turns(float(axis)))  # that the patterns have had already
+        matrix = turn @ np.array(SCAN_TRANSFORMS[transform]) @ turn.T
+        data.positions = [_turned(positions, middle, matrix) for positions, middle in pairs]
+    if origin == "middle":
+        data.positions = [own - (own.min(0) + own.max(0)) / 2 for own in data.positions]
     return data
 
 

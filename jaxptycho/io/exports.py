@@ -13,6 +13,7 @@ from ase import Atoms as Structure
 from ase.data import chemical_symbols
 
 from ..analysis.tracing import atoms_of
+from ..data.frame import spacing, warn_of_rounding
 from ..model import Model
 from ..parts.slices import Of, Voxels
 from .drafts import drafted
@@ -39,9 +40,18 @@ def export(
     if writer is None:
         known = ", ".join([*WRITERS, *WRITABLE])
         raise ValueError(f"{path} ends in none of {known}; choose one of them, result.h5 itself is HDF5")
-    held = model.specimen.voxels(model.grid, of)
+    held = voxels(model, of)
     writer(path, held)
     return f"{held.what}, {' × '.join(map(str, held.values.shape))} voxels (z, y, x)"
+
+
+def voxels(model: Model, of: Of = "phase") -> Voxels:
+    """The voxels of a model's specimen, slices in the frame of the measurement, a volume about its tilt axis."""
+    held = model.specimen.voxels(model.grid, of)
+    if model.specimen.rotates:
+        return held
+    z, y, x = held.corner
+    return held._replace(corner=(z, y + model.frame[0], x + model.frame[1]))
 
 
 def structure(model: Model) -> Structure:
@@ -56,7 +66,7 @@ def structure(model: Model) -> Structure:
     columns = {"debye_waller": listed.debye_waller, "occupancy": listed.occupancy}
     symbols = [chemical_symbols[z] for z in listed.numbers]
     height = 0.0 if listed.axis is None else listed.axis
-    return to_ase(listed.positions - [height, 0.0, 0.0], symbols, columns=columns)
+    return to_ase(np.add(listed.positions, (-height, *model.frame)), symbols, columns=columns)
 
 
 def traced(model: Model, elements: Sequence[str], threshold: float | None = None) -> Structure:
@@ -78,6 +88,7 @@ def write_mrc(path: str | Path, held: Voxels) -> None:
         file.set_data(held.values)
         file.set_volume()  # also a single section, whose thickness is known
         file.voxel_size = held.voxel[::-1]
+        warn_of_rounding("the origins of MRC files", spacing(held.corner, np.float32), min(held.voxel[1:]))
         header: Any = file.header
         header.origin = held.corner[::-1]
         what = normalize("NFKD", held.what).encode("ascii", "ignore").decode()  # labels are ASCII

@@ -16,6 +16,7 @@ from .drafts import drafted
 
 H5 = Any  # an h5py file, group or dataset, which its annotations cannot tell apart
 COMPRESS_BYTES = 2**16  # smaller arrays are not worth a filter
+ZARR = (".zgroup", ".zarray", ".zattrs", "zarr.json")  # one of which every Zarr store holds
 FILTER = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
 
 
@@ -24,13 +25,17 @@ def opened(path: str | Path) -> Iterator[H5]:
     """The file, for reading; whatever is damaged in it is a ValueError of one sentence."""
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is {'a folder' if path.is_dir() else 'not there'}; wanted an HDF5 file")
+        what = "not there" if not path.is_dir() else "a folder"
+        what = "a Zarr store, a format that cannot be read yet" if is_zarr(path) else what
+        raise FileNotFoundError(f"{path} is {what}; an HDF5 file is required")
     if not h5py.is_hdf5(path):
         raise ValueError(f"{path} is not an HDF5 file; wanted a native dataset, a CXI file or a result")
     try:
         with h5py.File(path) as file:
             yield file
-    except (OSError, KeyError) as error:  # h5py raises KeyError where it cannot follow a damaged link
+    except (OSError, KeyError, RuntimeError) as error:  # h5py raises the latter two where it cannot follow a link
+        if type(error) not in (KeyError, RuntimeError) and isinstance(error, RuntimeError):
+            raise  # of a device, not of the file
         raise ValueError(
             f"{path} cannot be read ({_reason(error)}); where it is truncated or damaged, copy or write it again"
         ) from error
@@ -50,6 +55,11 @@ def created(path: str | Path, overwrite: bool = False) -> Iterator[H5]:
             f"{path} could not be written ({_reason(error)}), and nothing was overwritten; "
             "make room or choose another folder"
         ) from error
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a folder is a Zarr store."""
+    return any((path / name).exists() for name in ZARR)
 
 
 class OnDisk:
@@ -79,7 +89,7 @@ def save_array(group: H5, name: str, values, compress: bool = True) -> H5:
 def plain(value):
     """An attribute as Python has it."""
     if isinstance(value, bytes):
-        return value.decode()
+        return value.decode(errors="replace")
     return value.item() if isinstance(value, np.generic) else value
 
 

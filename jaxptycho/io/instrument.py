@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..physics.grids import Grid, electron_wavelength
+from ..physics.grids import VOLTAGE_KV, Grid, electron_wavelength
 
 POSITIVE = (
     "voltage_kv",
@@ -17,8 +17,18 @@ POSITIVE = (
     "thickness_angstrom",
     "effective_distance_angstrom",  # of a near-field hologram
 )
-SIGNED = ("defocus_angstrom",)  # > 0 is underfocus
+SIGNED = (
+    "defocus_angstrom",  # > 0 is underfocus
+    "tilt_axis_deg",  # direction of the tilt axis in the patterns, from y towards x
+)
 INSTRUMENT = POSITIVE + SIGNED
+# values beyond these are in another unit, the one that is asked for
+RANGES = {
+    "voltage_kv": (*VOLTAGE_KV, "V"),
+    "semiangle_mrad": (0.2, 500.0, "radians or degrees"),
+    "wavelength_angstrom": (1e-4, 1e4, "metres or nm"),
+    "pixel_angstrom": (1e-3, 1e7, "metres or nm"),
+}
 BEAM = ("voltage_kv", "wavelength_angstrom")
 PAIRS = ("pixel_angstrom", "dk_inverse_angstrom")
 UNITS = [
@@ -53,8 +63,7 @@ def checked(known: Mapping[str, Any], names=INSTRUMENT) -> dict[str, Any]:
             near = get_close_matches(name, names, 1, 0.5)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}"
             raise ValueError(f"no property of a dataset is called {name}; {hint}")
-    check_values(known, "what is given beside the file")
-    return known
+    return check_values(known, "what is given beside the file")
 
 
 def merged(about: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,15 +72,17 @@ def merged(about: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]
     return {name: value for name, value in about.items() if name not in replaced} | dict(known)
 
 
-def check_values(values: Mapping[str, Any], source) -> None:
-    """Raises ValueError for a property of the instrument in a unit or with a value that is none."""
+def check_values(values: Mapping[str, Any], source) -> dict[str, Any]:
+    """The values, those of the instrument as numbers.
+
+    Raises ValueError for a property of the instrument in a unit or with a value that is none.
+    """
     by_stem = {_stem(name): name for name in INSTRUMENT}
-    for name, value in values.items():
+    for name in values:
         wanted = by_stem.get(_stem(name), name)
         if name != wanted:
             raise ValueError(f"{source}: {name} is in no unit known here; convert it and call it {wanted}")
-        if name in INSTRUMENT:
-            check_number(name, value, source)
+    return {name: check_number(name, value, source) if name in INSTRUMENT else value for name, value in values.items()}
 
 
 def wavelength_of(about: Mapping[str, Any], source) -> float:
@@ -114,17 +125,33 @@ def properties_of(grid: Grid) -> dict[str, Any]:
     return beam | {"pixel_angstrom": grid.pixel[0] if grid.pixel[0] == grid.pixel[1] else grid.pixel}
 
 
-def check_number(name: str, value: Any, source) -> None:
-    """Raises ValueError where the property `name` is no finite number, or not positive as most must be."""
+def check_number(name: str, value: Any, source) -> float | tuple[float, float]:
+    """The property `name` as a number, or a pair where it may be one.
+
+    An array of one number counts as that number; text is no number, as in a job. Raises ValueError where it is not
+    finite, or not positive as most must be.
+    """
     wanted = "one number, or (y, x)" if name in PAIRS else "one number"
-    try:
-        number = np.asarray(value, float)
-    except (TypeError, ValueError):
-        number = np.asarray(np.nan)
+    number = np.asarray(value)
+    if any(isinstance(one, str | bytes) for one in number.ravel().tolist()):
+        raise ValueError(f"{source}: {name} = {value!r}; wanted {wanted}, not text")
+    number = number.astype(float) if number.dtype.kind in "uif" else np.asarray(np.nan)
+    number = number.reshape(()) if number.size == 1 else number
     if number.shape not in [(), (2,)][: 1 + (name in PAIRS)] or not np.isfinite(number).all():
         raise ValueError(f"{source}: {name} = {value!r}; wanted {wanted}")
     if name not in SIGNED and number.min() <= 0:
         raise ValueError(f"{source}: {name} = {value!r}; wanted more than 0")
+    if beyond := out_of_range(name, number):
+        raise ValueError(f"{source}: {name} = {value!r}: {beyond}")
+    return float(number) if number.ndim == 0 else (float(number[0]), float(number[1]))
+
+
+def out_of_range(name: str, number: Any) -> str | None:
+    """Words for a value that the property `name` does not have in its unit, None for a possible one."""
+    low, high, unit = RANGES.get(name, (-np.inf, np.inf, ""))
+    if np.min(number) < low or np.max(number) > high:
+        return f"{low:g} to {high:g} are expected; is it in {unit}?"
+    return None
 
 
 def _stem(name: str) -> str:

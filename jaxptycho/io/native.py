@@ -6,7 +6,10 @@
 `format="jaxptycho-dataset"`, `version`, `voltage_kv` or `wavelength_angstrom`,
 `pixel_angstrom` (object pixel; (y, x) where they differ) or `dk_inverse_angstrom`, and whatever
 else is known (`semiangle_mrad`, `defocus_angstrom` …), which becomes `Dataset.about`. The defocus is that where the beam
-enters the specimen, in a tilt series that at the height of the tilt axis.
+enters the specimen, in a tilt series that at the height of the tilt axis. `tilt_axis_deg` is the direction of the tilt axis
+in the patterns, from y (0) towards x (90): a positive tilt moves what is behind the axis along x for 0, along −y for 90.
+Patterns, mask, guess of the probe and positions are turned together by quarter turns as they are read, until the axis is
+within 45° of y; `Dataset.about["tilt_axis_deg"]` is what is left.
 """
 
 import math
@@ -19,7 +22,10 @@ import h5py
 import numpy as np
 
 from ..data import ALONE, Dataset, Sharing
+from ..data.numbers import numbers
 from ..physics.grids import Grid
+from .arrangement import DATASET, Arrangement
+from .axis import TurnedCounts, quarter_turns, turned_about, turned_images, turned_positions
 from .hdf5 import FILTER, H5, OnDisk, created, opened, plain, save_array
 from .instrument import check_values, checked, grid_of, merged, properties_of
 
@@ -29,16 +35,18 @@ BLOCK = 16  # patterns written at once
 CHUNK_BYTES = 2**13  # of patterns compressed together; a batch reads single ones, each with all of its chunk
 
 
-def read_native(path: str | Path, sharing: Sharing = ALONE, **known: Any) -> Dataset:
+def read_native(
+    path: str | Path, sharing: Sharing = ALONE, arrangement: Arrangement = DATASET, **known: Any
+) -> Dataset:
     """Dataset of a native file; `known` properties replace those of the file.
 
     Patterns stay on disk when they do not fit into memory.
     """
     known = checked(known)
     with opened(path) as file:
-        about = {name: plain(value) for name, value in file.attrs.items()}
+        about = check_values({name: plain(value) for name, value in file.attrs.items()}, path)
         check_format(about, path, FORMAT, VERSION)
-        groups = [f"views/{view}/" for view in range(len(file["views"]))] if "views" in file else [""]
+        groups = _groups(file, path)
         counts = [OnDisk(_dataset(file, f"{group}counts", path)) for group in groups]
         positions = [_dataset(file, f"{group}positions", path)[()] for group in groups]
         mask, tilt, probe = (_optional(file, name) for name in ("mask", "tilt_deg", "probe_guess"))
@@ -46,11 +54,17 @@ def read_native(path: str | Path, sharing: Sharing = ALONE, **known: Any) -> Dat
     for group, own in zip(groups, counts, strict=True):
         if len(own.shape) not in wanted:
             raise ValueError(f"/{group}counts in {path} has shape {own.shape}; wanted {' or '.join(wanted.values())}")
-    check_values(about, path)
     about = merged(about, known)
-    grid, tilts = grid_of(about, counts[0].shape[-2:], path), None if tilt is None else np.deg2rad(tilt)
+    if "tilt_axis_deg" in about:
+        turns = quarter_turns(float(about["tilt_axis_deg"]))
+        about = turned_about(about, turns)
+        counts = [TurnedCounts(own, turns) for own in counts] if turns else counts
+        positions = [turned_positions(np.asarray(own, float), turns) for own in positions]
+        mask, probe = (None if image is None else turned_images(image, turns) for image in (mask, probe))
+    grid = grid_of(about, counts[0].shape[-2:], path)
+    tilts = None if tilt is None else np.deg2rad(numbers(tilt, f"/tilt_deg in {path}", float))
     both = (counts, positions) if groups != [""] else (counts[0], positions[0])
-    return Dataset(*both, grid, mask, tilts, probe, about, sharing)
+    return arrangement.dataset(*both, grid, mask, tilts=tilts, probe_guess=probe, about=about, sharing=sharing)
 
 
 def read_truth(path: str | Path) -> dict[str, Any]:
@@ -70,9 +84,11 @@ def read_truth(path: str | Path) -> dict[str, Any]:
 
 
 def write_native(path: str | Path, data: Dataset, truth: Mapping[str, Any] | None = None) -> None:
-    """`data` as a native file, compressed; `truth` goes under `/truth`. Never overwrites."""
-    kind, about = data.kinds[0], data.about
-    with writing(path, data.grid, data.positions, kind, data.mask, data.tilts, data.probe_guess, about, truth) as put:
+    """Write `data` as a native file, compressed, its counts in the type that holds those of all views;
+    `truth` goes under `/truth`. Never overwrites."""
+    kind, about = np.result_type(*data.kinds), data.about
+    positions = [places + data.frame for places in data.positions]
+    with writing(path, data.grid, positions, kind, data.mask, data.tilts, data.probe_guess, about, truth) as put:
         for view in range(data.n_views):
             for block, patterns in frames(data, view):
                 put(view, block, patterns)
@@ -95,7 +111,7 @@ def writing(
     The arguments are those of a `Dataset`. The file takes its name when all is written.
     """
     shots = [len(own) for own in positions]
-    ragged = len(set(shots)) > 1
+    ragged = len(set(shots)) > 1 or (len(shots) > 1 and tilts is None)
     views = () if len(shots) == 1 or ragged else (len(shots),)
     with created(path) as file:
         version = RAGGED if ragged else 1
@@ -141,8 +157,11 @@ def frames(data: Dataset, view: int) -> Iterator[tuple[slice, np.ndarray]]:
 
 def check_format(attributes: dict[str, Any], path, wanted: str, newest: int) -> None:
     """Takes `format` and `version` out of the attributes; ValueError where this release cannot read them."""
-    form, version = attributes.pop("format", wanted), attributes.pop("version", newest)
-    if form != wanted or version not in range(1, newest + 1):
+    form, version = plain(attributes.pop("format", wanted)), plain(attributes.pop("version", newest))
+    if form is None:
+        raise ValueError(f"{path} is no file of jaxptycho; a {wanted} is required, give another file")
+    fits = isinstance(form, str) and form == wanted and isinstance(version, int | float)
+    if not fits or version not in range(1, newest + 1):
         raise ValueError(
             f"{path} says it is {form!r} version {version!r}; wanted {wanted!r} up to version {newest}, "
             "convert the file or use a newer jaxptycho"
@@ -155,7 +174,19 @@ def _dataset(file: H5, name: str, path) -> H5:
         raise ValueError(
             f"{path} has no dataset /{name}; a {FORMAT} file wants /counts and /positions, or /views with these for each"
         )
+    if stored.shape is None:
+        raise ValueError(f"/{name} in {path} holds nothing; write its values, or leave it out where it is optional")
     return stored
+
+
+def _groups(file: H5, path) -> list[str]:
+    """Where the counts and positions of every view are, of one array for all views the root."""
+    if "views" not in file:
+        return [""]
+    views = file.get("views")
+    if not isinstance(views, h5py.Group) or not len(views):
+        raise ValueError(f"/views in {path} is no group of views; a group for each, /views/0, /views/1 …, is required")
+    return [f"views/{view}/" for view in range(len(views))]
 
 
 def _optional(file: H5, name: str):

@@ -2,7 +2,8 @@
 
 `/model/<part>/<field>` holds every array, `/outline` what else the model is made of (JSON),
 `/history/<column>` the course; root attributes hold `format="jaxptycho-result"`, the versions of
-jaxptycho, JAX and numpy, and whatever was passed to `write` (the job as TOML text).
+jaxptycho, JAX and numpy, `frame_angstrom` (y, x), from which positions and the specimen's origin
+are counted, and whatever was passed to `write` (the job as TOML text).
 """
 
 import json
@@ -33,7 +34,7 @@ def write(path: str | Path, model: Model, history=None, *, overwrite: bool = Fal
     columns = history if isinstance(history, Mapping) else {} if history is None else {"loss": history}
     with created(path, overwrite) as file:
         file.attrs.update({name: value for name, value in attributes.items() if value is not None})
-        file.attrs.update({"format": FORMAT, "version": VERSION} | versions())
+        file.attrs.update({"format": FORMAT, "version": VERSION, "frame_angstrom": model.frame} | versions())
         outline = write_tree(file.create_group("model"), model)
         file["outline"] = json.dumps(outline)
         for name, values in columns.items():
@@ -83,7 +84,8 @@ def versions() -> dict[str, str]:
 @contextmanager
 def _result(path):
     with opened(path) as file:
-        check_format({"format": None} | dict(file.attrs), path, FORMAT, VERSION)
+        form = "jaxptycho-dataset" if {"counts", "positions", "views"} & set(file) else None
+        check_format({"format": form} | dict(file.attrs), path, FORMAT, VERSION)
         yield file
 
 

@@ -85,6 +85,15 @@ class Checkpoints:
         once(lambda: [self._given(one).rename(self._given(one, ".unreadable")) for one in passed])
         return found
 
+    def about(self) -> Any | None:
+        """`about` of the newest checkpoint that this process can read, without its arrays; None without any."""
+        for number in self.numbers():
+            try:
+                return self._looked_at(number)["about"]
+            except Exception as error:  # whatever is met in a damaged folder
+                warnings.warn(f"checkpoint {number} in {self.folder} cannot be read ({_line(error)})", stacklevel=2)
+        return None
+
     def _given(self, number: int, suffix: str = "") -> Path:
         return self.folder / f"{number}{suffix}"
 

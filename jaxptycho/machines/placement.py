@@ -5,7 +5,6 @@ batch for every FFT (jax#15680, until 0.12).
 """
 
 import contextlib
-import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ..data import Batch
+from ..kernels.selection import cores
 from ..model import Model
 from .slabs import SLABS, layout, own_part, require_equal, stacks, within_reach
 from .sums import summed
@@ -31,11 +31,6 @@ def one_device_per_core() -> int:
     """
     jax.config.update("jax_num_cpu_devices", cores())
     return cores()
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def mesh(devices: int | None = None, slabs: int = 1) -> Mesh:

@@ -174,7 +174,8 @@ class AberratedProbe(AbstractProbe):
 
     `aberrations` maps names (`C10` = −defocus, `C12a`, `C12b` … `C56b`, Å; see
     `physics.aberrations.cartesian`) to values. `centre` is the middle of the bright-field
-    disc (y, x) [rad].
+    disc (y, x) [rad], about which the aberrations are counted: it tilts the beam and leaves the
+    probe in its place.
     """
 
     semiangle: Varying[Scalar]  # rad
@@ -194,7 +195,8 @@ class AberratedProbe(AbstractProbe):
     def spectrum(self, grid):
         amplitude = aberrations.aperture(grid, self.semiangle, self.centre)
         amplitude = amplitude * jnp.sqrt(self.dose / jnp.sum(amplitude**2))
-        return (amplitude * jnp.exp(-1j * aberrations.phase_surface(self.aberrations, grid)))[None]
+        surface = aberrations.phase_surface(self.aberrations, grid, self.centre)
+        return (amplitude * jnp.exp(-1j * surface))[None]
 
     def scale(self, grid):
         edge, step = jnp.max(plain(self.semiangle)), grid.wavelength * max(grid.dk)

@@ -68,3 +68,12 @@ def linear_map(scale=(1.0, 1.0), shear=0.0, rotation=0.0) -> Float[Array, "2 2"]
     c, s = jnp.cos(rotation), jnp.sin(rotation)
     turn = jnp.array([[c, -s], [s, c]])
     return turn @ jnp.array([[1.0, 0.0], [shear, 1.0]]) @ jnp.diag(jnp.asarray(scale, float))
+
+
+def map_parameters(matrix) -> Float[np.ndarray, "4"]:
+    """Scales (y, x), shear and rotation [rad] of a matrix on (y, x), the inverse of `linear_map`."""
+    matrix = np.asarray(matrix, float)
+    rotation = np.arctan2(-matrix[0, 1], matrix[1, 1])
+    c, s = np.cos(rotation), np.sin(rotation)
+    upright = np.array([[c, s], [-s, c]]) @ matrix
+    return np.array([upright[0, 0], upright[1, 1], upright[1, 0] / upright[0, 0], rotation])

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ..physics import windows
 from ..physics.grids import Grid
-from ..physics.phases import attenuated
+from ..physics.transmission import transmission_function
 from ..physics.types import Pair, Scalar, Slices, Stack
 from .indexed import PerShot, PerView, Varying, add, first_shot
 from .slices import (
@@ -218,7 +218,8 @@ class AbstractSpecimen(eqx.Module):
     def voxels(self, grid: Grid, of: Of = "phase") -> Voxels:
         """Phase [rad] or potential [V], or the absorption, as voxels for other programs.
 
-        Raises ValueError for slices of several thicknesses.
+        Slices of thickness 0 have voxels as deep as the smaller side of a pixel, since no file
+        holds voxels without a depth. Raises ValueError for slices of several thicknesses.
         """
         shown = self.in_slices(grid)
         values = finite_voxels(shown.stack(of))
@@ -233,7 +234,8 @@ class AbstractSpecimen(eqx.Module):
                 "result.h5"
             )
         y, x = (float(v) for v in np.asarray(origin))
-        voxel, corner = (float(depths[0]), *grid.pixel), (float(depths[0]) / 2, y, x)
+        dz = float(depths[0]) or min(grid.pixel)
+        voxel, corner = (dz, *grid.pixel), (float(depths[0]) / 2, y, x)
         return Voxels(values, voxel, corner, shown.labels[of])
 
     def listed_atoms(self) -> AtomTable | None:
@@ -302,7 +304,10 @@ class AbstractStack(AbstractSpecimen):
 
     def shared_thickness(self: Any, grid):
         if isinstance(self.thickness, (PerShot, PerView)):
-            raise ValueError("the thickness differs from shot to shot or view to view; give one for all")
+            raise ValueError(
+                "the slices have another thickness in every view or shot; give one for all, or export one view or "
+                "shot at a time"
+            )
         return jnp.asarray(self.thickness)
 
     @property
@@ -357,7 +362,7 @@ class SliceStack(AbstractStack):
 
 def exponential(phase: Stack, absorption: Stack | None) -> Slices:
     """e^{iφ−a}."""
-    return attenuated(phase, jnp.zeros_like(phase) if absorption is None else absorption)
+    return transmission_function(phase, jnp.zeros_like(phase) if absorption is None else absorption)
 
 
 def place(transmission: Slices, specimen, grid: Grid) -> Sliced:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..kernels.resampling import INTERPOLATIONS
 from ..physics import slab_rotation, volumes
 from ..physics.types import Pair, Scalar, Stack
 from .indexed import PerShot, Varying, add, as_array, plain
@@ -69,8 +70,8 @@ class Volume(AbstractSpecimen):
         self.depth, self.shape = None if depth is None else int(depth), None if shape is None else (shape[0], shape[1])
         if min(self.voxel) <= 0 or self.taper < 0:
             raise ValueError(f"voxels of {self.voxel} Å and a taper of {self.taper} Å; wanted lengths above zero")
-        if kernel not in volumes.KERNELS:
-            raise ValueError(f"unknown kernel {kernel!r}; known are {', '.join(volumes.KERNELS)}")
+        if kernel not in INTERPOLATIONS:
+            raise ValueError(f"unknown kernel {kernel!r}; known are {', '.join(INTERPOLATIONS)}")
         if any(isinstance(value, PerShot) for value in (tilt, angles, shift)):
             raise ValueError("a volume turns once for all shots of a view; give tilt, angles and shift PerView")
         self.frame  # noqa: B018 - refuses slices that do not divide the depth

@@ -43,19 +43,23 @@ def order(name: str) -> int:
     return int(name[1])
 
 
-def basis(name: str, grid: Grid) -> Float[Array, "y x"]:
-    """Phase [rad] of a coefficient of 1 Å: (2π/λ)(λk)^{n+1}/(n+1) · cos or sin mφ."""
+def basis(name: str, grid: Grid, centre=(0.0, 0.0)) -> Float[Array, "y x"]:
+    """Phase [rad] of a coefficient of 1 Å: (2π/λ)(λk)^{n+1}/(n+1) · cos or sin mφ, about `centre` (y, x) [rad]."""
     ky, kx = grid.frequencies()
     n, m = int(name[1]), int(name[2])
-    w = grid.wavelength * (kx + 1j * ky)  # (λk) e^{iφ}
+    w = grid.wavelength * (kx + 1j * ky) - (centre[1] + 1j * centre[0])  # (λk) e^{iφ}
     turned = w**m * jnp.abs(w) ** (n + 1 - m) if m else jnp.abs(w) ** (n + 1)
     part = turned.imag if name.endswith("b") else turned.real
     return 2 * math.pi / grid.wavelength / (n + 1) * part
 
 
-def phase_surface(coefficients: Mapping[str, Scalar], grid: Grid) -> Float[Array, "y x"]:
-    """χ(k) [rad] = (2π/λ) Σ (λk)^{n+1}/(n+1) · C_{n,m} cos m(φ−φ_{n,m}); the probe is A e^{−iχ}."""
-    return sum((jnp.asarray(value) * basis(name, grid) for name, value in coefficients.items()), jnp.zeros(grid.shape))
+def phase_surface(coefficients: Mapping[str, Scalar], grid: Grid, centre=(0.0, 0.0)) -> Float[Array, "y x"]:
+    """χ(k) [rad] = (2π/λ) Σ (λk)^{n+1}/(n+1) · C_{n,m} cos m(φ−φ_{n,m}); the probe is A e^{−iχ}.
+
+    k is counted from `centre` (y, x) [rad], the middle of the aperture.
+    """
+    terms = (jnp.asarray(value) * basis(name, grid, centre) for name, value in coefficients.items())
+    return sum(terms, jnp.zeros(grid.shape))
 
 
 def aperture(grid: Grid, semiangle, centre=(0.0, 0.0)) -> Float[Array, "y x"]:

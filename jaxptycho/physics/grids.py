@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 REST_ENERGY_EV = 510_998.95
+PHOTON_KEV_ANGSTROM = 12.398_42  # hc
+VOLTAGE_KV = (0.3, 5000.0)  # beyond which a voltage is in another unit
 
 
 def electron_wavelength(voltage_kv: float) -> float:
@@ -37,6 +39,10 @@ class Grid(eqx.Module):
     voltage_kv: float | None = eqx.field(static=True)
 
     def __init__(self, shape, pixel, voltage_kv=None, wavelength=None):
+        if voltage_kv is not None and not VOLTAGE_KV[0] <= voltage_kv <= VOLTAGE_KV[1]:
+            raise ValueError(
+                f"voltage_kv = {voltage_kv}, where {VOLTAGE_KV[0]:g} to {VOLTAGE_KV[1]:g} kV are expected; is it in V?"
+            )
         if voltage_kv is not None and wavelength is None:
             self.voltage_kv, self.wavelength = float(voltage_kv), electron_wavelength(float(voltage_kv))
         elif voltage_kv is None and wavelength is not None:

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from . import volumes
+from ..kernels.resampling import INTERPOLATIONS, Axis, rotate_planes
 from .types import Index, Pair, Scalar, Stack
-from .volumes import Axis, Frame
+from .volumes import Frame
 
 DECAY = 2 - math.sqrt(3)  # of a cubic spline's coefficients with each row, signs alternate
 SPLINE = 18  # rows after which these are below 10⁻¹⁰
@@ -60,17 +60,17 @@ def slab_projections(
     rows, fixed = Axis(own + 2 * wide, dy, total // 2 - first), jnp.zeros(2)  # pyright: ignore[reportArgumentType]
     about_x, about_z = angles
     source, plane = (Axis(nz, dz, nz // 2), Axis(nx, dx, nx // 2)), (depth, rows)
-    tilted = volumes.turn(values.swapaxes(1, 2), tilt, fixed, source, (depth, columns), 1, kernel)
+    tilted = rotate_planes(values.swapaxes(1, 2), tilt, fixed, source, (depth, columns), 1, kernel)
     lent = with_halo(tilted.swapaxes(1, 2), wide, 0.0)
-    weights = volumes.KERNELS[kernel]
+    weights = INTERPOLATIONS[kernel]
     joined = weights._replace(splined=False)  # coefficients are made here
     lent = _coefficients(lent, 1, first, total) if weights.splined else lent
-    sums = volumes.turn(lent, -about_x, fixed, plane, plane, frame.samples, joined)
+    sums = rotate_planes(lent, -about_x, fixed, plane, plane, frame.samples, joined)
     index = first_of_field + np.arange(rows.count)
     sums = jnp.where(((index >= 0) & (index < field))[:, None], sums, 0)
     plane, sums = (rows, columns), jnp.moveaxis(sums, 0, 2)
     sums = _coefficients(sums, 0, first_of_field, field) if weights.splined else sums
-    rotated = volumes.turn(sums, -about_z, fixed, plane, plane, 1, joined)
+    rotated = rotate_planes(sums, -about_z, fixed, plane, plane, 1, joined)
     return depth.step * jnp.moveaxis(rotated[wide : wide + own], 2, 0)
 
 

@@ -1,34 +1,21 @@
 """A volume as the beam of one view meets it: turned, shifted, and summed into slices.
 
-A turn in space is one about y (the tilt), then small ones about x and z, each a resampling of all planes
-across its axis, whose third direction is the innermost of memory. Such a resampling is a sparse matrix that
-acts on rows: its transpose is gathered as well, never scattered, and is exact. The volume is zero outside.
-Kernels: linear, and the interpolating cubic B-spline (Unser, IEEE Signal Process. Mag. 16, 22 (1999)).
+A rotation in space is one about y (the tilt), then small ones about x and z, each of all planes
+across its axis (`kernels.resampling`). The volume is zero outside.
 """
 
 import math
-from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from ..llvm import product
+from ..kernels.resampling import Axis, rotate_planes
 from .types import Pair, Scalar, Stack
 
-Cuboid = Float[Array, "p q c"]
 Triple = tuple[Scalar, Scalar, Scalar] | Float[Array | np.ndarray, "3"]  # (z, y, x)
-
-
-class Axis(NamedTuple):
-    """Samples along one direction; the axis of the turn goes through sample `middle`."""
-
-    count: int
-    step: float  # Å
-    middle: int
 
 
 class Frame(NamedTuple):
@@ -113,15 +100,15 @@ def beam_slices(
     standing, bins = jnp.zeros(2), frame.samples
     planes = volume.swapaxes(1, 2)
     if angles is None and shift is None:
-        sums = turn(planes, tilt, standing, (own[0], own[2]), (along, columns), bins, kernel)
+        sums = rotate_planes(planes, tilt, standing, (own[0], own[2]), (along, columns), bins, kernel)
         return along.step * resized(sums.swapaxes(1, 2), rows.count)
     about_x, about_z = (0.0, 0.0) if angles is None else angles
     dz, dy, dx = (0.0, 0.0, 0.0) if shift is None else shift
-    tilted = turn(planes, tilt, standing, (own[0], own[2]), (along, columns), 1, kernel).swapaxes(1, 2)
-    sums = turn(tilted, -about_x, jnp.stack([dz, 0.0]), (along, own[1]), (along, rows), bins, kernel)
+    tilted = rotate_planes(planes, tilt, standing, (own[0], own[2]), (along, columns), 1, kernel).swapaxes(1, 2)
+    sums = rotate_planes(tilted, -about_x, jnp.stack([dz, 0.0]), (along, own[1]), (along, rows), bins, kernel)
     last = jnp.moveaxis(sums, 0, 2)
     return along.step * jnp.moveaxis(
-        turn(last, -about_z, jnp.stack([dy, dx]), (rows, columns), (rows, columns), 1, kernel), 2, 0
+        rotate_planes(last, -about_z, jnp.stack([dy, dx]), (rows, columns), (rows, columns), 1, kernel), 2, 0
     )
 
 
@@ -131,109 +118,3 @@ def resized(stack: Stack, rows: int) -> Float[Array, "z _ X"]:
     return jax.lax.pad(
         stack, jnp.zeros((), stack.dtype), ((0, 0, 0), (before, rows - stack.shape[1] - before, 0), (0, 0, 0))
     )
-
-
-class Kernel(NamedTuple):
-    """How samples are joined: the weight of one at a distance in samples, and how many there are along an axis."""
-
-    weight: Callable
-    taps: int
-    splined: bool  # whether it joins the coefficients that interpolate the samples
-
-
-def hat(d):
-    """1 − |d|; where it has a corner, the derivative towards growing places."""
-    return jnp.where(jnp.abs(d) <= 1, jnp.where(d <= 0, 1 + d, 1 - d), 0)
-
-
-def bspline(d):
-    """The cubic B-spline."""
-    d = jnp.abs(d)
-    return jnp.where(d < 1, 2 / 3 - d**2 * (1 - d / 2), jnp.where(d < 2, (2 - d) ** 3 / 6, 0))
-
-
-KERNELS = {"linear": Kernel(hat, 2, False), "cubic": Kernel(bspline, 4, True)}
-
-
-def turn(
-    planes: Cuboid,
-    angle: Scalar,
-    shift: Float[Array, "2"],
-    source: tuple[Axis, Axis],
-    target: tuple[Axis, Axis],
-    bins: int = 1,
-    kernel: str | Kernel = "cubic",
-) -> Float[Array, "_ _ c"]:
-    """All planes [p, q] of an array, turned by `angle` [rad], moved by `shift` [Å], and summed over `bins` along p.
-
-    What was at (p, q) is then at p′ = p cos − q sin, q′ = p sin + q cos, measured from the middle of the axes.
-    """
-    joined = KERNELS[kernel] if isinstance(kernel, str) else kernel
-    angle = jnp.asarray(angle, planes.dtype)
-    place = (angle, shift.astype(planes.dtype), source, target, bins, joined)
-    forward, transposed = _gathering(*place), _gathering_back(*jax.lax.stop_gradient(place[:2]), *place[2:])
-    (p, q, columns), rows = planes.shape, planes.reshape(-1, planes.shape[2])
-    turned = product(*forward, *transposed, rows, (p, q) if joined.splined else None)
-    return turned.reshape(target[0].count // bins, target[1].count, columns)
-
-
-class Sparse(NamedTuple):
-    """A matrix with the same number of entries in every row; rows stand in groups, those of one row of planes."""
-
-    column: Int[Array, "g t row"]
-    value: Float[Array, "g t row"]
-
-
-def _seen_at(angle, shift, source, target, index):
-    """Where the sample `index` of the target comes from: samples of the source, with fractions."""
-    cos, sin = jnp.cos(angle), jnp.sin(angle)
-    p, q = (i - axis.middle for i, axis in zip(index, target, strict=True))
-    (a, b), (c, d) = [[t.step / s.step for t in target] for s in source]  # 1, exactly, where steps are equal
-    back = _turned_back(angle, shift)
-    row = source[0].middle + cos * a * p + sin * b * q - back[0] / source[0].step
-    return row, source[1].middle - sin * c * p + cos * d * q - back[1] / source[1].step
-
-
-def _gathering(angle, shift, source, target, bins, kernel: Kernel) -> Sparse:
-    """The matrix from samples of the source to those of the target, summed over bins."""
-    rows, columns = (axis.count for axis in target)
-    places = _seen_at(angle, shift, source, target, np.indices((rows, columns)))
-    # each axis by itself, once, and not anew for every entry
-    (p, of_p), (q, of_q) = jax.lax.optimization_barrier(tuple(map(partial(_near, kernel), places, source)))
-    column = p[:, :, None] * source[1].count + q[:, None]
-    value = of_p[:, :, None] * of_q[:, None]
-    return Sparse(*(array.reshape(rows // bins, -1, columns) for array in (column, value)))
-
-
-def _near(kernel: Kernel, place: Float[Array, "p q"], axis: Axis):
-    """The samples of an axis about each place [p, tap, q], and their weights: none outside."""
-    first = jnp.floor(jax.lax.stop_gradient(place)).astype(jnp.int32) + 1 - kernel.taps // 2
-    index = first[:, None] + np.arange(kernel.taps)[:, None]
-    inside = (index >= 0) & (index < axis.count)
-    return jnp.clip(index, 0, axis.count - 1), jnp.where(inside, kernel.weight(index - place[:, None]), 0)
-
-
-def _gathering_back(angle, shift, source, target, bins, kernel: Kernel) -> Sparse:
-    """The transpose of `_gathering`: for each sample of the source, those of the target that see it."""
-    index = np.indices([axis.count for axis in source])
-    radius = kernel.taps / 2 * math.hypot(*(axis.step for axis in source))
-    reach = [radius / axis.step for axis in target]  # of the support, however it is turned
-    centre = _seen_at(-angle, -_turned_back(angle, shift), target, source, index)
-    first = [jnp.floor(c - r).astype(jnp.int32) + 1 for c, r in zip(centre, reach, strict=True)]
-    taps = np.indices([math.ceil(2 * r) for r in reach])
-    there = [f + t[..., None, None] for f, t in zip(first, taps, strict=True)]
-    seen = _seen_at(angle, shift, source, target, there)
-    weight = kernel.weight(index[0] - seen[0]) * kernel.weight(index[1] - seen[1])
-    bin_of = first[0] // bins + np.arange((taps.shape[1] + bins - 2) // bins + 1)[:, None, None, None]
-    after = there[0] - (bins * bin_of)[:, None]
-    summed = jnp.sum(jnp.where((after >= 0) & (after < bins), weight, 0), 1)
-    p, q, sizes = bin_of, there[1][0], (target[0].count // bins, target[1].count)
-    inside = (p >= 0) & (p < sizes[0]) & (q >= 0) & (q < sizes[1])
-    column = jnp.clip(p, 0, sizes[0] - 1) * sizes[1] + jnp.clip(q, 0, sizes[1] - 1)
-    return Sparse(*(a.reshape(-1, *a.shape[2:]).swapaxes(0, 1) for a in (column, jnp.where(inside, summed, 0))))
-
-
-def _turned_back(angle, shift):
-    """What the turn back makes of a shift."""
-    cos, sin = jnp.cos(angle), jnp.sin(angle)
-    return jnp.stack([cos * shift[0] + sin * shift[1], cos * shift[1] - sin * shift[0]])

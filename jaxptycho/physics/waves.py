@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..llvm import convolve, diffract, fft2, ifft2, step
+from ..kernels import convolve, diffract, fft2, ifft2, step
 from .grids import Grid
 from .types import Intensity, Kernel, Kernels, Pair, Scalar, Waves, Window
 
@@ -91,7 +91,7 @@ def multislice(wave: Waves, slices: Window, kernel: Kernel | Kernels) -> Exit:
 
     `kernel` is one transfer function, or one for each slice (the last is not used). One
     slice is exactly the product. Only the wave that enters each slice is kept for the
-    gradient (Maiden 2012). `physics.lean` has versions that keep fewer.
+    gradient (Maiden 2012). `physics.checkpointed` has versions that keep fewer.
     """
 
     def one_slice(wave, layer):

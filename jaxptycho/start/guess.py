@@ -1,12 +1,19 @@
 """A first model of a dataset: every part a guess that the solver improves or you replace."""
 
+import functools
+import math
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ..data import Dataset
 from ..model import Model
-from ..parts.detector import AbstractDetector, Cropped, Ideal, Masked, NearField, SuperSampled
+from ..parts.detector import AbstractDetector, Cropped, Descanned, Ideal, Masked, NearField, SuperSampled
 from ..parts.indexed import PerShot, PerView
 from ..parts.probe import AberratedProbe, PixelProbe
 from ..parts.scan import FreeScan
@@ -15,13 +22,14 @@ from ..parts.stacks import PotentialSlices, WeakPhaseStack
 from ..physics import waves
 from ..physics.grids import Grid
 from ..physics.modes import make_modes, with_dose
-from .calibration import bright_field_centre
+from .cautions import cautions
+from .descan import beam_tilt, centred, descan_shift, mean_of
 
 SPECIMENS = ("complex", "phase", "weak", "potential")
 PROBES = ("auto", "file", "optics", "mean_pattern")
 
 
-def first_model(
+def guess_model(
     data: Dataset,
     *,
     modes: int = 1,
@@ -37,6 +45,7 @@ def first_model(
     near_field: float | None = None,
     supersample: int = 1,
     extend: int = 1,
+    descan: str = "auto",
 ) -> Model:
     """A first guess of everything: an empty specimen, and a probe with the measured dose.
 
@@ -46,21 +55,43 @@ def first_model(
     `data.about`) or from the mean pattern; "auto" takes the first of these that is known.
     The object reaches `margin` [Å] further than the windows. `near_field` [Å] is the effective
     distance of an in-line hologram. The model may be finer than the detector in reciprocal
-    space (`supersample`) or in real space (`extend`), by whole factors.
+    space (`supersample`) or in real space (`extend`), by whole factors. A bright-field disc off the
+    middle of the camera is modelled as a shift of the pattern (`descan`: see `start.descan`).
     """
+    if near_field is not None and descan in ("shared", "shot"):
+        raise ValueError(f'descan = "{descan}" shifts patterns of the far field; a hologram takes "auto" or "none"')
     grid = model_grid(data.grid, supersample, extend)
     about = data.about
     semiangle = about_radians(about, "semiangle_mrad") if semiangle is None else semiangle
     defocus = about.get("defocus_angstrom", 0.0) if defocus is None else defocus
-    first = first_probe(data, grid, probe, semiangle, {"defocus": defocus, **(aberrations or {})}, near_field)
+    lens = {"defocus": defocus, **(aberrations or {})}
+    first = first_probe(data, grid, probe, semiangle, lens, near_field, descan)
+    shift = None if near_field is not None else descan_shift(data, descan)
     dose = float(np.mean(np.concatenate([data.dose(v) for v in range(data.n_views)])))
     return Model(
         probe=PixelProbe(with_dose(make_modes(first, modes), dose)),
         specimen=empty_specimen(data, grid, specimen, slices, thickness, margin, periodic),
         scan=FreeScan(per_shot(data)),
         grid=grid,
-        detector=first_detector(data, near_field, supersample, extend),
+        detector=first_detector(data, near_field, supersample, extend, shift),
+        frame=data.frame,
     )
+
+
+@functools.wraps(guess_model)
+def first_model(data: Dataset, **parts: Any) -> Model:
+    """`guess_model`, with a warning of everything that the data contradict."""
+    semiangle = parts.get("semiangle")
+    said = {
+        "semiangle_mrad": None if semiangle is None else 1e3 * semiangle,
+        "defocus_angstrom": parts.get("defocus"),
+        "thickness_angstrom": parts.get("thickness"),
+        "effective_distance_angstrom": parts.get("near_field"),
+        "slices": parts.get("slices"),
+    }
+    for caution in cautions(data, said):
+        warnings.warn(str(caution), stacklevel=2)
+    return guess_model(data, **parts)
 
 
 def about_radians(about: dict, key: str) -> float | None:
@@ -75,9 +106,13 @@ def model_grid(grid: Grid, supersample: int = 1, extend: int = 1) -> Grid:
     return Grid(shape, pixel, grid.voltage_kv, None if grid.voltage_kv else grid.wavelength)
 
 
-def first_detector(data: Dataset, near_field: float | None, supersample: int, extend: int) -> AbstractDetector:
-    """The detector that brings the model's grid to the camera's pixels, mask included."""
+def first_detector(
+    data: Dataset, near_field: float | None, supersample: int, extend: int, shift: Any = None
+) -> AbstractDetector:
+    """The detector that brings the model's grid to the camera's pixels, mask included, patterns moved by `shift` [1/Å]."""
     detector = Ideal() if near_field is None else NearField(jnp.asarray(near_field, float))
+    if shift is not None:
+        detector = Descanned(shift, detector)
     if extend > 1:
         ny, nx = data.grid.shape
         detector = Cropped((ny * supersample, nx * supersample), detector)
@@ -88,7 +123,9 @@ def first_detector(data: Dataset, near_field: float | None, supersample: int, ex
     return detector
 
 
-def first_probe(data, grid: Grid, source: str, semiangle, aberrations: dict, near_field) -> jax.Array:
+def first_probe(
+    data, grid: Grid, source: str, semiangle, aberrations: dict, near_field, descan: str = "auto"
+) -> jax.Array:
     """One wave [y, x] of arbitrary power, centre at [N//2, N//2], from the chosen source."""
     if source not in PROBES:
         raise ValueError(f"a probe starts from one of {', '.join(PROBES)}; got {source!r}")
@@ -98,24 +135,30 @@ def first_probe(data, grid: Grid, source: str, semiangle, aberrations: dict, nea
     if source == "file":
         if data.probe_guess is None:
             raise ValueError("the dataset holds no probe_guess; start the probe from 'optics' or 'mean_pattern'")
-        return jnp.asarray(data.probe_guess).astype(complex)
+        guess = jnp.asarray(data.probe_guess).astype(complex)
+        shift = None if near_field is not None else descan_shift(data, descan)
+        return guess if shift is None else centred(guess, data.grid, shift)
     if source == "mean_pattern":
-        return _from_mean_pattern(data, grid, aberrations, near_field)
+        return _from_mean_pattern(data, grid, aberrations, near_field, descan)
     if semiangle is None:
         raise ValueError("a probe from its optics wants the semiangle; give it, or start from 'mean_pattern'")
-    centre = bright_field_centre(data)
-    shift = tuple(c * dk * grid.wavelength for c, dk in zip(centre, data.grid.dk, strict=True))
-    spectrum = AberratedProbe(semiangle, aberrations, centre=shift).spectrum(grid)[0]
+    tilt = np.zeros(2) if near_field is not None else beam_tilt(data, descan)
+    spectrum = AberratedProbe(semiangle, aberrations, centre=tilt).spectrum(grid)[0]
     return jnp.fft.fftshift(waves.inverse_fourier(spectrum))
 
 
-def _from_mean_pattern(data, grid, aberrations, near_field):
+def _from_mean_pattern(data, grid, aberrations, near_field, descan):
     pattern = jnp.asarray(np.sqrt(np.fft.ifftshift(data.mean_pattern())), float)
     if near_field is not None:
         hologram = jnp.fft.fftshift(pattern).astype(complex)
         return waves.propagate(hologram[None], jnp.conj(waves.fresnel(data.grid, near_field)))[0]
-    lens = AberratedProbe(1.0, aberrations).spectrum(data.grid)[0]
+    shift = descan_shift(data, descan)
+    tilt = beam_tilt(data, "none")  # of the pattern as it is
+    lens = AberratedProbe(1.0, aberrations, centre=tilt).spectrum(data.grid)[0]
     wave = jnp.fft.fftshift(waves.inverse_fourier(pattern * jnp.exp(1j * jnp.angle(lens))))
+    if shift is not None:
+        y, x = mean_of(shift)
+        wave = waves.tilted(wave[None], data.grid, (-y, -x))[0]
     padding = [((m - n) // 2, m - n - (m - n) // 2) for n, m in zip(data.grid.shape, grid.shape, strict=True)]
     return jnp.pad(wave, padding)
 
@@ -130,13 +173,40 @@ def empty_specimen(data, grid: Grid, kind, slices, thickness, margin, periodic) 
     window = np.asarray(grid.shape)
     reach = np.maximum(4.0, window / 32) * pixel if margin is None else np.broadcast_to(margin, 2)
     low = positions.min(0) - window // 2 * pixel - reach
-    shape = np.ceil((positions.max(0) - positions.min(0) + 2 * reach) / pixel).astype(int) + window + 1
+    extent = (np.ptp(positions, axis=0) + 2 * reach) / pixel
+    shape = np.ceil(extent - 1e-6) + window + 1  # the same for a scan far from zero, less rounding
+    require_room((slices, *shape), 2 if kind == "complex" else 1, data)
     values, each = jnp.zeros((slices, *map(int, shape))), jnp.asarray((thickness or 0.0) / slices, float)
     origin = jnp.asarray(low, float)
     if kind == "potential":
         return PotentialSlices(values, None, jnp.asarray((thickness or 1.0) / slices, float), origin, periodic)
     loss = jnp.zeros_like(values) if kind == "complex" else None
     return (WeakPhaseStack if kind == "weak" else SliceStack)(values, loss, each, origin, periodic)
+
+
+def require_room(shape: Sequence[float | int], stacks: int, data: Dataset) -> None:
+    """Raises ValueError where so many stacks of an object of `shape` (z, y, x), and a copy, exceed the memory."""
+    size = 2 * 4 * stacks * math.prod(map(float, shape))  # float32; a step works on a copy
+    if size <= memory_bytes():
+        return
+    positions = np.concatenate(data.positions)
+    distance = np.abs(positions - np.median(positions, axis=0)).max(1)
+    shot, (y, x) = int(np.argmax(distance)), positions[np.argmax(distance)]
+    height, width = np.ptp(positions, axis=0)
+    raise ValueError(
+        f"an object of {' × '.join(f'{n:.6g}' for n in shape)} voxels takes {size / 2**30:.4g} GiB, and this machine has "
+        f"{memory_bytes() / 2**30:.4g}: the positions extend over {height:.5g} × {width:.5g} Å (y, x; the farthest from "
+        f"the others is number {shot}, at {y:.5g}, {x:.5g} Å); check their unit (Å) and drop those that are wrong, or use "
+        "fewer slices, a smaller margin or a coarser pixel"
+    )
+
+
+def memory_bytes() -> float:
+    """Memory of this machine [bytes], infinite where the system does not report it."""
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):
+        return math.inf
 
 
 def per_shot(data: Dataset):

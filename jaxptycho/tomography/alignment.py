@@ -7,7 +7,8 @@ do to a view is left free in the steps of the volume (variable projection, Golub
 out whenever the volume begins anew; the priors of the angles hold its rotation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import equinox as eqx
@@ -16,20 +17,35 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import ArrayLike
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import affine_transform, gaussian_filter
 
 from ..physics.types import Stack
 from .coarse import coarse_shifts, film_shifts
 from .linear import Free, basis_of, fista, without
-from .projections import Geometry, Images, Projector, project_view, require_series, three
+from .outliers import held_out, unusable, worst_view
+from .projections import (
+    LEAST_RANGE,
+    Geometry,
+    Images,
+    Projector,
+    axis_frame,
+    project_view,
+    require_series,
+    three,
+)
 
 CORRELATED = 100  # pixels whose residuals go together, of atoms that a volume does not show yet
 PRIOR = np.deg2rad(0.3)  # of each angle
 DAMPING = 1e-3  # of the Gauss–Newton steps
 HUBER = 1.345  # in standard deviations, where a residual begins to count less (Huber 1981, 95 % efficiency)
 BLUR = 0.7  # voxels, of the measured projections: what a voxel cannot show must not be fitted
-BAD = 3.0  # times the median misfit
+FEWEST = 3  # views that fit one another
+NOTHING = 0.05  # of the variance of the views, below which their volume explains nothing
+DOUBTFUL = 0.8  # of the variance, below which other directions of the tilt axis are tried
+AXES = (90.0, 45.0, -45.0)  # degrees, directions that are tried
+BETTER = 0.7  # of the unexplained variance, which another direction must leave at most
 STILL = 0.02  # voxels: the alignment has settled
+SURE = 0.99  # weight from which a resampled pixel is valid
 
 Parameters = Float[np.ndarray, "view 5"]  # tilt, angles about x and z [rad], shift (y, x) [Å]
 
@@ -42,11 +58,38 @@ class Aligned(NamedTuple):
     misfits: np.ndarray  # [view], rms of measured − projected, at the finest voxels
     bad: list[int]  # views that do not fit the others
     steps: np.ndarray  # Å, the farthest that anything was moved in every turn
+    causes: Mapping[int, str] = MappingProxyType({})  # why each bad view has no part in the rest
+    held_out: np.ndarray | None = None  # [view], fraction of its variance that a volume of the others explains
+    axis_deg: float | None = None  # another direction of the tilt axis that explains the views better
+
+    @property
+    def explained(self) -> float | None:
+        """Median fraction of the variance of a fitting view that a volume made without it explains, at the coarsest
+        voxels: near 1 for a sound series, near 0 where the views do not belong together."""
+        return None if self.held_out is None else float(np.median(np.delete(self.held_out, self.bad)))
 
     def words(self) -> dict[str, str]:
-        """What to tell of the views."""
-        bad = ", ".join(map(str, self.bad)) or "none"
-        return {"misfit of the views": f"median {np.median(self.misfits):.3g}", "views that do not fit": bad}
+        """Summary of the views."""
+        fitting = np.delete(self.misfits, self.bad)
+        rows = {"misfit of the views": f"median {np.median(fitting):.3g}"}
+        if self.explained is not None:
+            rows["explained by the other views"] = f"{self.explained:.0%} of the variance of a view (median)"
+        rows["views that do not fit"] = ", ".join(map(str, self.bad)) or "none"
+        return rows | {f"view {view} does not fit": cause for view, cause in sorted(self.causes.items())}
+
+    def doubt(self, axis_deg: float = 0.0) -> str | None:
+        """Reason to doubt the direction of the tilt axis, which was taken to be at `axis_deg` in the patterns; None
+        where no other direction explains the views better."""
+        if self.axis_deg is None:
+            return None
+        better = axis_deg + self.axis_deg
+        other = better - 180 if better > 0 else better + 180
+        return (
+            f"a volume explains {self.explained or 0:.0%} of the variance of a view that was left out of it (median), and more "
+            f"with a tilt axis turned by {self.axis_deg:+.0f}° in the patterns; set data.tilt_axis_deg near {better:.0f} "
+            f"(or {other:.0f}: the opposite sense mirrors the volume along the beam, which projections do not show), or check "
+            "the origin of the positions (data.origin), the unit of the tilts, and whether the specimen changed"
+        )
 
 
 class Level(NamedTuple):
@@ -57,6 +100,38 @@ class Level(NamedTuple):
     voxel: tuple[float, float, float]
     volume_shape: tuple[int, int, int]
     offset: np.ndarray  # Å (y, x), where the middle pixel lies
+
+
+class _Series(NamedTuple):
+    """Projections and what is known of them."""
+
+    projections: Images
+    weights: Images
+    nominal: Parameters
+    voxel: tuple[float, float, float]
+    shape: tuple[int, int, int]
+
+
+class _Options(NamedTuple):
+    free: Free
+    bins: tuple[int, ...]
+    turns: int
+    iterations: int
+    angles: bool
+    prior: float
+    coarse: bool
+    extended: bool
+
+
+class _Trial(NamedTuple):
+    """The alignment of some views, as far as a view was found not to fit."""
+
+    found: Parameters
+    volume: Stack
+    misfits: np.ndarray
+    steps: list[float]
+    held_out: np.ndarray
+    worst: int | None
 
 
 def align(
@@ -73,44 +148,135 @@ def align(
     angles: bool = True,
     prior: float = PRIOR,
     coarse: bool = True,
-    drop: bool = False,
     extended: bool = False,
 ) -> Aligned:
-    """The geometry of a tilt series and its volume, from projections [view, y, x] [V·Å or rad].
+    """Align a tilt series: its geometry and volume, from projections [view, y, x] [V·Å or rad].
 
     `geometry` holds the nominal tilts, and what is known of shifts and angles; `coarse` finds shifts by correlation
     first. `weights` are 1/variance of pixels or views, up to a factor, 0 where a projection is not valid. `free` of
     each view is nothing, a constant, or a plane. An `extended` specimen goes on beyond the field, as a film does: first
-    shifts come from what neighbours both show (`film_shifts`), then the common field alone counts. Voxels are `bins` as long in every `turns` turns, of `iterations` of
-    the volume each; angles are refined from the second length on, within `prior` [rad] of the nominal ones. A view
-    that does not fit is named in `bad`, and with `drop` left out at finer voxels. Raises ValueError for projections
-    that are not those of `geometry`, and for a volume smaller than their field.
+    shifts come from what neighbours both show (`film_shifts`), then the common field alone counts. Voxels are `bins` as
+    long in every `turns` turns, of `iterations` of the volume each; angles are refined from the second length on, within
+    `prior` [rad] of the nominal ones. A view that is empty, or that the others do not explain, is named in `causes`, keeps
+    its nominal place, and has no part in what is found of the rest. Raises ValueError for projections that are not
+    those of `geometry`, for a volume smaller than their field, and where fewer than three views fit one another.
     """
     projections, voxel = np.asarray(projections), three(voxel)
     shape = volume_shape or (projections.shape[2], *projections.shape[1:])
-    require_series(projections, voxel, geometry, shape)
+    filled = np.where(np.isfinite(projections), projections, 0)
+    require_series(filled, voxel, geometry, shape)
     weights = _weights(weights, projections)
-    nominal = _parameters(geometry)
-    if coarse:
-        seen = weights.any((1, 2))
-        nominal[seen, 3:] += _first_shifts(projections[seen], weights[seen] > 0, nominal[seen, 0], voxel[1:], extended)
-    if extended:
-        across = nominal[:, 4] / voxel[2]
-        weights = weights * common_field((projections.shape[1], projections.shape[2]), nominal[:, 0], across)
-    found, steps, kept = nominal.copy(), [], np.ones(len(projections), bool)
     if not len(bins):
         raise ValueError("no bins came; give how many voxels are binned, from many to one, as (4, 2, 1)")
     if turns < 1 or iterations < 1:
         raise ValueError(f"{turns} turns of {iterations} iterations align nothing; give at least one of each")
-    fits = kept
-    for number, size in enumerate(bins):
-        level = binned(projections, weights * kept[:, None, None], voxel, shape, size)
-        refined = angles and (number > 0 or len(bins) == 1)
-        found, volume, misfits, moved = _refined(level, found, nominal, free, turns, iterations, refined, prior)
+    options = _Options(free, tuple(bins), turns, iterations, angles, prior, coarse, extended)
+    series = _Series(filled, weights, _parameters(geometry), voxel, shape)
+    trial, causes = _without_strangers(series, options, unusable(projections, weights))
+    fitting = np.delete(trial.held_out, list(causes))
+    axis = None
+    if len(fitting) > FEWEST and np.median(fitting) < DOUBTFUL:
+        axis = _better_axis(series, options, _kept(series, causes), float(np.median(fitting)))
+    if axis is None and len(fitting) > FEWEST and np.median(fitting) < NOTHING:
+        raise ValueError(
+            f"the volume explains {np.median(fitting):.0%} of the variance of a view that was left out of it (median): the "
+            "views do not show one specimen turned about one axis; check, in this order, the direction of the tilt axis "
+            "(data.tilt_axis_deg), the origin of the positions (data.origin), the unit of the tilts (degrees in files, "
+            "radians in arrays), and whether the specimen changed"
+        )
+    found, steps = _geometry(trial.found), np.array(trial.steps)
+    return Aligned(found, trial.volume, trial.misfits, sorted(causes), steps, causes, trial.held_out, axis)
+
+
+def _without_strangers(series: _Series, options: _Options, causes: dict[int, str]) -> tuple[_Trial, dict[int, str]]:
+    """The alignment of the views that fit one another, and why others are left out.
+
+    The worst view is left out first and the rest aligned again, as it leads others astray; so each one that was left out
+    before the last is tried again in the end.
+    """
+    strangers: list[int] = []
+    while True:
+        every = causes | dict.fromkeys(strangers, "the other views do not explain it")
+        trial = _aligned(series, options, _kept(series, every))
+        if trial.worst is None:
+            break
+        strangers.append(trial.worst)
+    for view in strangers[:-1]:
+        fewer = {other: cause for other, cause in every.items() if other != view}
+        again = _aligned(series, options, _kept(series, fewer))
+        if again.worst is None:
+            trial, every = again, fewer
+    return trial, every
+
+
+def _kept(series: _Series, causes: dict[int, str]) -> np.ndarray:
+    """Which views are used. Raises ValueError where too few are left of those that came."""
+    kept = ~np.isin(np.arange(len(series.nominal)), list(causes))
+    left = series.nominal[kept, 0]
+    if causes and (len(left) < FEWEST or np.ptp(left) < LEAST_RANGE):
+        few = "; ".join(f"view {view}: {cause}" for view, cause in sorted(causes.items())[:4])
+        more = f"; and {len(causes) - 4} more" if len(causes) > 4 else ""
+        raise ValueError(
+            f"{len(left)} of {len(kept)} views can be aligned, at least {FEWEST} of different tilts are required "
+            f"({few}{more}); check the projections and their weights"
+        )
+    return kept
+
+
+def _aligned(series: _Series, options: _Options, kept) -> _Trial:
+    """The alignment of the `kept` views, at ever finer voxels until one of them is found not to fit."""
+    projections, nominal, voxel = series.projections, series.nominal.copy(), series.voxel
+    weights = series.weights * kept[:, None, None]
+    if options.coarse:
+        first = projections[kept], weights[kept] > 0, nominal[kept, 0], voxel[1:]
+        nominal[kept, 3:] += _first_shifts(*first, options.extended)
+    field = np.ones(projections.shape)
+    if options.extended:
+        field = common_field(projections.shape[1:], nominal[:, 0], nominal[:, 4] / voxel[2])
+    found, steps, held, worst = nominal.copy(), [], np.zeros(len(kept)), None
+    for number, size in enumerate(options.bins):
+        every = binned(projections, series.weights * field, voxel, series.shape, size)
+        level = every._replace(weights=every.weights * kept[:, None, None])
+        refined = options.angles and (number > 0 or len(options.bins) == 1)
+        found, volume, moved = _refined(level, found, nominal, kept, options, refined)
         steps += moved
-        fits = kept & (misfits <= BAD * np.median(misfits[kept]))
-        kept = fits if drop else kept
-    return Aligned(_geometry(found), volume, misfits, np.flatnonzero(~fits).tolist(), np.array(steps))
+        projector = _projector(level, found)
+        misfits = _misfits(projector, volume, every, options.free)
+        judged = projector, level.measured, level.weights, level.volume_shape
+        held = held_out(*judged) if number == 0 else held
+        worst = worst_view(*judged, misfits, held if number == 0 else None)
+        if worst is not None:
+            break
+    return _Trial(found, volume, misfits, steps, held, worst)
+
+
+def _better_axis(series: _Series, options: _Options, kept, explained: float) -> float | None:
+    """Direction of the tilt axis [degrees from y] of `AXES` that leaves much less of the views unexplained at the coarsest
+    voxels, None without one."""
+    coarse = options._replace(bins=options.bins[:1], angles=False)
+    found = {}
+    for axis in AXES:
+        images, weights = rotated(series.projections, series.weights, series.voxel[1:], np.deg2rad(axis))
+        weights = np.where(kept[:, None, None], weights, 0)
+        if not weights.any((1, 2))[kept].all():
+            continue
+        turned = series._replace(projections=images, weights=weights)
+        found[axis] = float(np.median(_aligned(turned, coarse, kept).held_out[kept]))
+    best = max(found, key=lambda axis: found[axis], default=None)
+    return best if best is not None and 1 - found[best] < BETTER * (1 - explained) else None
+
+
+def rotated(images, weights, pixel, angle: float):
+    """Images and their weights in a frame whose y is the direction at `angle` [rad] from y towards x, about the middle
+    pixel, on as many pixels: y′ = y cos + x sin, x′ = x cos − y sin."""
+    back = axis_frame(angle).T * np.reshape(pixel, (1, 2)) / np.reshape(pixel, (2, 1))
+    middle = np.array(images.shape[1:]) // 2
+    offset = middle - back @ middle
+    valid = [affine_transform((own > 0).astype(float), back, offset, order=1) > SURE for own in weights]
+    known = [np.where(own > 0, image, 0.0) for image, own in zip(images, weights, strict=True)]
+    turned = [affine_transform(image, back, offset, order=3) for image in known]
+    held = [affine_transform(own, back, offset, order=1) for own in weights]
+    return np.stack(turned), np.where(valid, held, 0)
 
 
 def _first_shifts(projections, seen, tilts, pixel, extended: bool):
@@ -150,30 +316,42 @@ def binned(projections, weights, voxel, volume_shape, size: int) -> Level:
     return Level(measured, total, steps, (cells[0], cells[1], cells[2]), np.multiply(middle, voxel[1:]))
 
 
-def _refined(level: Level, found, nominal, free, turns, iterations, angles, prior):
-    """Turns of the volume and the geometry: parameters, volume, misfits and the farthest moves."""
-    found = nominal + without_gauge(found - nominal, nominal[:, 0])
-    within = np.concatenate([np.zeros(3), level.offset])  # a view's middle pixel lies elsewhere on coarser pixels
+def _refined(level: Level, found, nominal, kept, options: _Options, angles: bool):
+    """Turns of the volume and the geometry of the `kept` views: parameters, volume and the farthest moves."""
+    found = found.copy()
+    found[kept] = nominal[kept] + without_gauge((found - nominal)[kept], nominal[kept, 0])
     volume, moved = jnp.zeros(level.volume_shape, jnp.float32), []
-    fixed, field = basis_of(free, level.measured), level.measured.shape[1:]
+    fixed = basis_of(options.free, level.measured)
     jacobian = jnp.zeros((len(found), 5, *level.measured.shape[1:]), jnp.float32)
-    for _ in range(turns):
-        projector = Projector(_geometry(found - within), level.voxel, (field[0], field[1]))
+    for _ in range(options.turns):
+        projector = _projector(level, found)
         basis = jnp.concatenate([fixed, jacobian[:, 3:]], 1)
-        volume = fista(projector, level.measured, volume, iterations, weights=level.weights, free=basis).volume
+        volume = fista(projector, level.measured, volume, options.iterations, weights=level.weights, free=basis).volume
         images, jacobian = linearised(projector, volume)
         residual = np.asarray(without(level.measured - images, level.weights, fixed), float)
         slopes = np.asarray(jacobian, float) * (1 if angles else np.array([0, 0, 0, 1, 1])[:, None, None])
         slopes = np.stack([without(jnp.asarray(s, np.float32), level.weights, fixed) for s in slopes.swapaxes(0, 1)], 1)
-        change = newton_step(residual, slopes, np.asarray(level.weights, float), found - nominal, prior)
+        change = newton_step(residual, slopes, np.asarray(level.weights, float), found - nominal, options.prior)
         change = _limited(change, level)
         found = found + change
         moved.append(float(np.abs(change * _lever(level)).max()))
         if moved[-1] < STILL * level.voxel[2]:
             break
+    return found, volume, moved
+
+
+def _projector(level: Level, found) -> Projector:
+    """The projections on the pixels of a level, whose middle pixel is elsewhere than that of the finest."""
+    y, x = level.measured.shape[1:]
+    return Projector(_geometry(found - np.concatenate([np.zeros(3), level.offset])), level.voxel, (y, x))
+
+
+def _misfits(projector: Projector, volume: Stack, level: Level, free: Free) -> np.ndarray:
+    """Weighted rms of measured − projected of every view."""
     weights = np.asarray(level.weights, float)
-    misfits = np.sqrt((weights * residual**2).sum((1, 2)) / np.maximum(weights.sum((1, 2)), 1e-30))
-    return found, volume, misfits, moved
+    images, _ = linearised(projector, volume)
+    residual = np.asarray(without(level.measured - images, level.weights, basis_of(free, level.measured)), float)
+    return np.sqrt((weights * residual**2).sum((1, 2)) / np.maximum(weights.sum((1, 2)), 1e-30))
 
 
 @eqx.filter_jit

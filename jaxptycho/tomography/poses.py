@@ -82,7 +82,8 @@ def pose_step(
     normal, right = jax.lax.map(of_shot, (batch.shots, batch.counts, batch.weight), batch_size=size)
     normal, right = jnp.sum(normal, 0), jnp.sum(right, 0)
     guard = (damping + 1e-6) * jnp.diag(normal) + 1e-12 * jnp.trace(normal)
-    step = -jnp.linalg.solve(normal + jnp.diag(guard), right)
+    blind = jnp.trace(normal) == 0  # a view that meets vacuum alone shows nothing of its pose
+    step = -jnp.linalg.solve(normal + jnp.diag(jnp.where(blind, 1.0, guard)), right)
     return moved(step * jnp.minimum(1.0, longest / jnp.maximum(jnp.max(jnp.abs(step)), 1e-30)))
 
 

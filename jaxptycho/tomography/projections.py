@@ -47,6 +47,22 @@ class Geometry(eqx.Module):
         return jax.vmap(volumes.rotation_matrix)(euler)
 
 
+def axis_frame(angle: float) -> Float[np.ndarray, "2 2"]:
+    """Rotation on (y, x) into the frame whose y is the direction at `angle` [rad] from y towards x."""
+    cos, sin = math.cos(angle), math.sin(angle)
+    return np.array([[cos, sin], [-sin, cos]])
+
+
+def turned_about_beam(geometry: Geometry, angle: float) -> Geometry:
+    """The geometry of the same views in images that are turned by `angle` [rad] from y towards x: R_z(angle) R_l, and
+    shifts likewise."""
+    if not angle:
+        return geometry
+    small = np.zeros((len(geometry.tilts), 2)) if geometry.angles is None else np.asarray(geometry.angles, float)
+    shifts = np.asarray(geometry.shifts, float) @ axis_frame(angle).T
+    return Geometry(geometry.tilts, small + np.array([0.0, angle]), shifts)
+
+
 class Projector(eqx.Module):
     """From a volume to its projections, a linear map: `projector(volume)` [view, y, x]."""
 

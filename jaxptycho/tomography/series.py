@@ -15,10 +15,12 @@ from ..parts.volume import Volume
 from ..physics import volumes
 from ..physics.grids import Grid
 from ..physics.types import Stack
+from ..start.descan import descan_shift
 from ..start.guess import first_detector, model_grid, per_shot
-from .projections import LEAST_RANGE, Geometry, three
+from .projections import LEAST_RANGE, Geometry, axis_frame, three
 
 STRIP = 2.0  # Å outside a face
+EDGE = 0.4  # of the scan, beyond which from its middle the tilt axis is at its edge
 MARGIN = 4.0  # Å around the windows of all views, by which shifts may still move
 
 
@@ -32,13 +34,14 @@ def first_series(
     slices: int,
     supersample: int = 1,
     extend: int = 1,
+    descan: str = "auto",
     **options,
 ) -> Model:
     """The model of a whole tilt series: a volume [V], whose middle lies on the tilt axis, and the probe of all views.
 
     `probe` is that at the height of the tilt axis, as views reconstructed with one thin slice find it, and is brought
     to the middle of the first of the `slices`. Each view has its own tilt, shift, positions, and its own angles where `geometry` has
-    some. The model may be finer than the detector, as in `first_model`. `options` are further keywords of `Volume`.
+    some. The model may be finer than the detector, and its patterns shifted, as in `first_model`. `options` are further keywords of `Volume`.
     Outside the volume is vacuum: see `require_field` for films.
     """
     voxel, grid = three(voxel), model_grid(data.grid, supersample, extend)
@@ -57,7 +60,8 @@ def first_series(
         shape=_field(data, grid, voxel, geometry),
         **options,
     )
-    scan, detector = FreeScan(per_shot(data)), first_detector(data, None, supersample, extend)
+    scan = FreeScan(per_shot(data))
+    detector = first_detector(data, None, supersample, extend, descan_shift(data, descan))
     model = Model(probe.propagate(grid, -volume.above), volume, scan, grid, detector=detector)
     for view in range(data.n_views):
         require_inside(model, view)
@@ -85,7 +89,8 @@ def require_field(data: Dataset, shape: tuple[int, ...], voxel, geometry: Geomet
     z, y, x = (n * p for n, p in zip(shape, three(voxel), strict=True))
     for view, (tilt, shift) in enumerate(zip(np.asarray(geometry.tilts), np.asarray(geometry.shifts), strict=True)):
         half = np.array([y, x * abs(math.cos(tilt)) + z * abs(math.sin(tilt))]) / 2
-        beyond = np.abs(data.positions[view] - shift).max(0) + radius
+        turned = 0.0 if geometry.angles is None else float(geometry.angles[view, 1])
+        beyond = np.abs((data.positions[view] - shift) @ axis_frame(-turned).T).max(0) + radius
         if (beyond > half).any():
             axis = int(np.argmax(beyond - half))
             raise ValueError(
@@ -93,6 +98,22 @@ def require_field(data: Dataset, shape: tuple[int, ...], voxel, geometry: Geomet
                 f"{'yx'[axis]}, and lit {radius:.3g} Å further, where the volume ends at {half[axis]:.4g} Å; make it larger, or call it isolated "
                 "(volume.isolated) where vacuum is around it"
             )
+
+
+def off_axis(data: Dataset) -> str | None:
+    """Why positions seem not to be counted from the tilt axis: in every view it is at the edge of the scan, or outside."""
+    if data.tilts is None:
+        return None
+    low, high = (np.stack([limit(own, 0) for own in data.positions]) for limit in (np.min, np.max))
+    aside = (np.abs(low + high) / 2 > EDGE * np.maximum(high - low, 1e-9)).all(0)
+    if not aside.any():
+        return None
+    axis = int(np.argmax(aside))
+    return (
+        f"in every view the tilt axis (position 0) is at the edge of the scan or outside of it: view 0 is scanned from "
+        f"{low[0, axis]:.4g} to {high[0, axis]:.4g} Å along {'yx'[axis]}; positions of a tilt series are counted from the "
+        'axis, so set data.origin = "middle" if they are counted from the corner of the scan and the axis goes through its middle'
+    )
 
 
 def at_faces(volume, voxel, size, reach) -> Float[np.ndarray, "2 2"]:
@@ -120,5 +141,10 @@ def _field(data: Dataset, grid: Grid, voxel, geometry: Geometry) -> tuple[int, i
     """Pixels (y, x) of slices that hold the windows of all views and a margin."""
     shifts = np.asarray(geometry.shifts)
     reach = np.max([np.abs(p - s).max(0) for p, s in zip(data.positions, shifts, strict=True)], axis=0)
-    rows, columns = 2 * np.ceil((reach + MARGIN) / voxel[1:]).astype(int) + np.array(grid.shape) + 2
-    return int(rows), int(columns)
+    pixels = 2 * np.ceil((reach + MARGIN) / voxel[1:]).astype(int) + np.array(grid.shape) + 2
+    if geometry.angles is not None:  # a turn about the beam meets what is within its corners
+        turned = np.abs(np.asarray(geometry.angles)[:, 1])
+        sizes = pixels * voxel[1:]
+        wide = [np.cos(turned) * own + np.sin(turned) * other for own, other in zip(sizes, sizes[::-1], strict=True)]
+        pixels = np.maximum(pixels, np.ceil(np.max(wide, 1) / voxel[1:] - MARGIN / np.array(voxel[1:])))
+    return int(pixels[0]), int(pixels[1])

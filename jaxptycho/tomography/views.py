@@ -17,9 +17,10 @@ from ..data import Dataset, batches
 from ..inverse.illumination import illumination
 from ..inverse.solve import identity, init_state, make_step, owned
 from ..model import Model
-from ..start.guess import first_model
+from ..start.guess import guess_model
+from .projections import axis_frame
 
-THIN = partial(first_model, specimen="phase")
+THIN = partial(guess_model, specimen="phase")
 FEWEST = 0.3  # of the greatest illumination, from which a pixel counts in full
 
 
@@ -63,10 +64,11 @@ def reconstruct_views(
         yield view, model
 
 
-def projected_views(models: Sequence[Model], shape: tuple[int, int]) -> Views:
+def projected_views(models: Sequence[Model], shape: tuple[int, int], axis: float = 0.0) -> Views:
     """The phase of every view's model over σ, all slices summed, on `shape` pixels about the tilt axis: `Views`.
 
-    What a view leaves open, a constant and a plane, is as it was found. Splines bring it to the common pixels.
+    Rows are along the tilt axis, whose direction in the patterns is `axis` [rad] from y towards x. What a view leaves
+    open, a constant and a plane, is as it was found. Splines bring it to the common pixels.
     """
     pixel, one = np.array(models[0].grid.pixel), []
     for view, model in enumerate(models):
@@ -76,11 +78,13 @@ def projected_views(models: Sequence[Model], shape: tuple[int, int]) -> Views:
             )
         volts = np.asarray(jnp.sum(model.specimen.phase_per_slice(model.grid), 0) / model.grid.sigma, float)
         seen = np.asarray(illumination(model), float)
-        corner: Any = (
-            -(np.array(shape) // 2) * pixel - np.asarray(jax.device_get(model.specimen.slices_origin(model.grid)))
-        ) / pixel
-        placed = affine_transform(volts, np.ones(2), corner, shape, order=5, mode="nearest")
-        weight = np.clip(affine_transform(seen, np.ones(2), corner, shape, order=1) / (FEWEST * seen.max()), 0, 1)
+        along: Any = axis_frame(axis).T if axis else np.eye(2)  # from the frame of the axis to that of the patterns
+        matrix = along * pixel / pixel[:, None]
+        first = along @ (-(np.array(shape) // 2) * pixel)
+        corner: Any = (first - np.asarray(jax.device_get(model.specimen.slices_origin(model.grid)))) / pixel
+        turned: Any = matrix if axis else np.ones(2)
+        placed = affine_transform(volts, turned, corner, shape, order=5, mode="nearest")
+        weight = np.clip(affine_transform(seen, turned, corner, shape, order=1) / (FEWEST * seen.max()), 0, 1)
         one.append((placed, weight))
     projections, weights = map(np.stack, zip(*one, strict=True))
     return Views(projections, weights)

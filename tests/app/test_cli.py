@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 import h5py
+import jax
 import numpy as np
 import pytest
 from typer.main import get_command
@@ -109,6 +110,17 @@ def test_inspect_warns_of_a_semiangle_that_the_pattern_does_not_show(measurement
     with h5py.File(path, "r+") as file:
         file.attrs["semiangle_mrad"] = 10.0
     assert "warning" in run("inspect", path).output
+
+
+def test_inspect_reports_the_system():
+    output = run("inspect", "--system").output
+    for name in ("devices", "memory of a device", "kernels on cpu", "jaxlib", "llvmlite"):
+        assert name in output
+    assert jax.__version__ in output
+
+
+def test_inspect_without_a_file_is_refused():
+    assert "give a dataset, result, run or job, or --system" in refused("inspect")
 
 
 @pytest.mark.parametrize("name", sorted(set(templates()) - {"particle"}))  # which simulates

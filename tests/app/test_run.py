@@ -197,3 +197,12 @@ def test_a_full_disk_loses_nothing(reference, values, tmp_path, monkeypatch):
     assert (folder / "result.h5").read_bytes() == before
     assert not list(folder.rglob(".*"))  # no drafts are left behind
     assert same(resume(folder).model, reference.model)
+
+
+@pytest.mark.slow
+def test_an_affine_scan_is_mapped_before_the_first_epoch(values, tmp_path):
+    stage = {"epochs": 1, "batch": 15, "rates": {"specimen": 5e-3, "probe": 5e-3}}
+    start(make_job(values | {"scan": {"kind": "affine"}, "stage": [stage]}), tmp_path / "run")
+    begun, ended = load(tmp_path / "run" / "start.h5").scan, load(tmp_path / "run" / "result.h5").scan
+    assert np.any(begun.matrix != np.eye(2))
+    np.testing.assert_allclose(ended.matrix, begun.matrix)

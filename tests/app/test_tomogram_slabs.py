@@ -46,6 +46,19 @@ def test_a_view_that_turns_beyond_the_halo_of_slabs_ends_the_run_with_its_name(s
     assert not turned.model.specimen.angles.values.any()  # the last good model is kept
 
 
+def test_shifts_that_are_no_numbers_are_not_blamed_on_a_rate_or_a_margin(series):
+    """Neither where a run starts from them, nor where an epoch ends with them."""
+    loop = loop_of(job_of(series, views={"epochs": 0}))
+    good = Progress(loop.first_model())
+    shifts = good.model.specimen.shift.values.at[1, 0].set(np.nan)
+    spoilt = Progress(eqx.tree_at(lambda m: m.specimen.shift.values, good.model, shifts))
+    name = r"specimen\.shift\[1, 0\] is not a number: this is no matter of a rate or a margin"
+    with pytest.raises(ValueError, match=name):
+        loop.run(spoilt)
+    with pytest.raises(Diverged, match=name):
+        loop._still_inside(spoilt, good)
+
+
 def arrays(file: Path):
     return jax.tree.leaves(eqx.filter(load(file), eqx.is_array))
 

@@ -12,7 +12,7 @@ from models import GRID, N_SHOTS, any_batch, rng, stack, thin, tilts
 from jaxptycho import BandLimited, Batch, PerShot, Tilted, distribute, mesh, misfit, poisson
 from jaxptycho.inverse import memory
 from jaxptycho.inverse.memory import fastest, needed, plans
-from jaxptycho.physics.lean import multislice_reversible, multislice_sqrt
+from jaxptycho.physics.checkpointed import multislice_reversible, multislice_sqrt
 from jaxptycho.physics.waves import multislice
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
@@ -75,7 +75,7 @@ def test_waves_that_lose_frequencies_are_not_traced_back():
     model = thin(specimen=stack(3), propagator=BandLimited(Tilted(PerShot(tilts()))))
     loss = misfit(poisson, multislice=multislice_reversible)
     with pytest.raises(
-        ValueError, match=r"BandLimited loses frequencies .*\|P\| falls to 0\).* take lean.multislice_sqrt"
+        ValueError, match=r"BandLimited loses frequencies .*\|P\| falls to 0\).* take checkpointed.multislice_sqrt"
     ):
         jax.eval_shape(lambda model: loss(model, any_batch(model)), model)
 

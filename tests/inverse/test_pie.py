@@ -122,10 +122,11 @@ def test_a_pure_phase_turns_along_its_circle():
 
 def test_illumination_is_the_sum_of_placed_probes():
     model = models.thin(specimen=models.stack(3, jnp.array([5.0, 12.0, 8.0])))
+    model = eqx.tree_at(lambda m: m.specimen.absorption, model, None)
     batch = batch_of(model, range(4))
     seen = eqx.filter_jit(illumination)(model, batch)
     assert seen.shape == model.specimen.phase.shape
-    np.testing.assert_allclose(jnp.sum(seen, axis=(1, 2)), 4 * models.DOSE, rtol=1e-10)  # vacuum absorbs nothing
+    np.testing.assert_allclose(jnp.sum(seen, axis=(1, 2)), 4 * models.DOSE, rtol=1e-10)  # no slice absorbs
     middle = np.tensordot(np.asarray(seen[0]), np.indices(seen.shape[1:]), ([0, 1], [1, 2])) / (4 * models.DOSE)
     centre = np.mean(np.asarray(model.scan.positions.values)[:4] - models.ORIGIN, axis=0) / GRID.pixel
     np.testing.assert_allclose(middle, centre, atol=0.4)
@@ -237,3 +238,40 @@ def test_the_loss_falls_tenfold_in_a_few_epochs(slices, size, optimiser):
     per_epoch = np.asarray(history).reshape(8, -1).mean(1)
     assert per_epoch[-1] < per_epoch[0] / 10
     assert np.all(np.isfinite(model.specimen.phase))
+
+
+def thick(slices: int, peak: float) -> tuple[Model, Model]:
+    """Truth of columns of atoms along the beam, `peak` rad together, and a start with an empty specimen."""
+    truth, start = small_scan(slices)
+    y, x = np.mgrid[:64, :64] * 0.4
+    columns = np.exp(6 * (np.cos(2 * np.pi * y / 3.9) + np.cos(2 * np.pi * x / 3.9) - 2))
+    phase = jnp.asarray(np.broadcast_to(peak / slices * columns, (slices, 64, 64)))
+    return eqx.tree_at(lambda m: (m.specimen.phase, m.specimen.absorption), truth, (phase, 0 * phase)), start
+
+
+@pytest.mark.parametrize("size", [1, 7, 49])
+@pytest.mark.parametrize(
+    ("slices", "peak", "optimiser"), [(10, 2.0, epie()), (10, 2.0, rpie(0.1)), (5, 1.0, rpie(0.5))]
+)
+def test_the_loss_of_a_thick_crystal_falls_in_every_epoch(slices, peak, optimiser, size):
+    truth, start = thick(slices, peak)
+    model, history = reconstruct(misfit(amplitude), start, epochs_of(truth, 4, size), optimiser)
+    per_epoch = np.asarray(history).reshape(4, -1).mean(1)
+    assert np.all(np.diff(per_epoch) < 0)
+    assert np.all(np.isfinite(model.specimen.phase))
+
+
+def test_slices_without_distance_move_as_one():
+    """Slices without distance between them share the step of one slice of their projection."""
+    truth, start = small_scan()
+    batch = next(epochs_of(truth, 1, 7))
+    one = take_step(start, batch, per_part(specimen=rpie(0.3)))
+    empty = jnp.zeros((4, *start.specimen.phase.shape[1:]))
+    several = eqx.tree_at(lambda m: m.specimen, start, SliceStack(empty, empty, 0.0, jnp.zeros(2)))
+    moved = take_step(several, batch, per_part(specimen=rpie(0.3)))
+    product = np.prod(transmission_of(moved), axis=0)
+    np.testing.assert_allclose(product, transmission_of(one)[0], atol=0.05)
+
+
+def transmission_of(model):
+    return np.asarray(model.specimen.slices(model.grid).transmission)

@@ -230,7 +230,7 @@ def test_exports_any_model(tmp_path, name):
 
 
 def test_export_refuses_several_views(tmp_path):
-    data = Dataset(np.ones((2, N_SHOTS, *GRID.shape)), np.zeros((2, N_SHOTS, 2)), GRID)
+    data = Dataset([np.ones((N_SHOTS, *GRID.shape))] * 2, [np.zeros((N_SHOTS, 2))] * 2, GRID)
     with pytest.raises(ValueError, match="holds one view; this dataset has 2"):
         export_cxi(tmp_path / "out.cxi", MODELS["two_views"](), data)
 

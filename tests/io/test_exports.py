@@ -10,7 +10,7 @@ import tifffile
 from models import GRID, ORIGIN, atoms, stack, thin
 from typer.testing import CliRunner
 
-from jaxptycho import PerView, Volume, write
+from jaxptycho import PerShot, PerView, Volume, write
 from jaxptycho.app.cli import app
 from jaxptycho.io.exports import export
 from jaxptycho.physics.scattering import VOLT_ANGSTROM2, scattering_factor
@@ -148,3 +148,44 @@ def test_the_command_never_overwrites(tmp_path):
     assert "exists" in again.output
     assert out.read_bytes() == before
     assert {path.name for path in tmp_path.iterdir()} == {"run", "object.mrc"}
+
+
+THIN = {
+    "one slice without a thickness": (1, 0.0, 0.4),
+    "one slice with one": (1, 7.0, 7.0),
+    "several without": (3, 0.0, 0.4),
+    "several equal": (3, jnp.array([2.5, 2.5, 2.5]), 2.5),
+}
+
+
+@pytest.mark.parametrize("name", THIN)
+def test_voxels_have_a_depth_in_every_format(tmp_path, name):
+    """That of the slice, else the smaller side of the pixel, which is 0.4 × 0.5 Å."""
+    slices, thickness, depth = THIN[name]
+    model = thin(specimen=stack(slices, thickness))
+    for ending in (".mrc", ".ome.tif"):
+        export(model, tmp_path / f"slices{ending}")
+    assert mrcfile.validate(tmp_path / "slices.mrc")
+    with mrcfile.open(tmp_path / "slices.mrc") as file:
+        np.testing.assert_allclose(file.voxel_size.tolist(), (*GRID.pixel[::-1], depth), rtol=1e-6)
+        np.testing.assert_allclose(file.header.cella.z, slices * depth, rtol=1e-6)
+        np.testing.assert_allclose(file.header.origin.z, np.mean(thickness) / 2, rtol=1e-6)
+    with tifffile.TiffFile(tmp_path / "slices.ome.tif") as file:
+        pixels = tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]["Pixels"]
+        assert file.asarray().reshape(-1, *model.specimen.phase.shape[1:]).shape[0] == slices
+    found = [pixels[f"PhysicalSize{axis}"] for axis in "ZYX"]
+    np.testing.assert_allclose(found, (depth, *GRID.pixel), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("thickness", PerShot(jnp.full(7, 3.0))),
+        ("thickness", PerView(jnp.full(2, 3.0))),
+    ],
+)
+def test_what_differs_between_shots_is_not_exported_as_one(tmp_path, field, values):
+    specimen = eqx.tree_at(lambda s: getattr(s, field), stack(2, 3.0), values)
+    with pytest.raises(ValueError, match="export one"):
+        export(thin(specimen=specimen), tmp_path / "slices.mrc")
+    assert list(tmp_path.iterdir()) == []

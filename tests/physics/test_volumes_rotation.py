@@ -8,10 +8,11 @@ from ase import Atoms
 from models import rng
 
 from jaxptycho.analysis.volumes import rotation_matrices
+from jaxptycho.kernels.resampling import INTERPOLATIONS
 from jaxptycho.physics import potentials, scattering, volumes
 from jaxptycho.simulate.phantoms.arrange import rotated
 
-KERNELS = list(volumes.KERNELS)
+KERNELS = list(INTERPOLATIONS)
 beam_slices = jax.jit(volumes.beam_slices, static_argnums=(1, 2), static_argnames="kernel")
 ANGLES, SHIFT = jnp.array([0.06, -0.04]), jnp.array([0.4, -0.3, 0.5])
 

@@ -95,7 +95,7 @@ def test_a_view_that_does_not_fit_is_named_and_dropped(small):
     images, nominal, true = small
     spoilt = images.copy()
     spoilt[4] = -images[4]
-    found = align(spoilt, Geometry(nominal), 1.0, bins=(2, 2), drop=True, angles=False)
+    found = align(spoilt, Geometry(nominal), 1.0, bins=(2, 2), angles=False)
     assert found.bad == [4]
     others = np.arange(13) != 4
     rest = Geometry(found.geometry.tilts[others], None, found.geometry.shifts[others])

@@ -1,0 +1,260 @@
+"""Pixels of a camera that do not measure, found in the patterns themselves.
+
+Flagged: the largest value of the type, or a constant negative one, as cameras mark dead pixels and
+gaps between chips. Stuck: a value that never changes where the neighbours vary. Hot: far above all
+neighbours. Dead: nothing ever arrives where both sides of it are illuminated. A sound pattern has
+none of these: its features are as wide as the bright-field disc or a speckle, and its dark regions
+are no narrow straight stripes.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Num
+from numpy.typing import ArrayLike
+from scipy import ndimage
+
+MOSTLY = 0.5  # fraction of the patterns in which a pixel holds its flag
+STUCK_SHOTS = 16  # fewer patterns do not tell a stuck pixel from a steady one
+HOT_RATIO = 10.0  # over the fourth brightest of 24 neighbours; a measured central beam has 6
+HOT_COUNTS = 50  # of a single pattern that is all there is
+HOT_EVENTS = 20  # electrons in the sample, so that a few are no hot pixel whatever they count
+BRIGHT = 0.2  # of the largest value, around a flagged pixel that was illuminated too much
+ROUND = 20  # pixels, from which a region of flags is round like a bright-field disc
+SATURATED = "saturated in most patterns"
+GAP_WIDTH = 8  # pixels, the widest gap between two chips that is told from a dark region
+ILLUMINATED = 30  # electrons of all patterns on both sides of a dead pixel: e⁻³⁰ by chance
+COMPACT = 3  # pixels, the longer side of a cluster of dead pixels that is no stripe
+
+
+class PixelStatistics(NamedTuple):
+    """Sums over a sample of patterns, zero frequency in the middle."""
+
+    shots: int
+    total: Float[np.ndarray, "y x"]
+    squares: Float[np.ndarray, "y x"]
+    flagged: Num[np.ndarray, "y x"]  # patterns with the largest value of the type, or no number
+    changed: Num[np.ndarray, "y x"]  # patterns that differ from the first
+    first: Float[np.ndarray, "y x"]
+    largest: Float[np.ndarray, "y x"]
+
+
+def pixel_statistics(blocks: Iterable[Num[np.ndarray, "b y x"]]) -> PixelStatistics:
+    """Sums over blocks of patterns as the camera wrote them."""
+    sums: PixelStatistics | None = None
+    for block in blocks:
+        largest = largest_value(block.dtype)
+        flagged = ~np.isfinite(block) if largest is None else block == largest
+        values = np.where(np.isfinite(block), block, 0).astype(float)
+        first = values[0] if sums is None else sums.first
+        here = PixelStatistics(
+            len(block),
+            values.sum(0),
+            (values**2).sum(0),
+            flagged.sum(0),
+            (values != first).sum(0),
+            first,
+            values.max(0),
+        )
+        sums = here if sums is None else _added(sums, here)
+    if sums is None:
+        raise ValueError("no patterns came; give at least one block of them")
+    return sums
+
+
+def _added(sums: PixelStatistics, more: PixelStatistics) -> PixelStatistics:
+    """Sums over the patterns of both."""
+    return PixelStatistics(
+        sums.shots + more.shots,
+        sums.total + more.total,
+        sums.squares + more.squares,
+        sums.flagged + more.flagged,
+        sums.changed + more.changed,
+        sums.first,
+        np.maximum(sums.largest, more.largest),
+    )
+
+
+def largest_value(dtype: np.dtype) -> int | None:
+    """Value by which cameras flag pixels in this type; None where it may be a count."""
+    return int(np.iinfo(dtype).max) if dtype.kind in "ui" else None
+
+
+def bad_pixels(seen: PixelStatistics, mask: Bool[np.ndarray, "y x"]) -> dict[str, np.ndarray]:
+    """Pixels [y, x] of `mask` that do not measure, by what is wrong with them (see the module)."""
+    mean = seen.total / seen.shots
+    flagged = mask & (seen.flagged >= MOSTLY * seen.shots)
+    negative = mask & (mean < 0) & (seen.changed == 0) & (seen.shots > 1)
+    left = mask & ~flagged & ~negative
+    stuck = left & _stuck(seen, left)
+    hot = left & ~stuck & _hot(seen, left & ~stuck)
+    saturated = _saturated(seen, flagged, mask & ~flagged)
+    found = {
+        "flagged by the largest value of their type, or by NaN": flagged & ~saturated,
+        SATURATED: saturated,
+        "at the same negative value in every pattern": negative,
+        "stuck at one value": stuck,
+        "hot, far above their neighbours": hot,
+    }
+    return {what: pixels for what, pixels in found.items() if pixels.any()}
+
+
+def _saturated(seen: PixelStatistics, flagged, valid) -> Bool[np.ndarray, "y x"]:
+    """Flagged regions whose border is nearly as bright, or round ones in counts of the same order."""
+    labels: np.ndarray = ndimage.label(flagged, np.ones((3, 3)))[0]  # pyright: ignore
+    found = np.zeros_like(flagged)
+    brightest = np.where(valid, seen.largest, 0).max(initial=0)
+    for number, place in enumerate(ndimage.find_objects(labels), 1):
+        region = labels == number
+        level = seen.largest[region].max()
+        border = ndimage.binary_dilation(region, np.ones((3, 3))) & valid
+        around = (seen.total[border] / seen.shots).max(initial=0)
+        filled = region[place].mean()
+        round_one = region.sum() >= ROUND and 0.5 < filled < 1 and brightest > level / 20
+        found |= region & (level > 0) & (bool(around > BRIGHT * level) | bool(round_one))
+    return found
+
+
+def saturated_fraction(seen: PixelStatistics, saturated: Bool[np.ndarray, "y x"]) -> float:
+    """Saturated pixels as a fraction of all that reach `BRIGHT` of the same value on average."""
+    level = seen.largest[saturated].max()
+    return float(saturated.sum() / (saturated | (seen.total > BRIGHT * level * seen.shots)).sum())
+
+
+def _stuck(seen: PixelStatistics, valid) -> Bool[np.ndarray, "y x"]:
+    """Constant pixels, other than zero, whose neighbours vary as counts do."""
+    if seen.shots < STUCK_SHOTS:
+        return np.zeros_like(valid)
+    mean = seen.total / seen.shots
+    variance = np.maximum(seen.squares / seen.shots - mean**2, 0)
+    noisy = valid & (variance > 0.3 * np.abs(mean)) & (seen.changed > 0.1 * seen.shots)
+    constant = valid & (seen.changed == 0) & (mean != 0)
+    neighbours = _neighbours(noisy.astype(float), 1)
+    return constant & (np.nanmean(neighbours, 0) > 0.6)
+
+
+def _hot(seen: PixelStatistics, valid) -> Bool[np.ndarray, "y x"]:
+    """Pixels far above the fourth brightest of the 24 around them."""
+    total = np.where(valid, np.maximum(seen.total, 0), np.nan)
+    ranked = -np.sort(-np.nan_to_num(_neighbours(total, 2), nan=0.0), axis=0)
+    enough = np.isfinite(total).sum() > 25
+    least = HOT_COUNTS if seen.shots == 1 else 0
+    return enough & (np.nan_to_num(total) > HOT_RATIO * ranked[3] + least) & _steady(seen)
+
+
+def _steady(seen: PixelStatistics) -> Bool[np.ndarray, "y x"]:
+    """Pixels whose counts come from at least `HOT_EVENTS` electrons, n = mean² · shots / variance."""
+    mean = seen.total / seen.shots
+    variance = np.maximum(seen.squares / seen.shots - mean**2, 0)
+    return (mean != 0) & (HOT_EVENTS * variance <= mean**2 * seen.shots) | (seen.shots == 1)
+
+
+def _neighbours(image: ArrayLike, reach: int) -> Float[np.ndarray, "n y x"]:
+    """Values of all pixels up to `reach` away, NaN beyond the edge."""
+    image = np.asarray(image, float)
+    padded = np.pad(image, reach, constant_values=np.nan)
+    height, width = image.shape
+    steps = range(2 * reach + 1)
+    return np.stack([padded[y : y + height, x : x + width] for y in steps for x in steps if (y, x) != (reach, reach)])
+
+
+def electrons(total: Float[np.ndarray, "y x"], shots: int, seen: PixelStatistics) -> Float[np.ndarray, "y x"]:
+    """Least number of electrons that make the `total` counts of so many shots, mean² · shots / variance.
+
+    Whatever an electron counts: where few come, variance is mean times that; where the specimen
+    makes counts vary more, the number comes out too small.
+    """
+    mean = total / shots
+    variance = np.maximum(seen.squares / seen.shots - (seen.total / seen.shots) ** 2, 0)
+    return np.where(mean > 0, mean**2 * shots / np.maximum(variance, 1e-12 * mean**2 + 1e-300), 0)
+
+
+def dead_pixels(total: Float[np.ndarray, "y x"], mask: Bool[np.ndarray, "y x"]) -> np.ndarray:
+    """Pixels [y, x] of `mask` that never count between illuminated ones.
+
+    `total` are the electrons of all patterns. A dead pixel or gap is a rectangle of zeros, up to
+    `GAP_WIDTH` wide, with at least `ILLUMINATED` electrons in the pixels next to it on both sides;
+    a stripe goes on along its axis as far as it is dark. Between the discs of a diffraction
+    pattern, too, it is dark: these regions have curved sides, or fall off towards the gap.
+    """
+    dark = mask & (total == 0)
+    if not dark.any():
+        return dark
+    across = [_between_illuminated(dark.T, total.T, mask.T).T, _between_illuminated(dark, total, mask)]
+    found = np.zeros_like(dark)
+    for axis, candidates in enumerate(across):
+        labels: np.ndarray = ndimage.label(candidates)[0]  # pyright: ignore
+        for number, place in enumerate(ndimage.find_objects(labels), 1):
+            if not (labels[place] == number).all():
+                continue  # no rectangle
+            height, width = (s.stop - s.start for s in place)
+            length, breadth = (width, height) if axis == 0 else (height, width)
+            if max(height, width) <= COMPACT:
+                found[place] |= _enclosed(place, total, dark, mask)
+            elif length >= 3 * breadth and _sharp(place, total, axis):
+                found[_extended(place, dark, axis)] = True
+    return found
+
+
+def _between_illuminated(dark, total, mask) -> np.ndarray:
+    """Dark pixels in runs along each row with illuminated pixels at both ends."""
+    found = np.zeros_like(dark)
+    bright = mask & (total >= ILLUMINATED)
+    for row, (zeros, lit) in enumerate(zip(dark, bright, strict=True)):
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], zeros.astype(int), [0]])))
+        for start, stop in edges.reshape(-1, 2):
+            inside = start > 0 and stop < len(zeros)
+            if inside and stop - start <= GAP_WIDTH and lit[start - 1] and lit[stop]:
+                found[row, start:stop] = True
+    return found
+
+
+def _enclosed(place, total, dark, mask) -> bool:
+    """Whether everything around a small rectangle is illuminated."""
+    y, x = (slice(max(s.start - 1, 0), s.stop + 1) for s in place)
+    ring = np.ones(total[y, x].shape, bool)
+    ring[place[0].start - y.start :, place[1].start - x.start :][
+        : place[0].stop - place[0].start, : place[1].stop - place[1].start
+    ] = False
+    ring &= mask[y, x]
+    return bool(ring.any() and (total[y, x][ring] >= ILLUMINATED).all())
+
+
+def _sharp(place, total, axis: int) -> bool:
+    """Whether the counts beside a stripe do not fall off towards it on both sides.
+
+    The chord of a disc, three pixels from its rim to one, shortens by √3; the cut by a gap does not.
+    """
+    image, (rows, columns) = (total, place) if axis else (total.T, place[::-1])
+    sums = image[rows].sum(0)
+    before, after = sums[: columns.start][::-1][:3], sums[columns.stop :][:3]
+    falls = [len(side) == 3 and side[0] < 0.7 * side[2] for side in (before, after)]
+    return not all(falls)
+
+
+def _extended(place, dark, axis: int) -> tuple[slice, slice]:
+    """The stripe, as far along its axis as it is dark over its full breadth."""
+    image, (rows, columns) = (dark, place) if axis else (dark.T, place[::-1])
+    empty = image[:, columns].all(1)
+    start, stop = rows.start, rows.stop
+    while start > 0 and empty[start - 1]:
+        start -= 1
+    while stop < len(empty) and empty[stop]:
+        stop += 1
+    longer = slice(start, stop)
+    return (longer, columns) if axis else (columns, longer)
+
+
+def describe_pixels(pixels: Bool[np.ndarray, "y x"]) -> str:
+    """Number and place of some pixels: rows, columns or the first of them."""
+    places = np.argwhere(pixels)
+    rows, columns = np.unique(places[:, 0]), np.unique(places[:, 1])
+    count = f"{len(places)} pixel{'s' if len(places) > 1 else ''}"
+    if len(places) == 1:
+        return f"1 pixel ([{places[0, 0]}, {places[0, 1]}])"
+    for name, lines, other in (("column", columns, rows), ("row", rows, columns)):
+        if len(places) == len(lines) * len(other) and len(other) > 3 * len(lines):
+            span = f"{lines[0]}" if len(lines) == 1 else f"{lines[0]} to {lines[-1]}"
+            return f"{count} ({name}{'s' if len(lines) > 1 else ''} {span})"
+    return f"{count} (first: [{places[0, 0]}, {places[0, 1]}])"

@@ -1,0 +1,60 @@
+"""Shots that do not belong to a scan: frames gone wild or lost, and positions far from the rest."""
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.ndimage import median_filter
+from scipy.sparse import coo_array, csgraph
+from scipy.spatial import KDTree
+
+WILD_RATIO = 3.0  # of the doses of a shot and of the brightest shots around it
+WILD_DEVIATIONS = 8.0  # of √dose over the scan
+NARROW = 0.5  # of the median, above which 99 % of the doses lie where no pattern is empty by chance
+NEIGHBOURS = 8
+FAR_STEPS, FAR_WINDOWS = 20, 2  # from the rest of the scan, beyond which a position is wrong
+FEW = 0.1  # largest fraction of the shots that is left out as wrong
+
+
+def wild_doses(dose: Float[np.ndarray, " shot"], positions: Float[np.ndarray, "shot 2"]) -> Bool[np.ndarray, " shot"]:
+    """Patterns with far more counts than all around them in space and time, or lost ones.
+
+    √dose has the same deviation at every dose of Poisson counts. A region that is brighter, such
+    as vacuum beside a thick specimen, has bright neighbours; a frame gone wild has none. Patterns
+    without counts are lost ones only where others hold so many that chance explains none.
+    """
+    if len(dose) < 3:
+        return np.zeros(len(dose), bool)
+    middle = float(np.median(dose))
+    root = np.sqrt(dose)
+    deviation = 1.4826 * np.median(np.abs(root - np.sqrt(middle))) + 0.02 * np.sqrt(middle) + 0.5
+    bright = root > np.sqrt(middle) + WILD_DEVIATIONS * deviation
+    bright &= dose > WILD_RATIO * _bright_around(dose, positions)
+    some = dose[dose > 0]
+    narrow = middle > 1 and np.percentile(some, 1) > NARROW * middle
+    return bright | ((dose == 0) & narrow)
+
+
+def _bright_around(dose, positions) -> Float[np.ndarray, " shot"]:
+    """The third largest dose of the nearest shots in space, or that of the five around in time."""
+    count = min(NEIGHBOURS + 1, len(dose))
+    near = KDTree(positions).query(positions, k=count)[1].reshape(len(dose), count)
+    ranked = np.sort(np.where(near == np.arange(len(dose))[:, None], 0, dose[near]), axis=1)
+    return np.maximum(ranked[:, -min(3, count)], median_filter(dose, min(5, len(dose))))
+
+
+def far_positions(positions: Float[np.ndarray, "shot 2"], window: float) -> Bool[np.ndarray, " shot"]:
+    """Shots farther from the scan than `FAR_STEPS` steps and `FAR_WINDOWS` windows [Å].
+
+    Positions no farther apart than that hang together; the largest group is the scan. Where the
+    others are more than a tenth of all, nothing tells which of them are wrong.
+    """
+    n = len(positions)
+    if n < 4:
+        return np.zeros(n, bool)
+    step = np.median(KDTree(positions).query(positions, k=2)[0][:, 1])
+    cell = max(FAR_STEPS * step, FAR_WINDOWS * window)
+    cells, member = np.unique(np.floor(positions / cell), axis=0, return_inverse=True)
+    pairs = KDTree(cells).query_pairs(1.5, output_type="ndarray")
+    graph = coo_array((np.ones(len(pairs)), pairs.T), (len(cells), len(cells)))
+    group = csgraph.connected_components(graph, directed=False)[1][member.ravel()]
+    outside = group != np.argmax(np.bincount(group))
+    return outside if outside.mean() <= FEW else np.zeros(n, bool)

@@ -1,0 +1,23 @@
+"""Arrays of numbers out of whatever a file or a caller gives."""
+
+from typing import Any
+
+import numpy as np
+
+ACCEPTED = {bool: "buif", float: "uif", complex: "uifc"}  # kinds of numpy's types
+
+
+def numbers(values: Any, what: str, dtype: type) -> np.ndarray:
+    """Return `values` as an array of `dtype` (bool, float or complex) in the machine's byte order, NaN where masked.
+
+    Raises ValueError for text, records and everything else that `dtype` does not hold.
+    """
+    given = values if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
+    if given.dtype.kind not in ACCEPTED[dtype]:
+        required = {bool: "true or false", float: "real numbers", complex: "numbers"}[dtype]
+        named = "text" if given.dtype.kind in "SUO" else str(given.dtype)
+        raise ValueError(f"{what} came as {named}; {required} are required, convert and store them again")
+    if dtype is bool and given.dtype.kind == "f" and not np.isfinite(given).all():
+        raise ValueError(f"{what} holds values that are not finite; true or false are required for every pixel")
+    made = given.astype(dtype)
+    return np.asarray(made.filled(np.nan) if isinstance(made, np.ma.MaskedArray) and dtype is not bool else made)

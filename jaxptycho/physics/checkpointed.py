@@ -1,0 +1,145 @@
+"""Multislice in little memory: the same wave as by `waves.multislice`, fewer waves kept for its gradient.
+
+Both functions have derivatives in reverse mode only, slice by slice from the last, so that they work in place.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from ..kernels import convolve, match_vma, step
+from .types import Kernel, Kernels, Waves, Window
+from .waves import Exit
+
+LEAST_TRANSMISSION = 0.1  # through which a wave is traced back: less would magnify rounding errors
+
+
+def multislice_sqrt(wave: Waves, slices: Window, kernel: Kernel | Kernels) -> Exit:
+    """The wave as by `multislice`; about 2√n waves are kept instead of n, at one more pass for the gradient.
+
+    One wave in √n is kept, the others are computed anew from there when the gradient comes by
+    (Griewank, Optim. Methods Softw. 1, 35 (1992)).
+    """
+    return _behind(_recomputed, wave, slices, kernel)
+
+
+def multislice_reversible(wave: Waves, slices: Window, kernel: Kernel | Kernels) -> Exit:
+    """The wave as by `multislice`; only the last wave is kept, at one more pass for the gradient.
+
+    The gradient traces it back by P* and 1/t, which wants |P| = 1 (no band limit, no evanescent
+    waves) and |t| > 0.1; elsewhere it is NaN rather than wrong, and so is the wave if |P| ≠ 1.
+    Losses refuse propagators of that kind in words (`inverse.memory`).
+    """
+    lossless = jnp.abs(_power(kernel) - 1) < 1e-3
+    return _behind(_traced_back, wave, slices, jnp.where(lossless, kernel, jnp.nan))
+
+
+def _behind(through, wave, slices, kernel):
+    """`through` all slices but the last."""
+    if slices.shape[0] > 1:
+        wave = through(*match_vma(wave, slices, kernel))
+    return Exit(wave, slices[-1])
+
+
+def _zeros(count: int, wave):
+    return jnp.broadcast_to(jnp.zeros_like(wave), (count, *wave.shape))
+
+
+def _own(kernel, n):
+    return kernel[n] if kernel.ndim == 3 else kernel
+
+
+def _onward(wave, slices, kernel, n):
+    """The wave that enters slice n + 1."""
+    return step(wave, slices[n], _own(kernel, n))
+
+
+def _through(wave, slices, kernel, first, last):
+    """The wave that enters slice `last`, from that which enters slice `first`."""
+
+    return jax.lax.fori_loop(first, last, lambda n, wave: _onward(wave, slices, kernel, n), wave)
+
+
+def _entering_last(wave, slices, kernel):
+    return _through(wave, slices, kernel, 0, slices.shape[0] - 1)
+
+
+def _back_through(n, cotangents, entering, slices, kernel):
+    """Cotangents of the wave before slice n, of the slices and of the kernel, from those behind it."""
+    cotangent, of_slices, of_kernel = cotangents
+    back = jax.vjp(step, entering, slices[n], _own(kernel, n))[1]
+    cotangent, of_slice, of_own = back(cotangent)
+    of_kernel = of_kernel.at[n].set(of_own) if kernel.ndim == 3 else of_kernel + of_own
+    return cotangent, of_slices.at[n].set(of_slice), of_kernel
+
+
+def _trace(wave, slices, kernel):
+    entering = _entering_last(wave, slices, kernel)
+    return entering, (entering, slices, kernel)
+
+
+def _trace_back(seen, cotangent):
+    entering, slices, kernel = seen
+    gaps = slices.shape[0] - 1
+
+    def one_slice(i, carry):
+        (wave, cotangents), n = carry, gaps - 1 - i
+        wave = convolve(wave, jnp.conj(_own(kernel, n))) * _inverse(slices[n])
+        return wave, _back_through(n, cotangents, wave, slices, kernel)
+
+    start = entering, (cotangent, jnp.zeros_like(slices), jnp.zeros_like(kernel))
+    return jax.lax.fori_loop(0, gaps, one_slice, start)[1]
+
+
+def _keep_some(wave, slices, kernel):
+    gaps = slices.shape[0] - 1
+    length = math.isqrt(gaps)
+
+    def stretch(k, carry):
+        wave, kept = carry
+        first = k * length
+        return _through(wave, slices, kernel, first, jnp.minimum(first + length, gaps)), kept.at[k].set(wave)
+
+    kept = _zeros(-(-gaps // length), wave)
+    wave, kept = jax.lax.fori_loop(0, len(kept), stretch, (wave, kept))
+    return wave, (kept, slices, kernel)
+
+
+def _recompute(seen, cotangent):
+    kept, slices, kernel = seen
+    gaps = slices.shape[0] - 1
+    length = math.isqrt(gaps)
+
+    def stretch(i, carry):
+        cotangents, between = carry
+        k = len(kept) - 1 - i
+        first = k * length
+        count = jnp.minimum(length, gaps - first)
+
+        def onward(j, between):
+            return between.at[j].set(_onward(between[j - 1], slices, kernel, first + j - 1))
+
+        def backward(j, cotangents):
+            n = first + count - 1 - j
+            return _back_through(n, cotangents, between[n - first], slices, kernel)
+
+        between = jax.lax.fori_loop(1, count, onward, between.at[0].set(kept[k]))
+        return jax.lax.fori_loop(0, count, backward, cotangents), between
+
+    start = (cotangent, jnp.zeros_like(slices), jnp.zeros_like(kernel)), _zeros(length, cotangent)
+    return jax.lax.fori_loop(0, len(kept), stretch, start)[0]
+
+
+_traced_back, _recomputed = jax.custom_vjp(_entering_last), jax.custom_vjp(_entering_last)
+_traced_back.defvjp(_trace, _trace_back)
+_recomputed.defvjp(_keep_some, _recompute)
+
+
+def _power(values):
+    return values.real**2 + values.imag**2
+
+
+def _inverse(transmission):
+    power = _power(transmission)
+    return jnp.where(power > LEAST_TRANSMISSION**2, jnp.conj(transmission) / power, jnp.nan)

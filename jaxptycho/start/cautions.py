@@ -1,0 +1,294 @@
+"""Cautions about a measurement: what the patterns and the scan contradict, and the key to change.
+
+Each check looks at a spread sample of the patterns, says what was found and what it would mean,
+and stays silent where sound data could look the same.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from ..analysis.design import area_per_shot, design, probe_radius
+from ..data import Dataset
+from ..physics.grids import PHOTON_KEV_ANGSTROM
+from .calibration import bright_field_semiangle
+
+SEMIANGLE = 1.18  # ratio of the measured to the given semiangle, or the inverse
+FINE, VERY_FINE = 0.94, 0.97  # overlap, where the step is below a pixel, and anywhere
+COARSE_STEP, FINE_STEP = 1.0, 0.05  # windows and pixels, where the probe is unknown
+CORNER = 1.5  # times as many counts in the corners of the pattern as in its middle
+EXCESS = 1.6  # variance over mean of dim pixels; the scan adds at most a few tenths
+ENOUGH = 20  # electrons of a pixel in the sample
+DIM_PIXELS = 30
+CEILINGS = 2 ** np.array([6, 8, 10, 12, 14, 16, 24, 32]) - 1
+CLIPPED = 10  # counts at a ceiling, more than just below it
+PHOTONS_KEV = 25.0  # above which photons are rarely used, and electrons often
+FLAT = math.pi  # tilts in degrees no larger than this may have been radians
+
+
+class Caution(NamedTuple):
+    """What looks wrong, and the key of a job that changes it."""
+
+    key: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.key})"
+
+
+class Measurement(NamedTuple):
+    """A dataset, and what is known of it."""
+
+    data: Dataset
+    about: Mapping[str, Any]
+
+    @property
+    def is_far_field_of_electrons(self) -> bool:
+        near = "effective_distance_angstrom" in self.about
+        return self.data.grid.voltage_kv is not None and not near
+
+
+def cautions(data: Dataset, about: Mapping[str, Any] | None = None) -> list[Caution]:
+    """Cautions about `data`; `about` is what a job says in the place of `data.about`.
+
+    Keys of `about` are those of the native format; a `slices` above 1 says that the specimen is
+    reconstructed as a thick one.
+    """
+    said = {name: value for name, value in (about or {}).items() if value is not None}
+    measured = Measurement(data, data.about | said)
+    return [caution for check in CHECKS for caution in check(measured)]
+
+
+def of_radiation(measured: Measurement) -> Iterator[Caution]:
+    """Photons of an energy that electrons have."""
+    energy = measured.about.get("source_energy_kev")
+    if energy is not None and measured.data.grid.voltage_kv is None and energy >= PHOTONS_KEV:
+        yield Caution(
+            "data.voltage_kv",
+            f"the source has an energy of {energy:.4g} keV and is read as photons of "
+            f"{PHOTON_KEV_ANGSTROM / energy:.3g} Å; for electrons set data.voltage_kv = {energy:.4g}",
+        )
+
+
+def of_centre(measured: Measurement) -> Iterator[Caution]:
+    """Patterns whose zero frequency is in the corner."""
+    middle, corners = _middle_and_corners(measured.data.mean_pattern())
+    if corners > CORNER * middle:
+        yield Caution(
+            "data.zero_frequency",
+            "the patterns are brightest in their corners: is their zero frequency there? It is "
+            'required in the middle; set data.zero_frequency = "corner", or fftshift the counts',
+        )
+
+
+def of_probe_guess(measured: Measurement) -> Iterator[Caution]:
+    """A guess of the probe that is centred in the corner."""
+    guess = measured.data.probe_guess
+    if guess is None:
+        return
+    middle, corners = _middle_and_corners(np.sum(np.abs(np.atleast_3d(guess.T).T) ** 2, 0))
+    if corners > CORNER * middle:
+        yield Caution(
+            "probe.start",
+            "the probe_guess is brightest in the corners of its window, where pixel [N//2, N//2] is "
+            'required to be its centre; fftshift it, or set probe.start = "optics"',
+        )
+
+
+def of_mask(measured: Measurement) -> Iterator[Caution]:
+    """A mask that hides what counts."""
+    mask = measured.data.mask
+    if mask is None or mask.mean() >= 0.5:
+        return
+    total = np.maximum(measured.data.sample.total, 0)
+    hidden = total[~mask].sum() / max(total.sum(), 1e-30)
+    if hidden > 0.5:
+        yield Caution(
+            "data.mask",
+            f"the mask keeps {100 * mask.mean():.2g} % of the pixels and hides {100 * hidden:.3g} % of "
+            "the counts; it is True where a pixel counts: invert it?",
+        )
+
+
+def of_semiangle(measured: Measurement) -> Iterator[Caution]:
+    """A bright-field disc of another semiangle than the given one."""
+    given = measured.about.get("semiangle_mrad")
+    if given is None or not measured.is_far_field_of_electrons or any(of_centre(measured)):
+        return
+    disc = 1e3 * bright_field_semiangle(measured.data)
+    if 1 / SEMIANGLE < disc / given < SEMIANGLE:
+        return
+    cause = "is the pixel (pixel_angstrom, dk_inverse_angstrom) right, is this a far field?"
+    if 0.5 < disc / given / 1e3 < 2:
+        cause = "is it in radians?"
+    yield Caution(
+        "probe.semiangle_mrad",
+        f"the bright-field disc measures {disc:.4g} mrad, and semiangle_mrad = {given:g} is given; {cause}",
+    )
+
+
+def of_positions(measured: Measurement) -> Iterator[Caution]:
+    """Steps of the scan that no probe of this size is moved by."""
+    data, about = measured.data, measured.about
+    step, pixel = math.sqrt(area_per_shot(data.positions[0])), max(data.grid.pixel)
+    if min(data.n_shots) < 4 or np.ptp(data.positions[0], axis=0).max() == 0:
+        return
+    semiangle, defocus = about.get("semiangle_mrad"), about.get("defocus_angstrom")
+    unit = "are the positions in Å? (see data.position_unit)"
+    window = min(n * p for n, p in zip(data.grid.shape, data.grid.pixel, strict=True))
+    if semiangle is None or defocus is None or not measured.is_far_field_of_electrons:
+        if step > COARSE_STEP * window:
+            text = f"neighbouring positions are {step:.3g} Å apart, farther than the window of {window:.3g} Å"
+            yield Caution("data.position_unit", f"{text} is wide; {unit}")
+        elif step < FINE_STEP * pixel:
+            text = f"neighbouring positions are {step:.3g} Å apart, and a pixel is {pixel:.3g} Å"
+            yield Caution("data.position_unit", f"{text}; {unit}")
+        return
+    radius = probe_radius(data.grid.wavelength, 1e-3 * semiangle, defocus)
+    overlap = 1 - step / (2 * radius)
+    if overlap > VERY_FINE or (step < pixel and overlap > FINE) or overlap < 0:
+        how = f"overlap by {100 * overlap:.4g} %" if overlap > 0 else "do not overlap"
+        text = f"neighbouring probes {how}: they are {step:.3g} Å apart, and {2 * radius:.3g} Å wide"
+        yield Caution("data.position_unit", f"{text}; {unit}")
+
+
+def of_tilts(measured: Measurement) -> Iterator[Caution]:
+    """Tilts whose unit may be another one."""
+    if measured.data.tilts is None:
+        return
+    tilts = np.rad2deg(measured.data.tilts)
+    largest = float(np.abs(tilts).max())
+    if largest <= FLAT / 2 and np.ptp(tilts) > 0.1 and len(tilts) >= 5:
+        yield Caution(
+            "tilt_deg",
+            f"{len(tilts)} views are tilted by {largest:.3g}° at most; are the tilts of the file in radians, "
+            "where degrees are required?",
+        )
+    if largest > 100:
+        yield Caution(
+            "tilts",
+            f"tilts reach {largest:.4g}°; are they degrees where a Dataset requires radians?",
+        )
+
+
+def of_counts(measured: Measurement) -> Iterator[Caution]:
+    """Counts that are no single electrons."""
+    unit = quantum(measured)
+    per_electron = unit if unit is not None else excess_variance(measured)
+    if per_electron is not None:
+        exactly = "" if unit is not None else "about "
+        yield Caution(
+            "data.counts_per_electron",
+            f"one electron makes {exactly}{per_electron:.3g} counts in a pixel; losses and the noise of "
+            f"weak signals expect electrons: set data.counts_per_electron, or divide the counts",
+        )
+    elif np.median(measured.data.dose()) < 2 and measured.data.kinds[0].kind == "f":
+        yield Caution(
+            "data.counts_per_electron",
+            f"a pattern holds {np.median(measured.data.dose()):.3g} counts in all: are the patterns "
+            "normalised? Losses expect electrons; multiply by the electrons of a pattern",
+        )
+
+
+def quantum(measured: Measurement) -> float | None:
+    """The unit of which all counts are multiples, where it is not 1."""
+    block = next(measured.data.raw_sample())
+    block = block.reshape(len(block), -1)
+    keep = slice(None) if measured.data.mask is None else measured.data.mask.ravel()
+    values = np.unique(block[:, keep])
+    values = values[(values > 0) & np.isfinite(values)].astype(float)
+    if len(values) < 5:
+        return None
+    unit = values[0]
+    multiples = values / unit
+    whole = np.abs(multiples - np.rint(multiples)) < 1e-3 * np.maximum(multiples, 1)
+    dense = np.rint(multiples[len(values) // 2]) < 4 * len(values)  # not a few values of a wide range
+    if whole.all() and dense and not math.isclose(unit, 1, rel_tol=1e-3):
+        return float(unit)
+    return None
+
+
+def excess_variance(measured: Measurement) -> float | None:
+    """Counts of an electron, by how much more dim pixels vary than electrons would; None for these.
+
+    What the specimen adds to variance over mean is proportional to the mean: the value at mean 0,
+    of a line through pixels to which an electron comes once in a few patterns, is that of the
+    camera alone.
+    """
+    mean, variance = _moments(measured)
+    excess = variance / np.maximum(mean, 1e-30)
+    dim = (mean * measured.data.sample.shots > ENOUGH * excess) & (mean < excess)
+    if dim.sum() < DIM_PIXELS:
+        return None
+    slope, intercept = np.polyfit(mean[dim], excess[dim], 1)
+    found = float(min(intercept, np.median(excess[dim]))) if slope > 0 else float(np.median(excess[dim]))
+    return found if found > EXCESS else None
+
+
+def of_saturation(measured: Measurement) -> Iterator[Caution]:
+    """Counts that end at a ceiling."""
+    visible = np.ones(measured.data.grid.shape, bool)
+    if measured.data.mask is not None:
+        visible = measured.data.mask
+    largest = measured.data.sample.largest[visible].max(initial=0)
+    if largest not in CEILINGS:
+        return
+    blocks = [block[:, visible] for block in measured.data.raw_sample()]
+    at = sum(int((b == largest).sum()) for b in blocks)
+    near = min(0.99 * largest, largest - 1)
+    below = sum(int(((b >= near) & (b < largest)).sum()) for b in blocks)
+    if at >= CLIPPED and at > 2 * below:
+        pixels = np.any([(b == largest).any(0) for b in blocks], axis=0).sum()
+        yield Caution(
+            "data.mask",
+            f"{at} counts in {pixels} pixels of {measured.data.sample.shots} patterns are at {largest:g}, "
+            "where the camera or the type of the file ends: what is brighter is lost. Mask these "
+            "pixels, or use a file with more bits",
+        )
+
+
+def of_design(measured: Measurement) -> Iterator[Caution]:
+    """Sampling that the optics do not fit."""
+    data, about = measured.data, measured.about
+    if not measured.is_far_field_of_electrons or not {"semiangle_mrad", "defocus_angstrom"} <= set(about):
+        return
+    step = math.sqrt(area_per_shot(data.positions[0]))
+    thickness = about.get("thickness_angstrom") if about.get("slices", 1) == 1 else None
+    found = design(data.grid, 1e-3 * about["semiangle_mrad"], about["defocus_angstrom"], step, thickness=thickness)
+    keys = {"the probe": "probe.defocus_angstrom", "the specimen": "specimen.slices"}
+    for text in found.warnings:
+        if not text.startswith("neighbouring"):
+            yield Caution(keys.get(text[: text.index(" ", 4)], "data.pixel_angstrom"), text)
+
+
+CHECKS: tuple[Callable[[Measurement], Iterator[Caution]], ...] = (
+    of_radiation,
+    of_centre,
+    of_probe_guess,
+    of_mask,
+    of_semiangle,
+    of_positions,
+    of_tilts,
+    of_counts,
+    of_saturation,
+    of_design,
+)
+
+
+def _moments(measured: Measurement) -> tuple[Float[np.ndarray, "y x"], Float[np.ndarray, "y x"]]:
+    """Mean and variance of every pixel over the sample, zero where it is masked."""
+    sample = measured.data.sample
+    mean = sample.total / sample.shots
+    variance = np.maximum(sample.squares / sample.shots - mean**2, 0)
+    visible = True if measured.data.mask is None else measured.data.mask
+    return np.where(visible, np.maximum(mean, 0), 0), np.where(visible, variance, 0)
+
+
+def _middle_and_corners(image: Float[np.ndarray, "y x"]) -> tuple[float, float]:
+    """Sums over the middle half of both axes, and over the outer half of both."""
+    ny, nx = image.shape
+    y, x = (np.abs(np.arange(n) - n // 2) < n / 4 for n in (ny, nx))
+    return float(image[np.ix_(y, x)].sum()), float(image[np.ix_(~y, ~x)].sum())

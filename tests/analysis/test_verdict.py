@@ -1,0 +1,132 @@
+"""Verdicts about models that are right, wrong, over-fitted, or have nothing to explain."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxptycho import Dataset, Grid, predict
+from jaxptycho.analysis.verdict import conclude, judge
+from jaxptycho.start.guess import first_model
+
+ABOUT = {"semiangle_mrad": 25.0, "defocus_angstrom": 60.0}
+
+
+class Row(NamedTuple):
+    stage: str
+    loss: float
+    held_out: float | None
+
+
+def true_model(dose=2000, amplitude=0.5, views=1):
+    """A phase object under 8 × 8 shots of 32² pixels, and its positions [Å]."""
+    nodes = np.stack(np.meshgrid(np.arange(8) * 1.2, np.arange(8) * 1.2, indexing="ij"), -1).reshape(-1, 2)
+    flat = np.full((64, 32, 32), dose / 1024)
+    empty = first_model(Dataset(flat, nodes, Grid((32, 32), 0.3, voltage_kv=80.0), about=ABOUT))
+    y, x = np.mgrid[: empty.specimen.phase.shape[1], : empty.specimen.phase.shape[2]]
+    phase = amplitude * (np.cos(0.9 * y) * np.cos(0.7 * x) + (np.hypot(y - 30, x - 26) < 8))
+    return eqx.tree_at(lambda m: m.specimen.phase, empty, jnp.asarray(phase)[None]), nodes
+
+
+def measured(model, positions, seed=0, gain=1):
+    expected = np.fft.fftshift(np.asarray(eqx.filter_jit(predict)(model, np.arange(64))), axes=(1, 2))
+    counts = gain * np.random.default_rng(seed).poisson(expected / gain)
+    return Dataset(counts.astype(np.uint16), positions, model.grid, about=ABOUT)
+
+
+def moved(model, change):
+    return eqx.tree_at(lambda m: m.scan.positions.values, model, change(model.scan.positions.values))
+
+
+def with_phase(model, change):
+    return eqx.tree_at(lambda m: m.specimen.phase, model, change(model.specimen.phase))
+
+
+@pytest.mark.parametrize("hold_out", [0.0, 0.2])
+@pytest.mark.parametrize("dose", [800, 2000, 20000])
+def test_the_true_model_explains(dose, hold_out):
+    model, positions = true_model(dose)
+    verdict = judge(model, measured(model, positions), hold_out=hold_out)
+    assert verdict.explains
+    assert verdict.evidence.held_out == (hold_out > 0)
+    assert 0.75 < verdict.evidence.share < 1.25
+    assert verdict.evidence.chi2 == pytest.approx(1, abs=0.1)
+    assert not verdict.causes
+
+
+def test_counts_of_a_camera_that_gives_four_for_a_quantum_are_explained():
+    model, positions = true_model(2000)
+    assert judge(model, measured(model, positions, gain=4), hold_out=0.2).explains
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda m: moved(m, lambda p: p * 1e-10),  # metres
+        lambda m: moved(m, lambda p: p[:, ::-1]),
+        lambda m: moved(m, lambda p: p.max(0) - p),
+        lambda m: with_phase(m, lambda p: -p),
+        lambda m: with_phase(m, jnp.zeros_like),
+        lambda m: with_phase(m, lambda p: jnp.asarray(np.random.default_rng(1).normal(0, 1, p.shape))),
+    ],
+    ids=["metres", "swapped", "turned", "negative", "vacuum", "noise"],
+)
+def test_a_wrong_model_does_not_explain(wrong):
+    model, positions = true_model(2000)
+    verdict = judge(wrong(model), measured(model, positions), hold_out=0.2)
+    assert not verdict.explains
+    assert verdict.lines[0].startswith("the model does not explain")
+    assert verdict.causes
+
+
+def test_a_weak_first_epoch_explains_something_and_names_causes():
+    model, positions = true_model(20000)
+    verdict = judge(with_phase(model, lambda p: 0.05 * p), measured(model, positions), [9.0], hold_out=0.2)
+    assert verdict.explains
+    assert 0 < verdict.evidence.share < 0.3
+    assert "stage.0.epochs" in verdict.causes[0]
+
+
+@pytest.mark.parametrize("dose", [50, 2000, 20000])
+def test_vacuum_has_nothing_to_explain(dose):
+    model, positions = true_model(dose, amplitude=0.0)
+    verdict = judge(model, measured(model, positions), hold_out=0.2)
+    assert verdict.explains
+    assert "nothing beyond the mean pattern" in verdict.lines[0]
+
+
+@pytest.mark.parametrize("dose", [50, 2000])
+def test_a_model_far_from_patterns_of_vacuum_is_named(dose):
+    model, positions = true_model(dose, amplitude=0.0)
+    data = measured(model, positions)
+    narrow = eqx.tree_at(lambda m: m.probe.waves, model, jnp.full_like(model.probe.waves, np.sqrt(dose) / 32))
+    assert not judge(narrow, data, hold_out=0.2).explains
+    assert not judge(narrow, data).explains
+
+
+def test_a_loss_that_has_doubled_within_its_stage_is_a_divergence():
+    model, positions = true_model(2000)
+    evidence = judge(model, measured(model, positions)).evidence
+    assert conclude(evidence, [1.0, 0.5, 0.6]).explains
+    assert conclude(evidence, [Row("coarse", 1.0, None), Row("fine", 5.0, None), Row("fine", 4.0, None)]).explains
+    diverged = conclude(evidence, [1.0, 30.0])
+    assert not diverged.explains
+    assert "rates" in diverged.causes[0]
+    assert not conclude(evidence, [1.0, float("nan")]).explains
+
+
+def test_a_held_out_loss_far_above_the_training_loss_is_said():
+    model, positions = true_model(2000)
+    evidence = judge(model, measured(model, positions)).evidence
+    assert "28.0 times" in str(conclude(evidence, [Row("a", 2.0, 30.0), Row("a", 1.0, 28.0)]))
+    assert "times" not in str(conclude(evidence, [Row("a", 2.0, 2.0), Row("a", 1.0, 1.2)]))
+
+
+def test_one_pattern_has_no_mean_to_be_compared_with():
+    model, positions = true_model(2000)
+    data = measured(model, positions).subset([3])
+    verdict = judge(model, data)
+    assert verdict.explains
+    assert verdict.evidence.shots == 0

@@ -1,0 +1,166 @@
+"""Runs that go on with a changed job, or from another place: applied, or refused with the reason."""
+
+import shutil
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_run import Interrupting
+from typer.testing import CliRunner
+
+from jaxptycho import Dataset, read
+from jaxptycho.app.changes import differences, require_applicable
+from jaxptycho.app.cli import app
+from jaxptycho.app.jobs import beside, make_job, read_job, write_job
+from jaxptycho.app.run import resume, start
+from jaxptycho.io.native import write_native
+from jaxptycho.io.results import load_attributes, load_history
+
+SMALL = {"epochs": 2, "batch": 16, "rates": {"specimen": 5e-2, "probe": 5e-3}}
+
+
+@pytest.fixture(scope="module")
+def begun(measurement, tmp_path_factory):
+    """A folder with a measurement, a job of two stages beside it, and its run after the first epoch."""
+    folder = tmp_path_factory.mktemp("changes") / "project"
+    (folder / "data").mkdir(parents=True)
+    shutil.copy(measurement, folder / "data" / "scan.h5")
+    values = {
+        "data": {"file": "data/scan.h5", "hold_out": 0.1},
+        "stage": [SMALL, SMALL | {"name": "later", "epochs": 1}],
+        "run": {"devices": 1, "checkpoint_every": 1},
+    }
+    (folder / "job.toml").write_text(write_job(make_job(values)))
+    outcome = start(read_job(folder / "job.toml"), folder / "run", Interrupting(after=1))
+    assert len(outcome.history) == 1
+    return folder
+
+
+@pytest.fixture
+def project(begun, tmp_path):
+    """A copy of this folder, elsewhere."""
+    return Path(shutil.copytree(begun, tmp_path / "project"))
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def refused(*arguments) -> str:
+    result = run(*arguments)
+    assert result.exit_code == 2, result.output
+    (line,) = result.stderr.splitlines()
+    return line
+
+
+def test_settings_are_applied_to_what_is_to_come(project):
+    folder = project / "run"
+    settings = ["--set", "stage.0.epochs=3", "--set", "stage.1.rates.specimen=1e-2", "--set", "stage.1.batch=32"]
+    result = run("reconstruct", project / "job.toml", "--out", folder, "--resume", *settings)
+    assert result.exit_code == 0, result.output
+    assert [*load_history(folder / "result.h5")["stage"]] == ["refine"] * 3 + ["later"]
+    job = read_job(folder / "run.toml")
+    assert (job.stage[0].epochs, job.stage[1].batch, job.stage[1].rates["specimen"].rate) == (3, 32, 1e-2)
+    assert make_job(tomllib.loads(load_attributes(folder / "result.h5")["job"])) == job
+
+    more = run("resume", folder, "--set", "stage.1.epochs=2")  # a finished run goes on
+    assert more.exit_code == 0, more.output
+    assert len(load_history(folder / "result.h5")["stage"]) == 5
+    before = (folder / "run.toml").read_bytes()
+    for setting, words in {
+        "stage.0.epochs=9": "stage.0 is over, and stage.1 has begun",
+        "stage.1.epochs=1": "stage.1 has run 2 epochs",
+        "stage.1.rates.specimen=1e-3": "has run all of its 2 epochs; give it more",
+    }.items():
+        assert words in refused("resume", folder, "--set", setting)
+    assert (folder / "run.toml").read_bytes() == before
+
+
+FIXED = {
+    "data.fraction=0.5": "data.fraction cannot be applied to a run under way",
+    "data.hold_out=0.2": "data.hold_out cannot",
+    "probe.modes=3": "probe.modes cannot",
+    "run.seed=4": "decided which shots were held out",
+    "run.out=elsewhere": "already in its folder",
+    "stage.0.batch=8": "stage.0 is under way with another value",
+    "stage.0.slices=2": "stage.0 is under way",
+    "stage.0.rates.scan=1e-2": "its optimiser or its constraints",
+    "stage.0.epochs=1.5": "wanted an integer",
+    "stage.7.epochs=1": "there is no stage.7",
+}
+
+
+def test_what_makes_the_checkpoint_worthless_is_refused(project):
+    folder = project / "run"
+    kept = {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    for setting, words in FIXED.items():
+        assert words in refused("resume", folder, "--set", setting)
+    assert {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()} == kept
+
+
+def test_the_keys_of_each_place_are_open_or_not():
+    before = make_job({"data": {"file": "x.h5"}, "stage": [SMALL, SMALL, SMALL]})
+
+    def changed(**sections):
+        job = make_job({"data": {"file": "x.h5"}, "stage": [SMALL, SMALL, SMALL]} | sections)
+        return differences(before, job), job
+
+    for sections in (
+        {"run": {"devices": 2, "budget_gib": 1.0}},
+        {"figures": {"every": 3}},
+        {"data": {"file": "moved.h5"}},
+        {"stage": [SMALL, SMALL | {"epochs": 9}, SMALL]},
+        {"stage": [SMALL, SMALL | {"loss": "poisson"}, SMALL | {"modes": 2}]},
+        {"stage": [SMALL, SMALL]},
+    ):
+        keys, job = changed(**sections)
+        assert keys
+        require_applicable(keys, job, (1, 1))
+    require_applicable(*changed(stage=[SMALL | {"modes": 2}]), None)  # nothing has begun
+    with pytest.raises(ValueError, match=r"takes away stage\.1"):
+        require_applicable(*changed(stage=[SMALL]), (1, 0))
+
+
+def test_a_job_that_changed_behind_a_run_is_warned_of(project):
+    path = project / "job.toml"
+    path.write_text(path.read_text().replace("batch = 16", "batch = 8"))
+    with pytest.warns(UserWarning, match=r"stage\.0\.batch, stage\.1\.batch another value than the run"):
+        result = run("reconstruct", path, "--out", project / "run", "--resume")
+    assert result.exit_code == 0
+    assert read_job(project / "run" / "run.toml").stage[0].batch == 16
+
+
+def test_a_moved_project_goes_on(project, tmp_path):
+    assert 'file = "../data/scan.h5"' in (project / "run" / "run.toml").read_text()
+    moved = tmp_path / "elsewhere" / "deeper"
+    moved.parent.mkdir()
+    project.rename(moved)
+    assert resume(moved / "run").finished
+    assert read_job(moved / "run" / "run.toml").data.file == str(moved / "data" / "scan.h5")
+
+
+def test_a_moved_run_names_the_file_that_it_misses(project, tmp_path, monkeypatch):
+    moved = tmp_path / "far" / "away" / "run"
+    shutil.copytree(project / "run", moved)
+    line = refused("resume", moved)
+    assert f"there is no file {tmp_path / 'far' / 'away' / 'data' / 'scan.h5'}" in line
+    assert f"jaxptycho resume {moved} --set data.file=PATH" in line
+    monkeypatch.chdir(project)
+    result = run("resume", moved, "--set", "data.file=data/scan.h5")  # as the shell completes it
+    assert result.exit_code == 0, result.output
+    assert read_job(moved / "run.toml").data.file == str(project / "data" / "scan.h5")
+
+
+def test_files_with_nothing_in_common_stay_absolute(tmp_path):
+    job = make_job({"data": {"file": "/measured/scan.h5"}, "detector": {"mtf_file": str(tmp_path / "mtf.txt")}})
+    near = beside(job, tmp_path / "run")
+    assert near.data.file == "/measured/scan.h5"
+    assert near.detector.mtf_file == "../mtf.txt"
+
+
+def test_another_measurement_is_no_moved_file(project, tmp_path):
+    data = read(project / "data" / "scan.h5")
+    other = tmp_path / "other.h5"
+    write_native(other, Dataset(1 + np.asarray(data.counts[0][:]), data.positions[0], data.grid, about=data.about))
+    assert "other.h5 holds another measurement" in refused("resume", project / "run", "--set", f"data.file={other}")

@@ -1,0 +1,61 @@
+"""The command line says whether a model explains the patterns, and exits accordingly."""
+
+import h5py
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from jaxptycho.app import cli
+from jaxptycho.app.jobs import make_job
+from jaxptycho.app.run import start
+from jaxptycho.io.results import load_attributes
+
+
+def written(path, semiangle):
+    """Poisson counts of vacuum: a disc of 20 mrad."""
+    rng, k = np.random.default_rng(0), np.fft.fftshift(np.fft.fftfreq(32, 0.4))
+    disc = np.hypot(k[:, None], k) * 0.041757 < 0.02
+    with h5py.File(path, "w") as file:
+        file["counts"] = rng.poisson(np.tile(disc * 50.0 + 0.2, (64, 1, 1))).astype(np.uint16)
+        file["positions"] = np.stack(np.meshgrid(range(8), range(8)), -1).reshape(-1, 2) * 1.0
+        file.attrs.update(voltage_kv=80.0, pixel_angstrom=0.4, semiangle_mrad=semiangle, defocus_angstrom=60.0)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("semiangle", "rate", "code", "said"),
+    [
+        (20.0, 5e-3, 0, "nothing beyond the mean pattern to explain"),
+        (20.0, 5.0, 3, "rates too large"),
+        (0.02, 5e-3, 3, "units of semiangle"),
+    ],
+    ids=["sound", "rate", "radians"],
+)
+def test_exit_code_and_words(tmp_path, semiangle, rate, code, said):
+    file, job = written(tmp_path / "scan.h5", semiangle), tmp_path / "scan.toml"
+    runner = CliRunner()
+    assert runner.invoke(cli.app, ["new", str(file), "--out", str(job)]).exit_code == 0
+    sets = ["stage.0.epochs=5", f"stage.0.rates.specimen={rate}", "run.devices=1"]
+    more = [word for one in sets for word in ("--set", one)]
+    done = runner.invoke(cli.app, ["reconstruct", str(job), "--out", str(tmp_path / "run"), *more])
+    assert done.exit_code == code, done.output
+    assert said in done.output
+    rows = [line.split("│")[1].strip() for line in done.output.splitlines() if line.startswith("│")]
+    assert rows[-1] == "R"
+    about = load_attributes(tmp_path / "run" / "result.h5")
+    assert about["explains"] == (code == 0)
+    assert said in about["verdict"]
+
+
+def test_devices_agree_on_the_verdict(values, tmp_path):
+    """Also: one epoch of a sound run begins to explain."""
+    stage = values["stage"][0] | {"epochs": 1}
+
+    def verdict(devices):
+        run = {"devices": devices}
+        return start(make_job(values | {"stage": [stage], "run": run}), tmp_path / str(devices)).verdict
+
+    one, two = verdict(1), verdict(2)
+    assert one.explains
+    assert two.explains
+    assert one.evidence.share == pytest.approx(two.evidence.share, rel=0.1)

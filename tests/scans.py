@@ -1,0 +1,32 @@
+"""Small simulated scans of soft blobs by a defocused probe, as a microscopist would bring them."""
+
+import numpy as np
+
+import jaxptycho as jp
+
+ABOUT = {"semiangle_mrad": 25.0, "defocus_angstrom": 120.0}
+GRID = jp.Grid((48, 48), 0.3, 80.0)
+STEP = 2.1  # Å
+SIDE = 12  # positions
+
+
+def blobs(side=SIDE, step=STEP, dose=2e4, seed=0, strength=0.4, moved=(0, 0)):
+    """Counts [shot, y, x] and positions [Å] of a scan over random blobs of phase."""
+    (n, _), pixel = GRID.shape, GRID.pixel[0]
+    k = np.fft.fftfreq(n, pixel)
+    k2 = k[:, None] ** 2 + k**2
+    inside = np.sqrt(k2) * GRID.wavelength <= 0.025
+    lens = inside * np.exp(1j * np.pi * GRID.wavelength * k2 * ABOUT["defocus_angstrom"])
+    probe = np.fft.fftshift(np.fft.ifft2(lens, norm="ortho"))
+    probe /= np.linalg.norm(probe)
+    rng = np.random.default_rng(seed)
+    places = np.stack(np.meshgrid(*[np.arange(side)] * 2, indexing="ij"), -1).reshape(-1, 2) * step
+    corners = np.rint(places / pixel).astype(int)
+    size = corners.max() + n
+    y, x = np.mgrid[:size, :size]
+    centres = rng.uniform(0, size, (90, 2))
+    phase = sum(strength * np.exp(-((y - a) ** 2 + (x - b) ** 2) / 8) for a, b in centres)
+    waves = (probe * np.exp(1j * phase[a : a + n, b : b + n]) for a, b in corners)
+    patterns = [np.abs(np.fft.fft2(wave, norm="ortho")) ** 2 * dose for wave in waves]
+    shown = np.roll(np.fft.fftshift(np.stack(patterns), axes=(1, 2)), moved, (1, 2))
+    return rng.poisson(shown).astype(np.uint16), places
