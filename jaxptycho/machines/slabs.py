@@ -1,7 +1,8 @@
 """A specimen too large for one device, in slabs of rows along y: what one device holds of it, and which shots it sees.
 
-Every slice is made of the slab's own rows alone: matter acts pixel by pixel, and a tilt about y turns each row for
-itself (`turned` does the small angles about x and z). A window reaches over the slab's edge into a halo of transmissions, which neighbours send (`ppermute`); the
+Every slice is made of the slab's own rows alone: matter acts pixel by pixel, and a tilt about y
+turns each row for itself (`physics.slab_rotation` does the small angles about x and z). A window
+reaches over the slab's edge into a halo of transmissions, which neighbours send (`ppermute`); the
 transpose, by JAX, sends the halo's gradient back. The loss meets a specimen that is merely smaller.
 """
 

@@ -216,6 +216,7 @@ class AberratedProbe(AbstractProbe):
         return eqx.tree_at(lambda p: p.dose, self, new)
 
     def propagate(self, grid, distance):
+        """A tilted probe stays in its place as well: its shift by `distance` × `centre` is left out."""
         defocus = self.aberrations.get("C10", jnp.zeros(()))
         moved = map_varying(lambda c10: c10 + distance, defocus)
         return eqx.tree_at(lambda p: p.aberrations, self, self.aberrations | {"C10": moved})
