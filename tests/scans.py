@@ -29,4 +29,5 @@ def blobs(side=SIDE, step=STEP, dose=2e4, seed=0, strength=0.4, moved=(0, 0)):
     waves = (probe * np.exp(1j * phase[a : a + n, b : b + n]) for a, b in corners)
     patterns = [np.abs(np.fft.fft2(wave, norm="ortho")) ** 2 * dose for wave in waves]
     shown = np.roll(np.fft.fftshift(np.stack(patterns), axes=(1, 2)), moved, (1, 2))
-    return rng.poisson(shown).astype(np.uint16), places
+    counts = rng.poisson(shown)
+    return counts.astype(np.uint16 if counts.max() < 2**16 else np.uint32), places

@@ -203,9 +203,7 @@ def _scan(section: Scan, data: Dataset, matrix: np.ndarray | None):
 def found_map(job: Job, data: Dataset, say: Callable[[str], None]) -> np.ndarray:
     """Linear map of an affine scan, from the patterns (`start.affine`)."""
     free = job.model_copy(update={"scan": Scan()})
-    found = find_affine(data, lambda some: build_model(free, some), job.run.seed)
-    say(f"map of the scan (scan.matrix): {found}")
-    return found.matrix
+    return find_affine(data, lambda some: build_model(free, some), job.run.seed, say)
 
 
 def _propagator(section: Propagator, data: Dataset) -> AbstractPropagator:

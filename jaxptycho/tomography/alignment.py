@@ -44,6 +44,7 @@ NOTHING = 0.05  # of the variance of the views, below which their volume explain
 DOUBTFUL = 0.8  # of the variance, below which other directions of the tilt axis are tried
 AXES = (90.0, 45.0, -45.0)  # degrees, directions that are tried
 BETTER = 0.7  # of the unexplained variance, which another direction must leave at most
+JUDGED = 25  # valid pixels at the coarsest voxels, with which a view can be judged by the others
 STILL = 0.02  # voxels: the alignment has settled
 SURE = 0.99  # weight from which a resampled pixel is valid
 
@@ -173,7 +174,9 @@ def align(
     options = _Options(free, tuple(bins), turns, iterations, angles, prior, coarse, extended)
     series = _Series(filled, weights, _parameters(geometry), voxel, shape)
     trial, causes = _without_strangers(series, options, unusable(projections, weights))
-    fitting = np.delete(trial.held_out, list(causes))
+    judged = (weights > 0).sum((1, 2)) >= JUDGED * bins[0] ** 2
+    judged[list(causes)] = False
+    fitting = trial.held_out[judged]
     axis = None
     if len(fitting) > FEWEST and np.median(fitting) < DOUBTFUL:
         axis = _better_axis(series, options, _kept(series, causes), float(np.median(fitting)))
@@ -232,7 +235,8 @@ def _aligned(series: _Series, options: _Options, kept) -> _Trial:
         nominal[kept, 3:] += _first_shifts(*first, options.extended)
     field = np.ones(projections.shape)
     if options.extended:
-        field = common_field(projections.shape[1:], nominal[:, 0], nominal[:, 4] / voxel[2])
+        height, width = projections.shape[1:]
+        field = common_field((height, width), nominal[:, 0], nominal[:, 4] / voxel[2])
     found, steps, held, worst = nominal.copy(), [], np.zeros(len(kept)), None
     for number, size in enumerate(options.bins):
         every = binned(projections, series.weights * field, voxel, series.shape, size)
@@ -258,7 +262,7 @@ def _better_axis(series: _Series, options: _Options, kept, explained: float) -> 
     for axis in AXES:
         images, weights = rotated(series.projections, series.weights, series.voxel[1:], np.deg2rad(axis))
         weights = np.where(kept[:, None, None], weights, 0)
-        if not weights.any((1, 2))[kept].all():
+        if not np.any(weights, axis=(1, 2))[kept].all():
             continue
         turned = series._replace(projections=images, weights=weights)
         found[axis] = float(np.median(_aligned(turned, coarse, kept).held_out[kept]))
@@ -272,10 +276,10 @@ def rotated(images, weights, pixel, angle: float):
     back = axis_frame(angle).T * np.reshape(pixel, (1, 2)) / np.reshape(pixel, (2, 1))
     middle = np.array(images.shape[1:]) // 2
     offset = middle - back @ middle
-    valid = [affine_transform((own > 0).astype(float), back, offset, order=1) > SURE for own in weights]
+    valid = [affine_transform((own > 0).astype(float), back, offset, order=1) > SURE for own in weights]  # pyright: ignore
     known = [np.where(own > 0, image, 0.0) for image, own in zip(images, weights, strict=True)]
-    turned = [affine_transform(image, back, offset, order=3) for image in known]
-    held = [affine_transform(own, back, offset, order=1) for own in weights]
+    turned = [affine_transform(image, back, offset, order=3) for image in known]  # pyright: ignore
+    held = [affine_transform(own, back, offset, order=1) for own in weights]  # pyright: ignore
     return np.stack(turned), np.where(valid, held, 0)
 
 
