@@ -14,7 +14,7 @@ from jaxptycho.app.jobs import make_job
 from jaxptycho.app.simulation import run_simulation
 from jaxptycho.app.simulation_schema import SimulationJob
 from jaxptycho.io.native import write_native
-from jaxptycho.start.guess import first_model
+from jaxptycho.start.guess import guess_model
 
 N_SHOTS, ABOUT = 64, {"semiangle_mrad": 25.0, "defocus_angstrom": 60.0}
 
@@ -47,7 +47,7 @@ def simulated() -> Dataset:
     rng, grid = np.random.default_rng(0), Grid((32, 32), 0.3, voltage_kv=80.0)
     nodes = np.stack(np.meshgrid(np.arange(8) * 1.2, np.arange(8) * 1.2, indexing="ij"), -1).reshape(-1, 2)
     positions = nodes + rng.uniform(-0.2, 0.2, nodes.shape)
-    empty = first_model(Dataset(np.full((N_SHOTS, 32, 32), 2), positions, grid, about=ABOUT))
+    empty = guess_model(Dataset(np.full((N_SHOTS, 32, 32), 2), positions, grid, about=ABOUT))
     y, x = np.mgrid[: empty.specimen.phase.shape[1], : empty.specimen.phase.shape[2]]
     phase = jnp.asarray(0.5 * np.cos(0.9 * y) * np.cos(0.7 * x) + 0.3 * (np.hypot(y - 30, x - 30) < 8))[None]
     truth = eqx.tree_at(lambda m: m.specimen.phase, empty, phase)
