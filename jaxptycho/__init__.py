@@ -36,7 +36,9 @@ from .parts.indexed import PerShot, PerView, Varying, select
 from .parts.probe import AberratedProbe, AbstractProbe, PixelProbe, RelaxedProbe
 from .parts.propagator import AbstractPropagator, AngularSpectrum, BandLimited, Fresnel, Tilted
 from .parts.scan import AbstractScan, AffineScan, FreeScan
-from .parts.specimen import AbstractSpecimen, PotentialSlices, Sliced, SliceStack, WeakPhaseStack
+from .parts.slices import Sliced
+from .parts.specimen import AbstractSpecimen, SliceStack
+from .parts.stacks import PotentialSlices, WeakPhaseStack
 from .parts.volume import Volume
 from .physics.grids import Grid
 from .start.guess import first_model

@@ -13,7 +13,8 @@ from .parts.indexed import PerShot, PerView, select
 from .parts.probe import AbstractProbe
 from .parts.propagator import AbstractPropagator, Fresnel
 from .parts.scan import AbstractScan
-from .parts.specimen import AbstractSpecimen, Sliced
+from .parts.slices import Sliced
+from .parts.specimen import AbstractSpecimen
 from .physics import waves
 from .physics.grids import Grid
 from .physics.types import Index, Indices, Pattern, Patterns, Window
@@ -106,19 +107,20 @@ def _positions(scan, shots):
 def require_inside(model: Model, view: int = 0) -> None:
     """Raises ValueError when a window runs over the edge of the specimen, where it would see other pixels."""
     specimen = select(select(model.specimen, PerView, view), PerShot, 0)
-    sliced = eqx.filter_eval_shape(specimen.slices, model.grid)
+    sliced = specimen.shapes(model.grid)
     if sliced.period is not None:
         return
     places, pixel = positions(model, view), np.asarray(model.grid.pixel)
     window, shape = np.asarray(model.grid.shape), np.asarray(sliced.transmission.shape[1:])
-    corners = np.round((places - np.asarray(specimen.origin)) / pixel) - window // 2
+    origin = np.asarray(specimen.slices_origin(model.grid))
+    corners = np.round((places - origin) / pixel) - window // 2
     outside = (corners < 0) | (corners + window > shape)
     if outside.any():
         shot, axis = np.argwhere(outside)[0]
         several = any(isinstance(n, PerView) for n in jax.tree.leaves(model, is_leaf=lambda n: isinstance(n, PerView)))
         whose = f" of view {view}" if several else ""
         away, digits = model.frame[axis], 12 if any(model.frame) else 5
-        ends = away + np.asarray(specimen.origin)[axis] + np.array([0, shape[axis] - 1]) * pixel[axis]
+        ends = away + origin[axis] + np.array([0, shape[axis] - 1]) * pixel[axis]
         raise ValueError(
             f"the windows of {outside.any(1).sum()} shots{whose} reach outside the object (first: shot {shot} at "
             f"{'yx'[axis]} = {away + places[shot, axis]:.{digits}g} Å with a window of {window[axis] * pixel[axis]:.5g} Å, the object "

@@ -132,7 +132,7 @@ def test_a_window_over_the_edge_of_the_specimen_is_named():
 
 @pytest.mark.parametrize("view", [0, 1])
 def test_a_batch_is_predicted_as_its_shots_are(view):
-    tilted = Volume(jnp.ones((4, 32, 30)), 0.5, PerView(jnp.array([-0.3, 0.3])))
+    tilted = Volume(jnp.ones((4, 32, 30)), (0.5, *GRID.pixel), PerView(jnp.array([-0.3, 0.3])))
     model, shots = thin(specimen=tilted), np.array([3, 0, 5])
     batch = Batch(view, shots, np.zeros((3, *GRID.shape)), np.ones(3, np.float32))
     np.testing.assert_array_equal(predict(model, batch), predict(model, shots, view))

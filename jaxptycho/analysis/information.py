@@ -17,11 +17,10 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
-from ..inverse.fields import entries
 from ..inverse.solve import named, trainable
 from ..inverse.units import natural_units
 from ..model import Model, predict
-from ..parts.indexed import PerShot, PerView, select
+from ..parts.indexed import PerShot, PerView, axis_size, select
 
 AT_ONCE = 16  # vectors that the operator works on together
 Vector = Float[Array, "n"]
@@ -218,7 +217,7 @@ def _precision(chosen, units, prior) -> Vector:
 
 
 def _every_shot(model):
-    views, shots = entries(model, PerView), entries(select(model, PerView, 0), PerShot)
+    views, shots = axis_size(model, PerView), axis_size(select(model, PerView, 0), PerShot)
     return [np.arange(shots)] * views
 
 

@@ -4,22 +4,22 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.spatial import ConvexHull, Delaunay
 
-from ..inverse.fields import stack
 from ..model import Model, positions
-from ..parts.indexed import PerShot, PerView, select
+from ..parts.indexed import first_shot
 
 FLAT = 1e-3  # pixels
 
 
 def origin(model: Model) -> Float[np.ndarray, "2"]:
     """Where the specimen's pixel [0, 0] lies (y, x) [Å], counted from `model.frame`."""
-    return np.asarray(select(select(model.specimen, PerView, 0), PerShot, 0).origin, float)
+    return np.asarray(first_shot(model.specimen).slices_origin(model.grid), float)
 
 
 def scanned(model: Model) -> tuple[slice, slice]:
     """Rows and columns of the specimen between the outermost positions."""
-    shape = stack(model.specimen).shape[-2:]
-    if getattr(model.specimen, "periodic", False):
+    shapes = model.specimen.shapes(model.grid)
+    shape = shapes.plane
+    if shapes.period is not None:
         return slice(0, shape[0]), slice(0, shape[1])
     places, pixel = positions(model), np.array(model.grid.pixel)
     index = (places - origin(model)) / pixel
@@ -58,7 +58,8 @@ def encloses_area(model: Model) -> bool:
 def seen(model: Model, shape: tuple[int, ...]) -> Bool[np.ndarray, "Y X"]:
     """Where the specimen lies inside the scan's outline; everywhere if it is periodic or the scan encloses no area."""
     places = np.moveaxis(np.indices(shape), 0, -1) * model.grid.pixel + origin(model)
-    if getattr(model.specimen, "periodic", False) or len(positions(model)) < 4 or not encloses_area(model):
+    periodic = model.specimen.shapes(model.grid).period is not None
+    if periodic or len(positions(model)) < 4 or not encloses_area(model):
         return np.ones(shape, bool)
     return outline(model).find_simplex(places) >= 0
 

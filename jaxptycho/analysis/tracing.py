@@ -11,8 +11,8 @@ from scipy.ndimage import gaussian_filter
 from ..parts.atoms import Atoms
 from ..parts.indexed import plain
 from ..parts.volume import Volume
+from ..physics.mean_potential import atoms_potential
 from .peaks import find_peaks, fit_peaks
-from .potential import atoms_potential
 from .species import species_by_ratio
 
 APART = 1.5  # Å between two peaks

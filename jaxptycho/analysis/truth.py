@@ -5,7 +5,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from ..inverse.penalties import in_radians
 from ..model import Model
 from .depth import slice_correlation
 from .gauge import correlation, register, windowed, without_ramp
@@ -29,7 +28,7 @@ class Agreement(NamedTuple):
 
 def phases(model: Model) -> Float[np.ndarray, "z Y X"]:
     """Phase of every slice [rad]."""
-    return np.asarray(in_radians(model, "phase"), float)
+    return np.asarray(model.specimen.phase_per_slice(model.grid), float)
 
 
 def low_passed(image: np.ndarray, pixel, cutoff: float) -> np.ndarray:

@@ -27,12 +27,15 @@ from ..parts.indexed import PerShot, PerView
 from ..parts.probe import AberratedProbe, RelaxedProbe
 from ..parts.propagator import AbstractPropagator, AngularSpectrum, BandLimited, Fresnel, Tilted
 from ..parts.scan import AffineScan, FreeScan
+from ..parts.specimen import AbstractSpecimen
+from ..physics.modes import make_modes
 from ..start.affine import find_affine, pivot, place_nominal
 from ..start.descan import beam_tilt, descan_rows
-from ..start.guess import guess_model, make_modes, per_shot
+from ..start.guess import guess_model, per_shot
 from ..start.refit import with_modes, with_slices
 from .leaning import leaning, margin_of, require_leaning
-from .schema import OPTIMISERS, Camera, Data, Job, Probe, Propagator, Rate, Scan, Scheduled, Section, Stage
+from .references import is_reference, resolve
+from .schema import OPTIMISERS, Camera, Data, Job, Probe, Propagator, Rate, Scan, Scheduled, Section, Specimen, Stage
 from .tomogram_schema import SeriesProbe, TomogramJob
 
 NOT_OF_FILE = {"file", "half", "fraction", "dose_fraction", "hold_out"}
@@ -93,16 +96,23 @@ def build_model(job: Job, data: Dataset, matrix: np.ndarray | None = None) -> Mo
     probe, specimen, detector, leans = job.probe, job.specimen, job.detector, job.propagator.leaning
     if leans:
         require_leaning(job, data)
+    separate = is_reference(specimen.kind)
+    if specimen.options and not separate:
+        raise ValueError(
+            f"specimen.options are keywords of a module:function, and specimen.kind is {specimen.kind!r}; leave them out"
+        )
     model = guess_model(
         data,
         slices=specimen.slices,
         thickness=specimen.thickness_angstrom or data.about.get("thickness_angstrom"),
-        specimen=specimen.kind,
+        specimen="phase" if separate else specimen.kind,
         periodic=specimen.periodic,
         margin=margin_of(job, data) if leans else specimen.margin_angstrom,
         near_field=near_field_distance(job, data),
         **of_instrument(job),
     )
+    if separate:
+        model = replace(model, specimen=build_specimen(specimen, model))
     model = replace(
         model,
         probe=_probe(probe, model.probe, data, detector),
@@ -111,6 +121,24 @@ def build_model(job: Job, data: Dataset, matrix: np.ndarray | None = None) -> Mo
         detector=_detector(detector, model.detector, data),
     )
     return leaning(job, model, data) if leans else model
+
+
+def build_specimen(section: Specimen, model: Model) -> AbstractSpecimen:
+    """What the job's own function makes of the empty specimen of `model` and its grid."""
+    made = resolve(section.kind)
+    try:
+        specimen = made(model.specimen, model.grid, **section.options)
+    except TypeError as error:
+        raise ValueError(
+            f"specimen.kind = {section.kind!r} was called with an empty specimen, the grid and specimen.options, and "
+            f"refused: {error}"
+        ) from error
+    if not isinstance(specimen, AbstractSpecimen):
+        raise ValueError(
+            f"specimen.kind = {section.kind!r} returned a {type(specimen).__name__}; it must return a specimen "
+            "(jaxptycho.AbstractSpecimen)"
+        )
+    return specimen
 
 
 def with_probe(job: TomogramJob, model: Model, data: Dataset) -> Model:

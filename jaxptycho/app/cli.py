@@ -256,10 +256,9 @@ def export(
 ) -> None:
     """Write the specimen of a result for other programs, its voxels in Å or its atoms; never overwrites."""
     from ..io.exports import export as write_export
-    from ..io.results import load
-    from .run import result_of
+    from .loading import load_result
 
-    model = load(result_of(result))
+    model = load_result(result)
     names = [name.strip() for name in elements.split(",") if name.strip()]
     of = "absorption" if absorption else "phase"
     print(f"wrote {file}: {write_export(model, file, names, threshold, of)}")

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,19 +11,18 @@ from scipy.ndimage import fourier_shift
 from ..analysis.errors import probe_fidelity
 from ..analysis.gauge import correlation, register, slope, without_ramp
 from ..analysis.images import nrmse
-from ..analysis.rendering import in_slices
 from ..analysis.resolution import THRESHOLDS, FourierCorrelation, fixed, fourier_correlation
 from ..analysis.scanned import origin, outline
 from ..analysis.shells import taper, tapered
-from ..io.results import load
 from ..model import Model, positions
 from .build import FIELDS, QUANTA, read_data
-from .comparison_volume import compare_volumes, in_space
+from .comparison_volume import compare_volumes
 from .judging_spectrum import Compared, control_of, control_rows, draw_spectra, spectrum_rows
+from .loading import load_result
 from .pictures import flat_phases, probe_modes
 from .plots import save
 from .plots_resolution import draw_correlation
-from .run import loop_of, refuse_existing, result_of, start
+from .run import loop_of, refuse_existing, start
 from .schema import Job
 from .tomogram_schema import TomogramJob
 from .watch import Watch
@@ -33,7 +33,7 @@ HALVES = {"positions": FIELDS, "counts": QUANTA}
 
 def compare_results(first: Path, second: Path, out: Path | None = None) -> dict[str, str]:
     """How well two results agree, in words; the ring correlation as figure and table in the folder `out`."""
-    one, other = (load(result_of(path)) for path in (first, second))
+    one, other = (load_result(path) for path in (first, second))
     if not np.allclose(one.grid.pixel, other.grid.pixel, rtol=1e-4):
         raise ValueError(
             f"{first} has pixels of {one.grid.pixel[0]:g} Å and {second} of {other.grid.pixel[0]:g} Å; "
@@ -92,10 +92,11 @@ def starts_from_file(job: Job | TomogramJob) -> bool:
 
 def report(first: Model, second: Model, folder: Path | None) -> dict[str, str]:
     """The agreement of two models in words; `frc.png` and `frc.csv`, of volumes `fsc.png` …, in `folder`."""
-    if in_space(first) or in_space(second):
+    if first.specimen.rotates or second.specimen.rotates:
         (rows, pair), kind = compare_volumes(first, second, folder), "fsc"
     else:
-        (rows, pair), kind = compare_phases(in_slices(first), in_slices(second)), "frc"
+        shown = (replace(m, specimen=m.specimen.in_slices(m.grid)) for m in (first, second))
+        (rows, pair), kind = compare_phases(*shown), "frc"
     curve = fourier_correlation(*pair)
     if folder is not None:
         save(draw_correlation(curve), folder / f"{kind}.png")

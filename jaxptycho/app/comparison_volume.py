@@ -6,24 +6,13 @@ from typing import Any
 import numpy as np
 
 from ..analysis.images import nrmse
-from ..analysis.rendering import in_voxels
 from ..analysis.shells import taper
 from ..analysis.volumes import align_volume
-from ..inverse.fields import entries
 from ..model import Model
-from ..parts.atoms import Atoms
-from ..parts.indexed import PerView
-from ..parts.volume import Volume
 from .judging_spectrum import Compared
 from .judging_volume import gauge_rows
 from .plots import save
 from .plots_volume import draw_directional
-
-
-def in_space(model: Model) -> bool:
-    """Whether the result is a volume, or atoms that views turn."""
-    specimen = model.specimen
-    return isinstance(specimen, Volume) or (isinstance(specimen, Atoms) and entries(specimen, PerView) > 1)
 
 
 def compare_volumes(first: Model, second: Model, folder: Path | None) -> tuple[dict[str, str], Compared]:
@@ -56,23 +45,10 @@ def common(first, second) -> tuple[np.ndarray, np.ndarray]:
     return cut(first), cut(second)
 
 
-def _volumes(first: Model, second: Model) -> tuple[Volume, Volume]:
-    """The specimens of both, atoms on the voxels of the other one."""
-
-    def of(model: Model, other: Model) -> Volume:
-        grid = other.specimen
-        shown: Any = (
-            in_voxels(model, grid.potential.shape, grid.voxel) if isinstance(grid, Volume) else in_voxels(model)
-        )
-        specimen = shown.specimen
-        if not isinstance(specimen, Volume):
-            raise ValueError(
-                f"a {type(grid).__name__} of a tilt series came with a {type(specimen).__name__} of one view; "
-                "compare two results of tilt series, or two of one view"
-            )
-        return specimen
-
-    a, b = of(first, second), of(second, first)
+def _volumes(first: Model, second: Model) -> tuple[Any, Any]:
+    """Both as volumes, what holds no voxels on those of the other one."""
+    a: Any = first.specimen.in_voxels(first.grid, second.specimen)
+    b: Any = second.specimen.in_voxels(second.grid, first.specimen)
     if not np.allclose(a.voxel, b.voxel, rtol=1e-4):
         raise ValueError(
             f"voxels of {a.voxel[0]:g} Å came with ones of {b.voxel[0]:g} Å; only results on the same grid are compared"

@@ -17,18 +17,16 @@ import tomlkit
 from ..analysis.design import area_per_shot, design
 from ..data import Batch, Dataset
 from ..io.datasets import read
-from ..io.results import load
 from ..machines.placement import even
 from ..machines.plan import plan, size_of
 from ..model import Model
-from ..parts.indexed import PerShot, PerView, select
-from ..parts.volume import Volume
 from ..simulate.phantoms import PHANTOMS
 from ..start.calibration import bright_field_centre, bright_field_semiangle
 from ..start.cautions import Caution, cautions
 from ..start.descan import descan_rows
 from .build import build_loss, descan_statement
 from .jobs import kind_of, make_job, read_job, write_job
+from .loading import load_result
 from .loop import Loop
 from .run import loop_of, result_of
 from .schema import Job, suggest
@@ -113,7 +111,7 @@ def describe(path: Path) -> dict[str, str]:
         with h5py.File(path) as file:
             if "model" in file:
                 attributes = {name: value for name, value in file.attrs.items() if name not in OF_MODEL}
-                return describe_model(load(path)) | {name: _short(value) for name, value in attributes.items()}
+                return describe_model(load_result(path)) | {name: _short(value) for name, value in attributes.items()}
     return describe_data(read(path))
 
 
@@ -196,12 +194,10 @@ def check(job: Job | TomogramJob) -> dict[str, str]:
     pixels = math.prod(data.grid.shape)
     counts = sum(n * pixels * kind.itemsize for n, kind in zip(data.n_shots, data.kinds, strict=True))
     loss = build_loss(job.stage[-1], job.run.budget_gib)
-    specimen = select(select(model.specimen, PerView, 0), PerShot, 0)
-    slices = eqx.filter_eval_shape(specimen.slices, model.grid).transmission
+    specimen = model.specimen
+    slices = specimen.shapes(model.grid).transmission
     rows = descan_statement(job, data) | {"object": " × ".join(map(str, slices.shape)) + " (slice, y, x)"}
-    if isinstance(specimen, Volume):
-        sides = " × ".join(f"{step:.4g}" for step in specimen.voxel)
-        rows["volume"] = " × ".join(map(str, specimen.potential.shape)) + f" voxels (z, y, x) of {sides} Å"
+    rows |= specimen.summary()
     rows |= {"parameters": megabytes(size_of(model)), "counts": megabytes(counts)}
     rows["held out"] = f"{sum(map(len, loop.held))} of {sum(data.n_shots)} shots"
     return describe_job(job) | rows | plan(loss, model, state, blank_batch(loop), loop.devices).table()

@@ -12,6 +12,7 @@ from h5py import is_hdf5
 from pydantic import ValidationError
 from tomlkit.items import Table
 
+from .references import absolute, is_reference
 from .schema import Job, Rate, Scheduled, Section, nested_rates, suggest
 from .simulation_schema import SimulationJob
 from .tomogram_schema import TomogramJob
@@ -48,6 +49,9 @@ def read_job(path: str | Path, settings: Sequence[str] = (), kind: type[J] = Job
             if [section, name] in keys and not place.exists() and Path(file).exists():
                 place = Path(file)
             found[section] = getattr(job, section).model_copy(update={name: str(place.resolve())})
+    if isinstance(job, Job) and is_reference(job.specimen.kind):
+        reference = absolute(job.specimen.kind, path.parent)
+        found["specimen"] = job.specimen.model_copy(update={"kind": reference})
     return job.model_copy(update=found)
 
 

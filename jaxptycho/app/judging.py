@@ -1,5 +1,6 @@
 """A result against the truth of a simulated file: `jaxptycho compare A --truth FILE`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,16 +8,14 @@ import numpy as np
 
 from ..analysis.errors import PositionError, position_error, probe_fidelity
 from ..analysis.images import nrmse, psnr, ssim
-from ..analysis.rendering import in_slices
 from ..analysis.resolution import FourierCorrelation, fixed, fourier_correlation
 from ..analysis.shells import soft_inside
 from ..analysis.truth import Agreement, compare_phase, compare_slices, phases
-from ..inverse.fields import thicknesses
 from ..io.native import read_native, read_truth
-from ..io.results import load
 from ..model import Model, positions
 from .judging_spectrum import draw_spectra, spectrum_rows
 from .judging_volume import judge_volume
+from .loading import load_result
 from .pictures import probe_modes
 from .plots import draw_pair, save
 from .plots_depth import draw_slice_correlation
@@ -31,7 +30,7 @@ def judge_results(results: list[Path], file: Path, out: Path | None = None) -> d
     tilts = read_native(file).tilts if series else None
     columns = []
     for number, path in enumerate(results):
-        model = load(path / "result.h5" if path.is_dir() else path)
+        model = load_result(path)
         folder = out if len(results) == 1 or out is None else out / f"{number + 1}-{path.stem}"
         columns.append(judge_volume(model, truth, tilts, folder) if series else judge(model, truth, folder))
     names = list(dict.fromkeys(name for column in columns for name in column))
@@ -40,7 +39,7 @@ def judge_results(results: list[Path], file: Path, out: Path | None = None) -> d
 
 def judge(model: Model, truth: dict[str, Any], folder: Path | None = None) -> dict[str, str]:
     """Phase, depth, positions and probe of a model of one view against the truth, in words."""
-    model = in_slices(model)
+    model = replace(model, specimen=model.specimen.in_slices(model.grid))
     agreement = phase_agreement(model, truth)
     curve = truth_correlation(model, agreement)
     rows = {
@@ -53,7 +52,7 @@ def judge(model: Model, truth: dict[str, Any], folder: Path | None = None) -> di
     rows |= spectrum_rows(agreement.phase, model.grid.pixel, window)
     matrix = depth_matrix(model, truth, agreement)
     if matrix is not None:
-        rows |= depth_rows(matrix, np.asarray(thicknesses(model.specimen)), float(truth["slab_angstrom"]))
+        rows |= depth_rows(matrix, np.asarray(model.specimen.thicknesses(model.grid)), float(truth["slab_angstrom"]))
     error = positions_against(model, truth)
     if error is not None:
         rows |= error.words()
@@ -140,4 +139,4 @@ def _place(truth: dict[str, Any]) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _spacing(model: Model) -> float:
-    return float(np.mean(thicknesses(model.specimen)))
+    return float(np.mean(model.specimen.thicknesses(model.grid)))

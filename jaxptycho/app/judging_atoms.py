@@ -11,8 +11,8 @@ from scipy.spatial import KDTree
 
 from ..analysis.assignment import AtomComparison, Score, compare_atoms
 from ..analysis.peaks import fit_peaks, local_maxima
-from ..analysis.potential import atoms_potential
 from ..analysis.species import species_by_integral
+from ..physics.mean_potential import atoms_potential
 from ..physics.scattering import scattering_factor
 
 HALF = 0.187  # standard deviation [resolutions] of the Gaussian that halves the contrast at the resolution, √(ln2/2)/π

@@ -1,5 +1,6 @@
 """A volume against the truth of a simulated tilt series: where it lies, to which detail it is right, which atoms it shows."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,7 +9,6 @@ import numpy as np
 
 from ..analysis.errors import Alignment, alignment_error, probe_fidelity
 from ..analysis.images import nrmse
-from ..analysis.rendering import in_voxels
 from ..analysis.resolution import (
     FourierCorrelation,
     WedgeCorrelations,
@@ -19,14 +19,10 @@ from ..analysis.resolution import (
 )
 from ..analysis.shells import taper
 from ..analysis.volumes import HANDS, AlignedVolume, align_volume, euler_angles, rotation_matrices
-from ..inverse.fields import entries
 from ..io.structures import to_ase, write_structure
 from ..model import Model, positions
-from ..parts.atoms import Atoms
-from ..parts.indexed import PerView, select
+from ..parts.indexed import PerView, axis_size, select
 from ..parts.probe import PixelProbe
-from ..parts.volume import Volume
-from ..start.probes import moved_along
 from .judging_atoms import Traced, TrueAtoms, atom_rows, in_words, matched, trace, trace_blind, true_atoms
 from .pictures import probe_modes
 from .plots import save
@@ -54,13 +50,15 @@ def judge_volume(model: Model, truth: dict[str, Any], nominal, folder: Path | No
     """
     if lacking := {"atomic_numbers", "atom_positions_angstrom", "vibration_angstrom"} - set(truth):
         raise ValueError(f"the truth has no {', '.join(sorted(lacking))}; give a file that `jaxptycho simulate` wrote")
-    own, model = model.specimen, in_voxels(model)
-    specimen, angles = model.specimen, np.deg2rad(truth["angles_deg"])
-    if not isinstance(specimen, Volume) or entries(specimen, PerView) != len(angles):
+    own: Any = model.specimen
+    views, angles = axis_size(own, PerView), np.deg2rad(truth["angles_deg"])
+    if not own.rotates or views != len(angles):
         raise ValueError(
-            f"the truth is a tilt series of {len(angles)} views, the result a {type(specimen).__name__} of "
-            f"{entries(specimen, PerView)}; give a result with a Volume of the same views"
+            f"the truth is a tilt series of {len(angles)} views, the result a {type(own).__name__} of "
+            f"{views}; give a result with a Volume of the same views"
         )
+    specimen = own.in_voxels(model.grid)
+    model = replace(model, specimen=specimen)
     atoms = true_atoms(truth)
     voxel: Any = np.array(specimen.voxel)
     volume = np.asarray(specimen.seen, float)
@@ -86,9 +84,11 @@ def judge_volume(model: Model, truth: dict[str, Any], nominal, folder: Path | No
         "NRMSE": f"{nrmse(volume, known):.3f}, less scale and offset {nrmse(scaled, known):.3f}",
     }
     refined, above = None, specimen.above
-    if isinstance(own, Atoms):
-        places = np.asarray(own.positions, float) - np.array([float(own.height), 0.0, 0.0])
-        refined, above = matched(places, own.numbers, moved), float(own.above)
+    if (listed := own.listed_atoms()) is not None:
+        middle = float(np.sum(own.thicknesses(model.grid))) / 2
+        height = middle if listed.axis is None else listed.axis
+        places = listed.positions - np.array([height, 0.0, 0.0])
+        refined, above = matched(places, listed.numbers, moved), float(own.above)
     behind = (true.rotations @ error.translation)[:, 0]  # the true specimen behind the model's, in each view
     rows |= _fidelities(model, truth, behind - above - float(truth["origin_angstrom"][0]))
     return rows | gauge_rows(gauge) | detail_rows(curves) | atom_rows(traced, blind, refined) | error.words()
@@ -127,7 +127,7 @@ def _fidelities(model: Model, truth: dict[str, Any], further: np.ndarray) -> dic
         return {}
     found = []
     for view, (modes, distance) in enumerate(zip(truth["probe"], further, strict=True)):
-        true: Any = moved_along(PixelProbe(jnp.asarray(modes)), model.grid, distance)
+        true: Any = PixelProbe(jnp.asarray(modes)).propagate(model.grid, distance)
         own = probe_modes(select(model, PerView, view)).waves
         found.append(probe_fidelity(own, np.asarray(true.waves), np.array(model.grid.pixel)).fidelity)
     return {"fidelity of the probes": f"mean {np.mean(found):.4f}, least {np.min(found):.4f}"}

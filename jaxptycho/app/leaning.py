@@ -7,7 +7,6 @@ import numpy as np
 from ..data import Dataset
 from ..model import Model
 from ..start.flat import inclined, require_small
-from ..start.probes import moved_along
 from .schema import Job
 
 EDGE = 4  # pixels around what the leaning windows reach
@@ -55,5 +54,5 @@ def leaning(job: Job, model: Model, data: Dataset) -> Model:
     """The model with the views' beams leaning by their tilts, and its probe, whose defocus a series gives at the tilt
     axis, at the entrance face."""
     axis = axis_of(job, data)
-    lit = replace(model, probe=moved_along(model.probe, model.grid, -axis))
+    lit = replace(model, probe=model.probe.propagate(model.grid, -axis))
     return inclined(lit, data.tilts, axis=axis)

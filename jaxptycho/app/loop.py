@@ -17,7 +17,6 @@ from ..analysis import verdict
 from ..analysis.fit import fit_sums
 from ..data import Batch, Dataset, at_hand, prefetch, split, stacked
 from ..inverse.constraints import wants_model
-from ..inverse.fields import change_stacks
 from ..inverse.solve import init_state, make_step, owned
 from ..machines import resident
 from ..machines.dealing import deal, homed
@@ -326,7 +325,7 @@ class Loop:
 
 def something(model: Model) -> Model:
     """A model of the same shapes that holds a specimen, for checks before there is one."""
-    return change_stacks(model, jnp.ones_like)
+    return replace(model, specimen=model.specimen.map_stacks(jnp.ones_like))
 
 
 @eqx.filter_jit

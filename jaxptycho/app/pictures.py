@@ -7,10 +7,8 @@ from jaxtyping import Complex, Float
 
 from ..analysis.gauge import without_ramp
 from ..analysis.scanned import scanned, seen
-from ..inverse.fields import stack
-from ..inverse.penalties import in_radians
 from ..model import Model
-from ..parts.indexed import PerShot, PerView, select
+from ..parts.indexed import first_shot
 
 ROBUST = (0.5, 99.5)  # percentiles between which grey values are spread
 
@@ -25,7 +23,7 @@ class Picture(NamedTuple):
 
 def flat_phases(model: Model) -> Float[np.ndarray, "z Y X"]:
     """Phase of every slice [rad], on the whole object, the ramp of their sum on the scanned area removed."""
-    phases = np.asarray(in_radians(model, "phase"), float)
+    phases = np.asarray(model.specimen.phase_per_slice(model.grid), float)
     whole = phases.sum(0)
     return phases - (whole - without_ramp(whole, seen(model, whole.shape))) / len(phases)
 
@@ -38,12 +36,13 @@ def picture(model: Model, band_pass=None) -> Picture:
     area = (slice(None), *scanned(model))
     phases = flat_phases(model)[area]
     try:
-        amplitude = np.exp(-np.asarray(in_radians(model, "absorption"), float)[area].sum(0))
+        absorption = model.specimen.phase_per_slice(model.grid, "absorption")
+        amplitude = np.exp(-np.asarray(absorption, float)[area].sum(0))
     except ValueError:  # a specimen that does not absorb
         amplitude = None
     if band_pass is not None:
         phases = np.stack([filtered(phase, model.grid.pixel, band_pass) for phase in phases])
-    shown = seen(model, stack(model.specimen).shape[-2:])[area[1:]]
+    shown = seen(model, model.specimen.shapes(model.grid).plane)[area[1:]]
     amplitude = None if amplitude is None else np.where(shown, amplitude, np.nan)
     return Picture(np.where(shown, phases, np.nan), amplitude, model.grid.pixel)
 
@@ -68,7 +67,7 @@ class Modes(NamedTuple):
 
 def probe_modes(model: Model) -> Modes:
     """The modes of the first shot's probe, made orthogonal (which changes no pattern)."""
-    probe = select(select(model.probe, PerView, 0), PerShot, 0)
+    probe = first_shot(model.probe)
     spectra = np.asarray(probe.spectrum(model.grid))
     flat = spectra.reshape(len(spectra), -1)
     _, sizes, rows = np.linalg.svd(flat, full_matrices=False)

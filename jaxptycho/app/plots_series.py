@@ -8,13 +8,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..analysis.coverage import TiltSeries
-from ..analysis.rendering import in_voxels
 from ..data import Dataset
 from ..io.exports import structure
 from ..model import Model
-from ..parts.atoms import Atoms
 from ..parts.indexed import PerView, select
-from ..parts.volume import Volume
 from .pictures import probe_modes
 from .plots import draw_losses, draw_patterns, draw_probe, save
 from .plots_depth import draw_coverage
@@ -24,13 +21,11 @@ from .plots_volume import draw_maxima, draw_power, draw_sections, draw_sums, dra
 def draw(folder: Path, model: Model, first: Model, data: Dataset, history: Sequence) -> None:
     """All figures of a run whose specimen is a volume, or atoms in one, as PNG files in `folder`; `first` is the model
     before."""
-    held = first.specimen
-    assert isinstance(held, Volume)
-    specimen: Any = in_voxels(model, held.potential.shape, held.voxel).specimen
+    specimen: Any = model.specimen.in_voxels(model.grid, first.specimen)
     volume, voxel = np.asarray(specimen.seen), np.array(specimen.voxel)
     poses = {"before": poses_of(first), "result": poses_of(model)}
     figures = {
-        "sections": draw_sections(volume, voxel, atoms=structure(model) if isinstance(model.specimen, Atoms) else None),
+        "sections": draw_sections(volume, voxel, atoms=structure(model) if model.specimen.listed_atoms() else None),
         "sums": draw_sums(volume, voxel),
         "maxima": draw_maxima(volume, voxel),
         "power": draw_power(volume, voxel, data.tilts),

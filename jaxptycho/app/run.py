@@ -31,7 +31,6 @@ from ..machines.plan import size_of
 from ..machines.processes import agreed, everywhere, once, said, sharing
 from ..machines.slabs import fitted
 from ..model import Model
-from ..parts.atoms import Atoms
 from ..start.cautions import cautions
 from ..tomography.series import off_axis
 from . import build, plots, plots_series, tomogram, tomogram_atoms
@@ -297,7 +296,7 @@ def save(loop: Loop, model: Model, rows: list[Row], folder: Path) -> tuple[dict[
     def written(model):
         write_history(folder / "history.csv", rows)
         write(folder / "result.h5", model, history, overwrite=True, job=write_job(loop.job), **fit, **about)
-        if isinstance(model.specimen, Atoms):
+        if model.specimen.listed_atoms() is not None:
             write_structure(folder / "atoms.xyz", structure(model), overwrite=True)
 
     handed(written, model)

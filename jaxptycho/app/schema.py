@@ -25,6 +25,7 @@ from ..order import ORDERS
 from ..physics.aberrations import NAMES as ABERRATIONS
 from ..start.descan import DESCANS
 from ..start.guess import PROBES, SPECIMENS
+from .references import is_reference
 
 
 class Section(BaseModel):
@@ -38,11 +39,11 @@ def key(about: str, default: Any = ..., example: Any = None, **limits) -> Any:
     return Field(default, description=about, examples=None if example is None else [example], **limits)
 
 
-def one_of(names, what: str):
-    """A string out of `names`."""
+def one_of(names, what: str, references: bool = False):
+    """A string out of `names`, or `module:function` where `references` are allowed."""
 
     def check(value: str) -> str:
-        if value not in names:
+        if value not in names and not (references and is_reference(value)):
             raise ValueError(f"no such {what}; {suggest(value, names)}")
         return value
 
@@ -145,9 +146,12 @@ class Probe(Illumination):
 class Specimen(Section):
     """What is looked at."""
 
-    kind: one_of(SPECIMENS, "kind of specimen") = key(
-        "complex: phase and absorption; phase; weak: first Born approximation; potential: in volts", "complex"
+    kind: one_of(SPECIMENS, "kind of specimen", references=True) = key(
+        "complex: phase and absorption; phase; weak: first Born approximation; potential: in volts; or "
+        "module:function beside the job, called with an empty specimen, the grid and specimen.options",
+        "complex",
     )
+    options: dict[str, Any] = key("keywords of a function named by specimen.kind", {})
     slices: int = key("slices of a thick specimen", 1, ge=1)
     thickness_angstrom: float | None = key("thickness of all slices together", None, 120.0, gt=0)
     periodic: bool = key("the specimen continues periodically beyond its edges", False)

@@ -19,13 +19,12 @@ import optax
 from ..data import Dataset
 from ..inverse import losses
 from ..inverse.even import even_adam
-from ..inverse.fields import thicknesses
 from ..inverse.solve import owned, per_part
 from ..io.drafts import drafted
 from ..io.results import load, write
 from ..model import Model
 from ..start.guess import guess_model, model_grid, require_room
-from ..start.probes import moved_along, of_every_view, radius_of
+from ..start.probes import of_every_view, radius_of
 from ..start.refit import with_slices
 from ..tomography import linear
 from ..tomography.alignment import Aligned, align
@@ -61,7 +60,7 @@ def prepare(job: TomogramJob, data: Dataset, shots, folder: Path, say: Say, stop
         volume = first_volume(job, ordered, data, geometry, volume, without)
         fitting = [model for view, model in models.items() if view not in without]
         refined = ordered if job.probe.per_view else fitting[-1:]  # each view went on with the probe of the last
-        probes = [moved_along(model.probe, model.grid, middle_of(model)) for model in refined]
+        probes = [model.probe.propagate(model.grid, middle_of(model)) for model in refined]
     model = series_of(job, data, geometry, volume, probes)
     write(folder / START, model)
     return stop()
@@ -103,12 +102,12 @@ def cut(job: TomogramJob, thickness: float, data: Dataset) -> Model:
     thin = alone(job, data)
     whole = replace(thin, specimen=replace(thin.specimen, thickness=jnp.asarray(thickness, float)))
     model = with_slices(whole, job.views.slices)
-    return replace(model, probe=moved_along(model.probe, model.grid, -middle_of(model)))
+    return replace(model, probe=model.probe.propagate(model.grid, -middle_of(model)))
 
 
 def middle_of(model: Model) -> float:
     """How far [Å] behind the first slice of a view by itself the middle of all slices lies."""
-    return float(jnp.sum(thicknesses(model.specimen)[:-1])) / 2
+    return float(jnp.sum(model.specimen.thicknesses(model.grid)[:-1])) / 2
 
 
 def voxel_of(job: TomogramJob, data: Dataset) -> tuple[float, float, float]:

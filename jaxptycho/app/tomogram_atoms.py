@@ -19,7 +19,6 @@ from ..analysis.tracing import APART, atoms_of, in_place, named_anew
 from ..io.results import load, write
 from ..machines.pieces import handed
 from ..model import Model
-from ..parts.atoms import Atoms
 from .tomogram_schema import SeriesStage, TomogramJob
 
 USUAL = 12.0  # Å³ of an atom, where there is no volume yet
@@ -57,7 +56,7 @@ def with_atoms(model: Model, stage: SeriesStage) -> Model:
     """The atoms of a volume, or those of the last stage named anew; of an empty volume as many as matter has in it."""
     specimen: Any = model.specimen
     elements = stage.elements or []
-    if isinstance(specimen, Atoms):
+    if specimen.listed_atoms() is not None:
         atoms = named_anew(specimen, elements, (min(model.grid.pixel), *model.grid.pixel))
     elif float(jnp.max(specimen.potential)) > 0:
         atoms = atoms_of(specimen, elements, stage.threshold_volt, APART, smooth=max(specimen.voxel))

@@ -16,7 +16,7 @@ from ..data import Batch
 from ..model import Model, shoot
 from ..parts.indexed import PerShot, PerView, select
 from ..parts.probe import AbstractProbe
-from ..parts.specimen import Sliced
+from ..parts.slices import Sliced
 from ..physics import windows
 from ..physics.types import Waves
 from .memory import fastest, plans

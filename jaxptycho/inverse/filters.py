@@ -80,7 +80,7 @@ def filter_periodic(stack: Stack, transfer: Float[Array, "z y f"]) -> Stack:
 
 def measurable_turned(
     shape: tuple[int, ...],
-    voxel: tuple[float, ...],
+    voxel: tuple[Scalar, ...],
     rotation: Float[Array, "3 3"],
     semiangle: float,
     slab: float = 0.0,

@@ -5,22 +5,20 @@ must fade before the edges of its window and of its spectrum).
 """
 
 import math
+from dataclasses import replace
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..model import Model
 from ..parts.detector import NearField
-from ..parts.indexed import PerView, select
-from ..parts.specimen import PotentialSlices, SliceStack
-from ..parts.volume import Volume
+from ..parts.indexed import PerView, axis_size, select, vmap_shots
+from ..parts.probe import Basis, Moments, mean_intensity
 from ..physics import waves
 from ..physics.grids import Grid
 from ..physics.types import Intensity, Stack
-from . import fields
-from .fields import Basis, Moments
+from .illumination import illumination
 from .probe_constraints import centred
 
 
@@ -31,14 +29,14 @@ def probe_centring():
         _far_field(model)
 
         def offset(basis: Basis, moments: Moments):
-            return centre_of_mass(fields.mean_intensity(basis, moments), model.grid)
+            return centre_of_mass(mean_intensity(basis, moments), model.grid)
 
         def centre(basis: Basis, moments: Moments):
             back = -offset(basis, moments)
             return jax.vmap(lambda modes: waves.shift(modes, back, model.grid))(basis)
 
-        scan = fields.move_scan(model.scan, fields.over_waves(model.probe, offset))
-        return eqx.tree_at(lambda m: m.scan, fields.change_waves(model, centre), scan)
+        scan = model.scan.move(model.probe.reduce_waves(offset))
+        return replace(model, probe=model.probe.map_waves(centre), scan=scan)
 
     return project
 
@@ -51,10 +49,10 @@ def position_recentring(model: Model):
     """
 
     def of_view(scan):
-        return jnp.mean(fields.every_shot(lambda own: own.position(), scan), axis=0)
+        return jnp.mean(vmap_shots(lambda own: own.position(), scan), axis=0)
 
     def mean(scan):
-        views = fields.entries(scan, PerView)
+        views = axis_size(scan, PerView)
         if views == 1:
             return of_view(select(scan, PerView, 0))
         return PerView(jnp.stack([of_view(select(scan, PerView, view)) for view in range(views)]))
@@ -63,12 +61,10 @@ def position_recentring(model: Model):
 
     def project(model):
         back = jax.tree.map(jnp.subtract, start, mean(model.scan))
-        turns = isinstance(model.specimen, Volume)
-        place = model.specimen.shift if turns else model.specimen.origin
-        if isinstance(back, PerView) and not isinstance(place, PerView):  # what all views share moves by their mean
+        shared = not isinstance(model.specimen.position, PerView)
+        if isinstance(back, PerView) and shared:  # what all views share moves by their mean
             back = jnp.mean(back.values, 0)
-        parts = fields.move_scan(model.scan, back), fields.add(place, back)
-        return eqx.tree_at(lambda m: (m.scan, m.specimen.shift if turns else m.specimen.origin), model, parts)
+        return replace(model, scan=model.scan.move(back), specimen=model.specimen.move(back))
 
     return project
 
@@ -83,7 +79,7 @@ def phase_offset_removal():
         def without_mean(phase: Stack):
             return phase - jnp.sum(seen * phase, axis=(1, 2), keepdims=True)
 
-        return fields.change_stacks(model, without_mean, ("phase",))
+        return replace(model, specimen=model.specimen.map_stacks(without_mean, ("phase",)))
 
     return project
 
@@ -98,22 +94,24 @@ def phase_ramp_removal():
 
     def project(model):
         _multiplies_phases(model)
-        if model.specimen.periodic:
+        specimen, grid = model.specimen, model.grid
+        if specimen.shapes(grid).period is not None:
             raise ValueError("a periodic specimen has no free phase ramp; leave this constraint out")
-        stack, grid = fields.stack(model.specimen), model.grid
-        n, unit = stack.shape[0], fields.radians(model)
+        stack = specimen.stack()
+        n, unit = stack.shape[0], specimen.radians(grid)
         seen = illuminated(model)
         y, x = coordinates(stack.shape[1:], seen, grid)
         tilt = fitted_tilt(jnp.sum(unit * stack, axis=0), seen, (y, x))
         ramp = 2 * math.pi * (tilt[0] * y + tilt[1] * x) / n
-        flat = fields.change_stacks(model, lambda phase: phase - ramp / unit, ("phase",))
+        flat = specimen.map_stacks(lambda phase: phase - ramp / unit, ("phase",))
         if n > 1:
             _far_field(model)
-            drifts = beam_drift(fields.thicknesses(model.specimen), tilt, grid)
-            flat = fields.change_stacks(flat, lambda slices: moved(slices, drifts, grid))
+            drifts = beam_drift(specimen.thicknesses(grid), tilt, grid)
+            flat = flat.map_stacks(lambda slices: moved(slices, drifts, grid))
         y, x = centred(grid)
         taken = jnp.exp(2j * math.pi * (tilt[0] * y + tilt[1] * x))
-        return fields.change_waves(flat, lambda basis, _: basis * taken)
+        probe = model.probe.map_waves(lambda basis, _: basis * taken)
+        return replace(model, specimen=flat, probe=probe)
 
     return project
 
@@ -127,7 +125,7 @@ def centre_of_mass(intensity: Intensity, grid: Grid) -> Float[Array, "2"]:
 
 def illuminated(model: Model) -> Float[Array, "Y X"]:
     """The illumination of the specimen, normalised to a sum of 1."""
-    seen = fields.illumination(model)
+    seen = illumination(model)
     return seen / jnp.maximum(jnp.sum(seen), 1e-30)
 
 
@@ -176,7 +174,7 @@ def _far_field(model):
 
 
 def _multiplies_phases(model):
-    if not isinstance(model.specimen, (SliceStack, PotentialSlices)):
+    if not model.specimen.phase_is_gauge:
         raise ValueError(
             f"the phase of a {type(model.specimen).__name__} is no factor e^(iφ) of the wave, so patterns show its "
             "offset and ramp; use a SliceStack or PotentialSlices, or leave this constraint out"

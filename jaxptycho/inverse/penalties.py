@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 
 from ..model import Model
+from ..parts.slices import Of, require_depth
 from ..physics.types import Stack
-from . import fields, filters
-from .fields import Of
+from . import filters
 
 Penalty = Callable[[Model], jax.Array | float]
 Along = Literal["plane", "z", "volume"]
@@ -34,12 +34,12 @@ def sum_of(*penalties: Penalty) -> Penalty:
 
 def l1(weight: float, of: Of = "phase") -> Penalty:
     """Σ|φ|: sparse specimens, empty between their atoms (Tibshirani 1996)."""
-    return lambda model: weight * per_pixel(jnp.abs(in_radians(model, of)))
+    return lambda model: weight * per_pixel(jnp.abs(model.specimen.phase_per_slice(model.grid, of)))
 
 
 def l2(weight: float, of: Of = "phase") -> Penalty:
     """Σφ²: small values (Tikhonov 1963)."""
-    return lambda model: weight * per_pixel(in_radians(model, of) ** 2)
+    return lambda model: weight * per_pixel(model.specimen.phase_per_slice(model.grid, of) ** 2)
 
 
 def total_variation(weight: float, along: Along = "plane", of: Of = "phase", smooth: float = 1e-2) -> Penalty:
@@ -71,8 +71,8 @@ def missing_cone(weight: float, semiangle_mrad: float, of: Of = "phase") -> Pena
     """
 
     def penalty(model):
-        fields.seen_upright(model.specimen)
-        phase, spacing = in_radians(model, of), fields.spacing(model.specimen)
+        model.specimen.require_fixed_beam()
+        phase, spacing = model.specimen.phase_per_slice(model.grid, of), model.specimen.spacing(model.grid)
         kept = filters.measurable(phase.shape, model.grid.pixel, spacing, 1e-3 * semiangle_mrad)
         return weight * per_pixel(phase * filters.filter_volume(phase, 1 - kept))
 
@@ -84,12 +84,6 @@ PENALTIES: dict[str, Callable[..., Penalty]] = {
 }
 
 
-def in_radians(model: Model, of: Of) -> Stack:
-    """The phase [rad] or absorption of every slice; a potential's for slices of mean thickness."""
-    values = fields.stack(model.specimen, of)
-    return (values * jnp.mean(jnp.asarray(fields.radians(model)))).astype(values.dtype)
-
-
 def per_pixel(price: Stack) -> jax.Array:
     """Summed over slices, averaged over the pixels of a plane."""
     return jnp.sum(price) / (price.shape[-2] * price.shape[-1])
@@ -97,12 +91,12 @@ def per_pixel(price: Stack) -> jax.Array:
 
 def squared_steps(model: Model, of: Of, along: Along) -> Stack:
     """|∇φ|² [rad²], from forward differences to the next pixel or slice; at the far edge there is no step."""
-    stack = in_radians(model, of)
+    stack = model.specimen.phase_per_slice(model.grid, of)
     lengths = jnp.ones(3, stack.dtype)
     if along == "z":
-        fields.several_slices(stack)
+        require_depth(stack)
     if along == "volume":
-        lengths = jnp.stack([fields.spacing(model.specimen), *model.grid.pixel]) / min(model.grid.pixel)
+        lengths = jnp.stack([model.specimen.spacing(model.grid), *model.grid.pixel]) / min(model.grid.pixel)
 
     def steps(axis):
         last = jax.lax.slice_in_dim(stack, stack.shape[axis] - 1, None, axis=axis)

@@ -35,10 +35,10 @@ from ..data import Batch
 from ..model import Model
 from ..parts.indexed import PerShot, PerView, plain, select
 from ..parts.probe import PixelProbe
-from ..parts.specimen import Sliced, SliceStack
+from ..parts.slices import Sliced
+from ..parts.specimen import SliceStack
 from ..physics import waves, windows
 from ..physics.types import Stack, Waves
-from .fields import stack
 
 AT_ONCE = 16  # shots whose waves are held in memory together
 
@@ -110,7 +110,7 @@ def illumination(model: Model, batch: Batch) -> Stack:
     shots = jnp.asarray(batch.shots), jnp.asarray(batch.weight)
     corners, seen = jax.lax.map(of_shot, shots, batch_size=AT_ONCE)
     blank = jnp.zeros(sliced.transmission.shape, seen.dtype)
-    return folded(windows.add_back(blank, corners, seen), stack(model.specimen).shape)
+    return folded(windows.add_back(blank, corners, seen), model.specimen.stack().shape)
 
 
 def entering(model: Model, wave: Waves, sliced: Sliced, corner) -> Float[Array, "z y x"]:

@@ -14,10 +14,8 @@ import optax
 
 from ..model import Model
 from ..parts.indexed import PerView, select
-from ..parts.volume import Volume
-from ..physics import volumes
 from ..physics.types import Stack
-from . import fields, filters
+from . import filters
 
 
 def measured(semiangle_mrad: float, thickness_angstrom: float | None = None) -> optax.GradientTransformationExtraArgs:
@@ -31,15 +29,14 @@ def measured(semiangle_mrad: float, thickness_angstrom: float | None = None) -> 
     slab = 0.0 if thickness_angstrom is None else 0.5 / thickness_angstrom
 
     def change(gradient: Stack, model: Model, batch):
-        specimen = model.specimen
-        if not isinstance(specimen, Volume):
-            spacing = fields.spacing(specimen)
-            kept = filters.measurable(gradient.shape, model.grid.pixel, spacing, semiangle, slab)
+        specimen, grid, shape = model.specimen, model.grid, gradient.shape
+        rotation = select(specimen, PerView, batch.view).stack_rotation()
+        if rotation is None:
+            spacing = specimen.spacing(grid)
+            kept = filters.measurable(shape, grid.pixel, spacing, semiangle, slab)
             return filters.filter_volume(gradient, kept)
-        view = select(specimen, PerView, batch.view)
-        about_x, about_z = (0.0, 0.0) if view.angles is None else view.angles
-        rotation = volumes.rotation_matrix((view.tilt, about_x, about_z))
-        kept = filters.measurable_turned(gradient.shape, specimen.voxel, rotation, semiangle, slab)
+        voxel = specimen.voxel_size(grid)
+        kept = filters.measurable_turned(shape, voxel, rotation, semiangle, slab)
         return filters.filter_periodic(gradient, kept)
 
     def update(updates, state, params=None, *, model, batch, **extra):
@@ -67,7 +64,7 @@ def shell_growth(
         del params, extra
 
         def change(gradient: Stack):
-            k = filters.volume_frequency(gradient.shape, model.grid.pixel, fields.spacing(model.specimen))
+            k = filters.volume_frequency(gradient.shape, model.grid.pixel, model.specimen.spacing(model.grid))
             return filters.filter_volume(gradient, filters.below(k, cutoff_at(state.count), edge_inverse_angstrom))
 
         return of_stacks(updates, change), optax.ScaleByScheduleState(state.count + 1)

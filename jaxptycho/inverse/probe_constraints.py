@@ -1,16 +1,14 @@
 """Constraints of the probe: builders of `project(model) -> model`, see `constraints`."""
 
-import equinox as eqx
-import jax
+from dataclasses import replace
+
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Complex, Float
 
 from ..model import Model
-from ..parts.probe import AberratedProbe, AbstractProbe
+from ..parts.probe import Basis, Moments
 from ..physics import aberrations
 from ..physics.grids import Grid
-from . import fields
-from .fields import Basis, Moments
 
 Image = Float[Array, "y x"] | Bool[Array, "y x"]
 
@@ -21,11 +19,11 @@ def probe_power(model: Model, dose: float | None = None):
     One factor for all: how the dose differs between modes, shots or views is kept, as is a
     detector's gain.
     """
-    wanted = fields.mean_dose(model.probe) if dose is None else dose
+    required = model.probe.mean_dose(model.grid) if dose is None else dose
 
     def project(model):
-        factor = wanted / jnp.maximum(fields.mean_dose(model.probe), 1e-30)
-        return eqx.tree_at(lambda m: m.probe, model, scaled(model.probe, factor))
+        factor = required / jnp.maximum(model.probe.mean_dose(model.grid), 1e-30)
+        return replace(model, probe=model.probe.scale_dose(factor))
 
     return project
 
@@ -36,7 +34,7 @@ def orthogonal_modes():
     Eigenvectors of the Gram matrix ⟨ψ_m|ψ_m′⟩ (Thibault & Menzel 2013), averaged over the shots
     of a relaxed probe.
     """
-    return lambda model: fields.change_waves(model, orthogonalise)
+    return lambda model: replace(model, probe=model.probe.map_waves(orthogonalise))
 
 
 def probe_aperture(semiangle_mrad: float):
@@ -66,13 +64,6 @@ def probe_mask(mask: Image):
     return lambda model: _times(model, mask)
 
 
-def scaled(probe: AbstractProbe, factor: Float[Array, ""]) -> AbstractProbe:
-    """The probe with `factor` times its dose."""
-    name, times = ("dose", factor) if isinstance(probe, AberratedProbe) else ("waves", jnp.sqrt(factor))
-    new = jax.tree.map(lambda old: (times * old).astype(old.dtype), getattr(probe, name))
-    return eqx.tree_at(lambda p: getattr(p, name), probe, new)
-
-
 def orthogonalise(basis: Basis, moments: Moments) -> Basis:
     """ψ′_n = Σ_m U*_mn ψ_m with the eigenvectors U of the Gram matrix; Σ_m |ψ_m|² is kept."""
     gram = jnp.einsum("jk,jmyx,knyx->mn", moments.astype(basis.dtype), basis, jnp.conj(basis))
@@ -100,7 +91,7 @@ def centred(grid: Grid) -> tuple[Float[Array, "y 1"], Float[Array, "1 x"]]:
 
 
 def _times(model, mask):
-    return fields.change_waves(model, lambda basis, _: basis * mask)
+    return replace(model, probe=model.probe.map_waves(lambda basis, _: basis * mask))
 
 
 def _times_spectrum(model, mask):
@@ -109,4 +100,4 @@ def _times_spectrum(model, mask):
         kept = jnp.fft.ifft2(mask * jnp.fft.fft2(at_corner))
         return jnp.fft.fftshift(kept, axes=(-2, -1))
 
-    return fields.change_waves(model, change)
+    return replace(model, probe=model.probe.map_waves(change))

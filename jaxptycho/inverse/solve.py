@@ -23,8 +23,7 @@ from jaxtyping import PyTree
 
 from ..data import Batch, Rows, at_hand, stacked
 from ..model import Model, require_inside
-from ..parts.indexed import PerView, only_seen
-from .fields import entries
+from ..parts.indexed import PerView, axis_size, only_seen
 from .units import child, in_natural_units, of_own_share
 
 AHEAD = 8  # calls that the host may be ahead of the device, whose memory holds the batches of all of them
@@ -231,7 +230,7 @@ def reconstruct(
     A loop that anyone can write by hand around `make_step`.
     """
     step, history = make_step(loss, optimiser, project, penalty), []
-    for view in range(entries(model, PerView)):
+    for view in range(axis_size(model, PerView)):
         require_inside(model, view)
     model, state = owned(model), init_state(optimiser, model)
     for batch in stacked(batches):

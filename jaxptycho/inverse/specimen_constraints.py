@@ -1,14 +1,12 @@
 """Constraints of the specimen: builders of `project(model) -> model`, see `constraints`."""
 
-import math
+from dataclasses import replace
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 
-from ..parts.atoms import Atoms
-from ..parts.specimen import WeakPhaseStack
-from . import fields, filters
+from ..model import Model
+from ..physics.types import Stack
+from . import filters
 
 
 def amplitude_clamp(lowest: float = 0.0, highest: float = 1.0):
@@ -18,14 +16,17 @@ def amplitude_clamp(lowest: float = 0.0, highest: float = 1.0):
     """
     if not 0 <= lowest <= highest or highest == 0:
         raise ValueError(f"got amplitudes from {lowest} to {highest}; give 0 ≤ lowest ≤ highest, and highest > 0")
-    born = 1 - highest, 1 - lowest
-    beer = -math.log(highest), -math.log(lowest) if lowest else math.inf
 
     def project(model):
-        fields.stack(model.specimen, "absorption")  # refuses a specimen without
-        low, high = born if isinstance(model.specimen, WeakPhaseStack) else beer
-        unit = 1 / fields.radians(model)
-        return fields.change_stacks(model, lambda a: jnp.clip(a, low * unit, high * unit), ("absorption",))
+        specimen = model.specimen
+        specimen.stack("absorption")  # refuses a specimen without
+        low, high = specimen.absorption_at(highest), specimen.absorption_at(lowest)
+        unit = 1 / specimen.radians(model.grid)
+
+        def clamp(absorption: Stack):
+            return jnp.clip(absorption, low * unit, high * unit)
+
+        return replace(model, specimen=specimen.map_stacks(clamp, ("absorption",)))
 
     return project
 
@@ -35,13 +36,7 @@ def positivity():
 
     Of a specimen made of atoms, occupancies and Debye–Waller factors.
     """
-
-    def project(model):
-        if isinstance(model.specimen, Atoms):
-            return eqx.tree_at(lambda m: (m.specimen.occupancy, m.specimen.debye_waller), model, replace_fn=_not_below)
-        return fields.change_stacks(model, _not_below, ("phase",))
-
-    return project
+    return lambda model: replace(model, specimen=model.specimen.nonnegative())
 
 
 def identical_slices():
@@ -50,7 +45,7 @@ def identical_slices():
     def mean(stack):
         return jnp.broadcast_to(jnp.mean(stack, axis=0), stack.shape)
 
-    return lambda model: fields.change_stacks(model, mean)
+    return lambda model: _map_stacks(model, mean)
 
 
 def vacuum_surfaces(first: int = 1, last: int = 1):
@@ -63,7 +58,7 @@ def vacuum_surfaces(first: int = 1, last: int = 1):
         inside = (jnp.arange(n) >= first) & (jnp.arange(n) < n - last)
         return jnp.where(inside[:, None, None], stack, 0)
 
-    return lambda model: fields.change_stacks(model, empty)
+    return lambda model: _map_stacks(model, empty)
 
 
 def gaussian_in_plane(sigma_angstrom: float):
@@ -72,7 +67,7 @@ def gaussian_in_plane(sigma_angstrom: float):
     def project(model):
         ky, kx = _plane(model)
         transfer = filters.gaussian(ky**2 + kx**2, sigma_angstrom)
-        return fields.change_stacks(model, lambda stack: filters.filter_in_plane(stack, transfer))
+        return _map_stacks(model, lambda stack: filters.filter_in_plane(stack, transfer))
 
     return project
 
@@ -81,10 +76,10 @@ def gaussian_along_z(sigma_angstrom: float):
     """The stack blurred along z by a Gaussian, mirrored at its faces; the sum over slices stays."""
 
     def project(model):
-        n = fields.stack(model.specimen).shape[0]
-        kz = filters.depth_frequencies(n, fields.spacing(model.specimen))
+        specimen = model.specimen
+        kz = filters.depth_frequencies(specimen.stack().shape[0], specimen.spacing(model.grid))
         transfer = filters.gaussian(kz**2, sigma_angstrom)
-        return fields.change_stacks(model, lambda stack: filters.filter_along_z(stack, transfer))
+        return _map_stacks(model, lambda stack: filters.filter_along_z(stack, transfer))
 
     return project
 
@@ -95,7 +90,7 @@ def low_pass(cutoff_inverse_angstrom: float):
     def project(model):
         ky, kx = _plane(model)
         transfer = (ky**2 + kx**2 <= cutoff_inverse_angstrom**2).astype(ky.dtype)
-        return fields.change_stacks(model, lambda stack: filters.filter_in_plane(stack, transfer))
+        return _map_stacks(model, lambda stack: filters.filter_in_plane(stack, transfer))
 
     return project
 
@@ -107,17 +102,18 @@ def missing_cone_filter(semiangle_mrad: float):
     """
 
     def project(model):
-        fields.seen_upright(model.specimen)
-        shape, spacing = fields.stack(model.specimen).shape, fields.spacing(model.specimen)
+        model.specimen.require_fixed_beam()
+        specimen = model.specimen
+        shape, spacing = specimen.stack().shape, specimen.spacing(model.grid)
         transfer = filters.measurable(shape, model.grid.pixel, spacing, 1e-3 * semiangle_mrad)
-        return fields.change_stacks(model, lambda stack: filters.filter_volume(stack, transfer))
+        return _map_stacks(model, lambda stack: filters.filter_volume(stack, transfer))
 
     return project
 
 
-def _not_below(values):
-    return jax.tree.map(lambda value: jnp.maximum(value, 0), values)
+def _map_stacks(model: Model, function) -> Model:
+    return replace(model, specimen=model.specimen.map_stacks(function))
 
 
 def _plane(model):
-    return filters.plane_frequencies(fields.stack(model.specimen).shape[1:], model.grid.pixel)
+    return filters.plane_frequencies(model.specimen.stack().shape[1:], model.grid.pixel)

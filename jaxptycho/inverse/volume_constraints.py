@@ -4,6 +4,7 @@ For a volume that turns, and for a stack whose slices are thin enough to show de
 """
 
 import math
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from ..model import Model
 from ..physics.types import Scalar, Stack
-from . import fields, filters
+from . import filters
 
 Lengths = tuple[float, float, float]
 
@@ -27,9 +28,9 @@ def support(model: Model, blur_angstrom: float, threshold: float = 0.1, edge_ang
     standard deviation of the Gaussian, `threshold` the part, and beyond the support the mask falls over
     `edge_angstrom`. (Marchesini et al., Phys. Rev. B 68, 140101 (2003).)
     """
-    volume = np.asarray(fields.stack(model.specimen), float)
+    volume = np.asarray(model.specimen.stack(), float)
     mask = jnp.asarray(support_mask(volume, _voxel(model), blur_angstrom, threshold, edge_angstrom))
-    return lambda model: fields.change_stacks(model, lambda stack: mask * stack)
+    return lambda model: _map_stacks(model, lambda stack: mask * stack)
 
 
 def support_mask(volume, voxel: Lengths, blur: float, threshold: float, edge: float) -> Float[np.ndarray, "z y x"]:
@@ -54,10 +55,11 @@ def low_pass_volume(cutoff_inverse_angstrom: float, edge_inverse_angstrom: float
     """
 
     def project(model):
-        shape, spacing = fields.stack(model.specimen).shape, fields.spacing(model.specimen)
+        specimen = model.specimen
+        shape, spacing = specimen.stack().shape, specimen.spacing(model.grid)
         k = filters.volume_frequency(shape, model.grid.pixel, spacing)
         transfer = filters.below(k, cutoff_inverse_angstrom, edge_inverse_angstrom)
-        return fields.change_stacks(model, lambda stack: filters.filter_volume(stack, transfer))
+        return _map_stacks(model, lambda stack: filters.filter_volume(stack, transfer))
 
     return project
 
@@ -81,7 +83,7 @@ def atomicity(
         sigma = jnp.min(found.usual) if sigma_angstrom is None else sigma_angstrom
         return stack + strength * (gaussians(found, sigma, stack.shape, voxel) - stack)
 
-    return lambda model: fields.change_stacks(model, change, ("phase",))
+    return lambda model: _map_stacks(model, change, ("phase",))
 
 
 class Found(NamedTuple):
@@ -156,4 +158,8 @@ def _parabolas(volume, index, height, voxel: Lengths, radius: float):
 
 def _voxel(model: Model) -> Lengths:
     """Of the specimen (z, y, x) [Å]."""
-    return float(fields.spacing(model.specimen)), float(model.grid.pixel[0]), float(model.grid.pixel[1])
+    return float(model.specimen.spacing(model.grid)), *model.grid.pixel
+
+
+def _map_stacks(model: Model, *change) -> Model:
+    return replace(model, specimen=model.specimen.map_stacks(*change))

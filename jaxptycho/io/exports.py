@@ -3,37 +3,21 @@
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+from unicodedata import normalize
 
-import equinox as eqx
 import mrcfile
 import numpy as np
 import tifffile
 from ase import Atoms as Structure
 from ase.data import chemical_symbols
-from jaxtyping import Float
 
 from ..analysis.tracing import atoms_of
 from ..data.frame import spacing, warn_of_rounding
-from ..inverse.fields import Of, stack, thicknesses
 from ..model import Model
-from ..parts.atoms import Atoms
-from ..parts.indexed import PerShot, PerView
-from ..parts.specimen import PotentialSlices
-from ..parts.volume import Volume
+from ..parts.slices import Of, Voxels
 from .drafts import drafted
 from .structures import WRITABLE, to_ase, write_structure
-
-WHAT = {"phase": ("potential (V)", "phase (rad)"), "absorption": ("absorptive potential (V)", "absorption")}
-
-
-class Voxels(NamedTuple):
-    """A volume, or slices one behind the other, entrance face first."""
-
-    values: Float[np.ndarray, "z y x"]
-    voxel: tuple[float, float, float]  # Å (z, y, x)
-    corner: tuple[float, float, float]  # Å (z, y, x), where the middle of voxel [0, 0, 0] lies
-    what: str  # with its unit
 
 
 def export(
@@ -47,9 +31,11 @@ def export(
     path = Path(path)
     name = path.name.lower()
     if path.suffix.lower() in WRITABLE:
-        found = traced(model, elements, threshold) if isinstance(model.specimen, Volume) else structure(model)
+        specimen = model.specimen
+        trace = specimen.rotates and specimen.listed_atoms() is None
+        found = traced(model, elements, threshold) if trace else structure(model)
         write_structure(path, found)
-        return "atoms" if not isinstance(model.specimen, Volume) else f"{found.get_chemical_formula()} traced"
+        return f"{found.get_chemical_formula()} traced" if trace else "atoms"
     writer = next((WRITERS[ending] for ending in WRITERS if name.endswith(ending)), None)
     if writer is None:
         known = ", ".join([*WRITERS, *WRITABLE])
@@ -60,56 +46,27 @@ def export(
 
 
 def voxels(model: Model, of: Of = "phase") -> Voxels:
-    """The potential [V] or phase [rad] that a specimen holds, or its absorption; ValueError for one without, and for one
-    without slices of one thickness. Slices of no thickness have voxels as deep as the pixel is wide."""
-    specimen = model.specimen
-    if isinstance(specimen, Atoms):
-        raise ValueError(f"the specimen is made of atoms, not of voxels; export it as {' or '.join(WRITABLE)}")
-    values = stack(specimen, of)
-    if isinstance(specimen, Volume):
-        values = specimen.seen if of == "phase" else specimen.absorbing
-    values = np.asarray(values, np.float32)
-    if not np.isfinite(values).all():
-        raise ValueError("the specimen holds values that are not finite; look at the run's history before exporting it")
-    if isinstance(specimen, Volume):
-        z, y, x = (-(n // 2) * p for n, p in zip(values.shape, specimen.voxel, strict=True))
-        return Voxels(values, specimen.voxel, (z, y, x), WHAT[of][0])
-    origin = _origin(specimen)
-    if isinstance(origin, (PerShot, PerView)):
-        raise ValueError("the slices have another origin in every view or shot; export one view at a time")
-    each: Any = specimen
-    if isinstance(each.thickness, (PerShot, PerView)):
-        raise ValueError("the slices have another thickness in every view or shot; export one view at a time")
-    depths = np.asarray(thicknesses(specimen), float)
-    if np.ptp(depths) > 1e-3 * depths.mean():
-        raise ValueError(
-            f"the slices are {depths.min():g} to {depths.max():g} Å thick, and a volume has voxels of one size; "
-            "reconstruct with equal slices, or take the slices from result.h5"
-        )
-    (dy, dx), (y, x) = model.grid.pixel, (float(v) for v in np.add(np.asarray(origin, float), model.frame))
-    dz = float(depths[0]) or min(dy, dx)  # no file holds voxels without a depth
-    what = WHAT[of][0 if isinstance(specimen, PotentialSlices) else 1]
-    return Voxels(values, (dz, dy, dx), (float(depths[0]) / 2, y, x), what)
+    """The voxels of a model's specimen, slices in the frame of the measurement, a volume about its tilt axis."""
+    held = model.specimen.voxels(model.grid, of)
+    if model.specimen.rotates:
+        return held
+    z, y, x = held.corner
+    return held._replace(corner=(z, y + model.frame[0], x + model.frame[1]))
 
 
 def structure(model: Model) -> Structure:
     """The atoms of a specimen made of them, with Debye–Waller factor B [Å²] and occupancy, their heights counted from
     the tilt axis where there is one, as a volume's voxels are, else from the entrance face."""
-    specimen = model.specimen
-    if not isinstance(specimen, Atoms):
+    listed = model.specimen.listed_atoms()
+    if listed is None:
         raise ValueError(
-            f"the specimen is a {type(specimen).__name__} and holds no atoms; export it as {' or '.join(WRITERS)}, "
-            "or find atoms in it with `analysis.peaks`"
+            f"the specimen is a {type(model.specimen).__name__} and holds no atoms; export it as "
+            f"{' or '.join(WRITERS)}, or find atoms in it with `analysis.peaks`"
         )
-    columns = {"debye_waller": specimen.debye_waller, "occupancy": specimen.occupancy}
-    for name, value in ({"positions": specimen.positions} | columns).items():
-        if not eqx.is_array_like(value):
-            raise ValueError(f"the atoms' {name} differ from view to view or shot to shot; export one at a time")
-    symbols = [chemical_symbols[z] for z in specimen.numbers]
-    numbers = {name: np.asarray(value, float) for name, value in columns.items()}
-    height = 0.0 if specimen.axis is None else float(specimen.axis)  # pyright: ignore[reportArgumentType]
-    places = np.add(np.asarray(specimen.positions, float), (-height, *model.frame))
-    return to_ase(places, symbols, columns=numbers)
+    columns = {"debye_waller": listed.debye_waller, "occupancy": listed.occupancy}
+    symbols = [chemical_symbols[z] for z in listed.numbers]
+    height = 0.0 if listed.axis is None else listed.axis
+    return to_ase(np.add(listed.positions, (-height, *model.frame)), symbols, columns=columns)
 
 
 def traced(model: Model, elements: Sequence[str], threshold: float | None = None) -> Structure:
@@ -119,7 +76,7 @@ def traced(model: Model, elements: Sequence[str], threshold: float | None = None
             "the specimen is a volume, whose atoms have yet to be found; say which elements there are, as in "
             f"--elements Pt,Al,O, or export it as {' or '.join(WRITERS)}"
         )
-    volume: Any = model.specimen
+    volume: Any = model.specimen.in_voxels(model.grid)
     found = atoms_of(volume, elements, threshold, smooth=max(volume.voxel))
     symbols = [chemical_symbols[z] for z in found.numbers]
     return to_ase(np.asarray(found.positions, float) - [float(found.axis), 0.0, 0.0], symbols)  # type: ignore
@@ -134,7 +91,8 @@ def write_mrc(path: str | Path, held: Voxels) -> None:
         warn_of_rounding("the origins of MRC files", spacing(held.corner, np.float32), min(held.voxel[1:]))
         header: Any = file.header
         header.origin = held.corner[::-1]
-        file.add_label(f"jaxptycho {version('jaxptycho')}: {held.what}")
+        what = normalize("NFKD", held.what).encode("ascii", "ignore").decode()  # labels are ASCII
+        file.add_label(f"jaxptycho {version('jaxptycho')}: {what}")
 
 
 def write_ome_tiff(path: str | Path, held: Voxels) -> None:
@@ -151,7 +109,3 @@ WRITERS: dict[str, Callable[[str | Path, Voxels], None]] = {
     ".ome.tif": write_ome_tiff,
     ".ome.tiff": write_ome_tiff,
 }
-
-
-def _origin(specimen):
-    return specimen.origin

@@ -1,11 +1,10 @@
 """A specimen too large for one device, in slabs of rows along y: what one device holds of it, and which shots it sees.
 
-Every slice is made of the slab's own rows alone: matter acts pixel by pixel, and a tilt about y turns each row for
-itself (`turned` does the small angles about x and z). A window reaches over the slab's edge into a halo of transmissions, which neighbours send (`ppermute`); the
+Every slice is made of the slab's own rows alone: matter acts pixel by pixel, and a tilt about y
+turns each row for itself (`physics.slab_rotation` does the small angles about x and z). A window
+reaches over the slab's edge into a halo of transmissions, which neighbours send (`ppermute`); the
 transpose, by JAX, sends the halo's gradient back. The loss meets a specimen that is merely smaller.
 """
-
-import math
 
 import equinox as eqx
 import jax
@@ -15,14 +14,11 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Int
 
 from ..data import Batch
-from ..inverse.fields import STACKS
 from ..model import Model, positions
 from ..parts.indexed import PerShot, PerView, plain, select
-from ..parts.specimen import AbstractSpecimen, Sliced
-from ..parts.volume import Volume
-from ..physics import volumes
+from ..parts.slices import Slab, Sliced
+from ..parts.specimen import AbstractSpecimen
 from ..physics.grids import Grid
-from . import turned
 from .halo import SLABS, with_halo
 
 
@@ -40,13 +36,7 @@ def stacks(model: Model) -> list:
 
     Raises ValueError for a specimen that has none, and for a periodic one.
     """
-    specimen = model.specimen
-    if type(specimen) not in STACKS:
-        known = ", ".join(kind.__name__ for kind in STACKS)
-        raise ValueError(f"a specimen of type {type(specimen).__name__} cannot be split into slabs; those are {known}")
-    if getattr(specimen, "periodic", False):
-        raise ValueError("a periodic specimen cannot be split into slabs; give it a margin instead, or use one slab")
-    return [found for name in STACKS[type(specimen)].values() if (found := getattr(specimen, name)) is not None]
+    return model.specimen.slab_stacks()
 
 
 def layout(tree, model: Model):
@@ -76,7 +66,7 @@ def fitted(model: Model, slabs: int, tree=None):
         return tree
     rows = stacks(model)[0].shape[1]
     total = rows + extra
-    before = total // 2 - rows // 2 if isinstance(model.specimen, Volume) else 0  # its middle row lies on the axis
+    before = model.specimen.anchor_row(total) - model.specimen.anchor_row(rows)
 
     def padded(leaf, spec):
         split = SLABS in spec
@@ -100,25 +90,12 @@ def lent(model: Model) -> int:
 
     Of the model only shapes count.
     """
-    specimen = eqx.filter_eval_shape(select, model.specimen, PerView, 0)
-    if not isinstance(specimen, Volume) or specimen.angles is None:
-        return 0
-    return turned.reach(specimen, specimen.potential.shape[1])
+    return model.specimen.slab_reach()
 
 
 def require_lent(model: Model) -> None:
     """Raises ValueError where a view is turned about x or z by more than the halos are made for."""
-    specimen = model.specimen
-    if not isinstance(specimen, Volume) or specimen.angles is None:
-        return
-    angles = np.abs(np.reshape(np.asarray(plain(specimen.angles)), (-1, 2)))
-    limits = np.array(turned.largest(select(specimen, PerView, 0)))
-    view, axis = np.unravel_index(int(np.argmax(angles / limits)), angles.shape)
-    if not angles[view, axis] <= limits[axis]:
-        raise ValueError(
-            f"view {view} is turned about {'xz'[axis]} by {np.rad2deg(angles[view, axis]):.3g}°, halos of slabs are made "
-            f"for {np.rad2deg(limits[axis]):.3g}°; use one slab (run.slabs = 1), or leave angles out (volume.angles = false)"
-        )
+    model.specimen.require_slab_angles()
 
 
 def own_part(model: Model, view, slabs: int) -> Model:
@@ -127,48 +104,17 @@ def own_part(model: Model, view, slabs: int) -> Model:
     To be called within `shard_map`; `model` holds the device's own rows.
     """
     model, grid = select(model, PerView, view), model.grid
-    number, rows, reach = jax.lax.axis_index(SLABS), stacks(model)[0].shape[1], halo(model.grid)
-    specimen = _between_slabs(model.specimen, number, slabs)
-    if isinstance(specimen, Volume) and specimen.angles is not None:
-        field = shape[0] if (shape := model.specimen.shape) else slabs * rows  # pyright: ignore[reportAttributeAccessIssue]
-        sliced = turned.slices(specimen, grid, number, slabs, field)
-    else:
-        sliced = specimen.slices(grid)
-    first = number * rows - reach
-    if isinstance(specimen, Volume):
-        first = first + rows // 2 - slabs * rows // 2
+    specimen, rows, reach = model.specimen, stacks(model)[0].shape[1], halo(model.grid)
+    number = jax.lax.axis_index(SLABS)
+
+    def neighbours(values, reach, outside):
+        return with_halo(values, reach, slabs, outside)
+
+    sliced = specimen.slab_slices(grid, Slab(number, slabs, neighbours))
+    first = number * rows - reach + specimen.anchor_row(rows) - specimen.anchor_row(slabs * rows)
     origin = jax.tree.map(lambda o: o + jnp.stack([first, 0 * first]) * jnp.asarray(grid.pixel, o.dtype), sliced.origin)
     whole = with_halo(sliced.transmission, reach, slabs, 1.0)
     return eqx.tree_at(lambda m: m.specimen, model, Given(Sliced(whole, sliced.thickness, origin)))
-
-
-def _between_slabs(specimen: AbstractSpecimen, number, slabs: int) -> AbstractSpecimen:
-    """The specimen of one slab, which ends only where the whole one does: a volume tapers at its own faces."""
-    if not isinstance(specimen, Volume):
-        return specimen
-    _, rows, columns = specimen.potential.shape
-    z, y, x = specimen.voxel
-    profile = volumes.tapered(
-        jnp.ones((1, slabs * rows, 1), specimen.potential.dtype), (math.inf, y, math.inf), specimen.taper
-    )
-    own = jax.lax.dynamic_slice_in_dim(profile, number * rows, rows, 1)
-
-    def tapered(stack):
-        return None if stack is None else own * volumes.tapered(stack, (z, math.inf, x), specimen.taper)
-
-    return Volume(
-        tapered(specimen.potential),
-        specimen.voxel,
-        specimen.tilt,  # pyright: ignore[reportArgumentType]
-        specimen.n_slices,
-        tapered(specimen.absorptive),
-        specimen.angles,
-        shift=specimen.shift,
-        depth=specimen.depth,
-        shape=(rows, columns if specimen.shape is None else specimen.shape[1]),
-        taper=0.0,
-        kernel=specimen.kernel,
-    )
 
 
 def within_reach(model: Model, batch: Batch) -> jax.Array:
@@ -187,10 +133,9 @@ def within_reach(model: Model, batch: Batch) -> jax.Array:
 def homes(model: Model, view: int, slabs: int) -> Int[np.ndarray, " shot"]:
     """The slab of every shot of a view: the one that holds the middle of its window."""
     require_equal(model, slabs)
-    specimen = select(model.specimen, PerView, view)
-    origin, pixel = np.asarray(plain(specimen.origin))[..., 0], model.grid.pixel[0]
-    rows = stacks(model)[0].shape[1]
-    if isinstance(specimen, Volume):  # its slices may have other rows than its slabs
-        origin = origin + (specimen.frame.rows.middle - rows // 2) * pixel
+    specimen, grid = select(model.specimen, PerView, view), model.grid
+    rows, pixel = stacks(model)[0].shape[1], grid.pixel[0]
+    beyond = specimen.anchor_row(specimen.shapes(grid).plane[0]) - specimen.anchor_row(rows)
+    origin = np.asarray(plain(specimen.slices_origin(grid)))[..., 0] + beyond * pixel
     middle = np.round((positions(model, view)[:, 0] - origin) / pixel)
     return np.clip(middle // (rows // slabs), 0, slabs - 1).astype(int)

@@ -1,17 +1,23 @@
 """A specimen made of atoms: positions, vibrations and occupancies refined from the diffraction itself."""
 
 import math
-from typing import ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from ..physics import potentials, scattering, volumes
+from ..physics.mean_potential import atoms_potential
 from ..physics.types import Pair, Scalar, Stack
-from .indexed import PerShot, Varying, as_array
+from .indexed import PerShot, PerView, Varying, add, as_array, axis_size, first_shot
+from .slices import AtomTable
 from .specimen import AbstractSpecimen, exponential, place
+from .stacks import PotentialSlices
+from .volume import Volume
 
 FAR = 1e4  # Å: the first and the last slice take whatever reaches beyond them
 
@@ -111,6 +117,79 @@ class Atoms(AbstractSpecimen):
         edge = max(n * p for n, p in zip(self.shape, grid.pixel, strict=True)) / 2
         turn = math.atan(pixel / edge)
         return {"positions": pixel, "debye_waller": 0.1, "tilt": turn, "angles": turn, "shift": pixel, "axis": pixel}
+
+    def slices_origin(self, grid):
+        return self.origin
+
+    def shared_thickness(self, grid):
+        return jnp.asarray(self.thickness)
+
+    @property
+    def position(self):
+        return self.shift
+
+    def move(self, by):
+        return eqx.tree_at(lambda s: s.shift, self, add(self.shift, by))
+
+    @property
+    def rotates(self):
+        return axis_size(self, PerView) > 1
+
+    def nonnegative(self):
+        """Occupancies and Debye–Waller factors at least zero."""
+
+        def clipped(tree):
+            return jax.tree.map(lambda values: jnp.maximum(values, 0), tree)
+
+        return eqx.tree_at(lambda s: (s.occupancy, s.debye_waller), self, replace_fn=clipped)
+
+    def with_slices(self, grid, slices):
+        """The atoms between the same faces, cut into `slices` slices."""
+        return replace(self, n_slices=slices, thickness=self.n_slices * self.thickness / slices)
+
+    def in_slices(self, grid):
+        """Their potential [V] in the slices that the first view sees."""
+        atoms = first_shot(self)
+        potential = atoms.projected(grid.pixel) / atoms.thickness
+        return PotentialSlices(potential, None, atoms.thickness, atoms.origin, atoms.periodic)
+
+    def in_voxels(self, grid, like=None):
+        """Their potential [V] about the tilt axis.
+
+        By default on the pixels of the slices, in voxels that are cubes, and of their extent.
+        """
+        atoms = first_shot(self)
+        voxel: Any
+        shape: Any
+        if like is not None and like.held:
+            voxel, shape = like.voxel_size(grid), like.stack().shape
+        else:
+            voxel = min(grid.pixel), *grid.pixel
+            depth = math.ceil(atoms.n_slices * float(atoms.thickness) / voxel[0])
+            shape = (depth, *atoms.shape)
+        positions = np.asarray(atoms.positions, float) - [float(atoms.height), 0.0, 0.0]
+        vibration = np.asarray(atoms.debye_waller, float)
+        occupancy = np.asarray(atoms.occupancy, float)
+        numbers, known = np.array(atoms.numbers), atoms.parametrisation
+        volts = atoms_potential(numbers, positions, vibration, shape, voxel, known, occupancy)
+        poses: dict[str, Any] = {"tilt": self.tilt, "angles": self.angles, "shift": self.shift}
+        return Volume(jnp.asarray(volts), voxel, taper=min(voxel), **poses)
+
+    def voxels(self, grid, of="phase"):
+        raise ValueError("the specimen is made of atoms, not of voxels; export it as a structure (.xyz or .cif)")
+
+    def listed_atoms(self):
+        columns = {
+            "positions": self.positions,
+            "debye_waller": self.debye_waller,
+            "occupancy": self.occupancy,
+        }
+        for name, value in columns.items():
+            if not eqx.is_array_like(value):
+                raise ValueError(f"the atoms' {name} differ from view to view or shot to shot; export one at a time")
+        arrays = {name: np.asarray(value, float) for name, value in columns.items()}
+        axis = None if self.axis is None else float(self.axis)  # pyright: ignore[reportArgumentType]
+        return AtomTable(self.numbers, **arrays, axis=axis)
 
 
 def _in_space(z: Scalar, yx: Pair) -> Float[Array, "3"]:

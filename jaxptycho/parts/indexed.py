@@ -6,6 +6,7 @@ a model gives every shot or view its own entry of the leading axis (nested for b
 before the physics, which never sees the difference.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import equinox as eqx
@@ -64,6 +65,52 @@ def select(tree: PyTree, kind: type, index: Index) -> PyTree:
         return jax.tree.map(lambda values: values[index], node.values) if is_kind(node) else node
 
     return jax.tree.map(pick, tree, is_leaf=is_kind)
+
+
+def first_shot(tree: T) -> T:
+    """`tree` as the first shot of the first view sees it."""
+    return select(select(tree, PerView, 0), PerShot, 0)
+
+
+def axis_size(tree: PyTree, kind: type) -> int:
+    """Number of entries of the first `kind` (PerShot or PerView) in `tree`, 1 without any."""
+    found = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, kind))
+    nodes = [node for node in found if isinstance(node, kind)]
+    return jax.tree.leaves(nodes[0])[0].shape[0] if nodes else 1
+
+
+def map_varying(function: Callable, value: PyTree) -> PyTree:
+    """`function` of a shared value, or of every entry of a PerShot or PerView, wrapped likewise."""
+    if isinstance(value, (PerShot, PerView)):
+        return type(value)(jax.vmap(lambda entry: map_varying(function, entry))(value.values))
+    return function(value)
+
+
+def vmap_shots(function: Callable, tree: PyTree) -> PyTree:
+    """`function(tree)` as every shot of every view sees it, along one leading axis."""
+    views = axis_size(tree, PerView)
+    shots = axis_size(select(tree, PerView, 0), PerShot)
+
+    def of_view(view):
+        own = select(tree, PerView, view)
+        return jax.vmap(lambda shot: function(select(own, PerShot, shot)))(jnp.arange(shots))
+
+    values = jax.vmap(of_view)(jnp.arange(views))
+    return jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), values)
+
+
+def add(value: PyTree, change: PyTree) -> PyTree:
+    """value + change, where either may be shared, PerShot or PerView; wrapped as `value` is."""
+    for kind in (PerView, PerShot):
+        if isinstance(value, kind):
+            separate = isinstance(change, kind)
+            entries = change.values if separate else change
+            return kind(jax.vmap(add, in_axes=(0, 0 if separate else None))(value.values, entries))
+        if isinstance(change, kind):
+            raise ValueError(f"the change differs from entry to entry: wrap what it changes in {kind.__name__} as well")
+    if not eqx.is_array(value):
+        raise ValueError(f"got the fixed numbers {value}; make them an array, so that they can be moved")
+    return value + change.astype(value.dtype)
 
 
 def only_seen(updates: PyTree, view: Index, shots, weight) -> PyTree:

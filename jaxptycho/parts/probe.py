@@ -2,25 +2,87 @@
 
 import abc
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Complex, Float, PyTree
 
 from ..physics import aberrations, waves
 from ..physics.aberrations import cartesian
 from ..physics.grids import Grid
-from ..physics.types import Pair, Scalar, Waves
-from .indexed import PerShot, PerView, Varying, plain
+from ..physics.modes import make_modes, with_dose
+from ..physics.types import Intensity, Kernel, Pair, Scalar, Waves
+from .indexed import PerShot, PerView, Varying, axis_size, map_varying, plain, vmap_shots
+
+Basis = Complex[Array, "j m y x"]
+Moments = Complex[Array, "j j"] | Float[Array, "j j"]
 
 
 class AbstractProbe(eqx.Module):
-    """A probe answers with the spectrum of its modes; their |…|² sum to the dose of a shot."""
+    """The illumination. A kind of probe needs `spectrum` alone.
+
+    The |…|² of its modes sum to the dose of a shot. Every other method has a default, or raises
+    ValueError in one sentence where only the kind itself could answer.
+    """
 
     @abc.abstractmethod
     def spectrum(self, grid: Grid) -> Waves:
         """Spectra of the incoherent modes [√quanta], the probe's centre at the origin."""
+
+    def mean_dose(self, grid: Grid) -> Scalar:
+        """Σ|ψ|² [quanta per shot], the mean over shots and views."""
+
+        def dose(probe):
+            return jnp.sum(waves.intensity(probe.spectrum(grid)))
+
+        return jnp.mean(vmap_shots(dose, self))
+
+    def scale_dose(self, factor: Scalar) -> "AbstractProbe":
+        """The probe with `factor` times its dose."""
+        raise ValueError(
+            f"the dose of a {type(self).__name__} cannot be scaled; define its `scale_dose`, or "
+            "leave this constraint out"
+        )
+
+    def propagate(self, grid: Grid, distance: Scalar) -> "AbstractProbe":
+        """The probe in the plane `distance` [Å] further along the beam."""
+        if axis_size(self, PerShot) > 1:
+            raise ValueError(
+                f"a {type(self).__name__} that differs from shot to shot cannot be propagated; define its `propagate`"
+            )
+        kernel = waves.fresnel(grid, distance)
+
+        def pixels(probe):
+            behind = waves.inverse_fourier(kernel * probe.spectrum(grid))
+            return jnp.fft.fftshift(behind, axes=(-2, -1))
+
+        if axis_size(self, PerView) == 1:
+            return PixelProbe(pixels(self))
+        return PixelProbe(PerView(vmap_shots(pixels, self)))
+
+    def reduce_waves(self, function: Callable[[Basis, Moments], PyTree]) -> PyTree:
+        """`function(waves [j m y x], moments [j j])`, view by view where views differ.
+
+        `moments` is the mean of c_j c*_j′ over the shots; a probe without coefficients has one
+        basis wave.
+        """
+        raise self._without_waves()
+
+    def map_waves(self, function: Callable[[Basis, Moments], Basis]) -> "AbstractProbe":
+        """The probe with `function(waves [j m y x], moments [j j])` in place of its waves."""
+        raise self._without_waves()
+
+    def with_modes(self, modes: int) -> "AbstractProbe":
+        """The probe with `modes` incoherent modes, completed or cut; its power is unchanged."""
+        raise ValueError(f"only a PixelProbe can change its modes; this model has {type(self).__name__}")
+
+    def _without_waves(self) -> ValueError:
+        return ValueError(
+            f"{type(self).__name__} has no free waves; use a PixelProbe or a RelaxedProbe, or leave this constraint out"
+        )
 
 
 class PixelProbe(AbstractProbe):
@@ -33,6 +95,33 @@ class PixelProbe(AbstractProbe):
 
     def scale(self, grid):
         return {"waves": rms_amplitude(self.waves)}
+
+    def mean_dose(self, grid):
+        return _mean_dose(self)
+
+    def scale_dose(self, factor):
+        return _scale_waves(self, factor)
+
+    def propagate(self, grid, distance):
+        return _propagate_waves(self, grid, distance)
+
+    def reduce_waves(self, function):
+        def reduce(modes):
+            return function(modes[None], jnp.ones((1, 1), modes.real.dtype))
+
+        return map_varying(reduce, self.waves)
+
+    def map_waves(self, function):
+        def change(basis, moments):
+            return function(basis, moments).astype(basis.dtype)[0]
+
+        return PixelProbe(self.reduce_waves(change))
+
+    def with_modes(self, modes):
+        if self.waves.shape[0] == modes:
+            return self
+        power = jnp.sum(jnp.abs(self.waves) ** 2)
+        return PixelProbe(with_dose(make_modes(self.waves, modes), power))
 
 
 class RelaxedProbe(AbstractProbe):
@@ -50,6 +139,34 @@ class RelaxedProbe(AbstractProbe):
 
     def scale(self, grid):
         return {"waves": rms_amplitude(self.waves)}
+
+    def mean_dose(self, grid):
+        return _mean_dose(self)
+
+    def scale_dose(self, factor):
+        return _scale_waves(self, factor)
+
+    def propagate(self, grid, distance):
+        return _propagate_waves(self, grid, distance)
+
+    def reduce_waves(self, function):
+        if not isinstance(self.waves, PerView):
+            return function(self.waves, _moments(self.coefficients))
+        separate = isinstance(self.coefficients, PerView)
+        coefficients: Any = self.coefficients
+        coefficients = coefficients.values if separate else coefficients
+
+        def of_view(basis, coefficients):
+            return function(basis, _moments(coefficients))
+
+        mapped = jax.vmap(of_view, in_axes=(0, 0 if separate else None))
+        return PerView(mapped(self.waves.values, coefficients))
+
+    def map_waves(self, function):
+        def change(basis, moments):
+            return function(basis, moments).astype(basis.dtype)
+
+        return RelaxedProbe(self.reduce_waves(change), self.coefficients)
 
 
 class AberratedProbe(AbstractProbe):
@@ -91,12 +208,61 @@ class AberratedProbe(AbstractProbe):
         dose = jnp.mean(plain(self.dose))
         return {"semiangle": step, "centre": step, "aberrations": one_radian, "dose": dose}
 
+    def mean_dose(self, grid):
+        return jnp.mean(plain(self.dose))
+
+    def scale_dose(self, factor):
+        new = jax.tree.map(lambda dose: (factor * dose).astype(dose.dtype), self.dose)
+        return eqx.tree_at(lambda p: p.dose, self, new)
+
+    def propagate(self, grid, distance):
+        """A tilted probe stays in its place as well: its shift by `distance` × `centre` is left out."""
+        defocus = self.aberrations.get("C10", jnp.zeros(()))
+        moved = map_varying(lambda c10: c10 + distance, defocus)
+        return eqx.tree_at(lambda p: p.aberrations, self, self.aberrations | {"C10": moved})
+
+
+def mean_intensity(basis: Basis, moments: Moments) -> Intensity:
+    """Σ_m |Σ_j c_j ψ_jm|², the mean over the shots."""
+    mixed = jnp.einsum("jk,jmyx,kmyx->yx", moments.astype(basis.dtype), basis, jnp.conj(basis))
+    return mixed.real
+
 
 def rms_amplitude(probe_waves) -> Float[Array, ""]:
     """√(dose/N) [√quanta]: the amplitude of a probe spread evenly over its window."""
     values = plain(probe_waves)
     total = jnp.sum(jnp.abs(values) ** 2) / math.prod(values.shape[:-3])
     return jnp.sqrt(total / (values.shape[-1] * values.shape[-2]))
+
+
+def _mean_dose(probe: PixelProbe | RelaxedProbe) -> Scalar:
+    def dose(basis, moments):
+        return jnp.sum(mean_intensity(basis, moments))
+
+    return jnp.mean(plain(probe.reduce_waves(dose)))
+
+
+def _scale_waves(probe, factor: Scalar):
+    def scaled(values):
+        return (jnp.sqrt(factor) * values).astype(values.dtype)
+
+    return eqx.tree_at(lambda p: p.waves, probe, jax.tree.map(scaled, probe.waves))
+
+
+def _propagate_waves(probe, grid: Grid, distance: Scalar):
+    kernel = waves.fresnel(grid, distance)
+    return eqx.tree_at(lambda p: p.waves, probe, map_varying(lambda one: _behind(one, kernel), probe.waves))
+
+
+def _behind(centred: Complex[Array, "*n y x"], kernel: Kernel) -> Complex[Array, "*n y x"]:
+    """Waves with their centre at [N//2, N//2] behind a propagator."""
+    spectrum = waves.fourier(jnp.fft.ifftshift(centred, axes=(-2, -1)))
+    return jnp.fft.fftshift(waves.inverse_fourier(kernel * spectrum), axes=(-2, -1))
+
+
+def _moments(coefficients) -> Moments:
+    rows = plain(coefficients).reshape(-1, plain(coefficients).shape[-1])
+    return rows.T @ jnp.conj(rows) / rows.shape[0]
 
 
 def _real(value):

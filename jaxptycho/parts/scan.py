@@ -6,11 +6,11 @@ from typing import ClassVar
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from ..physics.grids import Grid
 from ..physics.types import Pair
-from .indexed import Varying
+from .indexed import Varying, add
 
 Place = Float[Array | np.ndarray, "2"]  # (y, x)
 
@@ -20,6 +20,10 @@ class AbstractScan(eqx.Module):
     def position(self) -> Float[Array, "2"]:
         """Where the probe's centre stands on the specimen (y, x) [Å]."""
 
+    def move(self, by: PyTree) -> "AbstractScan":
+        """The scan with every position moved by `by` (y, x) [Å], shared, PerShot or PerView."""
+        raise ValueError(f"{type(self).__name__} cannot be moved; use a FreeScan or an AffineScan")
+
 
 class FreeScan(AbstractScan):
     """Every shot has its own position."""
@@ -28,6 +32,9 @@ class FreeScan(AbstractScan):
 
     def position(self):
         return self.positions
+
+    def move(self, by):
+        return eqx.tree_at(lambda s: s.positions, self, add(self.positions, by))
 
     def scale(self, grid: Grid):
         return {"positions": max(grid.pixel)}
@@ -47,6 +54,9 @@ class AffineScan(AbstractScan):
     def position(self):
         turned = self.matrix @ (self.nominal - self.pivot)
         return turned + self.pivot + self.shift + self.residual
+
+    def move(self, by):
+        return eqx.tree_at(lambda s: s.shift, self, add(self.shift, by))
 
     def scale(self, grid: Grid):
         pixel = max(grid.pixel)

@@ -1,47 +1,346 @@
-"""What the wave passes through."""
+"""What the wave passes through: the protocol of a specimen, and free slices, its common form.
+
+A new kind of specimen is a subclass of `AbstractSpecimen` with a method `slices`; whatever else
+the package asks of it has a default here, to be overridden where the kind knows better.
+"""
 
 import abc
-from typing import ClassVar
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float, PyTree
 
 from ..physics import windows
 from ..physics.grids import Grid
 from ..physics.transmission import transmission_function
-from ..physics.types import Pair, Scalar, Slices, Stack, Window
-from .indexed import PerShot, Varying, plain
+from ..physics.types import Pair, Scalar, Slices, Stack
+from .indexed import PerShot, PerView, Varying, add, first_shot
+from .slices import (
+    PHASES,
+    AtomTable,
+    Lengths,
+    Of,
+    Slab,
+    Sliced,
+    Thickness,
+    Voxels,
+    finite_voxels,
+    require_depth,
+)
 
-Thickness = Scalar | Float[Array, "z"]
-
-
-class Sliced(eqx.Module):
-    """A specimen as the wave meets it: transmission functions and where they lie."""
-
-    transmission: Slices  # entrance face first
-    thickness: Varying[Thickness]  # Å, one for all slices or one each
-    origin: Varying[Pair]  # Å, position of pixel [0, 0]
-    period: tuple[int, int] | None = eqx.field(static=True, default=None)
-
-    def corner(self, position, grid: Grid):
-        """First pixel of a shot's window, and the probe's centre in that window [Å]."""
-        corner, centre = windows.split_position(position, self.origin, grid)
-        return (corner if self.period is None else corner % jnp.asarray(self.period)), centre
-
-    def window(self, corner, grid: Grid) -> Window:
-        """The transmissions that one shot sees."""
-        return windows.cut(self.transmission, corner, grid.shape)
+WRAP = 0.95 * math.pi  # rad: a phase beyond may have been folded back by 2π
 
 
 class AbstractSpecimen(eqx.Module):
+    """Any specimen. A kind needs `slices` alone.
+
+    A kind that holds arrays of slices or voxels names them in `held`; penalties, constraints,
+    figures, exports and slabs then use these. One that does not (atoms, blobs, a network) is
+    shown and compared by `in_slices`. A method that only the kind itself could answer raises
+    ValueError in one sentence.
+    """
+
+    held: ClassVar[Mapping[Of, str]] = MappingProxyType({})  # fields of its arrays [z, y, x]
+    labels: ClassVar[Mapping[Of, str]] = PHASES  # of these arrays, with their units
+    phase_is_gauge: ClassVar[bool] = False  # patterns show no offset or ramp of a slice's phase
+
     @abc.abstractmethod
     def slices(self, grid: Grid) -> Sliced:
-        """Transmission functions of all slices, with their thickness and place."""
+        """Transmission functions of all slices, with their thickness and position."""
+
+    # geometry
+
+    def shapes(self, grid: Grid) -> Sliced:
+        """The slices of one view as shapes and dtypes, without values."""
+        return eqx.filter_eval_shape(_slices, first_shot(self), grid)
+
+    def slices_origin(self, grid: Grid) -> Varying[Pair]:
+        """Position of pixel [0, 0] of the slices (y, x) [Å]."""
+        return _sliced_origin(self, grid)
+
+    def shared_thickness(self, grid: Grid) -> Thickness:
+        """Thickness [Å] that all shots share: one for all slices, or one each."""
+        return _sliced_thickness(first_shot(self), grid)
+
+    def thicknesses(self, grid: Grid) -> Float[Array, "z"]:
+        """Thickness [Å] of every slice."""
+        count = self.stack().shape[0] if self.held else self.shapes(grid).transmission.shape[0]
+        return jnp.broadcast_to(self.shared_thickness(grid), (count,))
+
+    def spacing(self, grid: Grid) -> Float[Array, ""]:
+        """The thickness [Å] that all slices of a thick specimen share."""
+        require_depth(self.thicknesses(grid))
+        thickness = jnp.asarray(self.shared_thickness(grid))
+        if thickness.ndim:
+            raise ValueError(f"got {thickness.size} thicknesses; a filter along z requires one for all slices")
+        return thickness
+
+    def voxel_size(self, grid: Grid) -> Lengths:
+        """Distance between slices and between their pixels (z, y, x) [Å]."""
+        return (self.spacing(grid), *grid.pixel)
+
+    @property
+    def above(self) -> Scalar:
+        """Distance [Å] from the plane where the first slice acts down to the tilt axis.
+
+        Zero for a specimen that does not rotate: its first slice acts at the entrance face.
+        """
+        return 0.0
+
+    # what it holds, and its phase
+
+    def stack(self, of: Of = "phase") -> Stack:
+        """Phase [rad] or potential [V] of every slice, or the absorption, as it is held."""
+        values = self._held(of)
+        if values is None:
+            raise ValueError("the specimen has no absorption; give it an array of zeros or ask for its phase alone")
+        return values
+
+    def map_stacks(
+        self, function: Callable[[Stack], Stack], of: tuple[Of, ...] = ("phase", "absorption")
+    ) -> "AbstractSpecimen":
+        """The specimen with `function(stack)` in place of those of the stacks `of` that it has.
+
+        Dtypes are kept.
+        """
+        new = self
+        for one in of:
+            old = self._held(one)
+            if old is not None:
+                changed = function(old).astype(old.dtype)
+                new = eqx.tree_at(lambda s, one=one: getattr(s, self.held[one]), new, changed)
+        return new
+
+    def radians(self, grid: Grid) -> Scalar | Float[Array, "z 1 1"]:
+        """Phase [rad] per unit of the stacks: 1, or σΔz of every slice for a potential."""
+        return 1.0
+
+    def phase_per_slice(self, grid: Grid, of: Of = "phase") -> Stack:
+        """Phase [rad] or absorption −ln|t| of every slice.
+
+        That of a potential is given for slices of mean thickness.
+        """
+        if self.held:
+            values = self.stack(of)
+            return (values * jnp.mean(jnp.asarray(self.radians(grid)))).astype(values.dtype)
+        if self.rotates:
+            raise ValueError(
+                f"the slices of this {type(self).__name__} differ from view to view; leave this "
+                "penalty, constraint or figure out"
+            )
+        return self.in_slices(grid).phase_per_slice(grid, of)
+
+    def absorption_at(self, amplitude: float) -> float:
+        """Absorption at which |t| is `amplitude`."""
+        return -math.log(amplitude) if amplitude else math.inf
+
+    def nonnegative(self) -> "AbstractSpecimen":
+        """The specimen with its phase or potential at least zero."""
+        return self.map_stacks(lambda values: jnp.maximum(values, 0), ("phase",))
+
+    # position and rotation
+
+    @property
+    def position(self) -> Varying[Pair]:
+        """Position of the specimen (y, x) [Å], as `move` changes it."""
+        raise self._fixed_in_place()
+
+    def move(self, by: PyTree) -> "AbstractSpecimen":
+        """The specimen moved by `by` (y, x) [Å], shared, PerShot or PerView."""
+        raise self._fixed_in_place()
+
+    @property
+    def rotates(self) -> bool:
+        """Whether views see it rotated about a tilt axis."""
+        return False
+
+    def require_fixed_beam(self) -> None:
+        """Raise ValueError for a specimen that rotates, where a missing cone has no meaning."""
+        if self.rotates:
+            raise ValueError(
+                "a missing-cone filter is defined in one beam direction and does not apply to a "
+                "rotating specimen; leave the missing cone out, or filter the gradients of each "
+                "view by the precondition `measured`"
+            )
+
+    def stack_rotation(self) -> Float[Array, "3 3"] | None:
+        """Rotation on (z, y, x) of the stacks into the beam of one view, None without any."""
+        return None
+
+    # other slices, voxels and atoms
+
+    def with_slices(self, grid: Grid, slices: int) -> "AbstractSpecimen":
+        """The specimen cut into `slices` equal slices; its projection is unchanged."""
+        if self.shapes(grid).transmission.shape[0] != slices:
+            raise ValueError(
+                f"a {type(self).__name__} cannot be cut into {slices} slices; define its "
+                "`with_slices`, or leave stage.slices out"
+            )
+        return self
+
+    def in_slices(self, grid: Grid) -> "AbstractSpecimen":
+        """A specimen that holds the slices of the first view: itself, where it holds stacks.
+
+        By default read from the transmission functions, which show a phase up to 2π; raises
+        ValueError where it comes near ±π.
+        """
+        if self.held:
+            return self
+        sliced = first_shot(self).slices(grid)
+        rows, columns = sliced.plane
+        transmission = sliced.transmission[:, :rows, :columns]
+        if isinstance(transmission, Tracer):
+            raise ValueError(f"a {type(self).__name__} has no phase in slices; {_DEFINE}")
+        phase = jnp.angle(transmission)
+        if float(jnp.max(jnp.abs(phase))) > WRAP:
+            raise ValueError(
+                f"the phase of a slice of this {type(self).__name__} reaches ±π, beyond which its "
+                f"transmission does not show it; {_DEFINE}"
+            )
+        loss = -jnp.log(jnp.maximum(jnp.abs(transmission), 1e-30))
+        absorption = loss if float(jnp.max(jnp.abs(loss))) > 1e-5 else None
+        periodic = sliced.period is not None
+        return SliceStack(phase, absorption, sliced.thickness, sliced.origin, periodic)
+
+    def in_voxels(self, grid: Grid, like: "AbstractSpecimen | None" = None) -> "AbstractSpecimen":
+        """A `Volume` about its tilt axis: itself, or rendered on the voxels of `like`."""
+        raise ValueError(
+            f"a {type(self).__name__} of one view has no voxels about a tilt axis; compare two "
+            "results of tilt series, or two of one view"
+        )
+
+    def voxels(self, grid: Grid, of: Of = "phase") -> Voxels:
+        """Phase [rad] or potential [V], or the absorption, as voxels for other programs.
+
+        Slices of thickness 0 have voxels as deep as the smaller side of a pixel, since no file
+        holds voxels without a depth. Raises ValueError for slices of several thicknesses.
+        """
+        shown = self.in_slices(grid)
+        values = finite_voxels(shown.stack(of))
+        origin = shown.slices_origin(grid)
+        if isinstance(origin, (PerShot, PerView)):
+            raise ValueError("the slices have another origin in every view or shot; export one view at a time")
+        depths = np.asarray(shown.thicknesses(grid), float)
+        if np.ptp(depths) > 1e-3 * depths.mean():
+            raise ValueError(
+                f"the slices are {depths.min():g} to {depths.max():g} Å thick, and a volume has "
+                "voxels of one size; reconstruct with equal slices, or take the slices from "
+                "result.h5"
+            )
+        y, x = (float(v) for v in np.asarray(origin))
+        dz = float(depths[0]) or min(grid.pixel)
+        voxel, corner = (dz, *grid.pixel), (float(depths[0]) / 2, y, x)
+        return Voxels(values, voxel, corner, shown.labels[of])
+
+    def listed_atoms(self) -> AtomTable | None:
+        """The atoms that it is made of, None for any other specimen."""
+        return None
+
+    def summary(self) -> dict[str, str]:
+        """What it adds to the table of a job, by name."""
+        return {}
+
+    # slabs of rows for several devices
+
+    def slab_stacks(self) -> list:
+        """The arrays [z, y, x], or their shapes, that slabs split along y.
+
+        Raises ValueError for a specimen that has none.
+        """
+        if not self.held:
+            raise ValueError(
+                f"a specimen of type {type(self).__name__} cannot be split into slabs; use one "
+                "that holds its slices or voxels, or one slab (run.slabs = 1)"
+            )
+        found = (getattr(self, name) for name in self.held.values())
+        return [values for values in found if values is not None]
+
+    def anchor_row(self, rows: int) -> int:
+        """The one of so many `rows` that keeps its position when rows are added: the first."""
+        return 0
+
+    def slab_slices(self, grid: Grid, slab: Slab) -> Sliced:
+        """Slices of one slab, whose rows it holds."""
+        return self.slices(grid)
+
+    def slab_reach(self) -> int:
+        """Rows that a slab takes of its neighbours on either side to be rotated."""
+        return 0
+
+    def require_slab_angles(self) -> None:
+        """Raise ValueError where a view is rotated further than slabs reach."""
+
+    def _fixed_in_place(self) -> ValueError:
+        return ValueError(
+            f"a {type(self).__name__} cannot be moved; define its `position` and `move`, or leave this constraint out"
+        )
+
+    def _held(self, of: Of) -> Stack | None:
+        if not self.held:
+            raise ValueError(
+                f"{type(self).__name__} has no phase in slices; use a specimen that holds its "
+                "slices or voxels, or leave this penalty or constraint out"
+            )
+        return getattr(self, self.held[of]) if of in self.held else None
 
 
-class SliceStack(AbstractSpecimen):
+_DEFINE = "define its `in_slices(grid)`, which returns them as a SliceStack"
+
+
+class AbstractStack(AbstractSpecimen):
+    """Slices that are held as arrays [z, y, x].
+
+    A kind has the fields `thickness`, `origin` and `periodic` of a `SliceStack`.
+    """
+
+    def slices_origin(self: Any, grid):
+        return self.origin
+
+    def shared_thickness(self: Any, grid):
+        if isinstance(self.thickness, (PerShot, PerView)):
+            raise ValueError(
+                "the slices have another thickness in every view or shot; give one for all, or export one view or "
+                "shot at a time"
+            )
+        return jnp.asarray(self.thickness)
+
+    @property
+    def position(self: Any):
+        return self.origin
+
+    def move(self: Any, by):
+        return eqx.tree_at(lambda s: s.origin, self, add(self.origin, by))
+
+    def with_slices(self, grid, slices):
+        thickness = np.asarray(self.thicknesses(grid), float)
+        if len(thickness) == slices:
+            return self
+        if slices > 1 and not thickness.all():
+            raise ValueError(f"a specimen of thickness 0 cannot be cut into {slices} slices; give its thickness in Å")
+        shares = self._shares(thickness, slices)
+        new = self.map_stacks(lambda values: jnp.tensordot(jnp.asarray(shares, values.dtype), values, 1))
+        each = jnp.asarray(thickness.sum() / slices, float)
+        return eqx.tree_at(lambda s: s.thickness, new, each)
+
+    def _shares(self, thickness: np.ndarray, slices: int) -> Float[np.ndarray, "new old"]:
+        """Weight of every old slice in every new one: phases add up."""
+        return overlap(thickness, slices)
+
+    def slab_stacks(self: Any):
+        if self.periodic:
+            raise ValueError(
+                "a periodic specimen cannot be split into slabs; give it a margin instead, or use one slab"
+            )
+        return super().slab_stacks()
+
+
+class SliceStack(AbstractStack):
     """Free phase and absorption in every slice: t = e^{iφ−a}.
 
     One slice is a thin specimen; without absorption it is the strong phase approximation.
@@ -54,49 +353,11 @@ class SliceStack(AbstractSpecimen):
     origin: Varying[Pair]  # Å
     periodic: bool = eqx.field(static=True, default=False)
     given: ClassVar = ("thickness", "origin")
+    held: ClassVar = MappingProxyType({"phase": "phase", "absorption": "absorption"})
+    phase_is_gauge: ClassVar = True
 
     def slices(self, grid):
         return place(exponential(self.phase, self.absorption), self, grid)
-
-
-class WeakPhaseStack(AbstractSpecimen):
-    """The first Born approximation in every slice: t = 1 + iφ − a."""
-
-    phase: Stack  # rad
-    absorption: Stack | None
-    thickness: Varying[Thickness]  # Å
-    origin: Varying[Pair]  # Å
-    periodic: bool = eqx.field(static=True, default=False)
-    given: ClassVar = ("thickness", "origin")
-
-    def slices(self, grid):
-        loss = jnp.zeros_like(self.phase) if self.absorption is None else self.absorption
-        return place(jax.lax.complex(1 - loss, self.phase), self, grid)
-
-
-class PotentialSlices(AbstractSpecimen):
-    """The mean potential of every slice: t = e^{iσ(V+iV′)Δz} (Kirkland 2010, eq. 5.25).
-
-    All shots share its thickness, which decides the phase; a `SliceStack` may have one PerShot.
-    """
-
-    potential: Stack  # V
-    absorptive: Stack | None  # V, ≥ 0
-    thickness: Varying[Thickness]  # Å
-    origin: Varying[Pair]  # Å
-    periodic: bool = eqx.field(static=True, default=False)
-    given: ClassVar = ("thickness", "origin")
-
-    def slices(self, grid):
-        if isinstance(self.thickness, PerShot):
-            raise ValueError("a potential wants one thickness for all shots; it came PerShot (use a SliceStack)")
-        per_volt = grid.sigma * jnp.reshape(self.thickness, (-1, 1, 1))
-        loss = None if self.absorptive is None else per_volt * self.absorptive
-        return place(exponential(per_volt * self.potential, loss), self, grid)
-
-    def scale(self, grid):
-        one_radian = 1 / (grid.sigma * jnp.mean(plain(self.thickness)))
-        return {"potential": one_radian, "absorptive": one_radian}
 
 
 def exponential(phase: Stack, absorption: Stack | None) -> Slices:
@@ -111,3 +372,26 @@ def place(transmission: Slices, specimen, grid: Grid) -> Sliced:
     period = transmission.shape[1], transmission.shape[2]
     wrapped = windows.wrap(transmission, grid.shape)
     return Sliced(wrapped, specimen.thickness, specimen.origin, period)
+
+
+def overlap(thickness: np.ndarray, slices: int) -> Float[np.ndarray, "new old"]:
+    """Fraction of every old slice (column) within every new one (row)."""
+    steps = thickness if thickness.all() else np.ones_like(thickness)
+    edges = np.concatenate([[0.0], np.cumsum(steps)])
+    new = np.linspace(0, edges[-1], slices + 1)
+    shared = np.minimum(edges[1:], new[1:, None]) - np.maximum(edges[:-1], new[:-1, None])
+    return np.clip(shared, 0, None) / np.diff(edges)
+
+
+def _slices(specimen: AbstractSpecimen, grid: Grid) -> Sliced:
+    return specimen.slices(grid)
+
+
+@eqx.filter_jit
+def _sliced_origin(specimen: AbstractSpecimen, grid: Grid) -> Varying[Pair]:
+    return specimen.slices(grid).origin
+
+
+@eqx.filter_jit
+def _sliced_thickness(specimen: AbstractSpecimen, grid: Grid) -> Thickness:
+    return specimen.slices(grid).thickness

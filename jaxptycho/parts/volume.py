@@ -1,7 +1,9 @@
 """A specimen that turns: one potential for all views of a tilt series."""
 
 import math
-from typing import ClassVar
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -9,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..kernels.resampling import INTERPOLATIONS
-from ..physics import volumes
+from ..physics import slab_rotation, volumes
 from ..physics.types import Pair, Scalar, Stack
-from .indexed import PerShot, Varying, as_array
-from .specimen import AbstractSpecimen, Sliced, exponential
+from .indexed import PerShot, Varying, add, as_array, plain
+from .slices import POTENTIALS, Sliced, Voxels, finite_voxels
+from .specimen import AbstractSpecimen, exponential
 
 
 class Volume(AbstractSpecimen):
@@ -38,6 +41,8 @@ class Volume(AbstractSpecimen):
     taper: float = eqx.field(static=True)  # Å
     kernel: str = eqx.field(static=True)
     given: ClassVar = ("tilt", "angles", "shift")
+    held: ClassVar = MappingProxyType({"phase": "potential", "absorption": "absorptive"})
+    labels: ClassVar = POTENTIALS
 
     def __init__(
         self,
@@ -119,6 +124,110 @@ class Volume(AbstractSpecimen):
         edge = max(n * p for n, p in zip(self.potential.shape, self.voxel, strict=True)) / 2
         turn = math.atan(pixel / edge)
         return {"potential": one_radian, "absorptive": one_radian, "tilt": turn, "angles": turn, "shift": pixel}
+
+    def radians(self, grid):
+        return grid.sigma * self.thicknesses(grid)[:, None, None]
+
+    def slices_origin(self, grid):
+        return self.origin
+
+    def shared_thickness(self, grid):
+        return jnp.asarray(self.voxel[0], self.potential.dtype)
+
+    def voxel_size(self, grid):
+        return self.voxel
+
+    @property
+    def position(self):
+        return self.shift
+
+    def move(self, by):
+        return eqx.tree_at(lambda s: s.shift, self, add(self.shift, by))
+
+    @property
+    def rotates(self):
+        return True
+
+    def stack_rotation(self):
+        about_x, about_z = (0.0, 0.0) if self.angles is None else self.angles
+        return volumes.rotation_matrix((self.tilt, about_x, about_z))
+
+    def with_slices(self, grid, slices):
+        """The views cut into `slices` slices, as deep as their tilts require; it stays as it is."""
+        shape, voxel = self.potential.shape, self.voxel
+        depth = volumes.depth_of(shape, voxel, slices, plain(self.tilt), plain(self.angles))
+        return replace(self, n_slices=slices, depth=depth)
+
+    def in_voxels(self, grid, like=None):
+        return self
+
+    def voxels(self, grid, of="phase"):
+        values = finite_voxels(volumes.tapered(self.stack(of), self.voxel, self.taper))
+        z, y, x = (-(n // 2) * step for n, step in zip(values.shape, self.voxel, strict=True))
+        return Voxels(values, self.voxel, (z, y, x), self.labels[of])
+
+    def summary(self):
+        sides = " × ".join(f"{step:.4g}" for step in self.voxel)
+        voxels = " × ".join(map(str, self.potential.shape))
+        return {"volume": f"{voxels} voxels (z, y, x) of {sides} Å"}
+
+    def anchor_row(self, rows):
+        """The middle one, which is located on the axis."""
+        return rows // 2
+
+    def slab_reach(self):
+        if self.angles is None:
+            return 0
+        return slab_rotation.reach(self.frame, self.potential.shape[1])
+
+    def require_slab_angles(self):
+        if self.angles is None:
+            return
+        angles = np.abs(np.reshape(np.asarray(plain(self.angles)), (-1, 2)))
+        limits = np.array(slab_rotation.largest_angles(self.frame))
+        view, axis = np.unravel_index(int(np.argmax(angles / limits)), angles.shape)
+        if not angles[view, axis] <= limits[axis]:
+            raise ValueError(
+                f"view {view} is turned about {'xz'[axis]} by "
+                f"{np.rad2deg(angles[view, axis]):.3g}°, halos of slabs are made for "
+                f"{np.rad2deg(limits[axis]):.3g}°; use one slab (run.slabs = 1), or leave angles "
+                "out (volume.angles = false)"
+            )
+
+    def slab_slices(self, grid, slab):
+        """NaN where an angle is beyond those that halos are made for."""
+        part: Any = self._slab(slab.number, slab.count)
+        if self.angles is None:
+            return part.slices(grid)
+        field = self.shape[0] if self.shape else slab.count * self.potential.shape[1]
+
+        def projected(values):
+            position = slab.number, slab.count, field
+            seen = part.tilt, part.angles, part.kernel
+            volts = slab_rotation.slab_projections(values, part.voxel, part.frame, *seen, *position, slab.with_halo)
+            return grid.sigma * volts
+
+        phase = projected(part.potential)
+        loss = None if part.absorptive is None else projected(part.absorptive)
+        limits = jnp.asarray(slab_rotation.largest_angles(part.frame))
+        known = jnp.all(jnp.abs(jnp.asarray(part.angles)) <= limits)
+        phase = jnp.where(known, phase, jnp.nan)
+        return Sliced(exponential(phase, loss), part.frame.thickness, part.origin)
+
+    def _slab(self, number, slabs: int) -> AbstractSpecimen:
+        """The volume of one slab, tapered only at the faces of the full one."""
+        _, rows, columns = self.potential.shape
+        z, y, x = self.voxel
+        ones = jnp.ones((1, slabs * rows, 1), self.potential.dtype)
+        profile = volumes.tapered(ones, (math.inf, y, math.inf), self.taper)
+        part = jax.lax.dynamic_slice_in_dim(profile, number * rows, rows, 1)
+
+        def tapered(stack):
+            return part * volumes.tapered(stack, (z, math.inf, x), self.taper)
+
+        shape = rows, columns if self.shape is None else self.shape[1]
+        stacks: Any = self.map_stacks(tapered)
+        return replace(stacks, shape=shape, taper=0.0)
 
     def _projected(self, values):
         return volumes.beam_slices(values, self.voxel, self.frame, self.tilt, self.angles, kernel=self.kernel)

@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Array, Complex, Float, Int
 from scipy.special import erf
 
-from ..parts.specimen import AbstractSpecimen, Sliced
+from ..parts.slices import Sliced
+from ..parts.specimen import AbstractSpecimen
 from ..physics import scattering, waves
 from ..physics.grids import Grid
 from ..physics.potentials import Blobs, finite, of_spectrum, spectrum

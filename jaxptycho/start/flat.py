@@ -4,7 +4,6 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from ..inverse.fields import thicknesses
 from ..model import Model
 from ..parts.indexed import PerShot, PerView
 from ..parts.propagator import Tilted
@@ -38,7 +37,7 @@ def inclined(model: Model, tilts, about_x=0.0, axis: float | None = None) -> Mod
     require_small(tilts, about_x)
     if not isinstance(model.scan, FreeScan):
         raise ValueError(f"got a {type(model.scan).__name__}; wanted a FreeScan, whose positions are moved")
-    height = float(jnp.sum(thicknesses(model.specimen))) / 2 if axis is None else axis
+    height = float(jnp.sum(model.specimen.thicknesses(model.grid))) / 2 if axis is None else axis
     places = _of_views(model.scan.positions, len(tilts))
     slopes, entries = zip(*map(_entry, tilts, about_x, places, [height] * len(tilts)), strict=True)
     positions = PerView(PerShot(jnp.stack(entries)))

@@ -17,16 +17,16 @@ from ..parts.detector import AbstractDetector, Cropped, Descanned, Ideal, Masked
 from ..parts.indexed import PerShot, PerView
 from ..parts.probe import AberratedProbe, PixelProbe
 from ..parts.scan import FreeScan
-from ..parts.specimen import AbstractSpecimen, PotentialSlices, SliceStack, WeakPhaseStack
+from ..parts.specimen import AbstractSpecimen, SliceStack
+from ..parts.stacks import PotentialSlices, WeakPhaseStack
 from ..physics import waves
 from ..physics.grids import Grid
-from ..physics.types import Scalar
+from ..physics.modes import make_modes, with_dose
 from .cautions import cautions
 from .descan import beam_tilt, centred, descan_shift, mean_of
 
 SPECIMENS = ("complex", "phase", "weak", "potential")
 PROBES = ("auto", "file", "optics", "mean_pattern")
-MODE_POWER = 0.05  # of every further mode, relative to the first
 
 
 def guess_model(
@@ -161,33 +161,6 @@ def _from_mean_pattern(data, grid, aberrations, near_field, descan):
         wave = waves.tilted(wave[None], data.grid, (-y, -x))[0]
     padding = [((m - n) // 2, m - n - (m - n) // 2) for n, m in zip(data.grid.shape, grid.shape, strict=True)]
     return jnp.pad(wave, padding)
-
-
-def make_modes(wave, modes: int) -> jax.Array:
-    """The wave itself and its products with ever higher powers of y and x, all orthogonal.
-
-    Further modes hold 5 % of the first one's power each. A stack of modes is completed or cut.
-    """
-    given = wave[None] if wave.ndim == 2 else wave
-    first = given[0]
-    power = jnp.abs(first) ** 2 / jnp.sum(jnp.abs(first) ** 2)
-    y, x = (jnp.arange(n, dtype=power.dtype) for n in first.shape)
-    y, x = y[:, None], x[None, :]
-    y, x = y - jnp.sum(power * y), x - jnp.sum(power * x)
-    y, x = y / jnp.sqrt(jnp.sum(power * y**2)), x / jnp.sqrt(jnp.sum(power * x**2))
-    powers = [(n - m, m) for n in range(1, modes + 1) for m in range(n + 1)]
-    basis = list(given[:modes])
-    for i, j in powers[len(basis) - 1 : modes - 1]:
-        new = first * y**i * x**j
-        for old in basis:
-            new = new - old * jnp.vdot(old, new) / jnp.vdot(old, old)
-        basis.append(new * jnp.sqrt(MODE_POWER * jnp.vdot(first, first).real / jnp.vdot(new, new).real))
-    return jnp.stack(basis)
-
-
-def with_dose(modes, dose: Scalar) -> jax.Array:
-    """The modes scaled so that their intensities sum to `dose` [quanta]."""
-    return modes * jnp.sqrt(dose / jnp.sum(jnp.abs(modes) ** 2))
 
 
 def empty_specimen(data, grid: Grid, kind, slices, thickness, margin, periodic) -> AbstractSpecimen:

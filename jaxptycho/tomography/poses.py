@@ -1,6 +1,7 @@
 """How every view stands, by Gauss and Newton from its patterns: tilt, angles and shift are few, and strongly coupled."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -9,11 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..data import Batch, Dataset, make_batch
-from ..inverse.fields import change_stacks, entries
 from ..inverse.solve import owned
 from ..inverse.units import natural_units
 from ..model import Model, shoot
-from ..parts.indexed import PerShot, PerView, select
+from ..parts.indexed import PerShot, PerView, axis_size, select
 from ..parts.probe import AbstractProbe
 from ..physics.grids import Grid
 from .gauge import common_move
@@ -141,13 +141,13 @@ def without_drift(after: Model, before: Model) -> Model:
 def _euler_and_shift(model: Model) -> np.ndarray:
     """Tilt, angles about x and z [rad] and shift [Å] of every view."""
     volume: Any = model.specimen
-    views = [select(volume, PerView, view) for view in range(entries(volume, PerView))]
+    views = [select(volume, PerView, view) for view in range(axis_size(volume, PerView))]
     return np.array([[v.tilt, *(np.zeros(2) if v.angles is None else v.angles), *v.shift] for v in views], float)
 
 
 def emptied(model: Model) -> Model:
     """The same views of vacuum: volumes grow anew where poses were too poor to keep what they made."""
-    return change_stacks(model, jnp.zeros_like)
+    return replace(model, specimen=model.specimen.map_stacks(jnp.zeros_like))
 
 
 def _split(by, sizes):

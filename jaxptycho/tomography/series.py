@@ -17,7 +17,6 @@ from ..physics.grids import Grid
 from ..physics.types import Stack
 from ..start.descan import descan_shift
 from ..start.guess import first_detector, model_grid, per_shot
-from ..start.probes import moved_along
 from .projections import LEAST_RANGE, Geometry, axis_frame, three
 
 STRIP = 2.0  # Å outside a face
@@ -63,7 +62,7 @@ def first_series(
     )
     scan = FreeScan(per_shot(data))
     detector = first_detector(data, None, supersample, extend, descan_shift(data, descan))
-    model = Model(moved_along(probe, grid, -volume.above), volume, scan, grid, detector=detector)
+    model = Model(probe.propagate(grid, -volume.above), volume, scan, grid, detector=detector)
     for view in range(data.n_views):
         require_inside(model, view)
     return model

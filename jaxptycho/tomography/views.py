@@ -14,8 +14,7 @@ from jaxtyping import Float
 from scipy.ndimage import affine_transform
 
 from ..data import Dataset, batches
-from ..inverse.fields import illumination
-from ..inverse.penalties import in_radians
+from ..inverse.illumination import illumination
 from ..inverse.solve import identity, init_state, make_step, owned
 from ..model import Model
 from ..start.guess import guess_model
@@ -77,13 +76,12 @@ def projected_views(models: Sequence[Model], shape: tuple[int, int], axis: float
             raise ValueError(
                 f"view {view} has pixels of {model.grid.pixel} Å, view 0 of {models[0].grid.pixel} Å; give one grid"
             )
-        specimen: Any = model.specimen
-        volts = np.asarray(jnp.sum(in_radians(model, "phase"), 0) / model.grid.sigma, float)
+        volts = np.asarray(jnp.sum(model.specimen.phase_per_slice(model.grid), 0) / model.grid.sigma, float)
         seen = np.asarray(illumination(model), float)
         along: Any = axis_frame(axis).T if axis else np.eye(2)  # from the frame of the axis to that of the patterns
         matrix = along * pixel / pixel[:, None]
         first = along @ (-(np.array(shape) // 2) * pixel)
-        corner: Any = (first - np.asarray(jax.device_get(specimen.origin))) / pixel
+        corner: Any = (first - np.asarray(jax.device_get(model.specimen.slices_origin(model.grid)))) / pixel
         turned: Any = matrix if axis else np.ones(2)
         placed = affine_transform(volts, turned, corner, shape, order=5, mode="nearest")
         weight = np.clip(affine_transform(seen, turned, corner, shape, order=1) / (FEWEST * seen.max()), 0, 1)

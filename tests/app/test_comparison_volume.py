@@ -9,13 +9,12 @@ from models import pixel_probe, rng
 from typer.testing import CliRunner
 
 from jaxptycho import Atoms, FreeScan, Grid, Model, PerShot, PerView, PixelProbe, SliceStack, Volume, write
-from jaxptycho.analysis.potential import atoms_potential
-from jaxptycho.analysis.rendering import in_slices
 from jaxptycho.analysis.resolution import fourier_correlation
 from jaxptycho.analysis.shells import taper
 from jaxptycho.analysis.volumes import rotation_matrices
 from jaxptycho.app.cli import app
 from jaxptycho.app.comparison import compare_results, report
+from jaxptycho.physics.mean_potential import atoms_potential
 
 VOXEL, SHAPE, GRID = 0.4, (28, 30, 32), Grid((16, 16), 0.4, 80.0)
 PLACES = rng(4).uniform(-3, 3, (14, 3))
@@ -92,9 +91,7 @@ def test_atoms_compare_with_volumes_and_with_slices(tmp_path):
     assert numbers(rows["correlation of the phases"])[0] > 0.999
     assert numbers(rows["slope of the phases"])[0] == pytest.approx(1, rel=2e-3)
     np.testing.assert_allclose(numbers(rows["shift"])[:2], 0, atol=0.01)
-    np.testing.assert_allclose(
-        in_slices(model(one)).specimen.slices(GRID).transmission, one.slices(GRID).transmission, atol=1e-5
-    )
+    np.testing.assert_allclose(one.in_slices(GRID).slices(GRID).transmission, one.slices(GRID).transmission, atol=1e-5)
 
 
 def test_occupancies_count_in_voxels():

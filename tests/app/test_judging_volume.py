@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 
 from jaxptycho import Dataset, FreeScan, Model, PerShot, PerView, PixelProbe, Volume, write
 from jaxptycho.analysis.errors import Alignment, alignment_error
-from jaxptycho.analysis.potential import atoms_potential
 from jaxptycho.analysis.volumes import euler_angles, rotation_matrices
 from jaxptycho.app.cli import app
 from jaxptycho.app.judging import judge_results
@@ -20,8 +19,8 @@ from jaxptycho.app.simulation import build_experiment
 from jaxptycho.app.simulation import truth as simulated_truth
 from jaxptycho.app.simulation_schema import SimulationJob
 from jaxptycho.io.native import read_native, read_truth, write_native
+from jaxptycho.physics.mean_potential import atoms_potential
 from jaxptycho.physics.waves import shift
-from jaxptycho.start.probes import moved_along
 
 VOXEL, SHAPE = 0.4, (32, 32, 32)
 JOB = {
@@ -62,7 +61,7 @@ def moved(series, turn=None, by=(0.0, 0.0, 0.0), change=lambda volume: volume) -
     scan = FreeScan(PerView(PerShot(jnp.asarray(truth["positions"]))))
     heights = -specimen.above - (rotations @ by)[:, 0]  # in the true specimen, of where the model's probe stands
     on = heights - truth["origin_angstrom"][0]
-    modes = [moved_along(PixelProbe(jnp.asarray(m)), grid, d).waves for m, d in zip(truth["probe"], on, strict=True)]
+    modes = [PixelProbe(jnp.asarray(m)).propagate(grid, d).waves for m, d in zip(truth["probe"], on, strict=True)]
     return Model(PixelProbe(PerView(jnp.stack(modes))), specimen, scan, grid)
 
 

@@ -11,7 +11,6 @@ from tilts import JOB, job_of
 from typer.testing import CliRunner
 
 from jaxptycho import Atoms, load, read
-from jaxptycho.analysis.potential import atoms_potential
 from jaxptycho.analysis.tracing import lone_integrals, named_anew
 from jaxptycho.app.cli import app
 from jaxptycho.app.files import template_text
@@ -20,6 +19,7 @@ from jaxptycho.app.run import loop_of, resume, start
 from jaxptycho.app.tomogram import series_of
 from jaxptycho.app.tomogram_atoms import file_of
 from jaxptycho.app.watch import Watch
+from jaxptycho.physics.mean_potential import atoms_potential
 
 RATES = {"specimen.positions": 2e-2, "specimen.occupancy": 2e-2}
 TRACED = {"name": "traced", "epochs": 1, "batch": 16, "optimiser": "adam", "rates": RATES, "elements": ["O", "Pt"]}

@@ -10,7 +10,6 @@ from jaxptycho.analysis.errors import probe_fidelity
 from jaxptycho.app.jobs import make_job
 from jaxptycho.app.pictures import probe_modes
 from jaxptycho.app.tomogram_schema import TomogramJob
-from jaxptycho.start.probes import moved_along
 
 VIEWS = 5
 SIMULATION = [
@@ -53,6 +52,6 @@ def test_every_view_finds_its_defocus(tmp_path):
     np.testing.assert_allclose(found, true, atol=3.0)
     np.testing.assert_allclose(model.probe.dose.values, [data.dose(view).mean() for view in range(VIEWS)], rtol=0.01)
     for view in range(VIEWS):
-        lit = moved_along(PixelProbe(jnp.asarray(truth["probe"][view])), data.grid, -model.specimen.above - entrance)
+        lit = PixelProbe(jnp.asarray(truth["probe"][view])).propagate(data.grid, -model.specimen.above - entrance)
         own = probe_modes(select(model, PerView, view)).waves
         assert probe_fidelity(own, np.asarray(lit.waves), np.array(data.grid.pixel)).fidelity > 0.99

@@ -25,7 +25,6 @@ from jaxptycho.app.tomogram_schema import TomogramJob
 from jaxptycho.inverse.preconditioning import measured, shell_growth
 from jaxptycho.inverse.solve import owned, trainable
 from jaxptycho.io.native import read_truth
-from jaxptycho.start.probes import moved_along
 
 
 def test_the_job_of_a_series_is_written_checked_and_inspected(series, tmp_path, monkeypatch):
@@ -84,7 +83,7 @@ def test_the_defocus_of_the_file_is_that_of_the_simulation(series):
     data, truth = read(series), read_truth(series)
     model = series_of(job_of(series), data)
     first = -model.specimen.above  # height of the first slice
-    true = moved_along(PixelProbe(jnp.asarray(truth["probe"][0])), data.grid, first - truth["origin_angstrom"][0])
+    true = PixelProbe(jnp.asarray(truth["probe"][0])).propagate(data.grid, first - truth["origin_angstrom"][0])
     fidelity = probe_fidelity(np.asarray(model.probe.waves), np.asarray(true.waves), np.array(data.grid.pixel)).fidelity
     assert fidelity > 0.999
 

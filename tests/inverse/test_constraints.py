@@ -1,6 +1,7 @@
 """Constraints: what each enforces, that gauges leave predictions alone, what is refused."""
 
 import inspect
+from dataclasses import replace
 
 import equinox as eqx
 import jax
@@ -23,9 +24,9 @@ from jaxptycho import (
     WeakPhaseStack,
     predict,
 )
-from jaxptycho.inverse import fields
 from jaxptycho.inverse.constraints import CONSTRAINTS, all_of, build
 from jaxptycho.inverse.gauges import centre_of_mass, fitted_tilt
+from jaxptycho.inverse.illumination import illumination
 from jaxptycho.inverse.probe_constraints import probe_mask, probe_spectrum_mask
 
 KEYS = {
@@ -89,6 +90,10 @@ def single_precision(model):
         return leaf.astype(jnp.complex64 if jnp.iscomplexobj(leaf) else jnp.float32)
 
     return jax.tree.map(narrow, model)
+
+
+def with_stacks(model, change, of):
+    return replace(model, specimen=model.specimen.map_stacks(change, of))
 
 
 def arrays(model):
@@ -187,7 +192,7 @@ def test_gauges_leave_predictions_alone(slices, kind):
 @pytest.mark.parametrize("name", ["relaxed_probe", "affine_scan", "periodic", "two_views"])
 def test_gauges_in_models_of_every_kind(name):
     model = models.MODELS[name]()
-    start = eqx.tree_at(lambda m: m.scan, model, fields.move_scan(model.scan, jnp.array([0.3, -0.2])))
+    start = eqx.tree_at(lambda m: m.scan, model, model.scan.move(jnp.array([0.3, -0.2])))
     view = int(name == "two_views")
     exact = ("position_recentring", "phase_offset_removal", "orthogonal_modes")  # whatever the sampling
     after = eqx.filter_jit(all_of(*(made(g, start) for g in exact)))(model)
@@ -243,15 +248,15 @@ def test_the_ramp_is_fitted_where_there_is_light():
 def test_phase_offsets_vanish_where_there_is_light():
     model = compact(2)
     after = applied("phase_offset_removal", model)
-    seen = fields.illumination(model)
+    seen = illumination(model)
     np.testing.assert_allclose(np.sum(seen * after.specimen.phase, axis=(1, 2)), 0, atol=1e-8 * float(jnp.sum(seen)))
     np.testing.assert_allclose(np.ptp(after.specimen.phase - model.specimen.phase, axis=(1, 2)), 0, atol=1e-12)
 
 
 def test_the_illumination_is_the_sum_of_the_probes():
     model = compact()
-    seen = fields.illumination(model)
-    np.testing.assert_allclose(jnp.sum(seen), 6 * fields.mean_dose(model.probe), rtol=1e-9)
+    seen = illumination(model)
+    np.testing.assert_allclose(jnp.sum(seen), 6 * model.probe.mean_dose(model.grid), rtol=1e-9)
     middle = np.tensordot(np.asarray(seen), np.indices(seen.shape), ([0, 1], [1, 2])) / np.sum(seen)
     places = np.round(np.asarray(model.scan.positions.values) / GRID.pixel).mean(0)
     offset = np.asarray(centre_of_mass(jnp.sum(jnp.abs(model.probe.waves) ** 2, 0), GRID)) / GRID.pixel
@@ -260,7 +265,7 @@ def test_the_illumination_is_the_sum_of_the_probes():
 
 def test_recentred_positions_take_the_specimen_along():
     model = models.thin()
-    moved = eqx.tree_at(lambda m: m.scan, model, fields.move_scan(model.scan, jnp.array([0.5, -0.25])))
+    moved = eqx.tree_at(lambda m: m.scan, model, model.scan.move(jnp.array([0.5, -0.25])))
     after = made("position_recentring", model)(moved)
     np.testing.assert_allclose(after.scan.positions.values, model.scan.positions.values, atol=1e-12)
     np.testing.assert_allclose(after.specimen.origin, np.array(models.ORIGIN) - [0.5, -0.25])
@@ -272,7 +277,7 @@ def test_recentred_positions_take_the_specimen_along():
 @pytest.mark.parametrize("name", ["thin", "relaxed_probe", "aberrated_probe", "two_views"])
 def test_probe_power(name):
     model = models.MODELS[name]()
-    start = float(fields.mean_dose(model.probe))
+    start = float(model.probe.mean_dose(model.grid))
     brighter = made("probe_power", model, dose=1000.0)(model)
     sums = [
         patterns(eqx.tree_at(lambda m: m.specimen, brighter, vacuum()), v).sum((1, 2))
@@ -280,8 +285,8 @@ def test_probe_power(name):
     ]
     if name != "relaxed_probe":  # whose dose varies from shot to shot
         np.testing.assert_allclose(np.mean(sums), 1000.0, rtol=1e-6)
-    np.testing.assert_allclose(fields.mean_dose(brighter.probe), 1000.0, rtol=1e-12)
-    np.testing.assert_allclose(fields.mean_dose(made("probe_power", model)(brighter).probe), start, rtol=1e-12)
+    np.testing.assert_allclose(brighter.probe.mean_dose(brighter.grid), 1000.0, rtol=1e-12)
+    np.testing.assert_allclose(made("probe_power", model)(brighter).probe.mean_dose(model.grid), start, rtol=1e-12)
 
 
 def vacuum():
@@ -349,10 +354,10 @@ def test_aperture_and_support_are_discs():
 def test_amplitudes_stay_within_their_limits(kind, lowest, highest):
     model = compact(2, kind=kind)
     wild = 0.2 * smooth((2, 70, 66), 60) * (1 / (GRID.sigma * 15) if kind is PotentialSlices else 1)
-    model = fields.change_stacks(model, lambda _: jnp.asarray(wild), ("absorption",))
+    model = with_stacks(model, lambda _: jnp.asarray(wild), ("absorption",))
     after = applied("amplitude_clamp", model, lowest=lowest, highest=highest)
     if kind is WeakPhaseStack:
-        after = fields.change_stacks(after, jnp.zeros_like, ("phase",))
+        after = with_stacks(after, jnp.zeros_like, ("phase",))
     amplitude = np.abs(after.specimen.slices(GRID).transmission)
     assert amplitude.min() >= lowest - 1e-12
     np.testing.assert_allclose(amplitude.max(), highest, rtol=1e-12)

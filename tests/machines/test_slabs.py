@@ -34,6 +34,7 @@ from jaxptycho.machines import slabs
 from jaxptycho.machines.dealing import arrange, deal, homed
 from jaxptycho.machines.placement import even, place
 from jaxptycho.machines.plan import plan
+from jaxptycho.physics.slab_rotation import largest_angles
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -166,7 +167,7 @@ def test_a_window_that_left_its_slab_is_seen():
 
 @pytest.mark.slow
 def test_a_turn_beyond_the_halo_is_seen():
-    limit = slabs.turned.largest(volume(angles=jnp.zeros(2)).specimen)
+    limit = largest_angles(volume(angles=jnp.zeros(2)).specimen.frame)
     assert limit == (math.radians(6), math.radians(6))  # 4 rows at a rim 9 and 19 rows away would be more
     model = volume(angles=jnp.array([0.0, 1.01 * limit[1]]))
     loss, batch = jax.jit(distribute(misfit(poisson), mesh(2, 2))), any_batch(model)
@@ -179,7 +180,7 @@ def test_halos_are_made_for_angles_and_a_view_beyond_them_is_named():
         jnp.zeros((600, 2, 600)), (0.5, 0.5, 0.5), PerView(jnp.zeros(2)), 2, None, PerView(jnp.zeros((2, 2)))
     )
     model = thin(specimen=large)
-    about_x, about_z = slabs.turned.largest(large)
+    about_x, about_z = largest_angles(large.frame)
     assert about_x == about_z == math.radians(2)
     assert slabs.lent(model) == 2 * (math.ceil(300 * about_x) + 20) + 2 * 0
     angles = np.zeros((2, 2))

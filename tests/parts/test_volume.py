@@ -35,7 +35,6 @@ from jaxptycho import (
 )
 from jaxptycho.analysis.tracing import in_place
 from jaxptycho.inverse import constraints, penalties
-from jaxptycho.start.probes import moved_along
 from jaxptycho.start.refit import with_slices
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
@@ -80,7 +79,7 @@ def test_cut_into_other_slices_it_projects_the_same():
 def test_cut_into_other_slices_it_is_lit_by_the_same_probe():
     """At the height of the tilt axis, wherever the first slice is."""
     model = thin(specimen=series(depth=24), scan=centred(), probe=aberrated_probe())
-    before, after = (moved_along(m.probe, GRID, m.specimen.above) for m in (model, with_slices(model, 5)))
+    before, after = (m.probe.propagate(GRID, m.specimen.above) for m in (model, with_slices(model, 5)))
     assert with_slices(model, 5).specimen.above != model.specimen.above
     np.testing.assert_allclose(after.spectrum(GRID), before.spectrum(GRID), atol=1e-9)
 
@@ -96,7 +95,7 @@ def test_atoms_in_its_place_are_cut_between_the_same_faces_under_the_same_probe(
     ]  # of the first slice, above the axis
     np.testing.assert_allclose(cut.specimen.thickness * 5, atoms.thickness * atoms.n_slices)
     np.testing.assert_allclose(middles[0], volume.above)
-    before, after = (moved_along(m.probe, GRID, d) for m, d in zip((model, cut), middles, strict=True))
+    before, after = (m.probe.propagate(GRID, d) for m, d in zip((model, cut), middles, strict=True))
     np.testing.assert_allclose(after.spectrum(GRID), before.spectrum(GRID), atol=1e-9)
 
 
@@ -177,7 +176,7 @@ def test_penalties_and_constraints_act_on_the_voxels():
     assert float(jnp.min(positive)) == 0.0
     blurred = constraints.build("gaussian_along_z", model, sigma_angstrom=0.6)(model).specimen.potential
     np.testing.assert_allclose(jnp.sum(blurred, 0), jnp.sum(model.specimen.potential, 0), atol=1e-9)
-    radians = penalties.in_radians(model, "phase")
+    radians = model.specimen.phase_per_slice(model.grid)
     np.testing.assert_allclose(radians, GRID.sigma * 0.6 * model.specimen.potential, rtol=1e-12)
 
 

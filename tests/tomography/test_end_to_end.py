@@ -36,7 +36,7 @@ from jaxptycho.analysis.volumes import euler_angles, rotation_matrices
 from jaxptycho.inverse.even import even_adam
 from jaxptycho.inverse.solve import owned
 from jaxptycho.start.guess import first_model
-from jaxptycho.start.probes import moved_along, of_every_view, radius_of
+from jaxptycho.start.probes import of_every_view, radius_of
 from jaxptycho.tomography.gauge import common_move
 from jaxptycho.tomography.poses import pose_step, without_drift
 from jaxptycho.tomography.projections import Geometry
@@ -79,11 +79,11 @@ def series():
 def test_the_probe_comes_to_the_first_slice(series):
     """At the height of the axis it is what was given, and its power stays."""
     _, model = series
-    back = moved_along(model.probe, GRID, model.specimen.above)
+    back = model.probe.propagate(GRID, model.specimen.above)
     np.testing.assert_allclose(back.spectrum(GRID), PROBE.spectrum(GRID), atol=1e-9)
     focused = AberratedProbe(0.025, {"defocus": 20.0 - ALONG}, 1e4)  # underfocus is used up along the beam
     for probe in (PROBE, PixelProbe(pixels_of(PROBE))):
-        np.testing.assert_allclose(moved_along(probe, GRID, ALONG).spectrum(GRID), focused.spectrum(GRID), atol=1e-9)
+        np.testing.assert_allclose(probe.propagate(GRID, ALONG).spectrum(GRID), focused.spectrum(GRID), atol=1e-9)
 
 
 def test_the_middle_of_the_first_slice_is_lit(series):
@@ -96,7 +96,7 @@ def test_the_middle_of_the_first_slice_is_lit(series):
 
     def patterns(slices, early=0.0):
         model = first_series(data, potential(), VOXEL, upright, PROBE, slices=slices, kernel="linear")
-        model = replace(model, probe=moved_along(model.probe, GRID, -early * VOXEL))
+        model = replace(model, probe=model.probe.propagate(GRID, -early * VOXEL))
         assert model.specimen.frame.depth.count == 24
         return np.concatenate([of_view(model, np.arange(n), view) for view, n in enumerate(SHOTS)])
 
@@ -145,11 +145,11 @@ def test_every_view_has_its_own_probe_defocus_dose_and_pose(series):
         assert np.all(old[0] == np.asarray(now)[0])
         assert np.all(old[1] != np.asarray(now)[1])
     waves = pixels_of(PROBE)
-    probes = moved_along(of_every_view([PixelProbe(waves), PixelProbe(2 * waves)]), GRID, ALONG)
+    probes = of_every_view([PixelProbe(waves), PixelProbe(2 * waves)]).propagate(GRID, ALONG)
     np.testing.assert_allclose(probes.waves.values[1], 2 * probes.waves.values[0], rtol=1e-9)
-    lenses = moved_along(of_every_view([PROBE, AberratedProbe(0.02, {"defocus": 30.0}, 5e3)]), GRID, ALONG)
+    lenses = of_every_view([PROBE, AberratedProbe(0.02, {"defocus": 30.0}, 5e3)]).propagate(GRID, ALONG)
     seen = [select(lenses, PerView, view).spectrum(GRID) for view in (0, 1)]
-    np.testing.assert_allclose(seen[0], moved_along(PixelProbe(waves), GRID, ALONG).spectrum(GRID), atol=1e-9)
+    np.testing.assert_allclose(seen[0], PixelProbe(waves).propagate(GRID, ALONG).spectrum(GRID), atol=1e-9)
     np.testing.assert_allclose(jnp.sum(jnp.abs(seen[1]) ** 2), 5e3, rtol=1e-9)
     np.testing.assert_allclose(lenses.aberrations["C10"].values, [ALONG - 20.0, ALONG - 30.0])
 

@@ -4,8 +4,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import fft
 
-from ..physics.scattering import VOLT_ANGSTROM2, scattering_factor
-from .shells import per_axis
+from .scattering import VOLT_ANGSTROM2, scattering_factor
 
 
 def atoms_potential(
@@ -23,7 +22,7 @@ def atoms_potential(
     over voxels; periodic, which is why atoms outside the volume are left out. `voxel` [Å] is one number or (z, y, x);
     of an atom that is there in part, the `occupancy` counts.
     """
-    voxel = np.array(per_axis(voxel, 3))
+    voxel = np.broadcast_to(np.asarray(voxel, float), 3)
     places = positions / voxel + np.array(shape) // 2
     inside = ((places > -0.5) & (places < np.array(shape) - 0.5)).all(1)
     kinds, own = np.unique(np.stack([numbers, debye_waller], 1)[inside], axis=0, return_inverse=True)

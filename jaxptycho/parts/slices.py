@@ -1,0 +1,87 @@
+"""What a specimen hands to its callers: slices for the wave, voxels and atoms for files."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Literal, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..physics import windows
+from ..physics.grids import Grid
+from ..physics.types import Index, Pair, Scalar, Slices, Stack, Window
+from .indexed import Varying
+
+Of = Literal["phase", "absorption"]
+Thickness = Scalar | Float[Array, "z"]
+Lengths = tuple[Scalar, Scalar, Scalar]  # (z, y, x)
+
+PHASES: Mapping[Of, str] = MappingProxyType({"phase": "phase (rad)", "absorption": "absorption"})
+POTENTIALS: Mapping[Of, str] = MappingProxyType({"phase": "potential (V)", "absorption": "absorptive potential (V)"})
+
+
+class Sliced(eqx.Module):
+    """A specimen as the wave meets it: transmission functions and their positions."""
+
+    transmission: Slices  # entrance face first
+    thickness: Varying[Thickness]  # Å, one for all slices or one each
+    origin: Varying[Pair]  # Å, position of pixel [0, 0]
+    period: tuple[int, int] | None = eqx.field(static=True, default=None)
+
+    @property
+    def plane(self) -> tuple[int, int]:
+        """Pixels (y, x) of the specimen, without its periodic continuation."""
+        _, rows, columns = self.transmission.shape
+        return (rows, columns) if self.period is None else self.period
+
+    def corner(self, position, grid: Grid):
+        """First pixel of a shot's window, and the probe's centre in that window [Å]."""
+        corner, centre = windows.split_position(position, self.origin, grid)
+        return (corner if self.period is None else corner % jnp.asarray(self.period)), centre
+
+    def window(self, corner, grid: Grid) -> Window:
+        """The transmissions that one shot sees."""
+        return windows.cut(self.transmission, corner, grid.shape)
+
+
+class Slab(NamedTuple):
+    """Part of the rows of a specimen on one of several devices, within `shard_map`."""
+
+    number: Index  # of the slab, from 0
+    count: int  # of slabs
+    with_halo: Callable[[Stack, int, float], Stack]  # rows, reach, value outside: with neighbours'
+
+
+class Voxels(NamedTuple):
+    """A volume, or slices one behind the other, entrance face first."""
+
+    values: Float[np.ndarray, "z y x"]
+    voxel: tuple[float, float, float]  # Å (z, y, x)
+    corner: tuple[float, float, float]  # Å (z, y, x), position of the middle of voxel [0, 0, 0]
+    what: str  # with its unit
+
+
+class AtomTable(NamedTuple):
+    """The atoms that a specimen is made of."""
+
+    numbers: tuple[int, ...]
+    positions: Float[np.ndarray, "atom 3"]  # Å (z, y, x), z from the entrance face
+    debye_waller: Float[np.ndarray, " atom"]  # Å², B = 8π²⟨u²⟩
+    occupancy: Float[np.ndarray, " atom"]
+    axis: float | None  # Å below the entrance face, None where it was not given
+
+
+def require_depth(slices: Float[Array, "z *n"]) -> None:
+    """Raise ValueError for one slice, which has no depth."""
+    if slices.shape[0] < 2:
+        raise ValueError("the specimen has one slice and no neighbours along z; use at least two, or leave this out")
+
+
+def finite_voxels(values: Stack) -> Float[np.ndarray, "z y x"]:
+    """Values as 32-bit numbers; raise ValueError where one is not finite."""
+    single = np.asarray(values, np.float32)
+    if not np.isfinite(single).all():
+        raise ValueError("the specimen holds values that are not finite; look at the run's history before exporting it")
+    return single

@@ -1,0 +1,67 @@
+"""Further specimens that are held as slices: weak phases and potentials."""
+
+from types import MappingProxyType
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from ..physics.types import Pair, Stack
+from .indexed import PerShot, Varying, plain
+from .slices import POTENTIALS, Thickness
+from .specimen import AbstractStack, exponential, overlap, place
+
+
+class WeakPhaseStack(AbstractStack):
+    """The first Born approximation in every slice: t = 1 + iφ − a."""
+
+    phase: Stack  # rad
+    absorption: Stack | None
+    thickness: Varying[Thickness]  # Å
+    origin: Varying[Pair]  # Å
+    periodic: bool = eqx.field(static=True, default=False)
+    given: ClassVar = ("thickness", "origin")
+    held: ClassVar = MappingProxyType({"phase": "phase", "absorption": "absorption"})
+
+    def slices(self, grid):
+        loss = jnp.zeros_like(self.phase) if self.absorption is None else self.absorption
+        return place(jax.lax.complex(1 - loss, self.phase), self, grid)
+
+    def absorption_at(self, amplitude):
+        return 1 - amplitude
+
+
+class PotentialSlices(AbstractStack):
+    """The mean potential of every slice: t = e^{iσ(V+iV′)Δz} (Kirkland 2010, eq. 5.25).
+
+    All shots share its thickness, which decides the phase; a `SliceStack` may have one PerShot.
+    """
+
+    potential: Stack  # V
+    absorptive: Stack | None  # V, ≥ 0
+    thickness: Varying[Thickness]  # Å
+    origin: Varying[Pair]  # Å
+    periodic: bool = eqx.field(static=True, default=False)
+    given: ClassVar = ("thickness", "origin")
+    held: ClassVar = MappingProxyType({"phase": "potential", "absorption": "absorptive"})
+    labels: ClassVar = POTENTIALS
+    phase_is_gauge: ClassVar = True
+
+    def slices(self, grid):
+        if isinstance(self.thickness, PerShot):
+            raise ValueError("a potential requires one thickness for all shots; it came PerShot (use a SliceStack)")
+        per_volt = grid.sigma * jnp.reshape(self.thickness, (-1, 1, 1))
+        loss = None if self.absorptive is None else per_volt * self.absorptive
+        return place(exponential(per_volt * self.potential, loss), self, grid)
+
+    def scale(self, grid):
+        one_radian = 1 / (grid.sigma * jnp.mean(plain(self.thickness)))
+        return {"potential": one_radian, "absorptive": one_radian}
+
+    def radians(self, grid):
+        return grid.sigma * self.thicknesses(grid)[:, None, None]
+
+    def _shares(self, thickness, slices):
+        """A potential is a mean over the thickness."""
+        return overlap(thickness, slices) * thickness / (thickness.sum() / slices)
