@@ -8,7 +8,8 @@ import numpy as np
 
 from ..order import ORDERS, even_size
 from .batch import Batch
-from .dataset import Dataset, per_view
+from .dataset import Dataset
+from .layout import per_view
 
 TOGETHER = 64  # shots of small batches that one call works off
 

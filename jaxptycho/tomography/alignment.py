@@ -16,11 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from numpy.typing import ArrayLike
-from scipy.ndimage import affine_transform, gaussian_filter
 
 from ..physics.types import Stack
 from .coarse import coarse_shifts, film_shifts
+from .levels import Level, binned, common_field, rotated
 from .linear import Free, basis_of, fista, without
 from .outliers import held_out, unusable, worst_view
 from .projections import (
@@ -28,7 +27,6 @@ from .projections import (
     Geometry,
     Images,
     Projector,
-    axis_frame,
     project_view,
     require_series,
     three,
@@ -38,7 +36,6 @@ CORRELATED = 100  # pixels whose residuals go together, of atoms that a volume d
 PRIOR = np.deg2rad(0.3)  # of each angle
 DAMPING = 1e-3  # of the Gauss–Newton steps
 HUBER = 1.345  # in standard deviations, where a residual begins to count less (Huber 1981, 95 % efficiency)
-BLUR = 0.7  # voxels, of the measured projections: what a voxel cannot show must not be fitted
 FEWEST = 3  # views that fit one another
 NOTHING = 0.05  # of the variance of the views, below which their volume explains nothing
 DOUBTFUL = 0.8  # of the variance, below which other directions of the tilt axis are tried
@@ -46,7 +43,7 @@ AXES = (90.0, 45.0, -45.0)  # degrees, directions that are tried
 BETTER = 0.7  # of the unexplained variance, which another direction must leave at most
 JUDGED = 25  # valid pixels at the coarsest voxels, with which a view can be judged by the others
 STILL = 0.02  # voxels: the alignment has settled
-SURE = 0.99  # weight from which a resampled pixel is valid
+
 
 Parameters = Float[np.ndarray, "view 5"]  # tilt, angles about x and z [rad], shift (y, x) [Å]
 
@@ -91,16 +88,6 @@ class Aligned(NamedTuple):
             f"(or {other:.0f}: the opposite sense mirrors the volume along the beam, which projections do not show), or check "
             "the origin of the positions (data.origin), the unit of the tilts, and whether the specimen changed"
         )
-
-
-class Level(NamedTuple):
-    """The projections on coarser pixels."""
-
-    measured: Images
-    weights: Images
-    voxel: tuple[float, float, float]
-    volume_shape: tuple[int, int, int]
-    offset: np.ndarray  # Å (y, x), where the middle pixel lies
 
 
 class _Series(NamedTuple):
@@ -270,54 +257,12 @@ def _better_axis(series: _Series, options: _Options, kept, explained: float) -> 
     return best if best is not None and 1 - found[best] < BETTER * (1 - explained) else None
 
 
-def rotated(images, weights, pixel, angle: float):
-    """Images and their weights in a frame whose y is the direction at `angle` [rad] from y towards x, about the middle
-    pixel, on as many pixels: y′ = y cos + x sin, x′ = x cos − y sin."""
-    back = axis_frame(angle).T * np.reshape(pixel, (1, 2)) / np.reshape(pixel, (2, 1))
-    middle = np.array(images.shape[1:]) // 2
-    offset = middle - back @ middle
-    valid = [affine_transform((own > 0).astype(float), back, offset, order=1) > SURE for own in weights]  # pyright: ignore
-    known = [np.where(own > 0, image, 0.0) for image, own in zip(images, weights, strict=True)]
-    turned = [affine_transform(image, back, offset, order=3) for image in known]  # pyright: ignore
-    held = [affine_transform(own, back, offset, order=1) for own in weights]  # pyright: ignore
-    return np.stack(turned), np.where(valid, held, 0)
-
-
 def _first_shifts(projections, seen, tilts, pixel, extended: bool):
     """Shifts [Å] by correlation."""
     if extended:
         return film_shifts(projections, seen, tilts, pixel)
     levels = [np.where(own, image - np.median(image[own]), 0) for image, own in zip(projections, seen, strict=True)]
     return coarse_shifts(np.stack(levels), tilts, pixel)
-
-
-def common_field(shape: tuple[int, int], tilts, across: ArrayLike = 0.0) -> Float[np.ndarray, "view y x"]:
-    """1 where every view sees what the untilted one does, |x| ≤ ½X cos θ about its shift `across` [pixels], and 0
-    outside: weights of a film."""
-    x = np.arange(shape[1]) - shape[1] // 2 - np.reshape(across, (-1, 1))
-    inside = np.abs(x) <= shape[1] / 2 * np.cos(np.asarray(tilts))[:, None]
-    return np.broadcast_to(inside[:, None], (len(inside), *shape)).astype(float)
-
-
-def binned(projections, weights, voxel, volume_shape, size: int) -> Level:
-    """Projections, blurred and summed over size × size pixels, and what belongs to them."""
-
-    def mean(images):
-        views, y, x = images.shape
-        cut = images[:, : y // size * size, : x // size * size]
-        return cut.reshape(views, y // size, size, x // size, size).mean((2, 4))
-
-    spread = (0, BLUR * size, BLUR * size)
-    valid = gaussian_filter((weights > 0).astype(float), spread)
-    known = gaussian_filter(np.where(weights > 0, projections, 0.0), spread) / np.maximum(valid, 1e-6)
-    own = weights * (valid > 0.5)
-    total = mean(own)
-    measured = np.where(total > 0, mean(own * known) / np.where(total > 0, total, 1), 0)
-    middle = [(n // size // 2) * size + (size - 1) / 2 - n // 2 for n in projections.shape[1:]]
-    cells = tuple(-(-n // size) for n in volume_shape)
-    steps = three(tuple(size * v for v in voxel))
-    measured, total = (jnp.asarray(array, np.float32) for array in (measured, total))
-    return Level(measured, total, steps, (cells[0], cells[1], cells[2]), np.multiply(middle, voxel[1:]))
 
 
 def _refined(level: Level, found, nominal, kept, options: _Options, angles: bool):

@@ -11,8 +11,9 @@ from jaxptycho.simulate.phantoms import platinum_in_alumina
 from jaxptycho.simulate.phantoms.arrange import at, rotated
 from jaxptycho.simulate.stacks import Box, content, projected
 from jaxptycho.tomography import alignment
-from jaxptycho.tomography.alignment import align, common_field, newton_step, without_gauge
+from jaxptycho.tomography.alignment import align, newton_step, without_gauge
 from jaxptycho.tomography.coarse import coarse_shifts
+from jaxptycho.tomography.levels import binned, common_field
 from jaxptycho.tomography.projections import Geometry, Projector
 
 FINE, NOISE = 2, 10.0  # samples for a pixel; V·Å, as after 10⁵ e/Å² in pixels of 0.5 Å
@@ -127,7 +128,7 @@ def test_coarser_pixels_keep_their_places():
     y, x = ((np.arange(n) - n // 2) * 0.5 for n in (43, 51))
     image = np.exp(-((y - 1.3) ** 2)[:, None] / 8 - (x + 0.8) ** 2 / 8)[None]
     for size in (1, 2, 3, 4):
-        level = alignment.binned(image, np.ones(image.shape), (0.5, 0.5, 0.5), (9, 43, 51), size)
+        level = binned(image, np.ones(image.shape), (0.5, 0.5, 0.5), (9, 43, 51), size)
         rows, columns = np.indices(level.measured.shape[1:])
         weight = np.asarray(level.measured[0]) / float(level.measured.sum())
         middle = [np.sum(weight * index) - n // 2 for index, n in zip((rows, columns), weight.shape, strict=True)]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxptycho.tomography import alignment
+from jaxptycho.tomography import levels
 from jaxptycho.tomography.alignment import align
 from jaxptycho.tomography.coarse import film_shifts
 from jaxptycho.tomography.projections import Geometry
@@ -125,7 +125,7 @@ def test_images_turn_towards_the_axis():
     """What was along x is along y, what was along y is along −x."""
     image = np.zeros((1, 21, 25))
     image[0, 10, 12 + 5], image[0, 10 + 3, 12] = 1.0, 2.0
-    turned, weights = alignment.rotated(image, np.ones(image.shape), (0.5, 0.5), np.pi / 2)
+    turned, weights = levels.rotated(image, np.ones(image.shape), (0.5, 0.5), np.pi / 2)
     assert turned[0, 10 + 5, 12] == pytest.approx(1, abs=1e-6)
     assert turned[0, 10, 12 - 3] == pytest.approx(2, abs=1e-6)
     assert weights[0, 10, 12] == 1
