@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import typer.main
+from scans import blobs
 
 from jaxptycho.app.cli import app
 from jaxptycho.app.files import templates
@@ -23,8 +24,7 @@ COMMANDS = [shlex.split(line)[1:] for line in SHELL if line.startswith("jaxptych
 
 def test_its_python_runs_from_top_to_bottom(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    names = {"counts": rng.poisson(5, (64, 32, 32)), "positions": rng.uniform(0, 8, (64, 2))}
+    names = dict(zip(("counts", "positions"), blobs(side=8), strict=True))
     for block in PYTHON:
         exec(compile(block, "README.md", "exec"), names)
     assert np.diff(np.asarray(names["history"])[[0, -1]]) < 0

@@ -89,7 +89,7 @@ def new(
 
     target = out or Path(f"{file.stem}.toml")
     phantom = str(file) in PHANTOMS and template is None
-    if str(file) not in PHANTOMS and not file.exists():
+    if template is None and str(file) not in PHANTOMS and not file.exists():
         near = get_close_matches(str(file).lower(), PHANTOMS, 1, 0.55)
         hint = f"did you mean {near[0]}? " if near else ""
         raise ValueError(f"{file} is neither a file nor a phantom; {hint}phantoms are {', '.join(sorted(PHANTOMS))}")

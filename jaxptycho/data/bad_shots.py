@@ -10,6 +10,7 @@ WILD_RATIO = 3.0  # of the doses of a shot and of the brightest shots around it
 WILD_DEVIATIONS = 8.0  # of √dose over the scan
 NARROW = 0.5  # of the median, above which 99 % of the doses lie where no pattern is empty by chance
 NEIGHBOURS = 8
+FEWEST = 16  # patterns, of which fewer tell nothing of what is usual
 FAR_STEPS, FAR_WINDOWS = 20, 2  # from the rest of the scan, beyond which a position is wrong
 FEW = 0.1  # largest fraction of the shots that is left out as wrong
 
@@ -21,7 +22,7 @@ def wild_doses(dose: Float[np.ndarray, " shot"], positions: Float[np.ndarray, "s
     as vacuum beside a thick specimen, has bright neighbours; a frame gone wild has none. Patterns
     without counts are lost ones only where others hold so many that chance explains none.
     """
-    if len(dose) < 3:
+    if len(dose) < FEWEST:
         return np.zeros(len(dose), bool)
     middle = float(np.median(dose))
     root = np.sqrt(dose)

@@ -211,7 +211,8 @@ class Dataset:
                 "requires radians: give np.deg2rad(tilts)"
             )
         if self.mask is not None:
-            self.mask = numbers(self.mask, "the mask", bool)
+            if getattr(self.mask, "dtype", None) != bool:  # else the same array, by which parts know it
+                self.mask = numbers(self.mask, "the mask", bool)
             if self.mask.shape != self.grid.shape:
                 raise ValueError(f"the mask is {self.mask.shape} pixels, the patterns are {self.grid.shape}")
             if not self.mask.any():

@@ -34,7 +34,8 @@ def write(path: str | Path, model: Model, history=None, *, overwrite: bool = Fal
     columns = history if isinstance(history, Mapping) else {} if history is None else {"loss": history}
     with created(path, overwrite) as file:
         file.attrs.update({name: value for name, value in attributes.items() if value is not None})
-        file.attrs.update({"format": FORMAT, "version": VERSION, "frame_angstrom": model.frame} | versions())
+        frame = {"frame_angstrom": model.frame} if any(model.frame) else {}
+        file.attrs.update({"format": FORMAT, "version": VERSION} | frame | versions())
         outline = write_tree(file.create_group("model"), model)
         file["outline"] = json.dumps(outline)
         for name, values in columns.items():

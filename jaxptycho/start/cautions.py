@@ -288,10 +288,10 @@ def _moments(measured: Measurement) -> tuple[Float[np.ndarray, "y x"], Float[np.
 
 
 def _middle_and_corners(image: Float[np.ndarray, "y x"]) -> tuple[float, float]:
-    """Sums over the middle half of both axes, and over the outer half of both: four times the
-    darkest corner, as a disc that lies in one of them is only far off the middle."""
+    """Means over the middle half of both axes, and over the darkest of the four corners beyond, as a
+    disc that lies in one of them is only far off the middle."""
     ny, nx = image.shape
     y, x = (np.abs(np.arange(n) - n // 2) < n / 4 for n in (ny, nx))
     top, left = np.arange(ny) < ny // 2, np.arange(nx) < nx // 2
-    corners = [image[np.ix_(~y & rows, ~x & columns)].sum() for rows in (top, ~top) for columns in (left, ~left)]
-    return float(image[np.ix_(y, x)].sum()), 4 * float(min(corners))
+    corners = [image[np.ix_(~y & rows, ~x & columns)].mean() for rows in (top, ~top) for columns in (left, ~left)]
+    return float(image[np.ix_(y, x)].mean()), float(min(corners))

@@ -139,7 +139,8 @@ def _peak(values) -> np.ndarray:
     for axis, (index, n) in enumerate(zip(peak, values.shape, strict=True)):
         line = values[tuple(slice(None) if a == axis else i for a, i in enumerate(peak))]
         low, here, high = (line[(index + d) % n] for d in (-1, 0, 1))
-        bend = low - 2 * here + high  # -inf or nan beside a lag without a value
-        between = 0.5 * (low - high) / bend if np.isfinite(bend) and bend < 0 else 0.0
+        known = np.isfinite([low, here, high]).all()  # not beside a lag without a value
+        bend = low - 2 * here + high if known else 0.0
+        between = 0.5 * (low - high) / bend if bend < 0 else 0.0
         place.append((index + n // 2) % n - n // 2 + between)
     return np.array(place)

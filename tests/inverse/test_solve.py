@@ -185,7 +185,8 @@ def test_what_is_given_moves_only_when_named():
 
 @pytest.mark.parametrize("name", ["lens", "scan.shear", "spec"])
 def test_unknown_parts_are_refused(name):
-    with pytest.raises(ValueError, match=rf"no parameter '{name}'.*probe, specimen, scan"):
+    known = "scan has scan.positions" if name == "scan.shear" else "its parts are probe, specimen, scan"
+    with pytest.raises(ValueError, match=rf"no parameter '{name}' to optimise; .*{known}"):
         init_state(per_part({name: optax.adam(1e-3)}), thin())
 
 
