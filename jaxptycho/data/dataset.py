@@ -211,7 +211,7 @@ class Dataset:
                 "requires radians: give np.deg2rad(tilts)"
             )
         if self.mask is not None:
-            if getattr(self.mask, "dtype", None) != bool:  # else the same array, by which parts know it
+            if getattr(self.mask, "dtype", np.dtype(object)).kind != "b":  # parts know it by identity
                 self.mask = numbers(self.mask, "the mask", bool)
             if self.mask.shape != self.grid.shape:
                 raise ValueError(f"the mask is {self.mask.shape} pixels, the patterns are {self.grid.shape}")

@@ -37,8 +37,7 @@ PRIOR = np.deg2rad(0.3)  # of each angle
 DAMPING = 1e-3  # of the Gauss–Newton steps
 HUBER = 1.345  # in standard deviations, where a residual begins to count less (Huber 1981, 95 % efficiency)
 FEWEST = 3  # views that fit one another
-NOTHING = 0.05  # of the variance of the views, below which their volume explains nothing
-DOUBTFUL = 0.8  # of the variance, below which other directions of the tilt axis are tried
+NOTHING = 0.2  # of the variance of the views, below which their volume explains nothing; 0.16 of pure noise
 AXES = (90.0, 45.0, -45.0)  # degrees, directions that are tried
 BETTER = 0.7  # of the unexplained variance, which another direction must leave at most
 JUDGED = 25  # valid pixels at the coarsest voxels, with which a view can be judged by the others
@@ -165,7 +164,7 @@ def align(
     judged[list(causes)] = False
     fitting = trial.held_out[judged]
     axis = None
-    if len(fitting) > FEWEST and np.median(fitting) < DOUBTFUL:
+    if len(fitting) > FEWEST:
         axis = _better_axis(series, options, _kept(series, causes), float(np.median(fitting)))
     if axis is None and len(fitting) > FEWEST and np.median(fitting) < NOTHING:
         raise ValueError(
