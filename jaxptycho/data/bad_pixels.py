@@ -17,6 +17,8 @@ from scipy import ndimage
 
 MOSTLY = 0.5  # fraction of the patterns in which a pixel holds its flag
 STUCK_SHOTS = 16  # fewer patterns do not tell a stuck pixel from a steady one
+NOISY = 0.85  # fraction of the neighbours of a stuck pixel that vary
+FLAGS = 0.25  # largest fraction of pixels that are flagged; more are dark ones after subtraction
 HOT_RATIO = 10.0  # over the fourth brightest of 24 neighbours; a measured central beam has 6
 HOT_COUNTS = 50  # of a single pattern that is all there is
 HOT_EVENTS = 20  # electrons in the sample, so that a few are no hot pixel whatever they count
@@ -86,6 +88,8 @@ def bad_pixels(seen: PixelStatistics, mask: Bool[np.ndarray, "y x"]) -> dict[str
     mean = seen.total / seen.shots
     flagged = mask & (seen.flagged >= MOSTLY * seen.shots)
     negative = mask & (mean < 0) & (seen.changed == 0) & (seen.shots > 1)
+    if negative.mean() > FLAGS:
+        negative = np.zeros_like(mask)
     left = mask & ~flagged & ~negative
     stuck = left & _stuck(seen, left)
     hot = left & ~stuck & _hot(seen, left & ~stuck)
@@ -131,7 +135,7 @@ def _stuck(seen: PixelStatistics, valid) -> Bool[np.ndarray, "y x"]:
     noisy = valid & (variance > 0.3 * np.abs(mean)) & (seen.changed > 0.1 * seen.shots)
     constant = valid & (seen.changed == 0) & (mean != 0)
     neighbours = _neighbours(noisy.astype(float), 1)
-    return constant & (np.nanmean(neighbours, 0) > 0.6)
+    return constant & (np.nanmean(neighbours, 0) > NOISY)
 
 
 def _hot(seen: PixelStatistics, valid) -> Bool[np.ndarray, "y x"]:

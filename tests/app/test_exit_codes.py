@@ -27,10 +27,11 @@ def written(path, semiangle):
     [
         (20.0, 5e-3, 0, "nothing beyond the mean pattern to explain"),
         (20.0, 5.0, 3, "rates too large"),
-        (0.4, 5e-3, 3, "units of semiangle"),
+        (2.0, 5e-3, 3, "units of semiangle"),
     ],
     ids=["sound", "rate", "another unit"],
 )
+@pytest.mark.filterwarnings("ignore:the bright-field disc measures", "ignore:the probe is")
 def test_exit_code_and_words(tmp_path, semiangle, rate, code, said):
     file, job = written(tmp_path / "scan.h5", semiangle), tmp_path / "scan.toml"
     runner = CliRunner()

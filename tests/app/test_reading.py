@@ -19,6 +19,12 @@ def counting(self, index):
     seen.update(np.arange(self.shape[0])[index].tolist())
     return get(self, index)
 OnDisk.__getitem__ = counting
+sampled = jaxptycho.data.dataset.Dataset.raw_sample
+def uncounted(self):  # every process looks at the same few patterns before it reads its part
+    OnDisk.__getitem__ = get
+    yield from sampled(self)
+    OnDisk.__getitem__ = counting
+jaxptycho.data.dataset.Dataset.raw_sample = uncounted
 jaxptycho.data.dataset.IN_MEMORY_BYTES = int(sys.argv[3])
 from jaxptycho.app.jobs import read_job
 from jaxptycho.app.run import loop_of, start
@@ -39,7 +45,7 @@ try:
     Dataset(counts, np.zeros((10, 2)), Grid((4, 4), 0.4, 80.0), sharing=sharing())
 except ValueError as error:
     print(error)
-counts[7] = 0
+counts[:] = 0
 try:
     Dataset(counts, np.zeros((10, 2)), Grid((4, 4), 0.4, 80.0), sharing=sharing())
 except ValueError as error:
@@ -104,9 +110,9 @@ def test_each_process_looks_at_its_half_and_knows_what_all_found(job, measuremen
     for rank, out in enumerate(outs):
         found = np.load(f"{path}.{rank}.npy")
         np.testing.assert_array_equal(found, np.append(alone.dose(), alone.mean_pattern()))  # to the bit
-        nan, empty = out.splitlines()[-2:]  # only the second process saw either
+        nan, empty = out.splitlines()[-2:]  # only the second process saw the first
         assert nan.startswith("counts of shot 7 are not finite")
-        assert empty.startswith("1 of 10 patterns hold no counts (first: shot 7)")
+        assert empty.startswith("the patterns hold no counts")
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from jaxptycho.io.native import write_native
 from jaxptycho.model import Model
 from jaxptycho.parts.indexed import PerShot
 from jaxptycho.parts.scan import FreeScan
-from jaxptycho.parts.specimen import PotentialSlices
+from jaxptycho.parts.stacks import PotentialSlices
 from jaxptycho.tomography.projections import Geometry, turned_about_beam
 from jaxptycho.tomography.series import first_series, off_axis
 
