@@ -149,8 +149,8 @@ def middle_of(wave):
 
 def test_views_have_a_common_shift_or_each_its_own():
     def two(one, other):
-        counts = np.stack([np.tile(disc(m), (9, 1, 1)) for m in (one, other)])
-        return jp.Dataset(counts, np.stack([PLACES, PLACES]), GRID, about=dict(ABOUT))
+        counts = [np.tile(disc(m), (9, 1, 1)) for m in (one, other)]
+        return jp.Dataset(counts, [PLACES, PLACES], GRID, about=dict(ABOUT))
 
     common = jp.first_model(two((3, -2), (3.4, -2))).detector
     assert np.asarray(common.shift).shape == (2,)
