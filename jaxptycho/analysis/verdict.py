@@ -291,7 +291,7 @@ def _headline(found: Evidence, explains: bool) -> str:
     if not found.varies:
         return f"the model does not explain the patterns: the mean pattern fits far better ({whose})"
     share = (
-        f"{min(100.0, 100 * found.share):.2g} % of what varies between patterns beyond counting noise ({whose}{unseen})"
+        f"{min(100.0, 100 * found.share):.3g} % of what varies between patterns beyond counting noise ({whose}{unseen})"
     )
     if explains:
         return f"the model explains {share}"
