@@ -30,12 +30,12 @@ from jaxptycho import (
     reconstruct,
 )
 from jaxptycho.analysis.depth import depth_profiles, fit_depth_peaks
-from jaxptycho.inverse.constraints import build
+from jaxptycho.inverse.constraints.registry import build
 from jaxptycho.simulate.experiment import Experiment, Sampling
 from jaxptycho.simulate.microscope import Microscope
 from jaxptycho.simulate.phantoms import twisted_bilayer
 from jaxptycho.simulate.scan import raster
-from jaxptycho.start.flat import inclined
+from jaxptycho.start.tilt_coupled import inclined
 
 GRID, LENS, SLICES = Grid((32, 32), 0.3, voltage_kv=80.0), Microscope(0.025, 20.0), 10
 

@@ -52,10 +52,10 @@ def problem(rows, shots, window, slices, modes=2):
 def prepared(rows, shots, devices, slabs, **sizes):
     """Model, optimiser's state and batch as they lie on a mesh, and what belongs to them."""
     import jaxptycho as jp
-    from jaxptycho.inverse.solve import owned
-    from jaxptycho.machines.dealing import arrange
-    from jaxptycho.machines.placement import even, place
-    from jaxptycho.machines.slabs import homes
+    from jaxptycho.distributed.sharding import even, place
+    from jaxptycho.distributed.slabs.batching import arrange
+    from jaxptycho.distributed.slabs.layout import homes
+    from jaxptycho.inverse.step import owned
 
     mesh, (model, batch) = jp.mesh(devices, slabs), problem(rows, shots, **sizes)
     batch = arrange(batch, homes(model, 0, slabs), mesh) if slabs > 1 else even(batch, mesh)
@@ -80,7 +80,7 @@ def measure(work, seconds) -> float:
 def holdings(work) -> dict:
     """MB of model and state that lie on one device, of a step, and of what it receives."""
     import jaxptycho as jp
-    from jaxptycho.machines.plan import plan
+    from jaxptycho.distributed.memory_plan import plan
 
     _, model, state, batch, mesh = work
     expected = plan(jp.misfit(jp.amplitude), model, state, batch, mesh)
@@ -122,7 +122,7 @@ def scaling(args, sizes, rows, shots, seconds):
 def projected(voxels, groups, slabs, shots=8, largest=128, modes=4, views=60) -> dict:
     """What the compiled step of a volume of `voxels`³ takes and receives on groups × slabs devices."""
     import jaxptycho as jp
-    from jaxptycho.machines.plan import plan
+    from jaxptycho.distributed.memory_plan import plan
 
     window = min(largest, voxels // 2)
     devices, slices, rows = groups * slabs, 20, voxels + -voxels % slabs

@@ -25,7 +25,7 @@ from ase import Atoms
 from ase.build import make_supercell
 
 from jaxptycho import Grid
-from jaxptycho.machines.placement import mesh, one_device_per_core, share
+from jaxptycho.distributed.sharding import mesh, one_device_per_core, share
 from jaxptycho.simulate.experiment import Experiment, Sampling, patterns
 from jaxptycho.simulate.microscope import Microscope
 from jaxptycho.simulate.phantoms.arrange import displaced

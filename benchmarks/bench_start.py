@@ -25,8 +25,10 @@ GOALS = {"first_pattern": 5.0, "import": 1.0}
 def demo(began: float, cache: str, out: str, positions: int) -> None:
     """The command line's demo, up to its first epoch; prints when it reached each of the moments."""
     os.environ["XDG_CACHE_HOME"] = cache
-    from jaxptycho.app import cli, simulation, watch
-    from jaxptycho.app import demo as running
+    from jaxptycho.cli import demo as running
+    from jaxptycho.cli import main as cli
+    from jaxptycho.jobs import simulation
+    from jaxptycho.runs import progress as watch
 
     reached, said, simulate = {}, os.dup(1), simulation.simulate
     os.dup2(2, 1)

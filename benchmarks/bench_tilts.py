@@ -37,7 +37,7 @@ from jaxptycho import (
     per_part,
     select,
 )
-from jaxptycho.inverse.solve import named, owned
+from jaxptycho.inverse.step import named, owned
 from jaxptycho.physics import volumes
 
 WINDOW, MODES, SLICES, VOXEL = 66, 3, 8, 0.4

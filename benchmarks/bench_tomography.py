@@ -69,7 +69,7 @@ from jaxptycho.analysis.assignment import Score
 from jaxptycho.analysis.errors import AlignmentError, alignment_error
 from jaxptycho.analysis.resolution import FourierCorrelation, fixed, fourier_correlation, wedge_correlations
 from jaxptycho.analysis.shells import taper
-from jaxptycho.app.judging_volume import TrueAtoms, trace
+from jaxptycho.reports.evaluate_volume import TrueAtoms, trace
 from jaxptycho.tomography.projections import Geometry
 
 RANGES, FEWER = (20, 30, 40, 45), (2, 12, 20)  # ° on either side, and one of so many shots or quanta
@@ -145,9 +145,9 @@ def draw(volume, known, path: Path):
 
 def summarise(folder: Path, found: Mapping[str, Judged]) -> None:
     """Correlations of all cases in one figure, and their atoms in another."""
-    from jaxptycho.app.plots import save
-    from jaxptycho.app.plots_atoms import draw_scores
-    from jaxptycho.app.plots_resolution import draw_directions
+    from jaxptycho.figures.atoms import draw_scores
+    from jaxptycho.figures.plots import save
+    from jaxptycho.figures.resolution import draw_directions
 
     save(draw_directions({name or "all": one.curve for name, one in found.items()}, SIGNAL), folder / "curves.png")
     save(draw_scores({name or "all": one.scores for name, one in found.items()}), folder / "scores.png")

@@ -42,10 +42,10 @@ from jaxptycho.analysis.peaks import find_peaks
 from jaxptycho.analysis.resolution import fixed, wedge_correlations
 from jaxptycho.analysis.shells import shells, soft_mask, wedge
 from jaxptycho.analysis.tracing import atoms_of
-from jaxptycho.inverse.constraints import all_of, build
+from jaxptycho.inverse.constraints.registry import all_of, build
 from jaxptycho.inverse.penalties import sum_of, total_variation
-from jaxptycho.inverse.preconditioning import measured, shell_growth
-from jaxptycho.inverse.solve import identity, owned
+from jaxptycho.inverse.solvers.preconditioning import measured, shell_growth
+from jaxptycho.inverse.step import identity, owned
 from jaxptycho.physics.volumes import depth_of
 from jaxptycho.simulate.experiment import Experiment, Sampling, simulate
 from jaxptycho.simulate.microscope import Microscope

@@ -13,7 +13,7 @@ import optax
 from common import OF_ADAM
 
 import jaxptycho as jp
-from jaxptycho.machines.placement import replicate
+from jaxptycho.distributed.sharding import replicate
 
 
 def arguments():

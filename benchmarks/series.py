@@ -9,29 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxptycho import (
-    AberratedProbe,
-    Dataset,
-    Model,
-    amplitude,
-    batches,
-    init_state,
-    make_step,
-    misfit,
-    per_part,
-    read,
-)
+from jaxptycho import AberratedProbe, Dataset, Model, amplitude, batches, init_state, make_step, misfit, per_part, read
 from jaxptycho.analysis.errors import Alignment
 from jaxptycho.analysis.volumes import rotation_matrices
-from jaxptycho.app.jobs import make_job
-from jaxptycho.app.simulation import build_experiment, write_experiment
-from jaxptycho.app.simulation_schema import SimulationJob
-from jaxptycho.halves import thinned
-from jaxptycho.inverse import constraints
-from jaxptycho.inverse.even import even_adam
-from jaxptycho.inverse.solve import owned
+from jaxptycho.data.half_sets import thinned
+from jaxptycho.data.ordering import spread
+from jaxptycho.inverse.constraints.registry import registry as constraints
+from jaxptycho.inverse.solvers.layerwise_adam import even_adam
+from jaxptycho.inverse.step import owned
 from jaxptycho.io.native import read_truth
-from jaxptycho.order import spread
+from jaxptycho.jobs.reading import make_job
+from jaxptycho.jobs.simulation import build_experiment, write_experiment
+from jaxptycho.jobs.simulation_schema import SimulationJob
 from jaxptycho.start.guess import first_model
 from jaxptycho.tomography.alignment import align
 from jaxptycho.tomography.poses import emptied, posed

@@ -1,23 +1,26 @@
 """Differentiable electron ptychography and ptychographic tomography in JAX.
 
-The floors, from the ground up; a file imports only from floors below:
+Folders, from the ground up; a file imports only from folders below its own:
 
-- `kernels`: hot operations: Fourier transforms, convolutions, resampling, with accelerators
-- `physics`: arrays in, arrays out: grids, waves, windows, aberrations, detection
+- `kernels`: Fourier transforms, convolutions, resampling, with accelerators
+- `physics`: arrays in, arrays out: grids, waves, windows, aberrations, potentials, detection
 - `parts`: probe, specimen, scan, propagator, detector; `PerShot` and `PerView`
-- `model`: `Model`, `predict`; `data`: `Dataset`, `batches`; `halves`: two that share nothing
-- `inverse`: losses, penalties, constraints, `make_step`, `reconstruct`, solvers
-- `start`: from a dataset to a first model; `simulate`: atoms to counts; `analysis`: how good a result is
-- `machines`: many devices; `io`: files; `app`: jobs, command line, figures
+- `model`: `Model`, `predict`; `data`: `Dataset`, `batches`, halves of a measurement
+- `inverse`: losses, penalties, constraints, solvers, `make_step`, `reconstruct`
+- `analysis`: quality of a result; `start`: from a dataset to a first model
+- `tomography`: projections and alignment; `simulate`: atoms to counts
+- `distributed`: many devices and processes; `io`: files; `figures`: plots
+- `runs`: epochs, progress and state of a run; `jobs`: job files and their steps
+- `reports`: comparison of results; `cli`: the command line
 """
 
 from importlib import import_module
 
 from .data import Batch, Dataset, batches, make_batch, prefetch, split, stacked
-from .halves import checkerboard, thinned
+from .data.half_sets import checkerboard, thinned
+from .distributed.sharding import distribute, mesh, one_device_per_core
 from .inverse.losses import amplitude, anscombe, gaussian, misfit, poisson
-from .inverse.solve import init_state, make_step, per_part, reconstruct
-from .machines.placement import distribute, mesh, one_device_per_core
+from .inverse.step import init_state, make_step, per_part, reconstruct
 from .model import Model, exit_wave, predict, shoot
 from .parts.atoms import Atoms
 from .parts.detector import (

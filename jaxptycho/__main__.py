@@ -1,6 +1,6 @@
 """`python -m jaxptycho`: the command line."""
 
-from .app.cli import main
+from .cli.main import main
 
 if __name__ == "__main__":
     main()

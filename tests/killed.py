@@ -5,18 +5,18 @@ import sys
 
 from pairs import clean
 
-from jaxptycho.app.jobs import kind_of, read_job, write_job
-from jaxptycho.app.run import resume
-from jaxptycho.machines.checkpoint import Checkpoints
+from jaxptycho.distributed.checkpoint import Checkpoints
+from jaxptycho.jobs.reading import kind_of, read_job, write_job
+from jaxptycho.jobs.runner import resume
 
 KILLED = """
 import os, sys, time
 from pathlib import Path
 import jax
 jax.config.update("jax_num_cpu_devices", 8)
-from jaxptycho.app.jobs import kind_of, read_job
-from jaxptycho.app.run import start
-from jaxptycho.app.watch import Watch
+from jaxptycho.jobs.reading import kind_of, read_job
+from jaxptycho.jobs.runner import start
+from jaxptycho.runs.progress import Watch
 class Dying(Watch):
     left = int(sys.argv[3])
     def batch(self, patterns):

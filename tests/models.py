@@ -38,7 +38,7 @@ from jaxptycho import (
     WeakPhaseStack,
     predict,
 )
-from jaxptycho.inverse.units import natural_units
+from jaxptycho.inverse.solvers.parameter_scaling import natural_units
 
 GRID = Grid(shape=(16, 12), pixel=(0.4, 0.5), voltage_kv=80.0)  # rectangular, so that y and x never pass for each other
 N_SHOTS = 7

@@ -9,7 +9,7 @@ JOIN = """
 import os, sys
 import jax
 jax.config.update("jax_num_cpu_devices", int(os.environ["DEVICES"]))
-from jaxptycho.machines.processes import join, none_left_waiting
+from jaxptycho.distributed.multihost import join, none_left_waiting
 join(os.environ["PAIR"], 2, int(os.environ["RANK"]))
 with none_left_waiting(orderly=(0,)):
     exec(sys.argv[1])

@@ -1,12 +1,12 @@
 """A series simulated from atoms, and what a job makes of it."""
 
 from jaxptycho import load, read
-from jaxptycho.app.files import template_text
-from jaxptycho.app.jobs import read_job
-from jaxptycho.app.run import start
-from jaxptycho.app.simulation import build_experiment, write_experiment
-from jaxptycho.app.simulation_schema import SimulationJob
+from jaxptycho.cli.files import template_text
 from jaxptycho.io.native import read_truth
+from jaxptycho.jobs.reading import read_job
+from jaxptycho.jobs.runner import start
+from jaxptycho.jobs.simulation import build_experiment, write_experiment
+from jaxptycho.jobs.simulation_schema import SimulationJob
 
 
 def reconstructed(folder, changes: list[str], job_of):

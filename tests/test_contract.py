@@ -58,10 +58,12 @@ from jaxptycho import (
     per_part,
     select,
 )
-from jaxptycho.inverse import losses, pie, probe_constraints
-from jaxptycho.inverse.constraints import CONSTRAINTS, build
+from jaxptycho.inverse import losses
+from jaxptycho.inverse.constraints.registry import CONSTRAINTS, build
+from jaxptycho.inverse.constraints.registry import probe as probe_constraints
 from jaxptycho.inverse.penalties import PENALTIES
-from jaxptycho.inverse.preconditioning import PRECONDITIONERS, measured, shell_growth
+from jaxptycho.inverse.solvers import pie
+from jaxptycho.inverse.solvers.preconditioning import PRECONDITIONERS, measured, shell_growth
 from jaxptycho.physics.waves import Exit
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")

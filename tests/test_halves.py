@@ -6,7 +6,7 @@ from scipy.spatial import KDTree
 
 import jaxptycho.data.dataset
 from jaxptycho import Dataset, Grid, checkerboard, thinned
-from jaxptycho.order import spread
+from jaxptycho.data.ordering import spread
 
 GRID = Grid((6, 4), 0.5, 80.0)
 

@@ -34,22 +34,22 @@ from jaxptycho import (
 )
 from jaxptycho.analysis.scanned import scanned
 from jaxptycho.analysis.truth import compare_phase
-from jaxptycho.app import plots
-from jaxptycho.app.build import build_model, read_data
-from jaxptycho.app.cli import app
-from jaxptycho.app.comparison import compare_results, report
-from jaxptycho.app.jobs import make_job, read_job, write_job
-from jaxptycho.app.pictures import picture
-from jaxptycho.app.run import resume, start
-from jaxptycho.inverse.constraints import build
+from jaxptycho.cli.main import app
+from jaxptycho.distributed.sharding import place
+from jaxptycho.distributed.slabs import layout as slabs
+from jaxptycho.distributed.slabs.batching import arrange
+from jaxptycho.figures import plots
+from jaxptycho.figures.pictures import picture
+from jaxptycho.inverse.constraints.registry import build
 from jaxptycho.inverse.illumination import illumination
 from jaxptycho.inverse.penalties import l1, missing_cone, sum_of, tikhonov, total_variation
 from jaxptycho.io.exports import export
 from jaxptycho.io.native import write_native
-from jaxptycho.machines import slabs
-from jaxptycho.machines.dealing import arrange
-from jaxptycho.machines.placement import place
-from jaxptycho.start.refit import with_slices
+from jaxptycho.jobs.build import build_model, read_data
+from jaxptycho.jobs.reading import make_job, read_job, write_job
+from jaxptycho.jobs.runner import resume, start
+from jaxptycho.reports.compare import compare_results, report
+from jaxptycho.start.reslice import with_slices
 
 KINDS = Path(__file__).parent / "kinds"
 sys.path.insert(0, str(KINDS))

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from scipy.optimize import least_squares
 from scipy.special import erf
 
-from ..inverse.filters import measured_part
+from ..inverse.constraints.filters import measured_part
 
 FWHM = 2 * np.sqrt(2 * np.log(2))  # of a Gaussian, in σ
 RISE = 2.5631  # of an error function from 10 to 90 %, in σ

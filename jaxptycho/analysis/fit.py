@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..data import Batch, Dataset, make_batch
-from ..inverse.accumulate import sum_over_shots
 from ..inverse.losses import poisson
+from ..inverse.microbatch import sum_over_shots
 from ..model import Model
 
 SUMS = 6  # that a fit is judged by

@@ -17,8 +17,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
-from ..inverse.solve import named, trainable
-from ..inverse.units import natural_units
+from ..inverse.solvers.parameter_scaling import natural_units
+from ..inverse.step import named, trainable
 from ..model import Model, predict
 from ..parts.indexed import PerShot, PerView, axis_size, select
 

@@ -26,7 +26,7 @@ import numpy as np
 from scipy.stats import poisson as poisson_distribution
 
 from ..data import Batch, Dataset, make_batch, split
-from ..inverse.accumulate import sum_over_shots
+from ..inverse.microbatch import sum_over_shots
 from ..model import Model
 
 MIN_HELD_OUT = 8  # shots from which held-out ones are enough to judge by

@@ -1,10 +1,10 @@
 """Measured counts and the batches drawn from them: the host's side of the inverse problem."""
 
 from .batch import Batch, Rows, at_hand
+from .batching import batches, make_batch, split, stacked
 from .dataset import Dataset
-from .drawing import batches, make_batch, split, stacked
 from .prefetching import prefetch
-from .sharing import ALONE, Sharing
+from .process_shard import ALONE, Sharing
 
 __all__ = [
     "ALONE",

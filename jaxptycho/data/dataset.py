@@ -28,7 +28,7 @@ from .frame import origin_of, require_near_axis, spacing, warn_of_rounding
 from .layout import by_view, per_view, without_masks
 from .numbers import numbers
 from .patterns import AsSeen, Chosen, read_by
-from .sharing import ALONE, Sharing
+from .process_shard import ALONE, Sharing
 
 BLOCK = 64  # patterns read at once
 MIN_EXTENT = 1e-3  # pixels, below which no scan is sampled

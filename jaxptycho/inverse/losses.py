@@ -14,7 +14,7 @@ from jax.scipy.special import xlogy
 
 from ..data import Batch
 from ..model import Model
-from .accumulate import sum_over_shots
+from .microbatch import sum_over_shots
 
 Noise = Callable
 

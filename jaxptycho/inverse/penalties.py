@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from ..model import Model
 from ..parts.slices import Of, require_depth
 from ..physics.types import Stack
-from . import filters
+from .constraints import filters
 
 Penalty = Callable[[Model], jax.Array | float]
 Along = Literal["plane", "z", "volume"]

@@ -16,7 +16,7 @@ from ..analysis.tracing import atoms_of
 from ..data.frame import spacing, warn_of_rounding
 from ..model import Model
 from ..parts.slices import Of, Voxels
-from .drafts import drafted
+from .atomic_write import drafted
 from .structures import WRITABLE, to_ase, write_structure
 
 

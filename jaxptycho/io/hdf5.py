@@ -10,9 +10,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ..machines.pieces import Pieced
-from .chunks import inflated
-from .drafts import drafted
+from ..distributed.gather import Pieced
+from .atomic_write import drafted
+from .parallel_gzip import inflated
 
 H5 = Any  # an h5py file, group or dataset, which its annotations cannot tell apart
 COMPRESS_BYTES = 2**16  # smaller arrays are not worth a filter

@@ -19,7 +19,7 @@ import numpy as np
 from ..model import Model
 from .hdf5 import created, opened, plain, save_array
 from .native import check_format
-from .trees import read_like, read_tree, write_tree
+from .pytree_hdf5 import read_like, read_tree, write_tree
 
 FORMAT, VERSION = "jaxptycho-result", 1
 STATE = "jaxptycho-state"

@@ -9,7 +9,7 @@ from ase.data import chemical_symbols
 from ase.io.formats import filetype
 from jaxtyping import Float
 
-from .drafts import drafted
+from .atomic_write import drafted
 
 READABLE = {"xyz": "xyz", "extxyz": "xyz", "cif": "cif", "vasp": "POSCAR"}
 WRITABLE = {".xyz": ("extxyz", {}), ".cif": ("cif", {"wrap": False})}  # atoms stay where they are

@@ -21,18 +21,7 @@ from ..physics.grids import Grid
 from ..physics.transmission import transmission_function
 from ..physics.types import Pair, Scalar, Slices, Stack
 from .indexed import PerShot, PerView, Varying, add, first_shot
-from .slices import (
-    PHASES,
-    AtomTable,
-    Lengths,
-    Of,
-    Slab,
-    Sliced,
-    Thickness,
-    Voxels,
-    finite_voxels,
-    require_depth,
-)
+from .slices import PHASES, AtomTable, Lengths, Of, Slab, Sliced, Thickness, Voxels, finite_voxels, require_depth
 
 WRAP = 0.95 * math.pi  # rad: a phase beyond may have been folded back by 2π
 

@@ -31,9 +31,9 @@ from jaxtyping import Array, Float
 from scipy.ndimage import affine_transform
 
 from ..data import Batch, Dataset, batches, make_batch
-from ..halves import thinned
+from ..data.half_sets import thinned
 from ..inverse.losses import amplitude, misfit
-from ..inverse.solve import init_state, make_step, owned, per_part
+from ..inverse.step import init_state, make_step, owned, per_part
 from ..model import Model, predict
 from ..parts.indexed import PerShot
 from ..parts.scan import AffineScan, map_parameters

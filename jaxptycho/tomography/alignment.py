@@ -22,15 +22,7 @@ from .coarse import coarse_shifts, film_shifts
 from .levels import Level, binned, common_field, rotated
 from .linear import Free, basis_of, fista, without
 from .outliers import held_out, unusable, worst_view
-from .projections import (
-    LEAST_RANGE,
-    Geometry,
-    Images,
-    Projector,
-    project_view,
-    require_series,
-    three,
-)
+from .projections import LEAST_RANGE, Geometry, Images, Projector, project_view, require_series, three
 
 CORRELATED = 100  # pixels whose residuals go together, of atoms that a volume does not show yet
 PRIOR = np.deg2rad(0.3)  # of each angle

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..data import Batch, Dataset, make_batch
-from ..inverse.solve import owned
-from ..inverse.units import natural_units
+from ..inverse.solvers.parameter_scaling import natural_units
+from ..inverse.step import owned
 from ..model import Model, shoot
 from ..parts.indexed import PerShot, PerView, axis_size, select
 from ..parts.probe import AbstractProbe

@@ -15,7 +15,7 @@ from scipy.ndimage import affine_transform
 
 from ..data import Dataset, batches
 from ..inverse.illumination import illumination
-from ..inverse.solve import identity, init_state, make_step, owned
+from ..inverse.step import identity, init_state, make_step, owned
 from ..model import Model
 from ..start.guess import guess_model
 from .projections import axis_frame

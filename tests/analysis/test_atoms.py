@@ -12,7 +12,7 @@ from jaxptycho.analysis import assignment
 from jaxptycho.analysis.assignment import assign, compare_atoms
 from jaxptycho.analysis.peaks import find_peaks, fit_peaks, local_maxima
 from jaxptycho.analysis.species import species_by_integral
-from jaxptycho.app.plots_atoms import draw_atoms, draw_displacements, draw_scores
+from jaxptycho.figures.atoms import draw_atoms, draw_displacements, draw_scores
 from jaxptycho.physics.scattering import VOLT_ANGSTROM2, scattering_factor
 
 SPACING, SHAPE = (0.3, 0.2, 0.25), (40, 60, 48)  # no two alike

@@ -5,7 +5,7 @@ import pytest
 from models import rng
 
 from jaxptycho.analysis.coverage import TiltSeries, coverage, in_cones, in_slabs, in_wedge
-from jaxptycho.app.plots_depth import draw_coverage
+from jaxptycho.figures.depth import draw_coverage
 
 TELLURIUM = TiltSeries(np.deg2rad(np.linspace(-53, 53, 26)), semiangle=0.025, wavelength=0.04176, thickness=118.0)
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from jaxptycho.inverse.constraints.registry.filters import measured_part
 from matplotlib.figure import Figure
 from models import rng
 from scipy.ndimage import gaussian_filter1d
@@ -16,8 +17,7 @@ from jaxptycho.analysis.depth import (
     measurable_volume,
     slice_correlation,
 )
-from jaxptycho.app.plots_depth import draw_depth_profiles, draw_slice_correlation
-from jaxptycho.inverse.filters import measured_part
+from jaxptycho.figures.depth import draw_depth_profiles, draw_slice_correlation
 
 Z = 12.0 * np.arange(16)  # Å
 

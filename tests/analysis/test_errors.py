@@ -7,7 +7,7 @@ from scipy.spatial.transform import Rotation
 
 from jaxptycho.analysis.errors import Alignment, alignment_error, position_error, probe_fidelity
 from jaxptycho.analysis.volumes import rotation_matrices
-from jaxptycho.app.plots_errors import draw_alignment, draw_positions_error, draw_probes
+from jaxptycho.figures.errors import draw_alignment, draw_positions_error, draw_probes
 
 PIXEL = np.array([0.2, 0.25])
 SHAPE = (40, 36)

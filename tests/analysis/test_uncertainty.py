@@ -34,8 +34,8 @@ from jaxptycho import (
 )
 from jaxptycho.analysis.information import diagonal, fisher, matrix
 from jaxptycho.analysis.uncertainty import bound, deviation_of, sampled_bound
-from jaxptycho.inverse.solve import trainable
-from jaxptycho.inverse.units import natural_units
+from jaxptycho.inverse.solvers.parameter_scaling import natural_units
+from jaxptycho.inverse.step import trainable
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 

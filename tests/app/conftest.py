@@ -10,10 +10,10 @@ import pytest
 from tilts import SIMULATION
 
 from jaxptycho import Dataset, Grid, predict
-from jaxptycho.app.jobs import make_job
-from jaxptycho.app.simulation import run_simulation
-from jaxptycho.app.simulation_schema import SimulationJob
 from jaxptycho.io.native import write_native
+from jaxptycho.jobs.reading import make_job
+from jaxptycho.jobs.simulation import run_simulation
+from jaxptycho.jobs.simulation_schema import SimulationJob
 from jaxptycho.start.guess import guess_model
 
 N_SHOTS, ABOUT = 64, {"semiangle_mrad": 25.0, "defocus_angstrom": 60.0}

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from jaxptycho import PerShot, make_batch, select
-from jaxptycho.app import build
-from jaxptycho.app.jobs import make_job
-from jaxptycho.app.loop import Loop, Progress
-from jaxptycho.app.run import loop_of as with_data
+from jaxptycho.jobs import build
+from jaxptycho.jobs.reading import make_job
+from jaxptycho.jobs.runner import loop_of as with_data
+from jaxptycho.runs.loop import Loop, Progress
 
 THICK = {"specimen": {"kind": "potential", "slices": 3, "thickness_angstrom": 30.0}}
 RPIE = {

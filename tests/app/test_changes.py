@@ -10,12 +10,12 @@ from test_run import Interrupting
 from typer.testing import CliRunner
 
 from jaxptycho import Dataset, read
-from jaxptycho.app.changes import differences, require_applicable
-from jaxptycho.app.cli import app
-from jaxptycho.app.jobs import beside, make_job, read_job, write_job
-from jaxptycho.app.run import resume, start
+from jaxptycho.cli.main import app
 from jaxptycho.io.native import write_native
 from jaxptycho.io.results import load_attributes, load_history
+from jaxptycho.jobs.changes import differences, require_applicable
+from jaxptycho.jobs.reading import beside, make_job, read_job, write_job
+from jaxptycho.jobs.runner import resume, start
 
 SMALL = {"epochs": 2, "batch": 16, "rates": {"specimen": 5e-2, "probe": 5e-3}}
 

@@ -15,10 +15,10 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from jaxptycho import load
-from jaxptycho.app import cli
-from jaxptycho.app.cli import app
-from jaxptycho.app.files import templates
-from jaxptycho.app.jobs import kind_of, read_job, write_job
+from jaxptycho.cli import main as cli
+from jaxptycho.cli.files import templates
+from jaxptycho.cli.main import app
+from jaxptycho.jobs.reading import kind_of, read_job, write_job
 
 SHORT = ["--set", "stage.0.epochs=2", "--set", "stage.0.batch=16", "--set", "run.devices=1"]
 

@@ -12,9 +12,9 @@ from jaxptycho import Atoms, FreeScan, Grid, Model, PerShot, PerView, PixelProbe
 from jaxptycho.analysis.resolution import fourier_correlation
 from jaxptycho.analysis.shells import taper
 from jaxptycho.analysis.volumes import rotation_matrices
-from jaxptycho.app.cli import app
-from jaxptycho.app.comparison import compare_results, report
+from jaxptycho.cli.main import app
 from jaxptycho.physics.mean_potential import atoms_potential
+from jaxptycho.reports.compare import compare_results, report
 
 VOXEL, SHAPE, GRID = 0.4, (28, 30, 32), Grid((16, 16), 0.4, 80.0)
 PLACES = rng(4).uniform(-3, 3, (14, 3))

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from jaxptycho.app import demo
-from jaxptycho.app.cli import app
-from jaxptycho.app.judging import judge_results
+from jaxptycho.cli import demo
+from jaxptycho.cli.main import app
+from jaxptycho.reports.evaluate import judge_results
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import pytest
 from models import batch_for, thin
 
-from jaxptycho.app.diagnose import advice, culprit
+from jaxptycho.runs.diagnose import advice, culprit
 
 
 def step(model, state, batch):

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from jaxptycho.app import cli
-from jaxptycho.app.jobs import make_job
-from jaxptycho.app.run import start
+from jaxptycho.cli import main as cli
 from jaxptycho.io.results import load_attributes
+from jaxptycho.jobs.reading import make_job
+from jaxptycho.jobs.runner import start
 
 
 def written(path, semiangle):

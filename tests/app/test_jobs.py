@@ -4,8 +4,8 @@ import tomllib
 
 import pytest
 
-from jaxptycho.app.jobs import make_job, read_job, write_job
-from jaxptycho.app.schema import Job
+from jaxptycho.jobs.reading import make_job, read_job, write_job
+from jaxptycho.jobs.schema import Job
 
 MINIMAL = {"data": {"file": "scan.h5"}}
 

@@ -4,7 +4,7 @@ import numpy as np
 from models import rng, thin
 
 from jaxptycho.analysis.truth import Agreement
-from jaxptycho.app.judging import depth_rows, image_rows, truth_correlation
+from jaxptycho.reports.evaluate import depth_rows, image_rows, truth_correlation
 
 
 def agreement(factor: float) -> Agreement:

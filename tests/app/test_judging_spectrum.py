@@ -6,7 +6,7 @@ from models import rng
 
 from jaxptycho.analysis.resolution import fourier_correlation
 from jaxptycho.analysis.shells import taper
-from jaxptycho.app.judging_spectrum import Compared, control_of, control_rows, spectrum_rows
+from jaxptycho.reports.evaluate_spectrum import Compared, control_of, control_rows, spectrum_rows
 
 RING = 1 / (128 * 0.3)  # 1/Å
 

@@ -11,16 +11,16 @@ from typer.testing import CliRunner
 from jaxptycho import Dataset, FreeScan, Model, PerShot, PerView, PixelProbe, Volume, write
 from jaxptycho.analysis.errors import Alignment, alignment_error
 from jaxptycho.analysis.volumes import euler_angles, rotation_matrices
-from jaxptycho.app.cli import app
-from jaxptycho.app.judging import judge_results
-from jaxptycho.app.judging_atoms import TrueAtoms, atom_rows, trace, trace_blind, true_atoms
-from jaxptycho.app.judging_volume import alignment, judge_volume
-from jaxptycho.app.simulation import build_experiment
-from jaxptycho.app.simulation import truth as simulated_truth
-from jaxptycho.app.simulation_schema import SimulationJob
+from jaxptycho.cli.main import app
 from jaxptycho.io.native import read_native, read_truth, write_native
+from jaxptycho.jobs.simulation import build_experiment
+from jaxptycho.jobs.simulation import truth as simulated_truth
+from jaxptycho.jobs.simulation_schema import SimulationJob
 from jaxptycho.physics.mean_potential import atoms_potential
 from jaxptycho.physics.waves import shift
+from jaxptycho.reports.evaluate import judge_results
+from jaxptycho.reports.evaluate_atoms import TrueAtoms, atom_rows, trace, trace_blind, true_atoms
+from jaxptycho.reports.evaluate_volume import alignment, judge_volume
 
 VOXEL, SHAPE = 0.4, (32, 32, 32)
 JOB = {

@@ -6,14 +6,14 @@ from typer.testing import CliRunner
 
 from jaxptycho import Dataset, Grid, PotentialSlices, load
 from jaxptycho.analysis.depth import depth_profiles, fit_depth_peaks
-from jaxptycho.app.build import build_model
-from jaxptycho.app.cli import app
-from jaxptycho.app.jobs import make_job
-from jaxptycho.app.simulation import build_experiment, write_experiment
-from jaxptycho.app.simulation_schema import SimulationJob
+from jaxptycho.cli.main import app
+from jaxptycho.jobs.build import build_model
+from jaxptycho.jobs.reading import make_job
+from jaxptycho.jobs.simulation import build_experiment, write_experiment
+from jaxptycho.jobs.simulation_schema import SimulationJob
 from jaxptycho.model import require_inside
-from jaxptycho.start.flat import inclined
 from jaxptycho.start.guess import guess_model
+from jaxptycho.start.tilt_coupled import inclined
 
 GRID, TILTS = Grid((16, 16), 0.5, voltage_kv=80.0), np.deg2rad([-4.0, 0.0, 4.0])
 FLAT = {"kind": "potential", "slices": 4, "thickness_angstrom": 40.0}

@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 
 from jaxptycho import FreeScan, PerShot, SliceStack, load, read, write
 from jaxptycho.analysis.scanned import outline
-from jaxptycho.app import comparison
-from jaxptycho.app.cli import app
-from jaxptycho.app.errors import sentence
-from jaxptycho.app.jobs import read_job
-from jaxptycho.app.tomogram_schema import TomogramJob
+from jaxptycho.cli.errors import sentence
+from jaxptycho.cli.main import app
+from jaxptycho.jobs.reading import read_job
+from jaxptycho.jobs.tomogram_schema import TomogramJob
+from jaxptycho.reports import compare as comparison
 from jaxptycho.start import guess
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # cautions, as these patterns are noise
@@ -154,7 +154,7 @@ def test_what_a_device_or_the_memory_refuses_is_one_sentence(error, words, monke
     def fails(path):
         raise error
 
-    monkeypatch.setattr("jaxptycho.app.files.describe", fails)
+    monkeypatch.setattr("jaxptycho.cli.files.describe", fails)
     line = refused("inspect", "scan.h5")
     assert words in line
     assert ("stage.N.batch" in line) == ("INTERNAL" not in str(error))
@@ -340,7 +340,7 @@ TOO_FEW = {
 def test_halves_that_cannot_be_compared_are_not_computed(words, monkeypatch):
     measured(places=TOO_FEW[words])
     assert run("new", "scan.h5").exit_code == 0
-    monkeypatch.setattr("jaxptycho.app.comparison.start", None)
+    monkeypatch.setattr("jaxptycho.reports.compare.start", None)
     assert words in refused("halves", "scan.toml", "--out", "both")
 
 

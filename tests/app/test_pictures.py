@@ -6,9 +6,9 @@ import pytest
 
 from jaxptycho import FreeScan, Grid, Ideal, Model, PerShot, PixelProbe, SliceStack
 from jaxptycho.analysis.scanned import seen
-from jaxptycho.app.comparison import common_phases
-from jaxptycho.app.pictures import filtered, picture, probe_modes
-from jaxptycho.app.plots import round_length, unit_of
+from jaxptycho.figures.pictures import filtered, picture, probe_modes
+from jaxptycho.figures.plots import round_length, unit_of
+from jaxptycho.reports.compare import common_phases
 
 GRID = Grid((8, 8), 2.0, voltage_kv=80.0)
 

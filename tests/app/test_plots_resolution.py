@@ -5,7 +5,7 @@ import numpy as np
 from jaxptycho.analysis.resolution import directional_correlations, fixed, fourier_correlation, phase_randomised_control
 from jaxptycho.analysis.shells import taper
 from jaxptycho.analysis.spectrum import information_limit, radial_spectrum
-from jaxptycho.app.plots_resolution import draw_control, draw_correlation, draw_directions, draw_spectrum
+from jaxptycho.figures.resolution import draw_control, draw_correlation, draw_directions, draw_spectrum
 
 
 def halves(cut=0.5, n=96, pixel=0.4):

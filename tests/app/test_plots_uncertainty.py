@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxptycho.app.plots_uncertainty import draw_deviation, draw_spread
+from jaxptycho.figures.uncertainty import draw_deviation, draw_spread
 
 
 def test_a_map_is_blank_where_nothing_is_known():

@@ -7,7 +7,7 @@ import pytest
 from pairs import pair
 
 from jaxptycho import read
-from jaxptycho.app.jobs import make_job, write_job
+from jaxptycho.jobs.reading import make_job, write_job
 
 WATCHED = """
 import collections
@@ -26,9 +26,9 @@ def uncounted(self):  # every process looks at the same few patterns before it r
     OnDisk.__getitem__ = counting
 jaxptycho.data.dataset.Dataset.raw_sample = uncounted
 jaxptycho.data.dataset.IN_MEMORY_BYTES = int(sys.argv[3])
-from jaxptycho.app.jobs import read_job
-from jaxptycho.app.run import loop_of, start
-from jaxptycho.machines.processes import sharing
+from jaxptycho.jobs.reading import read_job
+from jaxptycho.jobs.runner import loop_of, start
+from jaxptycho.distributed.multihost import sharing
 job = read_job(sys.argv[2])
 """
 AT_FIRST = (
@@ -64,8 +64,8 @@ TABLE = """
 import numpy as np
 from jaxptycho import Dataset, Grid
 from jaxptycho.machines import resident
-from jaxptycho.machines.placement import mesh
-from jaxptycho.machines.processes import sharing
+from jaxptycho.distributed.sharding import mesh
+from jaxptycho.distributed.multihost import sharing
 resident.fits, resident.BLOCK = lambda data: True, 8
 class Reader:
     def __init__(self, values):

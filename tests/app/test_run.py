@@ -11,16 +11,17 @@ import equinox as eqx
 import jax
 import numpy as np
 import pytest
+from jaxptycho.inverse.constraints.registry.volume import support_mask
 
 from jaxptycho import load, mesh, stacked
-from jaxptycho.app import build, loop
-from jaxptycho.app.errors import Diverged
-from jaxptycho.app.jobs import make_job, read_job
-from jaxptycho.app.run import resume, start
-from jaxptycho.app.watch import Watch
-from jaxptycho.inverse.volume_constraints import support_mask
+from jaxptycho.cli.errors import Diverged
+from jaxptycho.distributed import device_cache as resident
 from jaxptycho.io.results import load_attributes, load_history
-from jaxptycho.machines import resident
+from jaxptycho.jobs import build
+from jaxptycho.jobs.reading import make_job, read_job
+from jaxptycho.jobs.runner import resume, start
+from jaxptycho.runs import loop
+from jaxptycho.runs.progress import Watch
 
 
 class Interrupting(Watch):
@@ -154,7 +155,7 @@ def test_the_wall_time_ends_a_run_cleanly(values, tmp_path):
 def test_the_wall_time_is_a_checkpoint_beside_those_of_the_interval(reference, values, tmp_path, monkeypatch):
     """Stopped within the third of five epochs, where every second one is kept; gone on with to the same bits."""
     minutes = [0.0]
-    monkeypatch.setattr("jaxptycho.app.watch.time", SimpleNamespace(monotonic=lambda: 60 * minutes[0]))
+    monkeypatch.setattr("jaxptycho.runs.progress.time", SimpleNamespace(monotonic=lambda: 60 * minutes[0]))
 
     class Waiting(Watch):
         calls = 0
@@ -182,7 +183,7 @@ def test_a_divergence_keeps_the_last_good_model_and_names_part_and_stage(values,
 
 
 def test_a_full_disk_loses_nothing(reference, values, tmp_path, monkeypatch):
-    from jaxptycho.io import drafts
+    from jaxptycho.io import atomic_write as drafts
 
     def full(*args):
         raise OSError(28, "No space left on device")

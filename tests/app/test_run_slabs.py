@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from killed import gone_on, killed
 
-from jaxptycho.app.jobs import make_job
-from jaxptycho.app.loop import Progress
-from jaxptycho.app.run import found, keep, loop_of, start
-from jaxptycho.machines.checkpoint import Checkpoints
-from jaxptycho.machines.placement import place
+from jaxptycho.distributed.checkpoint import Checkpoints
+from jaxptycho.distributed.sharding import place
+from jaxptycho.jobs.reading import make_job
+from jaxptycho.jobs.runner import found, keep, loop_of, start
+from jaxptycho.runs.loop import Progress
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from ase.io import write
 from typer.testing import CliRunner
 
 from jaxptycho import read
-from jaxptycho.app.cli import app
+from jaxptycho.cli.main import app
 
 FCC = [(0, 0, 0), (0, 0.5, 0.5), (0.5, 0, 0.5), (0.5, 0.5, 0)]
 CELL = Atoms("Cu4", cell=[3.61] * 3, scaled_positions=FCC, pbc=True)

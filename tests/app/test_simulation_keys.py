@@ -6,9 +6,9 @@ import tomlkit
 from ase import Atoms
 from ase.io import write
 
-from jaxptycho.app.jobs import read_job
-from jaxptycho.app.simulation import build_experiment
-from jaxptycho.app.simulation_schema import SimulationJob
+from jaxptycho.jobs.reading import read_job
+from jaxptycho.jobs.simulation import build_experiment
+from jaxptycho.jobs.simulation_schema import SimulationJob
 
 JOB = {
     "specimen": {"phantom": "twisted_bilayer", "options": {"width": 14.0, "vacancies": 0}},

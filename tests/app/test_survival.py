@@ -16,15 +16,15 @@ import pytest
 
 import jaxptycho.data.dataset
 from jaxptycho import Dataset, load, read
-from jaxptycho.app.jobs import make_job, write_job
-from jaxptycho.app.run import start
 from jaxptycho.io.hdf5 import OnDisk
 from jaxptycho.io.native import write_native
 from jaxptycho.io.results import load_history
+from jaxptycho.jobs.reading import make_job, write_job
+from jaxptycho.jobs.runner import start
 
 pytestmark = pytest.mark.slow
 DOUBLE = {"JAX_ENABLE_X64": 1}
-MAIN = "from jaxptycho.app.cli import main; main()"
+MAIN = "from jaxptycho.cli.main import main; main()"
 # no file may become larger than this, as on a disk that is full
 FULL = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)); {MAIN}"
 

@@ -10,13 +10,13 @@ from tilts import JOB, SIMULATION, job_of
 from typer.testing import CliRunner
 
 from jaxptycho import Volume, batches, load
-from jaxptycho.app.cli import app
-from jaxptycho.app.jobs import write_job
-from jaxptycho.app.run import resume, start
-from jaxptycho.app.watch import Watch
-from jaxptycho.machines.dealing import arrange
-from jaxptycho.machines.placement import even
-from jaxptycho.machines.slabs import SLABS
+from jaxptycho.cli.main import app
+from jaxptycho.distributed.sharding import even
+from jaxptycho.distributed.slabs.batching import arrange
+from jaxptycho.distributed.slabs.layout import SLABS
+from jaxptycho.jobs.reading import write_job
+from jaxptycho.jobs.runner import resume, start
+from jaxptycho.runs.progress import Watch
 
 
 class AfterViews(Watch):
@@ -83,7 +83,7 @@ def test_a_series_in_slabs_learns_as_on_one_device(series, tmp_path, monkeypatch
         for batch in batches(data, size, 1, part=part, **chosen):
             yield arrange(batch, home[int(batch.view)], mesh) if SLABS in mesh.shape else even(batch, mesh)
 
-    monkeypatch.setattr("jaxptycho.app.loop.deal", drawn_as_for_one)
+    monkeypatch.setattr("jaxptycho.runs.loop.deal", drawn_as_for_one)
     short = {"views": {"epochs": 0}, "volume": JOB["volume"] | {"angles": False}}
     # so few patterns would find angles beyond those that halos are made for
     whole = start(job_of(series, **short), tmp_path / "whole")

@@ -12,14 +12,14 @@ from typer.testing import CliRunner
 
 from jaxptycho import Atoms, load, read
 from jaxptycho.analysis.tracing import lone_integrals, named_anew
-from jaxptycho.app.cli import app
-from jaxptycho.app.files import template_text
-from jaxptycho.app.judging import judge_results
-from jaxptycho.app.run import loop_of, resume, start
-from jaxptycho.app.tomogram import series_of
-from jaxptycho.app.tomogram_atoms import file_of
-from jaxptycho.app.watch import Watch
+from jaxptycho.cli.files import template_text
+from jaxptycho.cli.main import app
+from jaxptycho.jobs.runner import loop_of, resume, start
+from jaxptycho.jobs.tomogram import series_of
+from jaxptycho.jobs.tomogram_atoms import file_of
 from jaxptycho.physics.mean_potential import atoms_potential
+from jaxptycho.reports.evaluate import judge_results
+from jaxptycho.runs.progress import Watch
 
 RATES = {"specimen.positions": 2e-2, "specimen.occupancy": 2e-2}
 TRACED = {"name": "traced", "epochs": 1, "batch": 16, "optimiser": "adam", "rates": RATES, "elements": ["O", "Pt"]}

@@ -9,12 +9,12 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from jaxptycho import AberratedProbe, Dataset, Grid, predict, read
-from jaxptycho.app.jobs import make_job
-from jaxptycho.app.run import loop_of
-from jaxptycho.app.tomogram import aligned_geometry, nominal
-from jaxptycho.app.tomogram_schema import TomogramJob
 from jaxptycho.io.axis import turned_images
 from jaxptycho.io.native import write_native
+from jaxptycho.jobs.reading import make_job
+from jaxptycho.jobs.runner import loop_of
+from jaxptycho.jobs.tomogram import aligned_geometry, nominal
+from jaxptycho.jobs.tomogram_schema import TomogramJob
 from jaxptycho.model import Model
 from jaxptycho.parts.indexed import PerShot
 from jaxptycho.parts.scan import FreeScan

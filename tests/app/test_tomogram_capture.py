@@ -7,13 +7,13 @@ from jaxptycho import Grid, read
 from jaxptycho.analysis.errors import Alignment, alignment_error
 from jaxptycho.analysis.gauge import register
 from jaxptycho.analysis.volumes import rotation_matrices
-from jaxptycho.app.files import template_text
-from jaxptycho.app.jobs import make_job, read_job
-from jaxptycho.app.simulation import build_experiment, write_experiment
-from jaxptycho.app.simulation_schema import SimulationJob
-from jaxptycho.app.tomogram import aligned_geometry, fields_of, views_of
-from jaxptycho.app.tomogram_schema import TomogramJob
+from jaxptycho.cli.files import template_text
 from jaxptycho.io.native import read_truth
+from jaxptycho.jobs.reading import make_job, read_job
+from jaxptycho.jobs.simulation import build_experiment, write_experiment
+from jaxptycho.jobs.simulation_schema import SimulationJob
+from jaxptycho.jobs.tomogram import aligned_geometry, fields_of, views_of
+from jaxptycho.jobs.tomogram_schema import TomogramJob
 from jaxptycho.simulate.stacks import Box, content, projected
 from jaxptycho.tomography.views import projected_views
 

@@ -7,9 +7,9 @@ from series_run import reconstructed
 
 from jaxptycho import PerView, PixelProbe, select
 from jaxptycho.analysis.errors import probe_fidelity
-from jaxptycho.app.jobs import make_job
-from jaxptycho.app.pictures import probe_modes
-from jaxptycho.app.tomogram_schema import TomogramJob
+from jaxptycho.figures.pictures import probe_modes
+from jaxptycho.jobs.reading import make_job
+from jaxptycho.jobs.tomogram_schema import TomogramJob
 
 VIEWS = 5
 SIMULATION = [

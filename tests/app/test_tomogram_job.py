@@ -15,16 +15,16 @@ from typer.testing import CliRunner
 
 from jaxptycho import PixelProbe, make_batch, per_part, read
 from jaxptycho.analysis.errors import probe_fidelity
-from jaxptycho.app.build import build_optimiser
-from jaxptycho.app.cli import app
-from jaxptycho.app.files import check
-from jaxptycho.app.jobs import kind_of, read_job
-from jaxptycho.app.run import loop_of
-from jaxptycho.app.tomogram import alone, series_of
-from jaxptycho.app.tomogram_schema import TomogramJob
-from jaxptycho.inverse.preconditioning import measured, shell_growth
-from jaxptycho.inverse.solve import owned, trainable
+from jaxptycho.cli.files import check
+from jaxptycho.cli.main import app
+from jaxptycho.inverse.solvers.preconditioning import measured, shell_growth
+from jaxptycho.inverse.step import owned, trainable
 from jaxptycho.io.native import read_truth
+from jaxptycho.jobs.build import build_optimiser
+from jaxptycho.jobs.reading import kind_of, read_job
+from jaxptycho.jobs.runner import loop_of
+from jaxptycho.jobs.tomogram import alone, series_of
+from jaxptycho.jobs.tomogram_schema import TomogramJob
 
 
 def test_the_job_of_a_series_is_written_checked_and_inspected(series, tmp_path, monkeypatch):

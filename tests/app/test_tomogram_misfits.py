@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from jaxptycho import read
-from jaxptycho.app.files import template_text
-from jaxptycho.app.jobs import make_job, read_job
-from jaxptycho.app.simulation import build_experiment, write_experiment
-from jaxptycho.app.simulation_schema import SimulationJob
-from jaxptycho.app.tomogram import aligned_geometry, dropped, prepare, views_of
-from jaxptycho.app.tomogram_schema import TomogramJob
+from jaxptycho.cli.files import template_text
 from jaxptycho.io.results import load
+from jaxptycho.jobs.reading import make_job, read_job
+from jaxptycho.jobs.simulation import build_experiment, write_experiment
+from jaxptycho.jobs.simulation_schema import SimulationJob
+from jaxptycho.jobs.tomogram import aligned_geometry, dropped, prepare, views_of
+from jaxptycho.jobs.tomogram_schema import TomogramJob
 from jaxptycho.tomography.series import at_faces
 
 TILTS, OTHER = [-50.0, -33.0, -16.0, 4.0, 21.0, 38.0, 55.0], 2

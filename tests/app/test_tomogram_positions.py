@@ -5,8 +5,8 @@ import pytest
 from series_run import reconstructed
 
 from jaxptycho.analysis.errors import position_error
-from jaxptycho.app.jobs import make_job
-from jaxptycho.app.tomogram_schema import TomogramJob
+from jaxptycho.jobs.reading import make_job
+from jaxptycho.jobs.tomogram_schema import TomogramJob
 from jaxptycho.model import positions
 
 EDGE = 10.0  # Å, of the particle

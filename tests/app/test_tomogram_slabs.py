@@ -11,9 +11,9 @@ from test_tomogram import AfterViews
 from tilts import JOB, job_of
 
 from jaxptycho import load
-from jaxptycho.app.errors import Diverged
-from jaxptycho.app.loop import Progress
-from jaxptycho.app.run import loop_of, start
+from jaxptycho.cli.errors import Diverged
+from jaxptycho.jobs.runner import loop_of, start
+from jaxptycho.runs.loop import Progress
 from jaxptycho.tomography import poses
 
 

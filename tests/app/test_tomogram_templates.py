@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from jaxptycho.app.cli import app
-from jaxptycho.app.jobs import kind_of, read_job
-from jaxptycho.app.judging import judge_results
-from jaxptycho.app.simulation import build_experiment
-from jaxptycho.app.simulation_schema import SimulationJob
-from jaxptycho.app.tomogram_schema import TomogramJob
+from jaxptycho.cli.main import app
+from jaxptycho.jobs.reading import kind_of, read_job
+from jaxptycho.jobs.simulation import build_experiment
+from jaxptycho.jobs.simulation_schema import SimulationJob
+from jaxptycho.jobs.tomogram_schema import TomogramJob
+from jaxptycho.reports.evaluate import judge_results
 
 
 def run(*arguments):

@@ -7,10 +7,9 @@ import pytest
 from tilts import SIMULATION, job_of
 
 from jaxptycho import Dataset, predict, read
-from jaxptycho.app.build import read_data
-from jaxptycho.app.loop import Progress
-from jaxptycho.app.run import loop_of
-from jaxptycho.app.tomogram import (
+from jaxptycho.jobs.build import read_data
+from jaxptycho.jobs.runner import loop_of
+from jaxptycho.jobs.tomogram import (
     aligned_geometry,
     alone,
     cut,
@@ -22,6 +21,7 @@ from jaxptycho.app.tomogram import (
     views_of,
     write_alignment,
 )
+from jaxptycho.runs.loop import Progress
 from jaxptycho.tomography.alignment import Aligned
 from jaxptycho.tomography.poses import posed
 from jaxptycho.tomography.projections import Geometry
@@ -121,7 +121,7 @@ def test_films_are_aligned_by_their_common_field(series, tmp_path, monkeypatch, 
     def asked(*series, **options):
         raise StopIteration(options["extended"])
 
-    monkeypatch.setattr("jaxptycho.app.tomogram.align", asked)
+    monkeypatch.setattr("jaxptycho.jobs.tomogram.align", asked)
     alignment = {} if key is None else {"common_field": key}
     job = job_of(series, volume={"isolated": isolated}, alignment=alignment)
     data = read(series)

@@ -9,11 +9,11 @@ from tilts import JOB, job_of
 from typer.testing import CliRunner
 
 from jaxptycho import Dataset, load, predict, read
-from jaxptycho.app.cli import app
-from jaxptycho.app.files import check
-from jaxptycho.app.run import start
-from jaxptycho.app.tomogram import series_of
+from jaxptycho.cli.files import check
+from jaxptycho.cli.main import app
 from jaxptycho.io.native import write_native
+from jaxptycho.jobs.runner import start
+from jaxptycho.jobs.tomogram import series_of
 
 FINE = {"name": "fine", "epochs": 1, "batch": 16, "rates": {"specimen": 1e-2}}
 

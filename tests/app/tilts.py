@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from jaxptycho.app.jobs import make_job
-from jaxptycho.app.tomogram_schema import TomogramJob
+from jaxptycho.jobs.reading import make_job
+from jaxptycho.jobs.tomogram_schema import TomogramJob
 
 SIMULATION = {
     "specimen": {"phantom": "platinum_in_alumina", "options": {"edge": 6.0, "core": 3.0}},

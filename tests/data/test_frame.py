@@ -11,16 +11,16 @@ import optax
 import pytest
 
 import jaxptycho as jp
-from jaxptycho.app.comparison import common_phases
-from jaxptycho.app.files import describe
-from jaxptycho.app.jobs import make_job
-from jaxptycho.app.judging import judge
-from jaxptycho.app.run import start
-from jaxptycho.halves import checkerboard, thinned
+from jaxptycho.cli.files import describe
+from jaxptycho.data.half_sets import checkerboard, thinned
 from jaxptycho.io.cxi import export_cxi, read_cxi
 from jaxptycho.io.exports import voxels, write_mrc
 from jaxptycho.io.native import read_native, write_native
 from jaxptycho.io.results import load, load_attributes, write
+from jaxptycho.jobs.reading import make_job
+from jaxptycho.jobs.runner import start
+from jaxptycho.reports.compare import common_phases
+from jaxptycho.reports.evaluate import judge
 
 N, PIXEL, DOSE = 16, 0.3, 1e5
 GRID = jp.Grid((N, N), PIXEL, 80.0)

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import models
 import numpy as np
 import pytest
+from jaxptycho.inverse.constraints.registry.gauge import centre_of_mass, fitted_tilt
+from jaxptycho.inverse.constraints.registry.probe import probe_mask, probe_spectrum_mask
 
 from jaxptycho import (
     AberratedProbe,
@@ -24,10 +26,8 @@ from jaxptycho import (
     WeakPhaseStack,
     predict,
 )
-from jaxptycho.inverse.constraints import CONSTRAINTS, all_of, build
-from jaxptycho.inverse.gauges import centre_of_mass, fitted_tilt
+from jaxptycho.inverse.constraints.registry import CONSTRAINTS, all_of, build
 from jaxptycho.inverse.illumination import illumination
-from jaxptycho.inverse.probe_constraints import probe_mask, probe_spectrum_mask
 
 KEYS = {
     "gaussian_in_plane": {"sigma_angstrom": 0.6},

@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxptycho.inverse.even import even_adam
+from jaxptycho.inverse.solvers.layerwise_adam import even_adam
 
 NUMBER = jnp.array([2.0])
 

@@ -7,23 +7,13 @@ import optax
 import pytest
 from models import GRID, batch_for, positions, rng, thin
 
-from jaxptycho import (
-    FreeScan,
-    PerShot,
-    PerView,
-    Volume,
-    amplitude,
-    init_state,
-    make_step,
-    misfit,
-    per_part,
-)
-from jaxptycho.app.build import build_optimiser
-from jaxptycho.app.schema import Stage
-from jaxptycho.inverse.even import even_adam
-from jaxptycho.inverse.gathered import gathered
+from jaxptycho import FreeScan, PerShot, PerView, Volume, amplitude, init_state, make_step, misfit, per_part
 from jaxptycho.inverse.penalties import total_variation
-from jaxptycho.inverse.solve import owned, trainable
+from jaxptycho.inverse.solvers.accumulation import gathered
+from jaxptycho.inverse.solvers.layerwise_adam import even_adam
+from jaxptycho.inverse.step import owned, trainable
+from jaxptycho.jobs.build import build_optimiser
+from jaxptycho.jobs.schema import Stage
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 

@@ -12,8 +12,8 @@ import pytest
 
 from jaxptycho import AberratedProbe, Batch, FreeScan, Grid, Model, PerShot, PerView, PixelProbe, SliceStack, predict
 from jaxptycho.inverse.losses import amplitude, misfit
-from jaxptycho.inverse.pie import epie, folded, illumination, rpie, squared_object
-from jaxptycho.inverse.solve import init_state, make_step, per_part, reconstruct
+from jaxptycho.inverse.solvers.pie import epie, folded, illumination, rpie, squared_object
+from jaxptycho.inverse.step import init_state, make_step, per_part, reconstruct
 
 GRID = models.GRID
 LOSS = misfit(partial(amplitude, eps=0.0))

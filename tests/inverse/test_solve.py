@@ -37,7 +37,7 @@ from jaxptycho import (
     reconstruct,
     stacked,
 )
-from jaxptycho.inverse.units import in_natural_units, natural_units
+from jaxptycho.inverse.solvers.parameter_scaling import in_natural_units, natural_units
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 

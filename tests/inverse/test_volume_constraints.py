@@ -3,12 +3,11 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxptycho.inverse.constraints.registry.volume import atoms_in, support_mask
 from models import rng, thin
 
 from jaxptycho import Grid, Volume
-from jaxptycho.inverse import filters
-from jaxptycho.inverse.constraints import build
-from jaxptycho.inverse.volume_constraints import atoms_in, support_mask
+from jaxptycho.inverse.constraints.registry import build, filters
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 

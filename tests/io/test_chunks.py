@@ -4,8 +4,8 @@ import h5py
 import numpy as np
 import pytest
 
-from jaxptycho.io.chunks import inflated
 from jaxptycho.io.hdf5 import OnDisk
+from jaxptycho.io.parallel_gzip import inflated
 
 SHAPE = (3, 11, 4, 6)  # view, shot, y, x
 GZIP = {"compression": "gzip", "compression_opts": 1}

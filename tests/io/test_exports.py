@@ -11,7 +11,7 @@ from models import GRID, ORIGIN, atoms, stack, thin
 from typer.testing import CliRunner
 
 from jaxptycho import PerShot, PerView, Volume, write
-from jaxptycho.app.cli import app
+from jaxptycho.cli.main import app
 from jaxptycho.io.exports import export
 from jaxptycho.physics.scattering import VOLT_ANGSTROM2, scattering_factor
 

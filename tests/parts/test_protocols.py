@@ -18,8 +18,8 @@ from jaxptycho import (
     predict,
     select,
 )
-from jaxptycho.inverse.constraints import build
-from jaxptycho.io.trees import find_class
+from jaxptycho.inverse.constraints.registry import build
+from jaxptycho.io.pytree_hdf5 import find_class
 from jaxptycho.parts.indexed import axis_size, first_shot
 from jaxptycho.parts.stacks import WeakPhaseStack
 from jaxptycho.physics.waves import fresnel

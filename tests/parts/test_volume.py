@@ -34,8 +34,9 @@ from jaxptycho import (
     select,
 )
 from jaxptycho.analysis.tracing import in_place
-from jaxptycho.inverse import constraints, penalties
-from jaxptycho.start.refit import with_slices
+from jaxptycho.inverse import penalties
+from jaxptycho.inverse.constraints.registry import registry as constraints
+from jaxptycho.start.reslice import with_slices
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 

@@ -8,7 +8,7 @@ import pytest
 from ase import Atoms
 
 from jaxptycho import Grid
-from jaxptycho.machines.placement import mesh, share
+from jaxptycho.distributed.sharding import mesh, share
 from jaxptycho.physics import waves
 from jaxptycho.physics.scattering import VOLT_ANGSTROM2, scattering_factor
 from jaxptycho.simulate.camera import Camera

@@ -8,7 +8,7 @@ import pytest
 from scans import ABOUT, GRID, STEP, blobs
 
 import jaxptycho as jp
-from jaxptycho.app.files import describe
+from jaxptycho.cli.files import describe
 from jaxptycho.io.native import write_native
 from jaxptycho.start.cautions import cautions
 

@@ -8,16 +8,16 @@ import optax
 import pytest
 
 import jaxptycho as jp
-from jaxptycho.app.build import build_model
-from jaxptycho.app.files import check, describe_data
-from jaxptycho.app.jobs import make_job
-from jaxptycho.app.run import start
-from jaxptycho.app.tomogram import series_of
-from jaxptycho.app.tomogram_schema import TomogramJob
-from jaxptycho.app.watch import Watch
+from jaxptycho.cli.files import check, describe_data
 from jaxptycho.io.native import write_native
+from jaxptycho.jobs.build import build_model
+from jaxptycho.jobs.reading import make_job
+from jaxptycho.jobs.runner import start
+from jaxptycho.jobs.tomogram import series_of
+from jaxptycho.jobs.tomogram_schema import TomogramJob
 from jaxptycho.parts.detector import Cropped, Descanned, Ideal, Masked, SuperSampled
 from jaxptycho.parts.indexed import PerShot, PerView
+from jaxptycho.runs.progress import Watch
 from jaxptycho.start.calibration import bright_field_centre
 from jaxptycho.start.descan import descan_rows
 

@@ -12,7 +12,7 @@ from jaxptycho.parts.propagator import BandLimited
 from jaxptycho.simulate.experiment import Experiment, Sampling
 from jaxptycho.simulate.microscope import Microscope
 from jaxptycho.simulate.scan import raster
-from jaxptycho.start.flat import inclined
+from jaxptycho.start.tilt_coupled import inclined
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 

@@ -33,8 +33,8 @@ from jaxptycho import (
     select,
 )
 from jaxptycho.analysis.volumes import euler_angles, rotation_matrices
-from jaxptycho.inverse.even import even_adam
-from jaxptycho.inverse.solve import owned
+from jaxptycho.inverse.solvers.layerwise_adam import even_adam
+from jaxptycho.inverse.step import owned
 from jaxptycho.start.guess import first_model
 from jaxptycho.start.probes import of_every_view, radius_of
 from jaxptycho.tomography.gauge import common_move

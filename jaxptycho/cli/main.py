@@ -1,0 +1,346 @@
+"""The command line: `jaxptycho demo | new | simulate | reconstruct | tomogram | resume | inspect | validate | compare |
+halves | export`."""
+
+import sys
+import warnings
+from collections.abc import Mapping
+from difflib import get_close_matches
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .errors import tidy
+
+app = typer.Typer(
+    name="jaxptycho",
+    help="Differentiable electron ptychography in JAX: from measured counts to a reconstructed specimen.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+class By(Enum):
+    """What is halved."""
+
+    positions = "positions"
+    counts = "counts"
+
+
+# as shells and `timeout` have them; all is saved none the less. All processes of a run end with the same one: what
+# started them sees that none is done.
+EXIT_CODES = {"Ctrl-C": 130, "SIGTERM": 143, "the wall-time limit": 124}
+EXPLAINS_NOTHING = 3  # of a finished run whose model does not explain the patterns (`analysis.verdict`)
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder or file to write; never overwritten.")]
+Settings = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the job, such as stage.0.epochs=5.")
+]
+Again = Annotated[
+    bool, typer.Option("--resume", help="Where the folder is a run already, go on with it, changed by --set alone.")
+]
+JobFile = Annotated[Path, typer.Argument(metavar="JOB.toml", help="A job; `jaxptycho new` writes one.")]
+
+
+@app.callback()
+@tidy
+def together(
+    coordinator: Annotated[
+        str | None, typer.Option(envvar="JAX_COORDINATOR_ADDRESS", help="Address of process 0, host:port.")
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(envvar="JAX_NUM_PROCESSES", help="How many work together; srun and mpirun say it.")
+    ] = None,
+    rank: Annotated[int | None, typer.Option(envvar="JAX_PROCESS_ID", help="Which of them this is, from 0.")] = None,
+) -> None:
+    """Differentiable electron ptychography in JAX: from measured counts to a reconstructed specimen."""
+    from ..distributed.multihost import join
+
+    join(coordinator, processes, rank)
+
+
+@app.command()
+@tidy
+def demo(out: Out = None, debug: Debug = False) -> None:
+    """Simulate a small specimen of two layers, reconstruct it and compare."""
+    from .demo import run_demo
+
+    run_demo(out or Path("jaxptycho-demo"))
+
+
+@app.command()
+@tidy
+def new(
+    file: Annotated[Path, typer.Argument(help="A measurement (native HDF5 or CXI), or a phantom to simulate.")],
+    out: Out = None,
+    template: Annotated[str | None, typer.Option(help="Start from a job that suited similar data.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Write a commented job: for a file, with what the file knows filled in, or to simulate a phantom."""
+    from ..jobs.reading import kind_of
+    from ..jobs.simulation_schema import SimulationJob
+    from ..jobs.tomogram_schema import TomogramJob
+    from ..simulate.phantoms import PHANTOMS
+    from .files import new_job, new_simulation
+
+    target = out or Path(f"{file.stem}.toml")
+    phantom = str(file) in PHANTOMS and template is None
+    if template is None and str(file) not in PHANTOMS and not file.exists():
+        near = get_close_matches(str(file).lower(), PHANTOMS, 1, 0.55)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ValueError(f"{file} is neither a file nor a phantom; {hint}phantoms are {', '.join(sorted(PHANTOMS))}")
+    text = new_simulation(str(file), target) if phantom else new_job(file, target, template)
+    with target.open("x", encoding="utf-8") as written:
+        written.write(text)
+    command = {SimulationJob: "simulate", TomogramJob: "tomogram"}.get(kind_of(target), "reconstruct")
+    print(f"wrote {target}; edit it, then: jaxptycho {command} {target}")
+
+
+@app.command()
+@tidy
+def simulate(job: JobFile, out: Out = None, settings: Settings = [], debug: Debug = False) -> None:  # noqa: B006
+    """Simulate a measurement as a job says, from atoms to counts, with everything true under /truth."""
+    from ..jobs.reading import read_job
+    from ..jobs.simulation import run_simulation
+    from ..jobs.simulation_schema import SimulationJob
+
+    wanted = read_job(job, settings, SimulationJob)
+    target = out or Path(wanted.output.out or f"{job.stem}.h5")
+    _table(run_simulation(wanted, target), f"{job}")
+
+
+@app.command()
+@tidy
+def reconstruct(
+    job: JobFile,
+    out: Out = None,
+    settings: Settings = [],  # noqa: B006
+    resume: Again = False,
+    debug: Debug = False,
+) -> None:
+    """Reconstruct as a job says, into a new folder."""
+    from ..jobs.reading import read_job
+
+    wanted = read_job(job, settings)
+    _go(wanted, out or Path(wanted.run.out or job.stem), settings if resume else None)
+
+
+@app.command()
+@tidy
+def tomogram(
+    job: JobFile,
+    out: Out = None,
+    settings: Settings = [],  # noqa: B006
+    resume: Again = False,
+    debug: Debug = False,
+) -> None:
+    """Reconstruct the potential of a tilt series: views, alignment, a first volume, then all end to end."""
+    from ..jobs.reading import read_job
+    from ..jobs.tomogram_schema import TomogramJob
+
+    wanted = read_job(job, settings, TomogramJob)
+    _go(wanted, out or Path(wanted.run.out or job.stem), settings if resume else None)
+
+
+@app.command()
+@tidy
+def resume(
+    run: Annotated[Path, typer.Argument(help="The folder of an interrupted run.")],
+    settings: Settings = [],  # noqa: B006
+    debug: Debug = False,
+) -> None:
+    """Go on with an interrupted run, to the result that it would have had, or further: --set stage.0.epochs=80."""
+    from ..jobs.runner import resume as go_on
+
+    _tell(go_on(run, _watch(), settings=settings))
+
+
+@app.command()
+@tidy
+def inspect(
+    file: Annotated[Path | None, typer.Argument(help="A dataset, a result, a run or a job.")] = None,
+    system: Annotated[bool, typer.Option("--system", help="Devices, memory, kernels in use and versions.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Report what a file holds and what looks wrong with it, or what this system computes with."""
+    if file is None and not system:
+        raise ValueError("inspect came without a file; give a dataset, result, run or job, or --system")
+    if system:
+        from .system import describe_system
+
+        _table(describe_system(), "this system")
+    if file is not None:
+        from .files import describe
+
+        _table(describe(file), str(file))
+
+
+@app.command()
+@tidy
+def validate(job: JobFile, settings: Settings = [], debug: Debug = False) -> None:  # noqa: B006
+    """Check a job against its data without computing, and estimate the memory."""
+    from ..jobs.reading import kind_of, read_job
+    from ..jobs.simulation import check_simulation
+    from ..jobs.simulation_schema import SimulationJob
+    from .files import check
+
+    wanted = read_job(job, settings, kind_of(job))
+    rows = check_simulation(wanted) if isinstance(wanted, SimulationJob) else check(wanted)
+    _table(rows, f"{job} is valid")
+
+
+@app.command()
+@tidy
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="A result or a run.")],
+    second: Annotated[Path | None, typer.Argument(metavar="B", help="Another of the same specimen.")] = None,
+    truth: Annotated[Path | None, typer.Option(help="The simulated file that they were made from.")] = None,
+    out: Out = None,
+    debug: Debug = False,
+) -> None:
+    """Say how well two results agree, or how near they come to the truth."""
+    from ..jobs.runner import refuse_existing
+    from ..reports.compare import compare_results
+    from ..reports.evaluate import judge_results
+
+    results = [path for path in (first, second) if path is not None]
+    title = " and ".join(map(str, results))
+    if truth is not None:
+        if out is not None:
+            refuse_existing(out)
+        _table(judge_results(results, truth, out), f"{title} against {truth}")
+    elif second is None:
+        raise ValueError(f"{first} is to be compared with nothing; give another result, or --truth FILE")
+    else:
+        _table(compare_results(first, second, out), title)
+
+
+@app.command()
+@tidy
+def halves(
+    job: JobFile,
+    out: Out = None,
+    settings: Settings = [],  # noqa: B006
+    by: Annotated[
+        By, typer.Option(help="Every second shot of a checkerboard, or half of every shot's quanta.")
+    ] = By.positions,
+    debug: Debug = False,
+) -> None:
+    """Reconstruct two halves of the data, each alone: Fourier ring or shell correlation and resolution."""
+    from ..jobs.reading import kind_of, read_job
+    from ..jobs.schema import Job
+    from ..jobs.tomogram_schema import TomogramJob
+    from ..reports.compare import compare_halves
+    from ..runs.progress import Bar
+
+    kind = TomogramJob if kind_of(job) is TomogramJob else Job
+    folder = out or Path(f"{job.stem}-halves")
+    _table(compare_halves(read_job(job, settings, kind), folder, by.value, Bar), f"two halves, in {folder}")
+
+
+@app.command()
+@tidy
+def export(
+    result: Annotated[Path, typer.Argument(metavar="RESULT", help="A result or a run.")],
+    file: Annotated[Path, typer.Argument(metavar="OUT", help="Ends in .mrc or .ome.tif; in .xyz or .cif for atoms.")],
+    elements: Annotated[str, typer.Option(help="Elements to trace in a volume: Pt,Al,O.")] = "",
+    threshold: Annotated[float | None, typer.Option(help="Potential in V from which a peak is an atom.")] = None,
+    absorption: Annotated[
+        bool, typer.Option("--absorption", help="What it absorbs, in the place of its phase.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Write the specimen of a result for other programs, its voxels in Å or its atoms; never overwrites."""
+    from ..io.exports import export as write_export
+    from ..jobs.loading import load_result
+
+    model = load_result(result)
+    names = [name.strip() for name in elements.split(",") if name.strip()]
+    of = "absorption" if absorption else "phase"
+    print(f"wrote {file}: {write_export(model, file, names, threshold, of)}")
+
+
+def _go(job, folder: Path, settings: list[str] | None) -> None:
+    """A new run, or with `settings` the one that lies in the folder; all processes see alike which it is."""
+    from ..distributed.multihost import everywhere
+    from ..jobs.changes import warn_of_differences
+    from ..jobs.runner import resume, start
+
+    if settings is None or everywhere(not (folder / "run.toml").exists()):
+        _tell(start(job, folder, _watch()))
+        return
+    warn_of_differences(job, folder, settings)
+    _tell(resume(folder, _watch(), settings=settings))
+
+
+def _watch():
+    """A bar for the first of many processes."""
+    from ..distributed.multihost import first
+    from ..runs.progress import Bar, Watch
+
+    return Bar() if first() else Watch()
+
+
+def _tell(outcome) -> None:
+    """Print the summary and the verdict of a run, in the first of many processes; exit with its code in all."""
+    from ..distributed.multihost import first
+
+    if first():
+        _summarize(outcome)
+    if code := _exit_code(outcome):
+        raise typer.Exit(code)
+
+
+def _exit_code(outcome) -> int:
+    """0 for a finished run whose model explains the patterns."""
+    if not outcome.finished:
+        return EXIT_CODES.get(outcome.why, 0)
+    return 0 if outcome.verdict is None or outcome.verdict.explains else EXPLAINS_NOTHING
+
+
+def _summarize(outcome) -> None:
+    rows = {"result": str(outcome.folder / "result.h5"), "ended by": outcome.why, "epochs": str(len(outcome.history))}
+    if outcome.history:
+        rows["loss"] = f"{outcome.history[-1].loss:.5g}"
+        rows["seconds"] = f"{sum(row.seconds for row in outcome.history):.1f}"
+    fit = sorted(outcome.fit.items(), key=lambda item: item[0] == "R")  # R may prefer a wrong geometry
+    rows |= {name: f"{value:.4f}" for name, value in fit}
+    _table(rows, str(outcome.folder))
+    if outcome.verdict is not None:
+        print(outcome.verdict)
+    if not outcome.finished:
+        print(f"stopped by {outcome.why}; go on with: jaxptycho resume {outcome.folder}")
+
+
+def _table(rows: Mapping[str, str | tuple[str, ...]], title: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, show_header=False, title_justify="left")
+    for name, value in rows.items():
+        table.add_row(name, *((value,) if isinstance(value, str) else value))
+    Console(soft_wrap=False).print(table)
+
+
+def _warn(message, category, filename, lineno, file=None, line=None) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def main() -> None:
+    """The entry point: JAX is set up before it computes anything."""
+    import jax
+    import platformdirs
+
+    from ..distributed.multihost import none_left_waiting
+    from ..distributed.sharding import one_device_per_core
+
+    one_device_per_core()
+    jax.config.update("jax_compilation_cache_dir", str(platformdirs.user_cache_path("jaxptycho") / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # many small programs make a slow start
+    warnings.showwarning = _warn
+    with none_left_waiting(orderly=(0, EXPLAINS_NOTHING, *EXIT_CODES.values())):
+        app()

@@ -1,0 +1,76 @@
+"""Patterns that stay on the devices: copied there once, as the integers that they are, where they fit.
+
+Batches then say only which rows of the table they are (`Dataset.indexed`), and the step takes these, so that many steps
+are one call and the host sends next to nothing.
+"""
+
+import math
+from collections.abc import Iterator
+from functools import partial
+from itertools import chain
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from ..data import Batch, Dataset, stacked
+from ..inverse.memory import device_memory
+from .multihost import part
+
+SHARE = 0.25  # of a device's memory, that patterns may take
+BLOCK = 1024  # patterns sent at once
+TOGETHER = 1024  # shots that one call works off: few calls, and still a moment to be stopped in
+
+
+def fits(data: Dataset) -> bool:
+    """Whether all patterns are of one type and take no more than their share of each device.
+
+    A CPU has them at hand in any case.
+    """
+    memory = None if jax.default_backend() == "cpu" else device_memory()
+    size = sum(data.n_shots) * math.prod(data.grid.shape) * data.kinds[0].itemsize
+    return memory is not None and len(set(data.kinds)) == 1 and size <= SHARE * memory
+
+
+def table(data: Dataset, mesh: Mesh) -> jax.Array | None:
+    """The patterns of all views [n, y, x] on every device of `mesh`, None where they do not fit; each process reads its
+    part of them."""
+    if not fits(data):
+        return None
+    whole, spread = NamedSharding(mesh, P()), NamedSharding(mesh, P(mesh.axis_names))
+    (rank, of), first = part(), 0
+    shape, kind = (sum(data.n_shots), *data.grid.shape), data.kinds[0]
+    found = jax.jit(lambda: jnp.zeros(shape, kind), out_shardings=whole)()
+    size = -(-BLOCK // mesh.size) * mesh.size
+    for view, count in enumerate(data.n_shots):
+        for start in range(0, count, size):
+            here = np.arange(start, min(start + size, count))
+            padded = np.pad(here, (0, -len(here) % mesh.size), mode="edge")  # the last one stands there several times
+            own = padded[rank * len(padded) // of : (rank + 1) * len(padded) // of]
+            sent = jax.make_array_from_process_local_data(spread, data.patterns(view, own))
+            found, first = _put(found, sent, np.int32(first), len(here)), first + len(here)
+    return found
+
+
+def in_calls(batches: Iterator[Batch], steps: int) -> Iterator[Batch]:
+    """The batches of an epoch of so many `steps`, stacked for as few and as equal calls as `TOGETHER` lets be."""
+    first = next(batches, None)
+    if first is None:
+        return
+    calls = math.ceil(steps * len(first.shots) / TOGETHER)
+    yield from stacked(chain([first], batches), shots=steps // calls * len(first.shots))
+
+
+def attached(batch: Batch, table: jax.Array | None) -> Batch:
+    """The batch, which says rows of `table`, with it."""
+    if table is None:
+        return batch
+    return eqx.tree_at(lambda b: b.counts.table, batch, table, is_leaf=lambda node: node is None)
+
+
+@partial(jax.jit, donate_argnums=0, static_argnums=3)
+def _put(table, block, first, count):
+    return jax.lax.dynamic_update_slice_in_dim(table, block[:count], first, 0)

@@ -1,0 +1,294 @@
+"""Where arrays live, and what a step computes on many devices.
+
+Shots are split over the devices by hand (`shard_map`): left to itself XLA gathers the whole
+batch for every FFT (jax#15680, until 0.12).
+"""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from ..data import Batch
+from ..kernels.selection import cores
+from ..model import Model
+from .reduce import summed
+from .slabs.layout import SLABS, layout, own_part, require_equal, stacks, within_reach
+
+SHOTS = "shots"
+
+
+def one_device_per_core() -> int:
+    """Make JAX see every CPU core as a device, which is its fastest use; how many there are.
+
+    To be called before JAX computes anything; on GPUs and TPUs it changes nothing.
+    """
+    jax.config.update("jax_num_cpu_devices", cores())
+    return cores()
+
+
+def mesh(devices: int | None = None, slabs: int = 1) -> Mesh:
+    """`devices` (default: all), over which shots are spread, and in groups of `slabs` the rows of the specimen.
+
+    Views are no axis of their own: a batch holds shots of one view, whose volume is turned once, and the next batch
+    is another view's. Groups of shots divide what groups of views would, and every group turns the same slab.
+    """
+    devices = devices or jax.device_count()
+    if devices % slabs:
+        raise ValueError(f"{devices} devices do not fall into groups of {slabs} slabs; give a divisor of {devices}")
+    shape = {SHOTS: devices // slabs} | ({SLABS: slabs} if slabs > 1 else {})
+    made = jax.make_mesh(tuple(shape.values()), tuple(shape), axis_types=(AxisType.Auto,) * len(shape))
+    require_in_turn([device.process_index for device in made.devices.flat], jax.process_count())
+    return made
+
+
+def on_the_host():
+    """A context in which new arrays lie in the memory of the host, where JAX can compute on it."""
+    try:
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:  # JAX_PLATFORMS may leave the CPU out
+        return contextlib.nullcontext()
+
+
+def require_in_turn(owners: list[int], processes: int) -> None:
+    """Raises ValueError unless the devices of a mesh belong to all processes in turn, the same number to each: every
+    process reads its own part of a batch, the rank-th."""
+    share = len(owners) // processes
+    if owners != [rank for rank in range(processes) for _ in range(share)]:
+        raise ValueError(
+            f"the devices of this mesh belong to the processes {owners} in this order; wanted the same number of each of "
+            f"{processes}, one process after the other: use all devices (run.devices), as many in every process"
+        )
+
+
+def distribute(loss: Callable[[Model, Batch], jax.Array], mesh: Mesh) -> Callable[[Model, Batch], jax.Array]:
+    """The same `loss`, each device working off its share of the batch's shots.
+
+    A loss averages over shots with their weight, so the shares are averaged with theirs; the
+    result and its gradient are those of one device. The batch size must be a multiple of the
+    number of devices. On a mesh with slabs the model is placed by `place` and batches are drawn by `dealing.deal`,
+    or brought in order by `dealing.arrange`; the loss is NaN where a window has left its slab and the halo.
+    First derivatives by the model only, in reverse mode: each device takes its own, and all are summed at once.
+    """
+    if mesh.size == 1:
+        return loss
+
+    def distributed(model, batch):
+        _require_shares(batch, mesh)
+        return _mean(model, batch, loss, mesh)
+
+    return distributed
+
+
+@eqx.filter_custom_vjp
+def _mean(model, batch, loss, mesh):
+    return _with_gradient(jax.tree.map(lambda _: False, model), model, batch, loss, mesh)[0]
+
+
+@_mean.def_fwd
+def _mean_forward(perturbed, model, batch, loss, mesh):
+    return _with_gradient(perturbed, model, batch, loss, mesh)
+
+
+@_mean.def_bwd
+def _mean_backward(gradient, cotangent, perturbed, model, batch, loss, mesh):
+    return jax.tree.map(lambda g: g * cotangent, gradient)
+
+
+def _with_gradient(wanted, model, batch, loss, mesh):
+    """The mean over all shots and, summed over the devices with it, its gradient by the `wanted` arrays of the model."""
+    parts_wanted = eqx.filter(_parts(model, mesh), wanted)
+
+    def share(model, batch):
+        moving, fixed = eqx.partition(model, wanted)
+        weight = jnp.sum(batch.weight)
+
+        def of_own_shots(moving):
+            return weight * _of_own(loss, eqx.combine(moving, fixed), batch, mesh)
+
+        found = *jax.value_and_grad(of_own_shots)(moving), weight
+        return summed(found, (P(), parts_wanted, P()), mesh.axis_names)
+
+    value, gradient, weight = _on_shares(share, model, batch, mesh, (P(), parts_wanted, P()))
+    per_shot = 1 / jnp.maximum(weight, 1e-30).astype(value.dtype)
+    return value * per_shot, jax.tree.map(lambda g: g * per_shot, gradient)
+
+
+def over_shots(function: Callable[[Model, Batch], Any], mesh: Mesh) -> Callable[[Model, Batch], Any]:
+    """The same `function`, a tree of sums over a batch's shots, each device working off its share, as in `distribute`."""
+    if mesh.size == 1:
+        return function
+
+    def together(model, batch):
+        _require_shares(batch, mesh)
+
+        def share(model, batch):
+            return jax.lax.psum(_of_own(function, model, batch, mesh), mesh.axis_names)
+
+        return _on_shares(share, model, batch, mesh, P())
+
+    return together
+
+
+def _on_shares(function, model: Model, batch: Batch, mesh: Mesh, made):
+    """`function` on every device, of its part of the model and its share of the batch; `made` says where results lie."""
+    arrays, rest = eqx.partition(model, eqx.is_array)
+    parts = _parts(model, mesh)
+
+    def own(arrays, batch):
+        arrays = jax.tree.map(lambda a, spec: _varying(a, spec, mesh.axis_names), arrays, parts)
+        return function(eqx.combine(arrays, rest), batch)
+
+    return jax.shard_map(own, mesh=mesh, in_specs=(parts, _shares(batch, mesh)), out_specs=made)(arrays, batch)
+
+
+def _require_shares(batch: Batch, mesh: Mesh) -> None:
+    if len(batch.shots) % mesh.size:
+        raise ValueError(
+            f"a batch of {len(batch.shots)} shots cannot be split over {mesh.size} devices; use a multiple"
+        )
+
+
+def _parts(model: Model, mesh: Mesh):
+    """Where the arrays of a model lie."""
+    arrays = eqx.filter(model, eqx.is_array)
+    return jax.tree.map(lambda _: P(), arrays) if mesh.shape.get(SLABS, 1) == 1 else layout(arrays, model)
+
+
+def _shares(batch: Batch, mesh: Mesh):
+    """How a batch is split."""
+    return jax.tree.map(lambda values: P(mesh.axis_names) if jnp.ndim(values) else P(), batch)
+
+
+def _of_own(function, model: Model, batch: Batch, mesh: Mesh):
+    """`function` of what a device holds of the model; NaN where its shots see more."""
+    slabs = mesh.shape.get(SLABS, 1)
+    if slabs == 1:
+        return function(model, batch)
+    own = own_part(model, batch.view, slabs)
+    within = within_reach(own, batch)
+    return jax.tree.map(lambda value: jnp.where(within, value, jnp.nan), function(own, batch))
+
+
+def _varying(array, spec: P, axes):
+    """The array as one that differs from device to device along all `axes`, along those of `spec` as it does already."""
+    return jax.lax.pcast(array, tuple(axis for axis in axes if axis not in spec), to="varying")
+
+
+def place(tree, mesh: Mesh, model: Model | None = None):
+    """The tree, a model or what an optimiser remembers of `model`, with each array where steps on `mesh` have it.
+
+    A specimen's rows lie in slabs where the mesh has some; all else is on every device.
+    """
+    if SLABS not in mesh.shape:
+        return replicate(tree, mesh)
+    model = tree if model is None else model
+    require_equal(model, mesh.shape[SLABS])
+    arrays, rest = eqx.partition(tree, eqx.is_array)
+    where = jax.tree.map(lambda spec: NamedSharding(mesh, spec), layout(arrays, model))
+    return eqx.combine(jax.tree.map(_put, arrays, where), rest)
+
+
+def place_anew(tree, mesh: Mesh, model: Model):
+    """As `place`, of what lay in other slabs: on every device where its rows do not fall into those of `mesh`."""
+    slabs = mesh.shape.get(SLABS, 1)
+    return place(tree, mesh, model) if slabs == 1 or not stacks(model)[0].shape[1] % slabs else replicate(tree, mesh)
+
+
+def keep(project: Callable[[Model], Model], mesh: Mesh) -> Callable[[Model], Model]:
+    """The same `project` of a compiled step, whose model stays where `place` puts it."""
+    if SLABS not in mesh.shape:
+        return project
+
+    def kept(model):
+        arrays, rest = eqx.partition(project(model), eqx.is_array)
+        where = jax.tree.map(lambda spec: NamedSharding(mesh, spec), layout(arrays, model))
+        return eqx.combine(jax.lax.with_sharding_constraint(arrays, where), rest)
+
+    return kept
+
+
+def share(function: Callable[[Model, Any], jax.Array], mesh: Mesh) -> Callable[[Model, Any], jax.Array]:
+    """The same `function(model, shots)`, whose answer has one row for each shot, each device working off its shots."""
+    if mesh.size == 1:
+        return function
+
+    @eqx.filter_jit
+    def shared(model, shots):
+        arrays, rest = eqx.partition(model, eqx.is_array)
+        padded = jnp.pad(shots, (0, -len(shots) % mesh.size), mode="edge")
+
+        def own(arrays, shots):
+            return function(eqx.combine(arrays, rest), shots)
+
+        # what loops carry from a constant start varies over devices only later
+        mapped = jax.shard_map(own, mesh=mesh, in_specs=(P(), P(SHOTS)), out_specs=P(SHOTS), check_vma=False)
+        return mapped(arrays, padded)[: len(shots)]
+
+    return shared
+
+
+def replicate(tree, mesh: Mesh):
+    """The tree with its arrays on every device of `mesh`, as steps with a distributed loss return them."""
+    arrays, rest = eqx.partition(tree, eqx.is_array)
+    return eqx.combine(jax.tree.map(lambda leaf: _put(leaf, NamedSharding(mesh, P())), arrays), rest)
+
+
+def _put(array, where: NamedSharding) -> jax.Array:
+    """The array where it shall lie; one that every process has for itself stays among its own devices."""
+    known = jax.process_count() == 1 or (isinstance(array, jax.Array) and not array.is_fully_addressable)
+    if known or jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        return jax.device_put(array, where)
+    # `device_put` compares all of it between processes, and spoils arrays of processes with one device (jax 0.10.2)
+    own = np.asarray(array)
+    return jax.make_array_from_callback(own.shape, where, lambda index: own[index])
+
+
+class Copied(NamedTuple):
+    """An array on the host, the parts of it that lie on devices of this process, and where they lay."""
+
+    parts: dict[str, np.ndarray]  # by their place
+    shape: tuple[int, ...]
+    sharding: jax.sharding.Sharding
+
+
+def copied(tree):
+    """The tree with its arrays as copies on the host, which no donation touches; each process has its own parts."""
+
+    def copy(leaf):
+        if not isinstance(leaf, jax.Array):
+            return leaf.copy() if isinstance(leaf, np.ndarray) else leaf
+        parts = {str(shard.index): shard for shard in leaf.addressable_shards}  # of those alike, one
+        return Copied({at: np.array(shard.data) for at, shard in parts.items()}, leaf.shape, leaf.sharding)
+
+    return jax.tree.map(copy, tree)
+
+
+def restored(tree):
+    """What `copied` copied, as new arrays where the old ones lay."""
+
+    def back(leaf):
+        if not isinstance(leaf, Copied):
+            return leaf.copy() if isinstance(leaf, np.ndarray) else leaf
+        return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: leaf.parts[str(index)])
+
+    return jax.tree.map(back, tree, is_leaf=lambda node: isinstance(node, Copied))
+
+
+def even(batch: Batch, mesh: Mesh) -> Batch:
+    """The batch, or this process's part of it, padded with weight 0 to a multiple of the number of its devices."""
+    extra = -len(batch.shots) % mesh.local_mesh.size
+    if not extra:
+        return batch
+
+    def repeat_last(values):
+        return np.concatenate([values, np.repeat(values[-1:], extra, 0)])
+
+    weight = np.concatenate([batch.weight, np.zeros(extra, np.float32)])
+    return Batch(batch.view, repeat_last(batch.shots), jax.tree.map(repeat_last, batch.counts), weight)

@@ -1,0 +1,211 @@
+"""Figures of a run, in physical units, cropped to the scanned area."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import equinox as eqx
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from ..data import Dataset
+from ..jobs.schema import Figures
+from ..model import Model, positions, predict
+from .pictures import Modes, Picture, limits, picture, probe_modes
+
+DPI = 150
+LENGTHS = {"Å": 1.0, "nm": 10.0, "µm": 1e4, "mm": 1e7}
+
+
+def draw(folder: Path, model: Model, first: Model, data: Dataset, history: Sequence, wanted: Figures) -> None:
+    """All figures of a run as PNG files in `folder`; `first` is the model before."""
+    shown = picture(model)
+    figures = {
+        "object": draw_object(shown),
+        "probe": draw_probe(probe_modes(model), model),
+        "positions": draw_positions(positions(first) + model.frame, positions(model) + model.frame, model.grid.pixel),
+        "patterns": draw_patterns(model, data),
+    }
+    if len(shown.phase) > 1:
+        figures["slices"] = draw_slices(shown)
+    if wanted.band_pass_angstrom is not None:
+        band = wanted.band_pass_angstrom
+        filtered = picture(model, band).phase.sum(0)
+        figures["band_pass"] = draw_image(filtered, shown.pixel, f"Phase, {band[0]:g}–{band[1]:g} Å", "rad")
+    if history:
+        figures["loss"] = draw_losses(history)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        save(figure, folder / f"{name}.png")
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes the figure to `path`."""
+    figure.savefig(path, dpi=DPI)
+
+
+def draw_object(shown: Picture) -> Figure:
+    """Phase of all slices together and, where the specimen absorbs, the amplitude beside it."""
+    title = f"Phase, sum of {len(shown.phase)} slices" if len(shown.phase) > 1 else "Phase"
+    if shown.amplitude is None:
+        return draw_image(shown.phase.sum(0), shown.pixel, title, "rad")
+    figure = Figure((11, 5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    show(left, shown.phase.sum(0), shown.pixel, title, "rad")
+    show(right, shown.amplitude, shown.pixel, "Amplitude", "")
+    return figure
+
+
+def draw_image(image, pixel, title: str, unit: str) -> Figure:
+    """One image with its scale."""
+    figure = Figure((7, 6), layout="constrained")
+    show(figure.subplots(), image, pixel, title, unit)
+    return figure
+
+
+def draw_pair(first, second, pixel, titles=("Truth", "Result"), unit: str = "phase (rad)") -> Figure:
+    """Two images of the same area in the same grey values."""
+    between = limits(first)
+    figure = Figure((9, 4.5), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for ax, image, title in zip(axes, (first, second), titles, strict=True):
+        drawn = show(ax, image, pixel, title, None, between)
+    figure.colorbar(drawn, ax=list(axes), label=unit, shrink=0.8)
+    return figure
+
+
+def draw_slices(shown: Picture) -> Figure:
+    """The phase of every slice on one grey scale, entrance face first."""
+    columns = min(4, len(shown.phase))
+    rows = math.ceil(len(shown.phase) / columns)
+    figure = Figure((3.2 * columns + 0.8, 3.2 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    common = limits(shown.phase)
+    for number, (ax, phase) in enumerate(zip(axes, shown.phase, strict=False), 1):
+        drawn = show(ax, phase, shown.pixel, f"Slice {number}", None, common)
+    for ax in axes[len(shown.phase) :]:
+        ax.axis("off")
+    figure.colorbar(drawn, ax=axes, label="phase (rad)", shrink=0.8)
+    return figure
+
+
+def draw_probe(modes: Modes, model: Model) -> Figure:
+    """Modes in real and reciprocal space: brightness is amplitude, colour is phase."""
+    count, grid = min(6, len(modes.powers)), model.grid
+    figure = Figure((2.6 * max(2, count), 5.4), layout="constrained")
+    axes = figure.subplots(2, count, squeeze=False)
+    for column in range(count):
+        show_wave(axes[0, column], modes.waves[column], f"Mode {column + 1}: {100 * modes.powers[column]:.1f} %")
+        show_wave(axes[1, column], modes.spectra[column], "")
+        scale_bar(axes[0, column], grid.shape, grid.pixel)
+        angles = tuple(1e3 * grid.wavelength * dk for dk in grid.dk)
+        scale_bar(axes[1, column], grid.shape, angles, {"mrad": 1.0, "rad": 1e3} if max(angles) < 50 else {"rad": 1e3})
+    axes[0, 0].set_ylabel("real space")
+    axes[1, 0].set_ylabel("reciprocal space")
+    return figure
+
+
+def draw_positions(before, after, pixel) -> Figure:
+    """Positions at the start and now, and how far they moved."""
+    figure = Figure((11, 5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    unit, size = unit_of(np.ptp(after, axis=0).max())
+    moved = after - before
+    for places, label, marker in ((before, "before", "x"), (after, "after", ".")):
+        left.plot(places[:, 1] / size, places[:, 0] / size, marker, ms=3, mew=0.7, label=label)
+    left.set(xlabel=f"x ({unit})", ylabel=f"y ({unit})", title="Positions", aspect="equal")
+    left.invert_yaxis()
+    left.legend(loc="upper right")
+    distance = np.hypot(*(moved / pixel).T)
+    if distance.any():  # arrows of length zero have no scale
+        drawn = right.quiver(*(after.T[::-1] / size), moved[:, 1], -moved[:, 0], distance, cmap="viridis")
+        figure.colorbar(drawn, ax=right, label="moved by (pixels)")
+    rms = np.sqrt(np.mean(distance**2))
+    right.set(xlabel=f"x ({unit})", title=f"Moved by {rms:.3g} pixels (root mean square)", aspect="equal")
+    right.invert_yaxis()
+    return figure
+
+
+def draw_losses(history: Sequence) -> Figure:
+    """Loss and held-out loss over the epochs, stages apart."""
+    figure = Figure((7, 4.5), layout="constrained")
+    ax = figure.subplots()
+    epochs = [row.epoch for row in history]
+    ax.plot(epochs, [row.loss for row in history], label="loss")
+    held = [np.nan if row.held_out is None else row.held_out for row in history]
+    if not np.isnan(held).all():
+        ax.plot(epochs, held, label="held-out loss")
+    for before, row in pairwise(history):
+        if row.stage != before.stage:
+            ax.axvline(row.epoch - 0.5, color="0.7", lw=1)
+    ax.set(
+        xlabel="epoch", ylabel="loss (quanta per pattern)", title=" → ".join(dict.fromkeys(r.stage for r in history))
+    )
+    if min(row.loss for row in history) > 0:
+        ax.set_yscale("log")
+    ax.legend()
+    return figure
+
+
+def draw_patterns(model: Model, data: Dataset, count: int = 4) -> Figure:
+    """Measured beside predicted patterns, on a square-root scale that each pair shares."""
+    shots = np.unique(np.linspace(0, data.n_shots[0] - 1, count).astype(np.int32))
+    measured = np.fft.fftshift(data.patterns(0, shots), axes=(1, 2)).astype(float)
+    expected = np.fft.fftshift(np.asarray(eqx.filter_jit(predict)(model, shots), float), axes=(1, 2))
+    figure = Figure((2.8 * len(shots), 5.8), layout="constrained")
+    axes = figure.subplots(2, len(shots), squeeze=False)
+    for column, shot in enumerate(shots):
+        top = np.sqrt(max(np.percentile(measured[column], 99.9), 1.0))
+        for row, (values, what) in enumerate(((measured, "measured"), (expected, "predicted"))):
+            ax = axes[row, column]
+            ax.imshow(np.sqrt(np.maximum(values[column], 0)), cmap="gray", vmin=0, vmax=top, interpolation="nearest")
+            ax.set(title=f"Shot {shot}, {what}", xticks=[], yticks=[])
+    return figure
+
+
+def show(ax, image, pixel, title: str, unit: str | None, between=None):
+    """An image in grey with a scale bar, and a colour bar unless `unit` is None."""
+    low, high = limits(image) if between is None else between
+    drawn = ax.imshow(image, cmap="gray", vmin=low, vmax=high, aspect=pixel[0] / pixel[1])
+    ax.set(title=title, xticks=[], yticks=[])
+    scale_bar(ax, image.shape, pixel)
+    if unit is not None:
+        ax.figure.colorbar(drawn, ax=ax, label=unit, shrink=0.8)
+    return drawn
+
+
+def show_wave(ax, wave, title: str) -> None:
+    """A complex image: amplitude as brightness, phase as hue (`twilight`)."""
+    amplitude = np.abs(wave) / max(np.percentile(np.abs(wave), 99.9), 1e-30)
+    colours = matplotlib.colormaps["twilight"]((np.angle(wave) / (2 * np.pi)) % 1)[..., :3]
+    colours = colours / colours.max(-1, keepdims=True)  # the map has dark phases, too
+    ax.imshow(np.clip(amplitude, 0, 1)[..., None] * colours)
+    ax.set(title=title, xticks=[], yticks=[])
+
+
+def scale_bar(ax, shape, pixel, units=None) -> None:
+    """A bar of a round length, about a fifth of the image's width."""
+    length = round_length(shape[1] * pixel[1] / 5)
+    unit, size = unit_of(length, units)
+    width, height = length / pixel[1], max(1.0, shape[0] / 80)
+    x, y = 0.05 * shape[1], 0.95 * shape[0] - height
+    ax.add_patch(Rectangle((x, y), width, height, fc="white", ec="black", lw=0.5))
+    text = ax.text(
+        x + width / 2, y - 0.015 * shape[0], f"{length / size:g} {unit}", color="white", ha="center", va="bottom"
+    )
+    text.set_bbox({"facecolor": "black", "alpha": 0.5, "pad": 1.5, "lw": 0})
+
+
+def round_length(length: float) -> float:
+    """1, 2 or 5 times a power of ten, at most `length`."""
+    power = 10.0 ** math.floor(math.log10(length))
+    return power * max(step for step in (1, 2, 5) if step * power <= length * (1 + 1e-9))
+
+
+def unit_of(length: float, units=None) -> tuple[str, float]:
+    """The unit in which a length [Å] reads well, and its size [Å]."""
+    fitting = [(u, s) for u, s in (units or LENGTHS).items() if length >= 0.999 * s]
+    return fitting[-1] if fitting else next(iter((units or LENGTHS).items()))

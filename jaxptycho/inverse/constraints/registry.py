@@ -1,0 +1,77 @@
+"""Constraints: what is known for certain, or free to choose, put back after every step.
+
+A constraint is any `project(model) -> model`; `all_of` runs several in the order given. The
+functions of `specimen_constraints`, `volume_constraints`, `probe_constraints` and `gauges` build
+such closures, and `CONSTRAINTS` lists them by the names that job files use. The protocol:
+
+- a builder takes plain numbers by keyword, with the unit in the key (`semiangle_mrad`,
+  `sigma_angstrom`); its annotated signature says which keys there are, of which type, and which
+  default (none: required);
+- a builder whose first parameter is called `model` wants the model that the run or stage starts
+  from: `builder(model, **keys)`;
+- `project` keeps every shape, dtype and wrapping, and runs inside the compiled step;
+- where a constraint has no meaning for a part it raises ValueError when it is applied, before
+  anything is compiled: `jax.eval_shape(project, model)` finds out without computing.
+
+Builders that take arrays (`probe_mask`, `probe_spectrum_mask`) are for Python alone.
+"""
+
+import inspect
+from collections.abc import Callable
+
+from ...model import Model
+from . import gauge as gauges
+from . import probe as probe_constraints
+from . import specimen as specimen_constraints
+from . import volume as volume_constraints
+
+Project = Callable[[Model], Model]
+
+
+def all_of(*projects: Project) -> Project:
+    """One projection after the other, in the order given."""
+
+    def project(model: Model) -> Model:
+        for one in projects:
+            model = one(model)
+        return model
+
+    return project
+
+
+CONSTRAINTS: dict[str, Callable[..., Project]] = {
+    builder.__name__: builder
+    for builder in (
+        specimen_constraints.amplitude_clamp,
+        specimen_constraints.positivity,
+        specimen_constraints.identical_slices,
+        specimen_constraints.vacuum_surfaces,
+        specimen_constraints.gaussian_in_plane,
+        specimen_constraints.gaussian_along_z,
+        specimen_constraints.low_pass,
+        specimen_constraints.missing_cone_filter,
+        volume_constraints.support,
+        volume_constraints.low_pass_volume,
+        volume_constraints.atomicity,
+        probe_constraints.probe_power,
+        probe_constraints.orthogonal_modes,
+        probe_constraints.probe_aperture,
+        probe_constraints.probe_support,
+        gauges.probe_centring,
+        gauges.phase_offset_removal,
+        gauges.phase_ramp_removal,
+        gauges.position_recentring,
+    )
+}
+
+
+def build(name: str, model: Model, **keys) -> Project:
+    """The constraint `name` of `CONSTRAINTS` for a run that starts from `model`."""
+    if name not in CONSTRAINTS:
+        raise ValueError(f"unknown constraint {name!r}; known are {', '.join(CONSTRAINTS)}")
+    return CONSTRAINTS[name](model, **keys) if wants_model(name) else CONSTRAINTS[name](**keys)
+
+
+def wants_model(name: str) -> bool:
+    """Whether the constraint `name` is made from the model that a run or stage starts from."""
+    return "model" in inspect.signature(CONSTRAINTS[name]).parameters

@@ -1,0 +1,119 @@
+"""Constraints of the specimen: builders of `project(model) -> model`, see `constraints`."""
+
+from dataclasses import replace
+
+import jax.numpy as jnp
+
+from ...model import Model
+from ...physics.types import Stack
+from . import filters
+
+
+def amplitude_clamp(lowest: float = 0.0, highest: float = 1.0):
+    """|t| kept within [lowest, highest] by the absorption; matter does not amplify, |t| ≤ 1.
+
+    In a weak-phase specimen |t| is 1 − a, to first order.
+    """
+    if not 0 <= lowest <= highest or highest == 0:
+        raise ValueError(f"got amplitudes from {lowest} to {highest}; give 0 ≤ lowest ≤ highest, and highest > 0")
+
+    def project(model):
+        specimen = model.specimen
+        specimen.stack("absorption")  # refuses a specimen without
+        low, high = specimen.absorption_at(highest), specimen.absorption_at(lowest)
+        unit = 1 / specimen.radians(model.grid)
+
+        def clamp(absorption: Stack):
+            return jnp.clip(absorption, low * unit, high * unit)
+
+        return replace(model, specimen=specimen.map_stacks(clamp, ("absorption",)))
+
+    return project
+
+
+def positivity():
+    """Phase or potential ≥ 0: atoms attract electrons (photons mostly give the opposite sign).
+
+    Of a specimen made of atoms, occupancies and Debye–Waller factors.
+    """
+    return lambda model: replace(model, specimen=model.specimen.nonnegative())
+
+
+def identical_slices():
+    """Every slice replaced by the mean of all: a crystal along a zone axis, or a first guess."""
+
+    def mean(stack):
+        return jnp.broadcast_to(jnp.mean(stack, axis=0), stack.shape)
+
+    return lambda model: _map_stacks(model, mean)
+
+
+def vacuum_surfaces(first: int = 1, last: int = 1):
+    """The `first` slices at the entrance and the `last` at the exit face emptied, phase and absorption."""
+
+    def empty(stack):
+        n = stack.shape[0]
+        if min(first, last) < 0 or first + last >= n:
+            raise ValueError(f"cannot empty {first} + {last} of {n} slices; leave at least one for the specimen")
+        inside = (jnp.arange(n) >= first) & (jnp.arange(n) < n - last)
+        return jnp.where(inside[:, None, None], stack, 0)
+
+    return lambda model: _map_stacks(model, empty)
+
+
+def gaussian_in_plane(sigma_angstrom: float):
+    """Every slice blurred by a Gaussian of standard deviation `sigma_angstrom`, periodic at the edges."""
+
+    def project(model):
+        ky, kx = _plane(model)
+        transfer = filters.gaussian(ky**2 + kx**2, sigma_angstrom)
+        return _map_stacks(model, lambda stack: filters.filter_in_plane(stack, transfer))
+
+    return project
+
+
+def gaussian_along_z(sigma_angstrom: float):
+    """The stack blurred along z by a Gaussian, mirrored at its faces; the sum over slices stays."""
+
+    def project(model):
+        specimen = model.specimen
+        kz = filters.depth_frequencies(specimen.stack().shape[0], specimen.spacing(model.grid))
+        transfer = filters.gaussian(kz**2, sigma_angstrom)
+        return _map_stacks(model, lambda stack: filters.filter_along_z(stack, transfer))
+
+    return project
+
+
+def low_pass(cutoff_inverse_angstrom: float):
+    """Every slice without its frequencies beyond the cut-off."""
+
+    def project(model):
+        ky, kx = _plane(model)
+        transfer = (ky**2 + kx**2 <= cutoff_inverse_angstrom**2).astype(ky.dtype)
+        return _map_stacks(model, lambda stack: filters.filter_in_plane(stack, transfer))
+
+    return project
+
+
+def missing_cone_filter(semiangle_mrad: float):
+    """The stack times W(k) of `filters.measurable`: damps what no view of this semiangle measures.
+
+    The sum over slices stays as it is.
+    """
+
+    def project(model):
+        model.specimen.require_fixed_beam()
+        specimen = model.specimen
+        shape, spacing = specimen.stack().shape, specimen.spacing(model.grid)
+        transfer = filters.measurable(shape, model.grid.pixel, spacing, 1e-3 * semiangle_mrad)
+        return _map_stacks(model, lambda stack: filters.filter_volume(stack, transfer))
+
+    return project
+
+
+def _map_stacks(model: Model, function) -> Model:
+    return replace(model, specimen=model.specimen.map_stacks(function))
+
+
+def _plane(model):
+    return filters.plane_frequencies(model.specimen.stack().shape[1:], model.grid.pixel)

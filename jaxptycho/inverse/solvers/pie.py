@@ -1,0 +1,172 @@
+"""Ptychographic iterative engines: ePIE (Maiden & Rodenburg 2009) and rPIE (Maiden et al. 2017).
+
+Both are gradient steps on the amplitude loss whose length is found pixel by pixel: the gradient
+by the wave behind the specimen is twice the difference between the wave and its copy with the
+measured moduli, so PIE's update of the object is half the gradient over the illumination,
+
+    Δt = −rate · ½∂L/∂t / ((1−a)·Σ|ψ|² + a·max Σ|ψ|²),
+
+and that of the probe the same with Σ|O|². The sums run over a batch: one shot is Maiden's
+sequential update, more are its parallel form. With a = 1 this is ePIE, smaller a (rPIE) let
+dimly lit pixels move faster.
+
+`rpie(a)` is an optax transformation that moves the phase and absorption of a SliceStack and the
+waves of a PixelProbe, whichever it is given, and nothing else. So it stands where other
+optimisers stand, each part with its own `a`:
+
+    per_part(specimen=rpie(0.1), probe=rpie(0.5), scan=optax.adam(1e-2))
+    make_step(misfit(amplitude), rpie())            # specimen and probe, all else stays put
+
+Thick specimens (the parallel form of 3PIE, Maiden et al. 2012): ψ is the wave that enters each
+slice through those before it, |O|² that of the first slice, and the step of every slice is
+divided by their number n. The exit wave changes by Σ_n U_n ψ_n Δt_n, with U_n the way from slice
+n to the exit; as ‖Σ_n a_n‖² ≤ n·Σ_n ‖a_n‖² (equal for slices so thin that only the projection
+counts), steps n times as long overshoot: by 3PIE's sequential update each slice meets what the
+others left. One slice is exact. |O|² is taken at whole pixels.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from ...data import Batch
+from ...model import Model
+from ...parts.indexed import PerShot, PerView, plain, select
+from ...parts.probe import PixelProbe
+from ...parts.slices import Sliced
+from ...parts.specimen import SliceStack
+from ...physics import waves, windows
+from ...physics.types import Stack, Waves
+
+AT_ONCE = 16  # shots whose waves are held in memory together
+
+
+def epie(rate: float = 1.0) -> optax.GradientTransformationExtraArgs:
+    """ePIE: `rpie` with a = 1, every step scaled by the brightest pixel."""
+    return rpie(1.0, rate)
+
+
+def rpie(regularisation: float = 0.1, rate: float = 1.0) -> optax.GradientTransformationExtraArgs:
+    """rPIE for the loss `misfit(amplitude)`, with a = `regularisation` in (0, 1]."""
+    if not 0 < regularisation <= 1:
+        raise ValueError(f"regularisation is {regularisation}; rPIE wants a number above 0 and up to 1, which is ePIE")
+
+    def init(params):
+        check(params)
+        return optax.EmptyState()
+
+    def update(grads, state, params=None, *, model, batch, units=None, **_):
+        del params
+        half = rate / 2 * jnp.sum(batch.weight)  # the loss is a mean over shots, PIE adds them up
+        updates = jax.tree.map(jnp.zeros_like, grads)
+        if jax.tree.leaves(grads.specimen):
+            seen = illumination(model, batch)
+            step = half / len(seen) / mixed(seen, regularisation)
+            specimen = object_update(model.specimen, grads.specimen, step)
+            updates = eqx.tree_at(_stacks, updates, specimen, is_leaf=lambda node: node is None)
+        if jax.tree.leaves(grads.probe):
+            size = 1.0 if units is None else plain(units.probe.waves)
+            step = half / mixed(squared_object(model, batch), regularisation) / size**2
+            probe = jax.tree.map(lambda gradient: (-step * gradient).astype(gradient.dtype), grads.probe.waves)
+            updates = eqx.tree_at(lambda u: u.probe.waves, updates, probe)
+        return updates, state
+
+    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
+
+
+def object_update(specimen: SliceStack, grads, step: Stack) -> tuple[Stack, Stack | None]:
+    """Changes of phase and absorption that change t = e^u, u = iφ − a, by −step·∂L/∂t.
+
+    ∂L/∂t = G/t* with G = i∂L/∂φ − ∂L/∂a, so the change of u is log(1 − step·G/|t|²). Without
+    absorption the change is that of the phase alone.
+    """
+    if specimen.absorption is None:
+        return jnp.angle(1 - 1j * step * grads.phase).astype(grads.phase.dtype), None
+    gradient = jax.lax.complex(-grads.absorption, grads.phase)
+    factor = 1 - step * jnp.exp(2 * specimen.absorption) * gradient
+    damped = -jnp.log(jnp.maximum(jnp.abs(factor), 1e-6))  # from t = 0 there would be no way back
+    return jnp.angle(factor).astype(grads.phase.dtype), damped.astype(grads.absorption.dtype)
+
+
+def mixed(power: Float[Array, "... y x"], a: float) -> Float[Array, "... y x"]:
+    """(1−a)·power + a·max power, the maximum over each plane."""
+    return (1 - a) * power + a * jnp.max(power, axis=(-2, -1), keepdims=True)
+
+
+def illumination(model: Model, batch: Batch) -> Stack:
+    """Σ|ψ|² [quanta] over the shots of `batch` at every pixel of every slice, of the wave that enters it."""
+    model = select(model, PerView, batch.view)
+    sliced = model.specimen.slices(model.grid)
+
+    def of_shot(shot):
+        index, weight = shot
+        one, seen = select((model, sliced), PerShot, index)
+        corner, centre = seen.corner(one.scan.position(), one.grid)
+        wave = waves.place(one.probe.spectrum(one.grid), centre, one.grid)
+        return corner, weight * entering(one, wave, seen, corner)
+
+    shots = jnp.asarray(batch.shots), jnp.asarray(batch.weight)
+    corners, seen = jax.lax.map(of_shot, shots, batch_size=AT_ONCE)
+    blank = jnp.zeros(sliced.transmission.shape, seen.dtype)
+    return folded(windows.add_back(blank, corners, seen), model.specimen.stack().shape)
+
+
+def entering(model: Model, wave: Waves, sliced: Sliced, corner) -> Float[Array, "z y x"]:
+    """Intensity with which the probe's wave of one shot enters every slice."""
+    seen = sliced.window(corner, model.grid)
+    gaps = jnp.broadcast_to(sliced.thickness, seen.shape[:1])[:-1]
+
+    def travel(wave, layer):
+        transmission, distance = layer
+        kernel = model.propagator.kernel(model.grid, distance)
+        wave = waves.propagate(waves.transmit(wave, transmission), kernel)
+        return wave, waves.intensity(wave)
+
+    first = waves.intensity(wave)[None]
+    return jnp.concatenate([first, jax.lax.scan(travel, wave, (seen[:-1], gaps))[1]])
+
+
+def folded(field: Float[Array, "z W H"], shape: tuple[int, ...]) -> Stack:
+    """What was added to a specimen continued beyond its `shape`, added where it belongs."""
+    rows, columns = (jnp.arange(n) % size for n, size in zip(field.shape[1:], shape[1:], strict=True))
+    return jnp.zeros(shape, field.dtype).at[:, rows[:, None], columns].add(field)
+
+
+def squared_object(model: Model, batch: Batch) -> Float[Array, "y x"]:
+    """Σ|t|² of the first slice over the windows of the shots of `batch`."""
+    model = select(model, PerView, batch.view)
+    sliced = model.specimen.slices(model.grid)
+
+    def of_shot(total, shot):
+        index, weight = shot
+        corner = sliced.corner(select(model.scan, PerShot, index).position(), model.grid)[0]
+        seen = sliced.window(corner, model.grid)[0]
+        return total + weight * (seen.real**2 + seen.imag**2), None
+
+    blank = jnp.zeros(model.grid.shape, sliced.transmission.real.dtype)
+    return jax.lax.scan(of_shot, blank, (jnp.asarray(batch.shots), jnp.asarray(batch.weight, blank.dtype)))[0]
+
+
+def check(params) -> None:
+    """Raises ValueError for parameters that PIE has no update for."""
+    for part, kind in ((params.specimen, SliceStack), (params.probe, PixelProbe)):
+        if jax.tree.leaves(part) and not isinstance(part, kind):
+            raise ValueError(
+                f"PIE updates a {kind.__name__}, not a {type(part).__name__}; give this part another optimiser "
+                "with per_part"
+            )
+    if jax.tree.leaves(params.specimen) and not all(x is None or eqx.is_array(x) for x in _stacks(params)):
+        raise ValueError("PIE updates phase and absorption together; give it the specimen and not one of its fields")
+    if not jax.tree.leaves((params.specimen, params.probe)):
+        raise ValueError(
+            "PIE updates the specimen and the probe and was given neither; give other parts another optimiser"
+        )
+    nodes = jax.tree.leaves(params.probe, is_leaf=lambda node: isinstance(node, PerShot))
+    if any(isinstance(node, PerShot) for node in nodes):
+        raise ValueError("PIE updates waves that shots share; these are PerShot, give the probe another optimiser")
+
+
+def _stacks(model):
+    return model.specimen.phase, model.specimen.absorption

@@ -1,0 +1,91 @@
+"""Gradients of the specimen, filtered before an optimiser sees them: optax transformations for `per_part`.
+
+`per_part(specimen=optax.chain(measured(21.4), optax.adam(1e-2)))`. `PRECONDITIONERS` lists their builders by the
+names that job files use; they follow the protocol of `constraints`: plain numbers by keyword, the unit in the key.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+
+from ...model import Model
+from ...parts.indexed import PerView, select
+from ...physics.types import Stack
+from ..constraints import filters
+
+
+def measured(semiangle_mrad: float, thickness_angstrom: float | None = None) -> optax.GradientTransformationExtraArgs:
+    """The gradient times W(k) of `filters.measured_part`, in the frame of the beam of the view that it came from.
+
+    What a view of this semiangle cannot measure, it does not move: the rest is left to the others. All of a volume's
+    spectrum turns with the view. A specimen of `thickness_angstrom` leaves |k_z| up to 1/2t undecided, which counts
+    as measured: without it the gaps between the cones of few views would hardly move.
+    """
+    semiangle = 1e-3 * semiangle_mrad
+    slab = 0.0 if thickness_angstrom is None else 0.5 / thickness_angstrom
+
+    def change(gradient: Stack, model: Model, batch):
+        specimen, grid, shape = model.specimen, model.grid, gradient.shape
+        rotation = select(specimen, PerView, batch.view).stack_rotation()
+        if rotation is None:
+            spacing = specimen.spacing(grid)
+            kept = filters.measurable(shape, grid.pixel, spacing, semiangle, slab)
+            return filters.filter_volume(gradient, kept)
+        voxel = specimen.voxel_size(grid)
+        kept = filters.measurable_turned(shape, voxel, rotation, semiangle, slab)
+        return filters.filter_periodic(gradient, kept)
+
+    def update(updates, state, params=None, *, model, batch, **extra):
+        del params, extra
+        return of_stacks(updates, lambda gradient: change(gradient, model, batch)), state
+
+    return _transformation(lambda params: optax.EmptyState(), update)
+
+
+def shell_growth(
+    first_inverse_angstrom: float, last_inverse_angstrom: float, steps: int, edge_inverse_angstrom: float = 0.0
+) -> optax.GradientTransformationExtraArgs:
+    """The gradient without its frequencies |k| beyond a cut-off that grows from `first` to `last` over so many steps.
+
+    Coarse shells of the specimen settle before finer ones can go astray, as in resolution marching.
+    """
+    if not 0 < first_inverse_angstrom <= last_inverse_angstrom or steps < 1:
+        raise ValueError(
+            f"shells that grow from {first_inverse_angstrom} to {last_inverse_angstrom} 1/Å in {steps} steps; give "
+            "0 < first ≤ last, and at least one step"
+        )
+    cutoff_at: Any = optax.linear_schedule(first_inverse_angstrom, last_inverse_angstrom, steps)
+
+    def update(updates, state, params=None, *, model, **extra):
+        del params, extra
+
+        def change(gradient: Stack):
+            k = filters.volume_frequency(gradient.shape, model.grid.pixel, model.specimen.spacing(model.grid))
+            return filters.filter_volume(gradient, filters.below(k, cutoff_at(state.count), edge_inverse_angstrom))
+
+        return of_stacks(updates, change), optax.ScaleByScheduleState(state.count + 1)
+
+    return _transformation(lambda params: optax.ScaleByScheduleState(jnp.zeros([], jnp.int32)), update)
+
+
+def of_stacks(updates: Model, change: Callable[[Stack], Stack]) -> Model:
+    """`updates` of a model with `change` of the specimen's stacks, its arrays of three dimensions."""
+
+    def of_array(array):
+        return change(array).astype(array.dtype) if array.ndim == 3 else array
+
+    specimen = jax.tree.map(of_array, updates.specimen)
+    return eqx.tree_at(lambda m: m.specimen, updates, specimen)
+
+
+PRECONDITIONERS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
+    builder.__name__: builder for builder in (measured, shell_growth)
+}
+
+
+def _transformation(init, update):
+    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]

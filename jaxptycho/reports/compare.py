@@ -1,0 +1,192 @@
+"""How far two results agree: registered phases, Fourier ring correlation, resolution."""
+
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import fourier_shift
+
+from ..analysis.errors import probe_fidelity
+from ..analysis.gauge import correlation, register, slope, without_ramp
+from ..analysis.images import nrmse
+from ..analysis.resolution import THRESHOLDS, FourierCorrelation, fixed, fourier_correlation
+from ..analysis.scanned import origin, outline
+from ..analysis.shells import taper, tapered
+from ..figures.pictures import flat_phases, probe_modes
+from ..figures.plots import save
+from ..figures.resolution import draw_correlation
+from ..jobs.build import FIELDS, QUANTA, read_data
+from ..jobs.loading import load_result
+from ..jobs.runner import loop_of, refuse_existing, start
+from ..jobs.schema import Job
+from ..jobs.tomogram_schema import TomogramJob
+from ..model import Model, positions
+from ..runs.progress import Watch
+from .compare_volumes import compare_volumes
+from .evaluate_spectrum import Compared, control_of, control_rows, draw_spectra, spectrum_rows
+
+SMALLEST = 8  # pixels of a side that are compared
+HALVES = {"positions": FIELDS, "counts": QUANTA}
+
+
+def compare_results(first: Path, second: Path, out: Path | None = None) -> dict[str, str]:
+    """How well two results agree, in words; the ring correlation as figure and table in the folder `out`."""
+    one, other = (load_result(path) for path in (first, second))
+    if not np.allclose(one.grid.pixel, other.grid.pixel, rtol=1e-4):
+        raise ValueError(
+            f"{first} has pixels of {one.grid.pixel[0]:g} Å and {second} of {other.grid.pixel[0]:g} Å; "
+            "only results on the same grid are compared"
+        )
+    if out is not None:
+        refuse_existing(out)
+        out.mkdir(parents=True)
+    return report(one, other, out)
+
+
+def compare_halves(job: Job | TomogramJob, folder: Path, by: str, watch: Callable[[], Watch] = Watch) -> dict[str, str]:
+    """Two halves of the data reconstructed alone in `folder`, and how well they agree.
+
+    `by` "positions" each half has every second shot of a checkerboard, by "counts" half of the quanta
+    of every shot. First guess, probe, positions and alignment are each half's own.
+    """
+    if job.data.half != "all":
+        raise ValueError(f'the job takes one half already (data.half = "{job.data.half}"); set it to "all"')
+    refuse_existing(folder)
+    jobs = [job.model_copy(update={"data": job.data.model_copy(update={"half": half})}) for half in HALVES[by]]
+    require_comparable(jobs)
+
+    def reconstructed(half: str, own: Job | TomogramJob) -> Model:
+        outcome = start(own, folder / half, watch())
+        if not outcome.finished:
+            raise ValueError(
+                f"the {half} half was stopped by {outcome.why}; finish it with `jaxptycho resume {outcome.folder}`"
+            )
+        if outcome.verdict is not None and not outcome.verdict.explains:
+            verdicts[f"verdict of the {half} half"] = outcome.verdict.lines[0]
+        return outcome.model
+
+    verdicts: dict[str, str] = {}
+    first, second = map(reconstructed, HALVES[by], jobs)
+    rows = report(first, second, folder)
+    return rows | verdicts | {"shared by both": "the file's probe_guess" if starts_from_file(job) else "nothing"}
+
+
+def require_comparable(jobs: Sequence[Job | TomogramJob]) -> None:
+    """Raises ValueError where one of the jobs cannot be computed on its data, or their scans cannot be compared."""
+    first = []
+    for job in jobs:
+        loop = loop_of(job)
+        loop.check()
+        if isinstance(job, Job):
+            first.append(loop.first_model())
+    if first:
+        common_area(*first)
+
+
+def starts_from_file(job: Job | TomogramJob) -> bool:
+    """Whether the probe starts from the guess in the file, which may have been made from all data."""
+    return job.probe.start == "file" or (job.probe.start == "auto" and read_data(job.data).probe_guess is not None)
+
+
+def report(first: Model, second: Model, folder: Path | None) -> dict[str, str]:
+    """The agreement of two models in words; `frc.png` and `frc.csv`, of volumes `fsc.png` …, in `folder`."""
+    if first.specimen.rotates or second.specimen.rotates:
+        (rows, pair), kind = compare_volumes(first, second, folder), "fsc"
+    else:
+        shown = (replace(m, specimen=m.specimen.in_slices(m.grid)) for m in (first, second))
+        (rows, pair), kind = compare_phases(*shown), "frc"
+    curve = fourier_correlation(*pair)
+    if folder is not None:
+        save(draw_correlation(curve), folder / f"{kind}.png")
+        write_curve(folder / f"{kind}.csv", curve)
+        draw_spectra({"a": pair.first, "b": pair.second}, pair.pixel, pair.window, folder)
+    levels = THRESHOLDS | {"0.5": fixed(0.5)}
+    rows |= {f"{name} resolution": f"{curve.resolution(level):.4g} Å" for name, level in levels.items()}
+    rows |= control_rows(control_of(pair, curve), folder, kind)
+    for name, image in (("A", pair.first), ("B", pair.second)):
+        rows |= {f"{what} of {name}": words for what, words in spectrum_rows(image, pair.pixel, pair.window).items()}
+    return rows
+
+
+def compare_phases(first: Model, second: Model) -> tuple[dict[str, str], Compared]:
+    """The agreement of the summed phases of two models in words, and both as they are correlated."""
+    a, b, shift = common_phases(first, second)
+    pixel = first.grid.pixel
+    rows = {
+        "correlation of the phases": f"{correlation(a, b):.4f}",
+        "slope of the phases": f"{slope(a, b):.4f}",
+        "NRMSE": f"{nrmse(b - b.mean(), a - a.mean()):.3f}",
+        "shift": ", ".join(f"{s:+.2f}" for s in shift) + " pixels (y, x)",
+        "object pixel": " × ".join(f"{p:.4g}" for p in pixel) + " Å",
+    }
+    probes = [probe_modes(model).waves for model in (second, first)]
+    if probes[0].shape[1:] == probes[1].shape[1:]:
+        rows["fidelity of the probes"] = f"{probe_fidelity(probes[0], probes[1], np.array(pixel)).fidelity:.4f}"
+    return rows, Compared(a, b, pixel, taper(a.shape))
+
+
+def common_phases(first: Model, second: Model) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Phases [rad] of two models where both were scanned, registered and without ramp; the shift [pixels]."""
+    offsets = np.zeros(2), np.subtract(second.frame, first.frame)  # into the frame of the first
+    both = zip((first, second), offsets, strict=True)
+    low, size = common_area(first, second)
+    corners = [np.rint((low - origin(model) - offset) / model.grid.pixel).astype(int) for model, offset in both]
+    fixed, moving = (flat_phases(model).sum(0) for model in (first, second))
+
+    def cut(image, corner):
+        (y, x), (ny, nx) = corner, size
+        return image[y : y + ny, x : x + nx]
+
+    a = without_ramp(cut(fixed, corners[0]))
+    spectrum, shift = np.fft.fft2(moving), np.zeros(2)
+
+    def moved_by(shift):
+        return without_ramp(cut(np.fft.ifft2(fourier_shift(spectrum, shift)).real, corners[1]))
+
+    for _ in range(4):  # cut anew at each shift, for what enters and leaves at the edges pulls towards none
+        shift = shift + register(tapered(a), tapered(moved_by(shift))).shift
+    return a, moved_by(shift), shift
+
+
+def common_area(first: Model, second: Model) -> tuple[np.ndarray, np.ndarray]:
+    """The corner (y, x) [Å, in the frame of the first] and size [pixels] of what both scans enclose;
+    ValueError where it is too small."""
+    both = [(first, np.zeros(2)), (second, np.subtract(second.frame, first.frame))]
+    places = [positions(model) + offset for model, offset in both]
+    low = np.max([p.min(0) for p in places], axis=0)
+    high = np.min([p.max(0) for p in places], axis=0)
+    low, high = shrunk(low, high, [outline(*pair) for pair in both])
+    size = np.floor((high - low) / first.grid.pixel).astype(int)
+    if size.min() < SMALLEST:
+        raise ValueError(
+            f"the two scans share {size[0]} × {size[1]} pixels; at least {SMALLEST} × {SMALLEST} are required to compare "
+            "what was reconstructed from them"
+        )
+    return low, size
+
+
+def shrunk(low: np.ndarray, high: np.ndarray, outlines: list) -> tuple[np.ndarray, np.ndarray]:
+    """The box between `low` and `high` (y, x), made smaller until its corners lie inside all outlines."""
+    middle, half = (low + high) / 2, (high - low) / 2
+    corners = half * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])
+    for factor in np.linspace(1, 0.02, 99):
+        if all((hull.find_simplex(middle + factor * corners) >= 0).all() for hull in outlines):
+            return middle - factor * half, middle + factor * half
+    raise ValueError("the scans of the two results do not overlap; only results of the same area are compared")
+
+
+def write_curve(path: Path, curve: FourierCorrelation) -> None:
+    """The correlation with its thresholds and the signal-to-noise ratio as a table."""
+    columns = {
+        "frequency_inverse_angstrom": curve.frequency,
+        "correlation": curve.correlation,
+        **{name.replace("-", "_"): level(curve.samples) for name, level in THRESHOLDS.items()},
+        "ssnr": curve.ssnr,
+        "samples": curve.samples,
+    }
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(columns)
+        rows.writerows(zip(*columns.values(), strict=True))

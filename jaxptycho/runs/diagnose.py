@@ -1,0 +1,96 @@
+"""Which part broke a reconstruction: the epoch is run once more, step by step; and what left its place."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..data import Batch
+from ..distributed.sharding import copied, restored
+from ..distributed.slabs.layout import require_lent
+from ..inverse.solvers.parameter_scaling import natural_units
+from ..inverse.step import named, trainable
+from ..model import Model, require_inside
+
+
+def culprit(
+    step: Callable, objective: Callable, parts: tuple[str, ...], model: Model, state, batches: Iterable[Batch]
+) -> str:
+    """Name of what is not finite at the first step of `batches` that goes wrong: of `parts`, which `step` moves, or
+    the loss.
+
+    `objective(model, batch)` is what `step` minimises; `model` and `state` are those before.
+    """
+    for batch in batches:
+        before = copied(model)
+        model, state, info = step(model, state, batch)
+        if not bool(np.all(info["finite"])):
+            good = restored(before)
+            return _cause(good, eqx.filter_jit(eqx.filter_grad(objective))(good, batch), parts)
+    return worst(model, not_finite(model)) or "a constraint after the epoch"
+
+
+def advice(solvers: set[str], parts: tuple[str, ...]) -> str:
+    """Remedy for a stage that diverged while `solvers` moved `parts`."""
+    engines = sorted(solvers & {"epie", "rpie"})
+    if engines:
+        keys = " and ".join(f"rates.{part}" for part in parts)
+        return f"the steps of {', '.join(engines)} are too long; lower {keys} (1 is a full step)"
+    return "lower the rate of this part or constrain it"
+
+
+def require_held(model: Model, views: int, slabs: int) -> None:
+    """Raises ValueError where positions leave the object, or angles of views what slabs know of their neighbours, and
+    before both where a parameter is no number."""
+    require_finite(model)
+    try:
+        for view in range(views):
+            require_inside(model, view)
+    except ValueError as error:
+        raise ValueError(f"{error} (specimen.margin_angstrom, or a lower rate of the scan)") from error
+    if slabs > 1:
+        require_lent(model)
+
+
+def require_finite(model: Model) -> None:
+    """Raises ValueError with the name of a parameter that is no number, and its first entry that is none."""
+    for name, leaf in named_arrays(model):
+        if not bool(jnp.isfinite(leaf).all()):
+            place = [int(axis[0]) for axis in jnp.nonzero(~jnp.isfinite(jnp.atleast_1d(leaf)), size=1)]
+            raise ValueError(
+                f"{name.removesuffix('.values')}{place or ''} is not a number: this is no matter of a rate or a margin; check "
+                "what it came from (the guess of the probe, the alignment of the views in alignment.csv, start.h5)"
+            )
+
+
+def _cause(model: Model, grads: Model, parts: tuple[str, ...]) -> str:
+    broken = not_finite(model)
+    if broken:
+        return worst(model, broken)
+    moved = jax.tree.map(lambda part: part != "frozen", named(trainable(model), parts))
+    gradients = not_finite(eqx.filter(grads, moved))
+    return f"the gradient of {worst(model, gradients)}" if gradients else "the loss itself, at finite parameters"
+
+
+def not_finite(tree) -> list[str]:
+    """Paths of the arrays that hold something not finite."""
+    return [name for name, leaf in named_arrays(tree) if not bool(jnp.isfinite(leaf).all())]
+
+
+def worst(model: Model, names: list[str]) -> str:
+    """The one of `names` whose values are furthest from their natural size, and how far."""
+    units = dict(named_arrays(natural_units(trainable(model))))
+    size = {name: float(jnp.max(jnp.abs(leaf) / units[name])) for name, leaf in named_arrays(model) if name in names}
+    if not size:
+        return ""
+    name = max(size, key=lambda n: np.inf if np.isnan(size[n]) else size[n])
+    return f"{name} (largest value {size[name]:.3g} times its natural size)"
+
+
+def named_arrays(tree) -> list[tuple[str, Any]]:
+    """Every inexact array of a tree with its path."""
+    leaves = jax.tree_util.tree_leaves_with_path(eqx.filter(tree, eqx.is_inexact_array))
+    return [(jax.tree_util.keystr(path, simple=True, separator="."), leaf) for path, leaf in leaves]
