@@ -10,9 +10,9 @@ The data are simulated from atoms: a Pt core in a cube of amorphous Al2O3, `edge
 each, 200 kV, 23 mrad, shifts of up to 3.4 Å and angles 0.2° rms that nobody knows. `--file` keeps them for the next
 time. The stages, each of which hands over to the next:
 
-    views      a thin specimen for each view by itself, `even_adam(2e-2)`, 30 epochs, the probe from view to view
+    views      a thin specimen for each view by itself, `layerwise_adam(2e-2)`, 30 epochs, the probe from view to view
     align      shifts from their projections, on voxels 4 and 2 times as long; angles stay nominal
-    coarse     all views in one volume of 8 slices, `even_adam(3e-2)`, positivity; an epoch, then twice a Newton step
+    coarse     all views in one volume of 8 slices, `layerwise_adam(3e-2)`, positivity; an epoch, then twice a Newton step
                of every shift, then the volume begins anew, or it would keep the errors of the shifts: four times
     fine       the same without beginning anew, with a falling rate and a pose step of every view after each epoch
 

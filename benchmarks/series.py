@@ -15,7 +15,7 @@ from jaxptycho.analysis.volumes import rotation_matrices
 from jaxptycho.data.half_sets import thinned
 from jaxptycho.data.ordering import spread
 from jaxptycho.inverse.constraints.registry import registry as constraints
-from jaxptycho.inverse.solvers.layerwise_adam import even_adam
+from jaxptycho.inverse.solvers.layerwise_adam import layerwise_adam
 from jaxptycho.inverse.step import owned
 from jaxptycho.io.native import read_truth
 from jaxptycho.jobs.reading import make_job
@@ -94,7 +94,7 @@ def tilts(args) -> np.ndarray:
 
 def of_views(args, data: Dataset, truth: Truth) -> list[Model]:
     """Every view by itself."""
-    optimiser = per_part(specimen=even_adam(2e-2), probe=optax.adam(1e-3))
+    optimiser = per_part(specimen=layerwise_adam(2e-2), probe=optax.adam(1e-3))
     at_axis = args.defocus + truth.entrance  # underfocus is used up on the way there
     first = partial(first_model, specimen="phase", semiangle=1e-3 * args.semiangle, defocus=at_axis)
     found = dict(reconstruct_views(LOSS, data, optimiser, args.batch, args.alone, first=first))
@@ -141,7 +141,7 @@ def end_to_end(args, data: Dataset, model: Model, stage: Stage) -> Iterator[Mode
     """The model after every epoch of a stage, each of which ends with a pose step of every view."""
     steps = stage.epochs * sum(-(-n // args.batch) for n in data.n_shots)
     rate = optax.cosine_decay_schedule(stage.rate, steps, 0.1) if stage.falling else stage.rate
-    optimiser = per_part({"specimen.potential": even_adam(rate), "probe": optax.adam(1e-3)})
+    optimiser = per_part({"specimen.potential": layerwise_adam(rate), "probe": optax.adam(1e-3)})
     step = make_step(LOSS, optimiser, constraints.build("positivity", model))
     model = owned(model)
     state = init_state(optimiser, model)

@@ -39,7 +39,7 @@ MIN_EXCESS = 4.0  # the same in standard errors of the noise
 MIN_SHARE_LEARNT = 0.1  # of the variation of shots that were learnt from, which over-fitting reaches
 GOOD_SHARE = 0.3  # of the variation, below which causes are named
 MAX_OFFSET = 0.1  # misfit beyond that of the mean pattern, over the dose
-RISE = 2.0  # of the loss within a stage, from which it has diverged
+RISE = 2.0  # of the loss within a step, from which it has diverged
 OVERFIT = 2.0  # held-out loss over training loss
 MIN_PIXEL = 0.1  # quanta expected of a pixel that χ² weighs
 
@@ -111,7 +111,7 @@ class Verdict:
 def judge(model: Model, data: Dataset, history: Iterable = (), hold_out: float = 0.0, seed: int = 0) -> Verdict:
     """Verdict about a model of `data`, judged by the shots that `split(data, hold_out, seed)` keeps aside.
 
-    `history` holds rows with `stage`, `loss` and `held_out`, or losses alone.
+    `history` holds rows with `step`, `loss` and `held_out`, or losses alone.
     """
     learnt, held = split(data, hold_out, seed)
 
@@ -243,7 +243,7 @@ def _mean_and_variance(expected):
 
 
 def conclude(evidence: Evidence, history: Iterable = ()) -> Verdict:
-    """Verdict from the evidence and the history of a run (rows with `stage`, `loss`, `held_out`, or losses)."""
+    """Verdict from the evidence and the history of a run (rows with `step`, `loss`, `held_out`, or losses)."""
     rows = [_row(row) for row in history]
     stage = [row for row in rows if row[0] == rows[-1][0]]
     first, last = (stage[0][1], stage[-1][1]) if stage else (math.nan, math.nan)
@@ -260,7 +260,7 @@ def conclude(evidence: Evidence, history: Iterable = ()) -> Verdict:
             "(1 is counting noise)"
         )
     if len(stage) > 1 and last > first:
-        lines.append(f"the loss rose from {first:.4g} in the first epoch of this stage to {last:.4g} in its last")
+        lines.append(f"the loss rose from {first:.4g} in the first epoch of this step to {last:.4g} in its last")
     if overfitted:
         lines.append(f"the held-out loss is {excess:.1f} times the training loss: over-fitting or a wrong geometry")
     doubtful = not explains or (evidence.varies and evidence.significant and evidence.share < GOOD_SHARE)
@@ -271,7 +271,7 @@ def conclude(evidence: Evidence, history: Iterable = ()) -> Verdict:
 
 def _row(row) -> tuple[str, float, float | None]:
     if hasattr(row, "loss"):
-        return row.stage, float(row.loss), row.held_out
+        return row.step, float(row.loss), row.held_out
     return "", float(row), None
 
 
@@ -309,10 +309,10 @@ OPTICS = "units of semiangle (mrad) and voltage (kV): probe.semiangle_mrad, data
 CORNER = "patterns whose zero frequency is not in the middle: counts in the file"
 NEAR_FIELD = "in-line holograms taken for diffraction patterns: data.near_field, detector.effective_distance_angstrom"
 PIXELS = "bad pixels or frames: mask in the file"
-RATES = "rates too large: stage.0.rates"
-EPOCHS = "too few epochs or too small rates: stage.0.epochs, stage.0.rates"
+RATES = "rates too large: step.0.rates"
+EPOCHS = "too few epochs or too small rates: step.0.epochs, step.0.rates"
 SPECIMEN = "a specimen too simple for the data: specimen.slices, probe.modes"
-NOISE = "fitted noise: fewer epochs, smaller rates or a penalty (stage.0)"
+NOISE = "fitted noise: fewer epochs, smaller rates or a penalty (step.0)"
 
 
 def _causes(found: Evidence, risen: bool, overfitted: bool, early: bool) -> list[str]:

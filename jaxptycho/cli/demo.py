@@ -17,47 +17,14 @@ from ..figures.pictures import limits
 from ..figures.plots import save, show
 from ..io.native import read_truth
 from ..jobs.reading import read_job
-from ..jobs.runner import refuse_existing, start
-from ..jobs.simulation import run_simulation
-from ..jobs.simulation_schema import SimulationJob
+from ..jobs.runner import start
 from ..model import Model
 from ..reports.evaluate import phase_agreement, truth_correlation
-from ..runs.progress import Bar
+from ..runs.folder import refuse_existing
+from ..runs.progress import ProgressBar
 
-SIMULATION = """# What `jaxptycho demo` simulates; change it and run it again: jaxptycho simulate simulation.toml --out again.h5
-
-[specimen]
-phantom = "twisted_bilayer"
-options = {{width = 36.0, twist_deg = 11.5, spacing = 15.0}}
-vibration_angstrom = 0.08
-
-[microscope]
-voltage_kv = 80.0
-semiangle_mrad = 30.0
-defocus_angstrom = 60.0
-
-[scan]
-shape = [{positions}, {positions}]
-step_angstrom = 0.7
-dose_per_square_angstrom = 1e5
-
-[detector]
-pixels = 64
-pixel_angstrom = 0.2
-
-[sampling]
-slice_angstrom = 2.0
-configurations = 4
-
-[output]
-out = "bilayer.h5"
-slab_angstrom = 11.0                # half of the whole: one slab for each layer
-"""
-
-JOB = """# What `jaxptycho demo` runs; change it and run it again: jaxptycho reconstruct bilayer.toml --out again
-
-[data]
-file = "bilayer.h5"
+JOB = """# What `jaxptycho demo` runs. Change it and run it again: jaxptycho run bilayer.toml --out again, with
+# another name of the file that it simulates, or without that step and with `file` in [data].
 
 [probe]
 start = "optics"
@@ -66,11 +33,40 @@ start = "optics"
 kind = "phase"
 slices = 4
 
-[[stage]]
+[[step]]
+kind = "simulate"
+file = "bilayer.h5"
+slab_angstrom = 11.0                # half of the whole: one slab for each layer
+
+[step.specimen]
+phantom = "twisted_bilayer"
+options = {{width = 36.0, twist_deg = 11.5, spacing = 15.0}}
+vibration_angstrom = 0.08
+
+[step.microscope]
+voltage_kv = 80.0
+semiangle_mrad = 30.0
+defocus_angstrom = 60.0
+
+[step.scan]
+shape = [{positions}, {positions}]
+step_angstrom = 0.7
+dose_per_square_angstrom = 1e5
+
+[step.detector]
+pixels = 64
+pixel_angstrom = 0.2
+
+[step.sampling]
+slice_angstrom = 2.0
+configurations = 4
+
+[[step]]
+kind = "refine"
 epochs = {epochs}
 batch = 32
 
-[stage.rates]
+[step.rates]
 specimen = {{rate = 1e-2, schedule = "cosine"}}
 probe = {{rate = 5e-3, schedule = "cosine"}}
 """
@@ -85,11 +81,12 @@ def run_demo(out: Path, positions: int = 16, epochs: int = 40) -> dict[str, floa
     refuse_existing(out)
     out.mkdir(parents=True)
     began = time.monotonic()
-    (out / "simulation.toml").write_text(SIMULATION.format(positions=positions), encoding="utf-8")
-    (out / "bilayer.toml").write_text(JOB.format(epochs=epochs), encoding="utf-8")
-    run_simulation(read_job(out / "simulation.toml", kind=SimulationJob), out / "bilayer.h5")
-    print(f"simulated {positions**2} patterns of two layers 15 Å apart in {since(began):.0f} s")
-    outcome = start(read_job(out / "bilayer.toml"), out / "run", Bar())
+    job = JOB.format(positions=positions, epochs=epochs)
+    (out / "bilayer.toml").write_text(job, encoding="utf-8")
+    print(f"simulating {positions**2} patterns of two layers 15 Å apart, then reconstructing them")
+    outcome = start(read_job(out / "bilayer.toml"), out / "run", ProgressBar())
+    if outcome.model is None:
+        raise ValueError(f"the demo was stopped by {outcome.why}; run it again with another --out")
     model = outcome.model
     print(outcome.verdict)
     truth = read_truth(out / "bilayer.h5")

@@ -11,14 +11,10 @@ import typer
 from jax.errors import JaxRuntimeError
 
 SMALLER = (
-    "make smaller what the job computes with: stage.N.batch (shots of a step), run.budget_gib (its gradient), "
-    "specimen.slices or volume.size_angstrom, probe.modes, detector.supersample, detector.extend or the extent of the "
+    "make smaller what the job computes with: step.N.batch (shots of a step), run.budget_gib (its gradient), "
+    "specimen.slices or specimen.size_angstrom, probe.modes, detector.supersample, detector.extend or the extent of the "
     "positions; run.slabs shares a specimen among devices, and `jaxptycho validate` estimates the memory"
 )
-
-
-class Diverged(ValueError):
-    """The loss is no longer a number."""
 
 
 def sentence(error: BaseException) -> str:

@@ -1,5 +1,4 @@
-"""The command line: `jaxptycho demo | new | simulate | reconstruct | tomogram | resume | inspect | validate | compare |
-halves | export`."""
+"""Command line: `jaxptycho demo | new | run | resume | inspect | validate | compare | halves | export`."""
 
 import sys
 import warnings
@@ -38,7 +37,7 @@ EXPLAINS_NOTHING = 3  # of a finished run whose model does not explain the patte
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder or file to write; never overwritten.")]
 Settings = Annotated[
-    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the job, such as stage.0.epochs=5.")
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the job, such as step.0.epochs=5.")
 ]
 Again = Annotated[
     bool, typer.Option("--resume", help="Where the folder is a run already, go on with it, changed by --set alone.")
@@ -75,17 +74,14 @@ def demo(out: Out = None, debug: Debug = False) -> None:
 @app.command()
 @tidy
 def new(
-    file: Annotated[Path, typer.Argument(help="A measurement (native HDF5 or CXI), or a phantom to simulate.")],
+    file: Annotated[Path, typer.Argument(help="Measurement (native HDF5 or CXI), or phantom to simulate.")],
     out: Out = None,
     template: Annotated[str | None, typer.Option(help="Start from a job that suited similar data.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Write a commented job: for a file, with what the file knows filled in, or to simulate a phantom."""
-    from ..jobs.reading import kind_of
-    from ..jobs.simulation_schema import SimulationJob
-    from ..jobs.tomogram_schema import TomogramJob
+    """Write a commented job: for a file, with its own metadata filled in, or to simulate a phantom."""
+    from ..jobs.new import new_job, new_simulation
     from ..simulate.phantoms import PHANTOMS
-    from .files import new_job, new_simulation
 
     target = out or Path(f"{file.stem}.toml")
     phantom = str(file) in PHANTOMS and template is None
@@ -96,54 +92,31 @@ def new(
     text = new_simulation(str(file), target) if phantom else new_job(file, target, template)
     with target.open("x", encoding="utf-8") as written:
         written.write(text)
-    command = {SimulationJob: "simulate", TomogramJob: "tomogram"}.get(kind_of(target), "reconstruct")
-    print(f"wrote {target}; edit it, then: jaxptycho {command} {target}")
+    print(f"wrote {target}; edit it, then: jaxptycho run {target}")
 
 
 @app.command()
 @tidy
-def simulate(job: JobFile, out: Out = None, settings: Settings = [], debug: Debug = False) -> None:  # noqa: B006
-    """Simulate a measurement as a job says, from atoms to counts, with everything true under /truth."""
-    from ..jobs.reading import read_job
-    from ..jobs.simulation import run_simulation
-    from ..jobs.simulation_schema import SimulationJob
-
-    wanted = read_job(job, settings, SimulationJob)
-    target = out or Path(wanted.output.out or f"{job.stem}.h5")
-    _table(run_simulation(wanted, target), f"{job}")
-
-
-@app.command()
-@tidy
-def reconstruct(
+def run(
     job: JobFile,
     out: Out = None,
     settings: Settings = [],  # noqa: B006
     resume: Again = False,
     debug: Debug = False,
 ) -> None:
-    """Reconstruct as a job says, into a new folder."""
+    """Run the steps of a job, into a new folder."""
+    from ..distributed.multihost import everywhere
+    from ..jobs import runner
+    from ..jobs.changes import warn_of_differences
     from ..jobs.reading import read_job
 
     wanted = read_job(job, settings)
-    _go(wanted, out or Path(wanted.run.out or job.stem), settings if resume else None)
-
-
-@app.command()
-@tidy
-def tomogram(
-    job: JobFile,
-    out: Out = None,
-    settings: Settings = [],  # noqa: B006
-    resume: Again = False,
-    debug: Debug = False,
-) -> None:
-    """Reconstruct the potential of a tilt series: views, alignment, a first volume, then all end to end."""
-    from ..jobs.reading import read_job
-    from ..jobs.tomogram_schema import TomogramJob
-
-    wanted = read_job(job, settings, TomogramJob)
-    _go(wanted, out or Path(wanted.run.out or job.stem), settings if resume else None)
+    folder = out or Path(wanted.run.out or job.stem)
+    if resume and not everywhere(not (folder / "run.toml").exists()):
+        warn_of_differences(wanted, folder, settings)
+        _tell(runner.resume(folder, _listener(), settings=settings))
+        return
+    _tell(runner.start(wanted, folder, _listener()))
 
 
 @app.command()
@@ -153,10 +126,10 @@ def resume(
     settings: Settings = [],  # noqa: B006
     debug: Debug = False,
 ) -> None:
-    """Go on with an interrupted run, to the result that it would have had, or further: --set stage.0.epochs=80."""
-    from ..jobs.runner import resume as go_on
+    """Go on with an interrupted run, to the result that it would have had, or further: --set step.0.epochs=80."""
+    from ..jobs.runner import resume as continued
 
-    _tell(go_on(run, _watch(), settings=settings))
+    _tell(continued(run, _listener(), settings=settings))
 
 
 @app.command()
@@ -174,7 +147,7 @@ def inspect(
 
         _table(describe_system(), "this system")
     if file is not None:
-        from .files import describe
+        from ..jobs.describe import describe
 
         _table(describe(file), str(file))
 
@@ -183,14 +156,10 @@ def inspect(
 @tidy
 def validate(job: JobFile, settings: Settings = [], debug: Debug = False) -> None:  # noqa: B006
     """Check a job against its data without computing, and estimate the memory."""
-    from ..jobs.reading import kind_of, read_job
-    from ..jobs.simulation import check_simulation
-    from ..jobs.simulation_schema import SimulationJob
-    from .files import check
+    from ..jobs.describe import check
+    from ..jobs.reading import read_job
 
-    wanted = read_job(job, settings, kind_of(job))
-    rows = check_simulation(wanted) if isinstance(wanted, SimulationJob) else check(wanted)
-    _table(rows, f"{job} is valid")
+    _table(check(read_job(job, settings)), f"{job} is valid")
 
 
 @app.command()
@@ -203,16 +172,16 @@ def compare(
     debug: Debug = False,
 ) -> None:
     """Say how well two results agree, or how near they come to the truth."""
-    from ..jobs.runner import refuse_existing
     from ..reports.compare import compare_results
-    from ..reports.evaluate import judge_results
+    from ..reports.evaluate import evaluate_results
+    from ..runs.folder import refuse_existing
 
     results = [path for path in (first, second) if path is not None]
     title = " and ".join(map(str, results))
     if truth is not None:
         if out is not None:
             refuse_existing(out)
-        _table(judge_results(results, truth, out), f"{title} against {truth}")
+        _table(evaluate_results(results, truth, out), f"{title} against {truth}")
     elif second is None:
         raise ValueError(f"{first} is to be compared with nothing; give another result, or --truth FILE")
     else:
@@ -231,15 +200,13 @@ def halves(
     debug: Debug = False,
 ) -> None:
     """Reconstruct two halves of the data, each alone: Fourier ring or shell correlation and resolution."""
-    from ..jobs.reading import kind_of, read_job
-    from ..jobs.schema import Job
-    from ..jobs.tomogram_schema import TomogramJob
-    from ..reports.compare import compare_halves
-    from ..runs.progress import Bar
+    from ..jobs.halves import compare_halves
+    from ..jobs.reading import read_job
+    from ..runs.progress import ProgressBar
 
-    kind = TomogramJob if kind_of(job) is TomogramJob else Job
     folder = out or Path(f"{job.stem}-halves")
-    _table(compare_halves(read_job(job, settings, kind), folder, by.value, Bar), f"two halves, in {folder}")
+    rows = compare_halves(read_job(job, settings), folder, by.value, ProgressBar)
+    _table(rows, f"two halves, in {folder}")
 
 
 @app.command()
@@ -256,7 +223,7 @@ def export(
 ) -> None:
     """Write the specimen of a result for other programs, its voxels in Å or its atoms; never overwrites."""
     from ..io.exports import export as write_export
-    from ..jobs.loading import load_result
+    from ..runs.folder import load_result
 
     model = load_result(result)
     names = [name.strip() for name in elements.split(",") if name.strip()]
@@ -264,25 +231,12 @@ def export(
     print(f"wrote {file}: {write_export(model, file, names, threshold, of)}")
 
 
-def _go(job, folder: Path, settings: list[str] | None) -> None:
-    """A new run, or with `settings` the one that lies in the folder; all processes see alike which it is."""
-    from ..distributed.multihost import everywhere
-    from ..jobs.changes import warn_of_differences
-    from ..jobs.runner import resume, start
-
-    if settings is None or everywhere(not (folder / "run.toml").exists()):
-        _tell(start(job, folder, _watch()))
-        return
-    warn_of_differences(job, folder, settings)
-    _tell(resume(folder, _watch(), settings=settings))
-
-
-def _watch():
-    """A bar for the first of many processes."""
+def _listener():
+    """A progress bar for the first of many processes."""
     from ..distributed.multihost import first
-    from ..runs.progress import Bar, Watch
+    from ..runs.progress import ProgressBar, ProgressListener
 
-    return Bar() if first() else Watch()
+    return ProgressBar() if first() else ProgressListener()
 
 
 def _tell(outcome) -> None:
@@ -303,8 +257,10 @@ def _exit_code(outcome) -> int:
 
 
 def _summarize(outcome) -> None:
-    rows = {"result": str(outcome.folder / "result.h5"), "ended by": outcome.why, "epochs": str(len(outcome.history))}
+    rows = {} if outcome.model is None else {"result": str(outcome.folder / "result.h5")}
+    rows["ended by"] = outcome.why
     if outcome.history:
+        rows["epochs"] = str(len(outcome.history))
         rows["loss"] = f"{outcome.history[-1].loss:.5g}"
         rows["seconds"] = f"{sum(row.seconds for row in outcome.history):.1f}"
     fit = sorted(outcome.fit.items(), key=lambda item: item[0] == "R")  # R may prefer a wrong geometry
@@ -313,7 +269,7 @@ def _summarize(outcome) -> None:
     if outcome.verdict is not None:
         print(outcome.verdict)
     if not outcome.finished:
-        print(f"stopped by {outcome.why}; go on with: jaxptycho resume {outcome.folder}")
+        print(f"stopped by {outcome.why}; continue with: jaxptycho resume {outcome.folder}")
 
 
 def _table(rows: Mapping[str, str | tuple[str, ...]], title: str) -> None:

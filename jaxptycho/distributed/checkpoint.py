@@ -62,21 +62,21 @@ class Checkpoints:
             self._open.save_async(number, leaves, custom_metadata={"text": text, "sum": zlib.crc32(text.encode())})
         self._newest = number
 
-    def last(self, template: Callable[[Any], Any]) -> tuple[Any, Any] | None:
-        """The tree and `about` of the newest checkpoint that can be read, None without any.
+    def last(self, template: Callable[[Any], Any], least: int = 0) -> tuple[Any, Any] | None:
+        """The tree and `about` of the newest checkpoint that can be read, None without any from `least` on.
 
         `template(about)` is a tree of the same structure, whose arrays lie where those of the answer shall. What
         cannot be read is passed over with a warning, and renamed once an older one was read: what only looks
         damaged, to a program that changed or ran out of memory, is not lost. Raises ValueError where nothing can.
         """
         passed: dict[int, str] = {}
-        found, number = None, self._older(None)
+        found, number = None, self._older(None, least)
         while number is not None and found is None:
             self._require_seen(number)
             found, reason = self._read(number, template)
             if reason is not None:
                 passed[number] = reason
-                number = self._older(number)
+                number = self._older(number, least)
         then = "" if found is None else "; the one before it is taken"
         for one, reason in passed.items():
             warnings.warn(f"checkpoint {one} in {self.folder} cannot be read ({reason}){then}", stacklevel=2)
@@ -97,9 +97,9 @@ class Checkpoints:
     def _given(self, number: int, suffix: str = "") -> Path:
         return self.folder / f"{number}{suffix}"
 
-    def _older(self, than: int | None) -> int | None:
+    def _older(self, than: int | None, least: int) -> int | None:
         """The number of the next older checkpoint that the first process sees, the same in all processes."""
-        older = (n for n in self.numbers() if than is None or n < than)
+        older = (n for n in self.numbers() if n >= least and (than is None or n < than))
         found = said(str(next(older, "none")) if first() else None)
         return None if found in (None, "none") else int(found)
 

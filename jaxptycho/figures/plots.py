@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ..data import Dataset
-from ..jobs.schema import Figures
 from ..model import Model, positions, predict
 from .pictures import Modes, Picture, limits, picture, probe_modes
 
@@ -20,8 +19,16 @@ DPI = 150
 LENGTHS = {"Å": 1.0, "nm": 10.0, "µm": 1e4, "mm": 1e7}
 
 
-def draw(folder: Path, model: Model, first: Model, data: Dataset, history: Sequence, wanted: Figures) -> None:
-    """All figures of a run as PNG files in `folder`; `first` is the model before."""
+def draw(
+    folder: Path,
+    model: Model,
+    first: Model,
+    data: Dataset,
+    history: Sequence,
+    band_pass: Sequence[float] | None = None,
+) -> None:
+    """Write all figures of a run as PNG files in `folder`; `first` is the model before, `band_pass`
+    the shortest and longest period [Å] of a filtered one."""
     shown = picture(model)
     figures = {
         "object": draw_object(shown),
@@ -31,8 +38,8 @@ def draw(folder: Path, model: Model, first: Model, data: Dataset, history: Seque
     }
     if len(shown.phase) > 1:
         figures["slices"] = draw_slices(shown)
-    if wanted.band_pass_angstrom is not None:
-        band = wanted.band_pass_angstrom
+    if band_pass is not None:
+        band = (float(band_pass[0]), float(band_pass[1]))
         filtered = picture(model, band).phase.sum(0)
         figures["band_pass"] = draw_image(filtered, shown.pixel, f"Phase, {band[0]:g}–{band[1]:g} Å", "rad")
     if history:
@@ -130,7 +137,7 @@ def draw_positions(before, after, pixel) -> Figure:
 
 
 def draw_losses(history: Sequence) -> Figure:
-    """Loss and held-out loss over the epochs, stages apart."""
+    """Loss and held-out loss over the epochs, steps apart."""
     figure = Figure((7, 4.5), layout="constrained")
     ax = figure.subplots()
     epochs = [row.epoch for row in history]
@@ -139,10 +146,10 @@ def draw_losses(history: Sequence) -> Figure:
     if not np.isnan(held).all():
         ax.plot(epochs, held, label="held-out loss")
     for before, row in pairwise(history):
-        if row.stage != before.stage:
+        if row.step != before.step:
             ax.axvline(row.epoch - 0.5, color="0.7", lw=1)
     ax.set(
-        xlabel="epoch", ylabel="loss (quanta per pattern)", title=" → ".join(dict.fromkeys(r.stage for r in history))
+        xlabel="epoch", ylabel="loss (quanta per pattern)", title=" → ".join(dict.fromkeys(r.step for r in history))
     )
     if min(row.loss for row in history) > 0:
         ax.set_yscale("log")

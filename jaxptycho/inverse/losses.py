@@ -1,12 +1,16 @@
 """What makes a model good: noise models, and the mean misfit over a batch.
 
-A noise model is any function of predicted and measured counts, pixel by pixel. A loss is any
+A noise model is any function `noise(predicted, counts, **options)` of predicted and measured
+counts, pixel by pixel; `LOSSES` lists those that jobs can name. A loss is any
 `loss(model, batch) -> scalar` that averages over the shots of the batch with their weight:
 then neither rates nor the weights of penalties depend on the batch size. I is measured, M
 predicted, both in quanta.
 """
 
+import inspect
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,28 +20,47 @@ from ..data import Batch
 from ..model import Model
 from .microbatch import sum_over_shots
 
-Noise = Callable
+Counts = jax.Array
+Noise = Callable[..., Counts]
 
 
-def amplitude(predicted, counts, eps=1e-6):
+def amplitude(predicted: Counts, counts: Counts, eps: float = 1e-6) -> Counts:
     """(√(I+ε) − √(M+ε))²: Poisson noise made even (Thibault & Guizar-Sicairos 2012)."""
     return (jnp.sqrt(jnp.maximum(predicted, 0.0) + eps) - jnp.sqrt(counts + eps)) ** 2
 
 
-def anscombe(predicted, counts):
+def anscombe(predicted: Counts, counts: Counts) -> Counts:
     """The amplitude loss with ε = 3/8, the best at low counts (Anscombe 1948)."""
     return amplitude(predicted, counts, 0.375)
 
 
-def gaussian(variance=1.0) -> Noise:
+def gaussian(predicted: Counts, counts: Counts, variance: float = 1.0) -> Counts:
     """(I − M)²/(2·variance): additive noise of a camera."""
-    return lambda predicted, counts: (counts - predicted) ** 2 / (2 * variance)
+    return (counts - predicted) ** 2 / (2 * variance)
 
 
-def poisson(predicted, counts, eps=1e-3):
+def poisson(predicted: Counts, counts: Counts, eps: float = 1e-3) -> Counts:
     """Poisson deviance M − I + I·log(I/M): 0 for a perfect fit, about ½ at high counts."""
     model, seen = jnp.maximum(predicted, 0.0) + eps, counts + eps
     return model - seen + xlogy(seen, seen) - seen * jnp.log(model)
+
+
+LOSSES: dict[str, Noise] = {
+    noise.__name__: noise for noise in (amplitude, anscombe, gaussian, poisson)
+}
+
+
+def from_noise_or_loss(
+    function: Callable, options: dict[str, Any], budget: float | None = None
+) -> Callable[[Model, Batch], jax.Array]:
+    """A loss from a noise model or a loss with its options, whichever `function` is.
+
+    A function whose first parameter is called `model` is a loss.
+    """
+    with_options = partial(function, **options) if options else function
+    if next(iter(inspect.signature(function).parameters), "") == "model":
+        return with_options
+    return misfit(with_options, budget=budget)
 
 
 def misfit(

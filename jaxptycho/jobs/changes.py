@@ -1,28 +1,38 @@
-"""Changes to the job of a run that is under way: which can be made, and which would make its checkpoint worthless."""
+"""Changes to the job of a run under way: which are possible, and which contradict what it has done."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from .reading import kind_of, read_job
-from .schema import Job, Section
-from .tomogram_schema import TomogramJob
+from .job import Job
+from .reading import files_of, read_job
+from .schema import Section
+from .steps.refine import Refine
 
 FREE = {"run", "figures"}  # sections that decide nothing of what was computed so far
 FIXED_IN_RUN = {
     "seed": "it decided which shots were held out and the order of batches",
     "out": "the run is already in its folder",
 }
-FIXED_IN_STAGE = {"batch", "order", "optimiser", "accumulate", "slices", "modes", "precondition", "anew", "elements"}
+FIXED_IN_STEP = {"kind", "batch", "order", "optimiser", "accumulate", "slices", "modes"}
+FIXED_IN_STEP |= {"precondition", "reset_volume"}
+NEW = "start a new run with it, in another folder"
 
 
-def changed_job(folder: Path, settings: Sequence[str]) -> tuple[Job | TomogramJob, list[str]]:
-    """The job of a run with `settings` in the place of its own, and the keys that are another value by them."""
+class Reached(NamedTuple):
+    """Place that a run has reached."""
+
+    step: int  # the first that is not done
+    epoch: int  # of the last checkpoint within it
+    begun: bool  # whether the step has made anything
+
+
+def changed_job(folder: Path, settings: Sequence[str]) -> tuple[Job, list[str]]:
+    """The job of a run with `settings` in place of its own, and the keys that differ by them."""
     path = folder / "run.toml"
-    kind: Any = TomogramJob if kind_of(path) is TomogramJob else Job
-    job = read_job(path, settings, kind)
-    return job, differences(read_job(path, kind=kind), job)
+    job = read_job(path, settings)
+    return job, differences(read_job(path), job)
 
 
 def differences(before: Section, after: Section) -> list[str]:
@@ -30,13 +40,13 @@ def differences(before: Section, after: Section) -> list[str]:
     return list(_different(before.model_dump(), after.model_dump(), ""))
 
 
-def _different(one: Any, other: Any, where: str):
+def _different(one: Any, other: Any, where: str) -> Iterator[str]:
     if isinstance(one, dict) and isinstance(other, dict):
         pairs = {name: (one.get(name), other.get(name)) for name in one | other}
-    elif isinstance(one, list) and isinstance(other, list) and any(isinstance(entry, dict) for entry in one + other):
+    elif _has_sections(one) and _has_sections(other, True) or _has_sections(other) and isinstance(one, list):
         longest = max(len(one), len(other))
         padded = ([*values, *[None] * (longest - len(values))] for values in (one, other))
-        pairs = {str(number): pair for number, pair in enumerate(zip(*padded, strict=True))}
+        pairs = {str(n): pair for n, pair in enumerate(zip(*padded, strict=True))}
     else:
         if one != other:
             yield where
@@ -45,70 +55,80 @@ def _different(one: Any, other: Any, where: str):
         yield from _different(before, after, f"{where}.{name}" if where else name)
 
 
-def require_applicable(keys: Sequence[str], job: Job | TomogramJob, reached: tuple[int, int] | None) -> None:
-    """Raises ValueError for a key that can no longer change; `reached` are stage and epoch of the last checkpoint."""
+def _has_sections(value: Any, or_empty: bool = False) -> bool:
+    if not isinstance(value, list):
+        return False
+    return any(isinstance(entry, dict) for entry in value) or (or_empty and not value)
+
+
+def require_applicable(keys: Sequence[str], job: Job, reached: Reached) -> None:
+    """Raises ValueError for a key that can no longer change."""
+    files = files_of(job)
     for key in keys:
         section, _, rest = key.partition(".")
         if section in FREE:
             if section == "run" and rest in FIXED_IN_RUN:
-                raise ValueError(f"--set {key} cannot be applied to a run under way: {FIXED_IN_RUN[rest]}; {NEW}")
-        elif section == "stage":
+                raise ValueError(
+                    f"--set {key} cannot be applied to a run under way: {FIXED_IN_RUN[rest]}; {NEW}"
+                )
+        elif key in files:  # a file may have moved
+            continue
+        elif section == "step":
             _require_open(key, job, reached)
-        elif (section, rest) not in job.FILES.items():  # a file may have moved
+        else:
             raise ValueError(
-                f"--set {key} cannot be applied to a run under way, all of which was computed with its value; {NEW}"
+                f"--set {key} cannot be applied to a run under way, all of which was computed with "
+                f"its value; {NEW}"
             )
 
 
-NEW = "start a new run with it, in another folder"
-
-
-def _require_open(key: str, job: Job | TomogramJob, reached: tuple[int, int] | None) -> None:
-    """Raises ValueError for a key of a stage that is over, or that the stage under way depends on."""
-    if reached is None:
+def _require_open(key: str, job: Job, reached: Reached) -> None:
+    """Raises ValueError for a key of a step that is over, or that the step under way depends on."""
+    number, name = int(key.split(".")[1]), [*key.split("."), ""][2]
+    if len(job.step) <= reached.step and reached.begun:
+        raise ValueError(f"--set {key} takes away step.{reached.step}, which has begun; {NEW}")
+    if number > reached.step or (number == reached.step and not reached.begun):
         return
-    (stage, epoch), (number, name) = reached, (int(key.split(".")[1]), [*key.split("."), ""][2])
-    if len(job.stage) <= stage:
-        raise ValueError(f"--set {key} takes away stage.{stage}, which has begun; {NEW}")
-    if number > stage:
-        return
-    done = job.stage[number].epochs if number < stage else epoch
-    if number < stage:
-        raise ValueError(f"--set {key} cannot be applied: stage.{number} is over, and stage.{stage} has begun; {NEW}")
+    if number < reached.step:
+        raise ValueError(f"--set {key} cannot be applied: step.{number} is over; {NEW}")
+    step = job.step[number]
+    if not isinstance(step, Refine):
+        raise ValueError(f"--set {key} cannot be applied: step.{number} is under way; {NEW}")
     if name == "epochs":
-        if job.stage[number].epochs < epoch:
+        if step.epochs < reached.epoch:
             raise ValueError(
-                f"--set {key}={job.stage[number].epochs}: stage.{number} has run {epoch} epochs; give it more"
+                f"--set {key}={step.epochs}: step.{number} has run {reached.epoch} epochs; give it "
+                "more"
             )
-    elif epoch >= job.stage[number].epochs:
+    elif reached.epoch >= step.epochs:
         raise ValueError(
-            f"--set {key} would change nothing: stage.{number} has run all of its {done} epochs; give it more of them, "
-            f"stage.{number}.epochs={done + 10}, or {NEW}"
+            f"--set {key} would change nothing: step.{number} has run all of its {reached.epoch} "
+            f"epochs; give it more of them, step.{number}.epochs={reached.epoch + 10}, or {NEW}"
         )
-    elif name in FIXED_IN_STAGE:
-        raise ValueError(f"--set {key} cannot be applied: stage.{number} is under way with another value; {NEW}")
+    elif name in FIXED_IN_STEP:
+        raise ValueError(
+            f"--set {key} cannot be applied: step.{number} is under way with another value; {NEW}"
+        )
 
 
-def require_files(job: Job | TomogramJob, folder: Path) -> None:
+def require_files(job: Job, folder: Path) -> None:
     """Raises ValueError for a file of the job that is not where `run.toml` names it."""
-    for section, name in job.FILES.items():
-        file = getattr(getattr(job, section), name)
-        if file is not None and not Path(file).exists():
+    for key, file in files_of(job).items():
+        if not Path(file).exists():
             raise ValueError(
-                f"there is no file {file}, which {folder / 'run.toml'} names as {section}.{name} (the run or the file was "
-                f"moved); name its place: jaxptycho resume {folder} --set {section}.{name}=PATH"
+                f"there is no file {file}, which {folder / 'run.toml'} names as {key} (the run or "
+                f"the file was moved); name its place: jaxptycho resume {folder} --set {key}=PATH"
             )
 
 
-def warn_of_differences(job: Job | TomogramJob, folder: Path, settings: Sequence[str]) -> None:
-    """Warns of keys that a job file gives otherwise than the run in `folder`, which goes on with its own."""
-    if kind_of(folder / "run.toml") is not type(job):
-        raise ValueError(f"the run in {folder} is one of another kind of job; choose another folder with --out")
-    goes_on, _ = changed_job(folder, settings)
-    keys = [key for key in differences(goes_on, job) if key != "run.out"]
+def warn_of_differences(job: Job, folder: Path, settings: Sequence[str]) -> None:
+    """Warn of keys that a job file gives otherwise than the run in `folder`, which keeps its own."""
+    continued, _ = changed_job(folder, settings)
+    keys = [key for key in differences(continued, job) if key != "run.out"]
     if keys:
         warnings.warn(
-            f"the job gives {', '.join(keys)} another value than the run in {folder} began with, which goes on with its "
-            f"own (run.toml); change it by --set, such as --set {keys[0]}=VALUE",
+            f"the job gives {', '.join(keys)} another value than the run in {folder} began with, "
+            "which continues with its own (run.toml); change it by --set, such as --set "
+            f"{keys[0]}=VALUE",
             stacklevel=2,
         )

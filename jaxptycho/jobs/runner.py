@@ -1,51 +1,50 @@
-"""The folder of a run: the job as run, history, checkpoints, the result and its figures.
+"""Runner of jobs: every step in turn, from the first that is not done."""
 
-`result.h5`, `run.toml` (every default filled in), `history.csv`, `figures/`, `checkpoints/`; `atoms.xyz` of a specimen
-made of atoms.
-"""
-
-import csv
-import json
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
-import equinox as eqx
-import jax
 import numpy as np
 
 from ..analysis.verdict import Verdict
-from ..cli.errors import Diverged
-from ..data import Dataset
 from ..distributed.checkpoint import Checkpoints
 from ..distributed.gather import handed, whole
 from ..distributed.memory_plan import size_of
-from ..distributed.multihost import agreed, everywhere, once, said, sharing
-from ..distributed.sharding import place, place_anew
-from ..distributed.slabs.layout import fitted
+from ..distributed.multihost import agreed, once, sharing
+from ..distributed.sharding import mesh
 from ..figures import plots
-from ..figures import series as plots_series
+from ..figures import series as series_figures
 from ..io.atomic_write import drafted
-from ..io.exports import structure
-from ..io.hdf5 import is_zarr
-from ..io.results import load, write
-from ..io.structures import write_structure
 from ..model import Model
-from ..runs.loop import Loop, Progress, Row
-from ..runs.progress import Stopper, Watch
+from ..runs import checkpoints
+from ..runs.batch_source import BatchSource
+from ..runs.folder import (
+    hand_on,
+    is_done,
+    read_state,
+    refuse_existing,
+    require_run,
+    step_folder,
+    write_history,
+    write_result,
+)
+from ..runs.progress import ProgressListener, SignalStopper
+from ..runs.state import Diverged, Progress, Row, State, Stopped
 from ..start.cautions import cautions
 from ..tomography.series import off_axis
-from . import build, tomogram, tomogram_atoms
-from .changes import changed_job, require_applicable, require_files
-from .reading import beside, write_job
-from .schema import Job
-from .tomogram_schema import TomogramJob
+from .build import descan_statement, known_of, read_data
+from .changes import Reached, changed_job, require_applicable, require_files
+from .context import Context, Step
+from .job import Job
+from .reading import beside
+from .steps.refine import Refine, in_slabs, shapes
+from .steps.views import read_views
+from .writing import write_job
 
 Stop = Callable[[], str | None]
-DRAWN_BYTES = 2**33  # of a specimen that one host holds beside its figures
+MAX_BYTES_DRAWN = 2**33  # of a specimen that one host holds beside its figures
 
 
 @dataclass
@@ -55,7 +54,7 @@ class Outcome:
     folder: Path
     why: str  # "finished", or what stopped it
     fit: dict[str, float]
-    model: Model = field(repr=False)
+    model: Model | None = field(repr=False)
     history: list[Row] = field(repr=False)
     verdict: Verdict | None = None  # None before the first epoch
 
@@ -64,266 +63,244 @@ class Outcome:
         return self.why == "finished"
 
 
-def start(job: Job | TomogramJob, folder: Path, watch: Watch | None = None, stop: Stop | None = None) -> Outcome:
+def start(
+    job: Job, folder: Path, listener: ProgressListener | None = None, stop: Stop | None = None
+) -> Outcome:
     """How a new run of `job` in `folder`, which must not exist yet, ended."""
-    with Stopper(job.run.wall_time_minutes) as stopper:  # from here on a signal is heard, however long reading takes
+    with SignalStopper(job.run.wall_time_minutes) as stopper:  # heard however long reading takes
         once(partial(refuse_existing, folder))
-        loop = loop_of(job, folder, watch)
-        loop.check()  # before anything is written
-        once(partial(_begin, job, folder))
-        for name, words in build.descan_statement(job, loop.data).items():
-            loop.watch.say(f"{name} {words}")
-        return _go(loop, folder, stop, stopper)
+        with Runner(job, folder, listener, stop, stopper) as runner:
+            runner.check()  # before anything is written
+            once(partial(_write_job, job, folder))
+            return runner.run()
 
 
-def resume(folder: Path, watch: Watch | None = None, stop: Stop | None = None, settings: Sequence[str] = ()) -> Outcome:
-    """How an interrupted run, gone on with to the result that it would have had, ended.
+def resume(
+    folder: Path,
+    listener: ProgressListener | None = None,
+    stop: Stop | None = None,
+    settings: Sequence[str] = (),
+) -> Outcome:
+    """How an interrupted run, continued to the result that it would have had, ended.
 
-    `settings` such as `stage.0.epochs=80` change its job for what is still to come. Raises ValueError for one that does
-    not apply any more.
+    `settings` such as `step.0.epochs=80` change its job for what is still to come. Raises ValueError
+    for one that does not apply any more.
     """
     require_run(folder)
     job, keys = changed_job(folder, settings)
     require_files(job, folder)
-    with Stopper(job.run.wall_time_minutes) as stopper:
-        reached = _reached(folder) if keys else None
-        require_applicable(keys, job, None if reached is None else (reached.stage, reached.epoch))
-        loop = loop_of(job, folder, watch)
-        if keys:
-            loop.check()
-            if reached is not None:
-                if not np.allclose(reached.quanta or quanta_of(loop.data), quanta_of(loop.data), rtol=1e-6):
-                    raise ValueError(
-                        f"{job.data.file} holds another measurement than the one that the run began with: "
-                        f"{quanta_of(loop.data):.8g} quanta, not {reached.quanta:.8g}; give the same file"
-                    )
+    with SignalStopper(job.run.wall_time_minutes) as stopper:
+        with Runner(job, folder, listener, stop, stopper) as runner:
+            if keys:
                 before, _ = changed_job(folder, ())
-                require_same_state(replace(loop, job=before), loop, reached.stage)
-            once(partial(_begin, job, folder))
-        return _go(loop, folder, stop, stopper)
+                runner.require_applicable(keys, before)
+                once(partial(_write_job, job, folder))
+            return runner.run()
 
 
-def require_run(folder: Path) -> None:
-    """Raises ValueError where `folder` is none of a run."""
-    if (folder / "run.toml").exists():
-        return
-    if folder.is_dir():
-        why = "is no run: it holds no run.toml"
-    elif folder.exists():
-        why = "is a file"
-    else:
-        why = "is not there"
-    parent = f", such as {folder.parent}" if folder.is_file() and (folder.parent / "run.toml").exists() else ""
-    raise ValueError(f"{folder} {why}; give a folder that `jaxptycho reconstruct` or `tomogram` made{parent}")
+class Runner:
+    """A job in the folder of its run."""
 
+    def __init__(
+        self,
+        job: Job,
+        folder: Path,
+        listener: ProgressListener | None = None,
+        stop: Stop | None = None,
+        stopper: SignalStopper | None = None,
+    ):
+        self.job, self.folder = job, folder
+        self.listener = listener or ProgressListener()
+        why = (stopper or SignalStopper()).why
+        self.stop = agreed(lambda: (stop and stop()) or why())
+        self.checkpoints = Checkpoints(folder / "checkpoints", job.run.checkpoints_kept)
+        self.source: BatchSource | None = None
+        self.first: Model | None = None  # before all steps, for figures
+        if job.data.file is not None:
+            self._read()
 
-def result_of(path: Path) -> Path:
-    """The result in the folder of a run, or the file itself; ValueError for a folder without one."""
-    if not path.is_dir() or is_zarr(path) or (path / "result.h5").exists():
-        return path if not path.is_dir() or is_zarr(path) else path / "result.h5"
-    if (path / "run.toml").exists():
-        raise ValueError(f"the run in {path} has no result yet; go on with it: jaxptycho resume {path}")
-    raise ValueError(f"the folder {path} is no run: it holds no result.h5; give a result, or the folder of a run")
+    def __enter__(self):
+        return self
 
+    def __exit__(self, *error: object):
+        self.checkpoints.__exit__(*error)
 
-class Reached(NamedTuple):
-    """Where the last checkpoint was made."""
+    def check(self) -> Model | None:
+        """Raises ValueError for what does not fit together, before anything is computed; returns
+        the model as the last step hands it on, as far as its shapes go."""
+        model = None
+        for number, step in enumerate(self.job.step):
+            if self.source is None and not step.simulates:
+                return None  # known once the measurement is simulated
+            model = step.preview(model, self.context(number, step))
+        return model
 
-    stage: int
-    epoch: int
-    quanta: float | None  # of all patterns
+    def run(self) -> Outcome:
+        """Every step that is not done; all is saved at the end, or at what stops it."""
+        for name, words in self._descan().items():
+            self.listener.say(f"{name} {words}")
+        state = State()
+        try:
+            with self.listener:
+                for number, step in enumerate(self.job.step):
+                    state = self._step(number, step, state)
+            why = "finished"
+        except Stopped as stopped:
+            why, state = stopped.reason, stopped.state
+        except Diverged as error:
+            self._save(error.state or state)
+            raise
+        return self._save(state, why)
 
+    def _step(self, number: int, step: Step, state: State) -> State:
+        context = self.context(number, step)
+        if is_done(context.folder):
+            views = state.views or read_views(context)
+            state = read_state(context.folder, views)
+            return self._follow(state)
+        if self.stop():
+            raise Stopped(str(self.stop()), state)
+        once(partial(context.folder.mkdir, parents=True, exist_ok=True))
+        state = step.run(state, context)
+        last = number + 1 == len(self.job.step)
+        if last and isinstance(step, Refine):
+            return state  # its checkpoint and the result hold it
+        return self._follow(hand_on(context.folder, state))
 
-def _reached(folder: Path) -> Reached | None:
-    """Where the last checkpoint was made, the same in all processes; None without any."""
+    def _follow(self, state: State) -> State:
+        """The state, whose measurement, where a step made one, is read."""
+        if self.source is None and state.measurement is not None:
+            data = self.job.data.model_copy(update={"file": str(state.measurement)})
+            self.job = self.job.model_copy(update={"data": data})
+            if not all(step.simulates for step in self.job.step):
+                self._read()
+        return state
 
-    def read():
-        with Checkpoints(folder / "checkpoints") as kept:
-            about = kept.about()
-        return None if about is None else json.dumps([about["stage"], about["epoch"], about.get("quanta")])
-
-    found = said(once(read))
-    return None if found is None else Reached(*json.loads(found))
-
-
-def quanta_of(data: Dataset) -> float:
-    """Quanta of all patterns, by which another measurement is told from the same one."""
-    return float(sum(data.dose(view).sum() for view in range(data.n_views)))
-
-
-def require_same_state(before: Loop, after: Loop, stage: int) -> None:
-    """Raises ValueError where the optimiser of a stage under way has another state by the changed job."""
-
-    def shapes(loop: Loop) -> list[str]:
-        state = eqx.filter_eval_shape(partial(loop.first_state, stage), loop.first_model(stage))
-        return [f"{jax.tree_util.keystr(path)} {leaf}" for path, leaf in jax.tree_util.tree_leaves_with_path(state)]
-
-    if shapes(before) != shapes(after) or before.looks_back(stage) != after.looks_back(stage):
-        raise ValueError(
-            f"stage.{stage} is under way, and by the change its optimiser or its constraints would require what its "
-            "checkpoint does not hold; change its epochs, the size of its rates or later stages, or start a new run"
-        )
-
-
-def loop_of(job: Job | TomogramJob, folder: Path | None = None, watch: Watch | None = None) -> Loop:
-    """A job with its data; in `folder` may lie what its first model is made of."""
-    data = build.read_data(job.data, job.run.seed, sharing())
-    for caution in cautions(data, build.known_of(job)):
-        once(partial(warnings.warn, str(caution)))
-    if isinstance(job, TomogramJob):
-        if aside := off_axis(data):
+    def _read(self) -> None:
+        job = self.job
+        data = read_data(job.data, job.run.seed, sharing())
+        for caution in cautions(data, known_of(job, job.slices)):
+            once(partial(warnings.warn, str(caution)))
+        if job.is_series and (aside := off_axis(data)):
             warnings.warn(aside, stacklevel=2)
-        known = None if folder is None else folder / tomogram.START
+        devices = mesh(job.run.devices, job.run.slabs)
+        self.source = BatchSource.of(data, devices, job.data.hold_out, job.run.seed)
 
-        def begun():
-            return load(known) if known and known.exists() else tomogram.series_of(job, data)
+    def _descan(self) -> dict[str, str]:
+        return {} if self.source is None else descan_statement(self.job, self.source.data)
 
-        loop = Loop(job, data, watch or Watch(), begun)
-        loop.between, loop.filled = tomogram.between(job, data, lambda: loop.learn), tomogram.filled(job)
-        loop.entered = tomogram_atoms.entered(job, folder)
-        if folder is not None:
-            loop.hand_over = tomogram_atoms.hand_over(job, folder)
-        return loop
+    def context(self, number: int, step: Step) -> Context:
+        """What a step works with."""
+        kind: str = step.kind  # pyright: ignore[reportAttributeAccessIssue]
+        context = Context(
+            self.job,
+            self.source,  # type: ignore  # of a step that simulates
+            self.folder,
+            number,
+            step_folder(self.folder, number, kind),
+            self.listener,
+            self.stop,
+            self.checkpoints,
+            self.job.epochs,
+        )
+        context.on_epoch = partial(self._epoch_over, context)
+        return context
 
-    def first():
-        known = None if folder is None else folder / tomogram.START
-        return load(known) if known and known.exists() else build.build_model(job, data)
+    def _epoch_over(self, context: Context, progress: Progress) -> None:
+        history, every = progress.history, self.job.figures.every
+        once(partial(write_history, self.folder / "history.csv", history))
+        if every and len(history) % every == 0:
+            self.draw(progress.model, history)
 
-    return Loop(job, data, watch or Watch(), first)
+    def _save(self, state: State, why: str = "finished") -> Outcome:
+        """Write history, result and figures of what was reached."""
+        model, history = state.model, list(state.history)
+        refined = model is not None and (history or why == "finished")
+        if self.source is None or model is None or not refined:
+            return Outcome(self.folder, why, {}, model, history)
+        source = self.source.without(state.left_out)
+        fit = source.fit(model)
+        verdict = source.verdict(model, history) if history else None
+        about = {} if verdict is None else {"verdict": str(verdict), "explains": verdict.explains}
+        write_result(self.folder, model, history, job=write_job(self.job), **fit, **about)
+        self.draw(model, history)
+        return Outcome(self.folder, why, fit, model, history, verdict)
+
+    def draw(self, model: Model, history: Sequence[Row]) -> None:
+        """Draw the figures of the run, unless its specimen is too large for the host that draws."""
+        assert self.source is not None
+        if size_of(model.specimen) > MAX_BYTES_DRAWN:
+            self.listener.say(
+                f"the specimen takes more than {MAX_BYTES_DRAWN / 2**30:g} GiB and is not drawn; "
+                "see result.h5"
+            )
+            return
+        if self.first is None:
+            self.first = self.context(0, self.job.step[0]).first_model()
+        draw = series_figures.draw if self.job.is_series else plots.draw
+        more = {} if self.job.is_series else {"band_pass": self.job.figures.band_pass_angstrom}
+        data, first = self.source.data, self.first
+        folder = self.folder / "figures"
+        handed(lambda model: draw(folder, whole(model), first, data, history, **more), model)
+
+    def reached(self) -> Reached:
+        """The place that the run has reached."""
+        done = 0
+        for number, step in enumerate(self.job.step):
+            kind: str = step.kind  # pyright: ignore[reportAttributeAccessIssue]
+            folder = step_folder(self.folder, number, kind)
+            if not is_done(folder):
+                made = folder.exists() and any(folder.iterdir())
+                last = checkpoints.reached(self.checkpoints)
+                inside = last is not None and last.step == number
+                return Reached(number, last.epoch if last and inside else 0, made or inside)
+            done = number + 1
+        return Reached(done, 0, False)
+
+    def require_applicable(self, keys: Sequence[str], before: Job) -> None:
+        """Raises ValueError for changed keys that contradict what the run of `before` has done."""
+        reached = self.reached()
+        require_applicable(keys, self.job, reached)
+        last = checkpoints.reached(self.checkpoints)
+        if self.source is None or last is None:
+            return
+        quanta = checkpoints.quanta_of(self.source.data)
+        if not np.allclose(last.quanta or quanta, quanta, rtol=1e-6):
+            raise ValueError(
+                f"{self.job.data.file} holds another measurement than the one that the run began "
+                f"with: {quanta:.8g} quanta, not {last.quanta:.8g}; give the same file"
+            )
+        if reached.begun and last.step == reached.step:
+            self._require_same_state(before.step[last.step], last.step)
+
+    def _require_same_state(self, before: Step, number: int) -> None:
+        """Raises ValueError where the optimiser of a step under way has another state than before."""
+        after = self.job.step[number]
+        if not (isinstance(before, Refine) and isinstance(after, Refine)):
+            return
+        model, context = self._model_before(number), self.context(number, after)
+        old, new = (
+            shapes(step.first_state(in_slabs(step.begin(model, context), context), context))
+            for step in (before, after)
+        )
+        if old != new or before.needs_first_model != after.needs_first_model:
+            raise ValueError(
+                f"step.{number} is under way, and by the change its optimiser or its constraints "
+                "would require what its checkpoint does not hold; change its epochs, the size of "
+                "its rates or later steps, or start a new run"
+            )
+        after.preview(model, context)
+
+    def _model_before(self, number: int) -> Model | None:
+        """What the steps before `number` handed on."""
+        if not number:
+            return None
+        kind: str = self.job.step[number - 1].kind  # pyright: ignore
+        return read_state(step_folder(self.folder, number - 1, kind), {}).model
 
 
-def place_scan(job: Job, data: Dataset, folder: Path, say: Callable[[str], None]) -> None:
-    """Find the map of an affine scan, once a run, and write the model that begins with it as `start.h5`."""
-    if not (folder / tomogram.START).exists():
-        matrix = build.found_map(job, data, say)
-        write(folder / tomogram.START, build.build_model(job, data, matrix))
-
-
-def refuse_existing(folder: Path) -> None:
-    """Raises ValueError where a new folder would fall on an old one that holds anything."""
-    if folder.exists() and not (folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir())):
-        resumable = f", or go on with `jaxptycho resume {folder}`" if (folder / "run.toml").exists() else ""
-        raise ValueError(f"the folder {folder} exists and is not overwritten; choose another with --out{resumable}")
-
-
-def _begin(job: Job | TomogramJob, folder: Path) -> None:
+def _write_job(job: Job, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with drafted(folder / "run.toml", overwrite=True) as draft:
         draft.write_text(write_job(beside(job, folder)), encoding="utf-8")
 
-
-def _go(loop: Loop, folder: Path, stop: Stop | None, stopper: Stopper) -> Outcome:
-    """On to the end from where the folder stands, or to what stops it; all is saved either way."""
-    job = loop.job
-
-    def after_epoch(progress: Progress) -> None:
-        once(partial(write_history, folder / "history.csv", progress.history))
-        if len(progress.history) % job.run.checkpoint_every == 0:
-            keep(loop, progress, kept)
-        if job.figures.every and len(progress.history) % job.figures.every == 0:
-            draw(loop, progress.model, progress.history, folder)
-
-    with Checkpoints(folder / "checkpoints", job.run.checkpoints_kept) as kept:
-        asked = lambda: (stop and stop()) or stopper.why()  # noqa: E731
-        if isinstance(job, TomogramJob):
-            why = said(once(partial(tomogram.prepare, job, loop.data, loop.learn, folder, loop.watch.say, asked)))
-            if why is not None:
-                return Outcome(folder, why, {}, loop.first_model(), [])
-            require_seen(folder / tomogram.START)
-            loop.leave_out(tomogram.dropped(job, folder))
-        elif job.scan.kind == "affine":
-            once(partial(place_scan, job, loop.data, folder, loop.watch.say))
-            require_seen(folder / tomogram.START)
-        loop.after_epoch, loop.stop = after_epoch, agreed(asked)
-        progress = found(loop, kept)
-        try:
-            with loop.watch:
-                why = loop.run(progress)
-        except Diverged:
-            keep(loop, progress, kept)
-            save(loop, progress.model, progress.history, folder)
-            raise
-        keep(loop, progress, kept)
-        fit, verdict = save(loop, progress.model, progress.history, folder)
-        return Outcome(folder, why, fit, progress.model, progress.history, verdict)
-
-
-def require_seen(file: Path) -> None:
-    """Raises ValueError unless all processes see the file: another first model in one of them would go unnoticed."""
-    if not everywhere(file.exists()):
-        raise ValueError(f"{file} is not seen by all processes; give a folder on a file system that all of them share")
-
-
-def keep(loop: Loop, progress: Progress, kept: Checkpoints) -> None:
-    """Begins to write a checkpoint of all that the run needs to go on as if nothing had happened."""
-    about = {name: getattr(progress, name) for name in ("stage", "epoch", "losses", "seconds", "history")}
-    about["slabs"], about["quanta"] = loop.job.run.slabs, quanta_of(loop.data)
-    tree = {"model": progress.model, "state": progress.state, "home": progress.home or loop.homed(progress.model)}
-    begun = {} if progress.begun is None else {"begun": progress.begun}
-    kept.save(loop.done(progress), tree | begun, about)
-
-
-def found(loop: Loop, kept: Checkpoints) -> Progress:
-    """Where the last checkpoint stands, or the beginning if there is none yet."""
-
-    def template(about):
-        model = place_anew(first := loop.first_model(about["stage"], about["slabs"]), loop.devices, first)
-        state = place_anew(loop.first_state(about["stage"], model), loop.devices, model)
-        tree = {"model": model, "state": state, "home": [np.zeros(n, np.int16) for n in loop.data.n_shots]}
-        return tree | ({"begun": model} if loop.looks_back(about["stage"]) else {})
-
-    last = kept.last(template)
-    if last is None:
-        return Progress(loop.first_model())
-    tree, about = last
-    about.pop("quanta", None)
-    if about.pop("slabs") != (slabs := loop.job.run.slabs):  # the rest of this epoch is dealt to others
-        model = tree["model"]
-        tree |= {name: fitted(model, slabs, tree[name]) for name in ("state", "begun", "model") if name in tree}
-        tree["home"] = loop.homed(place(tree["model"], loop.devices))
-    about["history"] = [Row(*row) for row in about["history"]]
-    about["losses"] = [tuple(pair) for pair in about["losses"]]
-    return Progress(**tree, **about)
-
-
-def save(loop: Loop, model: Model, rows: list[Row], folder: Path) -> tuple[dict[str, float], Verdict | None]:
-    """Write history, result and figures; return the fit to all patterns and to held-out ones, and the verdict."""
-    fit = loop.fit(model)
-    verdict = loop.verdict(model, rows) if rows else None
-    about = {} if verdict is None else {"verdict": str(verdict), "explains": verdict.explains}
-    nan = float("nan")
-    history = {name: [getattr(row, name) for row in rows] for name in Row._fields}
-    history["held_out"] = [nan if value is None else value for value in history["held_out"]]
-
-    def written(model):
-        write_history(folder / "history.csv", rows)
-        write(folder / "result.h5", model, history, overwrite=True, job=write_job(loop.job), **fit, **about)
-        if model.specimen.listed_atoms() is not None:
-            write_structure(folder / "atoms.xyz", structure(model), overwrite=True)
-
-    handed(written, model)
-    draw(loop, model, rows, folder)
-    return fit, verdict
-
-
-def draw(loop: Loop, model: Model, history: list[Row], folder: Path) -> None:
-    """The figures of a run as it stands, unless its specimen is too large for the host that draws."""
-    if size_of(model.specimen) > DRAWN_BYTES:
-        loop.watch.say(f"the specimen takes more than {DRAWN_BYTES / 2**30:g} GiB and is not drawn; see result.h5")
-        return
-
-    def drawn(model):
-        if isinstance(loop.job, TomogramJob):
-            plots_series.draw(folder / "figures", model, loop.first_model(), loop.data, history)
-        else:
-            plots.draw(folder / "figures", model, loop.first_model(), loop.data, history, loop.job.figures)
-
-    handed(lambda model: drawn(whole(model)), model)
-
-
-def write_history(path: Path, history: list[Row]) -> None:
-    """The history as a table, which appears whole or not at all."""
-    with drafted(path, overwrite=True) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(Row._fields)
-        rows.writerows(["" if value is None else value for value in row] for row in history)

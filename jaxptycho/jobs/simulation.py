@@ -1,4 +1,4 @@
-"""`jaxptycho simulate`: a simulation job → a native file with everything true under `/truth`."""
+"""From the sections of a simulation to an experiment, and to a native file with `/truth`."""
 
 from collections.abc import Callable
 from math import pi, prod, radians
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ..analysis.coverage import TiltSeries, coverage
 from ..analysis.design import design
@@ -18,27 +17,37 @@ from ..simulate.experiment import ENOUGH, Experiment, Sampling, ViewErrors, patt
 from ..simulate.microscope import Microscope
 from ..simulate.scan import ScanErrors, raster
 from .build import read_mtf
-from .reading import write_job
 from .simulation_atoms import build_atoms
-from .simulation_schema import SimulationJob
+from .simulation_sections import Simulation
 
 
-def run_simulation(job: SimulationJob, path: Path) -> dict[str, str]:
-    """Writes the simulated measurement; what it holds, in words."""
-    if path.exists():
-        raise ValueError(f"{path} exists and is not overwritten; choose another name with --out")
+def run_simulation(
+    job: Simulation, path: Path, report: Callable[[int], None] = lambda patterns: None
+) -> dict[str, str]:
+    """Write the simulated measurement and return its summary.
+
+    `report(patterns)` is called for finished patterns. Raises ValueError where `path` exists.
+    """
+    require_new(path)
     experiment = build_experiment(job)
-    total = len(experiment.scan) * experiment.n_views * experiment.configurations
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-    ) as bar:
-        task = bar.add_task("patterns", total=total)
-        write_experiment(experiment, path, job, lambda patterns: bar.advance(task, patterns))
+    write_experiment(experiment, path, job, report)
     found = cautions(experiment)
-    return {"file": str(path)} | describe_experiment(experiment) | ({"warning": "; ".join(found)} if found else {})
+    warning = {"warning": "; ".join(found)} if found else {}
+    return {"file": str(path)} | describe_experiment(experiment) | warning
 
 
-def check_simulation(job: SimulationJob) -> dict[str, str]:
+def exposures(experiment: Experiment) -> int:
+    """Number of patterns that are computed, every configuration of vibrations for itself."""
+    return len(experiment.scan) * experiment.n_views * experiment.configurations
+
+
+def require_new(path: Path) -> None:
+    """Raises ValueError where a file exists."""
+    if path.exists():
+        raise ValueError(f"{path} exists and is not overwritten; give another name (step.N.file)")
+
+
+def check_simulation(job: Simulation) -> dict[str, str]:
     """A simulation job with everything built and nothing computed: its size, and what such an experiment resolves."""
     experiment = build_experiment(job)
     lens, scan = experiment.microscope, job.scan
@@ -84,7 +93,6 @@ def cautions(experiment: Experiment) -> list[str]:
 def describe_experiment(experiment: Experiment) -> dict[str, str]:
     """What is simulated, on which grid, and what that takes."""
     box, fine = experiment.box, experiment.fine.shape
-    exposures = len(experiment.scan) * experiment.n_views * experiment.configurations
     return {
         "patterns": f"{experiment.n_views} × {len(experiment.scan)} of {experiment.grid.shape[0]}² pixels",
         "atoms": f"{len(experiment.atoms)} ({experiment.atoms.get_chemical_formula(empirical=True)})",
@@ -92,7 +100,7 @@ def describe_experiment(experiment: Experiment) -> dict[str, str]:
         "field": f"the scan with its probe reaches {reach(experiment):.4g} Å, the atoms {extent(experiment):.4g} Å",
         "box": f"{box.grid.shape[0]} × {box.grid.shape[1]} pixels of {box.grid.pixel[0]:.4g} Å, "
         f"{len(box.faces)} slices of {box.thickness:.4g} Å",
-        "waves": f"{fine[0]}² pixels, {exposures * 2 * len(box.faces)} Fourier transforms",
+        "waves": f"{fine[0]}² pixels, {exposures(experiment) * 2 * len(box.faces)} Fourier transforms",
         "memory": f"{8e-6 * prod(box.grid.shape) * len(box.faces):.4g} MB of slices",
     }
 
@@ -109,7 +117,7 @@ def extent(experiment: Experiment) -> float:
     return float(np.ptp(experiment.atoms.positions[:, :2], axis=0).min())
 
 
-def build_experiment(job: SimulationJob) -> Experiment:
+def build_experiment(job: Simulation) -> Experiment:
     """The experiment that a job describes."""
     lens, scan, screen, series = job.microscope, job.scan, job.detector, job.tilt_series
     area = scan.step_angstrom**2
@@ -143,7 +151,7 @@ def build_experiment(job: SimulationJob) -> Experiment:
         projection=job.specimen.projection,
         tilts=None if series.tilts_deg is None else tuple(map(radians, series.tilts_deg)),
         view_errors=ViewErrors(radians(series.angle_error_deg), series.shift_angstrom, series.defocus_error_angstrom),
-        seed=job.output.seed,
+        seed=job.seed,
     )
     width = job.specimen.width_angstrom
     if width is not None and series.tilts_deg is None and reach(experiment) > width:
@@ -154,7 +162,7 @@ def build_experiment(job: SimulationJob) -> Experiment:
     return experiment
 
 
-def write_experiment(experiment: Experiment, path: Path, job: SimulationJob, report: Callable[[int], None]) -> None:
+def write_experiment(experiment: Experiment, path: Path, job: Simulation, report: Callable[[int], None]) -> None:
     """The experiment's counts and its truth as a native file, view by view."""
     lens, box = experiment.microscope, experiment.box
     about = {
@@ -163,12 +171,12 @@ def write_experiment(experiment: Experiment, path: Path, job: SimulationJob, rep
         "thickness_angstrom": float(box.faces[-1, 1]),
         "scan_shape": job.scan.shape,
         "scan_step_angstrom": job.scan.step_angstrom,
-        "simulation": write_job(job),
+        "simulation": job.model_dump_json(exclude_defaults=True),
     }
     tilts = None if experiment.tilts is None else np.array(experiment.tilts)
     positions = [experiment.scan] * experiment.n_views
     kind = experiment.camera.dtype
-    facts = truth(experiment, job.output.slab_angstrom)
+    facts = truth(experiment, job.slab_angstrom)
     with writing(path, experiment.grid, positions, kind, tilts=tilts, about=about, truth=facts) as put:
         for view, block, counts in simulate(experiment, report, share(patterns, mesh())):
             put(view, block, counts)

@@ -12,7 +12,7 @@ from ..simulate.phantoms.amorphous import amorphous_carbon
 from ..simulate.phantoms.arrange import on_support
 from ..simulate.phantoms.cutting import tile
 from .schema import suggest
-from .simulation_schema import Atoms
+from .simulation_sections import Atoms
 
 VACUUM = 6.0  # Å without atoms, from which a cell holds a finite structure and not a crystal
 

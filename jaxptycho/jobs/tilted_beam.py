@@ -1,4 +1,4 @@
-"""A job of a flat specimen at a few small tilts: the beam leans over slices that stay (`start.flat.inclined`)."""
+"""Flat specimens at a few small tilts: the beam tilts, the slices stay (`start.tilt_coupled`)."""
 
 from dataclasses import replace
 
@@ -6,41 +6,41 @@ import numpy as np
 
 from ..data import Dataset
 from ..model import Model
-from ..start.tilt_coupled import inclined, require_small
-from .schema import Job
+from ..start.tilt_coupled import require_small, tilt_coupled
+from .sections import Setup
 
-EDGE = 4  # pixels around what the leaning windows reach
+EDGE = 4  # pixels around what the tilted windows reach
 
 
-def require_leaning(job: Job, data: Dataset) -> None:
+def require_tilted_beam(job: Setup, data: Dataset) -> None:
     """ValueError for a measurement without tilts or with large ones, a single slice, or a probe that is not brought to another height."""
     if data.tilts is None:
         raise ValueError(
-            "propagator.leaning wants the tilts of the views, which the file does not give; write tilt_deg [view] "
+            "propagator.tilted_beam requires the tilts of the views, which the file does not give; write tilt_deg [view] "
             "beside its counts"
         )
     if axis := data.about.get("tilt_axis_deg"):
         raise ValueError(
-            f"the tilt axis is {axis:+.4g}° away from the axes of the patterns, along which propagator.leaning requires it; "
-            "reconstruct the views as a volume (jaxptycho tomogram), or turn the patterns"
+            f"the tilt axis is {axis:+.4g}° away from the axes of the patterns, along which propagator.tilted_beam requires it; "
+            "reconstruct the views as a volume (specimen.kind = 'volume'), or turn the patterns"
         )
     require_small(data.tilts)  # before they say how large the object is
     if job.specimen.slices < 2:
         raise ValueError(
-            "a beam leans from slice to slice, and specimen.slices is 1; give the thickness and several slices"
+            "a tilted beam moves from slice to slice, and specimen.slices is 1; give the thickness and several slices"
         )
     if job.probe.kind == "relaxed":
-        raise ValueError("a relaxed probe does not go with propagator.leaning; take a pixel or an aberrated one")
+        raise ValueError("a relaxed probe does not go with propagator.tilted_beam; take a pixel or an aberrated one")
 
 
-def axis_of(job: Job, data: Dataset) -> float:
+def axis_of(job: Setup, data: Dataset) -> float:
     """Height of the tilt axis below the entrance face [Å], by default half of the thickness."""
     thickness = job.specimen.thickness_angstrom or data.about.get("thickness_angstrom") or 0.0
     given = job.propagator.axis_angstrom
     return thickness / 2 if given is None else given
 
 
-def margin_of(job: Job, data: Dataset) -> float:
+def margin_of(job: Setup, data: Dataset) -> float:
     """How far the object reaches beyond the upright windows [Å]: as far as the beam enters beside them, and the job's
     own margin."""
     assert data.tilts is not None
@@ -50,9 +50,9 @@ def margin_of(job: Job, data: Dataset) -> float:
     return aside + reach + (EDGE * max(data.grid.pixel) if own is None else own)
 
 
-def leaning(job: Job, model: Model, data: Dataset) -> Model:
-    """The model with the views' beams leaning by their tilts, and its probe, whose defocus a series gives at the tilt
+def tilted_beam(job: Setup, model: Model, data: Dataset) -> Model:
+    """Model whose views' beams are tilted, and its probe, whose defocus a series gives at the tilt
     axis, at the entrance face."""
     axis = axis_of(job, data)
     lit = replace(model, probe=model.probe.propagate(model.grid, -axis))
-    return inclined(lit, data.tilts, axis=axis)
+    return tilt_coupled(lit, data.tilts, axis=axis)

@@ -169,7 +169,7 @@ class AbstractSpecimen(eqx.Module):
         if self.shapes(grid).transmission.shape[0] != slices:
             raise ValueError(
                 f"a {type(self).__name__} cannot be cut into {slices} slices; define its "
-                "`with_slices`, or leave stage.slices out"
+                "`with_slices`, or leave step.N.slices out"
             )
         return self
 

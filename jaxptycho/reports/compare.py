@@ -1,7 +1,6 @@
 """How far two results agree: registered phases, Fourier ring correlation, resolution."""
 
 import csv
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,18 +16,12 @@ from ..analysis.shells import taper, tapered
 from ..figures.pictures import flat_phases, probe_modes
 from ..figures.plots import save
 from ..figures.resolution import draw_correlation
-from ..jobs.build import FIELDS, QUANTA, read_data
-from ..jobs.loading import load_result
-from ..jobs.runner import loop_of, refuse_existing, start
-from ..jobs.schema import Job
-from ..jobs.tomogram_schema import TomogramJob
 from ..model import Model, positions
-from ..runs.progress import Watch
+from ..runs.folder import load_result, refuse_existing
 from .compare_volumes import compare_volumes
 from .evaluate_spectrum import Compared, control_of, control_rows, draw_spectra, spectrum_rows
 
 SMALLEST = 8  # pixels of a side that are compared
-HALVES = {"positions": FIELDS, "counts": QUANTA}
 
 
 def compare_results(first: Path, second: Path, out: Path | None = None) -> dict[str, str]:
@@ -43,51 +36,6 @@ def compare_results(first: Path, second: Path, out: Path | None = None) -> dict[
         refuse_existing(out)
         out.mkdir(parents=True)
     return report(one, other, out)
-
-
-def compare_halves(job: Job | TomogramJob, folder: Path, by: str, watch: Callable[[], Watch] = Watch) -> dict[str, str]:
-    """Two halves of the data reconstructed alone in `folder`, and how well they agree.
-
-    `by` "positions" each half has every second shot of a checkerboard, by "counts" half of the quanta
-    of every shot. First guess, probe, positions and alignment are each half's own.
-    """
-    if job.data.half != "all":
-        raise ValueError(f'the job takes one half already (data.half = "{job.data.half}"); set it to "all"')
-    refuse_existing(folder)
-    jobs = [job.model_copy(update={"data": job.data.model_copy(update={"half": half})}) for half in HALVES[by]]
-    require_comparable(jobs)
-
-    def reconstructed(half: str, own: Job | TomogramJob) -> Model:
-        outcome = start(own, folder / half, watch())
-        if not outcome.finished:
-            raise ValueError(
-                f"the {half} half was stopped by {outcome.why}; finish it with `jaxptycho resume {outcome.folder}`"
-            )
-        if outcome.verdict is not None and not outcome.verdict.explains:
-            verdicts[f"verdict of the {half} half"] = outcome.verdict.lines[0]
-        return outcome.model
-
-    verdicts: dict[str, str] = {}
-    first, second = map(reconstructed, HALVES[by], jobs)
-    rows = report(first, second, folder)
-    return rows | verdicts | {"shared by both": "the file's probe_guess" if starts_from_file(job) else "nothing"}
-
-
-def require_comparable(jobs: Sequence[Job | TomogramJob]) -> None:
-    """Raises ValueError where one of the jobs cannot be computed on its data, or their scans cannot be compared."""
-    first = []
-    for job in jobs:
-        loop = loop_of(job)
-        loop.check()
-        if isinstance(job, Job):
-            first.append(loop.first_model())
-    if first:
-        common_area(*first)
-
-
-def starts_from_file(job: Job | TomogramJob) -> bool:
-    """Whether the probe starts from the guess in the file, which may have been made from all data."""
-    return job.probe.start == "file" or (job.probe.start == "auto" and read_data(job.data).probe_guess is not None)
 
 
 def report(first: Model, second: Model, folder: Path | None) -> dict[str, str]:

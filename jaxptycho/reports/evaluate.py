@@ -17,27 +17,35 @@ from ..figures.pictures import probe_modes
 from ..figures.plots import draw_pair, save
 from ..figures.resolution import draw_correlation
 from ..io.native import read_native, read_truth
-from ..jobs.loading import load_result
 from ..model import Model, positions
+from ..runs.folder import load_result
 from .evaluate_spectrum import draw_spectra, spectrum_rows
-from .evaluate_volume import judge_volume
+from .evaluate_volume import evaluate_volume
 
 
-def judge_results(results: list[Path], file: Path, out: Path | None = None) -> dict[str, tuple[str, ...]]:
-    """How near each result comes to the truth in `file`, a row for each measure; figures in `out`."""
-    truth = read_truth(file)
-    series = np.ndim(truth.get("angles_deg", 0.0)) == 2
-    tilts = read_native(file).tilts if series else None
+def evaluate_results(
+    results: list[Path], file: Path, out: Path | None = None
+) -> dict[str, tuple[str, ...]]:
+    """Agreement of each result with the ground truth in `file`, a row for each measure; figures in
+    `out`."""
     columns = []
     for number, path in enumerate(results):
-        model = load_result(path)
-        folder = out if len(results) == 1 or out is None else out / f"{number + 1}-{path.stem}"
-        columns.append(judge_volume(model, truth, tilts, folder) if series else judge(model, truth, folder))
+        separate = out is not None and len(results) > 1
+        folder = out / f"{number + 1}-{path.stem}" if out is not None and separate else out
+        columns.append(evaluate_model(load_result(path), file, folder))
     names = list(dict.fromkeys(name for column in columns for name in column))
     return {name: tuple(column.get(name, "–") for column in columns) for name in names}
 
 
-def judge(model: Model, truth: dict[str, Any], folder: Path | None = None) -> dict[str, str]:
+def evaluate_model(model: Model, file: Path, folder: Path | None = None) -> dict[str, str]:
+    """Agreement of a model with the ground truth in `file`, in words; figures in `folder`."""
+    truth = read_truth(file)
+    if np.ndim(truth.get("angles_deg", 0.0)) == 2:
+        return evaluate_volume(model, truth, read_native(file).tilts, folder)
+    return evaluate_scan(model, truth, folder)
+
+
+def evaluate_scan(model: Model, truth: dict[str, Any], folder: Path | None = None) -> dict[str, str]:
     """Phase, depth, positions and probe of a model of one view against the truth, in words."""
     model = replace(model, specimen=model.specimen.in_slices(model.grid))
     agreement = phase_agreement(model, truth)

@@ -43,7 +43,7 @@ class Detail(NamedTuple):
     wedge: WedgeCorrelations | None  # None where the tilts leave none
 
 
-def judge_volume(model: Model, truth: dict[str, Any], nominal, folder: Path | None = None) -> dict[str, str]:
+def evaluate_volume(model: Model, truth: dict[str, Any], nominal, folder: Path | None = None) -> dict[str, str]:
     """Gauge, detail, atoms and alignment of a model whose specimen turns, in words.
 
     `nominal` are the tilts [rad] that the file gives, from which the alignment began.

@@ -7,20 +7,26 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from ..data import Batch
 from ..distributed.sharding import copied, restored
 from ..distributed.slabs.layout import require_lent
 from ..inverse.solvers.parameter_scaling import natural_units
-from ..inverse.step import named, trainable
+from ..inverse.step import trainable
 from ..model import Model, require_inside
 
 
 def culprit(
-    step: Callable, objective: Callable, parts: tuple[str, ...], model: Model, state, batches: Iterable[Batch]
+    step: Callable,
+    objective: Callable,
+    optimiser: optax.GradientTransformation,
+    model: Model,
+    state: Any,
+    batches: Iterable[Batch],
 ) -> str:
-    """Name of what is not finite at the first step of `batches` that goes wrong: of `parts`, which `step` moves, or
-    the loss.
+    """Name of what is not finite at the first step of `batches` that goes wrong: of what `optimiser`
+    moves, or the loss.
 
     `objective(model, batch)` is what `step` minimises; `model` and `state` are those before.
     """
@@ -29,17 +35,8 @@ def culprit(
         model, state, info = step(model, state, batch)
         if not bool(np.all(info["finite"])):
             good = restored(before)
-            return _cause(good, eqx.filter_jit(eqx.filter_grad(objective))(good, batch), parts)
+            return _cause(good, eqx.filter_jit(eqx.filter_grad(objective))(good, batch), optimiser)
     return worst(model, not_finite(model)) or "a constraint after the epoch"
-
-
-def advice(solvers: set[str], parts: tuple[str, ...]) -> str:
-    """Remedy for a stage that diverged while `solvers` moved `parts`."""
-    engines = sorted(solvers & {"epie", "rpie"})
-    if engines:
-        keys = " and ".join(f"rates.{part}" for part in parts)
-        return f"the steps of {', '.join(engines)} are too long; lower {keys} (1 is a full step)"
-    return "lower the rate of this part or constrain it"
 
 
 def require_held(model: Model, views: int, slabs: int) -> None:
@@ -62,15 +59,16 @@ def require_finite(model: Model) -> None:
             place = [int(axis[0]) for axis in jnp.nonzero(~jnp.isfinite(jnp.atleast_1d(leaf)), size=1)]
             raise ValueError(
                 f"{name.removesuffix('.values')}{place or ''} is not a number: this is no matter of a rate or a margin; check "
-                "what it came from (the guess of the probe, the alignment of the views in alignment.csv, start.h5)"
+                "what it came from (the guess of the probe, the alignment of the views in alignment.csv)"
             )
 
 
-def _cause(model: Model, grads: Model, parts: tuple[str, ...]) -> str:
+def _cause(model: Model, grads: Model, optimiser: optax.GradientTransformation) -> str:
     broken = not_finite(model)
     if broken:
         return worst(model, broken)
-    moved = jax.tree.map(lambda part: part != "frozen", named(trainable(model), parts))
+    everything = lambda params: jax.tree.map(lambda _: True, params)  # noqa: E731
+    moved = getattr(optimiser, "moved", everything)(trainable(model))
     gradients = not_finite(eqx.filter(grads, moved))
     return f"the gradient of {worst(model, gradients)}" if gradients else "the loss itself, at finite parameters"
 

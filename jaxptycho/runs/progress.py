@@ -1,4 +1,4 @@
-"""Looking at a run while it goes, and stopping it without losing anything."""
+"""Progress of a run on the screen, and signals that stop it without losing anything."""
 
 import signal
 import threading
@@ -8,34 +8,33 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..jobs.schema import Job
-from ..jobs.tomogram_schema import TomogramJob
+from .state import Row
 
 
-class Watch:
-    """Sees every batch and epoch of a run, and says nothing."""
+class ProgressListener:
+    """Receives every batch and epoch of a run, and shows nothing."""
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object):
         return None
 
     def say(self, text: str) -> None:
-        """Something else was done."""
+        """Report something else that was done."""
 
-    def begin(self, job: Job | TomogramJob, patterns: int, done: int) -> None:
-        """A run of `job` with `patterns` an epoch starts after `done` epochs."""
+    def begin(self, name: str, epochs: int, patterns: int, done: int) -> None:
+        """Epochs of `patterns` begin, `epochs` in the whole run, `done` of them before."""
 
     def batch(self, patterns: float) -> None:
-        """A batch of so many patterns is under way."""
+        """A batch of `patterns` is under way."""
 
-    def epoch(self, row) -> None:
+    def epoch(self, row: Row) -> None:
         """An epoch is over; `row` is its line of the history."""
 
 
-class Bar(Watch):
-    """A bar with epoch, loss, held-out loss, patterns per second and the time left."""
+class ProgressBar(ProgressListener):
+    """Bar with epoch, loss, held-out loss, patterns per second and the time left."""
 
     def __init__(self, console: Console | None = None):
         self.bar = Progress(
@@ -48,48 +47,47 @@ class Bar(Watch):
             TimeRemainingColumn(),
             console=console,
         )
+        self.task = None
 
     def __enter__(self):
         self.bar.start()
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None):
+    def __exit__(
+        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
+    ):
         self.bar.stop()
 
-    def say(self, text):
+    def say(self, text: str) -> None:
         self.bar.console.print(text, highlight=False)
 
-    def begin(self, job, patterns, done):
-        epochs = sum(stage.epochs for stage in job.stage)
-        self.task = self.bar.add_task(
-            job.stage[0].name,
-            total=epochs * patterns,
-            completed=done * patterns,
-            epoch=done,
-            epochs=epochs,
-            loss="…",
-            held="…",
-            speed="…",
-        )
+    def begin(self, name: str, epochs: int, patterns: int, done: int) -> None:
         self.patterns = patterns
+        whole = {"total": epochs * patterns, "completed": done * patterns}
+        if self.task is None:
+            unknown = dict.fromkeys(("loss", "held", "speed"), "…")
+            self.task = self.bar.add_task(name, epoch=done, epochs=epochs, **whole, **unknown)
+        self.bar.update(self.task, description=name, **whole)
 
-    def batch(self, patterns):
-        self.bar.advance(self.task, patterns)
+    def batch(self, patterns: float) -> None:
+        if self.task is not None:
+            self.bar.advance(self.task, patterns)
 
-    def epoch(self, row):
-        self.bar.update(
-            self.task,
-            completed=row.epoch * self.patterns,
-            description=row.stage,
-            epoch=row.epoch,
-            loss=f"{row.loss:.4g}",
-            held="–" if row.held_out is None else f"{row.held_out:.4g}",
-            speed=f"{self.patterns / row.seconds:.0f}",
-        )
+    def epoch(self, row: Row) -> None:
+        if self.task is not None:
+            self.bar.update(
+                self.task,
+                completed=row.epoch * self.patterns,
+                description=row.step,
+                epoch=row.epoch,
+                loss=f"{row.loss:.4g}",
+                held="–" if row.held_out is None else f"{row.held_out:.4g}",
+                speed=f"{self.patterns / row.seconds:.0f}",
+            )
 
 
-class Stopper:
-    """Says when to stop: after Ctrl-C, SIGTERM, or so many minutes. A second Ctrl-C stops at once."""
+class SignalStopper:
+    """Reason to stop: Ctrl-C, SIGTERM, or a limit of minutes. A second Ctrl-C stops at once."""
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -103,11 +101,11 @@ class Stopper:
             self.before = {number: signal.signal(number, self._ask) for number in self.SIGNALS}
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object):
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
-    def _ask(self, number, frame):
+    def _ask(self, number: int, frame: object) -> None:
         if self.signal is not None:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number).name

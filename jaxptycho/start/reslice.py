@@ -1,4 +1,4 @@
-"""The same model with other slices or modes: how one stage hands over to the next."""
+"""The same model with other slices or modes: how one step hands over to the next."""
 
 from dataclasses import replace
 

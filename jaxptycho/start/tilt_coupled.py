@@ -18,12 +18,12 @@ def require_small(*angles) -> None:
     largest = max(float(np.abs(own).max()) for own in angles)
     if not largest <= LARGEST:
         raise ValueError(
-            f"tilts of up to {np.rad2deg(largest):.4g}°; a leaning beam holds to {np.rad2deg(LARGEST):.4g}°, "
+            f"tilts of up to {np.rad2deg(largest):.4g}°; a tilted beam holds to {np.rad2deg(LARGEST):.4g}°, "
             "turn a Volume instead"
         )
 
 
-def inclined(model: Model, tilts, about_x=0.0, axis: float | None = None) -> Model:
+def tilt_coupled(model: Model, tilts, about_x=0.0, axis: float | None = None) -> Model:
     """`model` with views tilted by `tilts` about y, then by `about_x` [rad]: the beam leans instead of the specimen.
 
     A volume need not be turned: a tilted propagator (`Tilted`, per view, to be refined as `propagator.angles`) moves

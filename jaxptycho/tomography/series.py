@@ -96,7 +96,7 @@ def require_field(data: Dataset, shape: tuple[int, ...], voxel, geometry: Geomet
             raise ValueError(
                 f"view {view}, at {np.rad2deg(tilt):.4g}°, is scanned to {beyond[axis] - radius:.4g} Å from the tilt axis in "
                 f"{'yx'[axis]}, and lit {radius:.3g} Å further, where the volume ends at {half[axis]:.4g} Å; make it larger, or call it isolated "
-                "(volume.isolated) where vacuum is around it"
+                "(specimen.isolated) where vacuum is around it"
             )
 
 

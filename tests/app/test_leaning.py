@@ -13,7 +13,7 @@ from jaxptycho.jobs.simulation import build_experiment, write_experiment
 from jaxptycho.jobs.simulation_schema import SimulationJob
 from jaxptycho.model import require_inside
 from jaxptycho.start.guess import guess_model
-from jaxptycho.start.tilt_coupled import inclined
+from jaxptycho.start.tilt_coupled import tilt_coupled
 
 GRID, TILTS = Grid((16, 16), 0.5, voltage_kv=80.0), np.deg2rad([-4.0, 0.0, 4.0])
 FLAT = {"kind": "potential", "slices": 4, "thickness_angstrom": 40.0}
@@ -34,7 +34,7 @@ def test_a_job_leans_the_beam_of_every_view(quick_to_compile):
     data = measured()
     leans = {"leaning": True, "axis_angstrom": 12.0}
     model = build_model(job(probe={"kind": "aberrated"}, propagator=leans), data)
-    by_hand = inclined(guess_model(data, slices=4, thickness=40.0, specimen="potential"), TILTS, axis=12.0)
+    by_hand = tilt_coupled(guess_model(data, slices=4, thickness=40.0, specimen="potential"), TILTS, axis=12.0)
     np.testing.assert_allclose(model.scan.positions.values.values, by_hand.scan.positions.values.values)
     np.testing.assert_allclose(model.propagator.angles.values, by_hand.propagator.angles.values)
     np.testing.assert_allclose(model.probe.aberrations["C10"], -42.0, rtol=1e-6)

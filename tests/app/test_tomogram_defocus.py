@@ -25,7 +25,7 @@ SIMULATION = [
 
 def job_of(file) -> TomogramJob:
     positive = [{"kind": "positivity", "each_step": True}]
-    common = {"batch": 90, "optimiser": "even_adam", "constraint": positive, "poses": "shifts"}
+    common = {"batch": 90, "optimiser": "layerwise_adam", "constraint": positive, "poses": "shifts"}
     specimen, probe = {"rate": 3e-2, "schedule": "cosine"}, {"rate": 2e-2, "optimiser": "adam"}
     sections = {
         "data": {"file": str(file)},

@@ -23,7 +23,7 @@ SIMULATION = [
 def job_of(file) -> TomogramJob:
     """A shot is seen once in an epoch, so its position takes large steps and keeps no momentum."""
     positive = [{"kind": "positivity", "each_step": True}]
-    common = {"batch": 90, "optimiser": "even_adam", "constraint": positive, "poses": "shifts"}
+    common = {"batch": 90, "optimiser": "layerwise_adam", "constraint": positive, "poses": "shifts"}
     probe = {"rate": 1e-3, "optimiser": "adam"}
     scan = {"rate": 0.15, "optimiser": "adam", "options": {"b1": 0.0}, "schedule": "cosine"}
     fine = {"specimen": {"rate": 3e-2, "schedule": "cosine"}, "probe": probe, "scan": scan}

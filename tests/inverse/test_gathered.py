@@ -10,7 +10,7 @@ from models import GRID, batch_for, positions, rng, thin
 from jaxptycho import FreeScan, PerShot, PerView, Volume, amplitude, init_state, make_step, misfit, per_part
 from jaxptycho.inverse.penalties import total_variation
 from jaxptycho.inverse.solvers.accumulation import gathered
-from jaxptycho.inverse.solvers.layerwise_adam import even_adam
+from jaxptycho.inverse.solvers.layerwise_adam import layerwise_adam
 from jaxptycho.inverse.step import owned, trainable
 from jaxptycho.jobs.build import build_optimiser
 from jaxptycho.jobs.schema import Stage
@@ -45,8 +45,8 @@ def test_a_gathered_step_is_that_of_the_joint_batch():
     start = np.asarray(model.specimen.potential)
     ends = []
     for loss, optimiser, passes in (
-        (LOSS, gathered(even_adam(1e-2), 2), [*batches, *batches]),
-        (joint(batches), even_adam(1e-2), batches),
+        (LOSS, gathered(layerwise_adam(1e-2), 2), [*batches, *batches]),
+        (joint(batches), layerwise_adam(1e-2), batches),
     ):
         named = per_part(specimen=optimiser)
         step, new, state = make_step(loss, named, penalty=PENALTY), owned(model), init_state(named, model)

@@ -12,7 +12,7 @@ from jaxptycho.parts.propagator import BandLimited
 from jaxptycho.simulate.experiment import Experiment, Sampling
 from jaxptycho.simulate.microscope import Microscope
 from jaxptycho.simulate.scan import raster
-from jaxptycho.start.tilt_coupled import inclined
+from jaxptycho.start.tilt_coupled import tilt_coupled
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -25,7 +25,7 @@ def test_a_leaning_beam_is_the_shear_of_the_slices():
     tilt, about_x, thickness = np.arctan(0.5 / 8), np.arctan(-0.8 / 8 * np.cos(np.arctan(0.5 / 8))), 8.0
     phase = phases(3, GRID.shape)
     model = thin(specimen=SliceStack(phase, None, thickness, jnp.zeros(2), True))
-    leaning = inclined(model, [0.0, tilt], [0.0, about_x], axis=0.0)
+    leaning = tilt_coupled(model, [0.0, tilt], [0.0, about_x], axis=0.0)
     sheared = jnp.stack([jnp.roll(layer, (2 * n, n), (0, 1)) for n, layer in enumerate(phase)])
     entries = leaning.scan.positions.values.values
     for view, slices in ((0, phase), (1, sheared)):
@@ -39,7 +39,7 @@ def test_a_leaning_beam_is_the_shear_of_the_slices():
 
 def test_beams_enter_where_they_meet_the_face():
     """x = p/cos θ + h tan θ on a face h above the axis."""
-    leaning = inclined(thin(), [0.1], axis=50.0)
+    leaning = tilt_coupled(thin(), [0.1], axis=50.0)
     before, after = positions(), leaning.scan.positions.values.values[0]
     np.testing.assert_allclose(after[:, 1], before[:, 1] / np.cos(0.1) + 50 * np.tan(0.1), rtol=1e-12)
     np.testing.assert_allclose(after[:, 0], before[:, 0], rtol=1e-12)
@@ -68,7 +68,7 @@ def test_it_shows_what_turned_atoms_show():
     still = Atoms(specimen.numbers, jnp.asarray(heights), (80, 80), box.thickness, len(box.faces), corner)
     scan = FreeScan(PerShot(jnp.asarray(experiment.scan)))
     flat = Model(lens.probe(1e3), still, scan, grid, BandLimited())
-    leaning = inclined(flat, tilts, axis=height)
+    leaning = tilt_coupled(flat, tilts, axis=height)
 
     def error(model, view):
         found, seen = (np.asarray(v, float) for v in (predicted(model, jnp.arange(9), view), experiment.expected(view)))
@@ -83,9 +83,9 @@ def test_it_shows_what_turned_atoms_show():
 
 def test_refusals():
     with pytest.raises(ValueError, match=r"tilts of up to 30°; a leaning beam holds to 10°, turn a Volume instead"):
-        inclined(thin(), np.deg2rad([0.0, -30.0]))
+        tilt_coupled(thin(), np.deg2rad([0.0, -30.0]))
     affine = AffineScan(PerShot(positions()), jnp.eye(2), jnp.zeros(2), jnp.zeros(2), jnp.zeros(2))
     with pytest.raises(ValueError, match="wanted a FreeScan"):
-        inclined(thin(scan=affine), [0.01])
+        tilt_coupled(thin(scan=affine), [0.01])
     with pytest.raises(ValueError, match="2 tilts came with the positions of 1 views"):
-        inclined(thin(scan=FreeScan(PerView(PerShot(positions()[None])))), [0.01, 0.02])
+        tilt_coupled(thin(scan=FreeScan(PerView(PerShot(positions()[None])))), [0.01, 0.02])

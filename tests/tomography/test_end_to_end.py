@@ -33,7 +33,7 @@ from jaxptycho import (
     select,
 )
 from jaxptycho.analysis.volumes import euler_angles, rotation_matrices
-from jaxptycho.inverse.solvers.layerwise_adam import even_adam
+from jaxptycho.inverse.solvers.layerwise_adam import layerwise_adam
 from jaxptycho.inverse.step import owned
 from jaxptycho.start.guess import first_model
 from jaxptycho.start.probes import of_every_view, radius_of
@@ -211,7 +211,7 @@ def test_a_move_of_the_whole_specimen_is_taken_out_of_the_steps(series):
 def test_views_by_themselves_are_projections(series):
     """The least tilted view first; what it shows stands where the volume's projection stands."""
     data, _ = series
-    optimiser = per_part({"specimen": even_adam(2e-2)})
+    optimiser = per_part({"specimen": layerwise_adam(2e-2)})
     first = partial(first_model, specimen="phase", semiangle=0.025)
     found = dict(reconstruct_views(misfit(amplitude), data, optimiser, 3, 1, first=first))
     assert list(found) == [0, 1]

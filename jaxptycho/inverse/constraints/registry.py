@@ -7,7 +7,7 @@ such closures, and `CONSTRAINTS` lists them by the names that job files use. The
 - a builder takes plain numbers by keyword, with the unit in the key (`semiangle_mrad`,
   `sigma_angstrom`); its annotated signature says which keys there are, of which type, and which
   default (none: required);
-- a builder whose first parameter is called `model` wants the model that the run or stage starts
+- a builder whose first parameter is called `model` requires the model that the run or step starts
   from: `builder(model, **keys)`;
 - `project` keeps every shape, dtype and wrapping, and runs inside the compiled step;
 - where a constraint has no meaning for a part it raises ValueError when it is applied, before
@@ -69,9 +69,10 @@ def build(name: str, model: Model, **keys) -> Project:
     """The constraint `name` of `CONSTRAINTS` for a run that starts from `model`."""
     if name not in CONSTRAINTS:
         raise ValueError(f"unknown constraint {name!r}; known are {', '.join(CONSTRAINTS)}")
-    return CONSTRAINTS[name](model, **keys) if wants_model(name) else CONSTRAINTS[name](**keys)
+    builder = CONSTRAINTS[name]
+    return builder(model, **keys) if wants_model(builder) else builder(**keys)
 
 
-def wants_model(name: str) -> bool:
-    """Whether the constraint `name` is made from the model that a run or stage starts from."""
-    return "model" in inspect.signature(CONSTRAINTS[name]).parameters
+def wants_model(builder: Callable) -> bool:
+    """Whether a builder is called with the model that a run or step starts from."""
+    return "model" in inspect.signature(builder).parameters

@@ -24,7 +24,7 @@ Lengths = tuple[float, float, float]
 def support(model: Model, blur_angstrom: float, threshold: float = 0.1, edge_angstrom: float = 1.0):
     """Nothing outside the support of `model`: where its blurred phase or potential exceeds a part of its maximum.
 
-    The volume that a stage starts from shows at low resolution where the specimen is; `blur_angstrom` is the
+    The volume that a step starts from shows at low resolution where the specimen is; `blur_angstrom` is the
     standard deviation of the Gaussian, `threshold` the part, and beyond the support the mask falls over
     `edge_angstrom`. (Marchesini et al., Phys. Rev. B 68, 140101 (2003).)
     """

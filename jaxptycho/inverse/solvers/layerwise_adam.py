@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 
-def even_adam(rate: float | Callable, b1: float = 0.9, b2: float = 0.999) -> optax.GradientTransformation:
+def layerwise_adam(rate: float | Callable, b1: float = 0.9, b2: float = 0.999) -> optax.GradientTransformation:
     """Adam (Kingma & Ba 2015) whose second moment is the mean of |gradient|² over all of an array.
 
     Adam itself moves every voxel at about the same rate, those that hardly any pattern shows like those that

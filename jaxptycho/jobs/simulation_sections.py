@@ -1,6 +1,6 @@
-"""What a simulation job may say: every section and key, its unit, its default and its meaning, once."""
+"""Sections of a simulation: atoms, microscope, scan, camera, tilt series, sampling."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import model_validator
 
@@ -13,11 +13,13 @@ Zone = list[int]
 
 
 class Atoms(Section):
-    """What is looked at: a phantom, or atoms from a file."""
+    """Atoms: a phantom, or a file."""
 
     phantom: one_of(PHANTOMS, "phantom") | None = key(f"one of {', '.join(PHANTOMS)}", None, "strontium_titanate")
-    options: dict[str, Any] = key("of the phantom, such as width, thickness, seed", {})
-    file: str | None = key("xyz, cif or POSCAR instead, relative to this job; z along the beam", None, "cell.cif")
+    options: dict[str, Any] = key("options of the phantom, such as width, thickness, seed", {})
+    file: str | None = key(
+        "xyz, cif or POSCAR instead, relative to this job; z along the beam", None, "cell.cif", role="input"
+    )
     width_angstrom: float | None = key("cut a periodic cell to this width …", None, 40.0, gt=0)
     thickness_angstrom: float | None = key("… and thickness", None, 200.0, gt=0)
     zone_axis: Zone | None = key("… along this direction", None, [0, 0, 1], min_length=3, max_length=3)
@@ -31,7 +33,7 @@ class Atoms(Section):
     @model_validator(mode="after")
     def _one_source(self):
         if (self.phantom is None) == (self.file is None):
-            raise ValueError("the specimen wants either a phantom or a file")
+            raise ValueError("the specimen requires either a phantom or a file, and exactly one of them")
         return self
 
 
@@ -41,7 +43,7 @@ class Lens(Section):
     voltage_kv: float = key("acceleration voltage", gt=0.1, le=5000)
     semiangle_mrad: Semiangle = key("convergence semiangle")
     defocus_angstrom: float = key(
-        "where the box begins, > 0 is underfocus; the file of a series says it at the axis", 0.0
+        "defocus where the box begins, > 0 is underfocus; the file of a series gives it at the axis", 0.0
     )
     aberrations_angstrom: Aberrations = key("further aberrations by name: C12a, C12b, C30 …", {})
     source_fwhm_angstrom: float = key("size of the source's image on the specimen", 0.0, ge=0)
@@ -50,12 +52,12 @@ class Lens(Section):
 
 
 class Raster(Section):
-    """Where the probe is told to stand, how long, and how far it misses."""
+    """Positions of the probe, dose, and their errors."""
 
     shape: list[int] = key("points (y, x)", [32, 32], min_length=2, max_length=2)
     step_angstrom: float = key("between points", gt=0)
-    dose_per_square_angstrom: float = key("electrons, of each view", gt=0)
-    rotation_deg: float = key("of the raster", 0.0)
+    dose_per_square_angstrom: float = key("electrons of each view", gt=0)
+    rotation_deg: float = key("rotation of the raster", 0.0)
     jitter_angstrom: float = key("rms error of every position", 0.0, ge=0)
     drift_angstrom: Pair = key("(y, x) from the first to the last position", [0.0, 0.0])
     shear: float = key("x moves by this times y", 0.0)
@@ -66,9 +68,11 @@ class Raster(Section):
 class Screen(Section):
     """The camera; it counts electrons unless it has a gain."""
 
-    pixels: int = key("of its sides", 128, ge=4)
-    pixel_angstrom: float = key("of the object: the camera reaches to λ/2 over this", gt=0)
-    mtf_file: str | None = key("text file: transfer function from zero to Nyquist, its last column", None, "mtf.txt")
+    pixels: int = key("width and height of the detector, in pixels", 128, ge=4)
+    pixel_angstrom: float = key("pixel of the object: the camera reaches to λ/2 over this", gt=0)
+    mtf_file: str | None = key(
+        "text file: transfer function from zero to Nyquist in its last column", None, "mtf.txt", role="input"
+    )
     gain: float | None = key("counts of one electron, Poisson distributed", None, 4.5, gt=0)
     spread_pixels: float = key("Gaussian over which they spread, sigma", 0.0, ge=0)
     flatfield: float = key("rms error of the gain from pixel to pixel", 0.0, ge=0)
@@ -86,26 +90,16 @@ class TiltSeries(Section):
 
 
 class Fineness(Section):
-    """How finely and how often is computed."""
+    """Sampling of the simulation."""
 
-    pixel_angstrom: float = key("of the wave, at most", 0.1, gt=0)
+    pixel_angstrom: float = key("largest pixel of the wave", 0.1, gt=0)
     slice_angstrom: float = key("thickness of a slice", 1.0, gt=0)
     finer: int = key("samples for each detector pixel and direction; the window grows likewise", 1, ge=1)
-    configurations: int = key("of vibrations, source and energy, averaged", 1, ge=1)
+    configurations: int = key("number of configurations of vibrations, source and energy that are averaged", 1, ge=1)
 
 
-class Output(Section):
-    """What is written."""
-
-    out: str | None = key("native file, never overwritten; default: the job's name", None, "scan.h5")
-    slab_angstrom: float = key("thickness of the slabs of the true potential", 4.0, gt=0)
-    seed: int = key("decides every random number", 0, ge=0)
-
-
-class SimulationJob(Section):
-    """From atoms to the patterns of a microscope."""
-
-    FILES: ClassVar = {"specimen": "file", "detector": "mtf_file"}
+class Simulation(Section):
+    """Simulate a measurement from atoms to counts, with everything true of it under /truth."""
 
     specimen: Atoms
     microscope: Lens
@@ -113,4 +107,11 @@ class SimulationJob(Section):
     detector: Screen
     tilt_series: TiltSeries = TiltSeries()
     sampling: Fineness = Fineness()
-    output: Output = Output()
+    file: str | None = key(
+        "native file, never overwritten; default: data.h5 in the folder of the step",
+        None,
+        "scan.h5",
+        role="output",
+    )
+    slab_angstrom: float = key("thickness of the slabs of the true potential", 4.0, gt=0)
+    seed: int = key("random seed", 0, ge=0)

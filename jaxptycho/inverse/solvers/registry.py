@@ -1,0 +1,52 @@
+"""Solvers that a job can name: `make(learning_rate, **options)`, an optax transformation.
+
+All of optax that begins with a learning rate, and those of this package.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import optax
+
+from . import pie
+from .layerwise_adam import layerwise_adam
+
+Rate = float | Callable[[Any], Any]
+
+
+def momentum(
+    learning_rate: Rate, momentum: float = 0.9, nesterov: bool = True
+) -> optax.GradientTransformation:
+    """Gradient descent with momentum."""
+    return optax.sgd(learning_rate, momentum, nesterov)
+
+
+def scaled(make: Callable[..., optax.GradientTransformation]) -> Callable[..., Any]:
+    """A ptychographic engine whose steps are scaled by a rate, which may be a schedule."""
+
+    def solver(learning_rate: Any, **options: Any) -> optax.GradientTransformation:
+        constant = optax.constant_schedule(learning_rate)
+        schedule = learning_rate if callable(learning_rate) else constant
+        return optax.chain(make(**options), optax.scale_by_schedule(schedule))
+
+    return solver
+
+
+def _takes_rate(function: Any) -> bool:
+    if not inspect.isfunction(function):
+        return False
+    return next(iter(inspect.signature(function).parameters), "") == "learning_rate"
+
+
+def _of_optax() -> dict[str, Callable]:
+    named = {name: getattr(optax, name) for name in dir(optax) if name.islower()}
+    return {name: make for name, make in named.items() if _takes_rate(make)}
+
+
+SOLVERS: dict[str, Callable[..., Any]] = _of_optax() | {
+    "momentum": momentum,
+    "layerwise_adam": layerwise_adam,
+    "epie": scaled(pie.epie),
+    "rpie": scaled(pie.rpie),
+}

@@ -1,0 +1,88 @@
+"""What a step of a job works with, and the interface of all steps."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..data import Dataset
+from ..distributed.checkpoint import Checkpoints
+from ..distributed.multihost import once, said
+from ..distributed.sharding import on_the_host
+from ..model import Model
+from ..runs.batch_source import BatchSource
+from ..runs.progress import ProgressListener
+from ..runs.state import Progress, State
+from .build import build_model, found_map
+from .schema import Section
+from .sections import Setup
+from .series import series_model
+
+SCAN_MAP = "scan_map.txt"
+
+
+@dataclass(eq=False)
+class Context:
+    """Measurement, devices and folder of a run, as one of its steps finds them."""
+
+    job: Setup
+    source: BatchSource
+    run: Path
+    number: int  # of the step
+    folder: Path  # of the step
+    listener: ProgressListener
+    stop: Callable[[], str | None]
+    checkpoints: Checkpoints
+    epochs: int = 0  # of all steps of the run
+    on_epoch: Callable[[Progress], None] = lambda progress: None
+
+    @property
+    def data(self) -> Dataset:
+        """The measurement."""
+        return self.source.data
+
+    def first_model(self) -> Model:
+        """The model that a run starts from; the map of an affine scan is found once a run."""
+        job, data = self.job, self.data
+        if job.is_series:
+            with on_the_host():
+                return series_model(job, data)
+        matrix = self._scan_map() if job.scan.kind == "affine" else None
+        with on_the_host():  # a specimen too large for one device does not pass through one
+            return build_model(job, data, matrix)
+
+    def _scan_map(self) -> np.ndarray:
+        file = self.run / SCAN_MAP
+
+        def find() -> str:
+            if not file.exists():
+                np.savetxt(file, found_map(self.job, self.data, self.listener.say))
+            return " ".join(map(repr, np.loadtxt(file).ravel().tolist()))
+
+        return np.array(str(said(once(find))).split(), float).reshape(2, 2)
+
+
+class Step(Section):
+    """One step of a job: its keys, and what it does."""
+
+    simulates: ClassVar[bool] = False  # whether it makes a measurement rather than requires one
+    needs: ClassVar[tuple[str, ...]] = ()  # kinds of which one has to come before
+
+    @abstractmethod
+    def run(self, state: State, context: Context) -> State:
+        """The state that it hands on. Raises Stopped, or Diverged with the last good state."""
+
+    @abstractmethod
+    def preview(self, model: Model | None, context: Context) -> Model | None:
+        """The model that it hands on, as far as its shapes go, before anything is computed.
+
+        Raises ValueError for what does not fit together.
+        """
+
+    def summary(self) -> str:
+        """What it does, in a line."""
+        said: Any = type(self).__doc__ or ""
+        return said.strip().split("\n")[0]

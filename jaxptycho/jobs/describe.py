@@ -1,0 +1,92 @@
+"""Contents of files in words, and the check of a job without computing."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ..data import Batch
+from ..distributed.memory_plan import plan, size_of
+from ..distributed.sharding import even
+from ..io.datasets import read
+from ..reports.describe import describe_data, describe_model, shortened
+from ..runs.batch_source import BatchSource
+from ..runs.folder import load_result, result_of
+from .build import descan_statement
+from .job import Job
+from .optimisation import build_loss
+from .reading import read_job
+from .runner import Runner
+from .simulation import check_simulation
+from .steps.refine import Refine
+from .steps.simulate import Simulate
+
+OF_MODEL = ("job", "frame_angstrom")  # attributes of a result that its model shows
+
+
+def describe(path: Path) -> dict[str, str]:
+    """Contents of a dataset, a result, a run or a job."""
+    path = result_of(path)
+    if path.suffix == ".toml":
+        return describe_job(read_job(path))
+    if path.suffix != ".cxi" and path.exists() and h5py.is_hdf5(path):
+        with h5py.File(path) as file:
+            if "model" in file:
+                further = {name: v for name, v in file.attrs.items() if name not in OF_MODEL}
+                rows = {name: shortened(value) for name, value in further.items()}
+                return describe_model(load_result(path)) | rows
+    return describe_data(read(path))
+
+
+def describe_job(job: Job) -> dict[str, str]:
+    """The steps of a job in short."""
+    rows = {} if job.data.file is None else {"data": job.data.file}
+    for number, step in enumerate(job.step):
+        kind: str = step.kind  # pyright: ignore[reportAttributeAccessIssue]
+        name = getattr(step, "name", kind)
+        rows[f"step {number} {kind}" + (f" ({name})" if name != kind else "")] = step.summary()
+    return rows
+
+
+def check(job: Job) -> dict[str, str]:
+    """A job with its data: all built, nothing computed; the object and the memory it takes."""
+    rows = describe_job(job)
+    runner = Runner(job, Path("."))
+    model = runner.check()
+    for step in job.step:
+        if isinstance(step, Simulate):
+            rows |= check_simulation(step)
+    source, refining = runner.source, [step for step in job.step if isinstance(step, Refine)]
+    if source is None or model is None:
+        return rows
+    data = source.data
+    pixels = math.prod(data.grid.shape)
+    sizes = zip(data.n_shots, data.kinds, strict=True)
+    counts = sum(n * pixels * kind.itemsize for n, kind in sizes)
+    slices = model.specimen.shapes(model.grid).transmission
+    rows |= descan_statement(job, data)
+    rows |= {"object": " × ".join(map(str, slices.shape)) + " (slice, y, x)"}
+    rows |= model.specimen.summary()
+    rows |= {"parameters": megabytes(size_of(model)), "counts": megabytes(counts)}
+    rows["held out"] = f"{sum(map(len, source.held))} of {sum(data.n_shots)} shots"
+    if not refining:
+        return rows
+    last = refining[-1]
+    state = last.first_state(model, runner.context(0, last))
+    loss: Any = build_loss(last, job.run.budget_gib)
+    return rows | plan(loss, model, state, blank_batch(last, source), source.devices).table()
+
+
+def blank_batch(step: Refine, source: BatchSource) -> Batch:
+    """A batch of a step, without its counts."""
+    size = min(step.batch, max(map(len, source.learn)))
+    counts = np.zeros((size, *source.data.grid.shape), source.data.kinds[0])
+    batch = Batch(np.int32(0), np.zeros(size, np.int32), counts, np.ones(size, np.float32))
+    return even(batch, source.devices)
+
+
+def megabytes(size: int) -> str:
+    """A size [bytes] as people read it."""
+    return f"{size / 1e6:.4g} MB"

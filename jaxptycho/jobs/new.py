@@ -1,0 +1,96 @@
+"""New job files: for a measurement, for a phantom, from a template."""
+
+import os
+import warnings
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+
+from ..io.datasets import read
+from ..simulate.phantoms import PHANTOMS
+from ..start.cautions import cautions
+from .reading import make_job
+from .schema import suggest
+from .writing import write_job
+
+# what a file may know, and the section of a job that gives it
+PLACES = {
+    "semiangle_mrad": "probe",
+    "defocus_angstrom": "probe",
+    "thickness_angstrom": "specimen",
+}
+
+
+def new_job(file: Path, target: Path, template: str | None = None) -> str:
+    """TOML text of a commented job for `file`, to be written to `target`."""
+    _refuse_existing(target)
+    relative = os.path.relpath(file.resolve(), target.resolve().parent)
+    if template is not None:
+        return _from_template(template, file, relative)
+    data = read(file)
+    for caution in cautions(data):
+        warnings.warn(str(caution), stacklevel=2)
+    values: dict[str, Any] = {"data": {"file": relative}}
+    for name, section in PLACES.items():
+        if name in data.about:
+            values.setdefault(section, {})[name] = float(data.about[name])
+    if "effective_distance_angstrom" in data.about:
+        values["data"]["near_field"] = True
+    if data.n_views > 1:
+        values["specimen"] = {"kind": "volume"}
+    return write_job(make_job(values), blanks=True)
+
+
+def new_simulation(phantom: str, target: Path) -> str:
+    """TOML text of a commented job that simulates a phantom, to be written to `target`."""
+    _refuse_existing(target)
+    simulate = {
+        "kind": "simulate",
+        "file": f"{target.stem}.h5",
+        "specimen": {"phantom": phantom},
+        "microscope": {"voltage_kv": 300.0, "semiangle_mrad": 21.4, "defocus_angstrom": 100.0},
+        "scan": {"step_angstrom": 0.5, "dose_per_square_angstrom": 1e6},
+        "detector": {"pixel_angstrom": 0.25},
+    }
+    return write_job(make_job({"step": [simulate]}), blanks=True, only=("step",))
+
+
+def _from_template(template: str, file: Path, relative: str) -> str:
+    """The job of a template for a measurement, or for a phantom if it simulates."""
+    job: Any = tomlkit.parse(template_text(template))
+    simulates = job["step"][0]["kind"] == "simulate"
+    if not simulates:
+        job["data"]["file"] = relative
+        return tomlkit.dumps(job)
+    if str(file) not in PHANTOMS:
+        raise ValueError(
+            f"the template {template} simulates, and {file} is no phantom; "
+            f"{suggest(str(file), PHANTOMS)}"
+        )
+    specimen = job["step"][0]["specimen"]
+    if str(file) != specimen["phantom"]:
+        specimen["phantom"] = str(file)
+        specimen.pop("options", None)
+    return tomlkit.dumps(job)
+
+
+def _refuse_existing(target: Path) -> None:
+    if target.exists():
+        raise ValueError(f"{target} exists and is not overwritten; choose another name with --out")
+
+
+def templates() -> list[str]:
+    """Names of the jobs that come with the package."""
+    folder = resources.files("jaxptycho.jobs") / "templates"
+    names = (entry.name for entry in folder.iterdir())
+    return sorted(Path(name).stem for name in names if name.endswith(".toml"))
+
+
+def template_text(name: str) -> str:
+    """The job file of a template."""
+    if name not in templates():
+        raise ValueError(f"no template is called {name}; {suggest(name, templates())}")
+    file = resources.files("jaxptycho.jobs") / "templates" / f"{name}.toml"
+    return file.read_text(encoding="utf-8")

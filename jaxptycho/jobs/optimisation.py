@@ -1,0 +1,278 @@
+"""Section of a job that says what is minimised and how, and what is built from it."""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from ..data.ordering import ORDERS
+from ..inverse import losses
+from ..inverse.constraints.registry import CONSTRAINTS, wants_model
+from ..inverse.losses import LOSSES
+from ..inverse.penalties import PENALTIES, sum_of
+from ..inverse.solvers.accumulation import gathered
+from ..inverse.solvers.parameter_scaling import in_natural_units
+from ..inverse.solvers.preconditioning import PRECONDITIONERS
+from ..inverse.solvers.registry import SOLVERS
+from ..inverse.step import path_of, per_part, require_parameters, unwrapped
+from ..model import Model
+from ..runs.references import is_reference, resolve
+from .schema import Scheduled, Section, build_entry, entry_of, key, one_of, options_of, suggest
+
+PARTS = ("probe", "specimen", "scan", "propagator", "detector")
+# solvers for which a gradient and the batch it belongs to go together
+OF_ONE_BATCH = {
+    "lbfgs": "searches its steps on",
+    "epie": "divides by the illumination of",
+    "rpie": "divides by the illumination of",
+}
+
+
+class Rate(Section):
+    """Rate at which a part is refined."""
+
+    rate: float = key("step in natural units, where every parameter is about 1", ge=0)
+    schedule: Literal["constant", "cosine", "exponential", "linear"] = key(
+        "course over the step", "constant"
+    )
+    end: float = key("fraction of the rate that is left at the end", 0.1, ge=0)
+    start: int = key("first epoch of the step in which the part moves", 0, ge=0)
+    optimiser: one_of(SOLVERS, "optimiser", references=True) | None = key(
+        "another optimiser than the step's", None
+    )
+    options: dict[str, Any] = key("further options of this optimiser", {})
+
+
+def _rate(value: Any) -> Any:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return {"rate": value} if number else value
+
+
+def nested_rates(values: Any) -> Any:
+    """Rates with their fields as paths: {scan: {positions: 0.01}}, as TOML reads scan.positions."""
+    if not isinstance(values, dict):
+        return values
+    flat = {}
+    for name, value in values.items():
+        if isinstance(value, dict) and value and not set(value) & set(Rate.model_fields):
+            inside = nested_rates(value).items()
+            flat |= {f"{name}.{field}": rate for field, rate in inside}
+        else:
+            flat[name] = value
+    return flat
+
+
+def _of_parts(values: dict) -> dict:
+    for name in values:
+        if name.split(".")[0] not in PARTS:
+            raise ValueError(f"no part is called {name}; {suggest(name, PARTS)}")
+    return values
+
+
+def _named(value: Any) -> Any:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+Rates = Annotated[
+    dict[str, Annotated[Rate, BeforeValidator(_rate)]],
+    BeforeValidator(nested_rates),
+    AfterValidator(_of_parts),
+]
+Loss = Annotated[entry_of(LOSSES), BeforeValidator(_named)]
+
+
+class Optimisation(Section):
+    """Epochs of steps that minimise a loss."""
+
+    name: str = key("name of the step in the history", "refine")
+    epochs: int = key("number of times that every shot is used", 50, ge=1)
+    batch: int = key("shots of an optimiser step", 64, ge=1)
+    order: one_of(ORDERS, "order of shots") = key(
+        "random, compact (neighbours together) or sparse (spread out)", "random"
+    )
+    loss: Loss = Field(
+        "amplitude",
+        description=f'{", ".join(LOSSES)}, with options as {{kind = "gaussian", variance = 2.0}}, '
+        "or module:function",
+        validate_default=True,
+    )
+    optimiser: one_of(SOLVERS, "optimiser", references=True) = key(
+        "adam, layerwise_adam (volumes), sgd, momentum, lbfgs (finds its steps), epie, rpie, any "
+        "other of optax, or module:function",
+        "adam",
+    )
+    options: dict[str, Any] = key("further options of the optimiser, such as b1 of adam", {})
+    accumulate: int = key(
+        "number of batches whose gradients are averaged before each update of what they share; as "
+        "many as views: all views together",
+        1,
+        ge=1,
+    )
+    rates: Rates = key(
+        "rates of the parts, or fields by their path (scan.positions), that are refined",
+        {"specimen": Rate(rate=5e-3), "probe": Rate(rate=5e-3)},
+    )
+    precondition: list[entry_of(PRECONDITIONERS)] = key("filters of the specimen's gradient", [])
+    constraint: list[entry_of(CONSTRAINTS, Scheduled)] = key(
+        "projections after chosen epochs, or each optimiser step", []
+    )
+    penalty: list[entry_of(PENALTIES)] = key("terms added to the loss", [])
+
+    @property
+    def solvers(self) -> set[str]:
+        """Names of all optimisers in use."""
+        return {self.optimiser, *(rate.optimiser for rate in self.rates.values() if rate.optimiser)}
+
+    @property
+    def needs_first_model(self) -> bool:
+        """Whether a constraint is made from the model that the step starts from."""
+        return any(_takes_model(term.kind) for term in self.constraint)
+
+    @property
+    def remedy(self) -> str:
+        """What to do where it diverges."""
+        engines = sorted(self.solvers & {"epie", "rpie"})
+        if not engines:
+            return "lower the rate of this part or constrain it"
+        keys = " and ".join(f"rates.{part}" for part in self.rates)
+        return f"the steps of {', '.join(engines)} are too long; lower {keys} (1 is a full step)"
+
+
+def _takes_model(kind: str) -> bool:
+    return wants_model(CONSTRAINTS[kind] if kind in CONSTRAINTS else resolve(kind))
+
+
+def build_loss(section: Optimisation, budget_gib: float | None = None) -> Callable:
+    """`loss(model, batch)` on one device, whose gradient keeps within a budget [GiB]."""
+    budget = None if budget_gib is None else budget_gib * 2**30
+    return losses.from_noise_or_loss(
+        _function_of(section.loss), options_of(section.loss), budget=budget
+    )
+
+
+def _function_of(entry: Any) -> Callable:
+    return resolve(entry.kind) if is_reference(entry.kind) else LOSSES[entry.kind]
+
+
+def build_penalty(section: Optimisation) -> Callable | None:
+    """The sum of the penalties, None without any."""
+    terms = [build_entry(term, PENALTIES) for term in section.penalty]
+    return sum_of(*terms) if terms else None
+
+
+def build_constraints(
+    section: Optimisation, model: Model
+) -> tuple[Callable[[Model], Model], list[tuple[Scheduled, Callable]]]:
+    """Projection after each optimiser step of a step that starts from `model`; and the compiled
+    ones after its epochs, with their schedules."""
+    made = []
+    for term in section.constraint:
+        first = (model,) if _takes_model(term.kind) else ()
+        project = build_entry(term, CONSTRAINTS, Scheduled, *first)
+        eqx.filter_eval_shape(project, model)  # raises where it has no meaning for this model
+        made.append((term, project))
+    each_step = [project for term, project in made if term.each_step]
+
+    def after_step(model: Model) -> Model:
+        for project in each_step:
+            model = project(model)
+        return model
+
+    after_epoch = [(term, eqx.filter_jit(project)) for term, project in made if not term.each_step]
+    return after_step, after_epoch
+
+
+def build_optimiser(section: Optimisation, steps: int) -> optax.GradientTransformation:
+    """The optimiser of epochs of `steps` batches."""
+    filters = [build_entry(term, PRECONDITIONERS) for term in section.precondition]
+    used = section.solvers
+    if filters and ("lbfgs" in used or not any(of_specimen(part) for part in section.rates)):
+        raise ValueError(
+            f"step {section.name!r} has preconditions and {', '.join(sorted(used))} for "
+            f"{', '.join(section.rates) or 'nothing'}; they filter the gradient of the specimen, so "
+            "give it a rate, and an optimiser that takes one"
+        )
+    of_one = sorted(used & OF_ONE_BATCH.keys())
+    if of_one and section.accumulate > 1:
+        raise ValueError(
+            f"step {section.name!r} accumulates {section.accumulate} batches for {of_one[0]}, which "
+            f"{OF_ONE_BATCH[of_one[0]]} one; leave accumulate out and give it larger batches, or "
+            "take another optimiser"
+        )
+    if section.optimiser == "lbfgs":  # one line search for all parts
+        inner = _solver(section, "lbfgs", None, section.options)
+        return in_natural_units(_only(tuple(section.rates), inner))
+
+    def of_rate(rate: Rate, batches: int) -> optax.GradientTransformation:
+        """What moves a part once every `batches` batches."""
+        options = rate.options if rate.optimiser else section.options | rate.options
+        schedule = _schedule(rate, section.epochs, steps, batches)
+        return _solver(section, rate.optimiser or section.optimiser, schedule, options)
+
+    def of_part(part: str, rate: Rate) -> optax.GradientTransformation:
+        several = section.accumulate
+        one = gathered(of_rate(rate, several), several, of_rate(rate, 1))
+        return optax.chain(*filters, one) if of_specimen(part) else one
+
+    return per_part({part: of_part(part, rate) for part, rate in section.rates.items()})
+
+
+def of_specimen(part: str) -> bool:
+    """Whether a path names the specimen or a field of it."""
+    return part.split(".")[0] == "specimen"
+
+
+def _solver(section: Optimisation, name: str, rate: Any, options: dict[str, Any]) -> Any:
+    make = resolve(name) if is_reference(name) else SOLVERS[name]
+    try:
+        return make(rate, **options)
+    except TypeError as error:
+        raise ValueError(f"step {section.name!r} has wrong options for {name}: {error}") from None
+
+
+def _schedule(rate: Rate, epochs: int, steps: int, batches: int = 1) -> Any:
+    """The course of a rate over a step of epochs, one value every `batches` batches."""
+    length = max(1, (epochs - rate.start) * steps // batches)
+    delay = rate.start * steps // batches
+    if rate.schedule == "cosine":
+        course = optax.cosine_decay_schedule(rate.rate, length, rate.end)
+    elif rate.schedule == "exponential":
+        course = optax.exponential_decay(rate.rate, length, rate.end)
+    elif rate.schedule == "linear":
+        course = optax.linear_schedule(rate.rate, rate.rate * rate.end, length)
+    else:
+        course = rate.rate
+    if not delay:
+        return course
+    later = course if callable(course) else lambda _: rate.rate
+    return optax.join_schedules([optax.constant_schedule(0.0), later], [delay])
+
+
+def _only(parts: tuple[str, ...], inner: Any) -> optax.GradientTransformationExtraArgs:
+    """`inner`, which sees no gradient but that of `parts`."""
+
+    def covers(part: str, path: Any) -> bool:
+        return f"{path_of(path)}.".startswith(f"{unwrapped(part)}.")
+
+    def keep(tree: Any) -> Any:
+        def kept(path: Any, leaf: jax.Array) -> jax.Array:
+            return leaf if any(covers(part, path) for part in parts) else jnp.zeros_like(leaf)
+
+        return jax.tree_util.tree_map_with_path(kept, tree)
+
+    def init(params: Any) -> Any:
+        paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+        unused = [part for part in parts if not any(covers(part, path) for path in paths)]
+        require_parameters(params, unused)
+        return inner.init(params)
+
+    def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        grads = keep(grads)
+        updates, state = inner.update(grads, state, params, **(extra | {"grad": grads}))
+        return keep(updates), state
+
+    return optax.GradientTransformationExtraArgs(init, update)  # type: ignore

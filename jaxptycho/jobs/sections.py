@@ -1,0 +1,282 @@
+"""Sections of a job that describe the measurement, the model and the run."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Tag
+
+from ..io.arrangement import POSITION_UNITS
+from ..io.datasets import ORIGINS, SCAN_TRANSFORMS
+from ..kernels.resampling import INTERPOLATIONS
+from ..start.descan import DESCANS
+from ..start.guess import PROBES, SPECIMENS
+from .schema import Aberrations, Pair, Section, Semiangle, Triple, in_unit, key, one_of
+
+
+class Data(Section):
+    """Measurement, and what its file does not say."""
+
+    file: str | None = key(
+        "native HDF5 or CXI, relative to this job; default: what a first step `simulate` writes",
+        None,
+        "scan.h5",
+        role="input",
+    )
+    voltage_kv: in_unit("voltage_kv") | None = key(
+        "acceleration voltage, if not in the file", None, 300.0
+    )
+    wavelength_angstrom: in_unit("wavelength_angstrom") | None = key(
+        "wavelength of anything but electrons", None, 1.4
+    )
+    pixel_angstrom: in_unit("pixel_angstrom") | None = key(
+        "pixel of the object, if not in the file", None, 0.3
+    )
+    dk_inverse_angstrom: float | None = key(
+        "frequency step of the detector, instead of the pixel", None, 0.025, gt=0
+    )
+    scan_transform: one_of(SCAN_TRANSFORMS, "scan transform") = key(
+        f"orientation of the scan's axes on the detector: {', '.join(SCAN_TRANSFORMS)}", "none"
+    )
+    position_unit: one_of(POSITION_UNITS, "unit of positions") = key(
+        f"unit of the positions in the file: {', '.join(POSITION_UNITS)} (of the object)",
+        "angstrom",
+    )
+    zero_frequency: Literal["middle", "corner"] = key(
+        "place of the zero frequency in the patterns of the file", "middle"
+    )
+    counts_per_electron: float = key(
+        "counts of one electron, by which all are divided", 1.0, gt=0
+    )
+    bad_data: Literal["leave_out", "keep"] = key(
+        "defective pixels and shots that do not belong to the scan: leave_out with a warning, or "
+        "keep",
+        "leave_out",
+    )
+    tilt_axis_deg: float | None = key(
+        "direction of a series' tilt axis in the patterns: 0 along y (down), 90 along x (right), "
+        "180 and 270 (or -90) the opposite senses; a positive tilt moves what is deeper along the "
+        "beam by +x at 0, by -y at 90; patterns and positions are rotated by multiples of 90 "
+        "degrees, results are in their frame; default: that of the file, or 0",
+        None,
+        90.0,
+        ge=-360,
+        le=360,
+    )
+    origin: one_of(ORIGINS, "origin") = key(
+        "of a series' positions: axis: counted from the tilt axis; middle: the axis goes through "
+        "the middle of each view's scan",
+        "axis",
+    )
+    near_field: bool = key("a CXI file of in-line holograms", False)
+    focus_to_sample_angstrom: float | None = key(
+        "distance from the focus to the specimen, for holograms", None, 3.65e7, gt=0
+    )
+    half: Literal["all", "black", "white", "first", "second"] = key(
+        "all; black or white fields of a checkerboard over the scan; first or second half of the "
+        "quanta",
+        "all",
+    )
+    fraction: float = key(
+        "fraction of the shots that is used, spread evenly over the scan", 1.0, gt=0, le=1
+    )
+    dose_fraction: float = key("fraction of the quanta that is used, at random", 1.0, gt=0, le=1)
+    hold_out: float = key(
+        "fraction of the shots kept aside for the held-out loss", 0.02, ge=0, le=0.5
+    )
+
+
+class Probe(Section):
+    """Illumination; in a tilt series its defocus is that at the height of the tilt axis."""
+
+    kind: one_of(("pixel", "aberrated", "relaxed"), "kind of probe", references=True) = key(
+        "pixel: free in every pixel; aberrated: aperture and aberrations; relaxed: varies from "
+        "shot to shot; or module:function beside the job, called with the first guess of a probe, "
+        "the grid and probe.options",
+        "pixel",
+    )
+    options: dict[str, Any] = key("keywords of a function named by probe.kind", {})
+    modes: int = key("number of incoherent modes", 1, ge=1)
+    basis: int = key("number of basis waves of a relaxed probe", 3, ge=2)
+    start: one_of(PROBES, "start of a probe") = key(f"first guess from {', '.join(PROBES)}", "auto")
+    semiangle_mrad: Semiangle | None = key("convergence semiangle, if not in the file", None, 21.4)
+    defocus_angstrom: float | None = key(
+        "defocus, > 0 is underfocus, if not in the file", None, 150.0
+    )
+    aberrations_angstrom: Aberrations = key("further aberrations by name: C12a, C12b, C30 …", {})
+
+
+class Specimen(Section):
+    """Specimen of a scan, in slices."""
+
+    kind: one_of((*SPECIMENS, "volume"), "kind of specimen", references=True) = key(
+        "complex: phase and absorption; phase; weak: first Born approximation; potential: in "
+        "volts; volume: the potential that all views of a tilt series see; or module:function "
+        "beside the job, called with an empty specimen, the grid and specimen.options",
+        "complex",
+    )
+    options: dict[str, Any] = key("keywords of a function named by specimen.kind", {})
+    slices: int = key("number of slices of a thick specimen", 1, ge=1)
+    thickness_angstrom: float | None = key("thickness of all slices together", None, 120.0, gt=0)
+    periodic: bool = key("periodic continuation beyond the edges", False)
+    margin_angstrom: float | None = key(
+        "margin of the object around the windows; default 4 pixels", None, 10.0, ge=0
+    )
+
+
+class Volume(Section):
+    """Potential of a tilt series; its voxels are as wide as the pixels of the patterns' grid."""
+
+    kind: Literal["volume"] = key("the potential that all views see", "volume")
+    size_angstrom: Triple | None = key(
+        "(z, y, x); default: the field that is scanned and illuminated, and as deep as it is wide",
+        None,
+        [60.0, 60.0, 60.0],
+    )
+    voxel_z_angstrom: float | None = key(
+        "length of the voxels along z; default: their width", None, 0.7, gt=0
+    )
+    absorptive: bool = key(
+        "with absorption; the constraint amplitude_clamp keeps it from amplifying", False
+    )
+    isolated: bool = key(
+        "in vacuum, like a particle; false: it holds the scan at every tilt", False
+    )
+    slices: int = key("number of slices along the beam", 8, ge=1)
+    kernel: one_of(INTERPOLATIONS, "kernel") = key(
+        f"kernel of the resampling: {', '.join(INTERPOLATIONS)}", "cubic"
+    )
+    angles: bool = key(
+        "small angles of the views about x and z; rotation takes three times as long", True
+    )
+    taper_angstrom: float = key("distance over which it falls to vacuum at its faces", 2.0, ge=0)
+
+
+def _kind_of_specimen(value: Any) -> str:
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    return "Volume" if kind == "volume" else "Specimen"
+
+
+AnySpecimen = Annotated[
+    Annotated[Specimen, Tag("Specimen")] | Annotated[Volume, Tag("Volume")],
+    Discriminator(_kind_of_specimen),
+]
+
+
+class Scan(Section):
+    """Positions of the probe."""
+
+    kind: Literal["free", "affine"] = key(
+        "free: separate positions; affine: a linear map, found before the first epoch, a shift and "
+        "a residual",
+        "free",
+    )
+
+
+class Propagator(Section):
+    """Propagation of the wave between slices."""
+
+    kind: Literal["fresnel", "angular_spectrum"] = key("paraxial, or exact", "fresnel")
+    tilt_mrad: Pair | None = key(
+        "tilt of the specimen (y, x); refine it with rates.propagator", None, [0.0, 0.0]
+    )
+    tilted_beam: bool = key(
+        "tilts of the file's views tilt the beam (a flat specimen, up to 10°; no volume rotates)",
+        False,
+    )
+    axis_angstrom: float | None = key(
+        "depth of the tilt axis below the entrance face, for a tilted beam; default half the "
+        "thickness",
+        None,
+        20.0,
+    )
+    band_limit: float | None = key(
+        "highest frequency as a fraction of Nyquist, 0.667 as a rule", None, 0.667, gt=0
+    )
+
+
+class Detector(Section):
+    """Camera."""
+
+    blur_pixels: float | None = key("Gaussian point spread, sigma", None, 0.5, ge=0)
+    mtf_file: str | None = key(
+        "text file: transfer function from zero to Nyquist in its last column",
+        None,
+        "mtf.txt",
+        role="input",
+    )
+    background: float | None = key(
+        "counts per pixel from elsewhere, a first value", None, 0.1, ge=0
+    )
+    gain: float | None = key(
+        "factor of the intensity, a first value; separate for every shot with "
+        '[vary] "detector.factor" = "shot"',
+        None,
+        1.0,
+        gt=0,
+    )
+    supersample: int = key("model pixels per detector pixel and direction", 1, ge=1)
+    extend: int = key("factor by which the model reaches further than the detector", 1, ge=1)
+    descan: one_of(DESCANS, "way to treat descan") = key(
+        "bright-field disc off the middle: auto, a shift of the pattern by whole pixels; shared or "
+        "shot, by all of it, the same or separate for every shot (refine it with "
+        "rates.detector.shift); none, a tilt of the beam",
+        "auto",
+    )
+    effective_distance_angstrom: float | None = key(
+        "in-line hologram: distance of the equivalent parallel beam, if not in the file",
+        None,
+        3.6e7,
+        gt=0,
+    )
+
+
+class Figures(Section):
+    """Figures of a run."""
+
+    every: int = key("interval in epochs at which they are drawn; 0: only at the end", 0, ge=0)
+    band_pass_angstrom: Pair | None = key(
+        "shortest and longest period that is shown, for noisy data", None, [15.0, 180.0]
+    )
+
+
+class Run(Section):
+    """Place, time and resources of a run."""
+
+    out: str | None = key("folder of the run, made new; default: the job's name", None, "run")
+    seed: int = key(
+        "random seed for held-out shots, batch order and subsampling of shots and quanta", 0, ge=0
+    )
+    wall_time_minutes: float | None = key(
+        "time after which it stops cleanly; resume continues", None, 600.0, gt=0
+    )
+    devices: int | None = key("number of devices; default all", None, 1, ge=1)
+    slabs: int = key(
+        "number of slabs along y of a specimen too large for one device; a divisor of the devices",
+        1,
+        ge=1,
+    )
+    budget_gib: float | None = key(
+        "memory for the gradient on each device; default half of the device's", None, 4.0, gt=0
+    )
+    checkpoint_every: int = key("epochs between checkpoints", 10, ge=1)
+    checkpoints_kept: int = key("number of the last checkpoints that are kept", 2, ge=1)
+
+
+class Setup(Section):
+    """Measurement, model and resources, as every step of a job finds them."""
+
+    data: Data = Data()
+    probe: Probe = Probe()
+    specimen: AnySpecimen = Specimen()
+    scan: Scan = Scan()
+    propagator: Propagator = Propagator()
+    detector: Detector = Detector()
+    vary: dict[str, Literal["shot", "view"]] = key(
+        'fields of the model that differ from shot to shot or view to view: "probe" = "view"', {}
+    )
+    figures: Figures = Figures()
+    run: Run = Run()
+
+    @property
+    def is_series(self) -> bool:
+        """Whether all views see one volume that rotates."""
+        return self.specimen.kind == "volume"

@@ -1,0 +1,45 @@
+"""Step `evaluate`: the result so far against the ground truth of a simulated file."""
+
+import csv
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from ...distributed.gather import handed, whole
+from ...io.atomic_write import drafted
+from ...model import Model
+from ...reports.evaluate import evaluate_model
+from ...runs.state import State
+from ..context import Context, Step
+from ..schema import key
+
+
+class Evaluate(Step):
+    """Compare the model with the ground truth of a simulated file."""
+
+    needs: ClassVar = ("refine", "linear", "align", "views")
+    kind: Literal["evaluate"]
+    truth: str | None = key(
+        "file with /truth, relative to this job; default: the measurement", None, "scan.h5",
+        role="input",
+    )
+
+    def preview(self, model: Model | None, context: Context) -> Model | None:
+        return model
+
+    def run(self, state: State, context: Context) -> State:
+        file = Path(self.truth or str(context.job.data.file))
+
+        def evaluated(model: Model) -> None:
+            rows = evaluate_model(whole(model), file, context.folder)
+            write_rows(context.folder / "evaluation.csv", rows)
+            for name, value in rows.items():
+                context.listener.say(f"{name}: {value}")
+
+        handed(evaluated, state.model)
+        return state
+
+
+def write_rows(path: Path, rows: dict[str, str]) -> None:
+    """Write names and values as a table."""
+    with drafted(path, overwrite=True) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("measure", "value"), *rows.items()])

@@ -1,0 +1,175 @@
+"""Step `refine`: epochs of optimiser steps on the patterns themselves."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+
+from ...distributed.multihost import local
+from ...distributed.sharding import on_the_host, place
+from ...distributed.slabs.layout import fitted, require_lent
+from ...inverse.step import init_state, owned
+from ...model import Model
+from ...runs import checkpoints
+from ...runs.batch_source import BatchSource
+from ...runs.loop import Loop, Refinement, with_something
+from ...runs.state import Diverged, Progress, State, Stopped
+from ...start.reslice import with_modes, with_slices
+from ...tomography.poses import BUDGET, emptied, posed, without_drift
+from ..context import Context, Step
+from ..optimisation import (
+    Optimisation,
+    build_constraints,
+    build_loss,
+    build_optimiser,
+    build_penalty,
+)
+from ..schema import key
+
+
+class Refine(Optimisation, Step):
+    """Refine all parts from the patterns; each such step starts from the result of the last."""
+
+    kind: Literal["refine"]
+    slices: int | None = key("change the number of slices", None, 4, ge=1)
+    modes: int | None = key("change the number of probe modes", None, 3, ge=1)
+    poses: Literal["nominal", "shifts", "all"] = key(
+        "poses of views that a Newton step refines after every epoch: nominal (none), shifts while "
+        "they are poor, then all",
+        "nominal",
+    )
+    pose_shots: int = key("patterns of every view for its Newton step", 48, ge=1)
+    reset_volume: bool = key(
+        "begin with an empty volume after every epoch, so that it does not keep errors of the poses",
+        False,
+    )
+
+    def summary(self) -> str:
+        return (
+            f"{self.epochs} epochs of {self.optimiser}, {self.loss.kind} loss, batches of "
+            f"{self.batch}, refines {', '.join(self.rates)}"
+        )
+
+    def changed(self, model: Model) -> Model:
+        """The model handed on by the step before, with the slices and modes of this one."""
+        model = model if self.slices is None else with_slices(model, self.slices)
+        return model if self.modes is None else with_modes(model, self.modes)
+
+    def begin(self, model: Model | None, context: Context) -> Model:
+        """The model that the step starts from; the first of the run for None."""
+        model = context.first_model() if model is None else model
+        with on_the_host():  # a specimen too large for one device does not pass through one
+            return self.changed(model)
+
+    def plan(self, model: Model, context: Context, source: BatchSource) -> Refinement:
+        """What is minimised from `model` on, and how."""
+        after_step, projections = build_constraints(self, model)
+        return Refinement(
+            loss=build_loss(self, context.job.run.budget_gib),
+            optimiser=build_optimiser(self, source.steps_per_epoch(self.batch)),
+            epochs=self.epochs,
+            batch=self.batch,
+            order=self.order,
+            penalty=build_penalty(self),
+            after_step=after_step,
+            after_epoch=self._after_epoch(projections, context, source),
+            name=self.name,
+            remedy=self.remedy,
+        )
+
+    def _after_epoch(self, projections: list, context: Context, source: BatchSource) -> Callable:
+        run = context.job.run
+        budget = BUDGET if run.budget_gib is None else min(BUDGET, run.budget_gib * 2**30)
+
+        def change(model: Model, epoch: int) -> tuple[Model, bool]:
+            for term, project in projections:
+                model = project(model) if term.due(epoch) else model
+            if self.poses != "nominal":
+                seed = (epoch, run.seed)
+                moved = posed(
+                    model, source.data, self.poses, self.pose_shots, seed, source.learn, budget
+                )
+                model = owned(without_drift(moved, model))
+            return (owned(emptied(model)) if self.reset_volume else model), self.reset_volume
+
+        return change
+
+    def preview(self, model: Model | None, context: Context) -> Model | None:
+        model = in_slabs(self.begin(model, context), context)
+        if context.job.run.slabs > 1:
+            require_lent(model)
+        self.first_state(model, context)
+        self.plan(model, context, context.source)
+        if model.specimen.listed_atoms() is not None or self.reset_volume:
+            return model
+        return with_something(model)
+
+    def first_state(self, model: Model, context: Context) -> Any:
+        """Shapes of the first state of the optimiser."""
+        steps = context.source.steps_per_epoch(self.batch)
+        optimiser = build_optimiser(self, steps)
+        return eqx.filter_eval_shape(partial(init_state, optimiser), model)
+
+    def run(self, state: State, context: Context) -> State:
+        source = context.source.without(state.left_out)
+        first = self.begin(state.model, context)
+        progress = checkpoints.restore(
+            context.checkpoints, context.number, first, partial(self._template, source), source
+        )
+        if progress is None:
+            begun = place(in_slabs(first, context), source.devices)
+            progress = Progress(begun, history=list(state.history))
+        if progress.begun is None and self.needs_first_model:
+            progress.begun = owned(progress.model)
+        refers_to = first if progress.begun is None else local(progress.begun)
+        plan = self.plan(refers_to, context, source)
+        patterns = source.shots_per_epoch
+        context.listener.begin(self.name, context.epochs, patterns, len(progress.history))
+        loop = Loop(plan, source, context.listener, context.stop, context.on_epoch)
+
+        def reached() -> State:
+            return replace(state, model=progress.model, history=tuple(progress.history))
+
+        def keep() -> None:
+            number = progress.epoch * loop.steps + len(progress.losses)
+            checkpoints.keep(context.checkpoints, context.number, number, progress, source)
+
+        loop.on_epoch = partial(self._epoch_over, loop.on_epoch, keep, context)
+        try:
+            why = loop.run(progress)
+        except Diverged as error:
+            keep()
+            error.state = reached()
+            raise
+        keep()
+        if why is not None:
+            raise Stopped(why, reached())
+        return reached()
+
+    def _epoch_over(
+        self, follow: Callable, keep: Callable, context: Context, progress: Progress
+    ) -> None:
+        follow(progress)
+        if len(progress.history) % context.job.run.checkpoint_every == 0:
+            keep()
+
+    def _template(self, source: BatchSource, model: Model) -> dict[str, Any]:
+        """The tree of a checkpoint from which the step continues with a model such as `model`."""
+        optimiser = build_optimiser(self, source.steps_per_epoch(self.batch))
+        begun = {"begun": model} if self.needs_first_model else {}
+        return {"model": model, "state": init_state(optimiser, model)} | begun
+
+
+def in_slabs(model: Model, context: Context) -> Model:
+    """A copy of the model that falls into the slabs of the run."""
+    with on_the_host():
+        return owned(fitted(model, context.job.run.slabs))
+
+
+def shapes(tree: Any) -> list[str]:
+    """Names and shapes of the arrays of a tree."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return [f"{jax.tree_util.keystr(path)} {leaf}" for path, leaf in leaves]

@@ -1,0 +1,147 @@
+"""Batches of a measurement on the devices of a run, and passes over its patterns."""
+
+import contextlib
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from itertools import islice
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from ..analysis import verdict
+from ..analysis.fit import SUMS, fit_sums, measures
+from ..data import Batch, Dataset, at_hand, prefetch, split, stacked
+from ..distributed import device_cache
+from ..distributed.multihost import part, whole
+from ..distributed.sharding import over_shots
+from ..distributed.slabs.batching import deal, homed
+from ..inverse.step import AHEAD
+from ..model import Model
+
+MAX_SHOTS_PER_PASS = 64  # shots of a batch where no step is taken
+Shots = list[np.ndarray]  # of every view
+
+
+@dataclass(frozen=True, eq=False)
+class BatchSource:
+    """Patterns of a measurement, split into those to learn from and those held out.
+
+    Batches come in groups of the slabs of a specimen (`distributed.slabs`), each process reading
+    its part; where all patterns fit on every device they stay there.
+    """
+
+    data: Dataset
+    devices: Mesh
+    learn: Shots
+    held: Shots
+    seed: int = 0
+
+    @classmethod
+    def of(cls, data: Dataset, devices: Mesh, hold_out: float, seed: int = 0) -> "BatchSource":
+        """The source of a measurement, a random fraction `hold_out` of whose shots is held out."""
+        return cls(data, devices, *split(data, hold_out, seed), seed)
+
+    def without(self, views: Collection[int]) -> "BatchSource":
+        """The same without the shots of some views, neither to learn from nor held out."""
+
+        def left(shots: Shots) -> Shots:
+            return [chosen[:0] if view in views else chosen for view, chosen in enumerate(shots)]
+
+        if not views:
+            return self
+        source = replace(self, learn=left(self.learn), held=left(self.held))
+        source.__dict__["table"] = self.table  # the same patterns
+        return source
+
+    @cached_property
+    def table(self) -> jax.Array | None:
+        """All patterns, where they fit on every device; otherwise batches are streamed."""
+        return device_cache.table(self.data, self.devices)
+
+    @property
+    def shots_per_epoch(self) -> int:
+        """Number of shots to learn from."""
+        return sum(map(len, self.learn))
+
+    def steps_per_epoch(self, size: int) -> int:
+        """Number of batches of at most `size` shots in an epoch."""
+        return sum(-(-len(shots) // min(size, len(shots))) for shots in self.learn if len(shots))
+
+    def home(self, model: Model) -> list[np.ndarray]:
+        """The slab of every shot of every view."""
+        return homed(model, self.data.n_shots, self.devices)
+
+    def epoch(
+        self, home: list[np.ndarray], size: int, order: str, number: int, done: int = 0
+    ) -> Iterator[Batch]:
+        """Batches of the epoch `number`, without the first `done`; seed and number decide them."""
+        chosen = {"order": order, "seed": self.seed, "first_epoch": number, "shots": self.learn}
+        return islice(self._deal(home, size, **chosen), done, None)
+
+    def stacks(self, batches: Iterator[Batch], steps: int) -> Iterator[Batch]:
+        """Batches of an epoch of `steps` stacked, so that one call works several off."""
+        return stacked(batches) if self.table is None else device_cache.in_calls(batches, steps)
+
+    def complete(self, batch: Batch) -> Batch:
+        """A batch of all processes with its patterns, from the part of this one."""
+        return device_cache.attached(whole(batch, self.devices), self.table)
+
+    def over(self, shots: Shots, function: Callable[[Batch], Any], model: Model) -> list[Any]:
+        """`function` of batches of these shots, on the host; each process reads its part."""
+        if not any(map(len, shots)):
+            return []
+        size = min(MAX_SHOTS_PER_PASS, max(map(len, shots)))
+        drawn = self._deal(self.home(model), size, order="compact", shots=shots)
+        found = []
+        with contextlib.closing(prefetch(drawn)) as ready:
+            for batch in ready:
+                found.append(function(self.complete(batch)))
+                # otherwise the batches of all calls would be on the device at once
+                jax.block_until_ready(found[-AHEAD - 1 : -AHEAD])
+        return jax.device_get(found)
+
+    def held_out_loss(self, loss: Callable[[Model, Batch], Any], model: Model) -> float | None:
+        """Mean of a compiled loss over the held-out shots, None without any."""
+        if not any(map(len, self.held)):
+            return None
+        found = self.over(self.held, lambda b: (loss(model, b), b.weight.sum()), model)
+        losses, shots = zip(*found, strict=True)
+        return float(np.average(np.asarray(losses, float), weights=shots))
+
+    def fit(self, model: Model) -> dict[str, float]:
+        """Fit of a model to all patterns, and χ² of those held out (`analysis.fit`)."""
+        compiled = eqx.filter_jit(lambda m, b: over_shots(fit_sums, self.devices)(m, at_hand(b)))
+
+        def sums(shots: Shots) -> np.ndarray:
+            return np.sum([np.zeros(SUMS), *self.over(shots, partial(compiled, model), model)], 0)
+
+        pairs = zip(self.data.n_shots, self.held, strict=True)
+        rest = sums([np.setdiff1d(np.arange(n), held) for n, held in pairs])
+        aside, n_held = sums(self.held), sum(map(len, self.held))
+        found = measures(rest + aside, self.data, sum(self.data.n_shots))
+        if not n_held:
+            return found
+        return found | {"held_out_chi2": measures(aside, self.data, n_held)["chi2"]}
+
+    def verdict(self, model: Model, history: list) -> verdict.Verdict:
+        """Verdict about a model, the same in all processes (`analysis.verdict`)."""
+        compiled = eqx.filter_jit(
+            lambda f, m, b: over_shots(f, self.devices)(m, at_hand(b))
+        )
+        empty = [np.zeros(0, int)] * self.data.n_views
+
+        def sums(function: Callable, view: int, shots: np.ndarray) -> np.ndarray:
+            of_view = [*empty[:view], shots, *empty[view + 1 :]]
+            found = self.over(of_view, partial(compiled, function, model), model)
+            return np.sum([np.asarray(part, float) for part in found], 0)
+
+        evidence = verdict.evidence(self.data, self.learn, self.held, sums)
+        return verdict.conclude(evidence, history)
+
+    def _deal(self, home: list[np.ndarray], size: int, **chosen: Any) -> Iterator[Batch]:
+        data = self.data if self.table is None else self.data.indexed()
+        return deal(data, size, home=home, mesh=self.devices, part=part(), **chosen)

@@ -1,0 +1,95 @@
+"""Checkpoints of the progress within a step of epochs."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..data import Dataset
+from ..distributed.checkpoint import Checkpoints
+from ..distributed.sharding import place, place_anew
+from ..distributed.slabs.halo import SLABS
+from ..distributed.slabs.layout import fitted
+from ..model import Model
+from .batch_source import BatchSource
+from .state import Progress, Row
+
+PER_STEP = 10**8  # numbers of checkpoints that a step has for itself
+NUMBERS = ("epoch", "losses", "seconds", "history")
+
+
+class Reached(NamedTuple):
+    """Place of the newest checkpoint."""
+
+    step: int
+    epoch: int
+    quanta: float | None  # of all patterns
+
+
+def reached(kept: Checkpoints) -> Reached | None:
+    """Place of the newest checkpoint that can be read, None without any."""
+    about = kept.about()
+    return None if about is None else Reached(about["step"], about["epoch"], about.get("quanta"))
+
+
+def quanta_of(data: Dataset) -> float:
+    """Quanta of all patterns, by which another measurement is told from the same one."""
+    return float(sum(data.dose(view).sum() for view in range(data.n_views)))
+
+
+def keep(
+    kept: Checkpoints, step: int, number: int, progress: Progress, source: BatchSource
+) -> None:
+    """Begin to write a checkpoint of all that the step needs to continue as if never interrupted.
+
+    `number` counts the batches of the step.
+    """
+    about = {name: getattr(progress, name) for name in NUMBERS}
+    about |= {"step": step, "slabs": slabs_of(source), "quanta": quanta_of(source.data)}
+    home = progress.home or source.home(progress.model)
+    tree = {"model": progress.model, "state": progress.state, "home": home}
+    begun = {} if progress.begun is None else {"begun": progress.begun}
+    kept.save(step * PER_STEP + number, tree | begun, about)
+
+
+def restore(
+    kept: Checkpoints,
+    step: int,
+    model: Model,
+    tree_of: Callable[[Model], dict[str, Any]],
+    source: BatchSource,
+) -> Progress | None:
+    """Progress of the newest checkpoint of a step, None without any.
+
+    `model` is one of the same structure, and `tree_of(model)` the tree of a checkpoint (model, state
+    of the optimiser …) with it. Other slabs than those of the checkpoint share the rest of the epoch
+    otherwise.
+    """
+
+    def template(about: dict[str, Any]) -> dict[str, Any]:
+        then = fitted(model, about["slabs"])
+        placed = place_anew(then, source.devices, then)
+        tree = tree_of(placed)
+        tree["state"] = place_anew(tree["state"], source.devices, placed)
+        return tree | {"home": [np.zeros(n, np.int16) for n in source.data.n_shots]}
+
+    last = kept.last(template, step * PER_STEP)
+    if last is None:
+        return None
+    tree, about = last
+    slabs = slabs_of(source)
+    if about["slabs"] != slabs:
+        old = tree["model"]
+        parts = ("state", "begun", "model")
+        tree |= {name: fitted(old, slabs, tree[name]) for name in parts if name in tree}
+        tree["home"] = source.home(place(tree["model"], source.devices))
+    history = [Row(*row) for row in about["history"]]
+    losses = [(float(loss), float(shots)) for loss, shots in about["losses"]]
+    course = {"epoch": about["epoch"], "seconds": about["seconds"]}
+    return Progress(**tree, **course, history=history, losses=losses)
+
+
+def slabs_of(source: BatchSource) -> int:
+    """Number of slabs of the specimen."""
+    return dict(source.devices.shape).get(SLABS, 1)
+

@@ -1,0 +1,168 @@
+"""Folder of a run.
+
+`run.toml` (the job as run, every default filled in), `steps/NN-kind/` (what each step hands on),
+`checkpoints/`, `history.csv`, `result.h5`, `figures/`; `atoms.xyz` of a specimen made of atoms.
+"""
+
+import csv
+import json
+import tomllib
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..distributed.gather import handed
+from ..distributed.multihost import everywhere, once
+from ..io.atomic_write import drafted
+from ..io.exports import structure
+from ..io.hdf5 import is_zarr
+from ..io.results import load, write
+from ..io.structures import write_structure
+from ..model import Model
+from .references import is_reference, resolve
+from .state import Row, State
+
+STATE, MODEL = "state.json", "model.h5"
+
+
+def refuse_existing(folder: Path) -> None:
+    """Raises ValueError where a new folder would fall on an old one that holds anything."""
+    hidden = folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir())
+    if folder.exists() and not hidden:
+        run = (folder / "run.toml").exists()
+        resumable = f", or continue it with `jaxptycho resume {folder}`" if run else ""
+        raise ValueError(
+            f"the folder {folder} exists and is not overwritten; choose another with --out{resumable}"
+        )
+
+
+def require_run(folder: Path) -> None:
+    """Raises ValueError where `folder` is none of a run."""
+    if (folder / "run.toml").exists():
+        return
+    if folder.is_dir():
+        why = "is no run: it holds no run.toml"
+    elif folder.exists():
+        why = "is a file"
+    else:
+        why = "does not exist"
+    inside = folder.is_file() and (folder.parent / "run.toml").exists()
+    parent = f", such as {folder.parent}" if inside else ""
+    raise ValueError(f"{folder} {why}; give a folder that `jaxptycho run` made{parent}")
+
+
+def result_of(path: Path) -> Path:
+    """The result in the folder of a run, or the file itself; ValueError for a folder without one."""
+    if not path.is_dir() or is_zarr(path):
+        return path
+    if (path / "result.h5").exists():
+        return path / "result.h5"
+    if (path / "run.toml").exists():
+        raise ValueError(f"the run in {path} has no result yet; continue it: jaxptycho resume {path}")
+    raise ValueError(
+        f"the folder {path} is no run: it holds no result.h5; give a result, or the folder of a run"
+    )
+
+
+def load_result(path: Path) -> Model:
+    """The model of a run's folder or of a result file.
+
+    A file itself imports nothing: a `module:function` is imported where the run.toml of the run
+    names it. Raises ValueError for a folder without a result.
+    """
+    path = result_of(path)
+    for folder in (path.parent, *path.parents[1:3]):
+        if (folder / "run.toml").exists():
+            _import_references(tomllib.loads((folder / "run.toml").read_text(encoding="utf-8")))
+    return load(path)
+
+
+def _import_references(values: Any) -> None:
+    if isinstance(values, dict):
+        for name, value in values.items():
+            if name == "kind" and isinstance(value, str) and is_reference(value):
+                resolve(value)
+            _import_references(value)
+    if isinstance(values, list):
+        for value in values:
+            _import_references(value)
+
+
+def step_folder(run: Path, number: int, kind: str) -> Path:
+    """The folder of what a step hands on."""
+    return run / "steps" / f"{number:02d}-{kind.rpartition(':')[2]}"
+
+
+def hand_on(folder: Path, state: State) -> State:
+    """Write what a step hands on, and return it as the next step will find it.
+
+    `model.h5` and, last, `state.json`, which marks the step as done.
+    """
+    if state.model is not None:
+        handed(partial(write, folder / MODEL, overwrite=True), state.model)
+    about = {
+        "left_out": list(state.left_out),
+        "history": [list(row) for row in state.history],
+        "measurement": None if state.measurement is None else str(state.measurement),
+    }
+    once(partial(_write_text, folder / STATE, json.dumps(about)))
+    require_seen(folder / STATE)
+    return read_state(folder, state.views)
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a step has handed on what it made."""
+    return everywhere((folder / STATE).exists())
+
+
+def read_state(folder: Path, views: dict[int, Model]) -> State:
+    """What a step handed on; `views` are those of a step before."""
+    about = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    measurement = about["measurement"]
+    return State(
+        load(folder / MODEL) if (folder / MODEL).exists() else None,
+        views,
+        tuple(about["left_out"]),
+        tuple(Row(*row) for row in about["history"]),
+        None if measurement is None else Path(measurement),
+    )
+
+
+def require_seen(file: Path) -> None:
+    """Raises ValueError unless all processes see the file."""
+    if not everywhere(file.exists()):
+        raise ValueError(
+            f"{file} is not seen by all processes; give a folder on a file system that all of them "
+            "share"
+        )
+
+
+def write_history(path: Path, history: Sequence[Row]) -> None:
+    """Write the history as a table, which appears whole or not at all."""
+    with drafted(path, overwrite=True) as draft:
+        with draft.open("w", newline="", encoding="utf-8") as file:
+            rows = csv.writer(file)
+            rows.writerow(Row._fields)
+            rows.writerows(["" if value is None else value for value in row] for row in history)
+
+
+def write_result(folder: Path, model: Model, history: Sequence[Row], **about: Any) -> None:
+    """Write history, result and, of a specimen made of atoms, `atoms.xyz`."""
+    nan = float("nan")
+    columns = {name: [getattr(row, name) for row in history] for name in Row._fields}
+    columns["held_out"] = [nan if value is None else value for value in columns["held_out"]]
+
+    def written(model: Model) -> None:
+        write_history(folder / "history.csv", history)
+        write(folder / "result.h5", model, columns, overwrite=True, **about)
+        if model.specimen.listed_atoms() is not None:
+            write_structure(folder / "atoms.xyz", structure(model), overwrite=True)
+
+    handed(written, model)
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with drafted(path, overwrite=True) as draft:
+        draft.write_text(text, encoding="utf-8")

@@ -1,0 +1,61 @@
+"""State of a run: what its steps hand on, and the progress within one."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..model import Model
+
+
+class Row(NamedTuple):
+    """One line of the history; losses are means over shots [quanta per shot]."""
+
+    epoch: int  # from 1, over all steps
+    step: str
+    loss: float
+    held_out: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class State:
+    """What a step receives and hands on."""
+
+    model: Model | None = None  # None before the first step that makes one
+    views: dict[int, Model] = field(default_factory=dict)  # of a tilt series, each by itself
+    left_out: tuple[int, ...] = ()  # views that nothing is learned from
+    history: tuple[Row, ...] = ()
+    measurement: Path | None = None  # written by a step
+
+
+@dataclass
+class Progress:
+    """Progress within a step of epochs: all that it needs to continue as if never interrupted."""
+
+    model: Model
+    state: Any = None  # of the optimiser; None before the first epoch
+    epoch: int = 0  # of the step
+    losses: list[tuple[float, float]] = field(default_factory=list)  # loss and shots of batches
+    home: list[np.ndarray] = field(default_factory=list)  # slab of every shot in this epoch
+    seconds: float = 0.0  # spent on this epoch
+    history: list[Row] = field(default_factory=list)
+    begun: Model | None = None  # at the start of the step, where a constraint refers to it
+
+
+class Stopped(Exception):
+    """A step was asked to stop; `state` is what it has reached."""
+
+    def __init__(self, reason: str, state: State):
+        super().__init__(reason)
+        self.reason = reason
+        self.state = state
+
+
+class Diverged(ValueError):
+    """The loss is no longer a number; `state` is the last good one."""
+
+    def __init__(self, message: str, state: State | None = None):
+        super().__init__(message)
+        self.state = state
