@@ -22,7 +22,7 @@ def reconstruct(template, data, folder, *settings):
     """The run folder of a template's job, as the command line makes it (in single precision)."""
     job = folder / "job.toml"
     shutil.copy(str(files("jaxptycho.jobs") / "templates" / f"{template}.toml"), job)
-    command = [sys.executable, "-m", "jaxptycho", "reconstruct", str(job), "--out", str(folder / "run")]
+    command = [sys.executable, "-m", "jaxptycho", "run", str(job), "--out", str(folder / "run")]
     for setting in (f"data.file={data}", *settings):
         command += ["--set", setting]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -46,12 +46,13 @@ from jaxptycho.inverse.penalties import l1, missing_cone, sum_of, tikhonov, tota
 from jaxptycho.io.exports import export
 from jaxptycho.io.native import write_native
 from jaxptycho.jobs.build import build_model, read_data
-from jaxptycho.jobs.reading import make_job, read_job, write_job
+from jaxptycho.jobs.reading import make_job, read_job
 from jaxptycho.jobs.runner import resume, start
+from jaxptycho.jobs.writing import write_job
 from jaxptycho.reports.compare import compare_results, report
 from jaxptycho.start.reslice import with_slices
 
-KINDS = Path(__file__).parent / "kinds"
+KINDS = Path(__file__).parent / "helpers" / "kinds"
 sys.path.insert(0, str(KINDS))
 from blobs import Bare, Blobs, Relief  # noqa: E402
 
@@ -229,7 +230,8 @@ specimen.kind = "mykinds:make"
 specimen.options = {blobs = 3, width = 0.9}
 run.devices = 1
 run.checkpoint_every = 1
-[[stage]]
+[[step]]
+kind = "refine"
 epochs = 2
 batch = 11
 rates = {"specimen.positions" = 1e-2, "specimen.peaks" = 1e-2}

@@ -73,14 +73,25 @@ def read_truth(path: str | Path) -> dict[str, Any]:
     Raises ValueError for a file without a truth.
     """
     with opened(path) as file:
-        group = file.get("truth")
-        if group is None:
-            raise ValueError(f"{path} holds no /truth; give the file that `jaxptycho simulate` wrote")
+        group = _truth_in(file, path)
         truth = {name: plain(stored[()]) for name, stored in group.items() if isinstance(stored, h5py.Dataset)}
-        if "projected_potential" not in truth:
-            raise ValueError(f"{path} has no /truth/projected_potential [V·Å]; only specimens are compared")
         truth.setdefault("pixel_angstrom", file.attrs.get("truth_pixel_angstrom", file.attrs.get("pixel_angstrom")))
     return truth
+
+
+def require_truth(path: str | Path) -> None:
+    """Raises ValueError for a file without a truth with which a specimen can be compared."""
+    with opened(path) as file:
+        _truth_in(file, path)
+
+
+def _truth_in(file: Any, path: str | Path) -> Any:
+    group = file.get("truth")
+    if group is None:
+        raise ValueError(f"{path} holds no /truth; give the file that a step `simulate` wrote")
+    if "projected_potential" not in group:
+        raise ValueError(f"{path} has no /truth/projected_potential [V·Å]; only specimens are compared")
+    return group
 
 
 def write_native(path: str | Path, data: Dataset, truth: Mapping[str, Any] | None = None) -> None:

@@ -8,6 +8,7 @@ from ..model import Model
 from ..parts.probe import AbstractProbe
 from ..start.guess import guess_model, model_grid, require_room
 from ..start.probes import of_every_view, radius_of
+from ..start.vary import varied
 from ..tomography.projections import Geometry, axis_frame, turned_about_beam
 from ..tomography.series import first_series, require_field
 from .build import of_instrument, with_camera, with_probe
@@ -58,13 +59,16 @@ def series_model(
         taper=section.taper_angstrom,
         absorptive=jnp.zeros_like(volume) if section.absorptive else None,
     )
-    return with_camera(job.detector, model)
+    over = {path: what for path, what in job.vary.items() if (path, what) != ("probe", "view")}
+    return varied(with_camera(job.detector, model), over, data)
 
 
 def view_model(job: Setup, data: Dataset) -> Model:
     """First model of one separate view: thin, at the height of the tilt axis."""
     model = guess_model(data, specimen="phase", **of_instrument(job))
-    return with_camera(job.detector, with_probe(job, model, data))
+    model = with_camera(job.detector, with_probe(job, model, data))
+    camera = {path: what for path, what in job.vary.items() if path.split(".")[0] == "detector"}
+    return varied(model, {path: what for path, what in camera.items() if what == "shot"}, data)
 
 
 def voxel_of(job: Setup, data: Dataset) -> tuple[float, float, float]:

@@ -49,7 +49,7 @@ def evaluate_volume(model: Model, truth: dict[str, Any], nominal, folder: Path |
     `nominal` are the tilts [rad] that the file gives, from which the alignment began.
     """
     if lacking := {"atomic_numbers", "atom_positions_angstrom", "vibration_angstrom"} - set(truth):
-        raise ValueError(f"the truth has no {', '.join(sorted(lacking))}; give a file that `jaxptycho simulate` wrote")
+        raise ValueError(f"the truth has no {', '.join(sorted(lacking))}; give a file that a step `simulate` wrote")
     own: Any = model.specimen
     views, angles = axis_size(own, PerView), np.deg2rad(truth["angles_deg"])
     if not own.rotates or views != len(angles):

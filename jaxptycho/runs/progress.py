@@ -67,7 +67,7 @@ class ProgressBar(ProgressListener):
         if self.task is None:
             unknown = dict.fromkeys(("loss", "held", "speed"), "…")
             self.task = self.bar.add_task(name, epoch=done, epochs=epochs, **whole, **unknown)
-        self.bar.update(self.task, description=name, **whole)
+        self.bar.update(self.task, description=name, epochs=epochs, **whole)
 
     def batch(self, patterns: float) -> None:
         if self.task is not None:

@@ -48,8 +48,7 @@ def reconstruct_views(
     at the height of the tilt axis. `seed` draws the batches.
     """
     step, probe = make_step(loss, optimiser, project), None
-    order = np.arange(data.n_views) if data.tilts is None else np.argsort(np.abs(data.tilts), kind="stable")
-    for view in map(int, order):
+    for view in order_of_views(data):
         if view in known:
             probe = known[view].probe
             yield view, known[view]
@@ -62,6 +61,13 @@ def reconstruct_views(
             model, state, _ = step(model, state, batch)
         probe = model.probe
         yield view, model
+
+
+def order_of_views(data: Dataset) -> list[int]:
+    """Numbers of all views, the least tilted first."""
+    if data.tilts is None:
+        return list(range(data.n_views))
+    return np.argsort(np.abs(data.tilts), kind="stable").tolist()
 
 
 def projected_views(models: Sequence[Model], shape: tuple[int, int], axis: float = 0.0) -> Views:

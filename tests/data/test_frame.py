@@ -11,16 +11,16 @@ import optax
 import pytest
 
 import jaxptycho as jp
-from jaxptycho.cli.files import describe
 from jaxptycho.data.half_sets import checkerboard, thinned
 from jaxptycho.io.cxi import export_cxi, read_cxi
 from jaxptycho.io.exports import voxels, write_mrc
 from jaxptycho.io.native import read_native, write_native
 from jaxptycho.io.results import load, load_attributes, write
+from jaxptycho.jobs.describe import describe
 from jaxptycho.jobs.reading import make_job
 from jaxptycho.jobs.runner import start
 from jaxptycho.reports.compare import common_phases
-from jaxptycho.reports.evaluate import judge
+from jaxptycho.reports.evaluate import evaluate_scan
 
 N, PIXEL, DOSE = 16, 0.3, 1e5
 GRID = jp.Grid((N, N), PIXEL, 80.0)
@@ -245,7 +245,7 @@ def test_the_truth_is_where_the_file_has_it(counts, periodic):
         else:
             origin = np.array([0.0, *(away + corner * PIXEL)])
             truth |= {"projected_potential": potential, "origin_angstrom": origin}
-        return judge(reconstructed(measured(counts, away), epochs=10), truth)
+        return evaluate_scan(reconstructed(measured(counts, away), epochs=10), truth)
 
     near, distant = judged(np.zeros(2)), judged(np.rint(np.array([1e8, -1e6]) / period) * period)
     assert numbers(near["correlation of the phase"])[0] > 0.7
@@ -261,8 +261,8 @@ def numbers(words):
 def test_a_run_far_from_zero_restores_its_positions(counts, tmp_path):
     away = (1e8, -1e9)
     write_native(tmp_path / "data.h5", measured(counts, away))
-    stage = {"epochs": 2, "batch": 25, "rates": {"specimen": 5e-3}}
-    job = make_job({"data": {"file": str(tmp_path / "data.h5"), "hold_out": 0.0}, "stage": [stage]})
+    step = {"kind": "refine", "epochs": 2, "batch": 25, "rates": {"specimen": 5e-3}}
+    job = make_job({"data": {"file": str(tmp_path / "data.h5"), "hold_out": 0.0}, "step": [step]})
     with jax.enable_x64(False):
         start(job, tmp_path / "run")
         model = load(tmp_path / "run" / "result.h5")

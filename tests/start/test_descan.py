@@ -6,18 +6,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from listeners import Said
 
 import jaxptycho as jp
-from jaxptycho.cli.files import check, describe_data
 from jaxptycho.io.native import write_native
 from jaxptycho.jobs.build import build_model
+from jaxptycho.jobs.describe import check
 from jaxptycho.jobs.reading import make_job
 from jaxptycho.jobs.runner import start
-from jaxptycho.jobs.tomogram import series_of
-from jaxptycho.jobs.tomogram_schema import TomogramJob
+from jaxptycho.jobs.series import series_model
 from jaxptycho.parts.detector import Cropped, Descanned, Ideal, Masked, SuperSampled
 from jaxptycho.parts.indexed import PerShot, PerView
-from jaxptycho.runs.progress import Watch
+from jaxptycho.reports.describe import describe_data
 from jaxptycho.start.calibration import bright_field_centre
 from jaxptycho.start.descan import descan_rows
 
@@ -168,10 +168,8 @@ def test_a_tilt_series_shifts_its_patterns():
     counts = np.tile(disc((3, -2)), (3, 9, 1, 1))
     tilts = np.deg2rad([-10.0, 0.0, 10.0])
     data = jp.Dataset(counts, np.stack([PLACES - 1.5] * 3), GRID, tilts=tilts, about=dict(ABOUT))
-    job = make_job(
-        {"data": {"file": "x.h5"}, "volume": {"isolated": True, "size_angstrom": [6.0, 6.0, 6.0]}}, kind=TomogramJob
-    )
-    model = series_of(job, data)
+    volume = {"kind": "volume", "isolated": True, "size_angstrom": [6.0, 6.0, 6.0]}
+    model = series_model(make_job({"data": {"file": "x.h5"}, "specimen": volume}), data)
     assert np.abs(shift_of(model) - (3, -2)).max() < 0.1
     assert np.abs(np.asarray(middle(model))).max() < 0.1
 
@@ -188,8 +186,8 @@ def job(folder, data, **sections):
     file = folder / "data.h5"
     if not file.exists():
         write_native(file, data)
-    stage = {"epochs": 1, "batch": 9, "rates": {"specimen": 1e-3}}
-    return make_job({"data": {"file": str(file), "hold_out": 0.0}, "stage": [stage]} | sections)
+    step = {"kind": "refine", "epochs": 1, "batch": 9, "rates": {"specimen": 1e-3}}
+    return make_job({"data": {"file": str(file), "hold_out": 0.0}, "step": [step]} | sections)
 
 
 @pytest.mark.parametrize("kind", ["pixel", "aberrated"])
@@ -221,14 +219,6 @@ def test_shifts_of_shots_are_refined_through_every_wrapper(tmp_path):
     shifts = np.asarray(found.detector.detector.detector.shift.values) * N * PIXEL
     assert np.ptp(shifts[:, 0]) == pytest.approx(0.4, abs=0.1)
     assert found.detector.detector.counts == made.detector.detector.counts
-
-
-class Said(Watch):
-    def __init__(self):
-        self.lines = []
-
-    def say(self, text):
-        self.lines.append(text)
 
 
 def test_inspect_validate_and_the_log_say_it(tmp_path):

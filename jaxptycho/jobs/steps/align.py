@@ -3,6 +3,7 @@
 import csv
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -10,6 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from ...data import Dataset
+from ...distributed.multihost import once
 from ...io.atomic_write import drafted
 from ...model import Model
 from ...runs.state import State
@@ -74,7 +76,7 @@ class Align(Step):
         found = self._aligned(models, context)
         axis = tilt_axis(data)
         in_patterns = found._replace(geometry=turned_about_beam(found.geometry, -axis))
-        write_alignment(context.folder / ALIGNMENT, in_patterns)
+        once(partial(write_alignment, context.folder / ALIGNMENT, in_patterns))
         for name, value in found.words().items():
             context.listener.say(f"{name}: {value}")
         if volume_of(job).isolated:
@@ -83,7 +85,7 @@ class Align(Step):
             warnings.warn(doubt, stacklevel=2)
         left_out = tuple(sorted(found.bad)) if self.drop else ()
         geometry = with_angles(volume_of(job), in_patterns.geometry)
-        probes = probes_of(job, state.views, left_out)
+        probes = probes_of(job, data, state.views, left_out)
         model = series_model(job, data, geometry, probes)
         return replace(state, model=model, left_out=left_out)
 

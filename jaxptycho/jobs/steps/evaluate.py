@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from ...distributed.gather import handed, whole
 from ...io.atomic_write import drafted
+from ...io.native import require_truth
 from ...model import Model
 from ...reports.evaluate import evaluate_model
 from ...runs.state import State
@@ -24,10 +25,14 @@ class Evaluate(Step):
     )
 
     def preview(self, model: Model | None, context: Context) -> Model | None:
+        require_truth(self._file(context))
         return model
 
+    def _file(self, context: Context) -> Path:
+        return Path(self.truth or str(context.job.data.file))
+
     def run(self, state: State, context: Context) -> State:
-        file = Path(self.truth or str(context.job.data.file))
+        file = self._file(context)
 
         def evaluated(model: Model) -> None:
             rows = evaluate_model(whole(model), file, context.folder)

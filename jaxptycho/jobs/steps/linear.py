@@ -30,7 +30,13 @@ class Linear(Step):
 
     def preview(self, model: Model | None, context: Context) -> Model | None:
         volume_of(context.job)
-        return None if model is None else with_something(model)
+        model = context.first_model() if model is None else model
+        if model.specimen.listed_atoms() is not None:
+            raise ValueError(
+                f"step.{context.number} reconstructs a volume, and the specimen is atoms by then; put "
+                "it before the step that traces them"
+            )
+        return with_something(model)
 
     def run(self, state: State, context: Context) -> State:
         model: Any = state.model

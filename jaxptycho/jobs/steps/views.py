@@ -9,15 +9,17 @@ import numpy as np
 import optax
 
 from ...data import Dataset
+from ...distributed.multihost import once
 from ...inverse import losses
 from ...inverse.losses import LOSSES
 from ...inverse.solvers.layerwise_adam import layerwise_adam
 from ...inverse.step import per_part
 from ...io.results import load, write
 from ...model import Model
+from ...parts.probe import AbstractProbe
 from ...runs.state import State, Stopped
 from ...start.reslice import with_slices
-from ...tomography.views import reconstruct_views
+from ...tomography.views import order_of_views, reconstruct_views
 from ..context import Context, Step
 from ..schema import key, one_of
 from ..sections import Setup
@@ -46,9 +48,8 @@ class Views(Step):
     probe_rate: float = key("rate of adam on the probe", 1e-3, ge=0)
 
     def preview(self, model: Model | None, context: Context) -> Model | None:
-        tilts_of(context.data)
         volume_of(context.job)
-        return model
+        return context.first_model()
 
     def run(self, state: State, context: Context) -> State:
         source = context.source.without(state.left_out)
@@ -64,13 +65,14 @@ class Views(Step):
             loss, data, optimiser, self.batch, self.epochs, **settings
         ):
             if view not in known:
-                write(context.folder / f"view_{view:02d}.h5", model)
+                once(partial(write, context.folder / f"view_{view:02d}.h5", model))
             known[view] = model
             tilt = np.rad2deg(tilts_of(data)[view])
             context.listener.say(f"view {view}, at {tilt:+.1f}°, reconstructed separately")
             if why := context.stop():
                 raise Stopped(why, replace(state, views=known))
-        model = series_model(context.job, context.data, probes=probes_of(context.job, known))
+        probes = probes_of(context.job, context.data, known)
+        model = series_model(context.job, context.data, probes=probes)
         return replace(state, model=model, views=known)
 
 
@@ -93,10 +95,13 @@ def depth_of_middle(model: Model) -> float:
     return float(jnp.sum(model.specimen.thicknesses(model.grid)[:-1])) / 2
 
 
-def probes_of(job: Setup, views: dict[int, Model], left_out: tuple[int, ...] = ()) -> list:
+def probes_of(
+    job: Setup, data: Dataset, views: dict[int, Model], left_out: tuple[int, ...] = ()
+) -> list[AbstractProbe]:
     """Probes of separate views at the height of the tilt axis: one for each, or the last refined."""
     if job.vary.get("probe") == "view":
-        chosen = [views[view] for view in sorted(views)]
+        chosen = range(data.n_views)
     else:  # each view continued with the probe of the one before
-        chosen = [model for view, model in views.items() if view not in left_out][-1:]
-    return [model.probe.propagate(model.grid, depth_of_middle(model)) for model in chosen]
+        chosen = [view for view in order_of_views(data) if view not in left_out][-1:]
+    models = [views[view] for view in chosen]
+    return [model.probe.propagate(model.grid, depth_of_middle(model)) for model in models]
