@@ -7,6 +7,7 @@ that of central differences. Whatever is added to the package has to appear here
 import importlib
 import inspect
 import pkgutil
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -59,8 +60,8 @@ from jaxptycho import (
     select,
 )
 from jaxptycho.inverse import losses
+from jaxptycho.inverse.constraints import probe as probe_constraints
 from jaxptycho.inverse.constraints.registry import CONSTRAINTS, build
-from jaxptycho.inverse.constraints.registry import probe as probe_constraints
 from jaxptycho.inverse.penalties import PENALTIES
 from jaxptycho.inverse.solvers import pie
 from jaxptycho.inverse.solvers.preconditioning import PRECONDITIONERS, measured, shell_growth
@@ -120,7 +121,7 @@ def thick():
 NOISES = {
     "amplitude": losses.amplitude,
     "anscombe": losses.anscombe,
-    "gaussian": losses.gaussian(3.0),
+    "gaussian": partial(losses.gaussian, variance=3.0),
     "poisson": losses.poisson,
 }
 PRICES = {

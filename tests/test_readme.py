@@ -11,8 +11,8 @@ import pytest
 import typer.main
 from scans import blobs
 
-from jaxptycho.cli.files import templates
 from jaxptycho.cli.main import app
+from jaxptycho.jobs.new import templates
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -10,10 +10,11 @@ import numpy as np
 
 from ..data import Dataset
 from ..distributed.checkpoint import Checkpoints
-from ..distributed.multihost import once, said
+from ..distributed.multihost import once
 from ..distributed.sharding import on_the_host
 from ..model import Model
 from ..runs.batch_source import BatchSource
+from ..runs.folder import require_seen
 from ..runs.progress import ProgressListener
 from ..runs.state import Progress, State
 from .build import build_model, found_map
@@ -29,7 +30,7 @@ class Context:
     """Measurement, devices and folder of a run, as one of its steps finds them."""
 
     job: Setup
-    source: BatchSource
+    batches: BatchSource | None  # None before the measurement is simulated
     run: Path
     number: int  # of the step
     folder: Path  # of the step
@@ -40,29 +41,35 @@ class Context:
     on_epoch: Callable[[Progress], None] = lambda progress: None
 
     @property
+    def source(self) -> BatchSource:
+        """Batches of the measurement."""
+        assert self.batches is not None  # of a step that simulates
+        return self.batches
+
+    @property
     def data(self) -> Dataset:
         """The measurement."""
         return self.source.data
 
     def first_model(self) -> Model:
-        """The model that a run starts from; the map of an affine scan is found once a run."""
-        job, data = self.job, self.data
-        if job.is_series:
-            with on_the_host():
-                return series_model(job, data)
-        matrix = self._scan_map() if job.scan.kind == "affine" else None
+        """The model that a run starts from, with the map of an affine scan where it is known."""
         with on_the_host():  # a specimen too large for one device does not pass through one
-            return build_model(job, data, matrix)
+            if self.job.is_series:
+                return series_model(self.job, self.data)
+            file = self.run / SCAN_MAP
+            return build_model(self.job, self.data, np.loadtxt(file) if file.exists() else None)
 
-    def _scan_map(self) -> np.ndarray:
+    def find_scan_map(self) -> None:
+        """Find the map of an affine scan, once a run, and write it beside the job."""
         file = self.run / SCAN_MAP
 
-        def find() -> str:
+        def find() -> None:
             if not file.exists():
                 np.savetxt(file, found_map(self.job, self.data, self.listener.say))
-            return " ".join(map(repr, np.loadtxt(file).ravel().tolist()))
 
-        return np.array(str(said(once(find))).split(), float).reshape(2, 2)
+        if self.job.scan.kind == "affine":
+            once(find)
+            require_seen(file)
 
 
 class Step(Section):

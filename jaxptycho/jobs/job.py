@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Discriminator, Field, SerializeAsAny, Tag,
 from ..runs.references import is_reference, resolve
 from .context import Step
 from .optimisation import Rate
-from .sections import Setup
+from .sections import Probe, Propagator, Scan, Setup
 from .steps import STEPS
 from .steps.align import Align
 from .steps.refine import Refine
@@ -53,6 +53,27 @@ class Job(Setup):
             kind = specimen.get("kind") if isinstance(specimen, dict) else None
             return values | {"step": default_steps(kind == "volume")}
         return values
+
+    @model_validator(mode="after")
+    def _possible_in_a_series(self):
+        if not self.is_series:
+            return self
+        far_field = self.detector.effective_distance_angstrom is None
+        refused = {
+            "data.near_field": not self.data.near_field,
+            f"probe.kind = {self.probe.kind!r}": self.probe.kind != "relaxed",
+            "probe.basis": self.probe.basis == Probe().basis,
+            "[scan]": self.scan == Scan(),
+            "[propagator]": self.propagator == Propagator(),
+            "detector.effective_distance_angstrom": far_field,
+            "figures.band_pass_angstrom": self.figures.band_pass_angstrom is None,
+        }
+        for what, absent in refused.items():
+            if not absent:
+                raise ValueError(
+                    f'{what} does not apply to a tilt series (specimen.kind = "volume"); leave it out'
+                )
+        return self
 
     @model_validator(mode="after")
     def _in_order(self):

@@ -82,7 +82,12 @@ def _nearest(name: str, names: dict, root: type[Section]) -> str:
     """The key that was meant: one with another unit, one of another section, or a near one."""
     stem = name.partition("_")[0]
     sections = {section: sections_of(field.annotation) for section, field in root.model_fields.items()}
-    everywhere = {key: f"{section}.{key}" for section, kinds in sections.items() for key in kinds[0].model_fields}
+    everywhere = {
+        key: f"{section}.{key}"
+        for section, kinds in sections.items()
+        for kind in kinds[:1]
+        for key in kind.model_fields
+    }
     for keys in ({key: key for key in names}, everywhere):
         by_unit = [key for key in keys if key.partition("_")[0] == stem and "_" in key]
         near = [name] * (name in keys) or by_unit or get_close_matches(name, list(keys), 1, 0.7)

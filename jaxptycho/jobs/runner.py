@@ -158,8 +158,8 @@ class Runner:
             views = state.views or read_views(context)
             state = read_state(context.folder, views)
             return self._follow(state)
-        if self.stop():
-            raise Stopped(str(self.stop()), state)
+        if number and (why := self.stop()):
+            raise Stopped(why, state)
         once(partial(context.folder.mkdir, parents=True, exist_ok=True))
         state = step.run(state, context)
         last = number + 1 == len(self.job.step)
@@ -194,7 +194,7 @@ class Runner:
         kind: str = step.kind  # pyright: ignore[reportAttributeAccessIssue]
         context = Context(
             self.job,
-            self.source,  # type: ignore  # of a step that simulates
+            self.source,
             self.folder,
             number,
             step_folder(self.folder, number, kind),
@@ -215,8 +215,7 @@ class Runner:
     def _save(self, state: State, why: str = "finished") -> Outcome:
         """Write history, result and figures of what was reached."""
         model, history = state.model, list(state.history)
-        refined = model is not None and (history or why == "finished")
-        if self.source is None or model is None or not refined:
+        if self.source is None or model is None:
             return Outcome(self.folder, why, {}, model, history)
         source = self.source.without(state.left_out)
         fit = source.fit(model)

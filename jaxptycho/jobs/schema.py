@@ -162,7 +162,7 @@ def _external(base: type[Section]) -> type[Section]:
     """A section of a function outside the registry, whose keys its signature gives."""
 
     class Named(base):
-        """A function of yours, beside the job or installed, named `module:function`."""
+        """Function of yours, beside the job or installed."""
 
         model_config = ConfigDict(extra="allow")
         kind: str

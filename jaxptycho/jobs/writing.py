@@ -79,7 +79,8 @@ def _choices(name: str, field) -> list[str]:
     for kind in kinds:
         own = [key for key in kind.model_fields if key not in ("kind", *Scheduled.model_fields)]
         keys = f" ({', '.join(own)})" if own else ""
-        lines.append(f"  {kind.__name__}{keys}: {_first_line(kind)}")
+        name = "module:function" if kind.__name__ == "Named" else kind.__name__
+        lines.append(f"  {name}{keys}: {_first_line(kind)}")
     return lines
 
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from jaxptycho.inverse.constraints.registry.filters import measured_part
 from matplotlib.figure import Figure
 from models import rng
 from scipy.ndimage import gaussian_filter1d
@@ -18,6 +17,7 @@ from jaxptycho.analysis.depth import (
     slice_correlation,
 )
 from jaxptycho.figures.depth import draw_depth_profiles, draw_slice_correlation
+from jaxptycho.inverse.constraints.filters import measured_part
 
 Z = 12.0 * np.arange(16)  # Å
 

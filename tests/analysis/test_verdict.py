@@ -15,7 +15,7 @@ ABOUT = {"semiangle_mrad": 25.0, "defocus_angstrom": 60.0}
 
 
 class Row(NamedTuple):
-    stage: str
+    step: str
     loss: float
     held_out: float | None
 
@@ -86,7 +86,7 @@ def test_a_weak_first_epoch_explains_something_and_names_causes():
     verdict = judge(with_phase(model, lambda p: 0.05 * p), measured(model, positions), [9.0], hold_out=0.2)
     assert verdict.explains
     assert 0 < verdict.evidence.share < 0.3
-    assert "stage.0.epochs" in verdict.causes[0]
+    assert "step.0.epochs" in verdict.causes[0]
 
 
 @pytest.mark.parametrize("dose", [50, 2000, 20000])
@@ -106,7 +106,7 @@ def test_a_model_far_from_patterns_of_vacuum_is_named(dose):
     assert not judge(narrow, data).explains
 
 
-def test_a_loss_that_has_doubled_within_its_stage_is_a_divergence():
+def test_a_loss_that_has_doubled_within_its_step_is_a_divergence():
     model, positions = true_model(2000)
     evidence = judge(model, measured(model, positions)).evidence
     assert conclude(evidence, [1.0, 0.5, 0.6]).explains

@@ -8,6 +8,7 @@ from jaxptycho.jobs.job import Job
 from jaxptycho.jobs.runner import Runner
 from jaxptycho.jobs.steps.refine import Refine, in_slabs
 from jaxptycho.model import Model
+from jaxptycho.runs.batch_source import BatchSource
 from jaxptycho.runs.loop import Loop
 from jaxptycho.runs.state import State
 
@@ -16,7 +17,7 @@ def context_of(job: Job, folder: Path = Path("."), number: int = 0, data: Datase
     """What the step `number` of a job works with, with other `data` where given; its folder is there."""
     context = Runner(job, folder).context(number, job.step[number])
     if data is not None:
-        context.source = type(context.source).of(data, context.source.devices, 0.0)
+        context.batches = BatchSource.of(data, context.source.devices, 0.0)
     if folder != Path("."):
         context.folder.mkdir(parents=True, exist_ok=True)
     return context

@@ -9,8 +9,6 @@ import jax.numpy as jnp
 import models
 import numpy as np
 import pytest
-from jaxptycho.inverse.constraints.registry.gauge import centre_of_mass, fitted_tilt
-from jaxptycho.inverse.constraints.registry.probe import probe_mask, probe_spectrum_mask
 
 from jaxptycho import (
     AberratedProbe,
@@ -26,6 +24,8 @@ from jaxptycho import (
     WeakPhaseStack,
     predict,
 )
+from jaxptycho.inverse.constraints.gauge import centre_of_mass, fitted_tilt
+from jaxptycho.inverse.constraints.probe import probe_mask, probe_spectrum_mask
 from jaxptycho.inverse.constraints.registry import CONSTRAINTS, all_of, build
 from jaxptycho.inverse.illumination import illumination
 

@@ -12,8 +12,7 @@ from jaxptycho.inverse.penalties import total_variation
 from jaxptycho.inverse.solvers.accumulation import gathered
 from jaxptycho.inverse.solvers.layerwise_adam import layerwise_adam
 from jaxptycho.inverse.step import owned, trainable
-from jaxptycho.jobs.build import build_optimiser
-from jaxptycho.jobs.schema import Stage
+from jaxptycho.jobs.optimisation import Optimisation, build_optimiser
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -84,9 +83,9 @@ def test_what_differs_from_view_to_view_moves_with_each_batch():
 def test_the_rates_of_a_job_fall_over_the_steps_that_are_left():
     """Two epochs of three batches, two of which make a step: three falling steps."""
     rate = {"rate": 1.0, "schedule": "linear", "end": 0.0}
-    stage = Stage.model_validate({"epochs": 2, "accumulate": 2, "optimiser": "sgd", "rates": {"specimen": rate}})
+    step = Optimisation.model_validate({"epochs": 2, "accumulate": 2, "optimiser": "sgd", "rates": {"specimen": rate}})
     model, batches = series()
-    steps = [-float(by.potential[0, 0, 0]) for by in moved(build_optimiser(stage, 3), model, batches * 3)]
+    steps = [-float(by.potential[0, 0, 0]) for by in moved(build_optimiser(step, 3), model, batches * 3)]
     np.testing.assert_allclose(np.array(steps) / steps[1], [0, 1, 0, 2 / 3, 0, 1 / 3], rtol=1e-6)
 
 
@@ -99,6 +98,6 @@ def test_the_rates_of_a_job_fall_over_the_steps_that_are_left():
     ],
 )
 def test_what_belongs_to_one_batch_is_not_spread_over_several(chosen, why):
-    stage = Stage.model_validate({"accumulate": 3} | chosen)
+    step = Optimisation.model_validate({"accumulate": 3} | chosen)
     with pytest.raises(ValueError, match=f"accumulates 3 batches for {why}"):
-        build_optimiser(stage, 3)
+        build_optimiser(step, 3)

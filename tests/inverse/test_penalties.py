@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import models
 import numpy as np
 import pytest
-from jaxptycho.inverse.constraints.registry.filters import depth_frequencies, measurable, plane_frequencies
 
 from jaxptycho import PotentialSlices, SliceStack
+from jaxptycho.inverse.constraints.filters import depth_frequencies, measurable, plane_frequencies
 from jaxptycho.inverse.penalties import PENALTIES, l1, l2, missing_cone, sum_of, tikhonov, total_variation
 
 ORIGIN = jnp.array(models.ORIGIN)

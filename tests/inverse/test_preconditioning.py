@@ -9,7 +9,7 @@ import pytest
 from models import GRID, any_batch, rng, stack, thin
 
 from jaxptycho import PerView, Volume, amplitude, init_state, make_step, misfit, per_part
-from jaxptycho.inverse.constraints.registry import filters
+from jaxptycho.inverse.constraints import filters
 from jaxptycho.inverse.solvers.preconditioning import measured, shell_growth
 from jaxptycho.physics import volumes
 

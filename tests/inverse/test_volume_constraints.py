@@ -3,11 +3,12 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxptycho.inverse.constraints.registry.volume import atoms_in, support_mask
 from models import rng, thin
 
 from jaxptycho import Grid, Volume
-from jaxptycho.inverse.constraints.registry import build, filters
+from jaxptycho.inverse.constraints import filters
+from jaxptycho.inverse.constraints.registry import build
+from jaxptycho.inverse.constraints.volume import atoms_in, support_mask
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 

@@ -29,7 +29,7 @@ def same(one, other):
 def result(tmp_path):
     path = tmp_path / "result.h5"
     write(
-        path, thin(), {"epoch": np.arange(3), "loss": jnp.array([3.0, 2.0, 1.5]), "stage": ["a", "a", "ü"]}, job="x = 1"
+        path, thin(), {"epoch": np.arange(3), "loss": jnp.array([3.0, 2.0, 1.5]), "step": ["a", "a", "ü"]}, job="x = 1"
     )
     return path
 
@@ -82,7 +82,7 @@ def test_history_and_attributes(result):
     history = load_history(result)
     np.testing.assert_array_equal(history["epoch"], [0, 1, 2])
     np.testing.assert_array_equal(history["loss"], [3.0, 2.0, 1.5])
-    assert list(history["stage"]) == ["a", "a", "ü"]
+    assert list(history["step"]) == ["a", "a", "ü"]
     assert load_attributes(result)["job"] == "x = 1"
 
 

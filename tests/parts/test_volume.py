@@ -35,7 +35,7 @@ from jaxptycho import (
 )
 from jaxptycho.analysis.tracing import in_place
 from jaxptycho.inverse import penalties
-from jaxptycho.inverse.constraints.registry import registry as constraints
+from jaxptycho.inverse.constraints import registry as constraints
 from jaxptycho.start.reslice import with_slices
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")

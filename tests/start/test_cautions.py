@@ -8,8 +8,8 @@ import pytest
 from scans import ABOUT, GRID, STEP, blobs
 
 import jaxptycho as jp
-from jaxptycho.cli.files import describe
 from jaxptycho.io.native import write_native
+from jaxptycho.jobs.describe import describe
 from jaxptycho.start.cautions import cautions
 
 

@@ -103,9 +103,9 @@ class Refine(Optimisation, Step):
             require_lent(model)
         self.first_state(model, context)
         self.plan(model, context, context.source)
-        if model.specimen.listed_atoms() is not None or self.reset_volume:
-            return model
-        return with_something(model)
+        if self.reset_volume:
+            return emptied(model)
+        return model if model.specimen.listed_atoms() is not None else with_something(model)
 
     def first_state(self, model: Model, context: Context) -> Any:
         """Shapes of the first state of the optimiser."""
@@ -115,6 +115,8 @@ class Refine(Optimisation, Step):
 
     def run(self, state: State, context: Context) -> State:
         source = context.source.without(state.left_out)
+        if state.model is None:
+            context.find_scan_map()
         first = self.begin(state.model, context)
         progress = checkpoints.restore(
             context.checkpoints, context.number, first, partial(self._template, source), source

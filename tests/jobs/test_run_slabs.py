@@ -1,17 +1,22 @@
 """A run whose specimen lies in slabs."""
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from first_step import opened
 from killed import gone_on, killed
 
 from jaxptycho.distributed.checkpoint import Checkpoints
 from jaxptycho.distributed.sharding import place
+from jaxptycho.inverse.step import init_state
 from jaxptycho.jobs.reading import make_job
-from jaxptycho.jobs.runner import found, keep, loop_of, start
-from jaxptycho.runs.loop import Progress
+from jaxptycho.jobs.runner import start
+from jaxptycho.runs import checkpoints
+from jaxptycho.runs.state import Progress
 
 
 @pytest.mark.slow
@@ -27,20 +32,22 @@ def test_a_run_in_slabs_learns_as_one(values, tmp_path):
 
 def test_the_rest_of_an_epoch_is_dealt_as_it_was_begun(values, tmp_path):
     """Positions that move within an epoch would live in other slabs after a resume, and their shots be seen twice."""
-    one = {"epochs": 3, "batch": 12, "optimiser": "sgd", "rates": {"scan": 1e-2}}
-    job = make_job(values | {"stage": [one], "run": {"devices": 4, "slabs": 2}})
-    loop = loop_of(job)
-    model = place(loop.first_model(), loop.devices)
-    progress = Progress(model, place(loop.first_state(0, model), loop.devices, model), home=loop.homed(model))
-    whole = [batch.shots for batch in loop.batches_left(progress)]
+    one = {"kind": "refine", "epochs": 3, "batch": 12, "optimiser": "sgd", "rates": {"scan": 1e-2}}
+    job = make_job(values | {"step": [one], "run": {"devices": 4, "slabs": 2}})
+    step, _, context, first, loop = opened(job)
+    source = context.source
+    model = place(first, loop.devices)
+    state = place(init_state(loop.plan.optimiser, model), loop.devices, model)
+    progress = Progress(model, state, home=source.home(model))
+    whole = [batch.shots for batch in loop._batches(progress)]
     progress.losses = [(1.0, 12.0)] * 2
     down = jnp.array([3.0, 0.0])
     progress.model = eqx.tree_at(lambda m: m.scan.positions.values, model, model.scan.positions.values + down)
-    assert (loop.homed(progress.model)[0] != progress.home[0]).any()
+    assert (source.home(progress.model)[0] != progress.home[0]).any()
     with Checkpoints(tmp_path) as kept:
-        keep(loop, progress, kept)
-    again = found(loop_of(job), Checkpoints(tmp_path))
-    np.testing.assert_array_equal([batch.shots for batch in loop.batches_left(again)], whole[2:])
+        checkpoints.keep(kept, 0, 2, progress, source)
+    again = checkpoints.restore(Checkpoints(tmp_path), 0, first, partial(step._template, source), source)
+    np.testing.assert_array_equal([batch.shots for batch in loop._batches(again)], whole[2:])
 
 
 ALL = 64  # shots: a batch of all of them is the same in any slabs
@@ -59,10 +66,10 @@ def test_a_run_killed_on_some_devices_ends_the_same_on_others(values, tmp_path, 
     (devices, slabs), (others, into), batch = CASES[name]
     rates = {"specimen": 5e-2, "probe": 5e-3, "scan": 1e-2}
     support = {"kind": "amplitude_clamp", "each_step": True}
-    stages = [{"epochs": 1, "batch": batch, "rates": rates}]
-    stages += [{"name": "modes", "epochs": 2, "batch": batch, "modes": 2, "rates": rates, "constraint": [support]}]
+    steps = [{"kind": "refine", "epochs": 1, "batch": batch, "rates": rates}]
+    steps += [{"kind": "refine", "name": "modes", "epochs": 2, "batch": batch, "modes": 2, "rates": rates, "constraint": [support]}]
     run = {"devices": devices, "slabs": slabs, "checkpoint_every": 1}
-    job = make_job(values | {"stage": stages, "run": run})
+    job = make_job(values | {"step": steps, "run": run})
     whole = start(job, tmp_path / "whole")
     assert killed(job, tmp_path / "run", 2 * 58 + 1)  # in the last epoch
     ended = gone_on(tmp_path / "run", devices=others, slabs=into)

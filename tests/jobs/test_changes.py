@@ -14,21 +14,22 @@ from jaxptycho.cli.main import app
 from jaxptycho.io.native import write_native
 from jaxptycho.io.results import load_attributes, load_history
 from jaxptycho.jobs.changes import differences, require_applicable
-from jaxptycho.jobs.reading import beside, make_job, read_job, write_job
+from jaxptycho.jobs.reading import beside, make_job, read_job
 from jaxptycho.jobs.runner import resume, start
+from jaxptycho.jobs.writing import write_job
 
-SMALL = {"epochs": 2, "batch": 16, "rates": {"specimen": 5e-2, "probe": 5e-3}}
+SMALL = {"kind": "refine", "epochs": 2, "batch": 16, "rates": {"specimen": 5e-2, "probe": 5e-3}}
 
 
 @pytest.fixture(scope="module")
 def begun(measurement, tmp_path_factory):
-    """A folder with a measurement, a job of two stages beside it, and its run after the first epoch."""
+    """A folder with a measurement, a job of two steps beside it, and its run after the first epoch."""
     folder = tmp_path_factory.mktemp("changes") / "project"
     (folder / "data").mkdir(parents=True)
     shutil.copy(measurement, folder / "data" / "scan.h5")
     values = {
         "data": {"file": "data/scan.h5", "hold_out": 0.1},
-        "stage": [SMALL, SMALL | {"name": "later", "epochs": 1}],
+        "step": [SMALL, SMALL | {"name": "later", "epochs": 1}],
         "run": {"devices": 1, "checkpoint_every": 1},
     }
     (folder / "job.toml").write_text(write_job(make_job(values)))
@@ -56,22 +57,22 @@ def refused(*arguments) -> str:
 
 def test_settings_are_applied_to_what_is_to_come(project):
     folder = project / "run"
-    settings = ["--set", "stage.0.epochs=3", "--set", "stage.1.rates.specimen=1e-2", "--set", "stage.1.batch=32"]
-    result = run("reconstruct", project / "job.toml", "--out", folder, "--resume", *settings)
+    settings = ["--set", "step.0.epochs=3", "--set", "step.1.rates.specimen=1e-2", "--set", "step.1.batch=32"]
+    result = run("run", project / "job.toml", "--out", folder, "--resume", *settings)
     assert result.exit_code == 0, result.output
-    assert [*load_history(folder / "result.h5")["stage"]] == ["refine"] * 3 + ["later"]
+    assert [*load_history(folder / "result.h5")["step"]] == ["refine"] * 3 + ["later"]
     job = read_job(folder / "run.toml")
-    assert (job.stage[0].epochs, job.stage[1].batch, job.stage[1].rates["specimen"].rate) == (3, 32, 1e-2)
+    assert (job.step[0].epochs, job.step[1].batch, job.step[1].rates["specimen"].rate) == (3, 32, 1e-2)
     assert make_job(tomllib.loads(load_attributes(folder / "result.h5")["job"])) == job
 
-    more = run("resume", folder, "--set", "stage.1.epochs=2")  # a finished run goes on
+    more = run("resume", folder, "--set", "step.1.epochs=2")  # a finished run goes on
     assert more.exit_code == 0, more.output
-    assert len(load_history(folder / "result.h5")["stage"]) == 5
+    assert len(load_history(folder / "result.h5")["step"]) == 5
     before = (folder / "run.toml").read_bytes()
     for setting, words in {
-        "stage.0.epochs=9": "stage.0 is over, and stage.1 has begun",
-        "stage.1.epochs=1": "stage.1 has run 2 epochs",
-        "stage.1.rates.specimen=1e-3": "has run all of its 2 epochs; give it more",
+        "step.0.epochs=9": "step.0 is over, and step.1 has begun",
+        "step.1.epochs=1": "step.1 has run 2 epochs",
+        "step.1.rates.specimen=1e-3": "has run all of its 2 epochs; give it more",
     }.items():
         assert words in refused("resume", folder, "--set", setting)
     assert (folder / "run.toml").read_bytes() == before
@@ -83,11 +84,11 @@ FIXED = {
     "probe.modes=3": "probe.modes cannot",
     "run.seed=4": "decided which shots were held out",
     "run.out=elsewhere": "already in its folder",
-    "stage.0.batch=8": "stage.0 is under way with another value",
-    "stage.0.slices=2": "stage.0 is under way",
-    "stage.0.rates.scan=1e-2": "its optimiser or its constraints",
-    "stage.0.epochs=1.5": "wanted an integer",
-    "stage.7.epochs=1": "there is no stage.7",
+    "step.0.batch=8": "step.0 is under way with another value",
+    "step.0.slices=2": "step.0 is under way",
+    "step.0.rates.scan=1e-2": "its optimiser or its constraints",
+    "step.0.epochs=1.5": "wanted an integer",
+    "step.7.epochs=1": "there is no step.7",
 }
 
 
@@ -100,35 +101,35 @@ def test_what_makes_the_checkpoint_worthless_is_refused(project):
 
 
 def test_the_keys_of_each_place_are_open_or_not():
-    before = make_job({"data": {"file": "x.h5"}, "stage": [SMALL, SMALL, SMALL]})
+    before = make_job({"data": {"file": "x.h5"}, "step": [SMALL, SMALL, SMALL]})
 
     def changed(**sections):
-        job = make_job({"data": {"file": "x.h5"}, "stage": [SMALL, SMALL, SMALL]} | sections)
+        job = make_job({"data": {"file": "x.h5"}, "step": [SMALL, SMALL, SMALL]} | sections)
         return differences(before, job), job
 
     for sections in (
         {"run": {"devices": 2, "budget_gib": 1.0}},
         {"figures": {"every": 3}},
         {"data": {"file": "moved.h5"}},
-        {"stage": [SMALL, SMALL | {"epochs": 9}, SMALL]},
-        {"stage": [SMALL, SMALL | {"loss": "poisson"}, SMALL | {"modes": 2}]},
-        {"stage": [SMALL, SMALL]},
+        {"step": [SMALL, SMALL | {"epochs": 9}, SMALL]},
+        {"step": [SMALL, SMALL | {"loss": "poisson"}, SMALL | {"modes": 2}]},
+        {"step": [SMALL, SMALL]},
     ):
         keys, job = changed(**sections)
         assert keys
         require_applicable(keys, job, (1, 1))
-    require_applicable(*changed(stage=[SMALL | {"modes": 2}]), None)  # nothing has begun
-    with pytest.raises(ValueError, match=r"takes away stage\.1"):
-        require_applicable(*changed(stage=[SMALL]), (1, 0))
+    require_applicable(*changed(step=[SMALL | {"modes": 2}]), None)  # nothing has begun
+    with pytest.raises(ValueError, match=r"takes away step\.1"):
+        require_applicable(*changed(step=[SMALL]), (1, 0))
 
 
 def test_a_job_that_changed_behind_a_run_is_warned_of(project):
     path = project / "job.toml"
     path.write_text(path.read_text().replace("batch = 16", "batch = 8"))
-    with pytest.warns(UserWarning, match=r"stage\.0\.batch, stage\.1\.batch another value than the run"):
-        result = run("reconstruct", path, "--out", project / "run", "--resume")
+    with pytest.warns(UserWarning, match=r"step\.0\.batch, step\.1\.batch another value than the run"):
+        result = run("run", path, "--out", project / "run", "--resume")
     assert result.exit_code == 0
-    assert read_job(project / "run" / "run.toml").stage[0].batch == 16
+    assert read_job(project / "run" / "run.toml").step[0].batch == 16
 
 
 def test_a_moved_project_goes_on(project, tmp_path):

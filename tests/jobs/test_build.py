@@ -4,12 +4,13 @@ import equinox as eqx
 import jax
 import numpy as np
 import pytest
+from first_step import Opened, opened
 
 from jaxptycho import PerShot, make_batch, select
-from jaxptycho.jobs import build
+from jaxptycho.inverse.step import owned
+from jaxptycho.jobs import build, optimisation
 from jaxptycho.jobs.reading import make_job
-from jaxptycho.jobs.runner import loop_of as with_data
-from jaxptycho.runs.loop import Loop, Progress
+from jaxptycho.runs.state import Progress
 
 THICK = {"specimen": {"kind": "potential", "slices": 3, "thickness_angstrom": 30.0}}
 RPIE = {
@@ -22,7 +23,9 @@ JOBS = {
     "aberrated probe": ({"probe": {"kind": "aberrated", "aberrations_angstrom": {"C30": 1e4}}}, {}, "AberratedProbe"),
     "affine scan": ({"scan": {"kind": "affine"}}, {"rates": {"scan.matrix": 1e-2, "scan.shift": 1e-2}}, "AffineScan"),
     "tilt per shot": (
-        THICK | {"propagator": {"kind": "angular_spectrum", "tilt_per_shot": True, "band_limit": 0.667}},
+        THICK
+        | {"propagator": {"kind": "angular_spectrum", "tilt_mrad": [0.0, 0.0], "band_limit": 0.667}}
+        | {"vary": {"propagator.angles": "shot"}},
         {
             "slices": 5,
             "rates": {"propagator": 1e-2, "specimen": {"rate": 1e-2, "schedule": "exponential"}},
@@ -34,14 +37,15 @@ JOBS = {
     "detector": (
         {
             "detector": {
-                "per_shot_intensity": True,
+                "gain": 1.0,
                 "blur_pixels": 0.5,
                 "background": 0.1,
                 "supersample": 2,
                 "extend": 2,
-            }
+            },
+            "vary": {"detector.factor": "shot"},
         },
-        {"rates": {"detector": 1e-2}, "loss": "gaussian", "variance": 4.0},
+        {"rates": {"detector": 1e-2}, "loss": {"kind": "gaussian", "variance": 4.0}},
         "Background",
     ),
     "near field": ({"detector": {"effective_distance_angstrom": 500.0}}, {"optimiser": "momentum"}, "NearField"),
@@ -50,10 +54,9 @@ JOBS = {
 }
 
 
-def loop_of(values, parts, stage, **run) -> Loop:
-    values = values | parts | {"stage": [{"epochs": 3, "batch": 16, **stage}]}
-    job = make_job(values | {"run": {"devices": 1} | run})
-    return with_data(job)
+def opened_with(values, parts, step, **run) -> Opened:
+    values = values | parts | {"step": [{"kind": "refine", "epochs": 3, "batch": 16, **step}]}
+    return opened(make_job(values | {"run": {"devices": 1} | run}))
 
 
 def test_a_job_uses_a_part_of_shots_and_quanta(values):
@@ -68,7 +71,7 @@ def test_the_seed_decides_which_shots_and_quanta_are_drawn(values):
     def drawn(seed, **section):
         chosen = {"fraction": 0.5, "dose_fraction": 0.5} | section
         job = make_job(values | {"data": values["data"] | chosen, "run": {"devices": 1, "seed": seed}})
-        return with_data(job).data
+        return opened(job).data
 
     assert drawn(1).positions[0].tolist() == drawn(1).positions[0].tolist() != drawn(2).positions[0].tolist()
     doses = [drawn(seed, fraction=1.0).dose().tolist() for seed in (1, 1, 2)]
@@ -79,30 +82,29 @@ def test_the_seed_decides_which_shots_and_quanta_are_drawn(values):
 
 @pytest.mark.parametrize("name", JOBS)
 def test_a_job_becomes_a_model(name, values):
-    parts, stage, kind = JOBS[name]
-    loop = loop_of(values, parts, stage)
-    loop.check()
-    model = loop.first_model()
-    tools = loop.tools(0, model)
+    parts, step, kind = JOBS[name]
+    refining = opened_with(values, parts, step)
+    refining.runner.check()
+    model, data = refining.model, refining.data
     assert kind in [
         type(getattr(model, part)).__name__ for part in ("probe", "specimen", "scan", "propagator", "detector")
     ]
-    batch = make_batch(loop.data, 0, np.arange(4))
-    assert jax.eval_shape(lambda: tools.objective(model, batch)).shape == ()
-    expected = np.mean(loop.data.dose())
+    batch = make_batch(data, 0, np.arange(4))
+    assert jax.eval_shape(lambda: refining.loop._objective(model, batch)).shape == ()
+    expected = np.mean(data.dose())
     power = np.sum(np.abs(select(model.probe, PerShot, 0).spectrum(model.grid)) ** 2)
     np.testing.assert_allclose(power, expected, rtol=1e-6)
 
 
 def test_lbfgs_moves_only_what_it_is_given_and_descends(values):
-    loop = loop_of(
+    refining = opened_with(
         values,
         {"data": values["data"] | {"hold_out": 0.0}},
         {"optimiser": "lbfgs", "batch": 64, "rates": {"specimen": 1.0}},
     )
-    progress = Progress(loop.first_model())
-    before = loop.first_model()
-    assert loop.run(progress) == "finished"
+    progress = Progress(owned(refining.model))
+    before = refining.model
+    assert refining.loop.run(progress) is None
     losses = [row.loss for row in progress.history]
     assert losses[2] < losses[1] < losses[0]
     assert eqx.tree_equal(progress.model.probe, before.probe)
@@ -111,8 +113,8 @@ def test_lbfgs_moves_only_what_it_is_given_and_descends(values):
 
 def test_rates_follow_their_schedule():
     rates = {"specimen": {"rate": 1.0, "schedule": "cosine", "end": 0.1, "start": 2}}
-    stage = make_job({"data": {"file": "x"}, "stage": [{"epochs": 4, "rates": rates}]}).stage[0]
-    schedule = build._schedule(stage.rates["specimen"], stage.epochs, steps=10)
+    step = optimisation.Optimisation(epochs=4, rates=rates)
+    schedule = optimisation._schedule(step.rates["specimen"], step.epochs, steps=10)
     np.testing.assert_allclose([schedule(step) for step in (0, 19, 20, 30, 40)], [0, 0, 1, 0.55, 0.1], atol=1e-6)
 
 
@@ -121,10 +123,11 @@ def test_each_half_starts_from_its_own_data(values):
     values = values | {"probe": {"start": "mean_pattern"}}
     doses, probes = {}, {}
     for half in ("all", "black", "white", "first", "second"):
-        loop = loop_of(values, {"data": values["data"] | {"half": half}}, {})
-        doses[half] = [loop.data.dose().sum(), np.sum(np.abs(loop.first_model().probe.waves) ** 2)]
-        probes[half] = np.asarray(loop.first_model().probe.waves)
-        np.testing.assert_allclose(doses[half][1], loop.data.dose().mean(), rtol=1e-6)
+        refining = opened_with(values, {"data": values["data"] | {"half": half}}, {})
+        dose = refining.data.dose()
+        doses[half] = [dose.sum(), np.sum(np.abs(refining.model.probe.waves) ** 2)]
+        probes[half] = np.asarray(refining.model.probe.waves)
+        np.testing.assert_allclose(doses[half][1], dose.mean(), rtol=1e-6)
     for one, other in (("black", "white"), ("first", "second")):
         assert doses[one][0] + doses[other][0] == doses["all"][0]
         assert np.abs(probes[one] - probes[other]).max() > 1e-3 * np.abs(probes[one]).max()
@@ -132,9 +135,9 @@ def test_each_half_starts_from_its_own_data(values):
 
 
 def test_a_budget_too_small_for_any_plan_is_said(values):
-    loop = loop_of(values, {}, {}, budget_gib=1e-6)
-    model = loop.first_model(0)
-    batch = make_batch(loop.data, 0, range(2))
-    loss = build.build_loss(loop.job.stage[0], loop.job.run.budget_gib)
+    refining = opened_with(values, {}, {})
+    model = refining.model
+    batch = make_batch(refining.data, 0, range(2))
+    loss = optimisation.build_loss(refining.step, 1e-6)
     with pytest.raises(ValueError, match=r"the budget is 0.001074 MB"):
         jax.eval_shape(lambda model: loss(model, batch), model)

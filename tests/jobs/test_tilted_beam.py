@@ -1,7 +1,8 @@
-"""`propagator.leaning`: a flat specimen at a few small tilts, from a job."""
+"""`propagator.tilted_beam`: a flat specimen at a few small tilts, from a job."""
 
 import numpy as np
 import pytest
+from tilts import simulate_file
 from typer.testing import CliRunner
 
 from jaxptycho import Dataset, Grid, PotentialSlices, load
@@ -9,8 +10,7 @@ from jaxptycho.analysis.depth import depth_profiles, fit_depth_peaks
 from jaxptycho.cli.main import app
 from jaxptycho.jobs.build import build_model
 from jaxptycho.jobs.reading import make_job
-from jaxptycho.jobs.simulation import build_experiment, write_experiment
-from jaxptycho.jobs.simulation_schema import SimulationJob
+from jaxptycho.jobs.simulation import build_experiment
 from jaxptycho.model import require_inside
 from jaxptycho.start.guess import guess_model
 from jaxptycho.start.tilt_coupled import tilt_coupled
@@ -26,13 +26,13 @@ def measured(tilts=TILTS) -> Dataset:
 
 
 def job(**sections):
-    return make_job({"data": {"file": "tilts.h5"}, "specimen": FLAT, "propagator": {"leaning": True}} | sections)
+    return make_job({"data": {"file": "tilts.h5"}, "specimen": FLAT, "propagator": {"tilted_beam": True}} | sections)
 
 
 def test_a_job_leans_the_beam_of_every_view(quick_to_compile):
     """As by hand, lit at the entrance face: the file's defocus is that at the axis, here 12 Å below the face."""
     data = measured()
-    leans = {"leaning": True, "axis_angstrom": 12.0}
+    leans = {"tilted_beam": True, "axis_angstrom": 12.0}
     model = build_model(job(probe={"kind": "aberrated"}, propagator=leans), data)
     by_hand = tilt_coupled(guess_model(data, slices=4, thickness=40.0, specimen="potential"), TILTS, axis=12.0)
     np.testing.assert_allclose(model.scan.positions.values.values, by_hand.scan.positions.values.values)
@@ -50,7 +50,7 @@ def test_refusals():
         build_model(job(specimen={"kind": "potential"}), measured())
     with pytest.raises(ValueError, match="a relaxed probe does not go with"):
         build_model(job(probe={"kind": "relaxed"}), measured())
-    with pytest.raises(ValueError, match=r"a leaning beam holds to 10°, turn a Volume instead"):
+    with pytest.raises(ValueError, match=r"a tilted beam holds to 10°"):
         build_model(job(), measured(np.deg2rad([-30.0, 0.0, 30.0])))
 
 
@@ -65,16 +65,16 @@ def test_the_template_tells_two_layers_apart(tmp_path):
         "tilt_series": {"tilts_deg": [-4.0, 0.0, 4.0]},
         "sampling": {"pixel_angstrom": 0.15, "slice_angstrom": 1.0},
     }
-    simulation, file = make_job(sections, kind=SimulationJob), tmp_path / "few_tilts.h5"
-    experiment = build_experiment(simulation)
-    write_experiment(experiment, file, simulation, lambda patterns: None)
+    file = tmp_path / "few_tilts.h5"
+    simulate_file(sections, file)
+    experiment = build_experiment(make_job({"step": [{"kind": "simulate"} | sections]}).step[0])
 
     def run(*words):
         done = CliRunner().invoke(app, [str(word) for word in words])
         assert done.exit_code == 0, done.output
 
     run("new", file, "--template", "flat_tilts", "--out", tmp_path / "flat.toml")
-    run("reconstruct", tmp_path / "flat.toml", "--out", tmp_path / "run", "--set", "run.devices=1")
+    run("run", tmp_path / "flat.toml", "--out", tmp_path / "run", "--set", "run.devices=1")
     specimen, atoms, height = load(tmp_path / "run" / "result.h5").specimen, experiment.atoms, []
     for number in (74, 42):
         columns = atoms.positions[atoms.numbers == number][:, 1::-1]

@@ -16,11 +16,12 @@ from typer.testing import CliRunner
 
 from jaxptycho import load
 from jaxptycho.cli import main as cli
-from jaxptycho.cli.files import templates
 from jaxptycho.cli.main import app
-from jaxptycho.jobs.reading import kind_of, read_job, write_job
+from jaxptycho.jobs.new import templates
+from jaxptycho.jobs.reading import read_job
+from jaxptycho.jobs.writing import write_job
 
-SHORT = ["--set", "stage.0.epochs=2", "--set", "stage.0.batch=16", "--set", "run.devices=1"]
+SHORT = ["--set", "step.0.epochs=2", "--set", "step.0.batch=16", "--set", "run.devices=1"]
 
 
 def run(*arguments):
@@ -51,7 +52,7 @@ def test_a_new_job_knows_the_file_validates_and_runs_unchanged(job, measurement,
     assert wanted.data.file == str(measurement.resolve())
     assert (wanted.probe.semiangle_mrad, wanted.probe.defocus_angstrom) == (25.0, 60.0)
     assert "1 × 71 × 71" in run("validate", job).output
-    result = run("reconstruct", job, "--out", tmp_path / "run", *SHORT)
+    result = run("run", job, "--out", tmp_path / "run", *SHORT)
     assert result.exit_code == 0, result.output
     assert "finished" in result.output
     assert (tmp_path / "run" / "figures" / "object.png").exists()
@@ -61,7 +62,7 @@ def test_a_new_job_knows_the_file_validates_and_runs_unchanged(job, measurement,
     assert "50 epochs of adam" in run("inspect", job).output
 
     before = (tmp_path / "run" / "result.h5").read_bytes()
-    assert "exists and is not overwritten" in refused("reconstruct", job, "--out", tmp_path / "run")
+    assert "exists and is not overwritten" in refused("run", job, "--out", tmp_path / "run")
     assert (tmp_path / "run" / "result.h5").read_bytes() == before
     assert "exists and is not overwritten" in refused("new", measurement, "--out", job)
 
@@ -69,7 +70,7 @@ def test_a_new_job_knows_the_file_validates_and_runs_unchanged(job, measurement,
 @pytest.mark.parametrize("by", ["positions", "counts"])
 def test_halves_share_nothing_and_agree(by, job, tmp_path):
     epochs = {"positions": 40, "counts": 15}[by]
-    more = [*SHORT[:1], f"stage.0.epochs={epochs}", *SHORT[2:], "--set", "stage.0.rates.specimen=3e-2"]
+    more = [*SHORT[:1], f"step.0.epochs={epochs}", *SHORT[2:], "--set", "step.0.rates.specimen=3e-2"]
     result = run("halves", job, "--by", by, "--out", tmp_path / "both", *more)
     assert result.exit_code == 0, result.output
     for word in ("half-bit resolution", "one-bit resolution", "0.143 resolution", "nothing"):
@@ -127,14 +128,14 @@ def test_inspect_without_a_file_is_refused():
 def test_templates_are_valid_jobs_for_any_file(name, measurement, tmp_path):
     path = tmp_path / "job.toml"
     assert run("new", measurement, "--out", path, "--template", name).exit_code == 0
-    job = read_job(path, kind=kind_of(path))
+    job = read_job(path)
     assert job.data.file == str(measurement.resolve())
     assert write_job(job)
 
 
 def test_help_names_every_command():
     text = run("--help").output
-    for name in ("demo", "new", "reconstruct", "resume", "inspect", "validate", "compare", "halves"):
+    for name in ("demo", "new", "run", "resume", "inspect", "validate", "compare", "halves"):
         assert name in text
 
 
@@ -188,16 +189,16 @@ def test_bad_files_end_with_one_sentence(name, measurement, job, tmp_path):
     with h5py.File(path, "r+") as file:
         spoil(file)
     out = tmp_path / "run"
-    assert said in refused("reconstruct", job, "--out", out, "--set", f"data.file={path}")
+    assert said in refused("run", job, "--out", out, "--set", f"data.file={path}")
     assert not out.exists()
 
 
 def test_a_truncated_file_and_a_missing_one(measurement, job, tmp_path):
     path = tmp_path / "cut.h5"
     path.write_bytes(measurement.read_bytes()[:20000])
-    assert "truncated" in refused("reconstruct", job, "--out", tmp_path / "run", "--set", f"data.file={path}")
-    assert "nowhere.h5" in refused("reconstruct", job, "--set", "data.file=nowhere.h5")
-    assert "nowhere.toml" in refused("reconstruct", tmp_path / "nowhere.toml")
+    assert "truncated" in refused("run", job, "--out", tmp_path / "run", "--set", f"data.file={path}")
+    assert "nowhere.h5" in refused("run", job, "--set", "data.file=nowhere.h5")
+    assert "nowhere.toml" in refused("run", tmp_path / "nowhere.toml")
     assert "no run.toml" in refused("resume", tmp_path)
     assert not (tmp_path / "run").exists()
 
@@ -207,23 +208,23 @@ def test_a_cxi_without_positions(job, tmp_path):
     with h5py.File(path, "w") as file:
         file["cxi_version"] = 160
         file["entry_1/instrument_1/detector_1/data"] = np.ones((4, 8, 8), np.uint16)
-    assert "positions" in refused("reconstruct", job, "--out", tmp_path / "run", "--set", f"data.file={path}")
+    assert "positions" in refused("run", job, "--out", tmp_path / "run", "--set", f"data.file={path}")
 
 
 def test_unknown_keys_and_wrong_units_of_a_job(job, tmp_path):
     out = ["--out", tmp_path / "run"]
-    assert "did you mean semiangle_mrad" in refused("reconstruct", job, *out, "--set", "probe.semiangle=20.0")
-    assert "did you mean thickness_angstrom" in refused("reconstruct", job, *out, "--set", "specimen.thickness_nm=2.0")
-    assert "no parameter 'propagator'" in refused("reconstruct", job, *out, "--set", "stage.0.rates.propagator=1e-2")
-    assert "wrong options for adam" in refused("reconstruct", job, *out, "--set", "stage.0.options={b3 = 0.9}")
+    assert "did you mean semiangle_mrad" in refused("run", job, *out, "--set", "probe.semiangle=20.0")
+    assert "did you mean thickness_angstrom" in refused("run", job, *out, "--set", "specimen.thickness_nm=2.0")
+    assert "no parameter 'propagator'" in refused("run", job, *out, "--set", "step.0.rates.propagator=1e-2")
+    assert "wrong options for adam" in refused("run", job, *out, "--set", "step.0.options={b3 = 0.9}")
     assert not (tmp_path / "run").exists()
 
 
 def test_what_has_no_meaning_for_the_model_is_refused_before_anything_is_written(job, tmp_path):
     out = ["--out", tmp_path / "run"]
-    thick = "stage.0.constraint=[{kind = 'gaussian_along_z', sigma_angstrom = 3.0}]"
-    assert "one slice" in refused("reconstruct", job, *out, "--set", thick)
-    assert "thickness" in refused("reconstruct", job, *out, "--set", "specimen.slices=3")
+    thick = "step.0.constraint=[{kind = 'gaussian_along_z', sigma_angstrom = 3.0}]"
+    assert "one slice" in refused("run", job, *out, "--set", thick)
+    assert "thickness" in refused("run", job, *out, "--set", "specimen.slices=3")
     assert not (tmp_path / "run").exists()
 
 
@@ -238,7 +239,7 @@ def test_negative_counts_are_clipped_with_a_warning(measurement, job, tmp_path):
 
 
 def test_validate_says_what_lies_in_which_slab(job):
-    slabs = ["--set", "run.devices=4", "--set", "run.slabs=2", "--set", "stage.0.batch=16"]
+    slabs = ["--set", "run.devices=4", "--set", "run.slabs=2", "--set", "step.0.batch=16"]
     result = run("validate", job, *slabs)
     assert result.exit_code == 0, result.output
     words = " ".join(result.output.split())

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from jaxptycho.cli import demo
 from jaxptycho.cli.main import app
-from jaxptycho.reports.evaluate import judge_results
+from jaxptycho.reports.evaluate import evaluate_results
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_a_result_is_compared_with_the_truth_of_its_file(run, tmp_path):
     out, figures = run
     result = compared(out / "run", out / "run" / "result.h5", "--truth", out / "bilayer.h5", "--out", tmp_path / "told")
     assert result.exit_code == 0, result.output
-    rows = judge_results([out / "run"], out / "bilayer.h5")
+    rows = evaluate_results([out / "run"], out / "bilayer.h5")
     assert float(rows["correlation of the phase"][0]) > max(figures["correlation_1"], figures["correlation_2"]) - 0.05
     assert float(rows["fidelity of the probe"][0]) > 0.98
     assert len(rows["correlation of the slices"][0].split(", ")) == 4

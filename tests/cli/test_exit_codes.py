@@ -36,9 +36,9 @@ def test_exit_code_and_words(tmp_path, semiangle, rate, code, said):
     file, job = written(tmp_path / "scan.h5", semiangle), tmp_path / "scan.toml"
     runner = CliRunner()
     assert runner.invoke(cli.app, ["new", str(file), "--out", str(job)]).exit_code == 0
-    sets = ["stage.0.epochs=5", f"stage.0.rates.specimen={rate}", "run.devices=1"]
+    sets = ["step.0.epochs=5", f"step.0.rates.specimen={rate}", "run.devices=1"]
     more = [word for one in sets for word in ("--set", one)]
-    done = runner.invoke(cli.app, ["reconstruct", str(job), "--out", str(tmp_path / "run"), *more])
+    done = runner.invoke(cli.app, ["run", str(job), "--out", str(tmp_path / "run"), *more])
     assert done.exit_code == code, done.output
     assert said in done.output
     rows = [line.split("│")[1].strip() for line in done.output.splitlines() if line.startswith("│")]
@@ -50,11 +50,11 @@ def test_exit_code_and_words(tmp_path, semiangle, rate, code, said):
 
 def test_devices_agree_on_the_verdict(values, tmp_path):
     """Also: one epoch of a sound run begins to explain."""
-    stage = values["stage"][0] | {"epochs": 1}
+    step = values["step"][0] | {"epochs": 1}
 
     def verdict(devices):
         run = {"devices": devices}
-        return start(make_job(values | {"stage": [stage], "run": run}), tmp_path / str(devices)).verdict
+        return start(make_job(values | {"step": [step], "run": run}), tmp_path / str(devices)).verdict
 
     one, two = verdict(1), verdict(2)
     assert one.explains

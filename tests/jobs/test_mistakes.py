@@ -14,9 +14,8 @@ from jaxptycho import FreeScan, PerShot, SliceStack, load, read, write
 from jaxptycho.analysis.scanned import outline
 from jaxptycho.cli.errors import sentence
 from jaxptycho.cli.main import app
+from jaxptycho.jobs import halves
 from jaxptycho.jobs.reading import read_job
-from jaxptycho.jobs.tomogram_schema import TomogramJob
-from jaxptycho.reports import compare as comparison
 from jaxptycho.start import guess
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # cautions, as these patterns are noise
@@ -154,10 +153,10 @@ def test_what_a_device_or_the_memory_refuses_is_one_sentence(error, words, monke
     def fails(path):
         raise error
 
-    monkeypatch.setattr("jaxptycho.cli.files.describe", fails)
+    monkeypatch.setattr("jaxptycho.jobs.describe.describe", fails)
     line = refused("inspect", "scan.h5")
     assert words in line
-    assert ("stage.N.batch" in line) == ("INTERNAL" not in str(error))
+    assert ("step.N.batch" in line) == ("INTERNAL" not in str(error))
     assert sentence(error) in line
 
 
@@ -196,23 +195,19 @@ def jobs():
     measured("tilts.h5", counts=series, positions=np.stack([PLACES] * 3), tilt_deg=[-20.0, 0.0, 20.0])
     for file in ("scan.h5", "tilts.h5", "strontium_titanate"):
         assert run("new", file).exit_code == 0
-    return {"reconstruct": "scan.toml", "tomogram": "tilts.toml", "simulate": "strontium_titanate.toml"}
+    return {"run": "scan.toml", "series": "tilts.toml", "simulate": "strontium_titanate.toml"}
 
 
-@pytest.mark.parametrize("verb", ["reconstruct", "tomogram", "simulate", "halves"])
-def test_a_job_of_another_kind_is_sent_to_its_verb(verb, jobs):
-    for right, job in jobs.items():
-        if right != verb and not (verb == "halves" and right != "simulate"):
-            assert f"give it to `jaxptycho {right} {job}`" in refused(verb, job, "--out", "run")
+def test_halves_are_those_of_a_measurement(jobs):
+    assert "halves are those of a measurement" in refused("halves", jobs["simulate"], "--out", "run")
     assert "strontium_titanate" in run("inspect", jobs["simulate"]).output
 
 
-def test_a_job_of_few_sections_keeps_its_kind(here):
+def test_a_job_of_few_sections_has_its_defaults(here):
     (here / "job.toml").write_text('[data]\nfile = "scan.h5"\n')
     assert read_job("job.toml").data.file == str(here / "scan.h5")
-    assert read_job("job.toml", kind=TomogramJob).data.file == str(here / "scan.h5")
-    (here / "typo.toml").write_text('[data]\nfile = "scan.h5"\n[stagee]\nepochs = 3\n')
-    with pytest.raises(ValueError, match=r"no key stagee; did you mean stage\?"):
+    (here / "typo.toml").write_text('[data]\nfile = "scan.h5"\n[stepp]\nepochs = 3\n')
+    with pytest.raises(ValueError, match=r"no key stepp; did you mean step\?"):
         read_job("typo.toml")
 
 
@@ -229,46 +224,46 @@ RATES = {
 @pytest.mark.parametrize("optimiser", ["adam", "lbfgs"])
 @pytest.mark.parametrize("rate", RATES)
 def test_rates_of_fields_that_no_part_has_are_refused(rate, optimiser, jobs):
-    settings = ["--set", f"stage.0.rates.{rate}", "--set", f"stage.0.optimiser={optimiser}"]
-    assert RATES[rate] in refused("validate", jobs["reconstruct"], *settings)
+    settings = ["--set", f"step.0.rates.{rate}", "--set", f"step.0.optimiser={optimiser}"]
+    assert RATES[rate] in refused("validate", jobs["run"], *settings)
 
 
 @pytest.mark.parametrize("key", ["scan.positions", '"scan.positions"', "scan.positions.rate", '"scan.positions".rate'])
 def test_rates_of_fields_are_set_with_and_without_quotes(key, jobs):
-    before = read_job("scan.toml").stage[0].rates
-    rates = read_job("scan.toml", [f"stage.0.rates.{key}=0.004"]).stage[0].rates
+    before = read_job("scan.toml").step[0].rates
+    rates = read_job("scan.toml", [f"step.0.rates.{key}=0.004"]).step[0].rates
     assert rates["scan.positions"].rate == 0.004
     assert {name: rates[name] for name in before} == before
 
 
 def test_settings_reach_what_a_job_leaves_to_the_defaults(here):
     (here / "job.toml").write_text('[data]\nfile = "scan.h5"\n')
-    job = read_job("job.toml", ["stage.0.epochs=7", "stage.0.rates.scan=0.01", "stage.0.rates.probe.start=3"])
-    assert job.stage[0].epochs == 7
-    assert {name: rate.rate for name, rate in job.stage[0].rates.items()} == {
+    job = read_job("job.toml", ["step.0.epochs=7", "step.0.rates.scan=0.01", "step.0.rates.probe.start=3"])
+    assert job.step[0].epochs == 7
+    assert {name: rate.rate for name, rate in job.step[0].rates.items()} == {
         "specimen": 5e-3,
         "probe": 5e-3,
         "scan": 0.01,
     }
-    assert job.stage[0].rates["probe"].start == 3
-    (here / "plain.toml").write_text('[data]\nfile = "scan.h5"\n[[stage]]\n[stage.rates]\nscan.positions = 0.01\n')
-    assert read_job("plain.toml").stage[0].rates["scan.positions"].rate == 0.01
+    assert job.step[0].rates["probe"].start == 3
+    (here / "plain.toml").write_text('[data]\nfile = "scan.h5"\n[[step]]\nkind = "refine"\n[step.rates]\nscan.positions = 0.01\n')
+    assert read_job("plain.toml").step[0].rates["scan.positions"].rate == 0.01
 
 
 SETTINGS = {
     "data=3": "data = 3: it is a section, whose keys are file,",
-    "stage=3": "stage = 3: it is a list of sections",
-    "stage.0=3": "stage.0 = 3: it is a section, whose keys are name,",
+    "step=3": "step = 3: it is a list of sections",
+    "step.0=3": "step.0 = 3: it is a section, whose keys are name,",
     "probe=[1]": "it is a section",
-    "stage.5.epochs=1": "there is no stage.5; known are stage.0",
-    "stage.epochs=1": "stage has several entries, counted from 0; name one, as in stage.0",
-    "stage.-1.epochs=1": "counted from 0",
-    "stage[0].epochs=1": "'stage[0].epochs' is no key",
+    "step.5.epochs=1": "there is no step.5; known are step.0",
+    "step.epochs=1": "step has several entries, counted from 0; name one, as in step.0",
+    "step.-1.epochs=1": "counted from 0",
+    "step[0].epochs=1": "'step[0].epochs' is no key",
     "=3": "is no key",
     "epochs": "the form key=value is required",
     "data.file.x=3": "data.file is a value",
-    "stage.0.constraint.0.kind=positivity": "there is no stage.0.constraint.0",
-    "stage.0.rates.specimen=fast": "stage.0.rates.specimen",
+    "step.0.constraint.0.kind=positivity": "there is no step.0.constraint.0",
+    "step.0.rates.specimen=fast": "step.0.rates.specimen",
     "probe.semiangle=20.0": "did you mean semiangle_mrad?",
     "detector.mtf_file=scan.toml": "detector.mtf_file",
     "detector.mtf_file=nowhere.txt": "there is no such file",
@@ -308,10 +303,10 @@ def test_folders_that_are_no_runs_are_called_so(here):
         assert "store.zspy is a Zarr store, a format that cannot be read yet" in refused(*command, "store.zspy", *after)
         assert "jaxptycho resume begun" in refused(*command, "begun", *after)
     assert "Zarr store" in refused("new", "store.zspy")
-    assert "is a folder, and a job file" in refused("reconstruct", "folder")
-    assert "begun/run.toml" in refused("reconstruct", "begun")
+    assert "is a folder, and a job file" in refused("run", "folder")
+    assert "begun/run.toml" in refused("run", "begun")
     assert "folder is no run" in refused("resume", "folder")
-    assert "nowhere is not there" in refused("resume", "nowhere")
+    assert "nowhere does not exist" in refused("resume", "nowhere")
     assert "such as begun" in refused("resume", "begun/run.toml")
 
 
@@ -323,9 +318,9 @@ def test_files_of_another_kind_are_called_so(here):
     assert "scan.h5 is an HDF5 file, and a job file (TOML) is required" in refused("validate", "scan.h5")
     assert "jaxptycho-dataset" in refused("export", "scan.h5", "out.mrc")
     assert "jaxptycho-dataset" in refused("compare", "scan.h5", "scan.h5")
-    assert "holds no job" in refused("simulate", "empty.toml")
-    assert "not valid TOML" in refused("reconstruct", "bytes.toml")
-    assert "not valid TOML" in refused("reconstruct", "deep.toml")
+    assert "holds no job" in refused("run", "empty.toml")
+    assert "not valid TOML" in refused("run", "bytes.toml")
+    assert "not valid TOML" in refused("run", "deep.toml")
     assert "there is no folder lost for lost/job.toml" in refused("new", "scan.h5", "--out", "lost/job.toml")
 
 
@@ -340,22 +335,22 @@ TOO_FEW = {
 def test_halves_that_cannot_be_compared_are_not_computed(words, monkeypatch):
     measured(places=TOO_FEW[words])
     assert run("new", "scan.h5").exit_code == 0
-    monkeypatch.setattr("jaxptycho.reports.compare.start", None)
+    monkeypatch.setattr(halves, "start", None)
     assert words in refused("halves", "scan.toml", "--out", "both")
 
 
 @pytest.mark.parametrize("by", ["positions", "counts"])
 def test_both_halves_are_drawn_before_one_is_computed(by, jobs, monkeypatch):
     """A mistake that only the second half meets ends both."""
-    made, drawn = comparison.loop_of, []
+    made, drawn = halves.Runner, []
 
-    def loop_of(job):
+    def runner(job, folder):
         drawn.append(job.data.half)
         if len(drawn) == 2:
             raise ValueError("a pattern of this half holds no counts")
-        return made(job)
+        return made(job, folder)
 
-    monkeypatch.setattr(comparison, "loop_of", loop_of)
-    monkeypatch.setattr(comparison, "start", None)
-    assert "a pattern of this half" in refused("halves", jobs["reconstruct"], "--by", by, "--out", "both")
+    monkeypatch.setattr(halves, "Runner", runner)
+    monkeypatch.setattr(halves, "start", None)
+    assert "a pattern of this half" in refused("halves", jobs["run"], "--by", by, "--out", "both")
     assert drawn == list(comparison.HALVES[by])

@@ -7,13 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tilts import SIMULATION
+from tilts import SIMULATION, simulate_file
 
 from jaxptycho import Dataset, Grid, predict
 from jaxptycho.io.native import write_native
-from jaxptycho.jobs.reading import make_job
-from jaxptycho.jobs.simulation import run_simulation
-from jaxptycho.jobs.simulation_schema import SimulationJob
 from jaxptycho.start.guess import guess_model
 
 N_SHOTS, ABOUT = 64, {"semiangle_mrad": 25.0, "defocus_angstrom": 60.0}
@@ -57,14 +54,14 @@ def simulated() -> Dataset:
 
 @pytest.fixture
 def values(measurement):
-    """A small job as nested dictionaries: two stages, two devices, positions refined."""
+    """A small job as nested dictionaries: two steps, two devices, positions refined."""
     rates = {"specimen": 5e-2, "probe": 5e-3, "scan": 1e-2}
-    first = {"epochs": 3, "batch": 15, "rates": rates, "constraint": [{"kind": "phase_ramp_removal", "every": 2}]}
-    second = {"name": "modes", "epochs": 2, "batch": 15, "modes": 2, "loss": "poisson", "rates": {"specimen": 2e-2}}
+    first = {"kind": "refine", "epochs": 3, "batch": 15, "rates": rates, "constraint": [{"kind": "phase_ramp_removal", "every": 2}]}
+    second = {"kind": "refine", "name": "modes", "epochs": 2, "batch": 15, "modes": 2, "loss": "poisson", "rates": {"specimen": 2e-2}}
     second["penalty"] = [{"kind": "l1", "weight": 0.1}]
     return {
         "data": {"file": str(measurement), "hold_out": 0.1},
-        "stage": [first, second],
+        "step": [first, second],
         "run": {"devices": 2, "checkpoint_every": 2},
     }
 
@@ -72,5 +69,5 @@ def values(measurement):
 @pytest.fixture(scope="session")
 def series(tmp_path_factory) -> Path:
     file = tmp_path_factory.mktemp("series") / "tilts.h5"
-    run_simulation(make_job(SIMULATION, kind=SimulationJob), file)
+    simulate_file(SIMULATION, file)
     return file

@@ -19,8 +19,9 @@ from jaxptycho import Dataset, load, read
 from jaxptycho.io.hdf5 import OnDisk
 from jaxptycho.io.native import write_native
 from jaxptycho.io.results import load_history
-from jaxptycho.jobs.reading import make_job, write_job
+from jaxptycho.jobs.reading import make_job
 from jaxptycho.jobs.runner import start
+from jaxptycho.jobs.writing import write_job
 
 pytestmark = pytest.mark.slow
 DOUBLE = {"JAX_ENABLE_X64": 1}
@@ -72,9 +73,9 @@ def job(values, tmp_path):
     """Path of a job, a checkpoint every epoch, on all devices or as many as asked for."""
 
     def write(epochs=3, **run):
-        stages = [values["stage"][0] | {"epochs": epochs}, values["stage"][1]]
+        steps = [values["step"][0] | {"epochs": epochs}, values["step"][1]]
         path = tmp_path / "job.toml"
-        path.write_text(write_job(make_job(values | {"stage": stages, "run": {"checkpoint_every": 1} | run})))
+        path.write_text(write_job(make_job(values | {"step": steps, "run": {"checkpoint_every": 1} | run})))
         return path
 
     return write
@@ -84,10 +85,10 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_model(job, tmp_path):
     """Twenty times `kill -9`, anywhere from the first import to the last figure; bitwise on one device."""
     path, rng = job(epochs=12, devices=1), random.Random(0)
     began = time.monotonic()
-    out = finish(command("reconstruct", path, "--out", tmp_path / "whole"))
+    out = finish(command("run", path, "--out", tmp_path / "whole"))
     lasts, folder, kills = time.monotonic() - began, tmp_path / "broken", 0
     assert (tmp_path / "whole" / "result.h5").exists(), out
-    go_on = ("reconstruct", path, "--out", folder, "--resume")
+    go_on = ("run", path, "--out", folder, "--resume")
     while kills < 20:
         process = command(*go_on)
         try:
@@ -108,8 +109,8 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_model(job, tmp_path):
 
 def test_a_disk_that_fills_while_a_run_goes_on_costs_nothing_but_time(job, tmp_path):
     path, folder = job(epochs=4, devices=1), tmp_path / "run"
-    finish(command("reconstruct", path, "--out", tmp_path / "whole"))
-    begun = command("reconstruct", path, "--out", folder)
+    finish(command("run", path, "--out", tmp_path / "whole"))
+    begun = command("run", path, "--out", folder)
     until = time.monotonic() + 120
     before = set()
     while not before and time.monotonic() < until:
@@ -129,9 +130,9 @@ def test_a_disk_that_fills_while_a_run_goes_on_costs_nothing_but_time(job, tmp_p
 
 def test_two_processes_give_the_model_of_one(job, tmp_path):
     path = job()
-    out = finish(command("reconstruct", path, "--out", tmp_path / "one", **DOUBLE))
+    out = finish(command("run", path, "--out", tmp_path / "one", **DOUBLE))
     assert (tmp_path / "one" / "result.h5").exists(), out
-    outs = [finish(p) for p in processes(2, "reconstruct", path, "--out", tmp_path / "two", **DOUBLE)]
+    outs = [finish(p) for p in processes(2, "run", path, "--out", tmp_path / "two", **DOUBLE)]
     assert (tmp_path / "two" / "result.h5").exists(), outs
     assert "two" in outs[0]
     assert "loss" not in outs[1]  # text by the first alone
@@ -149,8 +150,8 @@ def test_two_processes_give_the_model_of_one(job, tmp_path):
 
 def test_two_processes_that_are_killed_are_gone_on_with_by_two_or_by_one(job, tmp_path):
     path, whole = job(epochs=30), tmp_path / "whole"
-    finish(command("reconstruct", path, "--out", whole, **DOUBLE))
-    pair = processes(2, "reconstruct", path, "--out", tmp_path / "two", **DOUBLE)
+    finish(command("run", path, "--out", whole, **DOUBLE))
+    pair = processes(2, "run", path, "--out", tmp_path / "two", **DOUBLE)
     until = time.monotonic() + 120
     while not list((tmp_path / "two" / "checkpoints").glob("[1-9]*")) and time.monotonic() < until:
         time.sleep(0.02)
@@ -171,7 +172,7 @@ def test_two_processes_that_are_killed_are_gone_on_with_by_two_or_by_one(job, tm
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_process_that_dies_stops_the_others_within_a_minute(job, tmp_path, victim):
     path = job(epochs=500)
-    pair = processes(2, "reconstruct", path, "--out", tmp_path / "run")
+    pair = processes(2, "run", path, "--out", tmp_path / "run")
     until = time.monotonic() + 120
     while not list((tmp_path / "run" / "checkpoints").glob("[1-9]*")) and time.monotonic() < until:
         time.sleep(0.2)
@@ -186,7 +187,7 @@ def test_a_process_that_dies_stops_the_others_within_a_minute(job, tmp_path, vic
 
 def test_a_signal_to_one_process_stops_all_at_the_same_batch(job, tmp_path):
     path = job(epochs=500)
-    pair = processes(2, "reconstruct", path, "--out", tmp_path / "run")
+    pair = processes(2, "run", path, "--out", tmp_path / "run")
     until = time.monotonic() + 120
     while not list((tmp_path / "run" / "checkpoints").glob("[1-9]*")) and time.monotonic() < until:
         time.sleep(0.2)

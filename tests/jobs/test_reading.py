@@ -7,7 +7,8 @@ import pytest
 from pairs import pair
 
 from jaxptycho import read
-from jaxptycho.jobs.reading import make_job, write_job
+from jaxptycho.jobs.reading import make_job
+from jaxptycho.jobs.writing import write_job
 
 WATCHED = """
 import collections
@@ -27,7 +28,7 @@ def uncounted(self):  # every process looks at the same few patterns before it r
 jaxptycho.data.dataset.Dataset.raw_sample = uncounted
 jaxptycho.data.dataset.IN_MEMORY_BYTES = int(sys.argv[3])
 from jaxptycho.jobs.reading import read_job
-from jaxptycho.jobs.runner import loop_of, start
+from jaxptycho.jobs.runner import Runner, start
 from jaxptycho.distributed.multihost import sharing
 job = read_job(sys.argv[2])
 """
@@ -35,10 +36,11 @@ AT_FIRST = (
     WATCHED
     + """
 from jaxptycho import Dataset, Grid
-loop = loop_of(job)
-loop.first_model()
+from pathlib import Path
+context = Runner(job, Path("unused")).context(0, job.step[0])
+context.first_model()
 print("read:", sorted(seen.elements()))
-np.save(f"{sys.argv[2]}.{jax.process_index()}.npy", np.append(loop.data.dose(), loop.data.mean_pattern()))
+np.save(f"{sys.argv[2]}.{jax.process_index()}.npy", np.append(context.data.dose(), context.data.mean_pattern()))
 counts = np.ones((10, 4, 4))
 counts[7] = np.nan
 try:
@@ -126,7 +128,7 @@ def test_a_whole_run_reads_half_of_it_in_each_process(job, values, kept):
     if kept:  # nothing is read twice
         assert max(max(own.values()) for own in seen) == 1
         return
-    epochs = sum(stage["epochs"] for stage in values["stage"])
+    epochs = sum(step["epochs"] for step in values["step"])
     once = 64 / 2  # of each process
     padding = epochs * 4 * 1 + 2  # shots that make a batch even: 58 in 4 batches, and those held out
     for rank, own in enumerate(seen):

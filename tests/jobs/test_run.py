@@ -11,20 +11,19 @@ import equinox as eqx
 import jax
 import numpy as np
 import pytest
-from jaxptycho.inverse.constraints.registry.volume import support_mask
 
 from jaxptycho import load, mesh, stacked
-from jaxptycho.cli.errors import Diverged
 from jaxptycho.distributed import device_cache as resident
+from jaxptycho.inverse.constraints.volume import support_mask
 from jaxptycho.io.results import load_attributes, load_history
-from jaxptycho.jobs import build
+from jaxptycho.jobs import runner
 from jaxptycho.jobs.reading import make_job, read_job
 from jaxptycho.jobs.runner import resume, start
-from jaxptycho.runs import loop
-from jaxptycho.runs.progress import Watch
+from jaxptycho.runs.progress import ProgressListener
+from jaxptycho.runs.state import Diverged
 
 
-class Interrupting(Watch):
+class Interrupting(ProgressListener):
     """Sends a signal to this process after so many batches."""
 
     def __init__(self, after, number=signal.SIGINT):
@@ -38,7 +37,7 @@ class Interrupting(Watch):
 
 @pytest.fixture(autouse=True)
 def _small_stacks(monkeypatch):
-    monkeypatch.setattr(loop, "stacked", partial(stacked, shots=32))  # two of an epoch's four batches at once
+    monkeypatch.setattr("jaxptycho.runs.batch_source.stacked", partial(stacked, shots=32))  # two of an epoch's four batches at once
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +67,7 @@ def test_a_run_folder_holds_everything(reference, values):
         "history.csv",
         "result.h5",
         "run.toml",
+        "steps",
     ]
     drawn = {p.name for p in (folder / "figures").iterdir() if p.stat().st_size > 5000}
     assert drawn == {f"{name}.png" for name in ("object", "probe", "positions", "patterns", "loss")}
@@ -75,10 +75,10 @@ def test_a_run_folder_holds_everything(reference, values):
 
     model = load(folder / "result.h5")
     assert same(model, reference.model)
-    assert model.probe.waves.shape[0] == 2  # the modes of the second stage
+    assert model.probe.waves.shape[0] == 2  # the modes of the second step
     with (folder / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["stage"] for row in rows] == ["refine"] * 3 + ["modes"] * 2
+    assert [row["step"] for row in rows] == ["refine"] * 3 + ["modes"] * 2
     np.testing.assert_array_equal([float(row["loss"]) for row in rows], load_history(folder / "result.h5")["loss"])
     assert all(float(row["held_out"]) > 0 and float(row["seconds"]) > 0 for row in rows)
     assert float(rows[2]["loss"]) < 0.8 * float(rows[0]["loss"])
@@ -94,7 +94,7 @@ def test_an_interrupted_run_resumes_to_the_same_result(reference, values, tmp_pa
     first = start(make_job(values), folder, Interrupting(after=3))
     assert (first.why, first.finished, len(first.history)) == ("Ctrl-C", False, 1)
     assert load(folder / "result.h5").probe.waves.shape == first.model.probe.waves.shape
-    second = resume(folder, Interrupting(after=6, number=signal.SIGTERM))  # inside the second stage
+    second = resume(folder, Interrupting(after=6, number=signal.SIGTERM))  # inside the second step
     assert (second.why, len(second.history)) == ("SIGTERM", 4)
     third = resume(folder)
     assert third.finished
@@ -103,23 +103,23 @@ def test_an_interrupted_run_resumes_to_the_same_result(reference, values, tmp_pa
     assert same(resume(folder).model, reference.model)  # a finished run stays as it is
 
 
-def test_a_support_is_that_of_the_model_that_its_stage_starts_from(values, tmp_path):
+def test_a_support_is_that_of_the_model_that_its_step_starts_from(values, tmp_path):
     """The first model is empty; what is left out stays so, on either side of an interruption."""
     rates = {"specimen": 5e-2}
-    coarse = {"epochs": 1, "batch": 15, "rates": rates}
+    coarse = {"kind": "refine", "epochs": 1, "batch": 15, "rates": rates}
     support = {"kind": "support", "blur_angstrom": 0.6, "threshold": 0.6, "edge_angstrom": 0.0, "each_step": True}
-    fine = {"name": "fine", "epochs": 2, "batch": 15, "rates": rates, "constraint": [support]}
+    fine = {"kind": "refine", "name": "fine", "epochs": 2, "batch": 15, "rates": rates, "constraint": [support]}
     thick = {"kind": "potential", "slices": 2, "thickness_angstrom": 6.0}
-    job = make_job(values | {"specimen": thick, "stage": [coarse, fine]})
-    alone = start(make_job(values | {"specimen": thick, "stage": [coarse]}), tmp_path / "coarse").model
-    start(job, tmp_path / "run", Interrupting(after=6))  # in the second stage
+    job = make_job(values | {"specimen": thick, "step": [coarse, fine]})
+    alone = start(make_job(values | {"specimen": thick, "step": [coarse]}), tmp_path / "coarse").model
+    start(job, tmp_path / "run", Interrupting(after=6))  # in the second step
     model = resume(tmp_path / "run").model
     mask = support_mask(np.asarray(alone.specimen.potential, float), (3.0, 0.3, 0.3), 0.6, 0.6, 0.0)
     assert 0.02 < mask.mean() < 0.9
     np.testing.assert_array_equal(np.asarray(model.specimen.potential)[mask == 0], 0)
     assert np.asarray(model.specimen.potential)[mask > 0].all()
     with pytest.raises(ValueError, match="a support of an empty specimen"):
-        start(make_job(values | {"specimen": thick, "stage": [fine]}), tmp_path / "empty")
+        start(make_job(values | {"specimen": thick, "step": [fine]}), tmp_path / "empty")
 
 
 def test_patterns_kept_on_the_devices_give_the_same_bits(reference, values, tmp_path, monkeypatch):
@@ -135,11 +135,11 @@ def test_patterns_kept_on_the_devices_give_the_same_bits(reference, values, tmp_
 
 
 def test_a_signal_is_heard_while_the_data_are_read(values, tmp_path, monkeypatch):
-    def read(*given, read=build.read_data):
+    def read(*given, read=runner.read_data):
         os.kill(os.getpid(), signal.SIGTERM)
         return read(*given)
 
-    monkeypatch.setattr(build, "read_data", read)
+    monkeypatch.setattr(runner, "read_data", read)
     outcome = start(make_job(values | {"figures": {"every": 0}}), tmp_path / "run")
     assert (outcome.why, outcome.history) == ("SIGTERM", [])
 
@@ -157,7 +157,7 @@ def test_the_wall_time_is_a_checkpoint_beside_those_of_the_interval(reference, v
     minutes = [0.0]
     monkeypatch.setattr("jaxptycho.runs.progress.time", SimpleNamespace(monotonic=lambda: 60 * minutes[0]))
 
-    class Waiting(Watch):
+    class Waiting(ProgressListener):
         calls = 0
 
         def batch(self, patterns):
@@ -171,11 +171,11 @@ def test_the_wall_time_is_a_checkpoint_beside_those_of_the_interval(reference, v
     assert same(resume(tmp_path / "run").model, reference.model)
 
 
-def test_a_divergence_keeps_the_last_good_model_and_names_part_and_stage(values, tmp_path):
-    wild = {"name": "wild", "epochs": 2, "batch": 15, "optimiser": "sgd", "rates": {"specimen.absorption": 1e6}}
-    calm = {"epochs": 1, "batch": 15, "rates": {"specimen": 5e-2, "probe": 5e-3, "scan": 1e-2}}
-    job = make_job(values | {"stage": [calm, wild]})
-    with pytest.raises(Diverged, match=r"NaN or infinite in stage 'wild', epoch 2: .*specimen\.absorption"):
+def test_a_divergence_keeps_the_last_good_model_and_names_part_and_step(values, tmp_path):
+    wild = {"kind": "refine", "name": "wild", "epochs": 2, "batch": 15, "optimiser": "sgd", "rates": {"specimen.absorption": 1e6}}
+    calm = {"kind": "refine", "epochs": 1, "batch": 15, "rates": {"specimen": 5e-2, "probe": 5e-3, "scan": 1e-2}}
+    job = make_job(values | {"step": [calm, wild]})
+    with pytest.raises(Diverged, match=r"NaN or infinite in step 'wild', epoch 2: .*specimen\.absorption"):
         start(job, tmp_path / "run")
     model = load(tmp_path / "run" / "result.h5")
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array)))
@@ -202,8 +202,8 @@ def test_a_full_disk_loses_nothing(reference, values, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_an_affine_scan_is_mapped_before_the_first_epoch(values, tmp_path):
-    stage = {"epochs": 1, "batch": 15, "rates": {"specimen": 5e-3, "probe": 5e-3}}
-    start(make_job(values | {"scan": {"kind": "affine"}, "stage": [stage]}), tmp_path / "run")
-    begun, ended = load(tmp_path / "run" / "start.h5").scan, load(tmp_path / "run" / "result.h5").scan
-    assert np.any(begun.matrix != np.eye(2))
-    np.testing.assert_allclose(ended.matrix, begun.matrix)
+    step = {"kind": "refine", "epochs": 1, "batch": 15, "rates": {"specimen": 5e-3, "probe": 5e-3}}
+    start(make_job(values | {"scan": {"kind": "affine"}, "step": [step]}), tmp_path / "run")
+    found = np.loadtxt(tmp_path / "run" / "scan_map.txt")
+    assert np.any(found != np.eye(2))
+    np.testing.assert_allclose(load(tmp_path / "run" / "result.h5").scan.matrix, found, rtol=1e-6)
