@@ -35,7 +35,7 @@ from jaxptycho.simulate.experiment import Experiment, Sampling
 from jaxptycho.simulate.microscope import Microscope
 from jaxptycho.simulate.phantoms import twisted_bilayer
 from jaxptycho.simulate.scan import raster
-from jaxptycho.start.tilt_coupled import inclined
+from jaxptycho.start.tilt_coupled import tilt_coupled
 
 GRID, LENS, SLICES = Grid((32, 32), 0.3, voltage_kv=80.0), Microscope(0.025, 20.0), 10
 
@@ -63,7 +63,7 @@ def reconstructed(args, tilts, points: int):
     above = experiment.box.origin[0] + args.spacing  # from our entrance face to the simulator's, where the lens is
     probe = LENS.probe(experiment.dose, float(above))
     scan = FreeScan(PerView(PerShot(jnp.asarray(places, jnp.float32))))
-    model = inclined(Model(probe, empty, scan, GRID), tilts)
+    model = tilt_coupled(Model(probe, empty, scan, GRID), tilts)
     optimiser = per_part(specimen=optax.adam(optax.cosine_decay_schedule(args.rate, args.steps)))
     shots = batches(data, size=points**2, epochs=args.steps // len(tilts))
     return experiment, *reconstruct(misfit(amplitude), model, shots, optimiser, build("positivity", model))

@@ -28,7 +28,7 @@ def demo(began: float, cache: str, out: str, positions: int) -> None:
     from jaxptycho.cli import demo as running
     from jaxptycho.cli import main as cli
     from jaxptycho.jobs import simulation
-    from jaxptycho.runs import progress as watch
+    from jaxptycho.runs.progress import ProgressListener
 
     reached, said, simulate = {}, os.dup(1), simulation.simulate
     os.dup2(2, 1)
@@ -46,14 +46,18 @@ def demo(began: float, cache: str, out: str, positions: int) -> None:
 
         return simulate(experiment, both, *more)
 
-    class Reporting(watch.Watch):
+    class Reporting(ProgressListener):
+        def begin(self, name, epochs, patterns, done):
+            self.name = name
+
         def batch(self, patterns):
-            reach("first_batch")
+            if self.name != "simulate":
+                reach("first_batch")
 
         def epoch(self, row):
             reach("first_epoch")
 
-    simulation.simulate, running.Bar = reporting, Reporting
+    simulation.simulate, running.ProgressBar = reporting, Reporting
     run_demo = running.run_demo
     running.run_demo = lambda folder: run_demo(folder, positions=positions)
     sys.argv = ["jaxptycho", "demo", "--out", out]

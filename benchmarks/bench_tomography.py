@@ -1,4 +1,4 @@
-"""A tilt series from its patterns to its atoms, stage by stage: seconds, alignment, correlation with the truth, atoms.
+"""A tilt series from its patterns to its atoms, step by step: seconds, alignment, correlation with the truth, atoms.
 
     python benchmarks/bench_tomography.py [--edge 30] [--epochs 9] [--file FILE] [--pictures FOLDER] [--json FILE]
     python benchmarks/bench_tomography.py --edge 14 --sweep range
@@ -8,27 +8,27 @@
 
 The data are simulated from atoms: a Pt core in a cube of amorphous Al2O3, `edge` Å wide, 13 tilts within ±60°, 1e5 e/Å²
 each, 200 kV, 23 mrad, shifts of up to 3.4 Å and angles 0.2° rms that nobody knows. `--file` keeps them for the next
-time. The stages, each of which hands over to the next:
+time. The steps, each of which hands over to the next:
 
-    views      a thin specimen for each view by itself, `layerwise_adam(2e-2)`, 30 epochs, the probe from view to view
+    views      a thin specimen for each view separately, `layerwise_adam(2e-2)`, 30 epochs, the probe from view to view
     align      shifts from their projections, on voxels 4 and 2 times as long; angles stay nominal
     coarse     all views in one volume of 8 slices, `layerwise_adam(3e-2)`, positivity; an epoch, then twice a Newton step
-               of every shift, then the volume begins anew, or it would keep the errors of the shifts: four times
-    fine       the same without beginning anew, with a falling rate and a pose step of every view after each epoch
+               of every shift, then the volume is emptied, or it would keep the errors of the shifts: four times
+    fine       the same without emptying it, with a falling rate and a pose step of every view after each epoch
 
-`--cold N` adds the fine stage from vacuum and the microscope's settings, N times as long as all stages took or until it has
-their FSC: once from nominal poses, once told the shifts that the stages had found. What was tried and left: Adam with a moment for
+`--cold N` adds the fine step from vacuum and the microscope's settings, N times as long as all steps took or until it has
+their FSC: once from nominal poses, once told the shifts that the steps had found. What was tried and left: Adam with a moment for
 each voxel fills what no view denies (FSC 0.70 instead of 0.82 after 4 epochs with true poses); gradients
 accumulated over 13 batches (`optax.MultiSteps`) lag behind those carried from view to view (0.45 after 6); batches of
 whole views (0.68 after 6, Adam) behind thirds of them (0.74); an L1 penalty changes little; a constant rate of 4e-2
 lets the loss climb after three epochs. From shifts wrong by 0.6 Å, a third of the lattice, no pose step converges.
 On two cores, in 2½ minutes after the simulation (1 minute), for 30 Å: shifts from 2.5 Å (worst 4.1) to 0.167 (0.453) aligned,
 0.115 (0.318) coarse, 0.093 (0.242) fine, angles from 0.31° to 0.20°; FSC 0.73 on average from 10 to 0.83 Å, 0.57 in the missing
-wedge; heavy F1 0.985 with RMSD 0.13 Å, light F1 0.880 (0.829 after 5 epochs of the fine stage). The scan has to hold the particle
+wedge; heavy F1 0.985 with RMSD 0.13 Å, light F1 0.880 (0.829 after 5 epochs of the fine step). The scan has to hold the particle
 and its shifts: where shifts take it over the edge the views align to 1.8 Å only. For 22 Å and 5 epochs: 0.052 (0.121), heavy F1
-0.997, light 0.862. With angles in the coarse stage they went
-astray by 1.3°, and heavy F1 fell to 0.80; from shifts of 0.155 Å and no coarse stage it was 0.90.
-The sweeps go through all stages in every case: tilts within ±20° to ±45°, one every 10°, and ½, 1/12 and 1/20 of the
+0.997, light 0.862. With angles in the coarse step they went
+astray by 1.3°, and heavy F1 fell to 0.80; from shifts of 0.155 Å and no coarse step it was 0.90.
+The sweeps go through all steps in every case: tilts within ±20° to ±45°, one every 10°, and ½, 1/12 and 1/20 of the
 positions beside the same fractions of the dose in all positions (RESULTS.md). `resolution` is where FSC against the truth
 falls below 0.5, `one bit` where it falls below √½, as that of a signal as strong as its noise does, `seen` the same within
 the tilts. Sub-sampling wants a scan that is denser than it has to be; a detector that reaches twice as far as the probe
@@ -51,7 +51,7 @@ import numpy as np
 from common import Table, arguments, opening, save
 from series import (
     VIBRATION,
-    Stage,
+    Refinement,
     Truth,
     aligned,
     alignment_of,
@@ -154,22 +154,22 @@ def summarise(folder: Path, found: Mapping[str, Judged]) -> None:
 
 
 class Series(NamedTuple):
-    """A case: what is printed of each of its stages, and under which name."""
+    """A case: what is printed of each of its steps, and under which name."""
 
     args: argparse.Namespace
     table: Table
     rows: list[dict]
     case: str = ""
 
-    def line(self, stage, clock: "Clock", truth, geometry, model=None, **more) -> Judged | None:
+    def line(self, step, clock: "Clock", truth, geometry, model=None, **more) -> Judged | None:
         error = alignment_error(alignment_of(geometry), truth.poses, self.args.voxel)
-        row = {"case": self.case, "stage": stage, "s": clock.wall, "cpu_s": clock.cpu} | more
+        row = {"case": self.case, "step": step, "s": clock.wall, "cpu_s": clock.cpu} | more
         row |= {"shift_A": error.distances().mean(), "worst_A": error.distances().max()}
         row["angle_deg"] = error.angles().mean()
         found = None
         if model is not None:
             folder = self.args.pictures
-            name = f"{self.case} {stage}.png".strip().replace("/", "of").replace(" ", "_")
+            name = f"{self.case} {step}.png".strip().replace("/", "of").replace(" ", "_")
             picture = None if folder is None else folder / name
             found = judged(self.args, truth, model, error, picture)
             row |= found.row
@@ -178,7 +178,7 @@ class Series(NamedTuple):
         return found
 
     def run(self, file: Path) -> Judged:
-        """All stages on the data of a file, or on what is simulated into it."""
+        """All steps on the data of a file, or on what is simulated into it."""
         args, clock = self.args, Clock()
         with clock:
             data, truth = simulated(args, file)
@@ -193,28 +193,29 @@ class Series(NamedTuple):
             geometry = aligned(args, data, views)
         self.line("align", clocks[1], truth, geometry)
         model = started(args, data, geometry, views[-1].probe)
-        for stage, clock in zip(("coarse", "fine"), clocks[2:], strict=True):
-            chosen = Stage(args.coarse, anew=True) if stage == "coarse" else Stage(args.epochs, falling=True)
-            epochs = end_to_end(args, data, model, chosen)
-            for _ in range(chosen.epochs):
+        for step, clock in zip(("coarse", "fine"), clocks[2:], strict=True):
+            coarse = step == "coarse"
+            plan = Refinement(args.coarse, reset_volume=True) if coarse else Refinement(args.epochs, falling=True)
+            epochs = end_to_end(args, data, model, plan)
+            for _ in range(plan.epochs):
                 with clock:
                     model = next(epochs)
-            found = self.line(stage, clock, truth, geometry_of(model), model if stage == "fine" else None)
+            found = self.line(step, clock, truth, geometry_of(model), None if coarse else model)
         assert found is not None
         if args.cold:
             spent, epoch = (
                 sum(clock.cpu for clock in clocks),
                 min(clocks[-1].laps),
             )  # what no epoch but the first compiles
-            stage = Stage(math.ceil(args.cold * spent / epoch), falling=True)
+            plan = Refinement(math.ceil(args.cold * spent / epoch), falling=True)
             for name, start in (("cold", nominal), ("cold, told", geometry)):
-                self.cold(name, data, truth, started(args, data, start, lens(args, data, truth)), stage, found)
+                self.cold(name, data, truth, started(args, data, start, lens(args, data, truth)), plan, found)
         return found
 
-    def cold(self, name: str, data, truth: Truth, model: Model, stage: Stage, wanted: Judged) -> None:
-        """The full model from vacuum, until its FSC is that of the stages together or its time is up."""
-        clock, more, epochs = Clock(), {}, end_to_end(self.args, data, model, stage)
-        for _ in range(stage.epochs):
+    def cold(self, name: str, data, truth: Truth, model: Model, plan: Refinement, wanted: Judged) -> None:
+        """The full model from vacuum, until its FSC is that of the steps together or its time is up."""
+        clock, more, epochs = Clock(), {}, end_to_end(self.args, data, model, plan)
+        for _ in range(plan.epochs):
             with clock:
                 model = next(epochs)
             error = alignment_error(alignment_of(geometry_of(model)), truth.poses, self.args.voxel)
@@ -270,8 +271,8 @@ def main():
     parser.add_argument("--fraction", type=float, default=1.0, help="of the positions that is used")
     parser.add_argument("--dose-fraction", type=float, default=1.0, help="of the quanta that is used")
     parser.add_argument("--sweep", choices=["range", "fraction"], help="a table of tilt ranges, or of fractions")
-    parser.add_argument("--epochs", type=int, default=9, help="of the fine stage")
-    parser.add_argument("--coarse", type=int, default=4, help="epochs of the coarse stage")
+    parser.add_argument("--epochs", type=int, default=9, help="of the fine step")
+    parser.add_argument("--coarse", type=int, default=4, help="epochs of the coarse step")
     parser.add_argument("--cold", type=float, default=0, help="starts from vacuum, for so many times as long")
     parser.add_argument("--batch", type=int, default=105)
     parser.add_argument("--alone", type=int, default=30, help="epochs of each view by itself")
@@ -287,7 +288,7 @@ def main():
     opening()
     rows, found = [], {}
     table = Table(
-        case="<11s", stage="<10s", s=">6.0f", cpu_s=">6.0f", shift_A=">8.3f", worst_A=">8.3f", angle_deg=">9.3f", fsc=">6.3f",
+        case="<11s", step="<10s", s=">6.0f", cpu_s=">6.0f", shift_A=">8.3f", worst_A=">8.3f", angle_deg=">9.3f", fsc=">6.3f",
         wedge=">6.3f", resolution_A=">12.2f", one_bit_A=">9.3f", seen_A=">7.3f", heavy=">6.3f", heavy_zyx=">14s",
         light=">6.3f", light_zyx=">14s", reached_s=">9.0f",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A simulated tilt series, and the stages from its patterns to its volume: what `bench_tomography` measures."""
+"""A simulated tilt series, and the steps from its patterns to its volume: what `bench_tomography` measures."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -14,13 +14,13 @@ from jaxptycho.analysis.errors import Alignment
 from jaxptycho.analysis.volumes import rotation_matrices
 from jaxptycho.data.half_sets import thinned
 from jaxptycho.data.ordering import spread
-from jaxptycho.inverse.constraints.registry import registry as constraints
+from jaxptycho.inverse.constraints import registry as constraints
 from jaxptycho.inverse.solvers.layerwise_adam import layerwise_adam
 from jaxptycho.inverse.step import owned
 from jaxptycho.io.native import read_truth
 from jaxptycho.jobs.reading import make_job
-from jaxptycho.jobs.simulation import build_experiment, write_experiment
-from jaxptycho.jobs.simulation_schema import SimulationJob
+from jaxptycho.jobs.simulation import run_simulation
+from jaxptycho.jobs.steps.simulate import Simulate
 from jaxptycho.start.guess import first_model
 from jaxptycho.tomography.alignment import align
 from jaxptycho.tomography.poses import emptied, posed
@@ -46,17 +46,19 @@ class Truth(NamedTuple):
 def simulated(args, file: Path) -> tuple[Dataset, Truth]:
     """The series and its truth, made if there is no such file."""
     if not file.exists():
-        write_experiment(build_experiment(job := job_of(args)), file, job, lambda patterns: None)
+        run_simulation(simulation_of(args), file)
     truth = read_truth(file)
     poses = Alignment(rotation_matrices(np.deg2rad(truth["angles_deg"])), np.asarray(truth["shift_angstrom"]))
     atoms = np.asarray(truth["atomic_numbers"]), np.asarray(truth["atom_positions_angstrom"])
     return read(file), Truth(*atoms, poses, float(truth["origin_angstrom"][0]))
 
 
-def job_of(args) -> SimulationJob:
+def simulation_of(args) -> Simulate:
     """The simulation: points that cover the particle and its shifts in every view."""
     wide, high = 1.1 * args.edge + 12, args.edge + 8
     sections = {
+        "kind": "simulate",
+        "seed": args.seed,
         "specimen": {"phantom": "platinum_in_alumina", "vibration_angstrom": VIBRATION},
         "microscope": {"voltage_kv": args.voltage, "semiangle_mrad": args.semiangle, "defocus_angstrom": args.defocus},
         "scan": {
@@ -73,9 +75,10 @@ def job_of(args) -> SimulationJob:
         },
     }
     sections["specimen"]["options"] = {"edge": args.edge, "core": 0.6 * args.edge, "seed": args.seed}
-    sections["output"] = {"seed": args.seed}
     sections["tilt_series"]["shift_angstrom"] = 3.4
-    return make_job(sections, "the benchmark", SimulationJob)
+    (step,) = make_job({"step": [sections]}, "the benchmark").step
+    assert isinstance(step, Simulate)
+    return step
 
 
 def fewer(data: Dataset, positions: float, quanta: float) -> Dataset:
@@ -93,7 +96,7 @@ def tilts(args) -> np.ndarray:
 
 
 def of_views(args, data: Dataset, truth: Truth) -> list[Model]:
-    """Every view by itself."""
+    """Every view separately."""
     optimiser = per_part(specimen=layerwise_adam(2e-2), probe=optax.adam(1e-3))
     at_axis = args.defocus + truth.entrance  # underfocus is used up on the way there
     first = partial(first_model, specimen="phase", semiangle=1e-3 * args.semiangle, defocus=at_axis)
@@ -116,12 +119,12 @@ def aligned(args, data: Dataset, models: list[Model]) -> Geometry:
     return Geometry(data.tilts, np.zeros((data.n_views, 2)), found.geometry.shifts)
 
 
-class Stage(NamedTuple):
+class Refinement(NamedTuple):
     """Epochs of all views in one volume."""
 
     epochs: int
     rate: float = 3e-2
-    anew: bool = False  # whether the volume begins anew after the poses
+    reset_volume: bool = False  # whether the volume is emptied after the poses
     falling: bool = False
 
 
@@ -137,19 +140,19 @@ def lens(args, data: Dataset, truth: Truth) -> AberratedProbe:
     return AberratedProbe(1e-3 * args.semiangle, {"defocus": args.defocus + truth.entrance}, dose)
 
 
-def end_to_end(args, data: Dataset, model: Model, stage: Stage) -> Iterator[Model]:
-    """The model after every epoch of a stage, each of which ends with a pose step of every view."""
-    steps = stage.epochs * sum(-(-n // args.batch) for n in data.n_shots)
-    rate = optax.cosine_decay_schedule(stage.rate, steps, 0.1) if stage.falling else stage.rate
+def end_to_end(args, data: Dataset, model: Model, plan: Refinement) -> Iterator[Model]:
+    """The model after every epoch of a refinement, each of which ends with a pose step of every view."""
+    steps = plan.epochs * sum(-(-n // args.batch) for n in data.n_shots)
+    rate = optax.cosine_decay_schedule(plan.rate, steps, 0.1) if plan.falling else plan.rate
     optimiser = per_part({"specimen.potential": layerwise_adam(rate), "probe": optax.adam(1e-3)})
     step = make_step(LOSS, optimiser, constraints.build("positivity", model))
     model = owned(model)
     state = init_state(optimiser, model)
-    for epoch in range(stage.epochs):
+    for epoch in range(plan.epochs):
         for batch in batches(data, args.batch, 1, first_epoch=epoch):
             model, state, _ = step(model, state, batch)
-        model = posed(model, data, "shifts" if stage.anew else "all", seed=epoch)
-        if stage.anew:
+        model = posed(model, data, "shifts" if plan.reset_volume else "all", seed=epoch)
+        if plan.reset_volume:
             model = owned(emptied(model))
             state = init_state(optimiser, model)
         yield model

@@ -29,8 +29,8 @@ FLOORS = [
     "io",
     "figures",
     "runs",
-    "jobs",
     "reports",
+    "jobs",
     "cli",
     "__main__",
 ]

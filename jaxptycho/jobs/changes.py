@@ -90,7 +90,8 @@ def _require_open(key: str, job: Job, reached: Reached) -> None:
     if number > reached.step or (number == reached.step and not reached.begun):
         return
     if number < reached.step:
-        raise ValueError(f"--set {key} cannot be applied: step.{number} is over; {NEW}")
+        begun = f", and step.{reached.step} has begun" if reached.begun else ""
+        raise ValueError(f"--set {key} cannot be applied: step.{number} is over{begun}; {NEW}")
     step = job.step[number]
     if not isinstance(step, Refine):
         raise ValueError(f"--set {key} cannot be applied: step.{number} is under way; {NEW}")

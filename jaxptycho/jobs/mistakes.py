@@ -20,6 +20,8 @@ def sentence(error, root: type[Section]) -> str:
         case "union_tag_invalid":
             kinds = error["ctx"]["expected_tags"].replace("'", "").split(", ")
             return f"{where}.kind = {came.get('kind')!r}: no such kind; {suggest(str(came.get('kind')), kinds)}"
+        case "union_tag_not_found" if not isinstance(came, dict):
+            return f'{where} = {came!r}: it is a section, one of several kinds, such as {{kind = "…"}}'
         case "union_tag_not_found":
             return f'{where} has no kind; say which, for example kind = "…"'
         case "literal_error":

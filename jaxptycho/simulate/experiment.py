@@ -224,6 +224,7 @@ class Experiment:
         if not len(self.atoms):
             raise ValueError("the specimen has no atoms; give it some, or check what cut them away")
         scattering.require_known(self.atoms.numbers)
+        assert len(self.debye_waller) == len(self.atoms)  # raises for an element that it lacks
         require_apart(self.atoms)
         if self.projection not in PROJECTIONS:
             raise ValueError(f"unknown projection {self.projection!r}; known are {', '.join(PROJECTIONS)}")

@@ -252,7 +252,7 @@ def test_validate_says_what_lies_in_which_slab(job):
 
 def test_the_templates_for_clusters_start_every_process_again():
     """What they call exists, all ranks are counted, and no code of an unfinished run passes for success."""
-    folder = Path(cli.__file__).parent / "templates"
+    folder = Path(jobs.__file__).parent / "templates"
     shell = (folder / "slurm.sh").read_text()
     subprocess.run(["bash", "-n", folder / "slurm.sh"], check=True)
     assert {int(code) for code in re.search(r"case \$\? in ([\d| ]+)\)", shell)[1].split("|")} <= set(

@@ -13,7 +13,7 @@ from jaxptycho import Dataset, read
 from jaxptycho.cli.main import app
 from jaxptycho.io.native import write_native
 from jaxptycho.io.results import load_attributes, load_history
-from jaxptycho.jobs.changes import differences, require_applicable
+from jaxptycho.jobs.changes import Reached, differences, require_applicable
 from jaxptycho.jobs.reading import beside, make_job, read_job
 from jaxptycho.jobs.runner import resume, start
 from jaxptycho.jobs.writing import write_job
@@ -117,10 +117,10 @@ def test_the_keys_of_each_place_are_open_or_not():
     ):
         keys, job = changed(**sections)
         assert keys
-        require_applicable(keys, job, (1, 1))
-    require_applicable(*changed(step=[SMALL | {"modes": 2}]), None)  # nothing has begun
+        require_applicable(keys, job, Reached(1, 1, True))
+    require_applicable(*changed(step=[SMALL | {"modes": 2}]), Reached(0, 0, False))  # nothing has begun
     with pytest.raises(ValueError, match=r"takes away step\.1"):
-        require_applicable(*changed(step=[SMALL]), (1, 0))
+        require_applicable(*changed(step=[SMALL]), Reached(1, 0, True))
 
 
 def test_a_job_that_changed_behind_a_run_is_warned_of(project):

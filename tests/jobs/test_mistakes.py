@@ -253,7 +253,7 @@ def test_settings_reach_what_a_job_leaves_to_the_defaults(here):
 SETTINGS = {
     "data=3": "data = 3: it is a section, whose keys are file,",
     "step=3": "step = 3: it is a list of sections",
-    "step.0=3": "step.0 = 3: it is a section, whose keys are name,",
+    "step.0=3": "step.0 = 3: it is a section, one of several kinds",
     "probe=[1]": "it is a section",
     "step.5.epochs=1": "there is no step.5; known are step.0",
     "step.epochs=1": "step has several entries, counted from 0; name one, as in step.0",
@@ -353,4 +353,4 @@ def test_both_halves_are_drawn_before_one_is_computed(by, jobs, monkeypatch):
     monkeypatch.setattr(halves, "Runner", runner)
     monkeypatch.setattr(halves, "start", None)
     assert "a pattern of this half" in refused("halves", jobs["run"], "--by", by, "--out", "both")
-    assert drawn == list(comparison.HALVES[by])
+    assert drawn == list(halves.HALVES[by])

@@ -65,7 +65,7 @@ print("read:", dict(seen))
 TABLE = """
 import numpy as np
 from jaxptycho import Dataset, Grid
-from jaxptycho.machines import resident
+from jaxptycho.distributed import device_cache as resident
 from jaxptycho.distributed.sharding import mesh
 from jaxptycho.distributed.multihost import sharing
 resident.fits, resident.BLOCK = lambda data: True, 8

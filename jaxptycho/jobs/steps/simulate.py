@@ -42,6 +42,7 @@ class Simulate(Simulation, Step):
         file = Path(self.file) if self.file else context.folder / "data.h5"
         listener = context.listener
         listener.begin("simulate", 1, exposures(build_experiment(self)), 0)
-        for name, value in run_simulation(self, file, listener.batch).items():
+        said = run_simulation(self, file, lambda patterns: listener.batch(float(patterns)))
+        for name, value in said.items():
             listener.say(f"{name}: {value}")
         return replace(state, measurement=file.resolve())

@@ -11,5 +11,5 @@
 # JOB.toml, its data and RUN lie on a file system that all nodes see. Processes find one another by themselves, and
 # a job that runs again goes on where it was; where one process is lost the others stop by themselves.
 
-srun jaxptycho reconstruct "$1" --out "$2" --resume
+srun jaxptycho run "$1" --out "$2" --resume
 case $? in 124 | 143) scontrol requeue "$SLURM_JOB_ID" ;; esac    # run.wall_time_minutes, or the signal above
