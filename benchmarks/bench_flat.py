@@ -27,7 +27,7 @@ from jaxptycho import (
     batches,
     misfit,
     per_part,
-    reconstruct,
+    minimise,
 )
 from jaxptycho.analysis.depth import depth_profiles, fit_depth_peaks
 from jaxptycho.inverse.constraints.registry import build
@@ -66,7 +66,7 @@ def reconstructed(args, tilts, points: int):
     model = tilt_coupled(Model(probe, empty, scan, GRID), tilts)
     optimiser = per_part(specimen=optax.adam(optax.cosine_decay_schedule(args.rate, args.steps)))
     shots = batches(data, size=points**2, epochs=args.steps // len(tilts))
-    return experiment, *reconstruct(misfit(amplitude), model, shots, optimiser, build("positivity", model))
+    return experiment, *minimise(misfit(amplitude), model, shots, optimiser, build("positivity", model))
 
 
 def judged(experiment: Experiment, model: Model) -> dict:

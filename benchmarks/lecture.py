@@ -73,7 +73,7 @@ def with_jaxptycho(file, epochs: int, cache: str):
 
     def run():
         model, batches = start()
-        return phase(jp.reconstruct(loss, model, batches, adam)[0])
+        return phase(jp.minimise(loss, model, batches, adam)[0])
 
     step = jp.make_step(loss, adam)
 

@@ -6,8 +6,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Float
 
+from . import viewing
 from .parts.detector import AbstractDetector, Ideal
 from .parts.indexed import PerShot, PerView, select
 from .parts.probe import AbstractProbe
@@ -35,6 +37,13 @@ class Model(eqx.Module):
     propagator: AbstractPropagator = Fresnel()
     detector: AbstractDetector = Ideal()
     frame: tuple[float, float] = eqx.field(static=True, default=(0.0, 0.0))
+
+    def show(self) -> Any:
+        """Figure of the specimen (`figures.object`)."""
+        return viewing.figures().object(self)
+
+    def _repr_html_(self) -> str:
+        return viewing.html_of(self, "model")
 
 
 def exit_wave(model: Model, sliced: Sliced, window: Window, centre, multislice=waves.multislice) -> Exit:
@@ -80,6 +89,7 @@ def predict(model: Model, shots: Indices | ShotsOfView, view: Index | None = Non
             raise ValueError("a batch carries its view; leave view out, or give the numbers of shots: batch.shots")
         shots, view = shots.shots, shots.view
     view = 0 if view is None else view
+    require_alive(model)
     model = select(model, PerView, view)
     sliced = model.specimen.slices(model.grid)
 
@@ -89,6 +99,16 @@ def predict(model: Model, shots: Indices | ShotsOfView, view: Index | None = Non
         return shoot(one, seen, seen.window(corner, one.grid), centre)
 
     return jax.vmap(of_shot)(jnp.asarray(shots))
+
+
+def require_alive(tree: Any) -> None:
+    """Raises ValueError for a model whose arrays a step has taken over (they were donated)."""
+    for leaf in jax.tree.leaves(tree):
+        if isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer) and leaf.is_deleted():
+            raise ValueError(
+                "this model, or state, was used up by a step, which takes over the arrays that it is "
+                "given; use what the step returned, or give it a copy: jax.tree.map(jnp.copy, model)"
+            )
 
 
 def positions(model: Model, view: int = 0) -> Float[np.ndarray, "shot 2"]:

@@ -27,14 +27,15 @@ def test_its_python_runs_from_top_to_bottom(tmp_path, monkeypatch):
     names = dict(zip(("counts", "positions"), blobs(side=8), strict=True))
     for block in PYTHON:
         exec(compile(block, "README.md", "exec"), names)
-    assert np.diff(np.asarray(names["history"])[[0, -1]]) < 0
+    losses = names["result"].losses
+    assert losses[-1] < losses[0]
     assert np.isfinite(names["info"]["loss"])
     assert Path("result.h5").exists()
-    assert plt.imread("phase.png").shape[:2] == names["model"].specimen.phase.shape[1:]
+    assert plt.imread("phase.png").shape[0] > 100
 
 
 def test_it_reconstructs_a_file_in_fifteen_lines():
-    (block,) = (block for block in PYTHON if "jp.reconstruct(" in block)
+    (block,) = (block for block in PYTHON if "jp.minimise(" in block)
     assert len([line for line in block.splitlines() if line]) <= 15
 
 

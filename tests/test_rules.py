@@ -15,6 +15,7 @@ import jaxptycho
 
 ROOT = Path(jaxptycho.__file__).parent
 FLOORS = [
+    "viewing",
     "kernels",
     "physics",
     "parts",

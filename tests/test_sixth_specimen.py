@@ -25,11 +25,11 @@ from jaxptycho import (
     load,
     make_step,
     mesh,
+    minimise,
     misfit,
     per_part,
     poisson,
     predict,
-    reconstruct,
     write,
 )
 from jaxptycho.analysis.scanned import scanned
@@ -98,7 +98,7 @@ def test_positions_and_peaks_are_refined_from_patterns():
     falling = [optax.adam(optax.cosine_decay_schedule(rate, 800)) for rate in (5e-2, 2e-2)]
     rates = dict(zip(("specimen.positions", "specimen.peaks"), falling, strict=True))
     drawn = batches(measured(truth), SHOTS, 800)
-    found = reconstruct(misfit(amplitude), first, drawn, per_part(rates))[0]
+    found = minimise(misfit(amplitude), first, drawn, per_part(rates))[0]
     np.testing.assert_allclose(found.specimen.positions, truth.specimen.positions, atol=0.02)  # Å, from 0.15
     np.testing.assert_allclose(found.specimen.peaks, truth.specimen.peaks, atol=0.02)
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Num
 
+from .. import viewing
 from ..physics.grids import Grid
 from .bad_pixels import (
     SATURATED,
@@ -37,7 +38,7 @@ MAX_SATURATED = 0.3  # of the bright field, beyond which a camera has measured n
 IN_MEMORY_BYTES = 4 * 2**30  # datasets up to this size are kept in memory, as integers
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Dataset:
     """Counts, where they were taken, and what is known of the instrument.
 
@@ -95,8 +96,21 @@ class Dataset:
             self._leave_out_bad_shots()
         self._check_doses()
 
+    def show(self) -> Any:
+        """Figure of the mean pattern (`figures.mean_pattern`)."""
+        return viewing.figures().mean_pattern(self)
+
+    def __repr__(self) -> str:
+        """What `jaxptycho inspect` prints of the file."""
+        rows = viewing.table_of(self, "data").items()
+        return "Dataset\n" + "\n".join(f"  {name}: {value}" for name, value in rows)
+
+    def _repr_html_(self) -> str:
+        return viewing.html_of(self, "data")
+
     @property
     def n_views(self) -> int:
+        """Number of views."""
         return len(self.counts)
 
     @property

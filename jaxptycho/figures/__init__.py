@@ -1,0 +1,128 @@
+"""Figures of models, measurements and results in physical units.
+
+Every function returns a Matplotlib `Figure`, which notebooks display and `savefig(path)` writes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ..analysis.resolution import FourierCorrelation
+from ..data import Dataset
+from ..model import Model
+from ..model import positions as positions_of
+from .pictures import picture, probe_modes
+from .plots import (
+    draw_image,
+    draw_losses,
+    draw_object,
+    draw_patterns,
+    draw_positions,
+    draw_probe,
+    draw_slices,
+)
+from .resolution import draw_correlation
+from .series import draw_poses, poses_of
+from .volume import draw_sections, draw_surfaces
+
+__all__ = [
+    "loss",
+    "mean_pattern",
+    "object",
+    "patterns",
+    "poses",
+    "positions",
+    "probe",
+    "resolution",
+    "slices",
+    "surfaces",
+    "volume",
+]
+
+
+def object(model: Model, band_pass: tuple[float, float] | None = None) -> Figure:
+    """Phase, and amplitude where it absorbs, of the specimen on the scanned area.
+
+    `band_pass` gives the shortest and the longest period that is shown [Å]. A volume or atoms in
+    one are drawn as three sections.
+    """
+    if model.specimen.rotates:
+        return volume(model)
+    if band_pass is None:
+        return draw_object(picture(model))
+    shown = picture(model, band_pass)
+    title = f"Phase, {band_pass[0]:g}–{band_pass[1]:g} Å"
+    return draw_image(shown.phase.sum(0), shown.pixel, title, "rad")
+
+
+def slices(model: Model) -> Figure:
+    """Phase of every slice of the specimen on a common scale."""
+    return draw_slices(picture(model))
+
+
+def probe(model: Model) -> Figure:
+    """Orthogonal probe modes in real and reciprocal space: brightness is amplitude, colour phase."""
+    return draw_probe(probe_modes(model), model)
+
+
+def positions(model: Model, before: Model | None = None, view: int = 0) -> Figure:
+    """Positions of the probe [Å], and how far they moved since the model `before`."""
+    after = positions_of(model, view) + model.frame
+    start = after if before is None else positions_of(before, view) + before.frame
+    return draw_positions(start, after, model.grid.pixel)
+
+
+def patterns(model: Model, data: Dataset, count: int = 4) -> Figure:
+    """Measured beside predicted patterns of `count` shots, on a square-root scale."""
+    return draw_patterns(model, data, count)
+
+
+def mean_pattern(data: Dataset) -> Figure:
+    """Mean of the measured patterns, on a square-root scale; one axis tick is a mrad."""
+    milliradians = [1e3 * data.grid.wavelength * dk for dk in data.grid.dk]
+    figure = Figure((5.5, 4.5), layout="constrained")
+    ax = figure.subplots()
+    half = [n / 2 * step for n, step in zip(data.grid.shape, milliradians, strict=True)]
+    extent = (-half[1], half[1], half[0], -half[0])
+    drawn = ax.imshow(np.sqrt(data.mean_pattern()), cmap="viridis", extent=extent)
+    ax.set(xlabel="x (mrad)", ylabel="y (mrad)", title="Mean pattern")
+    figure.colorbar(drawn, ax=ax, label="√counts")
+    return figure
+
+
+def loss(history: Sequence[Any]) -> Figure:
+    """Loss and held-out loss over the epochs of a history (`Result.history`)."""
+    return draw_losses(history)
+
+
+def volume(model: Model) -> Figure:
+    """Three sections through the volume of a tilt series [V]."""
+    found = _volume_of(model)
+    return draw_sections(np.asarray(found.seen), np.array(found.voxel))
+
+
+def surfaces(model: Model) -> Figure:
+    """Surfaces of equal potential of the volume of a tilt series."""
+    found = _volume_of(model)
+    return draw_surfaces(np.asarray(found.seen), np.array(found.voxel))
+
+
+def poses(models: dict[str, Model], data: Dataset) -> Figure:
+    """Shifts and angles of the views of a tilt series, for each of several models by name."""
+    if data.tilts is None:
+        raise ValueError("the measurement has no tilts; poses are those of a tilt series")
+    found = {name: poses_of(model) for name, model in models.items()}
+    return draw_poses(found, np.asarray(data.tilts))
+
+
+def resolution(curve: FourierCorrelation) -> Figure:
+    """Fourier ring or shell correlation with its thresholds (`analysis.resolution`)."""
+    return draw_correlation(curve)
+
+
+def _volume_of(model: Model) -> Any:
+    if not model.specimen.rotates:
+        raise ValueError("the specimen does not rotate; draw it with figures.object or figures.slices")
+    return model.specimen.in_voxels(model.grid, model.specimen)

@@ -8,8 +8,9 @@ predicted, both in quanta.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -51,16 +52,16 @@ LOSSES: dict[str, Noise] = {
 
 
 def from_noise_or_loss(
-    function: Callable, options: dict[str, Any], budget: float | None = None
+    function: Callable, options: Mapping[str, Any] = MappingProxyType({}), budget: float | None = None
 ) -> Callable[[Model, Batch], jax.Array]:
     """A loss from a noise model or a loss with its options, whichever `function` is.
 
-    A function whose first parameter is called `model` is a loss.
+    A noise model begins with the parameters `predicted, counts`; anything else is a loss
+    `loss(model, batch)`. `budget` [bytes] is that of the gradient of a noise model.
     """
-    with_options = partial(function, **options) if options else function
-    if next(iter(inspect.signature(function).parameters), "") == "model":
-        return with_options
-    return misfit(with_options, budget=budget)
+    chosen = partial(function, **options) if options else function
+    names = list(inspect.signature(function).parameters)
+    return misfit(chosen, budget=budget) if names[:2] == ["predicted", "counts"] else chosen
 
 
 def misfit(

@@ -22,7 +22,7 @@ from jax.core import Tracer
 from jaxtyping import PyTree
 
 from ..data import Batch, Rows, at_hand, stacked
-from ..model import Model, require_inside
+from ..model import Model, require_alive, require_inside
 from ..parts.indexed import PerView, axis_size, only_seen
 from .solvers.parameter_scaling import child, in_natural_units, of_own_share
 
@@ -199,6 +199,7 @@ def make_step(
     calls = deque(maxlen=AHEAD)
 
     def step(model, state, batch):
+        require_alive((model, state))
         leaves, structure = jax.tree.flatten((model, state))
         arrays, others = eqx.partition(tuple(leaves), eqx.is_array)
         if len(calls) == AHEAD:
@@ -217,7 +218,7 @@ def init_state(optimiser: optax.GradientTransformation, model: Model):
     return owned(optimiser.init(trainable(model)))  # pyright: ignore[reportArgumentType]
 
 
-def reconstruct(
+def minimise(
     loss: Callable[[Model, Batch], jax.Array],
     model: Model,
     batches: Iterable[Batch],
@@ -225,7 +226,7 @@ def reconstruct(
     project: Callable[[Model], Model] = identity,
     penalty: Callable[[Model], jax.Array] | None = None,
 ) -> tuple[Model, jax.Array]:
-    """The model after one step a batch, and the loss of every step.
+    """The model after one step per batch, and the loss of every step.
 
     A loop that anyone can write by hand around `make_step`.
     """

@@ -58,7 +58,7 @@ def measured(counts, away=(0.0, 0.0), **more):
 
 def reconstructed(data, epochs=3):
     rates = jp.per_part(specimen=optax.adam(5e-3), probe=optax.adam(5e-3))
-    return jp.reconstruct(
+    return jp.minimise(
         jp.misfit(jp.amplitude), jp.first_model(data), jp.batches(data, size=25, epochs=epochs), rates
     )[0]
 

@@ -13,7 +13,7 @@ import pytest
 from jaxptycho import AberratedProbe, Batch, FreeScan, Grid, Model, PerShot, PerView, PixelProbe, SliceStack, predict
 from jaxptycho.inverse.losses import amplitude, misfit
 from jaxptycho.inverse.solvers.pie import epie, folded, illumination, rpie, squared_object
-from jaxptycho.inverse.step import init_state, make_step, per_part, reconstruct
+from jaxptycho.inverse.step import init_state, make_step, minimise, per_part
 
 GRID = models.GRID
 LOSS = misfit(partial(amplitude, eps=0.0))
@@ -234,7 +234,7 @@ def epochs_of(model, count, size):
 def test_the_loss_falls_tenfold_in_a_few_epochs(slices, size, optimiser):
     truth, start = small_scan(slices)
     loss = misfit(amplitude)
-    model, history = reconstruct(loss, start, epochs_of(truth, 8, size), optimiser)
+    model, history = minimise(loss, start, epochs_of(truth, 8, size), optimiser)
     per_epoch = np.asarray(history).reshape(8, -1).mean(1)
     assert per_epoch[-1] < per_epoch[0] / 10
     assert np.all(np.isfinite(model.specimen.phase))
@@ -255,7 +255,7 @@ def thick(slices: int, peak: float) -> tuple[Model, Model]:
 )
 def test_the_loss_of_a_thick_crystal_falls_in_every_epoch(slices, peak, optimiser, size):
     truth, start = thick(slices, peak)
-    model, history = reconstruct(misfit(amplitude), start, epochs_of(truth, 4, size), optimiser)
+    model, history = minimise(misfit(amplitude), start, epochs_of(truth, 4, size), optimiser)
     per_epoch = np.asarray(history).reshape(4, -1).mean(1)
     assert np.all(np.diff(per_epoch) < 0)
     assert np.all(np.isfinite(model.specimen.phase))

@@ -31,10 +31,10 @@ from jaxptycho import (
     amplitude,
     init_state,
     make_step,
+    minimise,
     misfit,
     per_part,
     poisson,
-    reconstruct,
     stacked,
 )
 from jaxptycho.inverse.solvers.parameter_scaling import in_natural_units, natural_units
@@ -99,7 +99,7 @@ def test_step_traces_once_and_gives_its_memory_back(optimiser):
 def test_steps_repeat_to_the_last_bit():
     model = thin()
     batch = batch_for(model)
-    one, two = (reconstruct(misfit(poisson), model, [batch] * 3, per_part(specimen=optax.adam(1e-2))) for _ in range(2))
+    one, two = (minimise(misfit(poisson), model, [batch] * 3, per_part(specimen=optax.adam(1e-2))) for _ in range(2))
     np.testing.assert_array_equal(one[0].specimen.phase, two[0].specimen.phase)
     np.testing.assert_array_equal(one[1], two[1])
     assert one[1].shape == (3,)

@@ -215,7 +215,7 @@ def test_shifts_of_shots_are_refined_through_every_wrapper(tmp_path):
     made = build_model(job(tmp_path, data, detector={"descan": "shot", "background": 0.1}), data)
     optimiser = jp.per_part({"detector.shift": optax.adam(0.02)})
     batches = jp.batches(data, size=9, epochs=40)
-    found, _ = jp.reconstruct(jp.misfit(jp.amplitude), made, batches, optimiser)
+    found, _ = jp.minimise(jp.misfit(jp.amplitude), made, batches, optimiser)
     shifts = np.asarray(found.detector.detector.detector.shift.values) * N * PIXEL
     assert np.ptp(shifts[:, 0]) == pytest.approx(0.4, abs=0.1)
     assert found.detector.detector.counts == made.detector.detector.counts
@@ -255,7 +255,7 @@ def test_every_slice_is_the_same_as_with_the_disc_in_the_middle(moved):
         first = jp.first_model(data, slices=3, thickness=60.0, specimen="phase")
         first = replace(first, detector=Descanned(jnp.asarray(np.array(by) * grid.dk)) if any(by) else Ideal())
         rates = jp.per_part(specimen=optax.adam(1e-2))
-        return jp.reconstruct(jp.misfit(jp.amplitude), first, jp.batches(data, size=16, epochs=5), rates)[0].specimen
+        return jp.minimise(jp.misfit(jp.amplitude), first, jp.batches(data, size=16, epochs=5), rates)[0].specimen
 
     assert np.abs(np.asarray(found((0, 0)).phase)).max() > 0.02
     assert np.allclose(found(moved).phase, found((0, 0)).phase, atol=1e-2)

@@ -26,10 +26,10 @@ from jaxptycho import (
     init_state,
     make_batch,
     make_step,
+    minimise,
     misfit,
     per_part,
     predict,
-    reconstruct,
     select,
 )
 from jaxptycho.analysis.volumes import euler_angles, rotation_matrices
@@ -248,7 +248,7 @@ def test_refusals(series):
     data, model = series
     away = eqx.tree_at(lambda m: m.specimen.shift.values, model, TRUE.shifts.at[1].add(9.0))
     with pytest.raises(ValueError, match="shots of view 1 reach outside the object"):
-        reconstruct(misfit(amplitude), away, [], per_part(probe=optax.adam(1e-3)))
+        minimise(misfit(amplitude), away, [], per_part(probe=optax.adam(1e-3)))
     with pytest.raises(ValueError, match="3 tilts came with 2 views"):
         first_series(data, potential(), VOXEL, Geometry([0.0, 0.1, 0.2]), PROBE, slices=2)
     with pytest.raises(ValueError, match="tells nothing of the depth"):

@@ -1,0 +1,19 @@
+"""Solvers: optax transformations that move a model, and what prepares gradients for them."""
+
+from .accumulation import gathered
+from .layerwise_adam import layerwise_adam
+from .pie import epie, rpie
+from .preconditioning import PRECONDITIONERS, measured, shell_growth
+from .registry import SOLVERS, momentum
+
+__all__ = [
+    "PRECONDITIONERS",
+    "SOLVERS",
+    "epie",
+    "gathered",
+    "layerwise_adam",
+    "measured",
+    "momentum",
+    "rpie",
+    "shell_growth",
+]

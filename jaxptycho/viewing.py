@@ -1,0 +1,22 @@
+"""Figures and tables of a model or a measurement, loaded when somebody looks at one.
+
+The one place where a lower folder reaches a higher one: whoever computes pays for no plots.
+"""
+
+from importlib import import_module
+from typing import Any
+
+
+def figures() -> Any:
+    """The namespace `jaxptycho.figures`."""
+    return import_module(f"{__package__}.figures")
+
+
+def table_of(thing: Any, kind: str) -> dict[str, str]:
+    """Rows of `inspect` about a "data" or "model"."""
+    return getattr(import_module(f"{__package__}.reports.describe"), f"describe_{kind}")(thing)
+
+
+def html_of(thing: Any, kind: str) -> str:
+    """The same rows as an HTML table."""
+    return import_module(f"{__package__}.figures.html").html_of(table_of(thing, kind))
