@@ -4,6 +4,7 @@ import signal
 import threading
 import time
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -63,7 +64,7 @@ class ProgressBar(ProgressListener):
 
     def begin(self, name: str, epochs: int, patterns: int, done: int) -> None:
         self.patterns = patterns
-        whole = {"total": epochs * patterns, "completed": done * patterns}
+        whole: dict[str, Any] = {"total": epochs * patterns, "completed": done * patterns}
         if self.task is None:
             unknown = dict.fromkeys(("loss", "held", "speed"), "…")
             self.task = self.bar.add_task(name, epoch=done, epochs=epochs, **whole, **unknown)
