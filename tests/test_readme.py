@@ -35,7 +35,7 @@ def test_its_python_runs_from_top_to_bottom(tmp_path, monkeypatch):
 
 
 def test_it_reconstructs_a_file_in_fifteen_lines():
-    (block,) = (block for block in PYTHON if "jp.minimise(" in block)
+    (block,) = (block for block in PYTHON if "jp.reconstruct(" in block)
     assert len([line for line in block.splitlines() if line]) <= 15
 
 

@@ -1,8 +1,10 @@
 """Any file of measured counts → `Dataset`."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import h5py
 import numpy as np
 
 from ..data import ALONE, Dataset, Sharing
@@ -29,9 +31,34 @@ SCAN_TRANSFORMS = {
 }
 
 
-def read(path: str | Path, sharing: Sharing = ALONE, **known: Any) -> Dataset:
-    """Dataset of a native HDF5 or a CXI file, told apart by what is in it.
+class Reader(NamedTuple):
+    """One format: whether an open HDF5 file is of it, and how it is read."""
 
+    recognises: Callable[[h5py.File], bool]
+    read: Callable[..., Dataset]  # (path, sharing, arrangement, **known)
+
+
+def is_native(file: h5py.File) -> bool:
+    """Whether an open file is of the native format."""
+    named = str(file.attrs.get("format")) == FORMAT
+    return named or bool({"counts", "positions", "views"} & set(file))
+
+
+READERS: dict[str, Reader] = {
+    "cxi": Reader(is_cxi, read_cxi),
+    "native": Reader(is_native, read_native),
+}
+
+
+def read(
+    path: str | Path,
+    sharing: Sharing = ALONE,
+    reader: str | Callable[..., Dataset] | None = None,
+    **known: Any,
+) -> Dataset:
+    """Dataset of a file of one of `READERS`, told apart by what is in it.
+
+    `reader` is the name of a format, or a function `read(path, **known) -> Dataset` of yours.
     `known` gives what the file lacks or has wrong, under the names of the native format
     (`voltage_kv`, `pixel_angstrom`, `semiangle_mrad`, `defocus_angstrom` …); `near_field` and
     `focus_to_sample_angstrom` as in `read_cxi`; `scan_transform`, one of `SCAN_TRANSFORMS`,
@@ -49,16 +76,20 @@ def read(path: str | Path, sharing: Sharing = ALONE, **known: Any) -> Dataset:
     origin = known.pop("origin", None) or "axis"
     if origin not in ORIGINS:
         raise ValueError(f"no origin is called {origin!r}; known are {', '.join(ORIGINS)}")
-    known = checked(known, dict.fromkeys(INSTRUMENT + CXI_PROPERTIES))
-    with opened(path) as file:
-        axis = known.get("tilt_axis_deg", file.attrs.get("tilt_axis_deg", 0.0))
-        cxi = is_cxi(file)
-        if not cxi and str(file.attrs.get("format")) != FORMAT and not {"counts", "positions", "views"} & set(file):
-            kind = file.attrs.get("format", f"an HDF5 file with {', '.join(file) or 'nothing in it'}")
+    if callable(reader):
+        axis = known.get("tilt_axis_deg") or 0.0
+        data = reader(path, **known)
+        if not isinstance(data, Dataset):
             raise ValueError(
-                f"{path} is neither a native dataset (/counts and /positions) nor a CXI file (/entry_1), but {kind}"
+                f"the reader {getattr(reader, '__name__', reader)} returned a "
+                f"{type(data).__name__}; it must return a jaxptycho.Dataset"
             )
-    data = (read_cxi if cxi else read_native)(path, sharing, arrangement, **known)
+    else:
+        known = checked(known, dict.fromkeys(INSTRUMENT + CXI_PROPERTIES))
+        with opened(path) as file:
+            axis = known.get("tilt_axis_deg", file.attrs.get("tilt_axis_deg", 0.0))
+            chosen = READERS[reader] if reader is not None else recognised(file, path)
+        data = chosen.read(path, sharing, arrangement, **known)
     if data.tilts is None and known.get("tilt_axis_deg") is not None:
         raise ValueError(
             f"tilt_axis_deg came for {path}, which gives no tilts; write tilt_deg [view] beside its counts"
@@ -72,6 +103,18 @@ def read(path: str | Path, sharing: Sharing = ALONE, **known: Any) -> Dataset:
     if origin == "middle":
         data.positions = [own - (own.min(0) + own.max(0)) / 2 for own in data.positions]
     return data
+
+
+def recognised(file: h5py.File, path: str | Path) -> Reader:
+    """The reader of an open file; ValueError where none recognises it."""
+    found = [reader for reader in READERS.values() if reader.recognises(file)]
+    if found:
+        return found[0]
+    kind = file.attrs.get("format", f"an HDF5 file with {', '.join(file) or 'nothing in it'}")
+    raise ValueError(
+        f"{path} is neither a native dataset (/counts and /positions) nor a CXI file (/entry_1), but "
+        f"{kind}"
+    )
 
 
 def _turned(positions: np.ndarray, middle, matrix) -> np.ndarray:

@@ -36,7 +36,7 @@ from ..start.vary import copies, varied
 from .sections import Data, Detector, Probe, Propagator, Scan, Setup, Specimen
 from .tilted_beam import margin_of, require_tilted_beam, tilted_beam
 
-NOT_OF_FILE = {"file", "half", "fraction", "dose_fraction", "hold_out"}
+NOT_OF_FILE = {"file", "reader", "options", "half", "fraction", "dose_fraction", "hold_out"}
 FIELDS, QUANTA = ("black", "white"), ("first", "second")  # halves of the shots, halves of every shot
 
 
@@ -46,7 +46,13 @@ def read_data(section: Data, seed: int = 0, sharing: Sharing = ALONE) -> Dataset
     known = {
         name: value for name, value in section if name not in NOT_OF_FILE and value is not None and value is not False
     }
-    data = read(section.file, sharing, **known)
+    reader = section.reader
+    own = reader is not None and is_reference(reader)
+    if own:
+        known |= section.options
+    elif section.options:
+        raise ValueError("data.options are keywords of a data.reader of yours; leave them out")
+    data = read(section.file, sharing, resolve(reader) if own else reader, **known)
     if section.dose_fraction < 1:
         data = thinned(data, seed=2 * seed + 1, fraction=section.dose_fraction, sharing=sharing)
     if section.half in QUANTA:
@@ -113,7 +119,7 @@ def build_model(job: Setup, data: Dataset, matrix: np.ndarray | None = None) -> 
         probe=_probe(probe, model, data, detector),
         scan=_scan(job.scan, nominal, matrix),
         propagator=_propagator(job.propagator),
-        detector=_detector(detector, model.detector),
+        detector=_detector(detector, model),
     )
     model = varied(model, job.vary, data)
     return tilted_beam(job, model, data) if leans else model
@@ -124,7 +130,7 @@ def build_specimen(section: Specimen, model: Model) -> AbstractSpecimen:
     return _made(section, "specimen", AbstractSpecimen, model.specimen, model.grid)
 
 
-def _made(section: Specimen | Probe, name: str, required: type, guess: Any, grid: Grid) -> Any:
+def _made(section: Specimen | Probe | Detector, name: str, required: type, guess: Any, grid: Grid) -> Any:
     """What the `module:function` of a section makes of the first guess of a part."""
     make = resolve(section.kind)
     try:
@@ -142,7 +148,7 @@ def _made(section: Specimen | Probe, name: str, required: type, guess: Any, grid
     return part
 
 
-def require_options_used(section: Specimen | Probe, name: str) -> None:
+def require_options_used(section: Specimen | Probe | Detector, name: str) -> None:
     """Raises ValueError for options of a registered kind, whose keys are its own."""
     if section.options and not is_reference(section.kind):
         raise ValueError(
@@ -158,7 +164,7 @@ def with_probe(job: Setup, model: Model, data: Dataset) -> Model:
 
 def with_camera(section: Detector, model: Model) -> Model:
     """The model with what the job says of the camera."""
-    return replace(model, detector=_detector(section, model.detector))
+    return replace(model, detector=_detector(section, model))
 
 
 def near_field_distance(job: Setup, data: Dataset) -> float | None:
@@ -225,9 +231,12 @@ def _propagator(section: Propagator) -> AbstractPropagator:
     return result if section.band_limit is None else BandLimited(result, section.band_limit)
 
 
-def _detector(section: Detector, detector: AbstractDetector) -> AbstractDetector:
+def _detector(section: Detector, model: Model) -> AbstractDetector:
     """The detector with what the job adds, in the order of the light's way; the mask comes last."""
-    mask, result = (detector.mask, detector.detector) if isinstance(detector, Masked) else (None, detector)
+    require_options_used(section, "detector")
+    detector = model.detector
+    masked = isinstance(detector, Masked)
+    mask, result = (detector.mask, detector.detector) if masked else (None, detector)
     if section.gain is not None:
         result = Gain(jnp.asarray(section.gain, float), result)
     if section.blur_pixels is not None:
@@ -236,6 +245,8 @@ def _detector(section: Detector, detector: AbstractDetector) -> AbstractDetector
         result = ModulationTransfer(jnp.asarray(read_mtf(section.mtf_file), float), result)
     if section.background is not None:
         result = Background(jnp.asarray(section.background, float), result)
+    if is_reference(section.kind):
+        result = _made(section, "detector", AbstractDetector, result, model.grid)
     return result if mask is None else Masked(mask, result)
 
 

@@ -82,6 +82,8 @@ def _keys_at(loc, root: type[Section]) -> list[str]:
 
 def _nearest(name: str, names: dict, root: type[Section]) -> str:
     """The key that was meant: one with another unit, one of another section, or a near one."""
+    if not names:
+        return "its class declares none of this name"
     stem = name.partition("_")[0]
     sections = {section: sections_of(field.annotation) for section, field in root.model_fields.items()}
     everywhere = {

@@ -31,6 +31,7 @@ from ..runs.folder import (
     write_result,
 )
 from ..runs.progress import ProgressListener, SignalStopper
+from ..runs.references import resolve
 from ..runs.state import Diverged, Progress, Row, State, Stopped
 from ..start.cautions import cautions
 from ..tomography.series import off_axis
@@ -155,7 +156,7 @@ class Runner:
     def _step(self, number: int, step: Step, state: State) -> State:
         context = self.context(number, step)
         if is_done(context.folder):
-            views = state.views or read_views(context)
+            views = read_views(context) or state.views
             state = read_state(context.folder, views)
             return self._follow(state)
         if number and (why := self.stop()):
@@ -240,7 +241,14 @@ class Runner:
         more = {} if self.job.is_series else {"band_pass": self.job.figures.band_pass_angstrom}
         data, first = self.source.data, self.first
         folder = self.folder / "figures"
-        handed(lambda model: draw(folder, whole(model), first, data, history, **more), model)
+
+        def drawn(model: Model) -> None:
+            complete = whole(model)
+            draw(folder, complete, first, data, history, **more)
+            for name in self.job.figures.further:
+                plots.save(resolve(name)(complete, data, history), folder / file_name(name))
+
+        handed(drawn, model)
 
     def reached(self) -> Reached:
         """The place that the run has reached."""
@@ -296,6 +304,11 @@ class Runner:
             return None
         kind: str = self.job.step[number - 1].kind  # pyright: ignore
         return read_state(step_folder(self.folder, number - 1, kind), {}).model
+
+
+def file_name(reference: str) -> str:
+    """The file of a figure that a job names `module:function`."""
+    return f"{reference.rpartition(':')[2]}.png"
 
 
 def _write_job(job: Job, folder: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Tag
 
 from ..io.arrangement import POSITION_UNITS
-from ..io.datasets import ORIGINS, SCAN_TRANSFORMS
+from ..io.datasets import ORIGINS, READERS, SCAN_TRANSFORMS
 from ..kernels.resampling import INTERPOLATIONS
 from ..start.descan import DESCANS
 from ..start.guess import PROBES, SPECIMENS
@@ -21,6 +21,14 @@ class Data(Section):
         "scan.h5",
         role="input",
     )
+    reader: one_of(READERS, "reader", references=True) | None = key(
+        f"format of the file: {', '.join(READERS)}, or module:function beside the job, called with "
+        "the path, what this section gives in place of the file, and data.options; default: by its "
+        "contents",
+        None,
+        "mymodule:read_scan",
+    )
+    options: dict[str, Any] = key("keywords of a function named by data.reader", {})
     voltage_kv: in_unit("voltage_kv") | None = key(
         "acceleration voltage, if not in the file", None, 300.0
     )
@@ -196,6 +204,12 @@ class Propagator(Section):
 class Detector(Section):
     """Camera."""
 
+    kind: one_of(("camera",), "kind of detector", references=True) = key(
+        "camera: as the keys of this section; or module:function beside the job, called with that "
+        "detector, the grid and detector.options",
+        "camera",
+    )
+    options: dict[str, Any] = key("keywords of a function named by detector.kind", {})
     blur_pixels: float | None = key("Gaussian point spread, sigma", None, 0.5, ge=0)
     mtf_file: str | None = key(
         "text file: transfer function from zero to Nyquist in its last column",
@@ -232,6 +246,11 @@ class Detector(Section):
 class Figures(Section):
     """Figures of a run."""
 
+    further: list[one_of((), "figure", references=True)] = key(
+        "figures of yours: module:function beside the job, each called with model, data and history; "
+        "returns a Matplotlib figure",
+        [],
+    )
     every: int = key("interval in epochs at which they are drawn; 0: only at the end", 0, ge=0)
     band_pass_angstrom: Pair | None = key(
         "shortest and longest period that is shown, for noisy data", None, [15.0, 180.0]

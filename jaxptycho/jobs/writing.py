@@ -44,6 +44,8 @@ def _fill(table: Any, section: Section, blanks: bool, only: Collection[str] = ()
         elif value is None and blanks and field.examples:
             line = f"# {name} = {tomlkit.item(field.examples[0]).as_string()}"
             table.add(tomlkit.comment(_aligned(line[2:], field.description, COMMENT_COLUMN - 2)))
+    for name, value in (section.model_extra or {}).items():  # options of a function of the user
+        table.add(name, value)
     for name, field, value in nested:
         if isinstance(value, Section):
             table.add(name, _table(value, blanks, (type(value).__doc__ or "")))

@@ -9,11 +9,11 @@ import jax
 import optax
 from matplotlib.figure import Figure
 
-from .. import figures
 from ..analysis.verdict import Verdict
 from ..data import Dataset
 from ..distributed.multihost import first
 from ..distributed.sharding import copied, mesh, restored
+from ..figures import object as draw_specimen
 from ..figures.html import html_of
 from ..inverse.losses import amplitude, from_noise_or_loss
 from ..inverse.step import identity, owned, per_part
@@ -47,7 +47,7 @@ class Result:
 
     def show(self) -> Figure:
         """Figure of the specimen."""
-        return figures.object(self.model)
+        return draw_specimen(self.model)
 
     def _repr_html_(self) -> str:
         return html_of(str(self), self.show())
