@@ -58,6 +58,7 @@ JOB = """# What `jaxptycho demo` runs; change it and run it again: jaxptycho rec
 
 [data]
 file = "bilayer.h5"
+hold_out = 0.05   # 13 of 256 patterns, for the verdict
 
 [probe]
 start = "optics"
