@@ -29,11 +29,14 @@ def noise(size, seed=0):
     return size * np.random.default_rng(seed).normal(size=(N, N))
 
 
-def aligned(views, extended, kept=slice(None), weights=SEEN):
+def aligned(views, extended, kept=slice(None), weights=SEEN, **options):
     images = np.asarray(views, np.float32)[kept]
-    return align(images, Geometry(TILTS[kept]), STEP, (46, N, N), weights=weights[kept], extended=extended, **OPTIONS)
+    return align(
+        images, Geometry(TILTS[kept]), STEP, (46, N, N), weights=weights[kept], extended=extended, **OPTIONS | options
+    )
 
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 SOUND = np.stack([projection(t) for t in TILTS])
 FILM, PARTICLE = True, False
 
@@ -161,7 +164,7 @@ def test_a_series_of_empty_views_is_refused(left):
 def test_views_that_have_nothing_in_common_are_refused():
     views = [noise(6, seed) for seed in range(9)]
     with pytest.raises(ValueError, match=r"views do not show one specimen.*data\.tilt_axis_deg"):
-        aligned(views, False)
+        aligned(views, PARTICLE, turns=1)
 
 
 @pytest.mark.parametrize("extended", [FILM, PARTICLE])
