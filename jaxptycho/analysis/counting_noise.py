@@ -3,6 +3,7 @@
 The variance of √n is nearly the same at every mean (Bartlett 1936): μ at low ones, 1/4 at high.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from math import comb
 
@@ -79,6 +80,6 @@ def _unbiased() -> np.ndarray:
     return np.concatenate([[0.0], damped, bright])
 
 
-def _differences(values: list[float], n: int) -> float:
+def _differences(values: Sequence[float], n: int) -> float:
     """n-th forward difference of a sequence at 0."""
     return sum(comb(n, s) * (-1) ** (n - s) * values[s] for s in range(n + 1))

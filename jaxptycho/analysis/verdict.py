@@ -358,7 +358,7 @@ def _notes(found: Evidence) -> list[str]:
             f"Variation between these patterns over that of counting noise: {measured:.3g} measured, {left:.3g} "
             "after subtraction of the model's prediction (1 is noise alone)."
         )
-    if found.varies and found.counts_per_quantum > 1:
+    if found.varies and found.counts_per_quantum != 1:
         notes.append(
             f"One electron or photon makes about {found.counts_per_quantum:.2g} counts in a pixel; the noise is "
             "computed accordingly."
