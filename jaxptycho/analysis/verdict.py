@@ -325,7 +325,10 @@ def _headline(found: Evidence, explains: bool, risen: bool) -> str:
     if not found.shots:
         return "A single pattern shows no variation that a model could explain."
     if not found.varies and explains:
-        return f"The {patterns} hardly differ beyond noise: there is nothing to explain but their mean pattern."
+        return (
+            f"The {patterns} differ by no more than noise: they do not show whether the model explains more "
+            "than their mean pattern."
+        )
     if not found.varies:
         return f"The model does not explain the {patterns}: their mean pattern fits far better."
     if not found.significant:
@@ -399,8 +402,9 @@ def _causes(found: Evidence, risen: bool, overfitted: bool, early: bool) -> list
     if found.modelled < 0.02 * found.variation:
         return [*([EPOCHS] if early else []), UNITS, *(c for c in geometry if c != UNITS), EPOCHS][: 5 + early]
     causes = [*geometry, PIXELS, SPECIMEN]
-    if found.predicts and not found.significant:
+    exaggerated = found.predicts and not found.significant
+    if exaggerated and found.noise_limited:
         causes = [NOISE, *causes]
-    elif found.modelled > found.variation or overfitted:
+    elif exaggerated or overfitted or found.modelled > found.variation:
         causes = [*causes, NOISE]
     return [EPOCHS, *causes] if early else causes
