@@ -26,6 +26,9 @@ from ..runs.progress import ProgressBar
 JOB = """# What `jaxptycho demo` runs. Change it and run it again: jaxptycho run bilayer.toml --out again, with
 # another name of the file that it simulates, or without that step and with `file` in [data].
 
+[data]
+hold_out = 0.05
+
 [probe]
 start = "optics"
 

@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from ..analysis.design import LEAST_STEP, area_per_shot, design, probe_radius
 from ..data import Dataset
+from ..data.noise import counts_per_quantum, unit
 from ..physics.grids import PHOTON_KEV_ANGSTROM
 from .calibration import bright_field_semiangle
 
@@ -20,9 +21,6 @@ SEMIANGLE = 1.18  # ratio of the measured to the given semiangle, or the inverse
 FINE, VERY_FINE = 0.94, 0.97  # overlap, where the step is below a pixel, and anywhere
 COARSE_STEP, FINE_STEP = 1.0, 0.05  # windows and pixels, where the probe is unknown
 CORNER = 1.5  # times as many counts in the corners of the pattern as in its middle
-EXCESS = 1.6  # variance over mean of dim pixels; the scan adds at most a few tenths
-ENOUGH = 20  # electrons of a pixel in the sample
-DIM_PIXELS = 30
 CEILINGS = 2 ** np.array([6, 8, 10, 12, 14, 16, 24, 32]) - 1
 CLIPPED = 10  # counts at a ceiling, more than just below it
 PHOTONS_KEV = 25.0  # above which photons are rarely used, and electrons often
@@ -176,10 +174,9 @@ def of_tilts(measured: Measurement) -> Iterator[Caution]:
 
 def of_counts(measured: Measurement) -> Iterator[Caution]:
     """Counts that are no single electrons."""
-    unit = quantum(measured)
-    per_electron = unit if unit is not None else excess_variance(measured)
-    if per_electron is not None:
-        exactly = "" if unit is not None else "about "
+    per_electron = counts_per_quantum(measured.data)
+    if per_electron != 1:
+        exactly = "about " if unit(measured.data) is None else ""
         yield Caution(
             "data.counts_per_electron",
             f"one electron makes {exactly}{per_electron:.3g} counts in a pixel; losses and the noise of "
@@ -191,41 +188,6 @@ def of_counts(measured: Measurement) -> Iterator[Caution]:
             f"a pattern holds {np.median(measured.data.dose()):.3g} counts in all: are the patterns "
             "normalised? Losses expect electrons; multiply by the electrons of a pattern",
         )
-
-
-def quantum(measured: Measurement) -> float | None:
-    """The unit of which all counts are multiples, where it is not 1."""
-    block = next(measured.data.raw_sample())
-    block = block.reshape(len(block), -1)
-    keep = slice(None) if measured.data.mask is None else measured.data.mask.ravel()
-    values = np.unique(block[:, keep])
-    values = values[(values > 0) & np.isfinite(values)].astype(float)
-    if len(values) < 5:
-        return None
-    unit = values[0]
-    multiples = values / unit
-    whole = np.abs(multiples - np.rint(multiples)) < 1e-3 * np.maximum(multiples, 1)
-    dense = np.rint(multiples[len(values) // 2]) < 4 * len(values)  # not a few values of a wide range
-    if whole.all() and dense and not math.isclose(unit, 1, rel_tol=1e-3):
-        return float(unit)
-    return None
-
-
-def excess_variance(measured: Measurement) -> float | None:
-    """Counts of an electron, by how much more dim pixels vary than electrons would; None for these.
-
-    What the specimen adds to variance over mean is proportional to the mean: the value at mean 0,
-    of a line through pixels to which an electron comes once in a few patterns, is that of the
-    camera alone.
-    """
-    mean, variance = _moments(measured)
-    excess = variance / np.maximum(mean, 1e-30)
-    dim = (mean * measured.data.sample.shots > ENOUGH * excess) & (mean < excess)
-    if dim.sum() < DIM_PIXELS:
-        return None
-    slope, intercept = np.polyfit(mean[dim], excess[dim], 1)
-    found = float(min(intercept, np.median(excess[dim]))) if slope > 0 else float(np.median(excess[dim]))
-    return found if found > EXCESS else None
 
 
 def of_saturation(measured: Measurement) -> Iterator[Caution]:
@@ -276,15 +238,6 @@ CHECKS: tuple[Callable[[Measurement], Iterator[Caution]], ...] = (
     of_saturation,
     of_design,
 )
-
-
-def _moments(measured: Measurement) -> tuple[Float[np.ndarray, "y x"], Float[np.ndarray, "y x"]]:
-    """Mean and variance of every pixel over the sample, zero where it is masked."""
-    sample = measured.data.sample
-    mean = sample.total / sample.shots
-    variance = np.maximum(sample.squares / sample.shots - mean**2, 0)
-    visible = True if measured.data.mask is None else measured.data.mask
-    return np.where(visible, np.maximum(mean, 0), 0), np.where(visible, variance, 0)
 
 
 def _middle_and_corners(image: Float[np.ndarray, "y x"]) -> tuple[float, float]:

@@ -25,7 +25,7 @@ def written(path, semiangle):
 @pytest.mark.parametrize(
     ("semiangle", "rate", "code", "said"),
     [
-        (20.0, 5e-3, 0, "nothing beyond the mean pattern to explain"),
+        (20.0, 5e-3, 0, "differ by no more than noise"),
         (20.0, 5.0, 3, "rates too large"),
         (2.0, 5e-3, 3, "units of semiangle"),
     ],
