@@ -33,7 +33,7 @@ from ..start.affine import find_affine, pivot, place_nominal
 from ..start.descan import beam_tilt, descan_rows
 from ..start.guess import guess_model, per_shot
 from ..start.vary import copies, varied
-from .sections import Data, Detector, Probe, Propagator, Scan, Setup, Specimen
+from .sections import Data, Detector, Probe, Propagator, Scan, Setup, Specimen, slices_of
 from .tilted_beam import margin_of, require_tilted_beam, tilted_beam
 
 NOT_OF_FILE = {"file", "reader", "options", "half", "fraction", "dose_fraction", "hold_out"}
@@ -46,13 +46,15 @@ def read_data(section: Data, seed: int = 0, sharing: Sharing = ALONE) -> Dataset
     known = {
         name: value for name, value in section if name not in NOT_OF_FILE and value is not None and value is not False
     }
+    if section.file is None:
+        raise ValueError("data.file is missing; give the measurement")
     reader = section.reader
-    own = reader is not None and is_reference(reader)
-    if own:
-        known |= section.options
+    if reader is not None and is_reference(reader):
+        data = read(section.file, sharing, resolve(reader), **known, **section.options)
     elif section.options:
         raise ValueError("data.options are keywords of a data.reader of yours; leave them out")
-    data = read(section.file, sharing, resolve(reader) if own else reader, **known)
+    else:
+        data = read(section.file, sharing, reader, **known)
     if section.dose_fraction < 1:
         data = thinned(data, seed=2 * seed + 1, fraction=section.dose_fraction, sharing=sharing)
     if section.half in QUANTA:
@@ -97,7 +99,7 @@ def build_model(job: Setup, data: Dataset, matrix: np.ndarray | None = None) -> 
     nominal = data
     if matrix is not None:  # the specimen reaches as far as the mapped positions
         data = place_nominal(data, matrix)
-    probe, specimen, detector, leans = job.probe, job.specimen, job.detector, job.propagator.tilted_beam
+    probe, specimen, detector, leans = job.probe, slices_of(job), job.detector, job.propagator.tilted_beam
     if leans:
         require_tilted_beam(job, data)
     separate = is_reference(specimen.kind)

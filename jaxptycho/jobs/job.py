@@ -119,7 +119,7 @@ class Job(Setup):
 def default_steps(series: bool) -> list[Step]:
     """The steps of a job that gives none: those of a tilt `series`, or one refinement."""
     if not series:
-        return [Refine(kind="refine")]
+        return [Refine.model_validate({"kind": "refine"})]
     probe = Rate(rate=1e-3, optimiser="adam")
     nowhere_negative = {"kind": "positivity", "each_step": True}
     common: dict[str, Any] = {

@@ -176,7 +176,8 @@ def change(values: dict[str, Any], setting: str) -> list[str]:
             node[parent] = ([] if following.isdigit() else {}) if inside is None else inside
             inside = node[parent]
         node = inside
-    node[_index(node, path, setting) if isinstance(node, list) else last] = value
+    place: Any = _index(node, path, setting) if isinstance(node, list) else last
+    node[place] = value
     return path
 
 

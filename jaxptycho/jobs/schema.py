@@ -43,7 +43,7 @@ def key(about: str, default: Any = ..., example: Any = None, *, role: str = "", 
     `example` is shown in a commented job where there is no default. `role` is "input" or "output"
     for the path of a file, relative to the job.
     """
-    extra = {"role": role} if role else None
+    extra: Any = {"role": role} if role else None
     examples = None if example is None else [example]
     return Field(default, description=about, examples=examples, json_schema_extra=extra, **limits)
 

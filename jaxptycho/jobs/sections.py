@@ -299,3 +299,13 @@ class Setup(Section):
     def is_series(self) -> bool:
         """Whether all views see one volume that rotates."""
         return self.specimen.kind == "volume"
+
+
+def slices_of(job: Setup) -> Specimen:
+    """The section of a specimen in slices; ValueError for a volume."""
+    if not isinstance(job.specimen, Specimen):
+        raise ValueError(
+            "specimen.kind = 'volume', and this requires a specimen of one scan in slices; set "
+            "another specimen.kind"
+        )
+    return job.specimen

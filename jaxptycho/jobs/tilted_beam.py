@@ -7,7 +7,7 @@ import numpy as np
 from ..data import Dataset
 from ..model import Model
 from ..start.tilt_coupled import require_small, tilt_coupled
-from .sections import Setup
+from .sections import Setup, slices_of
 
 EDGE = 4  # pixels around what the tilted windows reach
 
@@ -35,7 +35,7 @@ def require_tilted_beam(job: Setup, data: Dataset) -> None:
 
 def axis_of(job: Setup, data: Dataset) -> float:
     """Height of the tilt axis below the entrance face [Å], by default half of the thickness."""
-    thickness = job.specimen.thickness_angstrom or data.about.get("thickness_angstrom") or 0.0
+    thickness = slices_of(job).thickness_angstrom or data.about.get("thickness_angstrom") or 0.0
     given = job.propagator.axis_angstrom
     return thickness / 2 if given is None else given
 
@@ -44,7 +44,7 @@ def margin_of(job: Setup, data: Dataset) -> float:
     """How far the object reaches beyond the upright windows [Å]: as far as the beam enters beside them, and the job's
     own margin."""
     assert data.tilts is not None
-    own = job.specimen.margin_angstrom
+    own = slices_of(job).margin_angstrom
     aside = abs(axis_of(job, data)) * float(np.tan(np.abs(data.tilts).max()))
     reach = float(np.abs(np.concatenate(data.positions)).max()) * (1 / float(np.cos(np.abs(data.tilts).max())) - 1)
     return aside + reach + (EDGE * max(data.grid.pixel) if own is None else own)

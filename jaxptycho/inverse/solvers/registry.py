@@ -27,7 +27,7 @@ def scaled(make: Callable[..., optax.GradientTransformation]) -> Callable[..., A
 
     def solver(learning_rate: Any, **options: Any) -> optax.GradientTransformation:
         constant = optax.constant_schedule(learning_rate)
-        schedule = learning_rate if callable(learning_rate) else constant
+        schedule: Any = learning_rate if callable(learning_rate) else constant
         return optax.chain(make(**options), optax.scale_by_schedule(schedule))
 
     return solver
