@@ -7,11 +7,11 @@ minimises Σ (I − M − J v)²/M + penalty over a change v of all unknowns, by
 conjugate gradients. Two things make these steps few:
 
 - The specimen moves along. With a change δ of the map its features move with the positions,
-  O(r) → O((1 + δ)⁻¹ r), so that δ alters only the stretch within each window, which the patterns
+  O(r) → O((1 + δ)⁻¹ r): δ alters only the stretch within each window, which the patterns
   contradict, and is almost uncorrelated with the specimen.
 - The specimen has a prior, a Gaussian random phase of spectrum ∝ (k₀² + k²)⁻² with the variance
-  of the present estimate. It keeps the noise out of fine detail that the patterns hardly
-  determine, which otherwise makes scales too large at a low dose.
+  of the present estimate. It keeps noise out of the fine detail that the patterns hardly
+  determine; without it scales come out too large at a low dose, by 0.5 % at 10⁵ quanta.
 """
 
 from collections.abc import Callable
@@ -38,14 +38,14 @@ from .guess import empty_specimen
 Matrix = Float[np.ndarray, "2 2"]
 Image = Float[Array, "Y X"]
 
-SHOTS, PIXELS = (100, 400), 2**20  # fewest and most patterns used, and pixels of all of them together
+SHOTS, PIXELS = (100, 400), 2**20  # fewest and most patterns used, pixels of all of them
 FEWEST = 20  # quanta of a pattern that is used
 REACH = 0.15  # of the block's size, by which the specimen exceeds it
-BEFORE, ROUNDS = 4, 12  # steps with the nominal map, and steps of the map at most
+BEFORE, ROUNDS = 4, 12  # steps with a fixed map, and steps of the map at most
 SEARCHES, TOLERANCE = 100, 1e-3  # of the conjugate gradients of one step
-LARGEST, SETTLED = 0.03, 1.5e-4  # change of an element of the matrix in one step
+LARGEST, SETTLED = 0.03, 1.5e-4  # change of an element of the matrix in one step, and in the last
 FAINT = 0.1  # quanta, added to the variance of a pixel
-LEAST, BEND = 0.05, 2.0  # the prior's smallest deviation [rad] and its k₀ [periods in a window]
+LEAST, BEND = 0.05, 2.0  # the prior's least deviation [rad] and its k₀ [periods in a window]
 
 
 class Unknowns(NamedTuple):
@@ -71,7 +71,13 @@ def find_affine(
     view = int(np.argmax(data.n_shots))
     block = middle_of(data.view(view))
     counts = jnp.asarray(block.patterns(0, np.arange(block.n_shots[0])), float)
-    model = _start(first(block), block)
+    matrix = _refined(_start(first(block), block), counts)
+    say(f"map of the scan: {describe_map(matrix)}")
+    return matrix
+
+
+def _refined(model: Model, counts: Float[Array, "n y x"]) -> Matrix:
+    """The map after steps until no element of the matrix changes by more than `SETTLED`."""
     for number in range(BEFORE + ROUNDS):
         free = number >= BEFORE
         step = _newton_step(model, counts, jnp.asarray(free, float))
@@ -79,9 +85,7 @@ def find_affine(
         model = _stretched(_added(model, step), change)
         if free and np.abs(change).max() < SETTLED:
             break
-    matrix = np.asarray(_parts(model)[1].matrix, float)
-    say(f"map of the scan: {describe_map(matrix)}")
-    return matrix
+    return np.asarray(_parts(model)[1].matrix, float)
 
 
 def describe_map(matrix: Matrix) -> str:
@@ -104,7 +108,7 @@ def place_nominal(data: Dataset, matrix: Matrix) -> Dataset:
 
 
 def middle_of(data: Dataset) -> Dataset:
-    """The patterns of one view nearest to the middle of the scan, as many as `SHOTS` and `PIXELS` allow."""
+    """The patterns of one view in the middle of the scan, as many as `SHOTS` and `PIXELS` allow."""
     positions = data.positions[0]
     middle = (positions.min(0) + positions.max(0)) / 2
     usable = np.flatnonzero(data.dose() >= FEWEST)
@@ -123,7 +127,8 @@ def _start(model: Model, data: Dataset) -> Model:
     wide = place_nominal(data, (1 + REACH) * np.eye(2))
     specimen = empty_specimen(wide, model.grid, "phase", 1, None, None, False)
     nominal = PerShot(jnp.asarray(data.positions[0], float))
-    scan = AffineScan(nominal, jnp.eye(2), jnp.zeros(2), jnp.zeros(2), jnp.asarray(pivot(data), float))
+    middle, none = jnp.asarray(pivot(data), float), jnp.zeros(2)
+    scan = AffineScan(nominal, jnp.eye(2), none, none, middle)
     modes = waves.inverse_fourier(first_shot(model.probe).spectrum(model.grid))
     probe = PixelProbe(jnp.fft.fftshift(modes, axes=(-2, -1)))
     return replace(model, probe=probe, specimen=specimen, scan=scan)
@@ -142,8 +147,8 @@ def _newton_step(model: Model, counts: Float[Array, "n y x"], free: Float[Array,
     lit = illumination(model)
     precision, seen = _precision(model, lit), 4 * jnp.max(lit)  # 4|ψ|²: information of a phase
     units = Unknowns(
-        jnp.full_like(phase, 1 / jnp.sqrt(seen)),
-        jnp.full_like(none.waves, 0.5 / jnp.sqrt(len(counts))),
+        1 / jnp.sqrt(seen),
+        0.5 / jnp.sqrt(len(counts)),
         free / jnp.sqrt(jnp.sum(of_map**2, (1, 2, 3))),
     )
 
@@ -155,24 +160,25 @@ def _newton_step(model: Model, counts: Float[Array, "n y x"], free: Float[Array,
 
     def normal(v):
         back = pull(push(v))
-        return back._replace(phase=back.phase + units.phase * _filtered(precision, units.phase * v.phase))
+        return back._replace(phase=back.phase + _filtered(precision / seen, v.phase))
 
     def preconditioned(v):
         return v._replace(phase=_filtered(1 / (0.5 + precision / seen), v.phase))
 
     slopes = pull(root * (counts - expected))
-    slopes = slopes._replace(phase=slopes.phase - units.phase * _filtered(precision, phase))
+    prior = units.phase * _filtered(precision, phase)
+    slopes = slopes._replace(phase=slopes.phase - prior)
     found, _ = jax.scipy.sparse.linalg.cg(normal, slopes, M=preconditioned, tol=TOLERANCE, maxiter=SEARCHES)
     return jax.tree.map(jnp.multiply, units, found)
 
 
 def _precision(model: Model, lit: Image) -> Image:
-    """Inverse spectrum of the prior [1/rad²], whose variance is that of the phase where the probe was."""
+    """Inverse spectrum [1/rad²] of the prior, with the variance of the illuminated phase."""
     phase = _parts(model)[0].phase[0]
     variance = jnp.maximum(jnp.var(phase, where=lit > 0.5 * jnp.max(lit)), LEAST**2)
-    ky, kx = (jnp.fft.fftfreq(n, pixel) for n, pixel in zip(phase.shape, model.grid.pixel, strict=True))
-    bend_y, bend_x = (BEND * dk for dk in model.grid.dk)
-    inverse = (1 + (ky[:, None] / bend_y) ** 2 + (kx / bend_x) ** 2) ** 2
+    sides = zip(phase.shape, model.grid.pixel, model.grid.dk, strict=True)
+    ky, kx = (jnp.fft.fftfreq(n, pixel) / (BEND * dk) for n, pixel, dk in sides)
+    inverse = (1 + ky[:, None] ** 2 + kx**2) ** 2
     return inverse * jnp.mean(1 / inverse) / variance
 
 
@@ -195,7 +201,7 @@ def _added(model: Model, step: Unknowns) -> Model:
 
 
 def _moved_along(model: Model, step: Unknowns) -> Model:
-    """The model with all unknowns changed, to first order in the map, which moves the specimen along."""
+    """The model with all unknowns changed; the map, to first order, moves the specimen along."""
     model = _added(model, step)
     specimen, scan = _parts(model)
     phase, pixel = specimen.phase[0], jnp.asarray(model.grid.pixel)

@@ -62,7 +62,14 @@ MAPS = {
     "-3 % and -2°": ((0.97, 0.97), 0.0, -2.0, {"dose": 1e6, "seed": 1}, 0.001, 0.1),
     "unequal, with shear": ((1.03, 0.98), 0.02, 1.0, {"dose": 1e6, "seed": 2}, 0.001, 0.1),
     "none": ((1.0, 1.0), 0.0, 0.0, {"dose": 1e6, "seed": 5}, 0.001, 0.1),
-    "disordered lattice": ((1.04, 1.04), 0.0, 3.0, {"dose": 1e6, "seed": 3, "lattice": 13, "strength": 0.6}, 0.001, 0.1),
+    "disordered lattice": (
+        (1.04, 1.04),
+        0.0,
+        3.0,
+        {"dose": 1e6, "seed": 3, "lattice": 13, "strength": 0.6},
+        0.001,
+        0.1,
+    ),
     "more defocus": ((1.04, 1.04), 0.0, 3.0, {"dose": 1e6, "seed": 4, "defocus": 220.0}, 0.001, 0.1),
 }
 
