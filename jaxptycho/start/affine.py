@@ -22,8 +22,9 @@ unknown specimen and probe, which falls as 1/√(quanta · patterns):
     2·10⁴     400       0.3 (0.2) %    0.4 (0.3) %    0.23 (0.1)°
     2·10⁴     144       0.5 (0.3) %    0.7 (0.4) %    0.14 (0.15)°
 
-A map of 8 % and 6° was found to 0.6 % in the steps that are allowed, that of a thick or absorbing
-specimen has not been measured.
+A map of 8 % and 6° was found to 0.6 % in twelve steps. Of patterns of 128 × 128 pixels only 100 are
+used, which can be too few: of 3 % and 2° of a simulated bilayer the rotation was found to 0.1° and
+hardly any of the scale in seven steps, and of 5° in a measured scan at low dose hardly any.
 """
 
 from collections.abc import Callable
