@@ -223,7 +223,7 @@ def _scan(section: Scan, data: Dataset, matrix: np.ndarray | None):
 def found_map(job: Setup, data: Dataset, say: Callable[[str], None]) -> np.ndarray:
     """Linear map of an affine scan, from the patterns (`start.affine`)."""
     free = job.model_copy(update={"scan": Scan()})
-    return find_affine(data, lambda some: build_model(free, some), job.run.seed, say)
+    return find_affine(data, lambda some: build_model(free, some), say)
 
 
 def _propagator(section: Propagator) -> AbstractPropagator:
