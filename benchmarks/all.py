@@ -41,13 +41,21 @@ def jobs(args) -> dict[str, Job]:
     """All that is run, in order."""
     device = "cuda" if gpus() else "cpu"
     peers = [f"--peer={peer}" for peer in args.peer]
-    names = ("kernels/test_pallas_multislice", *(f"physics/test_{n}" for n in ("windows", "checkpointed", "waves")))
+    names = (
+        "kernels/test_pallas_multislice",
+        *(f"physics/test_{n}" for n in ("windows", "checkpointed", "waves")),
+    )
     tests = [f"tests/{name}.py" for name in names]
-    pytest = [sys.executable, *["-m", "pytest", "-q", "-W", "ignore::DeprecationWarning", "-p", "no:cacheprovider"]]
+    pytest = [
+        sys.executable,
+        *["-m", "pytest", "-q", "-W", "ignore::DeprecationWarning", "-p", "no:cacheprovider"],
+    ]
 
     def bench(name, seconds, *options, full=(), wants=()):
         chosen = [*options, "--quick"] if args.quick else [*options, *full]
-        return Job([sys.executable, str(HERE / f"bench_{name}.py"), *chosen], seconds, missing(*wants))
+        return Job(
+            [sys.executable, str(HERE / f"bench_{name}.py"), *chosen], seconds, missing(*wants)
+        )
 
     shapes = [f"--shape=12,6,{batch}" for batch in (16, 1024, 128)]
     cases = [f"--case=64,128,{slices},{modes}" for slices, modes in ((10, 4), (1, 4), (6, 12))]
@@ -115,10 +123,14 @@ def stop(process: subprocess.Popen) -> None:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=9.0)
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs")
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes, to see that everything runs"
+    )
     parser.add_argument("--only", action="append", metavar="NAME")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON")
@@ -130,7 +142,10 @@ def main():
     if unknown:
         parser.error(f"no benchmark is called {unknown[0]!r}; known are {', '.join(wanted)}")
     found = {}
-    with tempfile.TemporaryDirectory() as folder, (args.out / "all.txt").open("w", encoding="utf-8") as log:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        (args.out / "all.txt").open("w", encoding="utf-8") as log,
+    ):
         for name, job in wanted.items():
             if args.only and name not in args.only:
                 continue

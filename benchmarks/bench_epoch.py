@@ -36,7 +36,9 @@ def compare(row, folder, peers, rounds, epochs):
         if peer in peers:
             theirs.append(ask(peers[peer], HERE / "peers" / f"{peer}_run.py", *common, *peer_more))
     shape = ours[0]["shape"]
-    floor = Rates.measured(shape, quick=epochs < 3).floor(shape, ours[0]["planes"], ours[0]["moved"])
+    floor = Rates.measured(shape, quick=epochs < 3).floor(
+        shape, ours[0]["planes"], ours[0]["moved"]
+    )
     mine = statistics.median(o["seconds_per_epoch_median"] for o in ours)
     other = statistics.median(t["seconds_per_epoch_median"] for t in theirs) if theirs else figure
     return {

@@ -25,9 +25,9 @@ from jaxptycho import (
     PotentialSlices,
     amplitude,
     batches,
+    minimise,
     misfit,
     per_part,
-    minimise,
 )
 from jaxptycho.analysis.depth import depth_profiles, fit_depth_peaks
 from jaxptycho.inverse.constraints.registry import build
@@ -53,20 +53,28 @@ def reconstructed(args, tilts, points: int):
         tilts=tuple(tilts),
     )
     rng = np.random.default_rng(0)
-    counts = [np.fft.fftshift(rng.poisson(experiment.expected(v)), axes=(1, 2)) for v in range(len(tilts))]
+    counts = [
+        np.fft.fftshift(rng.poisson(experiment.expected(v)), axes=(1, 2)) for v in range(len(tilts))
+    ]
     places = np.stack([view.positions for view in experiment.views])
     data = Dataset(np.stack(counts).astype(np.uint16), places, GRID)
     thick = 2 * args.spacing / SLICES
     side = 2 * int(np.ceil(np.abs(places).max() / GRID.pixel[0]) + 24)
     corner = jnp.full(2, -(side // 2) * GRID.pixel[0], jnp.float32)
-    empty = PotentialSlices(jnp.zeros((SLICES, side, side), jnp.float32), None, jnp.asarray(thick, jnp.float32), corner)
-    above = experiment.box.origin[0] + args.spacing  # from our entrance face to the simulator's, where the lens is
+    empty = PotentialSlices(
+        jnp.zeros((SLICES, side, side), jnp.float32), None, jnp.asarray(thick, jnp.float32), corner
+    )
+    above = (
+        experiment.box.origin[0] + args.spacing
+    )  # from our entrance face to the simulator's, where the lens is
     probe = LENS.probe(experiment.dose, float(above))
     scan = FreeScan(PerView(PerShot(jnp.asarray(places, jnp.float32))))
     model = tilt_coupled(Model(probe, empty, scan, GRID), tilts)
     optimiser = per_part(specimen=optax.adam(optax.cosine_decay_schedule(args.rate, args.steps)))
     shots = batches(data, size=points**2, epochs=args.steps // len(tilts))
-    return experiment, *minimise(misfit(amplitude), model, shots, optimiser, build("positivity", model))
+    return experiment, *minimise(
+        misfit(amplitude), model, shots, optimiser, build("positivity", model)
+    )
 
 
 def judged(experiment: Experiment, model: Model) -> dict:
@@ -96,22 +104,40 @@ def main():
     parser.add_argument("--spacing", type=float, default=20.0, help="of the layers [Å]")
     parser.add_argument("--steps", type=int, default=300, help="each with all shots of one view")
     parser.add_argument("--rate", type=float, default=1e-2)
-    parser.add_argument("--dose", type=float, default=1e6, help="electrons/Å² of all views together")
+    parser.add_argument(
+        "--dose", type=float, default=1e6, help="electrons/Å² of all views together"
+    )
     args = parser.parse_args()
     points = 11
     if args.quick:
         args.steps, points = 90, 8
     opening()
-    table = Table(tilts=">14s", loss=">9.2f", W_fwhm=">8.2f", Mo_fwhm=">8.2f", apart=">7.2f", true=">6.2f", s=">6.1f")
+    table = Table(
+        tilts=">14s",
+        loss=">9.2f",
+        W_fwhm=">8.2f",
+        Mo_fwhm=">8.2f",
+        apart=">7.2f",
+        true=">6.2f",
+        s=">6.1f",
+    )
     rows = []
     for tilts in ((0.0,), (-args.tilt, 0.0, args.tilt)):
         start = time.perf_counter()
         experiment, model, history = reconstructed(args, np.deg2rad(tilts), points)
         losses = float(jnp.mean(history[-len(tilts) :]))
-        named = {"tilts": ", ".join(f"{t:g}" for t in tilts), "loss": losses, "s": time.perf_counter() - start}
+        named = {
+            "tilts": ", ".join(f"{t:g}" for t in tilts),
+            "loss": losses,
+            "s": time.perf_counter() - start,
+        }
         rows.append(named | judged(experiment, model))
         table.line(**rows[-1])
-    save(args, rows, **{name: getattr(args, name) for name in ("tilt", "spacing", "steps", "rate", "dose")})
+    save(
+        args,
+        rows,
+        **{name: getattr(args, name) for name in ("tilt", "spacing", "steps", "rate", "dose")},
+    )
 
 
 if __name__ == "__main__":

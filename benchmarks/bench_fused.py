@@ -88,10 +88,14 @@ def compare(case: Case, rounds: int, rate: float) -> list[dict]:
         try:
             found = [np.asarray(a) for a in step()]
         except Exception as error:  # a kernel that does not fit a device is a finding
-            failed.append(case._asdict() | {"way": name, "failed": f"{type(error).__name__}: {error}"[:500]})
+            failed.append(
+                case._asdict() | {"way": name, "failed": f"{type(error).__name__}: {error}"[:500]}
+            )
             continue
         exact = exact or found
-        errors[name] = max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(found, exact, strict=True))
+        errors[name] = max(
+            float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(found, exact, strict=True)
+        )
         times[name] = []
     for _ in range(rounds):
         for name, taken in times.items():
@@ -110,7 +114,9 @@ def compare(case: Case, rounds: int, rate: float) -> list[dict]:
 
 def main():
     parser = arguments(__doc__, rounds=5)
-    parser.add_argument("--case", action="append", type=lambda text: Case(*map(int, text.split(","))))
+    parser.add_argument(
+        "--case", action="append", type=lambda text: Case(*map(int, text.split(",")))
+    )
     args = parser.parse_args()
     opening()
     rate, device = copy_rate(), jax.devices()[0].device_kind

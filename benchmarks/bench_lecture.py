@@ -32,7 +32,9 @@ def measure(path: Path, step: int) -> None:
     y, x = np.mgrid[:n, :n]
     line = np.linspace(-1, 1, n)
     aperture = np.hypot(y - n // 2, x - n // 2) <= n // 4
-    probe = np.fft.fftshift(np.fft.ifft2(np.fft.fftshift(aperture * np.exp(40j * np.add.outer(line**2, line**2)))))
+    probe = np.fft.fftshift(
+        np.fft.ifft2(np.fft.fftshift(aperture * np.exp(40j * np.add.outer(line**2, line**2))))
+    )
     probe = (probe / np.linalg.norm(probe)).astype(np.complex64)
     axis = np.arange(-16, n - 16, step)
     corners = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
@@ -70,14 +72,29 @@ def main():
                 found[name].append(timed(*run, *more))
     found = {name: own or [first[name]] for name, own in found.items()}
     table, rows = (
-        Table(package="<12s", what="<12s", first_s="8.2f", seconds="8.2f", ratio="6.2f", goal="5.2f", psnr="6.1f"),
+        Table(
+            package="<12s",
+            what="<12s",
+            first_s="8.2f",
+            seconds="8.2f",
+            ratio="6.2f",
+            goal="5.2f",
+            psnr="6.1f",
+        ),
         [],
     )
     for what, goal in (("reconstruct", GOAL), ("again", None), ("process", None)):
         times = {name: [run[f"{what}_s"] for run in own] for name, own in found.items()}
         for name, own in times.items():
-            row = {"package": name, "what": what, "first_s": first[name][f"{what}_s"], "rounds": own}
-            row |= {"seconds": statistics.median(own)} | {key: found[name][0][key] for key in ("psnr", "version")}
+            row = {
+                "package": name,
+                "what": what,
+                "first_s": first[name][f"{what}_s"],
+                "rounds": own,
+            }
+            row |= {"seconds": statistics.median(own)} | {
+                key: found[name][0][key] for key in ("psnr", "version")
+            }
             row |= {"ratio": None if name == "torch" else ratio(own, times["torch"])}
             row |= {"goal": goal if name == "jaxptycho" else None}
             rows.append(row)

@@ -31,12 +31,20 @@ def line(name: str, runs: list[dict], limit: float) -> dict:
 
 def main():
     parser = arguments(__doc__, rounds=1)
-    parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON", help=f"of {', '.join(PEERS)}")
-    parser.add_argument("--batch", action="append", type=int, help="two or more, by default 16 and 64")
+    parser.add_argument(
+        "--peer", action="append", default=[], metavar="NAME=PYTHON", help=f"of {', '.join(PEERS)}"
+    )
+    parser.add_argument(
+        "--batch", action="append", type=int, help="two or more, by default 16 and 64"
+    )
     parser.add_argument("--memory-gib", type=float, default=24.0, metavar="GIB", help="the limit")
-    parser.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS", help="of one run")
+    parser.add_argument(
+        "--timeout", type=float, default=600.0, metavar="SECONDS", help="of one run"
+    )
     args = parser.parse_args()
-    pythons = {name: os.path.abspath(python) for name, python in (peer.split("=", 1) for peer in args.peer)}
+    pythons = {
+        name: os.path.abspath(python) for name, python in (peer.split("=", 1) for peer in args.peer)
+    }
     unknown = sorted(set(pythons) - set(PEERS))
     if unknown:
         parser.error(f"unknown peer {unknown[0]!r}; known are {', '.join(PEERS)}")
@@ -44,7 +52,12 @@ def main():
     shapes = [Shape(*((2, 2) if args.quick else THICK), batch) for batch in sizes]
     vars(args).update(device="cpu", memory=args.memory_gib * 2**30 / 1e9, budget=60 * 24)
     opening()
-    table = Table(name=">9s", **{f"batch_{size}_MB": "11.0f" for size in sizes}, MB_a_pattern="12.1f", batch_held="10d")
+    table = Table(
+        name=">9s",
+        **{f"batch_{size}_MB": "11.0f" for size in sizes},
+        MB_a_pattern="12.1f",
+        batch_held="10d",
+    )
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         runner = Runner(pythons, Path(folder), args)

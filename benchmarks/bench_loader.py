@@ -35,7 +35,10 @@ def measurement(args) -> jp.Dataset:
     side = int(np.ceil(np.sqrt(args.patterns)))
     places = np.stack(np.divmod(np.arange(args.patterns), side), -1) * 0.4
     return jp.Dataset(
-        counts, places, jp.Grid((n, n), 0.2, 200.0), about={"semiangle_mrad": 20.0, "defocus_angstrom": 100.0}
+        counts,
+        places,
+        jp.Grid((n, n), 0.2, 200.0),
+        about={"semiangle_mrad": 20.0, "defocus_angstrom": 100.0},
     )
 
 
@@ -63,7 +66,9 @@ def compare(data: jp.Dataset, args, slices: int, modes: int, rounds: int) -> dic
                 jax.block_until_ready((model, state))
                 return waited
             model, state, info = step(model, state, batch)
-            jax.block_until_ready(info)  # so that waiting for the device is not taken for waiting for a batch
+            jax.block_until_ready(
+                info
+            )  # so that waiting for the device is not taken for waiting for a batch
 
     waits = []
     first = seconds(lambda: compute(at_hand))
@@ -71,7 +76,9 @@ def compare(data: jp.Dataset, args, slices: int, modes: int, rounds: int) -> dic
     for _ in range(rounds):
         found["loading"].append(seconds(load))
         found["computing"].append(seconds(lambda: compute(at_hand)))
-        found["both"].append(seconds(lambda: waits.append(compute(jp.prefetch(jp.batches(data, args.batch))))))
+        found["both"].append(
+            seconds(lambda: waits.append(compute(jp.prefetch(jp.batches(data, args.batch)))))
+        )
     return {
         "slices": slices,
         "modes": modes,
@@ -93,7 +100,9 @@ def main():
         args.patterns, args.pixels, args.batch = 16, 32, 8
     jp.one_device_per_core()
     opening()
-    print(f"jaxptycho {jp.__version__}, jax {jax.__version__}, {jax.device_count()} × {jax.devices()[0].device_kind}")
+    print(
+        f"jaxptycho {jp.__version__}, jax {jax.__version__}, {jax.device_count()} × {jax.devices()[0].device_kind}"
+    )
     jaxptycho.data.dataset.IN_MEMORY_BYTES = 0
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "scan.h5"

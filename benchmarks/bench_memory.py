@@ -32,7 +32,9 @@ def measure(args, case: Case) -> list[dict]:
         for name, results in found.items():
             python = args.peer if name.startswith("torch") else sys.executable
             try:
-                results.append(ask(python, "memory_step.py", *case, name, args.repetitions, timeout=600))
+                results.append(
+                    ask(python, "memory_step.py", *case, name, args.repetitions, timeout=600)
+                )
             except Failed as error:
                 results.append({"failed": str(error).strip().splitlines()[-1]})
     rows = [_row(case, name, results) for name, results in found.items()]
@@ -59,12 +61,16 @@ def _row(case: Case, name: str, results: list[dict]) -> dict:
 
 def main():
     parser = arguments(__doc__, rounds=1)
-    parser.add_argument("--peer", default=sys.executable, metavar="PYTHON", help="the Python that holds PyTorch")
+    parser.add_argument(
+        "--peer", default=sys.executable, metavar="PYTHON", help="the Python that holds PyTorch"
+    )
     parser.add_argument("--case", action="append", metavar='"SHOTS PIXELS SLICES MODES"')
     parser.add_argument("--contender", action="append", choices=CONTENDERS, help="default: all")
     parser.add_argument("--repetitions", type=int, default=3)
     args = parser.parse_args()
-    cases = [Case(*map(int, c.split())) for c in args.case or ()] or (QUICK if args.quick else CASES)
+    cases = [Case(*map(int, c.split())) for c in args.case or ()] or (
+        QUICK if args.quick else CASES
+    )
     opening()
     table = Table(
         shots="5d", pixels="6d", slices="6d", modes="5d", contender="<12s", planned_MB="10.1f", peak_MB="8.1f",

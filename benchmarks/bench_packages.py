@@ -22,7 +22,11 @@ from typing import NamedTuple
 from common import HERE, Failed, Rates, Table, arguments, ask, opening, save
 
 GOAL, FLAT = 0.3, 1.3  # ours over the fastest; batch 16 over batch 1024
-FIXED = {"ours": ["--fixed-positions"], "ptyrad": ["--fixed-positions"], "phaser": ["--fixed-positions"]}
+FIXED = {
+    "ours": ["--fixed-positions"],
+    "ptyrad": ["--fixed-positions"],
+    "phaser": ["--fixed-positions"],
+}
 PEERS = ("ptyrad", "phaser", "ptychi", "quantem", "py4dstem")
 
 
@@ -36,7 +40,9 @@ class Shape(NamedTuple):
 
 THICK, THIN = (12, 6), (1, 1)
 SIZES = ((THICK, 16), (THIN, 16), (THICK, 128), (THIN, 128), (THIN, 1024), (THIN, 1), (THICK, 1024))
-SHAPES = tuple(Shape(*size, batch) for size, batch in SIZES)  # the one that does not fit every package last
+SHAPES = tuple(
+    Shape(*size, batch) for size, batch in SIZES
+)  # the one that does not fit every package last
 QUICK = tuple(Shape(*size, batch) for size in ((2, 2), THIN) for batch in (4, 16))
 
 
@@ -44,7 +50,12 @@ class Runner:
     """Runs packages on datasets of any number of patterns, within a budget of time."""
 
     def __init__(self, pythons, folder: Path, args):
-        self.pythons, self.folder, self.device, self.timeout = pythons, folder, args.device, args.timeout
+        self.pythons, self.folder, self.device, self.timeout = (
+            pythons,
+            folder,
+            args.device,
+            args.timeout,
+        )
         self.memory = args.memory
         self.end = time.monotonic() + 60 * args.budget
         self.env = {"JAX_PLATFORMS": "cpu"} if args.device == "cpu" else {}
@@ -58,7 +69,13 @@ class Runner:
         path = self.folder / f"{patterns}.h5"
         if not path.exists():
             start = time.monotonic()
-            command = [sys.executable, str(HERE / "published_data.py"), str(path), "--patterns", str(patterns)]
+            command = [
+                sys.executable,
+                str(HERE / "published_data.py"),
+                str(path),
+                "--patterns",
+                str(patterns),
+            ]
             subprocess.run(command, env=os.environ | self.env, check=True)
             self.end += time.monotonic() - start
         return path
@@ -73,11 +90,15 @@ class Runner:
             python, script = sys.executable, HERE / "ours_run.py"
         else:
             python, script = self.pythons[name], HERE / "peers" / f"{name}_run.py"
-            options += [f"--device={self.device}"] + ([f"--memory={self.memory}"] if self.device == "cpu" else [])
+            options += [f"--device={self.device}"] + (
+                [f"--memory={self.memory}"] if self.device == "cpu" else []
+            )
         if self.left() < 5:
             return row | {"failed": "no time left in the budget"}
         try:
-            said = ask(python, script, path, *options, env=self.env, timeout=min(self.timeout, self.left()))
+            said = ask(
+                python, script, path, *options, env=self.env, timeout=min(self.timeout, self.left())
+            )
         except Failed as error:
             return row | {"failed": str(error).strip().splitlines()[-1]}
         seconds = said["seconds_per_epoch_median"]
@@ -100,12 +121,17 @@ def summary(rows: list[dict]) -> list[dict]:
     for runs in groups.values():
         good = [run for run in runs if "seconds" in run]
         medians = {
-            key: statistics.median(run[key] for run in good) for key in ("seconds", "ms_per_pattern", "first_s") if good
+            key: statistics.median(run[key] for run in good)
+            for key in ("seconds", "ms_per_pattern", "first_s")
+            if good
         }
         merged.append((good or runs)[0] | medians)
     for row in merged:
         same = [r for r in merged if all(r[k] == row[k] for k in Shape._fields) and "seconds" in r]
-        others, ours = [[r["seconds"] for r in same if (r["name"] == "ours") is is_ours] for is_ours in (False, True)]
+        others, ours = [
+            [r["seconds"] for r in same if (r["name"] == "ours") is is_ours]
+            for is_ours in (False, True)
+        ]
         if "seconds" in row and ours and others:
             row["ratio"] = ours[0] / (min(others) if row["name"] == "ours" else row["seconds"])
     return merged
@@ -117,7 +143,11 @@ def beside_floor(rows: list[dict], rates: Rates) -> list[dict]:
     def size(row):
         return tuple(row[key] for key in Shape._fields)
 
-    least = {size(row): rates.floor(row["shape"], row["planes"], row["moved"]) for row in rows if "planes" in row}
+    least = {
+        size(row): rates.floor(row["shape"], row["planes"], row["moved"])
+        for row in rows
+        if "planes" in row
+    }
 
     def beside(row):
         if "seconds" not in row or size(row) not in least:
@@ -129,8 +159,14 @@ def beside_floor(rows: list[dict], rates: Rates) -> list[dict]:
 
 def flatness(rows: list[dict]) -> list[dict]:
     """Time per pattern at batch 16 over that at batch 1024, for every package that ran both."""
-    found = {(r["modes"], r["slices"], r["name"], r["batch"]): r.get("ms_per_pattern") for r in rows}
-    pairs = ((key[:3], value, found.get((*key[:3], 1024))) for key, value in found.items() if key[3] == 16)
+    found = {
+        (r["modes"], r["slices"], r["name"], r["batch"]): r.get("ms_per_pattern") for r in rows
+    }
+    pairs = (
+        (key[:3], value, found.get((*key[:3], 1024)))
+        for key, value in found.items()
+        if key[3] == 16
+    )
     return [
         {"modes": modes, "slices": slices, "name": name, "flatness": small / large}
         for (modes, slices, name), small, large in pairs
@@ -173,23 +209,47 @@ def show(rows: list[dict]) -> None:
 
 def main():
     parser = arguments(__doc__, rounds=1)
-    parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON", help=f"of {', '.join(PEERS)}")
+    parser.add_argument(
+        "--peer", action="append", default=[], metavar="NAME=PYTHON", help=f"of {', '.join(PEERS)}"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--patterns", type=int, help="by default 1024, on a GPU 16384")
-    parser.add_argument("--thick-patterns", type=int, help="where there is more than one slice; by default 128 on CPUs")
     parser.add_argument(
-        "--shape", action="append", type=lambda text: Shape(*map(int, text.split(","))), metavar="MODES,SLICES,BATCH"
+        "--thick-patterns",
+        type=int,
+        help="where there is more than one slice; by default 128 on CPUs",
     )
     parser.add_argument(
-        "--passes", type=int, default=3, help="over all patterns in a run, the first apart; one less where thick"
+        "--shape",
+        action="append",
+        type=lambda text: Shape(*map(int, text.split(","))),
+        metavar="MODES,SLICES,BATCH",
     )
-    parser.add_argument("--budget", type=float, default=20.0, metavar="MINUTES", help="after which nothing is started")
-    parser.add_argument("--timeout", type=float, default=200.0, metavar="SECONDS", help="of one run")
+    parser.add_argument(
+        "--passes",
+        type=int,
+        default=3,
+        help="over all patterns in a run, the first apart; one less where thick",
+    )
+    parser.add_argument(
+        "--budget",
+        type=float,
+        default=20.0,
+        metavar="MINUTES",
+        help="after which nothing is started",
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=200.0, metavar="SECONDS", help="of one run"
+    )
     memory = 0.75e-9 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    parser.add_argument("--memory", type=float, default=round(memory, 1), metavar="GB", help="of one run on a CPU")
+    parser.add_argument(
+        "--memory", type=float, default=round(memory, 1), metavar="GB", help="of one run on a CPU"
+    )
     parser.set_defaults(json=Path(tempfile.gettempdir()) / "bench_packages.json")
     args = parser.parse_args()
-    pythons = {name: os.path.abspath(python) for name, python in (peer.split("=", 1) for peer in args.peer)}
+    pythons = {
+        name: os.path.abspath(python) for name, python in (peer.split("=", 1) for peer in args.peer)
+    }
     unknown = sorted(set(pythons) - set(PEERS))
     if unknown:
         parser.error(f"unknown peer {unknown[0]!r}; known are {', '.join(PEERS)}")
@@ -204,8 +264,13 @@ def main():
             for name in ["ours", *pythons, "ours"] * args.rounds:
                 passes = args.passes - (name != "ours" and shape.slices > 1 and args.passes > 2)
                 rows.append(runner.run(name, shape, patterns, passes))
-                took = f"{rows[-1]['seconds']:.3f} s" if "seconds" in rows[-1] else rows[-1]["failed"]
-                print(f"{shape.modes} modes, {shape.slices} slices, batch {shape.batch}: {name} {took}", flush=True)
+                took = (
+                    f"{rows[-1]['seconds']:.3f} s" if "seconds" in rows[-1] else rows[-1]["failed"]
+                )
+                print(
+                    f"{shape.modes} modes, {shape.slices} slices, batch {shape.batch}: {name} {took}",
+                    flush=True,
+                )
                 save(args, rows, summary=summary(rows), flatness=flatness(summary(rows)))
     found = summary(rows)
     if shapes := {tuple(row["shape"]) for row in rows if "planes" in row}:

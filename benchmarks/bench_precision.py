@@ -30,7 +30,9 @@ def stored_as(dtype):
         return wave.real.astype(dtype), wave.imag.astype(dtype)
 
     def forward(wave, slices, kernel):
-        wave, kept = jax.lax.scan(lambda a, t: (propagate(transmit(a, t), kernel), keep(a)), wave, slices[:-1])
+        wave, kept = jax.lax.scan(
+            lambda a, t: (propagate(transmit(a, t), kernel), keep(a)), wave, slices[:-1]
+        )
         return transmit(wave, slices[-1]), (kept, keep(wave), slices, kernel)
 
     def backward(seen, cotangent):
@@ -42,12 +44,16 @@ def stored_as(dtype):
 
         cotangent, of_last = back(cotangent, last, slices[-1], transmit)
         step = lambda a, t: propagate(transmit(a, t), kernel)  # noqa: E731
-        cotangent, others = jax.lax.scan(lambda c, s: back(c, *s, step), cotangent, (kept, slices[:-1]), reverse=True)
+        cotangent, others = jax.lax.scan(
+            lambda c, s: back(c, *s, step), cotangent, (kept, slices[:-1]), reverse=True
+        )
         return cotangent, jnp.concatenate([others, of_last[None]]), jnp.zeros_like(kernel)
 
     function = jax.custom_vjp(lambda *arguments: forward(*arguments)[0])
     function.defvjp(forward, backward)
-    return lambda wave, slices, kernel: Exit(function(wave, slices, kernel), jnp.ones_like(slices[0]))
+    return lambda wave, slices, kernel: Exit(
+        function(wave, slices, kernel), jnp.ones_like(slices[0])
+    )
 
 
 def gradient(problem, counts, way=multislice):
@@ -101,7 +107,9 @@ def main():
         exact = None
         for what, found in variants(make_problem(Case(*size[:2], slices, MODES))):
             exact = exact or found
-            errors = (np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in zip(found, exact, strict=True))
+            errors = (
+                np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in zip(found, exact, strict=True)
+            )
             rows.append(
                 {"slices": slices, "what": what}
                 | dict(zip(("loss", "phase", "probe"), map(float, errors), strict=True))

@@ -28,7 +28,10 @@ import optax
 from common import Table, arguments, ask, opening, save
 
 SHAPE = jax.ShapeDtypeStruct
-MACHINES = {607: ((1, 8), (8, 8), (128, 8)), 2000: ((1, 8), (4, 16), (64, 16))}  # voxels: groups of shots, slabs
+MACHINES = {
+    607: ((1, 8), (8, 8), (128, 8)),
+    2000: ((1, 8), (4, 16), (64, 16)),
+}  # voxels: groups of shots, slabs
 
 
 def problem(rows, shots, window, slices, modes=2):
@@ -40,29 +43,39 @@ def problem(rows, shots, window, slices, modes=2):
     low, high = 0.1 * window + 0.2, 0.2 * (rows - window // 2) - 0.2
     places = np.stack([np.linspace(low, high, shots), rng.uniform(low, 0.3 * window, shots)], 1)
     wave = np.exp(-(np.hypot(*np.mgrid[:window, :window] - window // 2) ** 2) / (0.02 * window**2))
-    probe = np.stack([wave * 100 / np.sqrt((wave**2).sum()) / (m + 1) for m in range(modes)]).astype(np.complex64)
+    probe = np.stack(
+        [wave * 100 / np.sqrt((wave**2).sum()) / (m + 1) for m in range(modes)]
+    ).astype(np.complex64)
     phase = jnp.asarray(rng.normal(size=(slices, rows, columns)) * 0.05, jnp.float32)
     specimen = jp.SliceStack(phase, None, jnp.float32(10.0), jnp.zeros(2))
     scan = jp.FreeScan(jp.PerShot(jnp.asarray(places, jnp.float32)))
     counts = rng.poisson(1e4 / window**2, (shots, window, window)).astype(np.uint16)
-    batch = jp.Batch(np.int32(0), np.arange(shots, dtype=np.int32), counts, np.ones(shots, np.float32))
+    batch = jp.Batch(
+        np.int32(0), np.arange(shots, dtype=np.int32), counts, np.ones(shots, np.float32)
+    )
     return jp.Model(jp.PixelProbe(jnp.asarray(probe)), specimen, scan, grid), batch
 
 
 def prepared(rows, shots, devices, slabs, **sizes):
     """Model, optimiser's state and batch as they lie on a mesh, and what belongs to them."""
     import jaxptycho as jp
-    from jaxptycho.distributed.sharding import even, place
+    from jaxptycho.distributed.sharding import even, place_on_mesh
     from jaxptycho.distributed.slabs.batching import arrange
     from jaxptycho.distributed.slabs.layout import homes
-    from jaxptycho.inverse.step import owned
+    from jaxptycho.inverse.step import copy_for_donation
 
     mesh, (model, batch) = jp.mesh(devices, slabs), problem(rows, shots, **sizes)
     batch = arrange(batch, homes(model, 0, slabs), mesh) if slabs > 1 else even(batch, mesh)
     optimiser = jp.per_part(specimen=optax.adam(1e-3), probe=optax.adam(1e-3))
     state = jp.init_state(optimiser, model)
     step = jp.make_step(jp.distribute(jp.misfit(jp.amplitude), mesh), optimiser)
-    return step, place(owned(model), mesh), place(state, mesh, model), batch, mesh
+    return (
+        step,
+        place_on_mesh(copy_for_donation(model), mesh),
+        place_on_mesh(state, mesh, model),
+        batch,
+        mesh,
+    )
 
 
 def measure(work, seconds) -> float:
@@ -85,7 +98,10 @@ def holdings(work) -> dict:
     _, model, state, batch, mesh = work
     expected = plan(jp.misfit(jp.amplitude), model, state, batch, mesh)
     leaves = [leaf for leaf in jax.tree.leaves((model, state)) if eqx.is_array(leaf)]
-    held, received = sum(leaf.addressable_shards[0].data.nbytes for leaf in leaves), sum(expected.sent.values())
+    held, received = (
+        sum(leaf.addressable_shards[0].data.nbytes for leaf in leaves),
+        sum(expected.sent.values()),
+    )
     return {"held_mb": held / 1e6, "step_mb": expected.total / 1e6, "received_mb": received / 1e6}
 
 
@@ -101,11 +117,22 @@ def scaling(args, sizes, rows, shots, seconds):
         first = None
         for n in [2**k for k in range(args.devices.bit_length()) if 2**k <= args.devices]:
             larger = n if name == "weak" else 1
-            ways = {"shots": 1, "slabs": n, "both": 2} if n > 2 else {"shots": 1, "slabs": n} if n > 1 else {"one": 1}
+            ways = (
+                {"shots": 1, "slabs": n, "both": 2}
+                if n > 2
+                else {"shots": 1, "slabs": n}
+                if n > 1
+                else {"one": 1}
+            )
             for how, slabs in ways.items():
                 of = (rows * larger, shots * larger)
                 work = prepared(*of, n, slabs, **sizes)
-                row = {"scaling": name, "how": how, "groups": n // slabs, "slabs": slabs} | holdings(work)
+                row = {
+                    "scaling": name,
+                    "how": how,
+                    "groups": n // slabs,
+                    "slabs": slabs,
+                } | holdings(work)
                 row["step_s"] = measure(work, seconds)  # donates what it is given
                 row["patterns_s"] = of[1] / row["step_s"]
                 first = first or row["patterns_s"]
@@ -135,9 +162,17 @@ def projected(voxels, groups, slabs, shots=8, largest=128, modes=4, views=60) ->
     probe = jp.PixelProbe(SHAPE((modes, window, window), jnp.complex64))
     model = jp.Model(probe, specimen, scan, jp.Grid((window, window), 0.2, 300.0))
     size = shots * devices
-    batch = (SHAPE((size,), jnp.int32), SHAPE((size, window, window), jnp.uint8), SHAPE((size,), jnp.float32))
-    adam = eqx.filter_eval_shape(jp.per_part(specimen=optax.adam(1e-3)).init, eqx.filter(model, _inexact))
-    own = plan(jp.misfit(jp.poisson), model, adam, jp.Batch(np.int32(0), *batch), jp.mesh(devices, slabs))
+    batch = (
+        SHAPE((size,), jnp.int32),
+        SHAPE((size, window, window), jnp.uint8),
+        SHAPE((size,), jnp.float32),
+    )
+    adam = eqx.filter_eval_shape(
+        jp.per_part(specimen=optax.adam(1e-3)).init, eqx.filter(model, _inexact)
+    )
+    own = plan(
+        jp.misfit(jp.poisson), model, adam, jp.Batch(np.int32(0), *batch), jp.mesh(devices, slabs)
+    )
     return {
         "voxels": voxels,
         "rows": rows,
@@ -166,7 +201,15 @@ def projection(args):
     for voxels, machines in cases.items():
         for groups, slabs in machines:
             env = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(groups * slabs)}
-            row = ask(sys.executable, Path(__file__).resolve(), "--project", voxels, groups, slabs, env=env)
+            row = ask(
+                sys.executable,
+                Path(__file__).resolve(),
+                "--project",
+                voxels,
+                groups,
+                slabs,
+                env=env,
+            )
             # a halo comes once, a sum in rings goes around twice
             moved = row["halo_mb"] + 2 * (groups - 1) / groups * row["summed_mb"]
             found.append(row | {"link_ms": moved / args.link})
@@ -176,9 +219,19 @@ def projection(args):
 
 def main():
     parser = arguments(__doc__, rounds=1)
-    parser.add_argument("--devices", type=int, help="most devices; default all, on a CPU one for each core")
-    parser.add_argument("--link", type=float, default=25.0, help="GB/s between devices, for the projection")
-    parser.add_argument("--project", type=int, nargs=3, metavar=("VOXELS", "GROUPS", "SLABS"), help="one row, as JSON")
+    parser.add_argument(
+        "--devices", type=int, help="most devices; default all, on a CPU one for each core"
+    )
+    parser.add_argument(
+        "--link", type=float, default=25.0, help="GB/s between devices, for the projection"
+    )
+    parser.add_argument(
+        "--project",
+        type=int,
+        nargs=3,
+        metavar=("VOXELS", "GROUPS", "SLABS"),
+        help="one row, as JSON",
+    )
     args = parser.parse_args()
     if args.project:
         print(json.dumps(projected(*args.project)))

@@ -26,7 +26,7 @@ from ase.build import make_supercell
 
 from jaxptycho import Grid
 from jaxptycho.distributed.sharding import mesh, one_device_per_core, share
-from jaxptycho.simulate.experiment import Experiment, Sampling, patterns
+from jaxptycho.simulate.experiment import Experiment, Sampling, expected_patterns
 from jaxptycho.simulate.microscope import Microscope
 from jaxptycho.simulate.phantoms.arrange import displaced
 from jaxptycho.simulate.stacks import content, transmissions
@@ -70,19 +70,31 @@ def ours(args, projection: str, rms: float, configurations: int):
     def potentials():
         for _ in range(configurations):
             still = displaced(experiment.atoms, rms, rng)
-            found = content(still.numbers, still.positions[:, ::-1], np.zeros(len(still)), box, projection=projection)
+            found = content(
+                still.numbers,
+                still.positions[:, ::-1],
+                np.zeros(len(still)),
+                box,
+                projection=projection,
+            )
             transmissions(found, box.grid).block_until_ready()
 
-    compute = share(patterns, mesh())  # as on the command line
+    compute = share(expected_patterns, mesh())  # as on the command line
     return potentials, lambda: experiment.expected(0, compute=compute)
 
 
 def theirs(args, projection: str, rms: float, configurations: int):
     """The same in abTEM, where one period of the crystal is the window."""
     atoms, gpts, extent = crystal(args.cells, args.layers), PIXELS * args.cells, CELL * args.cells
-    frozen = abtem.FrozenPhonons(atoms, num_configs=configurations, sigmas=rms, seed=0) if rms else atoms
-    potential = abtem.Potential(frozen, gpts=gpts, slice_thickness=CELL / (2 * args.slices), projection=projection)
-    probe = abtem.Probe(energy=1e3 * VOLTAGE_KV, semiangle_cutoff=1e3 * SEMIANGLE, gpts=gpts, extent=extent)
+    frozen = (
+        abtem.FrozenPhonons(atoms, num_configs=configurations, sigmas=rms, seed=0) if rms else atoms
+    )
+    potential = abtem.Potential(
+        frozen, gpts=gpts, slice_thickness=CELL / (2 * args.slices), projection=projection
+    )
+    probe = abtem.Probe(
+        energy=1e3 * VOLTAGE_KV, semiangle_cutoff=1e3 * SEMIANGLE, gpts=gpts, extent=extent
+    )
     places = abtem.CustomScan(scan(args)[:, ::-1])
     detector = abtem.PixelatedDetector(max_angle=None, reciprocal_space=True)
 
@@ -125,12 +137,18 @@ def compare(args, projection: str) -> dict:
             times[name].append((seconds(potentials), seconds(scanned)))
     for name, rows in times.items():
         potential, total = (statistics.median(column) for column in zip(*rows, strict=True))
-        result |= {f"{name}_potential_s": potential, f"{name}_multislice_s": total - potential, f"{name}_s": total}
+        result |= {
+            f"{name}_potential_s": potential,
+            f"{name}_multislice_s": total - potential,
+            f"{name}_s": total,
+        }
     return result | {"ratio": result["ours_s"] / result["abtem_s"]}
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--side", type=int, default=8, help="positions along each direction")
     parser.add_argument("--cells", type=int, default=6, help="of the window's side")
     parser.add_argument("--layers", type=int, default=51, help="cells along the beam")
@@ -142,7 +160,9 @@ def main():
     args = parser.parse_args()
     one_device_per_core()
     names = f"jaxptycho on jax {jax.__version__}, abTEM {version('abtem')}"
-    print(f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {names}")
+    print(
+        f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {names}"
+    )
     print(f"relative difference of the amplitudes, still atoms: {difference(args):.1e}")
     print(f"{'seconds':10} {'first':>7} {'potential':>10} {'multislice':>11} {'all':>8}")
     results = []

@@ -104,7 +104,15 @@ def main():
     table, rows = Table(what="<32s", first_s="8.2f", seconds="8.2f", goal="5.1f"), []
 
     def row(what, own, first=None, goal=None):
-        rows.append({"what": what, "first_s": first, "seconds": statistics.median(own), "rounds": own, "goal": goal})
+        rows.append(
+            {
+                "what": what,
+                "first_s": first,
+                "seconds": statistics.median(own),
+                "rounds": own,
+                "goal": goal,
+            }
+        )
         table.line(**rows[-1])
 
     base, ours = imports(rounds).values()

@@ -17,7 +17,18 @@ import os
 import statistics
 import sys
 
-from common import OF_GRADIENT, Failed, Rates, Table, Worker, arguments, in_turns, opening, ratio, save
+from common import (
+    OF_GRADIENT,
+    Failed,
+    Rates,
+    Table,
+    Worker,
+    arguments,
+    in_turns,
+    opening,
+    ratio,
+    save,
+)
 from problem import Case
 
 # memory is kept and reused in huge pages: glibc's allocator, then PyTorch's own request
@@ -52,18 +63,25 @@ ALL = tuple(
     )
 )
 GOALS = {(Case(64, 128, 10, 4), "torch"): 0.25, (Case(64, 128, 10, 4), "tuned, micro"): 0.65} | {
-    (Case(64, 128, 1, modes), form): goal for modes in (1, 4) for form, goal in (("torch", 0.2), ("tuned, micro", 0.4))
+    (Case(64, 128, 1, modes), form): goal
+    for modes in (1, 4)
+    for form, goal in (("torch", 0.2), ("tuned, micro", 0.4))
 }
 
 
 def compare(case: Case, python: str, forms, rounds: int) -> list[dict]:
     """One row for every contender that runs; a peer that fails has a row that says why."""
     with contextlib.ExitStack() as stack:
-        workers, failed = {"jaxptycho": stack.enter_context(Worker(sys.executable, "ours_step.py", *case))}, []
+        workers, failed = (
+            {"jaxptycho": stack.enter_context(Worker(sys.executable, "ours_step.py", *case))},
+            [],
+        )
         for name in forms:
             form, env = FORMS[name]
             try:
-                workers[name] = stack.enter_context(Worker(python, "torch_step.py", *case, form, env=env))
+                workers[name] = stack.enter_context(
+                    Worker(python, "torch_step.py", *case, form, env=env)
+                )
             except Failed as error:
                 failed.append(case._asdict() | {"contender": name, "failed": str(error)})
         wanted = workers["jaxptycho"].facts["loss"]
@@ -79,7 +97,12 @@ def compare(case: Case, python: str, forms, rounds: int) -> list[dict]:
     return [
         case._asdict()
         | facts[name]
-        | {"contender": name, "seconds": statistics.median(own), "ratio": ratio(ours, own), "rounds": own}
+        | {
+            "contender": name,
+            "seconds": statistics.median(own),
+            "ratio": ratio(ours, own),
+            "rounds": own,
+        }
         | {"goal": GOALS.get((case, name)), "settings": FORMS[name][1] if name in FORMS else {}}
         for name, own in rounds_of.items()
     ] + failed
@@ -96,13 +119,21 @@ def floor(case: Case, rates: Rates) -> float:
 def main():
     parser = arguments(__doc__, rounds=7)
     parser.add_argument("--torch", default=sys.executable, metavar="PYTHON")
-    parser.add_argument("--all", action="store_true", help="every number of slices, modes and pixels")
-    parser.add_argument("--case", action="append", type=lambda text: Case(*map(int, text.split(","))))
-    parser.add_argument("--form", action="append", choices=FORMS, help="only these of PyTorch's forms")
+    parser.add_argument(
+        "--all", action="store_true", help="every number of slices, modes and pixels"
+    )
+    parser.add_argument(
+        "--case", action="append", type=lambda text: Case(*map(int, text.split(",")))
+    )
+    parser.add_argument(
+        "--form", action="append", choices=FORMS, help="only these of PyTorch's forms"
+    )
     args = parser.parse_args()
     cases = args.case or (ALL if args.all else TINY if args.quick else USUAL)
     opening()
-    print(f"tuned: {' '.join(f'{k}={v}' for k, v in TUNED.items())}; PyTorch in {os.path.abspath(args.torch)}")
+    print(
+        f"tuned: {' '.join(f'{k}={v}' for k, v in TUNED.items())}; PyTorch in {os.path.abspath(args.torch)}"
+    )
     rates = Rates.measured(*((case.pixels, case.pixels) for case in cases), quick=args.quick)
     print(rates)
     table = Table(
@@ -115,10 +146,18 @@ def main():
         label = f"{case.shots} × {case.pixels}², {case.slices} sl, {case.modes} m"
         for row in compare(case, args.torch, args.form or FORMS, 1 if args.quick else args.rounds):
             if "seconds" in row:
-                row |= {"ms": 1e3 * row["seconds"], "floor_ms": 1e3 * least, "to_floor": row["seconds"] / least}
+                row |= {
+                    "ms": 1e3 * row["seconds"],
+                    "floor_ms": 1e3 * least,
+                    "to_floor": row["seconds"] / least,
+                }
             rows.append(row)
             table.line(case=label, **{k: row.get(k) for k in table.columns if k != "case"})
-            versions |= {row["version"]: row["device"]} if "version" in row else {row["failed"]: row["contender"]}
+            versions |= (
+                {row["version"]: row["device"]}
+                if "version" in row
+                else {row["failed"]: row["contender"]}
+            )
     print("; ".join(f"{version} ({device})" for version, device in versions.items()))
     save(args, rows)
 

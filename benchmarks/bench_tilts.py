@@ -37,7 +37,7 @@ from jaxptycho import (
     per_part,
     select,
 )
-from jaxptycho.inverse.step import named, owned
+from jaxptycho.inverse.step import copy_for_donation, named
 from jaxptycho.physics import volumes
 
 WINDOW, MODES, SLICES, VOXEL = 66, 3, 8, 0.4
@@ -52,7 +52,9 @@ def model_of(args, specimen) -> Model:
     reach = (args.side - WINDOW - 2) / 2 * VOXEL
     places = rng.uniform(-reach, reach, (args.views, args.shots, 2))
     probe = PixelProbe(jnp.asarray(waves, jnp.complex64))
-    return Model(probe, specimen, FreeScan(PerView(PerShot(jnp.asarray(places, jnp.float32)))), grid)
+    return Model(
+        probe, specimen, FreeScan(PerView(PerShot(jnp.asarray(places, jnp.float32)))), grid
+    )
 
 
 def specimens(args) -> dict:
@@ -68,7 +70,9 @@ def specimens(args) -> dict:
     }
     corner = jnp.full(2, -(n // 2) * VOXEL)
     thick = n / SLICES * VOXEL
-    return turning | {"plain": PotentialSlices(volts[:SLICES], None, jnp.asarray(thick, jnp.float32), corner)}
+    return turning | {
+        "plain": PotentialSlices(volts[:SLICES], None, jnp.asarray(thick, jnp.float32), corner)
+    }
 
 
 def gradient_of(model, batch):
@@ -77,11 +81,16 @@ def gradient_of(model, batch):
     params, rest = eqx.partition(model, eqx.is_inexact_array)
     labels = named(params, moved)
     mine = jax.tree.map(lambda label, array: array if label != "frozen" else None, labels, params)
-    rest = eqx.combine(rest, jax.tree.map(lambda label, array: array if label == "frozen" else None, labels, params))
+    rest = eqx.combine(
+        rest,
+        jax.tree.map(lambda label, array: array if label == "frozen" else None, labels, params),
+    )
     loss = misfit(amplitude)
     derived = jax.value_and_grad(lambda mine, batch: loss(eqx.combine(mine, rest), batch))
     step = jax.jit(derived).lower(mine, batch).compile()
-    return lambda: jax.block_until_ready(step(mine, batch)), step.memory_analysis().temp_size_in_bytes
+    return lambda: jax.block_until_ready(
+        step(mine, batch)
+    ), step.memory_analysis().temp_size_in_bytes
 
 
 def turn_of(volume: Volume, view: int):
@@ -91,7 +100,10 @@ def turn_of(volume: Volume, view: int):
     @jax.jit
     def there_and_back(potential):
         slices, back = jax.vjp(
-            lambda v: volumes.beam_slices(v, one.voxel, one.frame, one.tilt, one.angles, kernel=one.kernel), potential
+            lambda v: volumes.beam_slices(
+                v, one.voxel, one.frame, one.tilt, one.angles, kernel=one.kernel
+            ),
+            potential,
         )
         return back(slices)[0]
 
@@ -109,7 +121,7 @@ def epoch_of(model, all_batches):
     """Seconds of an epoch with Adam on potential, probe and positions, after one that compiles."""
     optimiser = per_part({("specimen", "probe", "scan"): optax.adam(1e-3)})
     step = make_step(misfit(amplitude), optimiser)
-    model, state = owned(model), init_state(optimiser, model)
+    model, state = copy_for_donation(model), init_state(optimiser, model)
     model, state, _ = step(model, state, all_batches[0])
 
     def epoch(model, state):
@@ -132,7 +144,9 @@ def main():
     parser = arguments(__doc__, rounds=5)
     parser.add_argument("--views", type=int, default=26 if gpu else 5)
     parser.add_argument("--side", type=int, default=296 if gpu else 96, help="voxels")
-    parser.add_argument("--shots", type=int, default=1024 if gpu else 128, help="patterns of a view")
+    parser.add_argument(
+        "--shots", type=int, default=1024 if gpu else 128, help="patterns of a view"
+    )
     parser.add_argument("--batch", type=int, default=64)
     args = parser.parse_args()
     if args.quick:
@@ -160,7 +174,11 @@ def main():
     )  # fmt: skip
     all_batches = [jax.tree.map(jnp.asarray, b) for b in batches(data, args.batch)]
     for name, specimen in contenders.items():
-        row = {"kernel": name, "step_ms": 1e3 * statistics.median(times[name]), "MB": steps[name][1] / 1e6}
+        row = {
+            "kernel": name,
+            "step_ms": 1e3 * statistics.median(times[name]),
+            "MB": steps[name][1] / 1e6,
+        }
         least = floor(args, specimen, rates)
         row |= {"floor_ms": 1e3 * least, "to_floor": row["step_ms"] / (1e3 * least)}
         if name in turns:

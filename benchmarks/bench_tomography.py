@@ -67,12 +67,20 @@ from series import (
 from jaxptycho import Model
 from jaxptycho.analysis.assignment import Score
 from jaxptycho.analysis.errors import AlignmentError, alignment_error
-from jaxptycho.analysis.resolution import FourierCorrelation, fixed, fourier_correlation, wedge_correlations
+from jaxptycho.analysis.resolution import (
+    FourierCorrelation,
+    fixed,
+    fourier_correlation,
+    wedge_correlations,
+)
 from jaxptycho.analysis.shells import taper
 from jaxptycho.reports.evaluate_volume import TrueAtoms, trace
 from jaxptycho.tomography.projections import Geometry
 
-RANGES, FEWER = (20, 30, 40, 45), (2, 12, 20)  # ° on either side, and one of so many shots or quanta
+RANGES, FEWER = (
+    (20, 30, 40, 45),
+    (2, 12, 20),
+)  # ° on either side, and one of so many shots or quanta
 SIGNAL = fixed(0.5**0.5)  # a signal as strong as the noise, beside a truth without: one bit
 
 
@@ -101,16 +109,24 @@ def beside(args, truth: Truth, model: Model, error: AlignmentError) -> Beside:
     volume = np.asarray(model.specimen.potential, float)
     places = (truth.positions - error.translation) @ error.rotation.T
     atoms = TrueAtoms(truth.numbers, places, np.full(len(places), 8 * np.pi**2 * VIBRATION**2))
-    return Beside(volume, atoms, atoms.potential(volume.shape, args.voxel), taper(volume.shape, 0.1))
+    return Beside(
+        volume, atoms, atoms.potential(volume.shape, args.voxel), taper(volume.shape, 0.1)
+    )
 
 
-def judged(args, truth: Truth, model: Model, error: AlignmentError, picture: Path | None = None) -> Judged:
+def judged(
+    args, truth: Truth, model: Model, error: AlignmentError, picture: Path | None = None
+) -> Judged:
     """Correlation with the true potential, and atoms."""
     pair = beside(args, truth, model, error)
     volume, atoms, known, window = pair
     whole, ends = pair.curve(args.voxel), tuple(np.deg2rad([-1, 1]) * args.half_range)
     parts = wedge_correlations(volume, known, args.voxel, ends, window)
-    row = {"resolution_A": whole.resolution(fixed(0.5)), "fsc": mean(whole), "wedge": mean(parts.outside)}
+    row = {
+        "resolution_A": whole.resolution(fixed(0.5)),
+        "fsc": mean(whole),
+        "wedge": mean(parts.outside),
+    }
     row |= {"one_bit_A": whole.resolution(SIGNAL), "seen_A": parts.inside.resolution(SIGNAL)}
     row["curve"] = np.round(whole.correlation, 4).tolist()
     if picture is not None:
@@ -149,8 +165,14 @@ def summarise(folder: Path, found: Mapping[str, Judged]) -> None:
     from jaxptycho.figures.plots import save
     from jaxptycho.figures.resolution import draw_directions
 
-    save(draw_directions({name or "all": one.curve for name, one in found.items()}, SIGNAL), folder / "curves.png")
-    save(draw_scores({name or "all": one.scores for name, one in found.items()}), folder / "scores.png")
+    save(
+        draw_directions({name or "all": one.curve for name, one in found.items()}, SIGNAL),
+        folder / "curves.png",
+    )
+    save(
+        draw_scores({name or "all": one.scores for name, one in found.items()}),
+        folder / "scores.png",
+    )
 
 
 class Series(NamedTuple):
@@ -195,7 +217,11 @@ class Series(NamedTuple):
         model = started(args, data, geometry, views[-1].probe)
         for step, clock in zip(("coarse", "fine"), clocks[2:], strict=True):
             coarse = step == "coarse"
-            plan = Refinement(args.coarse, reset_volume=True) if coarse else Refinement(args.epochs, falling=True)
+            plan = (
+                Refinement(args.coarse, reset_volume=True)
+                if coarse
+                else Refinement(args.epochs, falling=True)
+            )
             epochs = end_to_end(args, data, model, plan)
             for _ in range(plan.epochs):
                 with clock:
@@ -209,17 +235,28 @@ class Series(NamedTuple):
             )  # what no epoch but the first compiles
             plan = Refinement(math.ceil(args.cold * spent / epoch), falling=True)
             for name, start in (("cold", nominal), ("cold, told", geometry)):
-                self.cold(name, data, truth, started(args, data, start, lens(args, data, truth)), plan, found)
+                self.cold(
+                    name,
+                    data,
+                    truth,
+                    started(args, data, start, lens(args, data, truth)),
+                    plan,
+                    found,
+                )
         return found
 
-    def cold(self, name: str, data, truth: Truth, model: Model, plan: Refinement, wanted: Judged) -> None:
+    def cold(
+        self, name: str, data, truth: Truth, model: Model, plan: Refinement, wanted: Judged
+    ) -> None:
         """The full model from vacuum, until its FSC is that of the steps together or its time is up."""
         clock, more, epochs = Clock(), {}, end_to_end(self.args, data, model, plan)
         for _ in range(plan.epochs):
             with clock:
                 model = next(epochs)
             error = alignment_error(alignment_of(geometry_of(model)), truth.poses, self.args.voxel)
-            if mean(beside(self.args, truth, model, error).curve(self.args.voxel)) >= mean(wanted.curve):
+            if mean(beside(self.args, truth, model, error).curve(self.args.voxel)) >= mean(
+                wanted.curve
+            ):
                 more = {"reached_s": clock.cpu}
                 break
         self.line(name, clock, truth, geometry_of(model), model, **more)
@@ -258,33 +295,54 @@ def cases(args) -> dict[str, argparse.Namespace]:
 def main():
     parser = arguments(__doc__, rounds=1)
     parser.add_argument("--edge", type=float, default=30.0, help="Å, of the particle")
-    parser.add_argument("--seed", type=int, default=0, help="of the particle, its shifts, its angles and all noise")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the particle, its shifts, its angles and all noise"
+    )
     parser.add_argument("--half-range", type=float, default=60.0, help="°, the largest tilt")
     parser.add_argument("--views", type=int, help="default: every 10°")
-    parser.add_argument("--defocus", type=float, default=120.0, help="Å, at the entrance of the particle")
+    parser.add_argument(
+        "--defocus", type=float, default=120.0, help="Å, at the entrance of the particle"
+    )
     parser.add_argument("--voltage", type=float, default=200.0, help="kV")
     parser.add_argument("--semiangle", type=float, default=23.0, help="mrad")
     parser.add_argument("--step", type=float, default=1.8, help="Å, of the scan")
-    parser.add_argument("--voxel", type=float, default=0.35, help="Å, of the volume and of the detector's object")
+    parser.add_argument(
+        "--voxel", type=float, default=0.35, help="Å, of the volume and of the detector's object"
+    )
     parser.add_argument("--dose", type=float, default=1e5, help="electrons/Å² of each view")
     parser.add_argument("--configurations", type=int, default=2, help="of the vibrations")
     parser.add_argument("--fraction", type=float, default=1.0, help="of the positions that is used")
-    parser.add_argument("--dose-fraction", type=float, default=1.0, help="of the quanta that is used")
-    parser.add_argument("--sweep", choices=["range", "fraction"], help="a table of tilt ranges, or of fractions")
+    parser.add_argument(
+        "--dose-fraction", type=float, default=1.0, help="of the quanta that is used"
+    )
+    parser.add_argument(
+        "--sweep", choices=["range", "fraction"], help="a table of tilt ranges, or of fractions"
+    )
     parser.add_argument("--epochs", type=int, default=9, help="of the fine step")
     parser.add_argument("--coarse", type=int, default=4, help="epochs of the coarse step")
-    parser.add_argument("--cold", type=float, default=0, help="starts from vacuum, for so many times as long")
+    parser.add_argument(
+        "--cold", type=float, default=0, help="starts from vacuum, for so many times as long"
+    )
     parser.add_argument("--batch", type=int, default=105)
     parser.add_argument("--alone", type=int, default=30, help="epochs of each view by itself")
     parser.add_argument(
-        "--file", type=Path, help="where the simulated series is kept, for each range of a sweep its own"
+        "--file",
+        type=Path,
+        help="where the simulated series is kept, for each range of a sweep its own",
     )
     parser.add_argument("--pictures", type=Path, help="folder")
     args = parser.parse_args()
     if args.pictures:
         args.pictures.mkdir(parents=True, exist_ok=True)
     if args.quick:
-        args.edge, args.half_range, args.views, args.epochs, args.alone, args.coarse = 8.0, 20.0, 3, 1, 5, 1
+        args.edge, args.half_range, args.views, args.epochs, args.alone, args.coarse = (
+            8.0,
+            20.0,
+            3,
+            1,
+            5,
+            1,
+        )
     opening()
     rows, found = [], {}
     table = Table(
@@ -295,9 +353,13 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         file = args.file or Path(folder) / "series.h5"
         for case, own in cases(args).items():
-            kept = file.with_stem(f"{file.stem}_{own.half_range}") if args.sweep == "range" else file
+            kept = (
+                file.with_stem(f"{file.stem}_{own.half_range}") if args.sweep == "range" else file
+            )
             found[case] = Series(own, table, rows, case).run(kept)
-            save(args, rows, device=str(jax.devices()[0]))  # what is measured is not lost with what is not
+            save(
+                args, rows, device=str(jax.devices()[0])
+            )  # what is measured is not lost with what is not
     if args.pictures:
         summarise(args.pictures, found)
 

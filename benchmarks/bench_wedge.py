@@ -45,7 +45,7 @@ from jaxptycho.analysis.tracing import atoms_of
 from jaxptycho.inverse.constraints.registry import all_of, build
 from jaxptycho.inverse.penalties import sum_of, total_variation
 from jaxptycho.inverse.solvers.preconditioning import measured, shell_growth
-from jaxptycho.inverse.step import identity, owned
+from jaxptycho.inverse.step import copy_for_donation, identity
 from jaxptycho.physics.volumes import depth_of
 from jaxptycho.simulate.experiment import Experiment, Sampling, simulate
 from jaxptycho.simulate.microscope import Microscope
@@ -120,7 +120,15 @@ def truth_of(experiment: Experiment, volume: Volume) -> Atoms:
     (n, _, _), middle = volume.potential.shape, volume.potential.shape[0] // 2 * VOXEL
     heights = experiment.atoms.positions[:, ::-1] + np.array([middle + VOXEL / 2, 0, 0])
     vibration = 8 * np.pi**2 * VIBRATION**2
-    return Atoms(experiment.atoms.numbers, jnp.asarray(heights), (n, n), VOXEL, n, (-middle, -middle), vibration)
+    return Atoms(
+        experiment.atoms.numbers,
+        jnp.asarray(heights),
+        (n, n),
+        VOXEL,
+        n,
+        (-middle, -middle),
+        vibration,
+    )
 
 
 def voxels(atoms: Atoms) -> np.ndarray:
@@ -134,17 +142,25 @@ def reconstructed(case: Case, prior: Prior, epochs: int, rate=2e-2):
     """The model after some epochs, and its mean loss in the last."""
     schedule = optax.cosine_decay_schedule(rate, epochs * case.data.n_views)
     adam = optax.adam(schedule, eps=EPS)
-    return refined(case, case.model, per_part(specimen=optax.chain(*prior.before, adam)), prior, epochs)
+    return refined(
+        case, case.model, per_part(specimen=optax.chain(*prior.before, adam)), prior, epochs
+    )
 
 
 def refined(case: Case, model: Model, optimiser, prior: Prior, epochs: int):
     """Every epoch all views in random order, then the constraints."""
     views = case.data.n_views
     penalty = sum_of(*prior.penalty) if prior.penalty else None
-    step, state = make_step(misfit(amplitude), optimiser, penalty=penalty), init_state(optimiser, model)
+    step, state = (
+        make_step(misfit(amplitude), optimiser, penalty=penalty),
+        init_state(optimiser, model),
+    )
     project = eqx.filter_jit(all_of(*prior.project)) if prior.project else identity
-    batches = [jax.tree.map(jnp.asarray, make_batch(case.data, v, range(case.data.n_shots[v]))) for v in range(views)]
-    model, rng = owned(model), np.random.default_rng(0)
+    batches = [
+        jax.tree.map(jnp.asarray, make_batch(case.data, v, range(case.data.n_shots[v])))
+        for v in range(views)
+    ]
+    model, rng = copy_for_donation(model), np.random.default_rng(0)
     for _ in range(epochs):
         losses = []
         for view in rng.permutation(views):
@@ -158,16 +174,23 @@ def judged(case: Case, found: np.ndarray, positions=None) -> dict:
     """FSC in the wedge and outside of it, and the atoms."""
     near = gaussian_filter(case.truth, 1.0 / VOXEL)
     window = soft_mask(near > 0.1 * near.max(), 3.0, VOXEL)  # where the beam was in every view
-    both = wedge_correlations(case.truth, found, VOXEL, (case.tilts.min(), case.tilts.max()), window)
+    both = wedge_correlations(
+        case.truth, found, VOXEL, (case.tilts.min(), case.tilts.max()), window
+    )
     row = {}
     for name, curve in (("wedge", both.outside), ("seen", both.inside)):
         upto = (curve.frequency > 0) & (curve.frequency <= 1 / TO)
-        row |= {f"{name}_fsc": float(np.nanmean(curve.correlation[upto])), f"{name}_A": curve.resolution(fixed(0.5))}
+        row |= {
+            f"{name}_fsc": float(np.nanmean(curve.correlation[upto])),
+            f"{name}_A": curve.resolution(fixed(0.5)),
+        }
     true = case.experiment.atoms.positions[:, ::-1]
     if positions is None:
         found = window * found
         peaks = find_peaks(found, VOXEL, 0.02 * found.max(), 1.4, smooth=0.4)
-        positions = peaks.positions[np.argsort(-peaks.integral)][: len(true)] - found.shape[0] // 2 * VOXEL
+        positions = (
+            peaks.positions[np.argsort(-peaks.integral)][: len(true)] - found.shape[0] // 2 * VOXEL
+        )
     compared = compare_atoms(positions, true)
     heavy = case.experiment.atoms.numbers == 78
     pt = compare_atoms(positions, true[heavy])
@@ -214,13 +237,19 @@ def traced_and_refined(case: Case, volume: Volume, epochs: int):
     rate = optax.cosine_decay_schedule(5e-2, epochs * case.data.n_views)
     names = ("positions", "debye_waller", "occupancy")
     optimiser = per_part({f"specimen.{name}": optax.adam(rate) for name in names})
-    project = lambda m: eqx.tree_at(lambda m: m.specimen.debye_waller, m, jnp.clip(m.specimen.debye_waller, 0.1, 8.0))  # noqa: E731
+    project = lambda m: eqx.tree_at(
+        lambda m: m.specimen.debye_waller, m, jnp.clip(m.specimen.debye_waller, 0.1, 8.0)
+    )  # noqa: E731
     model, loss = refined(case, model, optimiser, Prior((project,)), epochs)
     found, like = model.specimen, truth_of(case.experiment, volume)
     places = np.asarray(found.positions) - np.array([float(found.axis), 0, 0])
     heights = jnp.asarray(places + np.array([(like.n_slices // 2 + 0.5) * VOXEL, 0, 0]))
     shown = replace(
-        like, numbers=found.numbers, positions=heights, debye_waller=found.debye_waller, occupancy=found.occupancy
+        like,
+        numbers=found.numbers,
+        positions=heights,
+        debye_waller=found.debye_waller,
+        occupancy=found.occupancy,
     )
     return (voxels(shown), places[np.argsort(-np.asarray(found.occupancy))]), loss
 
@@ -241,7 +270,9 @@ def main():
     case = case_of(args)
     print(f"{len(case.experiment.atoms)} atoms, {case.data.n_views} × {case.data.n_shots[0]} patterns, "
           f"volume {case.truth.shape}")  # fmt: skip
-    low, _ = reconstructed(case, Prior((build("positivity", case.model),), before=(shell_growth(0.3, 0.3, 1, 0.1),)), 5)
+    low, _ = reconstructed(
+        case, Prior((build("positivity", case.model),), before=(shell_growth(0.3, 0.3, 1, 0.1),)), 5
+    )
     table = Table(
         prior="<10s", loss=">8.2f", wedge_fsc=">9.3f", wedge_A=">8.2f", seen_fsc=">9.3f", seen_A=">8.2f",
         F1=">6.3f", Pt=">6.3f", rms_yx=">7.3f", rms_z=">7.3f", s=">6.1f",
@@ -259,9 +290,18 @@ def main():
         table.line(**rows[-1])
     start = time.perf_counter()
     traced, loss = traced_and_refined(case, results.get("atomicity", model).specimen, args.epochs)
-    rows.append({"prior": "atoms", "loss": loss, "s": time.perf_counter() - start} | judged(case, *traced))
+    rows.append(
+        {"prior": "atoms", "loss": loss, "s": time.perf_counter() - start} | judged(case, *traced)
+    )
     table.line(**rows[-1])
-    save(args, rows, **{name: getattr(args, name) for name in ("tilts", "highest", "edge", "epochs", "dose", "tv")})
+    save(
+        args,
+        rows,
+        **{
+            name: getattr(args, name)
+            for name in ("tilts", "highest", "edge", "epochs", "dose", "tv")
+        },
+    )
 
 
 if __name__ == "__main__":

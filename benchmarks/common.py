@@ -24,10 +24,16 @@ HERE = Path(__file__).parent
 
 def arguments(about: str, rounds: int) -> argparse.ArgumentParser:
     """The options of every benchmark; `rounds` is how often contenders take turns if nothing else is said."""
-    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=rounds, help="how often the contenders take turns")
+    parser = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=rounds, help="how often the contenders take turns"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all figures")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that the script runs")
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes, to see that the script runs"
+    )
     return parser
 
 
@@ -36,7 +42,9 @@ def machine() -> dict:
     return {
         "date": str(date.today()),
         "machine": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "python": platform.python_version(),
         "load": round(os.getloadavg()[0], 1),
         "allocator": os.environ.get("GLIBC_TUNABLES", "as installed"),
@@ -46,7 +54,11 @@ def machine() -> dict:
 def opening() -> None:
     """Says when and on what this runs."""
     found = machine()
-    print("{date}, {machine}, {cores} cores, Python {python}, load {load}, allocator {allocator}".format(**found))
+    print(
+        "{date}, {machine}, {cores} cores, Python {python}, load {load}, allocator {allocator}".format(
+            **found
+        )
+    )
 
 
 def save(args, rows: Iterable[Mapping], **more) -> None:
@@ -61,13 +73,20 @@ class Table:
 
     def __init__(self, **columns: str):
         self.columns = columns
-        names = ((name.replace("_", " "), self._width(spec), spec[0]) for name, spec in columns.items())
-        print("  ".join(f"{name:{'<' if side == '<' else '>'}{width}}" for name, width, side in names))
+        names = (
+            (name.replace("_", " "), self._width(spec), spec[0]) for name, spec in columns.items()
+        )
+        print(
+            "  ".join(f"{name:{'<' if side == '<' else '>'}{width}}" for name, width, side in names)
+        )
 
     def line(self, **values) -> None:
         """One line; a value that is missing or None is a dash."""
         cells = ((values.get(name), spec) for name, spec in self.columns.items())
-        print("  ".join(f"{'–':>{self._width(s)}}" if v is None else format(v, s) for v, s in cells), flush=True)
+        print(
+            "  ".join(f"{'–':>{self._width(s)}}" if v is None else format(v, s) for v, s in cells),
+            flush=True,
+        )
 
     @staticmethod
     def _width(spec: str) -> int:
@@ -78,13 +97,17 @@ class Failed(RuntimeError):
     """A contender's process ended without an answer."""
 
 
-def ask(python, script, *arguments, env: Mapping[str, str] | None = None, timeout: float | None = None) -> dict:
+def ask(
+    python, script, *arguments, env: Mapping[str, str] | None = None, timeout: float | None = None
+) -> dict:
     """The JSON line that a script prints last; `Failed` where it takes longer than `timeout` [s]."""
     command = [str(python), str(script), *map(str, arguments)]
     cwd = Path(script).parent if Path(script).is_file() else HERE
     env = os.environ | dict(env or {})
     try:
-        done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env, timeout=timeout)
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=cwd, env=env, timeout=timeout
+        )
     except subprocess.TimeoutExpired as error:
         raise Failed(f"{' '.join(command)} took longer than {timeout:.0f} s") from error
     if done.returncode:
@@ -153,7 +176,9 @@ def seconds(step: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def in_turns(workers: Mapping[str, Worker], rounds: int, budget: float = 0.5) -> dict[str, list[float]]:
+def in_turns(
+    workers: Mapping[str, Worker], rounds: int, budget: float = 0.5
+) -> dict[str, list[float]]:
     """Medians [s] of every round; in a round each worker repeats its step for about `budget` [s]."""
     medians = {name: [] for name in workers}
     for _ in range(rounds):
@@ -170,15 +195,21 @@ class Rates(NamedTuple):
     fft: dict[str, float]  # seconds for a plane of the shape "YxX"
 
     @classmethod
-    def measured(cls, *shapes: tuple[int, int], devices: int | None = None, quick: bool = False) -> "Rates":
+    def measured(
+        cls, *shapes: tuple[int, int], devices: int | None = None, quick: bool = False
+    ) -> "Rates":
         """Of this machine, for planes of these shapes, by a process of its own."""
         names = dict.fromkeys(f"{y}x{x}" for y, x in shapes)
         options = [] if devices is None else [f"--devices={devices}"]
-        found = ask(sys.executable, HERE / "rates.py", *names, *options, *(["--tries=2"] if quick else []))
+        found = ask(
+            sys.executable, HERE / "rates.py", *names, *options, *(["--tries=2"] if quick else [])
+        )
         return cls(found["copy"], found["fft"])
 
     def __str__(self):
-        ffts = ", ".join(f"{1e6 * took:.3g} µs for a plane of {shape}" for shape, took in self.fft.items())
+        ffts = ", ".join(
+            f"{1e6 * took:.3g} µs for a plane of {shape}" for shape, took in self.fft.items()
+        )
         return f"at best: {self.copy / 1e9:.3g} GB/s read and written, {ffts}"
 
     def floor(self, shape: tuple[int, int], planes: int, moved: int) -> float:

@@ -26,7 +26,9 @@ def with_torch(file, epochs: int):
             for batch in torch.randperm(len(corners)).chunk(2):
                 seen = []
                 for y, x in corners[batch]:
-                    row, column = torch.meshgrid(torch.arange(y, y + n) % n, torch.arange(x, x + n) % n, indexing="ij")
+                    row, column = torch.meshgrid(
+                        torch.arange(y, y + n) % n, torch.arange(x, x + n) % n, indexing="ij"
+                    )
                     seen.append(guess[row, column])
                 predicted = torch.fft.fft2(probe * torch.stack(seen)).abs()
                 loss = torch.nn.functional.mse_loss(predicted, measured[batch])
@@ -54,15 +56,21 @@ def with_jaxptycho(file, epochs: int, cache: str):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     n, corners = len(file["probe"]), file["corners"]
     loss = jp.misfit(lambda predicted, counts: jp.amplitude(predicted, counts, 1e-10))
-    adam = jp.per_part({"specimen.phase": optax.adam(RATE), "specimen.absorption": optax.adam(RATE)})
+    adam = jp.per_part(
+        {"specimen.phase": optax.adam(RATE), "specimen.absorption": optax.adam(RATE)}
+    )
 
     def start():
         grid = jp.Grid((n, n), pixel=1.0, voltage_kv=300.0)
-        measured = jp.Dataset(np.fft.fftshift(file["amplitudes"] ** 2, axes=(1, 2)), corners + n // 2, grid)
+        measured = jp.Dataset(
+            np.fft.fftshift(file["amplitudes"] ** 2, axes=(1, 2)), corners + n // 2, grid
+        )
         blank = jnp.asarray(np.zeros((1, n, n), np.float32))
         model = jp.Model(
             probe=jp.PixelProbe(jnp.asarray(n * file["probe"][None])),
-            specimen=jp.SliceStack(blank, blank.copy(), thickness=0.0, origin=(0.0, 0.0), periodic=True),
+            specimen=jp.SliceStack(
+                blank, blank.copy(), thickness=0.0, origin=(0.0, 0.0), periodic=True
+            ),
             scan=jp.FreeScan(jp.PerShot(jnp.asarray(measured.positions[0]))),
             grid=grid,
         )
@@ -99,7 +107,9 @@ def with_jax(file, epochs: int, cache: str):
 
     def start():
         orders = [rng.permutation(len(file["corners"])).reshape(2, -1) for _ in range(epochs)]
-        return np.ones((2, n, n), np.float32) * np.array([1, 0], np.float32)[:, None, None], np.concatenate(orders)
+        return np.ones((2, n, n), np.float32) * np.array([1, 0], np.float32)[
+            :, None, None
+        ], np.concatenate(orders)
 
     @jax.jit
     def descend(guess, orders, probe, corners, measured):
@@ -123,7 +133,9 @@ def with_jax(file, epochs: int, cache: str):
         return jax.lax.scan(step, (guess, nothing, nothing, 0.0), orders)[0][0]
 
     def run():
-        real, imaginary = np.asarray(descend(*start(), file["probe"], file["corners"], file["amplitudes"]))
+        real, imaginary = np.asarray(
+            descend(*start(), file["probe"], file["corners"], file["amplitudes"])
+        )
         return np.angle(real + 1j * imaginary)
 
     return *twice(run, run), f"jax {jax.__version__}"
@@ -136,7 +148,11 @@ def twice(run, again):
     for then in (lambda: None, again, again):
         then()
         times.append(time.perf_counter())
-    return found, {"reconstruct_s": times[1] - times[0], "again_s": times[3] - times[2], "later_s": times[3] - times[1]}
+    return found, {
+        "reconstruct_s": times[1] - times[0],
+        "again_s": times[3] - times[2],
+        "later_s": times[3] - times[1],
+    }
 
 
 def main():

@@ -111,7 +111,11 @@ def main():
     make = make_ours if args.contender in OURS else make_theirs
     step, planned, peak, about = make(case_of(args), args.contender)
     found = {"planned_bytes": planned, "peak_bytes": peak(step), "loss": step(), "version": about}
-    print(json.dumps(found | {"seconds": statistics.median(seconds(step) for _ in range(args.repetitions))}))
+    print(
+        json.dumps(
+            found | {"seconds": statistics.median(seconds(step) for _ in range(args.repetitions))}
+        )
+    )
 
 
 if __name__ == "__main__":

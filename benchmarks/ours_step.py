@@ -22,7 +22,9 @@ def make_gradient(case: Case):
     )
     weight = np.ones(case.shots, np.float32)
     batch = jp.Batch(np.int32(0), np.arange(case.shots, dtype=np.int32), problem.counts, weight)
-    loss = jp.distribute(jp.misfit(lambda predicted, counts: jp.amplitude(predicted, counts, EPS)), jp.mesh())
+    loss = jp.distribute(
+        jp.misfit(lambda predicted, counts: jp.amplitude(predicted, counts, EPS)), jp.mesh()
+    )
 
     @eqx.filter_jit
     def gradient(sought, model, batch):

@@ -24,7 +24,9 @@ class Problem(NamedTuple):
 
     phase: np.ndarray  # [z, y, x] rad
     probe: np.ndarray  # [mode, y, x] √quanta, centre at [N//2, N//2]
-    positions: np.ndarray  # [shot, (y, x)] Å from the specimen's pixel [0, 0], of the probe's centre
+    positions: (
+        np.ndarray
+    )  # [shot, (y, x)] Å from the specimen's pixel [0, 0], of the probe's centre
     counts: np.ndarray  # [shot, y, x], zero frequency in the corner
 
 

@@ -34,11 +34,15 @@ def true_model(scan: tuple[int, int], grid: jp.Grid) -> jp.Model:
     """A model of as many shots as the scan has; the positions begin at 0."""
     shape = tuple(PIXELS + math.ceil(n * STEP / PIXEL) + 8 for n in scan)
     origin = -(PIXELS // 2 + 4) * PIXEL
-    positions = STEP * np.stack(np.meshgrid(*map(np.arange, scan), indexing="ij"), -1).reshape(-1, 2)
+    positions = STEP * np.stack(np.meshgrid(*map(np.arange, scan), indexing="ij"), -1).reshape(
+        -1, 2
+    )
     probe = jp.AberratedProbe(SEMIANGLE * 1e-3, {"defocus": DEFOCUS}, DOSE)
     return jp.Model(
         probe=probe,
-        specimen=jp.SliceStack(jnp.asarray(phases(shape), jnp.float32), None, THICKNESS / SLICES, (origin, origin)),
+        specimen=jp.SliceStack(
+            jnp.asarray(phases(shape), jnp.float32), None, THICKNESS / SLICES, (origin, origin)
+        ),
         scan=jp.FreeScan(jp.PerShot(jnp.asarray(positions, jnp.float32))),
         grid=grid,
     )
@@ -47,7 +51,9 @@ def true_model(scan: tuple[int, int], grid: jp.Grid) -> jp.Model:
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out")
-    parser.add_argument("--patterns", type=int, default=1024, help="of a scan as square as possible")
+    parser.add_argument(
+        "--patterns", type=int, default=1024, help="of a scan as square as possible"
+    )
     args = parser.parse_args()
     rows = max(n for n in range(1, math.isqrt(args.patterns) + 1) if args.patterns % n == 0)
     scan = rows, args.patterns // rows

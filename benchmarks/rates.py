@@ -24,7 +24,9 @@ def best(work, often: int, shape, dtype, tries: int) -> float:
     mesh = jp.mesh()
     spread = partial(jax.shard_map, mesh=mesh, in_specs=P("shots"), out_specs=P("shots"))
     run = jax.jit(spread(lambda x: jax.lax.fori_loop(0, often, lambda _, x: work(x), x)))
-    start = jax.device_put(jnp.ones((mesh.size * shape[0], *shape[1:]), dtype), jax.NamedSharding(mesh, P("shots")))
+    start = jax.device_put(
+        jnp.ones((mesh.size * shape[0], *shape[1:]), dtype), jax.NamedSharding(mesh, P("shots"))
+    )
     jax.block_until_ready(run(start))
     return min(seconds(lambda: jax.block_until_ready(run(start))) for _ in range(tries)) / often
 
@@ -43,7 +45,15 @@ def main():
         planes = max(1, transformed // (8 * sides[0] * sides[1]))
         both = best(lambda x: ifft2(fft2(x)), 50, (planes, *sides), jnp.complex64, args.tries)
         ffts[shape] = both / (2 * planes * jax.device_count())
-    print(json.dumps({"copy": 2 * summed * jax.device_count() / took, "fft": ffts, "devices": jax.device_count()}))
+    print(
+        json.dumps(
+            {
+                "copy": 2 * summed * jax.device_count() / took,
+                "fft": ffts,
+                "devices": jax.device_count(),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

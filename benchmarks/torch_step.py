@@ -43,12 +43,17 @@ class Batch:
         self.corners = (whole.long() - n // 2).to(device)
         k = torch.fft.fftfreq(n)
         y, x = (places - whole).float().T[:, :, None]
-        ramps = torch.exp(-2j * torch.pi * k * y)[:, :, None] * torch.exp(-2j * torch.pi * k * x)[:, None]
-        self.ramps = ramps[:, None].to(device)
-        self.amplitudes = torch.as_tensor(problem.counts.astype("float32")).add(EPS).sqrt().to(device)
-        self.kernel = torch.exp(-1j * torch.pi * WAVELENGTH * THICKNESS * (k[:, None] ** 2 + k**2) / PIXEL**2).to(
-            device
+        ramps = (
+            torch.exp(-2j * torch.pi * k * y)[:, :, None]
+            * torch.exp(-2j * torch.pi * k * x)[:, None]
         )
+        self.ramps = ramps[:, None].to(device)
+        self.amplitudes = (
+            torch.as_tensor(problem.counts.astype("float32")).add(EPS).sqrt().to(device)
+        )
+        self.kernel = torch.exp(
+            -1j * torch.pi * WAVELENGTH * THICKNESS * (k[:, None] ** 2 + k**2) / PIXEL**2
+        ).to(device)
 
     def loss(self, phase, probe, some=slice(None), windows=windows_at_once):
         """Mean over all shots of the amplitude loss, of some of them."""
@@ -66,7 +71,9 @@ def make_gradient(case: Case, device: torch.device, micro: int | None = None, **
     """A function of nothing that computes loss and gradient, by phase and probe, `micro` shots at a time."""
     problem = make_problem(case)
     batch = Batch(problem, device)
-    phase, probe = (torch.tensor(a, device=device, requires_grad=True) for a in (problem.phase, problem.probe))
+    phase, probe = (
+        torch.tensor(a, device=device, requires_grad=True) for a in (problem.phase, problem.probe)
+    )
     loss = torch.compile(batch.loss) if options.pop("compiled", False) else batch.loss
     parts = [slice(i, i + micro) for i in range(0, case.shots, micro)] if micro else [slice(None)]
 
@@ -100,9 +107,15 @@ def main():
     case, device = case_of(args), torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_float32_matmul_precision("highest")
     micro = best_micro(case, device) if args.form == "micro" else None
-    options = {"compiled": {"compiled": True}, "loop": {"windows": windows_in_a_loop}}.get(args.form, {})
+    options = {"compiled": {"compiled": True}, "loop": {"windows": windows_in_a_loop}}.get(
+        args.form, {}
+    )
     gradient = make_gradient(case, device, micro, **options)
-    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    name = (
+        torch.cuda.get_device_name()
+        if device.type == "cuda"
+        else f"{torch.get_num_threads()} threads"
+    )
     serve(gradient, version=f"torch {torch.__version__}", device=name, micro=micro)
 
 

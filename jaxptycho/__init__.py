@@ -27,7 +27,7 @@ from .distributed.sharding import distribute, mesh, one_device_per_core
 from .inverse import losses, penalties
 from .inverse.losses import amplitude, anscombe, gaussian, misfit, poisson
 from .inverse.step import init_state, make_step, minimise, per_part
-from .model import Model, exit_wave, predict, shoot
+from .model import Model, exit_wave, predict, simulate_pattern
 from .parts.atoms import Atoms
 from .parts.detector import (
     AbstractDetector,
@@ -146,7 +146,7 @@ __all__ = [
     "read",
     "reconstruct",
     "select",
-    "shoot",
+    "simulate_pattern",
     "simulate",
     "solvers",
     "split",

@@ -43,17 +43,19 @@ class Model(eqx.Module):
         return viewing.figures().object(self)
 
     def _repr_html_(self) -> str:
-        return viewing.html_of(self, "model")
+        return viewing.html_table(self, "model")
 
 
-def exit_wave(model: Model, sliced: Sliced, window: Window, centre, multislice=waves.multislice) -> Exit:
+def exit_wave(
+    model: Model, sliced: Sliced, window: Window, centre, multislice=waves.multislice
+) -> Exit:
     """Wave behind the specimen of one shot [√quanta], in real space: `exit_wave(…).wave`.
 
     `window` holds the transmissions under the probe, `centre` is where the probe's centre
     stands in it [Å]; in `model` nothing varies any more. `multislice` brings the wave through.
     """
     grid = model.grid
-    wave = waves.place(model.probe.spectrum(grid), centre, grid)
+    wave = waves.place_probe(model.probe.spectrum(grid), centre, grid)
     if window.shape[0] == 1:
         return Exit(wave, window[0])
     kernel = model.propagator.kernel
@@ -63,7 +65,9 @@ def exit_wave(model: Model, sliced: Sliced, window: Window, centre, multislice=w
     return multislice(wave, window, kernels)
 
 
-def shoot(model: Model, sliced: Sliced, window: Window, centre, multislice=waves.multislice) -> Pattern:
+def simulate_pattern(
+    model: Model, sliced: Sliced, window: Window, centre, multislice=waves.multislice
+) -> Pattern:
     """Expected counts of one shot; arguments as for `exit_wave`."""
     grid = model.grid
     offset = centre - jnp.asarray([n // 2 * p for n, p in zip(grid.shape, grid.pixel, strict=True)])
@@ -86,7 +90,9 @@ def predict(model: Model, shots: Indices | ShotsOfView, view: Index | None = Non
     """
     if isinstance(shots, ShotsOfView):
         if view is not None:
-            raise ValueError("a batch carries its view; leave view out, or give the numbers of shots: batch.shots")
+            raise ValueError(
+                "a batch carries its view; leave view out, or give the numbers of shots: batch.shots"
+            )
         shots, view = shots.shots, shots.view
     view = 0 if view is None else view
     require_alive(model)
@@ -96,7 +102,7 @@ def predict(model: Model, shots: Indices | ShotsOfView, view: Index | None = Non
     def of_shot(shot):
         one, seen = select((model, sliced), PerShot, shot)
         corner, centre = seen.corner(one.scan.position(), one.grid)
-        return shoot(one, seen, seen.window(corner, one.grid), centre)
+        return simulate_pattern(one, seen, seen.window(corner, one.grid), centre)
 
     return jax.vmap(of_shot)(jnp.asarray(shots))
 
@@ -111,11 +117,13 @@ def require_alive(tree: Any) -> None:
             )
 
 
-def positions(model: Model, view: int = 0) -> Float[np.ndarray, "shot 2"]:
+def probe_positions(model: Model, view: int = 0) -> Float[np.ndarray, "shot 2"]:
     """Where the probe's centre stood in every shot of a view (y, x) [Å], counted from `model.frame`."""
     scan = select(model.scan, PerView, view)
     nodes = jax.tree.leaves(scan, is_leaf=lambda node: isinstance(node, PerShot))
-    shots = max((len(jax.tree.leaves(node)[0]) for node in nodes if isinstance(node, PerShot)), default=1)
+    shots = max(
+        (len(jax.tree.leaves(node)[0]) for node in nodes if isinstance(node, PerShot)), default=1
+    )
     return np.asarray(_positions(scan, np.arange(shots)), float)
 
 
@@ -130,14 +138,17 @@ def require_inside(model: Model, view: int = 0) -> None:
     sliced = specimen.shapes(model.grid)
     if sliced.period is not None:
         return
-    places, pixel = positions(model, view), np.asarray(model.grid.pixel)
+    places, pixel = probe_positions(model, view), np.asarray(model.grid.pixel)
     window, shape = np.asarray(model.grid.shape), np.asarray(sliced.transmission.shape[1:])
     origin = np.asarray(specimen.slices_origin(model.grid))
     corners = np.round((places - origin) / pixel) - window // 2
     outside = (corners < 0) | (corners + window > shape)
     if outside.any():
         shot, axis = np.argwhere(outside)[0]
-        several = any(isinstance(n, PerView) for n in jax.tree.leaves(model, is_leaf=lambda n: isinstance(n, PerView)))
+        several = any(
+            isinstance(n, PerView)
+            for n in jax.tree.leaves(model, is_leaf=lambda n: isinstance(n, PerView))
+        )
         whose = f" of view {view}" if several else ""
         away, digits = model.frame[axis], 12 if any(model.frame) else 5
         ends = away + origin[axis] + np.array([0, shape[axis] - 1]) * pixel[axis]

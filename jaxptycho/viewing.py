@@ -17,6 +17,6 @@ def table_of(thing: Any, kind: str) -> dict[str, str]:
     return getattr(import_module(f"{__package__}.reports.describe"), f"describe_{kind}")(thing)
 
 
-def html_of(thing: Any, kind: str) -> str:
+def html_table(thing: Any, kind: str) -> str:
     """The same rows as an HTML table."""
     return import_module(f"{__package__}.figures.html").html_of(table_of(thing, kind))

@@ -29,7 +29,9 @@ def data_dir():
     def file(name: str) -> Path:
         folder = os.environ.get("JAXPTYCHO_DATA")
         if folder is None:
-            pytest.skip("the environment variable JAXPTYCHO_DATA does not name the folder of the measured data")
+            pytest.skip(
+                "the environment variable JAXPTYCHO_DATA does not name the folder of the measured data"
+            )
         path = Path(folder) / name
         if not path.exists():
             pytest.skip(f"JAXPTYCHO_DATA has no file {name}")

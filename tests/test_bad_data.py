@@ -108,13 +108,21 @@ BAD_PIXELS = {
     "column at 2^32 - 1": (flagged_column, column(48, 40), "48 pixels \\(column 40\\) flagged"),
     "largest value in most patterns": (flagged_mostly, {(7, 9)}, "flagged"),
     "64 bits": (flagged_64_bit, {(3, 5)}, "flagged"),
-    "gap at -1": (negative_gap, column(48, 26, 27), "columns 26 to 27\\) at the same negative value"),
+    "gap at -1": (
+        negative_gap,
+        column(48, 26, 27),
+        "columns 26 to 27\\) at the same negative value",
+    ),
     "NaN": (not_a_number, {(10, 30), (11, 30)}, "flagged"),
     "one hot pixel": (hot, {(5, 40)}, "1 pixel \\(\\[5, 40\\]\\)"),
     "two hot pixels that flicker": (noisy_hot, {(24, 24), (24, 25)}, "hot"),
     "flags that became floats": (flags_as_floats, {(20, 20)}, "stuck|hot"),
     "stuck": (stuck, {(22, 27)}, "stuck"),
-    "gaps of zeros": (dead_cross, column(48, 27, 28) | {(y, x) for y in (20, 21) for x in range(48)}, "dead"),
+    "gaps of zeros": (
+        dead_cross,
+        column(48, 27, 28) | {(y, x) for y in (20, 21) for x in range(48)},
+        "dead",
+    ),
     "dead pixel": (dead_pixel, {(21, 26)}, "dead"),
     "dead cluster": (dead_cluster, {(y, x) for y in (21, 22) for x in (25, 26, 27)}, "dead"),
 }
@@ -159,7 +167,9 @@ def discs(*centres, radius=9.0, n=64):
 DARK = {
     "one disc": discs((32, 32)),
     "two discs with a narrow gap": discs((32, 20.4), (32, 41)),
-    "a lattice that lies along the axes": discs(*[(y, x) for y in (10, 32, 54) for x in (10, 32, 54)]),
+    "a lattice that lies along the axes": discs(
+        *[(y, x) for y in (10, 32, 54) for x in (10, 32, 54)]
+    ),
     "touching discs": discs((20, 20), (20, 38), (36, 29), (38, 38)),
     "all but a corner": discs((32, 32), radius=44.2),
     "a square beam": np.pad(np.full((20, 20), 500.0), 22),
@@ -217,7 +227,9 @@ BAD_SHOTS = {
 def test_bad_patterns_are_left_out_counted_and_placed(name, sound):
     spoil, bad = BAD_SHOTS[name]
     counts, places = sound
-    with pytest.warns(UserWarning, match=rf"left out {len(bad)} of 144 shots .*\(first: shot {bad[0]} at"):
+    with pytest.warns(
+        UserWarning, match=rf"left out {len(bad)} of 144 shots .*\(first: shot {bad[0]} at"
+    ):
         data = dataset(spoil(counts), places)
     good = np.delete(np.arange(144), bad)
     np.testing.assert_array_equal(data.shots[0], good)
@@ -225,7 +237,9 @@ def test_bad_patterns_are_left_out_counted_and_placed(name, sound):
     np.testing.assert_allclose(data.dose(), counts[good].sum((1, 2)))
     np.testing.assert_allclose(data.mean_pattern(), counts[good].mean(0))
     np.testing.assert_array_equal(data.subset(np.array([58, 61])).shots[0], good[[58, 61]])
-    np.testing.assert_array_equal(data.patterns(0, [58, 61]), np.fft.ifftshift(counts[good[[58, 61]]], axes=(1, 2)))
+    np.testing.assert_array_equal(
+        data.patterns(0, [58, 61]), np.fft.ifftshift(counts[good[[58, 61]]], axes=(1, 2))
+    )
 
 
 def test_a_file_keeps_what_is_left(sound, tmp_path):
@@ -304,14 +318,21 @@ def test_a_scan_with_two_axes_is_one_view(sound, tmp_path):
     for given in (places, places.reshape(12, 12, 2)):
         data = dataset(counts.reshape(12, 12, 48, 48), given)
         assert data.n_shots == [144]
-        np.testing.assert_array_equal(data.patterns(0, [5, 3, 100, 3]), flat.patterns(0, [5, 3, 100, 3]))
+        np.testing.assert_array_equal(
+            data.patterns(0, [5, 3, 100, 3]), flat.patterns(0, [5, 3, 100, 3])
+        )
     with h5py.File(tmp_path / "raster.h5", "w") as file:
-        file["counts"], file["positions"] = counts.reshape(12, 12, 48, 48), places.reshape(12, 12, 2)
+        file["counts"], file["positions"] = (
+            counts.reshape(12, 12, 48, 48),
+            places.reshape(12, 12, 2),
+        )
         file.attrs.update(voltage_kv=80.0, pixel_angstrom=0.3, **ABOUT)
     read = jp.read(tmp_path / "raster.h5")
     np.testing.assert_array_equal(read.dose(), flat.dose())
     np.testing.assert_array_equal(read.positions[0], places)
-    tilted = dataset(counts.reshape(12, 12, 48, 48), places.reshape(12, 12, 2), tilts=np.arange(12) * 0.1)
+    tilted = dataset(
+        counts.reshape(12, 12, 48, 48), places.reshape(12, 12, 2), tilts=np.arange(12) * 0.1
+    )
     assert tilted.n_views == 12
 
 

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-OWN = {f"bench_{name}": [] for name in ("loader", "start", "precision", "flat", "wedge", "scaling", "tilts", "limits")}
+OWN = {
+    f"bench_{name}": []
+    for name in ("loader", "start", "precision", "flat", "wedge", "scaling", "tilts", "limits")
+}
 OWN["bench_tomography"] = ["--sweep=fraction"]
 WITH_TORCH = {"bench_step": ["--form=tuned, micro", "--form=loop"], "bench_lecture": []}
 HAS_TORCH = importlib.util.find_spec("torch") is not None
@@ -30,8 +33,17 @@ def figures(tmp_path_factory):
 
     with contextlib.ExitStack() as stack:
         for script, options in (OWN | (WITH_TORCH if HAS_TORCH else {})).items():
-            command = [sys.executable, BENCHMARKS / f"{script}.py", "--quick", "--json", folder / script, *options]
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            command = [
+                sys.executable,
+                BENCHMARKS / f"{script}.py",
+                "--quick",
+                "--json",
+                folder / script,
+                *options,
+            ]
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
             running[script] = stack.enter_context(process)
             stack.callback(process.kill)
         yield rows
@@ -58,7 +70,9 @@ def test_packages_hold_a_batch_by_a_straight_line(benchmark_modules):
     line = importlib.import_module("bench_limits").line
     runs = [{"batch": n, "peak_bytes": 1000 + 30 * n, "version": "1"} for n in (4, 16)]
     assert line("one", runs, limit=1615)["most"] == 20
-    assert line("none", [runs[0], {"batch": 16, "failed": "no memory"}], limit=1600)["failed"] == {16: "no memory"}
+    assert line("none", [runs[0], {"batch": 16, "failed": "no memory"}], limit=1600)["failed"] == {
+        16: "no memory"
+    }
 
 
 def test_floor_counts_four_transforms_and_the_bytes(benchmark_modules):
@@ -94,10 +108,14 @@ def test_step_agrees_with_pytorch(figures):
 @needs_torch
 def test_lecture_comes_back_in_all(figures):
     found = {(row["package"], row["what"]): row for row in figures("bench_lecture")}
-    process, first, again = (found["jaxptycho", what]["seconds"] for what in ("process", "reconstruct", "again"))
+    process, first, again = (
+        found["jaxptycho", what]["seconds"] for what in ("process", "reconstruct", "again")
+    )
     assert process > first > again > 0  # which needs no compiling
     for package in ("jaxptycho", "jax"):
-        assert found[package, "reconstruct"]["psnr"] == pytest.approx(found["torch", "reconstruct"]["psnr"], abs=1.0)
+        assert found[package, "reconstruct"]["psnr"] == pytest.approx(
+            found["torch", "reconstruct"]["psnr"], abs=1.0
+        )
 
 
 def test_start_reaches_its_moments_in_order(figures):
@@ -109,12 +127,20 @@ def test_start_reaches_its_moments_in_order(figures):
 def test_fewer_bits_change_less_than_another_measurement(figures):
     found = {(row["slices"], row["what"]): row["phase"] for row in figures("bench_precision")}
     noise = found[3, "other counts"]
-    assert found[3, "complex64"] < 1e-5 < found[3, "float16 waves"] < found[3, "bfloat16 waves"] < 0.1 * noise
+    assert (
+        found[3, "complex64"]
+        < 1e-5
+        < found[3, "float16 waves"]
+        < found[3, "bfloat16 waves"]
+        < 0.1 * noise
+    )
 
 
 def test_all_benchmarks_are_one_command(tmp_path):
     command = [sys.executable, BENCHMARKS / "all.py", tmp_path, "--quick", "--only", "fused"]
-    assert "fused: ended" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert (
+        "fused: ended" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    )
     rows = json.loads((tmp_path / "all.json").read_text())["benchmarks"]["fused"]["figures"]["rows"]
     assert {"multislice", "multislice_fused", "multislice_fused_dft"} < {row["way"] for row in rows}
     assert max(row["error"] for row in rows) < 1e-5

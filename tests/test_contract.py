@@ -69,8 +69,12 @@ from jaxptycho.physics.waves import Exit
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
-WAVE = jnp.asarray(rng(50).normal(size=(2, *GRID.shape)) + 1j * rng(51).normal(size=(2, *GRID.shape)))
-SHARED_SCAN = AffineScan(positions()[0], jnp.eye(2) * 1.02, jnp.array([0.1, 0.2]), jnp.zeros(2), jnp.ones(2))
+WAVE = jnp.asarray(
+    rng(50).normal(size=(2, *GRID.shape)) + 1j * rng(51).normal(size=(2, *GRID.shape))
+)
+SHARED_SCAN = AffineScan(
+    positions()[0], jnp.eye(2) * 1.02, jnp.array([0.1, 0.2]), jnp.zeros(2), jnp.ones(2)
+)
 WINDOW = GRID.shape
 
 PARTS = {  # an example of each part, and the shape of its answer
@@ -78,14 +82,27 @@ PARTS = {  # an example of each part, and the shape of its answer
     "RelaxedProbe": (select(relaxed_probe(), PerShot, 1), (2, *WINDOW)),
     "AberratedProbe": (aberrated_probe(), (1, *WINDOW)),
     "SliceStack": (stack(3), (3, *FIELD)),
-    "WeakPhaseStack": (stack(2, kind=WeakPhaseStack, periodic=True), (2, FIELD[0] + 15, FIELD[1] + 11)),
+    "WeakPhaseStack": (
+        stack(2, kind=WeakPhaseStack, periodic=True),
+        (2, FIELD[0] + 15, FIELD[1] + 11),
+    ),
     "PotentialSlices": (
         PotentialSlices(20 * phases(2), 20 * absorptions(2), jnp.array(9.0), jnp.array(ORIGIN)),
         (2, *FIELD),
     ),
     "Atoms": (atoms(), (2, *FIELD)),
     "Volume": (
-        Volume(20 * phases(6), (0.6, 0.4, 0.5), 0.3, 2, None, (0.02, -0.03), (0.2, 0.1), depth=8, kernel="linear"),
+        Volume(
+            20 * phases(6),
+            (0.6, 0.4, 0.5),
+            0.3,
+            2,
+            None,
+            (0.02, -0.03),
+            (0.2, 0.1),
+            depth=8,
+            kernel="linear",
+        ),
         (2, *FIELD),
     ),
     "FreeScan": (FreeScan(positions()[0]), (2,)),
@@ -110,7 +127,9 @@ ANSWERS = {
     "AbstractSpecimen": lambda part, scale: scale * part.slices(GRID).transmission,
     "AbstractScan": lambda part, scale: scale * part.position(),
     "AbstractPropagator": lambda part, scale: part.kernel(GRID, 7.0 * scale),
-    "AbstractDetector": lambda part, scale: part.detect(Exit(scale * WAVE, jnp.ones(GRID.shape, complex)), GRID),
+    "AbstractDetector": lambda part, scale: part.detect(
+        Exit(scale * WAVE, jnp.ones(GRID.shape, complex)), GRID
+    ),
 }
 
 
@@ -152,12 +171,19 @@ PROJECTS = {
     "phase_ramp_removal": {},
     "position_recentring": {},
 }
-MASKS = {"probe_mask": probe_constraints.probe_mask, "probe_spectrum_mask": probe_constraints.probe_spectrum_mask}
+MASKS = {
+    "probe_mask": probe_constraints.probe_mask,
+    "probe_spectrum_mask": probe_constraints.probe_spectrum_mask,
+}
 SOLVERS = {
-    "adam": lambda: per_part(specimen=optax.adam(5e-3), probe=optax.adam(5e-3), scan=optax.adam(1e-2)),
+    "adam": lambda: per_part(
+        specimen=optax.adam(5e-3), probe=optax.adam(5e-3), scan=optax.adam(1e-2)
+    ),
     "momentum": lambda: per_part(specimen=optax.sgd(1e-3, momentum=0.9)),
     "measured": lambda: per_part(specimen=optax.chain(measured(20.0), optax.adam(5e-3))),
-    "shell_growth": lambda: per_part(specimen=optax.chain(shell_growth(0.3, 1.0, 3), optax.adam(5e-3))),
+    "shell_growth": lambda: per_part(
+        specimen=optax.chain(shell_growth(0.3, 1.0, 3), optax.adam(5e-3))
+    ),
     "lbfgs": lambda: per_part(specimen=optax.lbfgs(memory_size=3)),
     "epie": lambda: per_part(specimen=pie.epie(0.2), probe=pie.epie(0.2)),
     "rpie": lambda: per_part(specimen=pie.rpie(0.5, rate=0.2)),
@@ -169,13 +195,19 @@ def final_parts():
         module = importlib.import_module(f"jaxptycho.parts.{found.name}")
         for name, kind in vars(module).items():
             own = inspect.isclass(kind) and kind.__module__ == module.__name__
-            if own and not inspect.isabstract(kind) and any(b.__name__ in ANSWERS for b in kind.__mro__):
+            if (
+                own
+                and not inspect.isabstract(kind)
+                and any(b.__name__ in ANSWERS for b in kind.__mro__)
+            ):
                 yield name
 
 
 def public_functions(module):
     return {
-        n for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == module.__name__ and n[0] != "_"
+        n
+        for n, f in vars(module).items()
+        if inspect.isfunction(f) and f.__module__ == module.__name__ and n[0] != "_"
     }
 
 
@@ -235,11 +267,15 @@ class Holder(eqx.Module):
 
 
 def scaled(model, scale):
-    return jax.tree.map(lambda a: scale * a if eqx.is_inexact_array(a) and a.ndim == 3 else a, model)
+    return jax.tree.map(
+        lambda a: scale * a if eqx.is_inexact_array(a) and a.ndim == 3 else a, model
+    )
 
 
 def assert_scalar_contract(function, model):
-    one, two = assert_compiles_once(lambda s: function(scaled(model, s)), jnp.array(1.0), jnp.array(1.1))
+    one, two = assert_compiles_once(
+        lambda s: function(scaled(model, s)), jnp.array(1.0), jnp.array(1.1)
+    )
     assert one.shape == ()
     assert np.isfinite(one)
     assert one >= 0
@@ -281,14 +317,19 @@ def test_constraints(name):
     moved = eqx.tree_at(lambda m: m.scan.positions.values, model, model.scan.positions.values + 0.3)
     project = constraint(name, moved)  # some lead back to the model that they were built from
     one, _ = assert_compiles_once(
-        lambda s: eqx.filter(project(scaled(model, s)), eqx.is_array), jnp.array(1.0), jnp.array(1.1)
+        lambda s: eqx.filter(project(scaled(model, s)), eqx.is_array),
+        jnp.array(1.0),
+        jnp.array(1.1),
     )
     arrays = eqx.filter(model, eqx.is_array)
     assert jax.tree.structure(one) == jax.tree.structure(arrays)
     for new, old in zip(jax.tree.leaves(one), jax.tree.leaves(arrays), strict=True):
         assert (new.shape, new.dtype) == (old.shape, old.dtype)
         assert np.isfinite(new).all()
-    changed = any(not np.allclose(a, b) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(arrays), strict=True))
+    changed = any(
+        not np.allclose(a, b)
+        for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(arrays), strict=True)
+    )
     assert changed
 
 

@@ -14,16 +14,22 @@ GRID = Grid((6, 4), 0.5, 80.0)
 
 
 def random_counts(*shape, seed=0):
-    return np.random.default_rng(seed).poisson(20, (*shape, *GRID.shape)).astype(np.uint16) + np.uint16(1)
+    return np.random.default_rng(seed).poisson(20, (*shape, *GRID.shape)).astype(
+        np.uint16
+    ) + np.uint16(1)
 
 
 def raster(ny=8, nx=8, step=2.0, angle=0.3):
     y, x = (a.ravel() * step for a in np.mgrid[:ny, :nx])
-    return np.stack([y * np.cos(angle) - x * np.sin(angle), y * np.sin(angle) + x * np.cos(angle)], -1)
+    return np.stack(
+        [y * np.cos(angle) - x * np.sin(angle), y * np.sin(angle) + x * np.cos(angle)], -1
+    )
 
 
 def dataset(ny=8, nx=8, **changes):
-    return Dataset(**({"counts": random_counts(ny * nx), "positions": raster(ny, nx), "grid": GRID} | changes))
+    return Dataset(
+        **({"counts": random_counts(ny * nx), "positions": raster(ny, nx), "grid": GRID} | changes)
+    )
 
 
 class Reader:
@@ -57,11 +63,20 @@ REFUSED = {
     "no shots": ({"counts": random_counts(0), "positions": np.zeros((0, 2))}, "at least one shot"),
     "complex": ({"counts": random_counts(64) * 1j}, "real numbers"),
     "a ragged pattern": ({"counts": [random_counts()]}, "real numbers"),
-    "misshaped": ({"counts": random_counts(64)[..., :3]}, r"patterns are \(6, 3\) pixels, the grid is \(6, 4\)"),
+    "misshaped": (
+        {"counts": random_counts(64)[..., :3]},
+        r"patterns are \(6, 3\) pixels, the grid is \(6, 4\)",
+    ),
     "positions too few": ({"positions": raster()[:63]}, r"want positions of shape \(64, 2\)"),
     "positions of 3": ({"positions": np.zeros((64, 3))}, r"got \(64, 3\)"),
-    "positions of two views": ({"positions": [np.zeros((64, 2))] * 2}, "1 views came with positions of 2"),
-    "a lost position": ({"positions": np.where(np.arange(64)[:, None] == 7, np.inf, raster())}, "position of shot 7"),
+    "positions of two views": (
+        {"positions": [np.zeros((64, 2))] * 2},
+        "1 views came with positions of 2",
+    ),
+    "a lost position": (
+        {"positions": np.where(np.arange(64)[:, None] == 7, np.inf, raster())},
+        "position of shot 7",
+    ),
     "nan": ({"counts": with_nan()}, "counts of shot 5 are not finite inside the mask"),
     "nan in view 1": (
         {"counts": [random_counts(64), with_nan()], "positions": [raster(), raster()]},
@@ -99,7 +114,9 @@ def test_pixels_outside_the_mask_never_count():
     counts[7, 0, 0] = -3
     data = dataset(counts=counts, mask=all_but((2, 3), (0, 0)))
     clean = np.where(data.mask, counts, 0)
-    np.testing.assert_array_equal(data.patterns(0, [5, 7]), np.fft.ifftshift(clean[[5, 7]], axes=(1, 2)))
+    np.testing.assert_array_equal(
+        data.patterns(0, [5, 7]), np.fft.ifftshift(clean[[5, 7]], axes=(1, 2))
+    )
     np.testing.assert_allclose(data.mean_pattern(), clean.mean(0))
 
 
@@ -130,8 +147,12 @@ def test_reads_a_memory_map(tmp_path, monkeypatch, limit):
     values = random_counts(3, 64)
     values.tofile(tmp_path / "counts.raw")
     mapped = np.memmap(tmp_path / "counts.raw", np.uint16, "r", shape=values.shape)
-    data = dataset(counts=mapped, positions=np.stack([raster()] * 3), tilts=np.array([-0.1, 0.0, 0.1]))
-    np.testing.assert_array_equal(data.patterns(2, [5, 1]), np.fft.ifftshift(values[2, [5, 1]], axes=(1, 2)))
+    data = dataset(
+        counts=mapped, positions=np.stack([raster()] * 3), tilts=np.array([-0.1, 0.0, 0.1])
+    )
+    np.testing.assert_array_equal(
+        data.patterns(2, [5, 1]), np.fft.ifftshift(values[2, [5, 1]], axes=(1, 2))
+    )
 
 
 def test_views_may_differ_in_length():
@@ -178,7 +199,10 @@ def test_every_shot_once_an_epoch(order):
 
 def extent(data, order):
     """Root mean square distance of the shots of a batch from their middle, per epoch."""
-    spread = [data.positions[0][b.shots[b.weight > 0]].std(0) for b in batches(data, 16, 1, order=order, seed=1)]
+    spread = [
+        data.positions[0][b.shots[b.weight > 0]].std(0)
+        for b in batches(data, 16, 1, order=order, seed=1)
+    ]
     return np.sqrt(np.mean(np.sum(np.square(spread), -1)))
 
 
@@ -203,7 +227,11 @@ def test_a_short_batch_is_padded_with_weight_zero():
     np.testing.assert_array_equal(batch.weight, [1, 1, 0, 0, 0])
     np.testing.assert_array_equal(batch.shots, [4, 7, 4, 4, 4])
     assert batch.counts.shape == (5, *GRID.shape)
-    assert (batch.weight.dtype, batch.shots.dtype, np.asarray(batch.view).dtype) == (np.float32, np.int32, np.int32)
+    assert (batch.weight.dtype, batch.shots.dtype, np.asarray(batch.view).dtype) == (
+        np.float32,
+        np.int32,
+        np.int32,
+    )
 
 
 def test_batches_of_some_shots_only():
@@ -224,12 +252,16 @@ def test_every_part_of_a_batch_is_read_by_itself(monkeypatch, parts):
     drawn = zip(*(batches(data, 10, seed=1, part=(i, parts)) for i in range(parts)), strict=True)
     for whole, shares in zip(wanted, drawn, strict=True):
         assert {len(share.shots) for share in shares} == {-(-10 // parts)}
-        np.testing.assert_array_equal(np.concatenate([s.shots[s.weight > 0] for s in shares]), whole)
+        np.testing.assert_array_equal(
+            np.concatenate([s.shots[s.weight > 0] for s in shares]), whole
+        )
     assert reader.largest <= -(-10 // parts)
 
 
 def test_batches_refuse_an_unknown_order_and_no_size():
-    with pytest.raises(ValueError, match="unknown order of batches 'spiral'; known are random, compact, sparse"):
+    with pytest.raises(
+        ValueError, match="unknown order of batches 'spiral'; known are random, compact, sparse"
+    ):
         next(batches(dataset(), 4, order="spiral"))
     with pytest.raises(ValueError, match="wanted at least 1"):
         next(batches(dataset(), 0))
@@ -250,15 +282,16 @@ def test_split_keeps_some_shots_aside():
 
 
 @pytest.mark.parametrize(
-    ("size", "shapes"), [(1, [(8, 1), (8, 1), (8, 1)]), (3, [(2, 3)] * 4), (5, [(5,)] * 5), (16, [(12,)] * 2)]
+    ("size", "shapes"),
+    [(1, [(8, 1), (8, 1), (8, 1)]), (3, [(2, 3)] * 4), (5, [(5,)] * 5), (16, [(12,)] * 2)],
 )
 def test_small_batches_are_stacked_and_the_rest_comes_singly(size, shapes):
     singly = list(batches(dataset(4, 6), size))
     together = list(stacked(singly, shots=8))
     assert [b.shots.shape for b in together] == shapes
-    assert np.concatenate([b.counts.reshape(-1, *b.counts.shape[-2:]) for b in together]).sum() == sum(
-        b.counts.sum() for b in singly
-    )
+    assert np.concatenate(
+        [b.counts.reshape(-1, *b.counts.shape[-2:]) for b in together]
+    ).sum() == sum(b.counts.sum() for b in singly)
 
 
 def test_prefetch_yields_the_same_in_the_same_order():

@@ -17,7 +17,9 @@ def counts_of(n, mean=20, dtype=np.uint16, seed=0):
 
 def raster(ny, nx, angle=0.3):
     y, x = (a.ravel() * 2.0 for a in np.mgrid[:ny, :nx])
-    return np.stack([y * np.cos(angle) - x * np.sin(angle), y * np.sin(angle) + x * np.cos(angle)], -1)
+    return np.stack(
+        [y * np.cos(angle) - x * np.sin(angle), y * np.sin(angle) + x * np.cos(angle)], -1
+    )
 
 
 @pytest.mark.parametrize(("ny", "nx", "angle"), [(8, 8, 0.0), (7, 5, 0.3), (6, 9, -2.2)])
@@ -41,7 +43,9 @@ def test_halves_of_an_irregular_scan_are_interleaved():
 
 
 def whole(n=200, **changes):
-    return Dataset(**({"counts": counts_of(n), "positions": raster(n // 10, 10), "grid": GRID} | changes))
+    return Dataset(
+        **({"counts": counts_of(n), "positions": raster(n // 10, 10), "grid": GRID} | changes)
+    )
 
 
 @pytest.mark.parametrize("dtype", ["u1", ">u2", "i4", "u4", "i8", "u8", "?"])
@@ -62,13 +66,17 @@ def test_thinned_halves_add_up_to_the_whole(dtype):
 
 def test_thinned_poisson_counts_are_poisson_and_independent():
     data = whole(2000)
-    first, second = (thinned(data, half).patterns(0, np.arange(2000)).astype(float) for half in (0, 1))
+    first, second = (
+        thinned(data, half).patterns(0, np.arange(2000)).astype(float) for half in (0, 1)
+    )
     error = 1 / np.sqrt(first.size)
     for half in (first, second):
         assert half.mean() == pytest.approx(10, abs=4 * error * np.sqrt(10))
         assert half.var() == pytest.approx(10, abs=4 * error * np.sqrt(2) * 10)
     assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 4 * error
-    per_pixel = [np.corrcoef(first[:, y, x], first[:, 0, 0])[0, 1] for y, x in ((0, 1), (3, 2), (5, 3))]
+    per_pixel = [
+        np.corrcoef(first[:, y, x], first[:, 0, 0])[0, 1] for y, x in ((0, 1), (3, 2), (5, 3))
+    ]
     assert np.abs(per_pixel).max() < 4 / np.sqrt(2000)  # no draw is used twice
     assert abs(np.corrcoef(first[:-1].ravel(), first[1:].ravel())[0, 1]) < 4 * error
 
@@ -85,19 +93,25 @@ def test_quanta_are_drawn_by_view_and_shot_however_they_are_read(monkeypatch, li
     np.testing.assert_array_equal(one_by_one, thinned(data, 0).patterns(1, [70, 2, 41]))
     assert (half.patterns(0, [2]) != half.patterns(1, [2])).any()  # views are drawn apart
     assert (half.patterns(0, [2]) != thinned(data, 0, seed=1).patterns(0, [2])).any()
-    np.testing.assert_array_equal(half.subset([[5, 9], [4]]).patterns(0, [1]), half.patterns(0, [9]))
+    np.testing.assert_array_equal(
+        half.subset([[5, 9], [4]]).patterns(0, [1]), half.patterns(0, [9])
+    )
 
 
 def test_only_whole_quanta_are_drawn():
     scaled = counts_of(200).astype(np.float32)
     scaled[130, 2, 1] += 0.5
-    with pytest.raises(ValueError, match=r"no whole numbers \(first: .*\.5 in shot 130 of view 0\)"):
+    with pytest.raises(
+        ValueError, match=r"no whole numbers \(first: .*\.5 in shot 130 of view 0\)"
+    ):
         thinned(whole(counts=scaled), 0)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, ">f8"])
 def test_floats_that_are_whole_are_thinned_as_integers_are(dtype):
-    of_integers, of_floats = (thinned(whole(counts=counts_of(200, dtype=kind))) for kind in (np.uint16, dtype))
+    of_integers, of_floats = (
+        thinned(whole(counts=counts_of(200, dtype=kind))) for kind in (np.uint16, dtype)
+    )
     shots = np.arange(200)
     np.testing.assert_array_equal(of_floats.patterns(0, shots), of_integers.patterns(0, shots))
 

@@ -57,7 +57,8 @@ def test_bilayer_from_semiangle_and_defocus_alone(data_dir, tmp_path):
     with h5py.File(file) as data:
         pixel = float(data.attrs["truth_pixel_angstrom"])
         truth = {
-            name: model.grid.sigma * data[f"truth/projected_{name}"][()] for name in ("potential", "top", "bottom")
+            name: model.grid.sigma * data[f"truth/projected_{name}"][()]
+            for name in ("potential", "top", "bottom")
         }
     phase = phases(model)
     upper, lower = np.split(phase, 2)

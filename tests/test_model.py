@@ -36,16 +36,22 @@ def test_pattern_of_a_thin_specimen_by_hand():
     """Window, sub-pixel shift, product, transform: in plain numpy."""
     model, shot = thin(), 2
     pixel, shape = np.array(GRID.pixel), np.array(GRID.shape)
-    offset = (np.asarray(model.scan.positions.values[shot]) - np.asarray(model.specimen.origin)) / pixel
+    offset = (
+        np.asarray(model.scan.positions.values[shot]) - np.asarray(model.specimen.origin)
+    ) / pixel
     corner = np.round(offset).astype(int) - shape // 2
     ky, kx = (np.fft.fftfreq(n) for n in GRID.shape)
     dy, dx = offset - np.round(offset)
     ramp = np.exp(-2j * np.pi * (ky[:, None] * dy + kx[None, :] * dx))
     shifted = np.fft.ifft2(np.fft.fft2(np.asarray(model.probe.waves)) * ramp)
     y, x = corner
-    seen = np.asarray(model.specimen.slices(GRID).transmission)[0, y : y + shape[0], x : x + shape[1]]
+    seen = np.asarray(model.specimen.slices(GRID).transmission)[
+        0, y : y + shape[0], x : x + shape[1]
+    ]
     expected = np.sum(np.abs(np.fft.fft2(shifted * seen)) ** 2, axis=0) / np.prod(shape)
-    np.testing.assert_allclose(predicted(model, jnp.array([shot]))[0], expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(
+        predicted(model, jnp.array([shot]))[0], expected, rtol=1e-9, atol=1e-9
+    )
 
 
 def test_phase_specimen_keeps_every_quantum():
@@ -101,7 +107,9 @@ def test_micro_batches_are_the_plain_sum(name):
     derived, params = value_and_gradient(lambda m: plain(m, batch), model)
     value, gradient = derived(params)
     for micro in (1, 3, None):  # three do not divide seven
-        derived, params = value_and_gradient(lambda m, micro=micro: misfit(poisson, micro)(m, batch), model)
+        derived, params = value_and_gradient(
+            lambda m, micro=micro: misfit(poisson, micro)(m, batch), model
+        )
         other_value, other = derived(params)
         assert float(other_value) == pytest.approx(float(value), rel=1e-10)
         for a, b in zip(jax.tree.leaves(other), jax.tree.leaves(gradient), strict=True):
@@ -118,7 +126,9 @@ def test_single_precision_stays_single():
         value, gradient = derived(params)
         patterns = predicted(model, jnp.arange(N_SHOTS))
     assert value.dtype == patterns.dtype == np.float32
-    assert [g.dtype for g in jax.tree.leaves(gradient)] == [p.dtype for p in jax.tree.leaves(params)]
+    assert [g.dtype for g in jax.tree.leaves(gradient)] == [
+        p.dtype for p in jax.tree.leaves(params)
+    ]
     np.testing.assert_allclose(np.asarray(patterns), exact, rtol=1e-3, atol=1e-2)
 
 
@@ -126,7 +136,9 @@ def test_a_window_over_the_edge_of_the_specimen_is_named():
     model = thin()
     require_inside(model)
     far = jax.tree.map(lambda p: p.at[3, 1].add(1e3), model.scan.positions)
-    with pytest.raises(ValueError, match=r"windows of 1 shots reach outside the object \(first: shot 3 at x"):
+    with pytest.raises(
+        ValueError, match=r"windows of 1 shots reach outside the object \(first: shot 3 at x"
+    ):
         require_inside(eqx.tree_at(lambda m: m.scan.positions, model, far))
 
 

@@ -45,7 +45,12 @@ def potential(smooth: float):
 
 def patterns_of_abtem(projected, **settings):
     """Diffraction patterns [shot, ky, kx], zero frequency in the corner, each summing to 1."""
-    fixed = {"precision": "float64", "fft": "numpy", "dask.lazy": False, "diagnostics.progress_bar": False}
+    fixed = {
+        "precision": "float64",
+        "fft": "numpy",
+        "dask.lazy": False,
+        "diagnostics.progress_bar": False,
+    }
     with abtem.config.set({**fixed, **settings}):
         probe = abtem.Probe(
             semiangle_cutoff=1e3 * SEMIANGLE,
@@ -64,7 +69,9 @@ def patterns_of_abtem(projected, **settings):
 
 def patterns(projected, propagator):
     mean = projected / np.reshape(THICKNESS, (-1, 1, 1))
-    specimen = PotentialSlices(jnp.asarray(mean), None, jnp.array(THICKNESS), (0.0, 0.0), periodic=True)
+    specimen = PotentialSlices(
+        jnp.asarray(mean), None, jnp.array(THICKNESS), (0.0, 0.0), periodic=True
+    )
     probe = AberratedProbe(SEMIANGLE, LENS)
     model = Model(probe, specimen, FreeScan(PerShot(jnp.asarray(POSITIONS))), GRID, propagator)
     predicted = np.asarray(eqx.filter_jit(predict)(model, np.arange(len(POSITIONS))))

@@ -10,7 +10,13 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 
 def test_all_are_here():
-    names = ["01_lecture", "02_your_own_loss", "03_a_new_effect", "04_when_is_a_specimen_thick", "05_tilt_series"]
+    names = [
+        "01_lecture",
+        "02_your_own_loss",
+        "03_a_new_effect",
+        "04_when_is_a_specimen_thick",
+        "05_tilt_series",
+    ]
     assert [path.stem for path in NOTEBOOKS] == names
 
 
@@ -18,7 +24,8 @@ LONG = ("04_when_is_a_specimen_thick", "05_tilt_series")  # half a minute and mo
 
 
 @pytest.mark.parametrize(
-    "path", [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * (p.stem in LONG)) for p in NOTEBOOKS]
+    "path",
+    [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * (p.stem in LONG)) for p in NOTEBOOKS],
 )
 def test_runs(path, monkeypatch):
     monkeypatch.setenv("JAXPTYCHO_SMALL", "1")

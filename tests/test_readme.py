@@ -18,7 +18,12 @@ ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCED = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.M | re.S)
 PYTHON = [block for language, block in FENCED if language == "python"]
-SHELL = [line.partition("#")[0] for language, block in FENCED if language == "sh" for line in block.splitlines()]
+SHELL = [
+    line.partition("#")[0]
+    for language, block in FENCED
+    if language == "sh"
+    for line in block.splitlines()
+]
 COMMANDS = [shlex.split(line)[1:] for line in SHELL if line.startswith("jaxptycho ")]
 
 
@@ -67,7 +72,9 @@ def test_pictures_are_small():
 
 
 def test_the_extras_exist():
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
     assert set(re.findall(r"\.\[(\w+)\]", TEXT)) <= set(extras)
 
 

@@ -36,7 +36,9 @@ FLOORS = [
     "__main__",
 ]
 FILES = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in sorted(ROOT.rglob("*.py"))}
-MODULES = {name: path for name, path in FILES.items() if name != "__init__"}  # the root sees every floor
+MODULES = {
+    name: path for name, path in FILES.items() if name != "__init__"
+}  # the root sees every floor
 by_module = pytest.mark.parametrize("name", MODULES)
 
 
@@ -77,39 +79,68 @@ def test_imports_run_in_no_circle():
     graph = {name: imports(name) for name in MODULES}
     done = set()
     while len(done) < len(graph):
-        free = {name for name, others in graph.items() if name not in done and others & set(graph) <= done}
+        free = {
+            name
+            for name, others in graph.items()
+            if name not in done and others & set(graph) <= done
+        }
         assert free, f"imports run in a circle among {sorted(set(graph) - done)}"
         done |= free
 
 
 def modules():
-    names = [m.name for m in pkgutil.walk_packages([str(ROOT)], "jaxptycho.") if not m.name.endswith("__main__")]
+    names = [
+        m.name
+        for m in pkgutil.walk_packages([str(ROOT)], "jaxptycho.")
+        if not m.name.endswith("__main__")
+    ]
     return [importlib.import_module(name) for name in names]
 
 
 def test_modules_are_abstract_or_final():
     """No class inherits what another one does (equinox's pattern)."""
-    classes = {c for m in modules() for c in vars(m).values() if inspect.isclass(c) and issubclass(c, eqx.Module)}
+    classes = {
+        c
+        for m in modules()
+        for c in vars(m).values()
+        if inspect.isclass(c) and issubclass(c, eqx.Module)
+    }
     own = [c for c in classes if c.__module__.startswith("jaxptycho.")]
     assert len(own) > 20
     for one in own:
         for parent in one.__mro__[1:]:
             if parent in own:
-                assert inspect.isabstract(parent), f"{one.__name__} inherits from {parent.__name__}, which is final"
+                assert inspect.isabstract(parent), (
+                    f"{one.__name__} inherits from {parent.__name__}, which is final"
+                )
         if one.__name__.startswith("Abstract"):
             assert inspect.isabstract(one), f"{one.__name__} has no abstract method"
 
 
 def test_import_is_light():
     """Notebooks and steps pay for neither plots, nor files, nor the command line."""
-    heavy = ("matplotlib", "h5py", "typer", "rich", "pydantic", "tomlkit", "mrcfile", "tifffile", "orbax")
+    heavy = (
+        "matplotlib",
+        "h5py",
+        "typer",
+        "rich",
+        "pydantic",
+        "tomlkit",
+        "mrcfile",
+        "tifffile",
+        "orbax",
+    )
     code = f"import sys, jaxptycho; print(*[m for m in {heavy} if m in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert result.stdout.split() == []
 
 
 def test_public_names_are_there():
-    assert {"read", "write", "load"} <= {n for n in ("read", "write", "load") if callable(getattr(jaxptycho, n))}
+    assert {"read", "write", "load"} <= {
+        n for n in ("read", "write", "load") if callable(getattr(jaxptycho, n))
+    }
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = jaxptycho.nothing
 

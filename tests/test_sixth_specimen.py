@@ -35,7 +35,7 @@ from jaxptycho import (
 from jaxptycho.analysis.scanned import scanned
 from jaxptycho.analysis.truth import compare_phase
 from jaxptycho.cli.main import app
-from jaxptycho.distributed.sharding import place
+from jaxptycho.distributed.sharding import place_on_mesh
 from jaxptycho.distributed.slabs import layout as slabs
 from jaxptycho.distributed.slabs.batching import arrange
 from jaxptycho.figures import plots
@@ -49,7 +49,7 @@ from jaxptycho.jobs.build import build_model, read_data
 from jaxptycho.jobs.reading import make_job, read_job
 from jaxptycho.jobs.runner import resume, start
 from jaxptycho.jobs.writing import write_job
-from jaxptycho.reports.compare import compare_results, report
+from jaxptycho.reports.compare import compare_models, compare_results
 from jaxptycho.start.reslice import with_slices
 
 KINDS = Path(__file__).parent / "helpers" / "kinds"
@@ -88,7 +88,9 @@ def test_blobs_scatter_as_the_slices_that_they_are():
     model = thin(specimen=blobs())
     shown = replace(model, specimen=model.specimen.in_slices(GRID))
     seen = eqx.filter_jit(predict)
-    np.testing.assert_allclose(seen(model, np.arange(SHOTS)), seen(shown, np.arange(SHOTS)), rtol=1e-9)
+    np.testing.assert_allclose(
+        seen(model, np.arange(SHOTS)), seen(shown, np.arange(SHOTS)), rtol=1e-9
+    )
 
 
 @pytest.mark.slow
@@ -99,7 +101,9 @@ def test_positions_and_peaks_are_refined_from_patterns():
     rates = dict(zip(("specimen.positions", "specimen.peaks"), falling, strict=True))
     drawn = batches(measured(truth), SHOTS, 800)
     found = minimise(misfit(amplitude), first, drawn, per_part(rates))[0]
-    np.testing.assert_allclose(found.specimen.positions, truth.specimen.positions, atol=0.02)  # Å, from 0.15
+    np.testing.assert_allclose(
+        found.specimen.positions, truth.specimen.positions, atol=0.02
+    )  # Å, from 0.15
     np.testing.assert_allclose(found.specimen.peaks, truth.specimen.peaks, atol=0.02)
 
 
@@ -133,7 +137,9 @@ def test_results_exports_figures_and_comparison(made, tmp_path):
     assert drawn.axes
     expected = model.specimen.phase_per_slice(GRID).sum(0)
     assert scanned(model)[0].stop <= FIELD[0]
-    agreement = compare_phase(np.asarray(expected), model, np.asarray(expected), GRID.pixel, truth_origin=ORIGIN)
+    agreement = compare_phase(
+        np.asarray(expected), model, np.asarray(expected), GRID.pixel, truth_origin=ORIGIN
+    )
     assert agreement.correlation > 0.999
     with pytest.raises(ValueError, match="holds no atoms"):
         export(model, tmp_path / "atoms.xyz")
@@ -159,21 +165,29 @@ def test_constraints_act_where_they_have_a_meaning():
         build("gaussian_in_plane", dark, sigma_angstrom=1.0)(dark)
     model = thin(specimen=blobs())
     away = replace(
-        model, scan=model.scan.move(jnp.array([0.3, -0.2])), specimen=model.specimen.move(jnp.array([0.3, -0.2]))
+        model,
+        scan=model.scan.move(jnp.array([0.3, -0.2])),
+        specimen=model.specimen.move(jnp.array([0.3, -0.2])),
     )
     back = build("position_recentring", model)(away)
     np.testing.assert_allclose(back.specimen.positions, model.specimen.positions, atol=1e-9)
-    np.testing.assert_allclose(predict(back, np.arange(SHOTS)), predict(model, np.arange(SHOTS)), rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(
+        predict(back, np.arange(SHOTS)), predict(model, np.arange(SHOTS)), rtol=1e-6, atol=1e-9
+    )
     heights = thin(specimen=relief())
     smooth = build("gaussian_in_plane", heights, sigma_angstrom=1.0)(heights)
     assert float(jnp.var(smooth.specimen.height)) < float(jnp.var(heights.specimen.height))
-    np.testing.assert_allclose(l1(1.0)(heights), 0.01 * heights.specimen.height.sum() / np.prod(FIELD), rtol=1e-9)
+    np.testing.assert_allclose(
+        l1(1.0)(heights), 0.01 * heights.specimen.height.sum() / np.prod(FIELD), rtol=1e-9
+    )
 
 
 def test_slices_are_cut_by_the_kind_itself():
     model = thin(specimen=blobs(1))
     cut = with_slices(model, 4)
-    np.testing.assert_allclose(cut.specimen.phase_per_slice(GRID).sum(0), model.specimen.phase_per_slice(GRID)[0])
+    np.testing.assert_allclose(
+        cut.specimen.phase_per_slice(GRID).sum(0), model.specimen.phase_per_slice(GRID)[0]
+    )
     np.testing.assert_allclose(cut.specimen.thicknesses(GRID), 2.0)
     with pytest.raises(ValueError, match="Relief cannot be cut into 3 slices"):
         with_slices(thin(specimen=relief()), 3)
@@ -182,9 +196,11 @@ def test_slices_are_cut_by_the_kind_itself():
 def test_heights_fall_into_slabs_and_blobs_say_why_not():
     model = thin(specimen=relief())
     devices, batch = mesh(2, 2), any_batch(model)
-    placed = place(model, devices)
+    placed = place_on_mesh(model, devices)
     ready = arrange(batch, slabs.homes(model, 0, 2), devices)
-    value, slope = eqx.filter_jit(eqx.filter_value_and_grad(distribute(misfit(poisson), devices)))(placed, ready)
+    value, slope = eqx.filter_jit(eqx.filter_value_and_grad(distribute(misfit(poisson), devices)))(
+        placed, ready
+    )
     alone, expected = eqx.filter_value_and_grad(misfit(poisson))(model, batch)
     np.testing.assert_allclose(value, alone, rtol=1e-6)
     np.testing.assert_allclose(slope.specimen.height, expected.specimen.height, atol=1e-6)
@@ -202,7 +218,7 @@ def test_slices_alone_are_enough(tmp_path):
     write(tmp_path / "bare.h5", model)
     load(tmp_path / "bare.h5")
     export(model, tmp_path / "bare.mrc")
-    assert report(model, known, None)["correlation of the phases"] == "1.0000"
+    assert compare_models(model, known, None)["correlation of the phases"] == "1.0000"
     with pytest.raises(ValueError, match="reaches ±π"):
         Bare(blobs(peak=8.0)).in_slices(GRID)
     with pytest.raises(ValueError, match="Bare cannot be moved"):
@@ -279,7 +295,10 @@ def test_a_job_of_its_own_kind_is_run_resumed_compared_and_exported(job, tmp_pat
         ({"kind": "nowhere:make"}, "nowhere:make cannot be imported"),
         ({"kind": "blobs:nothing"}, "blobs holds no nothing"),
         ({"kind": "blobs:np"}, "is a module; name a function or class"),
-        ({"kind": "blobs:make", "options": {"size": 3}}, "refused: .*unexpected keyword argument 'size'"),
+        (
+            {"kind": "blobs:make", "options": {"size": 3}},
+            "refused: .*unexpected keyword argument 'size'",
+        ),
         ({"kind": "builtins:dict", "options": {}}, "refused|must return a specimen"),
         ({"kind": "complx"}, "did you mean complex"),
         ({"kind": "phase", "options": {"blobs": 3}}, "keywords of a module:function"),

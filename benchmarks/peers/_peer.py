@@ -26,13 +26,18 @@ def arguments(description, **defaults):
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument(
-        "--memory", type=float, metavar="GB", help="what the process may take before it fails, on a CPU"
+        "--memory",
+        type=float,
+        metavar="GB",
+        help="what the process may take before it fails, on a CPU",
     )
     for flag, help_text in defaults.get("flags", {}).items():
         parser.add_argument(flag, action="store_true", help=help_text)
     args = parser.parse_args()
     if args.epochs < 2:
-        parser.error("--epochs must be 2 or more: the first one holds compilation and is reported apart")
+        parser.error(
+            "--epochs must be 2 or more: the first one holds compilation and is reported apart"
+        )
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(args.threads)
     if args.memory:  # else a batch that does not fit takes the whole machine with it
@@ -70,7 +75,8 @@ def report(args, package, seconds, losses):
         "seconds_first_epoch": seconds[0],
         "loss_first": float(losses[0]),
         "loss_last": float(losses[-1]),
-        "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,  # of the host, on Linux
+        "peak_bytes": 1024
+        * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,  # of the host, on Linux
     }
     print(json.dumps(line), file=args.stdout, flush=True)
 
@@ -84,7 +90,9 @@ def stand_in_for_torchvision():
         return
 
     def absent(*_, **__):
-        raise NotImplementedError("this setting needs torchvision's Gaussian blur: install torchvision")
+        raise NotImplementedError(
+            "this setting needs torchvision's Gaussian blur: install torchvision"
+        )
 
     for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"):
         module = types.ModuleType(name)

@@ -4,7 +4,9 @@ import time
 
 from _peer import arguments, report, wavelength
 
-args = arguments(__doc__, slices=4, batch=64, flags={"--fixed-positions": "positions stay as they are"})
+args = arguments(
+    __doc__, slices=4, batch=64, flags={"--fixed-positions": "positions stay as they are"}
+)
 
 import h5py
 import pane
@@ -65,9 +67,16 @@ plan = {
             "bwlim_frac": 1.0,
             "noise_model": {"type": "amplitude"},
             "solver": {"type": "lsqml", "beta_probe": 0.1},
-            "position_solver": {"type": "momentum", "momentum": 0.9, "step_size": 2.0, "max_step_size": 0.1},
+            "position_solver": {
+                "type": "momentum",
+                "momentum": 0.9,
+                "step_size": 2.0,
+                "max_step_size": 0.1,
+            },
             "group_constraints": [],
-            "iter_constraints": [{"type": "limit_probe_support", "max_angle": float(about["semiangle_mrad"]) + 1.0}],
+            "iter_constraints": [
+                {"type": "limit_probe_support", "max_angle": float(about["semiangle_mrad"]) + 1.0}
+            ],
             "update_probe": True,
             "update_positions": not args.fixed_positions,
         }

@@ -4,7 +4,9 @@ import time
 
 from _peer import arguments, report, stand_in_for_torchvision, wavelength
 
-args = arguments(__doc__, batch=100, flags={"--refine-positions": "settings of pty-chi's own position tests"})
+args = arguments(
+    __doc__, batch=100, flags={"--refine-positions": "settings of pty-chi's own position tests"}
+)
 stand_in_for_torchvision()
 
 import h5py
@@ -22,7 +24,9 @@ def focused_probe(n, pixel, voltage_kv, semiangle_mrad, defocus):
     length = wavelength(voltage_kv)
     k = np.fft.fftfreq(n, pixel)
     k2 = k[:, None] ** 2 + k[None] ** 2
-    wave = (np.sqrt(k2) * length <= semiangle_mrad * 1e-3) * np.exp(1j * np.pi * length * defocus * k2)
+    wave = (np.sqrt(k2) * length <= semiangle_mrad * 1e-3) * np.exp(
+        1j * np.pi * length * defocus * k2
+    )
     return np.fft.fftshift(np.fft.ifft2(wave))
 
 
@@ -35,7 +39,9 @@ with h5py.File(args.dataset) as file:
         first_mode = file["probe_guess"][()]
     else:
         first_mode = focused_probe(
-            counts.shape[-1], pixel, *(file.attrs[k] for k in ("voltage_kv", "semiangle_mrad", "defocus_angstrom"))
+            counts.shape[-1],
+            pixel,
+            *(file.attrs[k] for k in ("voltage_kv", "semiangle_mrad", "defocus_angstrom")),
         )
 positions -= (positions.max(0) + positions.min(0)) / 2
 
@@ -50,7 +56,9 @@ if args.slices > 1:
     spacing = float(about["thickness_angstrom"]) / args.slices * 1e-10  # m
     options.object_options.slice_spacings_m = np.full(args.slices - 1, spacing)
     options.data_options.wavelength_m = wavelength(float(about["voltage_kv"])) * 1e-10
-options.reconstructor_options.default_device = api.Devices.CPU if args.device == "cpu" else api.Devices.GPU
+options.reconstructor_options.default_device = (
+    api.Devices.CPU if args.device == "cpu" else api.Devices.GPU
+)
 options.reconstructor_options.batch_size = args.batch
 options.reconstructor_options.num_epochs = args.epochs
 options.reconstructor_options.random_seed = 0

@@ -6,7 +6,10 @@ args = arguments(
     __doc__,
     slices=4,
     batch=32,
-    flags={"--compile": "torch.compile, as PtyRAD offers it", "--fixed-positions": "positions stay as they are"},
+    flags={
+        "--compile": "torch.compile, as PtyRAD offers it",
+        "--fixed-positions": "positions stay as they are",
+    },
 )
 stand_in_for_torchvision()
 stand_in_for_ptyrad_figures()
@@ -39,7 +42,10 @@ parameters = {
         "obj_Nlayer": args.slices,
         "obj_slice_thickness": float(about["thickness_angstrom"]) / args.slices,
     },
-    "loss_params": {"loss_single": {"state": True, "weight": 1.0, "dp_pow": 0.5}, "loss_sparse": {"state": False}},
+    "loss_params": {
+        "loss_single": {"state": True, "weight": 1.0, "dp_pow": 0.5},
+        "loss_sparse": {"state": False},
+    },
     "constraint_params": {  # those of the package's `standard` template
         "ortho_pmode": {"start_iter": 1},
         "fix_probe_int": {"start_iter": 1},
@@ -56,7 +62,9 @@ parameters = {
     },
 }
 if args.fixed_positions:
-    parameters["model_params"] = {"update_params": {"probe_pos_shifts": {"start_iter": None, "lr": 0.0}}}
+    parameters["model_params"] = {
+        "update_params": {"probe_pos_shifts": {"start_iter": None, "lr": 0.0}}
+    }
 solver = PtyRADSolver(PtyRADParams(**parameters).model_dump(), device=args.device, seed=0)
 solver.run()
 model = solver.reconstruct_results

@@ -31,7 +31,10 @@ kind = {
 }[args.modes > 1, args.slices > 1]
 shape = {"num_probes": args.modes} if args.modes > 1 else {}
 if args.slices > 1:
-    shape |= {"num_slices": args.slices, "slice_thicknesses": float(about["thickness_angstrom"]) / args.slices}
+    shape |= {
+        "num_slices": args.slices,
+        "slice_thicknesses": float(about["thickness_angstrom"]) / args.slices,
+    }
 task = kind(
     datacube=cube,
     energy=float(about["voltage_kv"]) * 1e3,
@@ -51,7 +54,9 @@ task.preprocess(
     plot_probe_overlaps=False,
     max_batch_size=args.batch,
 )
-step = 0.5 if args.slices == 1 else 0.1  # the default; slices that all take it overshoot after four iterations
+step = (
+    0.5 if args.slices == 1 else 0.1
+)  # the default; slices that all take it overshoot after four iterations
 seconds = []
 for epoch in range(args.epochs):
     start = time.perf_counter()

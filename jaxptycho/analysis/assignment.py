@@ -56,7 +56,9 @@ class AtomComparison(NamedTuple):
     swapped: Int[np.ndarray, " s"]  # the pairs, by their numbers in the matching, of two elements
 
 
-def compare_atoms(found, true, tolerance: float = TOLERANCE, found_species=None, true_species=None) -> AtomComparison:
+def compare_atoms(
+    found, true, tolerance: float = TOLERANCE, found_species=None, true_species=None
+) -> AtomComparison:
     """Precision, recall, RMSD and bias of `found` positions [atom, axis] Å against `true` ones.
 
     Atoms are matched by position alone, so that one at its place but of the wrong element is a swapped one and not
@@ -71,7 +73,9 @@ def compare_atoms(found, true, tolerance: float = TOLERANCE, found_species=None,
     ours, theirs = _symbols(found_species, found, "found"), _symbols(true_species, true, "true")
     first, second = ours[matching.found], theirs[matching.true]
     elements = {
-        str(name): _score(ours[ours == name], theirs[theirs == name], moved[(first == name) & (second == name)])
+        str(name): _score(
+            ours[ours == name], theirs[theirs == name], moved[(first == name) & (second == name)]
+        )
         for name in np.unique(np.concatenate([ours, theirs]))
     }
     return AtomComparison(matching, overall, elements, np.flatnonzero(first != second))
@@ -88,18 +92,28 @@ def assign(found, true, tolerance: float = TOLERANCE) -> Matching:
         raise ValueError(f"atoms within {tolerance} Å; wanted a tolerance of more than 0")
     found, true = _places(found, "found"), _places(true, "true")
     if found.shape[1] != true.shape[1]:
-        raise ValueError(f"found atoms have {found.shape[1]} coordinates, true ones {true.shape[1]}; wanted as many")
+        raise ValueError(
+            f"found atoms have {found.shape[1]} coordinates, true ones {true.shape[1]}; wanted as many"
+        )
     edges = KDTree(found).sparse_distance_matrix(KDTree(true), tolerance, output_type="coo_matrix")
     gain = tolerance**2 - edges.data**2
     row, column = (np.asarray(side, int) for side in (edges.row, edges.col))
-    alone = (np.bincount(row, minlength=len(found))[row] == 1) & (np.bincount(column, minlength=len(true))[column] == 1)
+    alone = (np.bincount(row, minlength=len(found))[row] == 1) & (
+        np.bincount(column, minlength=len(true))[column] == 1
+    )
     pairs = [(row[alone], column[alone])]
-    pairs += [_best(row[c], column[c], gain[c]) for c in _clusters(row, column, ~alone, len(found), len(true))]
+    pairs += [
+        _best(row[c], column[c], gain[c])
+        for c in _clusters(row, column, ~alone, len(found), len(true))
+    ]
     first, second = (np.concatenate(side) for side in zip(*pairs, strict=True))
     order = np.argsort(first)
     first, second = first[order], second[order]
     return Matching(
-        first, second, np.setdiff1d(np.arange(len(found)), first), np.setdiff1d(np.arange(len(true)), second)
+        first,
+        second,
+        np.setdiff1d(np.arange(len(found)), first),
+        np.setdiff1d(np.arange(len(true)), second),
     )
 
 
@@ -136,7 +150,9 @@ def _sparse_assignment(i, j, gain, a: int, b: int):
     second = np.concatenate([j, b + np.arange(a), b_ - a, b + i])
     # every full matching has a + b edges, so one constant for all keeps weights from zero, which would be no edge
     weight = np.concatenate([-gain, np.zeros(a + b + len(i))]) + 2 * np.max(gain) + 1
-    return min_weight_full_bipartite_matching(coo_array((weight, (first, second)), shape=(a + b, a + b)).tocsr())
+    return min_weight_full_bipartite_matching(
+        coo_array((weight, (first, second)), shape=(a + b, a + b)).tocsr()
+    )
 
 
 def _score(found, true, moved) -> Score:
@@ -149,12 +165,16 @@ def _score(found, true, moved) -> Score:
 def _places(positions, what: str) -> Float[np.ndarray, "n d"]:
     positions = np.asarray(positions, float)
     if positions.ndim != 2 or not np.isfinite(positions).all():
-        raise ValueError(f"{what} atoms came as an array of shape {positions.shape}; wanted finite [atom, axis] in Å")
+        raise ValueError(
+            f"{what} atoms came as an array of shape {positions.shape}; wanted finite [atom, axis] in Å"
+        )
     return positions
 
 
 def _symbols(species, positions, what: str):
     symbols = np.asarray(species, str)
     if symbols.shape != (len(positions),):
-        raise ValueError(f"{len(positions)} {what} atoms came with species of shape {symbols.shape}; wanted one each")
+        raise ValueError(
+            f"{len(positions)} {what} atoms came with species of shape {symbols.shape}; wanted one each"
+        )
     return symbols

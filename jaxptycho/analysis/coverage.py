@@ -36,7 +36,10 @@ class Coverage(NamedTuple):
     def of_ball(self) -> dict[str, float]:
         """The same of the whole ball, each shell by its volume."""
         names = self._fields[1:]
-        return {name: float(np.average(getattr(self, name), weights=self.frequency**2)) for name in names}
+        return {
+            name: float(np.average(getattr(self, name), weights=self.frequency**2))
+            for name in names
+        }
 
     @property
     def filled_wedge(self) -> float:
@@ -45,7 +48,7 @@ class Coverage(NamedTuple):
         return ball["filled"] / ball["wedge"] if ball["wedge"] else np.nan
 
 
-def in_slabs(kz, ky, kx, series: TiltSeries) -> Bool[np.ndarray, "..."]:
+def in_thin_slabs(kz, ky, kx, series: TiltSeries) -> Bool[np.ndarray, "..."]:
     """Which frequencies [1/Å] the views measure of a thin specimen: |k_z′| ≤ 1/2t in the frame of one of them."""
     return _any_view(series, kz, ky, kx, lambda along, across: along <= 0.5 / series.thickness)
 
@@ -58,7 +61,8 @@ def in_cones(kz, ky, kx, series: TiltSeries) -> Bool[np.ndarray, "..."]:
 
     def measured(along, across):
         return along <= np.maximum(
-            highest_depth_frequency(across, series.semiangle, series.wavelength), 0.5 / series.thickness
+            highest_depth_frequency(across, series.semiangle, series.wavelength),
+            0.5 / series.thickness,
         )
 
     return _any_view(series, kz, ky, kx, measured)
@@ -70,10 +74,14 @@ def in_wedge(kz, ky, kx, tilts) -> Bool[np.ndarray, "..."]:
     The plane of the view at θ is k_z = k_x tan θ.
     """
     angle = np.arctan2(kz, kx) - np.min(tilts)
-    return np.broadcast_to(angle % np.pi > np.ptp(tilts), np.broadcast_shapes(*map(np.shape, (kz, ky, kx))))
+    return np.broadcast_to(
+        angle % np.pi > np.ptp(tilts), np.broadcast_shapes(*map(np.shape, (kz, ky, kx)))
+    )
 
 
-def coverage(series: TiltSeries, resolution: float, shells: int = 32, points: int = 2**17) -> Coverage:
+def coverage(
+    series: TiltSeries, resolution: float, shells: int = 32, points: int = 2**17
+) -> Coverage:
     """What slabs and cones fill of the ball of radius 1/`resolution` [Å], shell by shell.
 
     By counting on evenly spread points (Sobol's sequence), equally many in every shell; 2¹⁷ give 0.1 % of the ball.
@@ -87,9 +95,15 @@ def coverage(series: TiltSeries, resolution: float, shells: int = 32, points: in
             "tilt in radians, and more than 0 for the others"
         )
     if np.ptp(tilts) > np.pi:
-        raise ValueError(f"the tilts span {np.ptp(tilts):.4g} rad; wanted at most half a turn, in radians")
+        raise ValueError(
+            f"the tilts span {np.ptp(tilts):.4g} rad; wanted at most half a turn, in radians"
+        )
     spread = qmc.Sobol(3, scramble=False).random_base2(int(np.ceil(np.log2(points))))
-    radius, along, turn = spread[:, 0] / resolution, 2 * spread[:, 1] - 1, np.pi * spread[:, 2]  # half, by Friedel
+    radius, along, turn = (
+        spread[:, 0] / resolution,
+        2 * spread[:, 1] - 1,
+        np.pi * spread[:, 2],
+    )  # half, by Friedel
     across = radius * np.sqrt(1 - along**2)
     k = across * np.sin(turn), radius * along, across * np.cos(turn)
     shell = np.minimum((spread[:, 0] * shells).astype(int), shells - 1)
@@ -97,7 +111,7 @@ def coverage(series: TiltSeries, resolution: float, shells: int = 32, points: in
     count = np.bincount(shell, minlength=shells)
     parts = [
         np.bincount(shell, which, minlength=shells) / count
-        for which in (in_slabs(*k, series), cones, wedge, cones & wedge)
+        for which in (in_thin_slabs(*k, series), cones, wedge, cones & wedge)
     ]
     return Coverage((np.arange(shells) + 0.5) / (shells * resolution), *parts)
 

@@ -44,13 +44,20 @@ def measurable_volume(
 
 
 def depth_profiles(
-    stack: Float[np.ndarray, "z Y X"], columns: Float[np.ndarray, "n 2"], pixel, radius: float, origin=(0.0, 0.0)
+    stack: Float[np.ndarray, "z Y X"],
+    columns: Float[np.ndarray, "n 2"],
+    pixel,
+    radius: float,
+    origin=(0.0, 0.0),
 ) -> Float[np.ndarray, "n z"]:
     """What the slices hold along z at `columns` (y, x) [Å]: the mean weighted by (1 − u²)², u = distance/`radius` [Å].
 
     `origin` [Å] is the position of pixel [0, 0].
     """
-    pixel, columns = np.broadcast_to(np.asarray(pixel, float), 2), np.asarray(columns, float) - origin
+    pixel, columns = (
+        np.broadcast_to(np.asarray(pixel, float), 2),
+        np.asarray(columns, float) - origin,
+    )
     size = np.array(stack.shape[1:])
     outside = np.flatnonzero(((columns < -0.5 * pixel) | (columns > (size - 0.5) * pixel)).any(1))
     if len(outside):
@@ -58,14 +65,18 @@ def depth_profiles(
             f"{len(outside)} columns lie outside the stack (first: column {outside[0]} at {columns[outside[0]]} Å from "
             f"pixel [0, 0], the stack measures {size * pixel} Å); leave them out, or give the origin"
         )
-    offsets = np.moveaxis(np.indices([2 * int(np.ceil(radius / p)) + 1 for p in pixel]), 0, -1).reshape(-1, 2)
+    offsets = np.moveaxis(
+        np.indices([2 * int(np.ceil(radius / p)) + 1 for p in pixel]), 0, -1
+    ).reshape(-1, 2)
     offsets = offsets - offsets[-1] // 2
     index = np.rint(columns / pixel).astype(int)[:, None] + offsets
     distance = np.linalg.norm(index * pixel - columns[:, None], axis=-1) / radius
     inside = ((index >= 0) & (index < size)).all(-1)
     weight = np.where(inside, np.maximum(1 - distance**2, 0) ** 2, 0)
     if not weight.any(1).all():
-        raise ValueError(f"a radius of {radius} Å holds no pixel of {pixel} Å; give at least one pixel")
+        raise ValueError(
+            f"a radius of {radius} Å holds no pixel of {pixel} Å; give at least one pixel"
+        )
     y, x = np.moveaxis(np.where(inside[..., None], index, 0), -1, 0)
     return np.einsum("znk,nk->nz", stack[:, y, x], weight / weight.sum(1, keepdims=True))
 
@@ -116,7 +127,9 @@ def slice_correlation(result, truth, where=None) -> Float[np.ndarray, "z Z"]:
     first, second = (np.asarray(stack, float)[:, where] for stack in (result, truth))
     first, second = (stack - stack.mean(1, keepdims=True) for stack in (first, second))
     norm = np.outer(np.linalg.norm(first, axis=1), np.linalg.norm(second, axis=1))
-    return np.divide(first @ second.T, norm, out=np.zeros(norm.shape), where=norm > 0)  # an empty slice is like none
+    return np.divide(
+        first @ second.T, norm, out=np.zeros(norm.shape), where=norm > 0
+    )  # an empty slice is like none
 
 
 def _gaussian(z, centre, sigma):
@@ -136,7 +149,11 @@ def _fit(shape: Callable, profiles, spacing: float):
         )
     z = spacing * np.arange(profiles.shape[1])
     fitted = [_fit_one(shape, z, profile) for profile in profiles]
-    return tuple(np.array(values) for values in zip(*fitted, strict=True)) if fitted else (np.zeros(0),) * 5
+    return (
+        tuple(np.array(values) for values in zip(*fitted, strict=True))
+        if fitted
+        else (np.zeros(0),) * 5
+    )
 
 
 def _fit_one(shape, z, profile):
@@ -153,4 +170,10 @@ def _fit_one(shape, z, profile):
     start = min(starts, key=lambda p: np.sum(linear(p)[1] ** 2))
     best = least_squares(lambda p: linear(p)[1], start, bounds=bounds, x_scale=(step, 1.0)).x
     (height, floor), rest = linear(best)
-    return best[0], np.exp(best[1]), height, floor, np.sqrt(np.mean(rest**2)) / max(abs(height), 1e-300)
+    return (
+        best[0],
+        np.exp(best[1]),
+        height,
+        floor,
+        np.sqrt(np.mean(rest**2)) / max(abs(height), 1e-300),
+    )

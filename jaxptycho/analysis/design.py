@@ -24,7 +24,9 @@ class Design(NamedTuple):
     sampling: float  # the window over the probe's diameter
     overlap: float  # linear, of neighbouring positions: 1 − s/2r
     oversampling: float  # areal: πr²/s²
-    magnification: float  # pixels of the detector per Å of the specimen in the Ronchigram; infinite in focus
+    magnification: (
+        float  # pixels of the detector per Å of the specimen in the Ronchigram; infinite in focus
+    )
     tilt_step: float  # rad, the largest that leaves no gap between neighbouring cones at the wanted resolution
     dose: float | None  # quanta/Å²
     warnings: tuple[str, ...]
@@ -68,9 +70,11 @@ def design(
         if value is not None and not (value > 0 and math.isfinite(value)):
             raise ValueError(f"{name} = {value}; an experiment wants more than 0")
     if not semiangle < math.pi / 2 or not math.isfinite(defocus):
-        raise ValueError(f"semiangle {semiangle} rad and defocus {defocus} Å; wanted less than π/2 and a finite number")
+        raise ValueError(
+            f"semiangle {semiangle} rad and defocus {defocus} Å; wanted less than π/2 and a finite number"
+        )
     wavelength, dk = grid.wavelength, max(grid.dk)
-    radius = probe_radius(wavelength, semiangle, defocus)
+    radius = defocused_radius(wavelength, semiangle, defocus)
     limit = 2 * semiangle / wavelength
     k = limit if resolution is None else 1 / resolution
     found = Design(
@@ -90,7 +94,7 @@ def design(
     return found._replace(warnings=tuple(_warnings(found, thickness)))
 
 
-def probe_radius(wavelength: float, semiangle: float, defocus: float) -> float:
+def defocused_radius(wavelength: float, semiangle: float, defocus: float) -> float:
     """Radius [Å] of the cone of rays and of the Airy disc together, √((Δf tan α)² + (0.61 λ/α)²)."""
     return math.hypot(defocus * math.tan(semiangle), 0.61 * wavelength / semiangle)
 

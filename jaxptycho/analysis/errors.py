@@ -33,12 +33,18 @@ def probe_fidelity(found: Modes, true: Modes, pixel) -> Fidelity:
         raise ValueError(
             f"a probe on {found.shape[1:]} pixels came with a true one on {true.shape[1:]}; give both on one grid"
         )
-    found, true = (modes / np.sqrt(np.sum(np.abs(modes) ** 2, dtype=float)) for modes in (found, true))
+    found, true = (
+        modes / np.sqrt(np.sum(np.abs(modes) ** 2, dtype=float)) for modes in (found, true)
+    )
     shape, spectra = np.array(true.shape[1:]), np.fft.fft2(true)
-    power, true_power = (np.fft.fftshift(np.sum(np.abs(np.fft.fft2(modes)) ** 2, axis=0)) for modes in (found, true))
+    power, true_power = (
+        np.fft.fftshift(np.sum(np.abs(np.fft.fft2(modes)) ** 2, axis=0)) for modes in (found, true)
+    )
     turns = -register(true_power, power).shift  # a ramp displaces the spectrum, whatever the shift
     crosses = np.fft.ifft2(spectra.conj()[:, None] * np.fft.fft2(_level(found, turns))[None])
-    peak = np.array(np.unravel_index(np.argmax(np.sum(np.abs(crosses) ** 2, axis=(0, 1))), crosses.shape[2:]))
+    peak = np.array(
+        np.unravel_index(np.argmax(np.sum(np.abs(crosses) ** 2, axis=(0, 1))), crosses.shape[2:])
+    )
     begin = [*np.where(peak > shape // 2, peak - shape, peak), *turns]
     best = minimize(lambda p: -_overlap(spectra, found, p[:2], p[2:]), begin, method="BFGS").x
     fidelity = _overlap(spectra, found, best[:2], best[2:]) ** 2
@@ -47,7 +53,9 @@ def probe_fidelity(found: Modes, true: Modes, pixel) -> Fidelity:
 
 def _level(modes, turns):
     """Modes without a phase ramp of `turns` (y, x) over their window."""
-    places = [(np.arange(n) - n // 2) / n * turn for n, turn in zip(modes.shape[1:], turns, strict=True)]
+    places = [
+        (np.arange(n) - n // 2) / n * turn for n, turn in zip(modes.shape[1:], turns, strict=True)
+    ]
     return modes * np.exp(-2j * np.pi * np.add.outer(*places))
 
 
@@ -73,13 +81,19 @@ class PositionError(NamedTuple):
         """Root mean square, mean and maximum for a table."""
         distance = np.hypot(*self.residual.T)
         rms = np.sqrt(np.mean(distance**2))
-        return {"position error": f"{rms:.3g} Å rms, mean {distance.mean():.3g} Å, at most {distance.max():.3g} Å"}
+        return {
+            "position error": f"{rms:.3g} Å rms, mean {distance.mean():.3g} Å, at most {distance.max():.3g} Å"
+        }
 
 
-def position_error(found: Float[np.ndarray, "_ 2"], true: Float[np.ndarray, "_ 2"], affine: bool = True):
+def position_error(
+    found: Float[np.ndarray, "_ 2"], true: Float[np.ndarray, "_ 2"], affine: bool = True
+):
     """Errors of positions [Å] less their common shift and, if `affine`, a linear map: a `PositionError`."""
     if len(found) != len(true):
-        raise ValueError(f"{len(found)} positions came with {len(true)} true ones; give those of the same shots")
+        raise ValueError(
+            f"{len(found)} positions came with {len(true)} true ones; give those of the same shots"
+        )
     mean = true.mean(0)
     shift, matrix = found.mean(0) - mean, np.eye(2)
     if affine:
@@ -90,7 +104,9 @@ def position_error(found: Float[np.ndarray, "_ 2"], true: Float[np.ndarray, "_ 2
 class Alignment(NamedTuple):
     """How a tilt series sees its specimen: a place r (z, y, x) of it at (rotation·r)_{y,x} + shift in every view."""
 
-    rotations: np.ndarray  # [view, 3, 3] on (z, y, x); `volumes.rotation_matrices` makes them from angles
+    rotations: (
+        np.ndarray
+    )  # [view, 3, 3] on (z, y, x); `volumes.rotation_matrices` makes them from angles
     shifts: np.ndarray  # [view, 2] (y, x) [Å]
 
 
@@ -133,11 +149,15 @@ def alignment_error(found: Alignment, true: Alignment, voxel: float) -> Alignmen
     views = len(true.rotations)
     lengths = {len(values) for values in (*found, *true)}
     if lengths != {views}:
-        raise ValueError(f"alignments of {sorted(lengths)} views came together; give those of the same views")
+        raise ValueError(
+            f"alignments of {sorted(lengths)} views came together; give those of the same views"
+        )
     turned, given = (as_rotations(alignment.rotations) for alignment in (found, true))
     whole = (turned.inv() * given).mean()
     moved = found.shifts - true.shifts
-    translation = np.linalg.lstsq(true.rotations[:, 1:].reshape(-1, 3), moved.ravel(), rcond=None)[0]
+    translation = np.linalg.lstsq(true.rotations[:, 1:].reshape(-1, 3), moved.ravel(), rcond=None)[
+        0
+    ]
     turns = (turned * whole * given.inv()).as_rotvec(degrees=True)[:, ::-1]
     rest = moved - np.einsum("vij,j->vi", true.rotations[:, 1:], translation)
     return AlignmentError(rest, turns, translation, whole.as_matrix()[::-1, ::-1], voxel)

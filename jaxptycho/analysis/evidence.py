@@ -128,7 +128,9 @@ class Evidence:
         return (self.misfit - self.misfit_mean_pattern) / self.dose if self.dose > 0 else 0.0
 
 
-def evidence(data: Dataset, learnt: list[np.ndarray], held: list[np.ndarray], sums: Sums) -> Evidence:
+def evidence(
+    data: Dataset, learnt: list[np.ndarray], held: list[np.ndarray], sums: Sums
+) -> Evidence:
     """Evidence from held-out shots, or from learnt ones where fewer than eight are held out.
 
     `sums(function, view, shots)` is the total of `function(model, batch)` over these shots.
@@ -166,7 +168,9 @@ def _evidence(totals: np.ndarray, shots: int, held_out: bool, per_quantum: float
 
     total = 2 * covariance - modelled
     share = total / excess if excess > 0 else math.nan
-    residuals = explained - 2 * share * products + share**2 * excesses  # of explained − share·excess
+    residuals = (
+        explained - 2 * share * products + share**2 * excesses
+    )  # of explained − share·excess
     return Evidence(
         shots=shots,
         held_out=held_out,
@@ -179,7 +183,9 @@ def _evidence(totals: np.ndarray, shots: int, held_out: bool, per_quantum: float
         covariance=covariance,
         covariance_error=error(covariances, covariance),
         explained_error=error(explained, total),
-        share_error=max(error(residuals, 0.0), math.sqrt(null)) / excess if excess > 0 else math.inf,
+        share_error=max(error(residuals, 0.0), math.sqrt(null)) / excess
+        if excess > 0
+        else math.inf,
         misfit=misfit,
         misfit_mean_pattern=misfit_mean,
     )

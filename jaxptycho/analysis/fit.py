@@ -38,7 +38,9 @@ def goodness_of_fit(model: Model, data: Dataset, shots=None, size: int = 64) -> 
 def measures(totals: np.ndarray, data: Dataset, shots: int) -> dict[str, float]:
     """E, R, chi2 and deviance of so many shots of `data`, whose `fit_sums` are these in all."""
     squares, differences, amplitudes, pearson, expected, deviance = map(float, totals)
-    values = shots * (data.grid.shape[0] * data.grid.shape[1] if data.mask is None else int(data.mask.sum()))
+    values = shots * (
+        data.grid.shape[0] * data.grid.shape[1] if data.mask is None else int(data.mask.sum())
+    )
     return {
         "E": squares / values,
         "R": differences / amplitudes,

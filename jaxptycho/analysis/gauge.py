@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Complex, Float
 from scipy.ndimage import fourier_shift, gaussian_filter
 
-from .warps import Fit, PhaseTone, Sampled, Warp, WaveTone, applied, fit, sampled, shrunk, smoothed
+from .warps import Fit, PhaseTone, Sampled, Warp, WaveTone, applied, eroded, fit, sampled, smoothed
 
 Image = Float[np.ndarray, "_ _"]
 Wave = Complex[np.ndarray, "_ _"]
@@ -19,7 +19,7 @@ Mask = Bool[np.ndarray, "_ _"]
 ALL_MAPS = tuple(np.eye(4).reshape(4, 2, 2))  # generators of every 2×2 matrix
 
 
-class Aligned(NamedTuple):
+class RegisteredImage(NamedTuple):
     """An image without its gauge, and what was removed; places r from pixel [Ny//2, Nx//2] [Å].
 
     image(matrix·r + shift) = scale·reference(r) + offset + ramp·r of a phase, and
@@ -36,8 +36,13 @@ class Aligned(NamedTuple):
 
 
 def align_phase(
-    image: Image, reference: Image, pixel=1.0, where: Mask | None = None, affine: bool = False, scale: bool = False
-) -> Aligned:
+    image: Image,
+    reference: Image,
+    pixel=1.0,
+    where: Mask | None = None,
+    affine: bool = False,
+    scale: bool = False,
+) -> RegisteredImage:
     """A phase [rad] less offset, ramp and shift against a reference of equal shape, and what was removed.
 
     On request less an affine map (of some per cent and degrees) and a factor, too. `pixel` in Å;
@@ -45,15 +50,19 @@ def align_phase(
     """
     where = same_shape(image, reference, where)
     target, other = sampled(reference, pixel), sampled(image, pixel)
-    fixed = windowed(without_ramp(reference, where) * where)
-    shift = -register(fixed, windowed(without_ramp(image))).shift * target.pixel
+    fixed = hann_windowed(without_ramp(reference, where) * where)
+    shift = -register(fixed, hann_windowed(without_ramp(image))).shift * target.pixel
     begin = Fit(Warp(np.eye(2), shift), PhaseTone(1.0, 0.0, np.zeros(2)))
     tones = (0, 1, 2, 3) if scale else (1, 2, 3)
     state = _by_scales(target, other, begin, where, affine, tones)
-    return Aligned(*applied(state, target, other), state.warp.shift, state.warp.matrix, *state.tone)
+    return RegisteredImage(
+        *applied(state, target, other), state.warp.shift, state.warp.matrix, *state.tone
+    )
 
 
-def align_wave(image: Wave, reference: Wave, pixel=1.0, where: Mask | None = None, affine: bool = False) -> Aligned:
+def align_wave(
+    image: Wave, reference: Wave, pixel=1.0, where: Mask | None = None, affine: bool = False
+) -> RegisteredImage:
     """A complex image without constant factor, phase ramp and shift, and what was removed.
 
     As `align_phase`, at ramps of many turns over the field, too.
@@ -69,8 +78,17 @@ def align_wave(image: Wave, reference: Wave, pixel=1.0, where: Mask | None = Non
     begin = Fit(warp, WaveTone(float(abs(constant)), float(np.angle(constant)), np.zeros(2)))
     state = _by_scales(target, level, begin, where, affine, (0, 1, 2, 3))
     (matrix, shift), tone = state
-    offset = float(np.angle(np.exp(1j * (tone.offset + ramp @ shift))))  # ramp·(matrix·r + shift) was removed first
-    return Aligned(*applied(state, target, level), shift, matrix, tone.scale, offset, tone.ramp + matrix.T @ ramp)
+    offset = float(
+        np.angle(np.exp(1j * (tone.offset + ramp @ shift)))
+    )  # ramp·(matrix·r + shift) was removed first
+    return RegisteredImage(
+        *applied(state, target, level),
+        shift,
+        matrix,
+        tone.scale,
+        offset,
+        tone.ramp + matrix.T @ ramp,
+    )
 
 
 def same_shape(image, reference, where) -> np.ndarray:
@@ -96,7 +114,7 @@ def _by_scales(target: Sampled, other: Sampled, begin: Fit, where, affine, tones
         return fit(target, other, begin, (), tones, where)
     for width in np.array([6.0, 3.0, 1.5]) * target.pixel.min():
         a, b = smoothed(target, width), smoothed(other, width)
-        begin = fit(a, b, begin, ALL_MAPS, tones, shrunk(where, target, width))
+        begin = fit(a, b, begin, ALL_MAPS, tones, eroded(where, target, width))
     return fit(target, other, begin, ALL_MAPS, tones, where)
 
 
@@ -105,15 +123,18 @@ def _coarse(reference, image, where, pixel) -> tuple[np.ndarray, np.ndarray]:
 
     A ramp displaces the power spectrum, whatever the shift; afterwards each sharpens the other.
     """
-    powers = [np.abs(np.fft.fft2(windowed(a), [2 * n for n in a.shape])) ** 2 for a in (reference * where, image)]
+    powers = [
+        np.abs(np.fft.fft2(hann_windowed(a), [2 * n for n in a.shape])) ** 2
+        for a in (reference * where, image)
+    ]
     own, other = (np.fft.fftshift(np.fft.ifft2(power)) for power in powers)
     cycles, shift = frequency(other * own.conj()), np.zeros(2)
     places = np.moveaxis(np.indices(image.shape), 0, -1)
-    fixed = windowed(_detail(reference) * where)
+    fixed = hann_windowed(_detail(reference) * where)
     for _ in range(2):
         level = image * np.exp(-2j * np.pi * places @ cycles)
-        shift = -register(fixed, windowed(_detail(level))).shift
-        moved = np.fft.ifft2(fourier_shift(np.fft.fft2(windowed(level)), -shift))
+        shift = -register(fixed, hann_windowed(_detail(level))).shift
+        moved = np.fft.ifft2(fourier_shift(np.fft.fft2(hann_windowed(level)), -shift))
         cycles = cycles + frequency(moved * (reference * where).conj())
     return 2 * np.pi * cycles / pixel, shift * pixel
 
@@ -140,7 +161,7 @@ def without_ramp(phase: Image, where: Mask | None = None) -> np.ndarray:
     return phase - plane @ coefficients
 
 
-def windowed(image: np.ndarray) -> np.ndarray:
+def hann_windowed(image: np.ndarray) -> np.ndarray:
     """The image under a Hann window that touches zero just outside."""
     return image * np.outer(*(np.hanning(n + 2)[1:-1] for n in image.shape))
 

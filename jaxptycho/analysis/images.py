@@ -28,7 +28,9 @@ def ssim(image, truth, span: float | None = None, where=None) -> float:
     """Structural similarity, 1 for equal images: the mean of `ssim_map`, 5 pixels along each side left out."""
     shape = _same(image, truth)
     if min(shape) <= 2 * RADIUS:
-        raise ValueError(f"images of {shape} pixels are too small for SSIM; it wants more than {2 * RADIUS} a side")
+        raise ValueError(
+            f"images of {shape} pixels are too small for SSIM; it wants more than {2 * RADIUS} a side"
+        )
     inner = (slice(RADIUS, -RADIUS),) * len(shape)
     similar = ssim_map(image, truth, np.ptp(truth) if span is None else span)[inner]
     (similar,) = _inside(None if where is None else where[inner], similar)

@@ -51,14 +51,18 @@ class Fisher(eqx.Module):
 
         def noise(push, number):
             shape = jax.eval_shape(push, self.units)
-            return jax.random.normal(jax.random.fold_in(of_counts, number), shape.shape, shape.dtype)
+            return jax.random.normal(
+                jax.random.fold_in(of_counts, number), shape.shape, shape.dtype
+            )
 
         prior = jax.random.normal(of_prior, self.units.shape, self.units.dtype)
         return self._pulled(noise) + jnp.sqrt(self.precision) * prior
 
     def moved(self, vector: Vector) -> Model:
         """The model with its chosen parameters moved by a vector."""
-        return eqx.combine(jax.tree.map(jnp.add, self.chosen, self.tree(self.units * vector)), self.model)
+        return eqx.combine(
+            jax.tree.map(jnp.add, self.chosen, self.tree(self.units * vector)), self.model
+        )
 
     def tree(self, values: Float[Array | np.ndarray, "n"]) -> Model:
         """The entries of a vector at their parameters' places, without a change of units.
@@ -76,8 +80,12 @@ class Fisher(eqx.Module):
         """Expected counts of a chunk of shots, and K = diag(1/√M) J as a function of a vector."""
         view, shots, weight = chunk
         nothing = jnp.zeros_like(self.units)
-        expected, push = jax.linearize(lambda vector: predict(self.moved(vector), shots, view), nothing)
-        least = jnp.finfo(expected.dtype).eps * jnp.max(expected) + 1e-30  # below it counts are rounding errors
+        expected, push = jax.linearize(
+            lambda vector: predict(self.moved(vector), shots, view), nothing
+        )
+        least = (
+            jnp.finfo(expected.dtype).eps * jnp.max(expected) + 1e-30
+        )  # below it counts are rounding errors
         root = jnp.sqrt(self.exposure * weight[:, None, None] / jnp.maximum(expected, least))
         return expected, lambda vector: root * push(vector)
 
@@ -95,7 +103,9 @@ class Fisher(eqx.Module):
             (back,) = jax.linear_transpose(push, self.units)(seen(push, number))
             return total + back, None
 
-        return jax.lax.scan(add, jnp.zeros_like(self.units), (jnp.arange(len(self.views)), self.chunks))[0]
+        return jax.lax.scan(
+            add, jnp.zeros_like(self.units), (jnp.arange(len(self.views)), self.chunks)
+        )[0]
 
 
 class Probed(NamedTuple):
@@ -128,7 +138,9 @@ def fisher(
     information = Fisher(model, chosen, units, precision, jnp.ones((), units.dtype), *chunks)
     if dose is None:
         return information
-    return eqx.tree_at(lambda i: i.exposure, information, (dose / _mean_dose(information)).astype(units.dtype))
+    return eqx.tree_at(
+        lambda i: i.exposure, information, (dose / _mean_dose(information)).astype(units.dtype)
+    )
 
 
 def matrix(information: Fisher) -> Float[np.ndarray, "n n"]:
@@ -161,7 +173,9 @@ def _matrix(information):
     every = jnp.eye(len(information.units), dtype=information.units.dtype)
 
     def add(total, chunk):
-        columns = jax.lax.map(information.linear(chunk)[1], every, batch_size=AT_ONCE).reshape(len(every), -1)
+        columns = jax.lax.map(information.linear(chunk)[1], every, batch_size=AT_ONCE).reshape(
+            len(every), -1
+        )
         return total + jnp.matmul(columns, columns.T, precision="highest"), None
 
     return jax.lax.scan(add, jnp.diag(information.precision), information.chunks)[0]
@@ -198,14 +212,18 @@ def _covered(params, names, wanted):
     if unused or not names:
         parts = [field for field in params.__dataclass_fields__ if field != "grid"]
         name = repr(sorted(unused)[0]) if unused else "without a name"
-        raise ValueError(f"the model has no parameter {name} to {wanted}; its parts are {', '.join(parts)}")
+        raise ValueError(
+            f"the model has no parameter {name} to {wanted}; its parts are {', '.join(parts)}"
+        )
     return jax.tree.map(lambda label, leaf: None if label == "frozen" else leaf, labels, params)
 
 
 def _precision(chosen, units, prior) -> Vector:
     """1/σ² of the prior in natural units; a complex deviation is shared by both components."""
     if not all(deviation > 0 for deviation in prior.values()):
-        raise ValueError(f"the prior is {dict(prior)}; wanted positive standard deviations (leave out what is unknown)")
+        raise ValueError(
+            f"the prior is {dict(prior)}; wanted positive standard deviations (leave out what is unknown)"
+        )
     if not prior:
         return jnp.zeros_like(units)
     _covered(chosen, tuple(prior), "have a prior of")
@@ -213,7 +231,9 @@ def _precision(chosen, units, prior) -> Vector:
     def of_component(label, leaf):
         return prior.get(label, np.inf) ** -2 * (2 if jnp.iscomplexobj(leaf) else 1)
 
-    return _filled(chosen, jax.tree.map(of_component, named(chosen, tuple(prior)), chosen)) * units**2
+    return (
+        _filled(chosen, jax.tree.map(of_component, named(chosen, tuple(prior)), chosen)) * units**2
+    )
 
 
 def _every_shot(model):
@@ -224,7 +244,9 @@ def _every_shot(model):
 def _chunks(shots, size, dtype):
     """Shots of every view as chunks of one size, padded with weight 0."""
     if not all(np.ndim(mine) == 1 for mine in shots) or not any(len(mine) for mine in shots):
-        raise ValueError(f"the shots are {shots}; wanted a list over views of lists of shots, with one shot at least")
+        raise ValueError(
+            f"the shots are {shots}; wanted a list over views of lists of shots, with one shot at least"
+        )
     size = min(size, max(len(mine) for mine in shots))
     views, chunks, weights = [], [], []
     for view, mine in enumerate(shots):
@@ -234,4 +256,8 @@ def _chunks(shots, size, dtype):
             views.append(view)
             chunks.append(np.pad(part, (0, padding), mode="edge"))
             weights.append(np.pad(np.ones(len(part)), (0, padding)))
-    return jnp.asarray(views, jnp.int32), jnp.asarray(np.stack(chunks)), jnp.asarray(np.stack(weights), dtype)
+    return (
+        jnp.asarray(views, jnp.int32),
+        jnp.asarray(np.stack(chunks)),
+        jnp.asarray(np.stack(weights), dtype),
+    )

@@ -39,7 +39,13 @@ class Peaks(NamedTuple):
 
 
 def find_peaks(
-    image, spacing, threshold: float, distance: float, radius=None, origin=0.0, smooth: float | None = None
+    image,
+    spacing,
+    threshold: float,
+    distance: float,
+    radius=None,
+    origin=0.0,
+    smooth: float | None = None,
 ) -> Peaks:
     """Gaussians fitted to the local maxima of an image or a volume, the brightest first.
 
@@ -53,7 +59,9 @@ def find_peaks(
     seen = image if smooth is None else gaussian_filter(image.astype(float), smooth / spacing)
     maxima = local_maxima(seen, spacing, threshold, distance)
     fitted = fit_peaks(image, spacing, maxima, distance if radius is None else radius)
-    return fitted._replace(positions=fitted.positions + _per_axis(origin, image.ndim, "origin", signed=True))
+    return fitted._replace(
+        positions=fitted.positions + _per_axis(origin, image.ndim, "origin", signed=True)
+    )
 
 
 def local_maxima(image, spacing, threshold: float, distance: float) -> Int[np.ndarray, "n d"]:
@@ -64,7 +72,9 @@ def local_maxima(image, spacing, threshold: float, distance: float) -> Int[np.nd
     image = np.asarray(image, np.result_type(np.asarray(image).dtype, np.float32))
     spacing = _per_axis(spacing, image.ndim, "spacing")
     if not np.isfinite(image).all():
-        raise ValueError("the image holds values that are not finite; mend or mask them before looking for peaks")
+        raise ValueError(
+            "the image holds values that are not finite; mend or mask them before looking for peaks"
+        )
     top = maximum_filter(image, 3, mode="constant", cval=-np.inf) == image
     maxima = np.argwhere(top & (image > threshold))
     maxima = maxima[np.argsort(-image[tuple(maxima.T)], kind="stable")]
@@ -81,7 +91,8 @@ def fit_peaks(image, spacing, maxima: Int[np.ndarray, "n d"], radius) -> Peaks:
     """
     image = np.asarray(image)
     spacing, radius = (
-        _per_axis(v, image.ndim, n) for v, n in ((spacing, "spacing"), (radius, "the radius of the windows"))
+        _per_axis(v, image.ndim, n)
+        for v, n in ((spacing, "spacing"), (radius, "the radius of the windows"))
     )
     if not len(maxima):
         none, nowhere = np.zeros(0), np.zeros((0, image.ndim))
@@ -93,7 +104,9 @@ def fit_peaks(image, spacing, maxima: Int[np.ndarray, "n d"], radius) -> Peaks:
             "little for a fit; give a larger radius, or sum the axis that is too short"
         )
     values = jnp.asarray(image, float)
-    padded = np.concatenate([maxima, np.repeat(maxima[:1], _rounded(len(maxima)) - len(maxima), axis=0)])
+    padded = np.concatenate(
+        [maxima, np.repeat(maxima[:1], _rounded(len(maxima)) - len(maxima), axis=0)]
+    )
     others, counted = _neighbours(maxima * spacing / radius, len(padded))
     lengths = (jnp.asarray(v, values.dtype) for v in (padded * spacing, spacing, radius))
     fitted = _fit(values, others, counted, *lengths, half)
@@ -130,7 +143,9 @@ def _fit(image, others, counted, start, spacing, radius, half):
     damping = jnp.full(len(start), 1e-2, image.dtype)
     peaks, _ = jax.lax.fori_loop(0, ITERATIONS, improve, (peaks, damping))
     around = jax.tree.map(lambda values: values[others], peaks)
-    residual = jax.lax.map(lambda one: _misfit(cut, *one), (peaks, around, counted), batch_size=BATCH)
+    residual = jax.lax.map(
+        lambda one: _misfit(cut, *one), (peaks, around, counted), batch_size=BATCH
+    )
     return peaks.centre, peaks.amplitude, jnp.exp(peaks.log_sigma), peaks.background, residual
 
 
@@ -188,7 +203,9 @@ def _step(cut, spacing, radius, peak: _Gaussian, damping, around, counted, start
 def _misfit(cut, peak, around, counted):
     window = cut(peak.centre)
     rest = window.values - _sum(around, counted, window.axes) - _evaluate(peak, window.axes)
-    return jnp.sqrt(jnp.sum(window.weight * rest**2) / jnp.sum(window.weight)) / jnp.abs(peak.amplitude)
+    return jnp.sqrt(jnp.sum(window.weight * rest**2) / jnp.sum(window.weight)) / jnp.abs(
+        peak.amplitude
+    )
 
 
 def _evaluate(peak: _Gaussian, axes):
@@ -212,7 +229,9 @@ def _sum(around: _Gaussian, counted: Bool[Array, " k"], axes):
 
 def _outer(combine, vectors):
     n = len(vectors)
-    return reduce(combine, (v.reshape([-1 if a == i else 1 for a in range(n)]) for i, v in enumerate(vectors)))
+    return reduce(
+        combine, (v.reshape([-1 if a == i else 1 for a in range(n)]) for i, v in enumerate(vectors))
+    )
 
 
 def _rounded(n: int) -> int:
@@ -228,7 +247,9 @@ def _neighbours(places, rows: int) -> tuple[Int[np.ndarray, "n k"], Bool[np.ndar
     tree = KDTree(places)
     most = int(np.max(tree.query_ball_point(places, REACH, return_length=True))) - 1
     columns = min(max(4, 1 << max(most - 1, 0).bit_length()), NEIGHBOURS)
-    distance, index = (np.asarray(v)[:, 1:] for v in tree.query(places, columns + 1))  # without itself
+    distance, index = (
+        np.asarray(v)[:, 1:] for v in tree.query(places, columns + 1)
+    )  # without itself
     others, counted = np.zeros((rows, columns), np.int32), np.zeros((rows, columns), bool)
     counted[: len(places)] = distance < REACH
     others[: len(places)] = np.where(distance < REACH, index, 0)
@@ -237,7 +258,11 @@ def _neighbours(places, rows: int) -> tuple[Int[np.ndarray, "n k"], Bool[np.ndar
 
 def _apart(places, distance: float) -> Bool[np.ndarray, " n"]:
     """Which of the places, the most important first, stay when no two may be closer than `distance`."""
-    pairs = KDTree(places).query_pairs(distance, output_type="ndarray") if len(places) else np.zeros((0, 2), int)
+    pairs = (
+        KDTree(places).query_pairs(distance, output_type="ndarray")
+        if len(places)
+        else np.zeros((0, 2), int)
+    )
     kept, undecided = np.zeros(len(places), bool), np.ones(len(places), bool)
     while undecided.any():
         pairs = pairs[undecided[pairs].all(1)]
@@ -252,7 +277,13 @@ def _apart(places, distance: float) -> Bool[np.ndarray, " n"]:
 def _per_axis(value, axes: int, what: str, signed: bool = False) -> Float[np.ndarray, " d"]:
     """One number for all axes, or one each."""
     numbers = np.asarray(value, float)
-    if numbers.shape not in [(), (axes,)] or not np.isfinite(numbers).all() or not (signed or (numbers > 0).all()):
+    if (
+        numbers.shape not in [(), (axes,)]
+        or not np.isfinite(numbers).all()
+        or not (signed or (numbers > 0).all())
+    ):
         wanted = "one number" if signed else "one positive number"
-        raise ValueError(f"{what} = {value!r} Å; wanted {wanted}, or one for each of the image's {axes} axes")
+        raise ValueError(
+            f"{what} = {value!r} Å; wanted {wanted}, or one for each of the image's {axes} axes"
+        )
     return np.broadcast_to(numbers, axes)

@@ -9,7 +9,19 @@ from typing import NamedTuple
 import numpy as np
 from scipy import fft
 
-from .shells import Pixel, Vector, Where, cone, everywhere, filling, outside, shells, transform, wedge, windowed
+from .shells import (
+    Pixel,
+    Vector,
+    Where,
+    all_frequencies,
+    cone,
+    filling,
+    outside,
+    shells,
+    transform,
+    wedge,
+    windowed,
+)
 
 LEAST_SAMPLES = 50
 
@@ -68,7 +80,9 @@ def fixed(level: float):
 THRESHOLDS = {"one-bit": one_bit, "half-bit": half_bit, "0.143": fixed(0.143)}  # for two halves
 
 
-def fourier_correlation(first, second, pixel: Pixel, window=None, where: Where = everywhere) -> FourierCorrelation:
+def fourier_correlation(
+    first, second, pixel: Pixel, window=None, where: Where = all_frequencies
+) -> FourierCorrelation:
     """FRC or FSC = Re ΣF₁F₂* / √(Σ|F₁|²Σ|F₂|²) of two registered images of equal shape.
 
     `window` (`taper`, `soft_mask`) is laid on both, without it they are taken as periodic;
@@ -79,14 +93,20 @@ def fourier_correlation(first, second, pixel: Pixel, window=None, where: Where =
     return fourier_correlations(first, second, pixel, [where], window)[0]
 
 
-def fourier_correlations(first, second, pixel: Pixel, wheres: Sequence[Where], window=None) -> list[FourierCorrelation]:
+def fourier_correlations(
+    first, second, pixel: Pixel, wheres: Sequence[Where], window=None
+) -> list[FourierCorrelation]:
     """The correlation in several parts of Fourier space, from one transform of each image."""
     if np.shape(first) != np.shape(second):
         raise ValueError(
             f"images of {np.shape(first)} and {np.shape(second)} pixels have no common rings; cut both to one shape"
         )
     half = np.isrealobj(first) and np.isrealobj(second)
-    images = (first, second) if window is None else (windowed(image, window) for image in (first, second))
+    images = (
+        (first, second)
+        if window is None
+        else (windowed(image, window) for image in (first, second))
+    )
     a, b = (transform(image, half) for image in images)
     rings = shells(np.shape(first), pixel, half)
     cross, power_a, power_b = np.real(a * b.conj()), np.abs(a) ** 2, np.abs(b) ** 2
@@ -104,10 +124,18 @@ def fourier_correlations(first, second, pixel: Pixel, wheres: Sequence[Where], w
 
 
 def directional_correlations(
-    first, second, pixel: Pixel, axes: Sequence[Vector] | np.ndarray, half_angle: float, edge: float = 0.0, window=None
+    first,
+    second,
+    pixel: Pixel,
+    axes: Sequence[Vector] | np.ndarray,
+    half_angle: float,
+    edge: float = 0.0,
+    window=None,
 ) -> list[FourierCorrelation]:
     """The correlation in a double cone about each of `axes`, half angle and soft edge in rad (Tan et al. 2017)."""
-    return fourier_correlations(first, second, pixel, [cone(axis, half_angle, edge) for axis in axes], window)
+    return fourier_correlations(
+        first, second, pixel, [cone(axis, half_angle, edge) for axis in axes], window
+    )
 
 
 class WedgeCorrelations(NamedTuple):
@@ -118,7 +146,12 @@ class WedgeCorrelations(NamedTuple):
 
 
 def wedge_correlations(
-    first, second, pixel: Pixel, tilts: tuple[float, float], window=None, where: Where = everywhere
+    first,
+    second,
+    pixel: Pixel,
+    tilts: tuple[float, float],
+    window=None,
+    where: Where = all_frequencies,
 ) -> WedgeCorrelations:
     """The correlation of volumes [z, y, x] within the tilts from lowest to highest [rad], and in the missing wedge.
 
@@ -138,7 +171,9 @@ class Control(NamedTuple):
     corrected: FourierCorrelation
 
 
-def phase_randomised_control(first, second, pixel: Pixel, window, beyond: float, seed: int = 0) -> Control:
+def phase_randomised_control(
+    first, second, pixel: Pixel, window, beyond: float, seed: int = 0
+) -> Control:
     """The correlation under `window`, of which what the window itself makes is removed.
 
     The phases of both images beyond a frequency [1/Å] are drawn by lot and the correlation
@@ -147,7 +182,10 @@ def phase_randomised_control(first, second, pixel: Pixel, window, beyond: float,
     what both images keep in common.
     """
     masked = fourier_correlation(first, second, pixel, window)
-    one, other = (with_random_phases(image, pixel, beyond, [seed, n]) for n, image in enumerate((first, second)))
+    one, other = (
+        with_random_phases(image, pixel, beyond, [seed, n])
+        for n, image in enumerate((first, second))
+    )
     randomised = fourier_correlation(one, other, pixel, window)
     total, noise, frequency = masked.correlation, randomised.correlation, masked.frequency
     true = (total - noise) / np.maximum(1 - noise, 1e-6)

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.spatial import ConvexHull, Delaunay
 
-from ..model import Model, positions
+from ..model import Model, probe_positions
 from ..parts.indexed import first_shot
 
 FLAT = 1e-3  # pixels
@@ -21,7 +21,7 @@ def scanned(model: Model) -> tuple[slice, slice]:
     shape = shapes.plane
     if shapes.period is not None:
         return slice(0, shape[0]), slice(0, shape[1])
-    places, pixel = positions(model), np.array(model.grid.pixel)
+    places, pixel = probe_positions(model), np.array(model.grid.pixel)
     index = (places - origin(model)) / pixel
     low, high = np.floor(index.min(0)).astype(int), np.ceil(index.max(0)).astype(int) + 1
     if (low >= shape).any() or (high <= 0).any():
@@ -38,7 +38,7 @@ def outline(model: Model, offset=(0.0, 0.0)) -> Delaunay:
 
     Raises ValueError for positions that enclose no area.
     """
-    places = positions(model) + offset
+    places = probe_positions(model) + offset
     if not encloses_area(model):
         line = "on one line" if len(places) > 2 else "too few"
         raise ValueError(
@@ -50,7 +50,7 @@ def outline(model: Model, offset=(0.0, 0.0)) -> Delaunay:
 
 def encloses_area(model: Model) -> bool:
     """Whether the positions lie further from their best line than a thousandth of a pixel."""
-    places = positions(model)
+    places = probe_positions(model)
     offsets = (places - places.mean(0)) / model.grid.pixel
     return len(places) > 2 and bool(np.abs(offsets @ np.linalg.svd(offsets)[2][-1]).max() > FLAT)
 
@@ -59,7 +59,7 @@ def seen(model: Model, shape: tuple[int, ...]) -> Bool[np.ndarray, "Y X"]:
     """Where the specimen lies inside the scan's outline; everywhere if it is periodic or the scan encloses no area."""
     places = np.moveaxis(np.indices(shape), 0, -1) * model.grid.pixel + origin(model)
     periodic = model.specimen.shapes(model.grid).period is not None
-    if periodic or len(positions(model)) < 4 or not encloses_area(model):
+    if periodic or len(probe_positions(model)) < 4 or not encloses_area(model):
         return np.ones(shape, bool)
     return outline(model).find_simplex(places) >= 0
 

@@ -57,7 +57,9 @@ def per_axis(pixel: Pixel, dimensions: int) -> tuple[float, ...]:
     """The pixel along every axis [Å]."""
     lengths = np.ravel(np.asarray(pixel, float))
     if len(lengths) not in (1, dimensions) or not (lengths > 0).all():
-        raise ValueError(f"the pixel is {pixel} Å; wanted one positive length, or one for each of {dimensions} axes")
+        raise ValueError(
+            f"the pixel is {pixel} Å; wanted one positive length, or one for each of {dimensions} axes"
+        )
     return tuple(float(length) for length in np.broadcast_to(lengths, dimensions))
 
 
@@ -78,7 +80,9 @@ def cone(axis: Vector, half_angle: float, edge: float = 0.0) -> Where:
 
     def weight(k: Frequencies):
         if len(k) != len(axis):
-            raise ValueError(f"the axis of a cone has {len(axis)} components; the images have {len(k)} dimensions")
+            raise ValueError(
+                f"the axis of a cone has {len(axis)} components; the images have {len(k)} dimensions"
+            )
         along = np.abs(sum(a * step for a, step in zip(axis, k, strict=True)))
         length = np.sqrt(sum(step**2 for step in k))
         angle = np.arccos(np.clip(along / np.where(length > 0, length, 1), 0, 1))
@@ -94,12 +98,16 @@ def wedge(lowest: float, highest: float) -> Where:
     the outermost planes counts.
     """
     if not lowest <= highest:
-        raise ValueError(f"the tilts go from {lowest} to {highest} rad; wanted the lowest angle first")
+        raise ValueError(
+            f"the tilts go from {lowest} to {highest} rad; wanted the lowest angle first"
+        )
     middle, reach = (lowest + highest) / 2, (highest - lowest) / 2
 
     def weight(k: Frequencies):
         if len(k) != 3:
-            raise ValueError(f"a wedge lies in a volume (z, y, x); the images have {len(k)} dimensions")
+            raise ValueError(
+                f"a wedge lies in a volume (z, y, x); the images have {len(k)} dimensions"
+            )
         kz, _, kx = k
         angle = np.arctan2(kz, kx) - middle
         angle = (angle + np.pi / 2) % np.pi - np.pi / 2
@@ -113,7 +121,7 @@ def outside(where: Where) -> Where:
     return lambda k: 1.0 - where(k)
 
 
-def everywhere(k: Frequencies) -> np.ndarray:
+def all_frequencies(k: Frequencies) -> np.ndarray:
     """The whole of Fourier space."""
     return np.ones((1,) * len(k))
 
@@ -141,7 +149,9 @@ def soft_inside(inside: Bool[np.ndarray, "..."], border: float = 0.15) -> np.nda
     Over `border` of the region's shortest side.
     """
     if not inside.any():
-        raise ValueError("a window of an empty region was asked for; it is True where the images are known")
+        raise ValueError(
+            "a window of an empty region was asked for; it is True where the images are known"
+        )
     places = np.argwhere(inside)
     width = border * (np.ptp(places, axis=0).min() + 1)
     depth = np.asarray(distance_transform_edt(np.pad(inside, 1)))[(slice(1, -1),) * inside.ndim]

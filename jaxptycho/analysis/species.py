@@ -47,12 +47,16 @@ def species_by_integral(integrals, elements: Sequence[str] | Mapping[str, float]
         evenly = x.min() + np.ptp(x) * (np.arange(len(names)) / max(len(names) - 1, 1))
         starts = [evenly, np.quantile(x, part), x.min() + np.ptp(x) * part]
     mixtures = [_mixture(x, start) for start in starts]
-    mean, spread, weight, logs = max(mixtures, key=lambda mixture: np.sum(np.logaddexp.reduce(mixture[-1], axis=1)))
+    mean, spread, weight, logs = max(
+        mixtures, key=lambda mixture: np.sum(np.logaddexp.reduce(mixture[-1], axis=1))
+    )
     order = np.argsort(mean)
     mean, weight, logs = mean[order], weight[order], logs[:, order]
     best = np.argmax(logs, axis=1)
     probability = np.exp(np.max(logs, axis=1) - np.logaddexp.reduce(logs, axis=1))
-    typical, fraction = (dict(zip(names, map(float, v), strict=True)) for v in (np.exp(mean), weight))
+    typical, fraction = (
+        dict(zip(names, map(float, v), strict=True)) for v in (np.exp(mean), weight)
+    )
     return Species(np.asarray(names)[best], probability, typical, float(spread), fraction)
 
 

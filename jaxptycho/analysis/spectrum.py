@@ -32,7 +32,9 @@ def radial_spectrum(image, pixel: Pixel, window=None) -> RadialSpectrum:
     passed = 1.0 if window is None else float(np.mean(window**2))
     samples = rings.sum(1.0)
     mean = rings.sum(power) / (n * passed * samples)
-    return RadialSpectrum(rings.frequency, mean, samples * (1.0 if window is None else filling(window)))
+    return RadialSpectrum(
+        rings.frequency, mean, samples * (1.0 if window is None else filling(window))
+    )
 
 
 class InformationLimit(NamedTuple):
@@ -42,7 +44,9 @@ class InformationLimit(NamedTuple):
     floor: float  # power of the noise
 
 
-def information_limit(spectrum: RadialSpectrum, top: float = 0.15, sigmas: float = 5.0) -> InformationLimit:
+def information_limit(
+    spectrum: RadialSpectrum, top: float = 0.15, sigmas: float = 5.0
+) -> InformationLimit:
     """The finest period whose ring rises above the noise floor.
 
     The floor is the median power of the highest `top` fraction of the rings, the noise being
@@ -53,10 +57,14 @@ def information_limit(spectrum: RadialSpectrum, top: float = 0.15, sigmas: float
     floor = float(np.median(spectrum.power[round((1 - top) * len(spectrum.power)) :]))
     level = floor * (1 + sigmas * np.sqrt(2 / spectrum.samples))
     above = np.flatnonzero(spectrum.power[1:] > level[1:]) + 1
-    return InformationLimit(float(1 / spectrum.frequency[above[-1]]) if len(above) else float("inf"), floor)
+    return InformationLimit(
+        float(1 / spectrum.frequency[above[-1]]) if len(above) else float("inf"), floor
+    )
 
 
-def bragg_visibility(image, pixel: Pixel, vectors: Sequence | np.ndarray) -> Float[np.ndarray, " g"]:
+def bragg_visibility(
+    image, pixel: Pixel, vectors: Sequence | np.ndarray
+) -> Float[np.ndarray, " g"]:
     """Peak power at each reciprocal vector [1/Å] (y, x) over the mean power around it.
 
     Under a Hann window. The peak is the highest Fourier pixel within a lobe of the vector, the
@@ -71,7 +79,9 @@ def bragg_visibility(image, pixel: Pixel, vectors: Sequence | np.ndarray) -> Flo
             f"the reciprocal vectors reach {np.abs(np.atleast_2d(vectors)).max(0)} 1/Å; the image is sampled up to "
             f"{steps * np.array(power.shape) / 2} 1/Å, less {RING} frequency steps of surroundings"
         )
-    around = np.stack(np.meshgrid(*[np.arange(-RING, RING + 1)] * np.ndim(image), indexing="ij"), -1)
+    around = np.stack(
+        np.meshgrid(*[np.arange(-RING, RING + 1)] * np.ndim(image), indexing="ij"), -1
+    )
     distance = np.linalg.norm(around, axis=-1)
     near, ring = around[distance <= LOBE], around[(distance > LOBE + 1) & (distance <= RING)]
 
@@ -82,7 +92,9 @@ def bragg_visibility(image, pixel: Pixel, vectors: Sequence | np.ndarray) -> Flo
     return np.array([visibility(place) for place in places])
 
 
-def bragg_peaks(image, pixel: Pixel, count: int = 6, beyond: float = 0.0) -> Float[np.ndarray, "g d"]:
+def bragg_peaks(
+    image, pixel: Pixel, count: int = 6, beyond: float = 0.0
+) -> Float[np.ndarray, "g d"]:
     """Reciprocal vectors [1/Å] of the strongest peaks beyond a frequency [1/Å], one of each Friedel pair.
 
     Local maxima of the power under a Hann window, refined by the parabola through the logarithm
@@ -100,9 +112,13 @@ def bragg_peaks(image, pixel: Pixel, count: int = 6, beyond: float = 0.0) -> Flo
 
     def refined(place):
         lines = [
-            logs[tuple(((place + np.outer((-1, 0, 1), unit)) % shape).T)] for unit in np.eye(len(shape), dtype=int)
+            logs[tuple(((place + np.outer((-1, 0, 1), unit)) % shape).T)]
+            for unit in np.eye(len(shape), dtype=int)
         ]
-        offsets = [(before - after) / (2 * min(before - 2 * at + after, -1e-12)) for before, at, after in lines]
+        offsets = [
+            (before - after) / (2 * min(before - 2 * at + after, -1e-12))
+            for before, at, after in lines
+        ]
         return (k[tuple(place)] + offsets) * steps
 
     return np.array([refined(place) for place in strongest]).reshape(-1, len(shape))
@@ -144,7 +160,9 @@ def fit_edge(profile: Float[np.ndarray, " n"], step: float) -> Edge:
     try:
         (_, height, position, sigma), _ = curve_fit(model, x, profile, first)
     except RuntimeError:
-        raise ValueError("no edge fits this profile; take one across a single step between two plateaus") from None
+        raise ValueError(
+            "no edge fits this profile; take one across a single step between two plateaus"
+        ) from None
     return Edge(float(position), float(abs(sigma)), float(height * np.sign(sigma)))
 
 
@@ -155,7 +173,11 @@ def line_profile(
 
     The mean over `width` [Å] across the line; as fine as the finer pixel, by cubic splines.
     """
-    size, start, end = np.array(per_axis(pixel, 2)), np.asarray(start, float), np.asarray(end, float)
+    size, start, end = (
+        np.array(per_axis(pixel, 2)),
+        np.asarray(start, float),
+        np.asarray(end, float),
+    )
     length, step = np.linalg.norm(end - start), size.min()
     if not length > step:
         raise ValueError(f"a profile from {start} to {end} Å is shorter than a pixel")

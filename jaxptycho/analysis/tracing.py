@@ -42,7 +42,11 @@ def atoms_of(
     expected = lone_integrals(elements, volume.voxel, distance, debye_waller, parametrisation)
     potential = np.asarray(volume.seen, float)
     if threshold is None:
-        highest = potential if smooth is None else gaussian_filter(potential, smooth / np.array(volume.voxel))
+        highest = (
+            potential
+            if smooth is None
+            else gaussian_filter(potential, smooth / np.array(volume.voxel))
+        )
         threshold = LEAST * float(highest.max()) * min(expected.values()) / max(expected.values())
     peaks = find_peaks(potential, volume.voxel, threshold, distance, smooth=smooth)
     peaks = peaks.where(peaks.integral > 0)
@@ -58,7 +62,11 @@ def atoms_of(
 
 
 def in_place(
-    volume: Volume, numbers: Sequence[int], places, debye_waller: float = 0.5, parametrisation: str = "lobato"
+    volume: Volume,
+    numbers: Sequence[int],
+    places,
+    debye_waller: float = 0.5,
+    parametrisation: str = "lobato",
 ) -> Atoms:
     """Atoms at `places` (z, y, x) [Å] from the tilt axis, seen by the views of a volume in its slices."""
     frame = volume.frame
@@ -80,7 +88,11 @@ def in_place(
 
 
 def lone_integrals(
-    elements: Sequence[str], voxel, radius: float, debye_waller: float = 0.5, parametrisation: str = "lobato"
+    elements: Sequence[str],
+    voxel,
+    radius: float,
+    debye_waller: float = 0.5,
+    parametrisation: str = "lobato",
 ) -> dict[str, float]:
     """The integral [V·Å³] of the Gaussian that `find_peaks` fits within `radius` [Å] to a lone atom of each element.
 
@@ -89,13 +101,17 @@ def lone_integrals(
     """
     unknown = [name for name in elements if atomic_numbers.get(name, 0) < 1]
     if unknown:
-        raise ValueError(f"no element is called {', '.join(unknown)}; give chemical symbols such as Pt")
+        raise ValueError(
+            f"no element is called {', '.join(unknown)}; give chemical symbols such as Pt"
+        )
     depth, rows, columns = (2 * int(np.ceil(2 * radius / step)) for step in voxel)
     middle, here = np.array([[depth, rows, columns]]) // 2, np.zeros((1, 3))
     vibration, found = np.array([debye_waller]), {}
     for name in elements:
         number = np.array([atomic_numbers[name]])
-        lone = atoms_potential(number, here, vibration, (depth, rows, columns), voxel, parametrisation)
+        lone = atoms_potential(
+            number, here, vibration, (depth, rows, columns), voxel, parametrisation
+        )
         found[name] = float(fit_peaks(lone, voxel, middle, radius).integral[0])
     return found
 
@@ -106,7 +122,9 @@ def named_anew(atoms: Atoms, elements: Sequence[str], voxel) -> Atoms:
     What counts is the integral of a lone atom on voxels of `voxel` [Å] times the occupancy; an atom of less than half
     the lightest element's is none.
     """
-    expected = lone_integrals([*elements, *(chemical_symbols[z] for z in set(atoms.numbers))], voxel, APART)
+    expected = lone_integrals(
+        [*elements, *(chemical_symbols[z] for z in set(atoms.numbers))], voxel, APART
+    )
     lone = np.array([expected[chemical_symbols[z]] for z in atoms.numbers])
     strength = np.asarray(plain(atoms.occupancy), float) * lone
     kept = np.flatnonzero(strength >= LEAST * min(expected[name] for name in elements))
@@ -115,7 +133,9 @@ def named_anew(atoms: Atoms, elements: Sequence[str], voxel) -> Atoms:
             f"none of {len(strength)} atoms scatters half as much as the lightest of {', '.join(elements)}; "
             "refine their occupancies more slowly, or name the lighter elements that there are"
         )
-    symbols = species_by_ratio(strength[kept], {name: expected[name] for name in elements}, common=False)
+    symbols = species_by_ratio(
+        strength[kept], {name: expected[name] for name in elements}, common=False
+    )
     return replace(
         atoms,
         numbers=[atomic_numbers[symbol] for symbol in symbols],

@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from ..model import Model
 from .depth import slice_correlation
-from .gauge import correlation, register, windowed, without_ramp
+from .gauge import correlation, hann_windowed, register, without_ramp
 from .scanned import origin, scanned
 from .warps import Fit, PhaseTone, Sampled, Warp, applied, fit
 
@@ -60,7 +60,11 @@ def compare_phase(
     pixels, for a finer truth would fold back on coarser ones; the phase is registered, offset and ramp
     are removed, and only the scanned area counts.
     """
-    area, pixel, cutoff = scanned(model), np.array(model.grid.pixel), comparable(cutoff, model.grid.pixel, truth_pixel)
+    area, pixel, cutoff = (
+        scanned(model),
+        np.array(model.grid.pixel),
+        comparable(cutoff, model.grid.pixel, truth_pixel),
+    )
     begin = np.array([part.start for part in area])
     found = low_passed(without_ramp(phase, _inside(phase.shape, area)), pixel, cutoff)[area]
     seen = Sampled(found, pixel, origin(model) + begin * pixel)
@@ -70,7 +74,9 @@ def compare_phase(
     for _ in range(2):  # the truth is cut anew at each shift, so that no edge takes part
         expected, inside = applied(state, seen, known)
         _require_overlap(inside, seen, known)
-        fixed, moving = (windowed((a - a[inside].mean()) * inside) for a in (expected, without_ramp(found)))
+        fixed, moving = (
+            hann_windowed((a - a[inside].mean()) * inside) for a in (expected, without_ramp(found))
+        )
         shift = state.warp.shift + pixel * register(fixed, moving).shift
         state = state._replace(warp=Warp(np.eye(2), shift))
     shift = fit(seen, known, state).warp.shift
@@ -78,7 +84,9 @@ def compare_phase(
     _require_overlap(inside, seen, known)
     slope, *plane = np.linalg.lstsq(_columns(expected)[inside], found[inside], rcond=None)[0]
     plain = found - _columns(expected)[..., 1:] @ plane
-    return Agreement(correlation(expected, plain, inside), float(slope), shift, plain, expected, inside)
+    return Agreement(
+        correlation(expected, plain, inside), float(slope), shift, plain, expected, inside
+    )
 
 
 def compare_slices(
@@ -91,7 +99,11 @@ def compare_slices(
     truth_origin=None,
 ) -> Float[np.ndarray, "z Z"]:
     """The correlation of every slice [rad] with every slab of a truth, at the shift of their sums; else as `compare_phase`."""
-    area, pixel, cutoff = scanned(model), np.array(model.grid.pixel), comparable(cutoff, model.grid.pixel, truth_pixel)
+    area, pixel, cutoff = (
+        scanned(model),
+        np.array(model.grid.pixel),
+        comparable(cutoff, model.grid.pixel, truth_pixel),
+    )
     own = _inside(stack.shape[1:], area)
     found = np.stack([low_passed(without_ramp(phase, own), pixel, cutoff)[area] for phase in stack])
     seen = Sampled(found[0], pixel, origin(model) + np.array([part.start for part in area]) * pixel)
@@ -126,7 +138,9 @@ def _require_overlap(inside, seen: Sampled, known: Sampled) -> None:
         ranges = [
             " and ".join(
                 f"{axis} = {c:.5g} to {c + p * (n - 1):.5g} Å"
-                for axis, c, p, n in zip("yx", image.corner, image.pixel, image.values.shape, strict=True)
+                for axis, c, p, n in zip(
+                    "yx", image.corner, image.pixel, image.values.shape, strict=True
+                )
             )
             for image in (known, seen)
         ]

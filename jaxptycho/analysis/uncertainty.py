@@ -53,11 +53,17 @@ def bound(information: Fisher, cut: float | None = None) -> Bound:
     gauges, rest = vectors[:, null].T, vectors[:, ~null]
     covariance = (rest / values[~null]) @ rest.T
     deviation = np.where(np.sum(gauges**2, 0) > 0.99, np.inf, np.sqrt(np.diagonal(covariance)))
-    return Bound(information.tree(deviation * np.asarray(information.units)), covariance, values, gauges)
+    return Bound(
+        information.tree(deviation * np.asarray(information.units)), covariance, values, gauges
+    )
 
 
 def sampled_bound(
-    information: Fisher, samples: int = 64, seed: int = 0, tolerance: float = 1e-4, steps: int = 1000
+    information: Fisher,
+    samples: int = 64,
+    seed: int = 0,
+    tolerance: float = 1e-4,
+    steps: int = 1000,
 ) -> SampledBound:
     """The Cramér–Rao bound of every parameter as the spread of x = I⁺b, where b is the slope of the
     log-likelihood under simulated noise: Cov x = I⁺ I I⁺ = I⁺.
@@ -68,17 +74,23 @@ def sampled_bound(
     """
     keys = jax.random.split(jax.random.key(seed), samples)
     variance, seen, residual = _spread(information, keys, tolerance, steps)
-    deviation = jnp.where(seen > jnp.finfo(seen.dtype).eps * jnp.max(seen), jnp.sqrt(variance), jnp.inf)
+    deviation = jnp.where(
+        seen > jnp.finfo(seen.dtype).eps * jnp.max(seen), jnp.sqrt(variance), jnp.inf
+    )
     if not residual <= LEFT:
         warnings.warn(
             f"after {steps} steps a part of {float(residual):.2g} of the noise is unsolved, and the deviations are "
             "too small; allow more steps, or give a prior",
             stacklevel=2,
         )
-    return SampledBound(information.tree(deviation * information.units), (2 * samples) ** -0.5, float(residual))
+    return SampledBound(
+        information.tree(deviation * information.units), (2 * samples) ** -0.5, float(residual)
+    )
 
 
-def deviation_of(function, information: Fisher, tolerance: float = 1e-4, steps: int = 1000) -> float:
+def deviation_of(
+    function, information: Fisher, tolerance: float = 1e-4, steps: int = 1000
+) -> float:
     """The least standard deviation of anything that `function(model) -> scalar` computes, in its unit.
 
     √(cᵀI⁺c) with c its gradient, by conjugate gradients. Raises ValueError for what the
@@ -106,7 +118,9 @@ def _spread(information, keys, tolerance, steps):
 
 @eqx.filter_jit
 def _variance_of(function, information, tolerance, steps):
-    slope = jax.grad(lambda vector: function(information.moved(vector)))(jnp.zeros_like(information.units))
+    slope = jax.grad(lambda vector: function(information.moved(vector)))(
+        jnp.zeros_like(information.units)
+    )
     found, residual = _solved(information, slope, tolerance, steps)
     return slope @ found, residual
 

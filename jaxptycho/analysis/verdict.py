@@ -32,7 +32,9 @@ class Verdict:
         return "\n".join([*self.lines, *(["Likely causes:"] if causes else []), *causes])
 
 
-def judge(model: Model, data: Dataset, history: Iterable = (), hold_out: float = 0.0, seed: int = 0) -> Verdict:
+def judge(
+    model: Model, data: Dataset, history: Iterable = (), hold_out: float = 0.0, seed: int = 0
+) -> Verdict:
     """Verdict about a model of `data`, judged by the shots that `split(data, hold_out, seed)` keeps aside.
 
     `history` holds rows with `step`, `loss` and `held_out`, or losses alone.
@@ -65,7 +67,9 @@ def conclude(evidence: Evidence, history: Iterable = ()) -> Verdict:
     overfitted = excess > OVERFIT and (doubtful or not evidence.held_out)
     lines = [_headline(evidence, explains, risen), *_notes(evidence)]
     if len(step) > 1 and last > first:
-        lines.append(f"The loss rose from {first:.4g} in the first epoch of this step to {last:.4g} in its last.")
+        lines.append(
+            f"The loss rose from {first:.4g} in the first epoch of this step to {last:.4g} in its last."
+        )
     if overfitted:
         lines.append(
             f"The held-out loss is {excess:.1f} times the training loss: over-fitting, a wrong geometry, or positions "
@@ -126,7 +130,9 @@ def _notes(found: Evidence) -> list[str]:
     """What the evidence shows beside the conclusion, and what it does not show."""
     notes = []
     if found.varies and found.noise > 0:
-        measured, left = (v / found.noise for v in (found.variation, found.variation - found.explained))
+        measured, left = (
+            v / found.noise for v in (found.variation, found.variation - found.explained)
+        )
         notes.append(
             f"Variation between these patterns over that of counting noise: {measured:.3g} measured, {left:.3g} "
             "after subtraction of the model's prediction (1 is noise alone)."
@@ -170,7 +176,9 @@ def _causes(found: Evidence, risen: bool, overfitted: bool, early: bool) -> list
     if found.offset > MAX_OFFSET:
         return [*([EPOCHS] if early else []), OPTICS, CORNER, PIXELS, RATES, UNITS]
     if found.modelled < 0.02 * found.variation:
-        return [*([EPOCHS] if early else []), UNITS, *(c for c in geometry if c != UNITS), EPOCHS][: 5 + early]
+        return [*([EPOCHS] if early else []), UNITS, *(c for c in geometry if c != UNITS), EPOCHS][
+            : 5 + early
+        ]
     causes = [*geometry, PIXELS, SPECIMEN]
     exaggerated = found.predicts and not found.significant
     if exaggerated and found.noise_limited:

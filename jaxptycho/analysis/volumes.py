@@ -12,11 +12,13 @@ from jaxtyping import Bool, Float
 from scipy.spatial.transform import Rotation
 
 from .gauge import same_shape
-from .warps import Fit, PhaseTone, Sampled, Warp, applied, fit, sampled, shrunk, smoothed
+from .warps import Fit, PhaseTone, Sampled, Warp, applied, eroded, fit, sampled, smoothed
 
 Volume = Float[np.ndarray, "_ _ _"]
 TURNS = tuple(np.cross(axis, np.eye(3)).T for axis in np.eye(3))  # generators of rotations
-SEARCHED = np.deg2rad(15.0) * np.array(list(product((0, -1, 1), repeat=3)))  # rotation vectors tried first
+SEARCHED = np.deg2rad(15.0) * np.array(
+    list(product((0, -1, 1), repeat=3))
+)  # rotation vectors tried first
 COARSE = 16  # samples along the longest side while these are tried
 HANDS = {False: np.eye(3), True: np.diag([-1.0, 1, 1])}
 
@@ -39,7 +41,9 @@ class AlignedVolume(NamedTuple):
     agreement: tuple[float, float]  # correlation with the reference as it is, and mirrored
 
 
-def align_volume(volume: Volume, reference: Volume, voxel=1.0, where: Bool[np.ndarray, "_ _ _"] | None = None):
+def align_volume(
+    volume: Volume, reference: Volume, voxel=1.0, where: Bool[np.ndarray, "_ _ _"] | None = None
+):
     """A volume turned, shifted and scaled onto a reference of equal shape: an `AlignedVolume`.
 
     Rotations of up to 20° are found, and the hand. `voxel` [Å] is one number or (z, y, x); only
@@ -49,7 +53,10 @@ def align_volume(volume: Volume, reference: Volume, voxel=1.0, where: Bool[np.nd
     target, other = sampled(reference, voxel), sampled(volume, voxel)
     fits = {hand: _by_scales(target, other, matrix, where) for hand, matrix in HANDS.items()}
     moved = {hand: applied(state, target, other) for hand, state in fits.items()}
-    agreement = {hand: _correlation(values, reference, inside & where) for hand, (values, inside) in moved.items()}
+    agreement = {
+        hand: _correlation(values, reference, inside & where)
+        for hand, (values, inside) in moved.items()
+    }
     mirrored = agreement[True] > agreement[False]
     (matrix, shift), tone = fits[mirrored]
     rotation = matrix @ HANDS[mirrored]
@@ -83,13 +90,17 @@ def as_rotations(matrices: Float[np.ndarray, "*n 3 3"]) -> Rotation:
 def _by_scales(target: Sampled, other: Sampled, hand, where) -> Fit:
     """The best of several beginnings on blurred volumes, sharpened step by step."""
     width = max(n * p for n, p in zip(target.values.shape, target.pixel, strict=True)) / COARSE
-    a, b, mask = smoothed(target, width), smoothed(other, width), shrunk(where, target, width)
-    begun = sorted((_begun(a, b, mask, _turn(vector) @ hand) for vector in SEARCHED), key=lambda pair: -pair[0])
+    a, b, mask = smoothed(target, width), smoothed(other, width), eroded(where, target, width)
+    begun = sorted(
+        (_begun(a, b, mask, _turn(vector) @ hand) for vector in SEARCHED), key=lambda pair: -pair[0]
+    )
     fits = [_fitted(a, b, state, mask) for _, state in begun[:3]]
     state = max(fits, key=lambda s: _agreement(s, a, b, mask))
     while width > 1.5 * target.pixel.max():
         width /= 2
-        state = _fitted(smoothed(target, width), smoothed(other, width), state, shrunk(where, target, width))
+        state = _fitted(
+            smoothed(target, width), smoothed(other, width), state, eroded(where, target, width)
+        )
     return _fitted(target, other, state, where)
 
 
@@ -121,5 +132,8 @@ def _agreement(state: Fit, target: Sampled, other: Sampled, where) -> float:
 
 
 def _correlation(first, second, where) -> float:
-    a, b = (values[where] - values[where].mean() if where.any() else np.zeros(1) for values in (first, second))
+    a, b = (
+        values[where] - values[where].mean() if where.any() else np.zeros(1)
+        for values in (first, second)
+    )
     return float(a @ b / np.sqrt((a @ a) * (b @ b) + 1e-300))

@@ -10,7 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.ndimage import convolve1d, gaussian_filter, map_coordinates, spline_filter, spline_filter1d
+from scipy.ndimage import (
+    convolve1d,
+    gaussian_filter,
+    map_coordinates,
+    spline_filter,
+    spline_filter1d,
+)
 
 MOST = 1_000_000  # samples of the reference that take part in a fit
 ORDER = {2: 5, 3: 3}  # of the splines between pixels, by dimension
@@ -48,7 +54,7 @@ def smoothed(image: Sampled, width: float) -> Sampled:
     return Sampled(blurred[coarse], image.pixel * steps, image.corner + begin * image.pixel)
 
 
-def shrunk(where: np.ndarray, grid: Sampled, width: float) -> np.ndarray:
+def eroded(where: np.ndarray, grid: Sampled, width: float) -> np.ndarray:
     """The mask on the pixels of `smoothed(grid, width)`, less its border; everywhere if nothing would remain."""
     inner = smoothed(grid._replace(values=where.astype(float)), width).values > 0.9
     return inner if inner.any() else np.ones_like(inner)
@@ -109,7 +115,9 @@ class WaveTone(NamedTuple):
 
     def then(self, steps) -> "WaveTone":
         """This tone on top of a small one."""
-        return WaveTone(self.scale * np.exp(steps[0]), self.offset + steps[1], self.ramp + steps[2:])
+        return WaveTone(
+            self.scale * np.exp(steps[0]), self.offset + steps[1], self.ramp + steps[2:]
+        )
 
 
 Tone = PhaseTone | WaveTone
@@ -136,7 +144,7 @@ def fit(
     the tone the entries `tones` (0 scale, 1 offset, from 2 the ramp). Only places `where`
     count. Begins within about half the finest detail of the images.
     """
-    chosen = thinned(np.ones(reference.values.shape, bool) if where is None else where)
+    chosen = subsample(np.ones(reference.values.shape, bool) if where is None else where)
     places, target = reference.places(chosen), reference.values.ravel()[chosen]
     columns = derivatives(reference, chosen, begin.tone, generators, tones)
     sample, reach = sampler(other), np.abs(places).max()
@@ -145,7 +153,11 @@ def fit(
         values, depth = sample(state.warp(places))
         weight = np.clip(depth / BORDER, 0, 1)  # near the edges splines are least sure
         missing = state.tone.undone(values, places) - target
-        return missing, weight, state.tone.scale**2 * (weight @ np.abs(missing) ** 2) / max(weight.sum(), 1e-9)
+        return (
+            missing,
+            weight,
+            state.tone.scale**2 * (weight @ np.abs(missing) ** 2) / max(weight.sum(), 1e-9),
+        )
 
     state, damping = begin, 1e-6
     missing, weight, cost = seen(state)
@@ -153,7 +165,9 @@ def fit(
         step = solution(columns, weight, missing, damping)
         trial, moved = changed(state, step, generators, tones, reach)
         result = seen(trial)
-        if result[2] <= cost and result[1].sum() > weight.sum() / 2:  # no better fit by losing sight
+        if (
+            result[2] <= cost and result[1].sum() > weight.sum() / 2
+        ):  # no better fit by losing sight
             done = result[2] > (1 - 1e-8) * cost
             state, (missing, weight, cost), damping = trial, result, max(damping / 10, 1e-9)
         else:
@@ -167,7 +181,10 @@ def derivatives(reference: Sampled, chosen, tone: Tone, generators, tones) -> np
     """Changes of the reference [parameter, place] per unit of tone, shift and matrix."""
     places = reference.places(chosen)
     slopes = [gradient(reference, axis).ravel()[chosen] for axis in range(reference.values.ndim)]
-    turns = [sum(s * p for s, p in zip(slopes, generator @ places, strict=True)) for generator in generators]
+    turns = [
+        sum(s * p for s, p in zip(slopes, generator @ places, strict=True))
+        for generator in generators
+    ]
     tonal = tone.columns(reference.values.ravel()[chosen], places)
     return np.stack([*(tonal[i] for i in tones), *slopes, *turns])
 
@@ -188,7 +205,9 @@ def changed(state: Fit, step, generators, tones, reach: float) -> tuple[Fit, flo
     tone_step, same = np.zeros(2 + dimensions), np.eye(dimensions)
     tone_step[list(tones)] = tonal
     half = np.tensordot(angles, generators, 1) / 2 if len(generators) else 0 * same
-    turn = np.linalg.solve(same - half, same + half)  # Cayley's transform: of antisymmetric matrices, a rotation
+    turn = np.linalg.solve(
+        same - half, same + half
+    )  # Cayley's transform: of antisymmetric matrices, a rotation
     moved = float(np.abs(shift).max() + np.abs(turn - same).max() * reach)
     return Fit(state.warp.before(turn, shift), state.tone.then(tone_step)), moved
 
@@ -214,7 +233,10 @@ def sampler(image: Sampled) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarr
     mode, order = ("grid-wrap" if image.periodic else "mirror"), ORDER[image.values.ndim]
     last, corner, values = np.array(image.values.shape) - 1, image.corner, image.values
     if not image.periodic:  # continued smoothly, or the splines would bend to level edges
-        values, corner = np.pad(values, BORDER, "reflect", reflect_type="odd"), corner - BORDER * image.pixel
+        values, corner = (
+            np.pad(values, BORDER, "reflect", reflect_type="odd"),
+            corner - BORDER * image.pixel,
+        )
     weights = spline_filter(values, order, output=values.dtype.type, mode=mode)
 
     def sample(places):
@@ -230,10 +252,17 @@ def sampler(image: Sampled) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarr
 def gradient(image: Sampled, axis: int) -> np.ndarray:
     """The derivative along an axis [per Å] of the quintic spline through the values."""
     weights = spline_filter1d(image.values, 5, axis, output=image.values.dtype.type, mode="mirror")
-    return convolve1d(weights, np.array([1, 10, 0, -10, -1]) / 24, axis, mode="mirror") / image.pixel[axis]
+    return (
+        convolve1d(weights, np.array([1, 10, 0, -10, -1]) / 24, axis, mode="mirror")
+        / image.pixel[axis]
+    )
 
 
-def thinned(where: np.ndarray) -> np.ndarray:
+def subsample(where: np.ndarray) -> np.ndarray:
     """Flat indices of the places `where`, at most `MOST` of them, drawn with a fixed seed."""
     found = np.flatnonzero(where)
-    return found if len(found) <= MOST else np.sort(np.random.default_rng(0).choice(found, MOST, replace=False))
+    return (
+        found
+        if len(found) <= MOST
+        else np.sort(np.random.default_rng(0).choice(found, MOST, replace=False))
+    )

@@ -98,14 +98,18 @@ def run_demo(out: Path, positions: int = 16, epochs: int = 40) -> dict[str, floa
     figures = {f"correlation_{n + 1}": agreement.correlation for n, agreement in enumerate(own)}
     figures |= {f"crosstalk_{n + 1}": agreement.correlation for n, agreement in enumerate(crossed)}
     figures |= {"resolution_angstrom": curve.resolution(fixed(0.5)), "seconds": since(began)}
-    save(draw(own, model.grid.pixel), out / "layers.png")
+    save(draw_layers(own, model.grid.pixel), out / "layers.png")
     for n in (1, 2):
         print(
             f"layer {n}: correlation with its own truth {figures[f'correlation_{n}']:.3f}, "
             f"with that of the other {figures[f'crosstalk_{n}']:.3f}"
         )
-    print(f"resolution {figures['resolution_angstrom']:.2f} Å (ring correlation with the truth at 0.5)")
-    print(f"{figures['seconds']:.0f} s in all; look at {out / 'layers.png'} and {out / 'run' / 'figures'}")
+    print(
+        f"resolution {figures['resolution_angstrom']:.2f} Å (ring correlation with the truth at 0.5)"
+    )
+    print(
+        f"{figures['seconds']:.0f} s in all; look at {out / 'layers.png'} and {out / 'run' / 'figures'}"
+    )
     return figures
 
 
@@ -127,13 +131,15 @@ def compare_layers(model: Model, truth: dict[str, Any]) -> tuple[list[Agreement]
     return [compared(n, n) for n in (0, 1)], [compared(n, 1 - n) for n in (0, 1)]
 
 
-def draw(layers: list[Agreement], pixel) -> Figure:
+def draw_layers(layers: list[Agreement], pixel) -> Figure:
     """Layer by layer, the reconstruction beside the truth."""
     figure = Figure((8, 7), layout="constrained")
     axes = figure.subplots(2, 2)
     for n, (row, layer) in enumerate(zip(axes, layers, strict=True)):
         between = limits(layer.truth)
-        for ax, image, what in zip(row, (layer.truth, layer.phase), ("truth", "reconstructed"), strict=True):
+        for ax, image, what in zip(
+            row, (layer.truth, layer.phase), ("truth", "reconstructed"), strict=True
+        ):
             drawn = show(ax, np.asarray(image), pixel, f"Layer {n + 1}, {what}", None, between)
         figure.colorbar(drawn, ax=list(row), label="phase (rad)", shrink=0.8)
     return figure

@@ -19,7 +19,9 @@ SMALLER = (
 
 def sentence(error: BaseException) -> str:
     """Return what came, what was required and what to do, in one sentence."""
-    if isinstance(error, MemoryError) or (isinstance(error, JaxRuntimeError) and _out_of_memory(str(error))):
+    if isinstance(error, MemoryError) or (
+        isinstance(error, JaxRuntimeError) and _out_of_memory(str(error))
+    ):
         return f"there is not enough memory{_too_large(str(error))}; {SMALLER}"
     if isinstance(error, JaxRuntimeError):
         return f"the device or its compiler failed ({_first_line(error)}); --debug shows all of its report"
@@ -58,7 +60,9 @@ def _of_files(error: OSError) -> str:
     if isinstance(error, FileExistsError):
         return f"{name} exists and is never overwritten; choose another name"
     if isinstance(error, IsADirectoryError | NotADirectoryError):
-        found, required = ("folder", "file") if isinstance(error, IsADirectoryError) else ("file", "folder")
+        found, required = (
+            ("folder", "file") if isinstance(error, IsADirectoryError) else ("file", "folder")
+        )
         return f"{name} is a {found}, and a {required} is required; check the path"
     if isinstance(error, PermissionError):
         return f"there is no permission to use {name}; change its owner or its mode, or choose another place"
@@ -76,7 +80,9 @@ def _too_large(text: str) -> str:
         return ""
     size = f"{float(asked[1]) / 2**30:.4g} GiB" if asked[2] == "bytes" else f"{asked[1]} {asked[2]}"
     shape = re.search(r"shape \(([\d, ]+)\)", text)
-    return f" for {size}" + (f" (an array of {' × '.join(re.findall(r'[0-9]+', shape[1]))})" if shape else "")
+    return f" for {size}" + (
+        f" (an array of {' × '.join(re.findall(r'[0-9]+', shape[1]))})" if shape else ""
+    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -32,29 +32,47 @@ class By(Enum):
 # as shells and `timeout` have them; all is saved none the less. All processes of a run end with the same one: what
 # started them sees that none is done.
 EXIT_CODES = {"Ctrl-C": 130, "SIGTERM": 143, "the wall-time limit": 124}
-EXPLAINS_NOTHING = 3  # of a finished run whose model does not explain the patterns (`analysis.verdict`)
+EXPLAINS_NOTHING = (
+    3  # of a finished run whose model does not explain the patterns (`analysis.verdict`)
+)
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
-Out = Annotated[Path | None, typer.Option("--out", help="Folder or file to write; never overwritten.")]
+Out = Annotated[
+    Path | None, typer.Option("--out", help="Folder or file to write; never overwritten.")
+]
 Settings = Annotated[
-    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the job, such as step.0.epochs=5.")
+    list[str],
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a key of the job, such as step.0.epochs=5."
+    ),
 ]
 Again = Annotated[
-    bool, typer.Option("--resume", help="Where the folder is a run already, go on with it, changed by --set alone.")
+    bool,
+    typer.Option(
+        "--resume", help="Where the folder is a run already, go on with it, changed by --set alone."
+    ),
 ]
-JobFile = Annotated[Path, typer.Argument(metavar="JOB.toml", help="A job; `jaxptycho new` writes one.")]
+JobFile = Annotated[
+    Path, typer.Argument(metavar="JOB.toml", help="A job; `jaxptycho new` writes one.")
+]
 
 
 @app.callback()
 @tidy
 def together(
     coordinator: Annotated[
-        str | None, typer.Option(envvar="JAX_COORDINATOR_ADDRESS", help="Address of process 0, host:port.")
+        str | None,
+        typer.Option(envvar="JAX_COORDINATOR_ADDRESS", help="Address of process 0, host:port."),
     ] = None,
     processes: Annotated[
-        int | None, typer.Option(envvar="JAX_NUM_PROCESSES", help="How many work together; srun and mpirun say it.")
+        int | None,
+        typer.Option(
+            envvar="JAX_NUM_PROCESSES", help="How many work together; srun and mpirun say it."
+        ),
     ] = None,
-    rank: Annotated[int | None, typer.Option(envvar="JAX_PROCESS_ID", help="Which of them this is, from 0.")] = None,
+    rank: Annotated[
+        int | None, typer.Option(envvar="JAX_PROCESS_ID", help="Which of them this is, from 0.")
+    ] = None,
 ) -> None:
     """Differentiable electron ptychography in JAX: from measured counts to a reconstructed specimen."""
     from ..distributed.multihost import join
@@ -74,9 +92,13 @@ def demo(out: Out = None, debug: Debug = False) -> None:
 @app.command()
 @tidy
 def new(
-    file: Annotated[Path, typer.Argument(help="Measurement (native HDF5 or CXI), or phantom to simulate.")],
+    file: Annotated[
+        Path, typer.Argument(help="Measurement (native HDF5 or CXI), or phantom to simulate.")
+    ],
     out: Out = None,
-    template: Annotated[str | None, typer.Option(help="Start from a job that suited similar data.")] = None,
+    template: Annotated[
+        str | None, typer.Option(help="Start from a job that suited similar data.")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Write a commented job: for a file, with its own metadata filled in, or to simulate a phantom."""
@@ -88,7 +110,9 @@ def new(
     if template is None and str(file) not in PHANTOMS and not file.exists():
         near = get_close_matches(str(file).lower(), PHANTOMS, 1, 0.55)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise ValueError(f"{file} is neither a file nor a phantom; {hint}phantoms are {', '.join(sorted(PHANTOMS))}")
+        raise ValueError(
+            f"{file} is neither a file nor a phantom; {hint}phantoms are {', '.join(sorted(PHANTOMS))}"
+        )
     text = new_simulation(str(file), target) if phantom else new_job(file, target, template)
     with target.open("x", encoding="utf-8") as written:
         written.write(text)
@@ -105,14 +129,14 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Run the steps of a job, into a new folder."""
-    from ..distributed.multihost import everywhere
+    from ..distributed.multihost import all_processes
     from ..jobs import runner
     from ..jobs.changes import warn_of_differences
     from ..jobs.reading import read_job
 
     wanted = read_job(job, settings)
     folder = out or Path(wanted.run.out or job.stem)
-    if resume and not everywhere(not (folder / "run.toml").exists()):
+    if resume and not all_processes(not (folder / "run.toml").exists()):
         warn_of_differences(wanted, folder, settings)
         _tell(runner.resume(folder, _listener(), settings=settings))
         return
@@ -135,13 +159,19 @@ def resume(
 @app.command()
 @tidy
 def inspect(
-    file: Annotated[Path | None, typer.Argument(help="A dataset, a result, a run or a job.")] = None,
-    system: Annotated[bool, typer.Option("--system", help="Devices, memory, kernels in use and versions.")] = False,
+    file: Annotated[
+        Path | None, typer.Argument(help="A dataset, a result, a run or a job.")
+    ] = None,
+    system: Annotated[
+        bool, typer.Option("--system", help="Devices, memory, kernels in use and versions.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Report what a file holds and what looks wrong with it, or what this system computes with."""
     if file is None and not system:
-        raise ValueError("inspect came without a file; give a dataset, result, run or job, or --system")
+        raise ValueError(
+            "inspect came without a file; give a dataset, result, run or job, or --system"
+        )
     if system:
         from .system import describe_system
 
@@ -156,18 +186,22 @@ def inspect(
 @tidy
 def validate(job: JobFile, settings: Settings = [], debug: Debug = False) -> None:  # noqa: B006
     """Check a job against its data without computing, and estimate the memory."""
-    from ..jobs.describe import check
+    from ..jobs.describe import check_job
     from ..jobs.reading import read_job
 
-    _table(check(read_job(job, settings)), f"{job} is valid")
+    _table(check_job(read_job(job, settings)), f"{job} is valid")
 
 
 @app.command()
 @tidy
 def compare(
     first: Annotated[Path, typer.Argument(metavar="A", help="A result or a run.")],
-    second: Annotated[Path | None, typer.Argument(metavar="B", help="Another of the same specimen.")] = None,
-    truth: Annotated[Path | None, typer.Option(help="The simulated file that they were made from.")] = None,
+    second: Annotated[
+        Path | None, typer.Argument(metavar="B", help="Another of the same specimen.")
+    ] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="The simulated file that they were made from.")
+    ] = None,
     out: Out = None,
     debug: Debug = False,
 ) -> None:
@@ -183,7 +217,9 @@ def compare(
             refuse_existing(out)
         _table(evaluate_results(results, truth, out), f"{title} against {truth}")
     elif second is None:
-        raise ValueError(f"{first} is to be compared with nothing; give another result, or --truth FILE")
+        raise ValueError(
+            f"{first} is to be compared with nothing; give another result, or --truth FILE"
+        )
     else:
         _table(compare_results(first, second, out), title)
 
@@ -195,7 +231,8 @@ def halves(
     out: Out = None,
     settings: Settings = [],  # noqa: B006
     by: Annotated[
-        By, typer.Option(help="Every second shot of a checkerboard, or half of every shot's quanta.")
+        By,
+        typer.Option(help="Every second shot of a checkerboard, or half of every shot's quanta."),
     ] = By.positions,
     debug: Debug = False,
 ) -> None:
@@ -213,9 +250,14 @@ def halves(
 @tidy
 def export(
     result: Annotated[Path, typer.Argument(metavar="RESULT", help="A result or a run.")],
-    file: Annotated[Path, typer.Argument(metavar="OUT", help="Ends in .mrc or .ome.tif; in .xyz or .cif for atoms.")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="OUT", help="Ends in .mrc or .ome.tif; in .xyz or .cif for atoms."),
+    ],
     elements: Annotated[str, typer.Option(help="Elements to trace in a volume: Pt,Al,O.")] = "",
-    threshold: Annotated[float | None, typer.Option(help="Potential in V from which a peak is an atom.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Potential in V from which a peak is an atom.")
+    ] = None,
     absorption: Annotated[
         bool, typer.Option("--absorption", help="What it absorbs, in the place of its phase.")
     ] = False,
@@ -263,7 +305,9 @@ def _summarize(outcome) -> None:
         rows["epochs"] = str(len(outcome.history))
         rows["loss"] = f"{outcome.history[-1].loss:.5g}"
         rows["seconds"] = f"{sum(row.seconds for row in outcome.history):.1f}"
-    fit = sorted(outcome.fit.items(), key=lambda item: item[0] == "R")  # R may prefer a wrong geometry
+    fit = sorted(
+        outcome.fit.items(), key=lambda item: item[0] == "R"
+    )  # R may prefer a wrong geometry
     # dark pixels weigh most in Pearson's χ²; the verdict has the variation over counting noise
     rows |= {name: f"{value:.4f}" for name, value in fit if not name.endswith("chi2")}
     _table(rows, str(outcome.folder))
@@ -296,8 +340,12 @@ def main() -> None:
     from ..distributed.sharding import one_device_per_core
 
     one_device_per_core()
-    jax.config.update("jax_compilation_cache_dir", str(platformdirs.user_cache_path("jaxptycho") / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # many small programs make a slow start
+    jax.config.update(
+        "jax_compilation_cache_dir", str(platformdirs.user_cache_path("jaxptycho") / "compiled")
+    )
+    jax.config.update(
+        "jax_persistent_cache_min_compile_time_secs", 0
+    )  # many small programs make a slow start
     warnings.showwarning = _warn
     with none_left_waiting(orderly=(0, EXPLAINS_NOTHING, *EXIT_CODES.values())):
         app()

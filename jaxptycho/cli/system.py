@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 import jax
 
 from ..inverse.memory import device_memory
-from ..kernels import report
+from ..kernels import kernel_report
 from ..kernels.selection import cores
 
 PACKAGES = (
@@ -32,7 +32,7 @@ def describe_system() -> dict[str, str]:
         "devices": ", ".join(f"{count} × {kind}" for kind, count in kinds.items()),
         "memory of a device": "unknown" if memory is None else f"{memory / 2**30:.1f} GiB",
         "CPU cores": f"{cores()} ({platform.machine()}, {platform.system()})",
-        **report(),
+        **kernel_report(),
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
     }

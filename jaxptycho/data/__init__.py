@@ -1,18 +1,18 @@
 """Measured counts and the batches drawn from them: the host's side of the inverse problem."""
 
-from .batch import Batch, Rows, at_hand
+from .batch import Batch, Rows, materialize
 from .batching import batches, make_batch, split, stacked
 from .dataset import Dataset
 from .prefetching import prefetch
-from .process_shard import ALONE, Sharing
+from .process_shard import ALONE, ProcessShard
 
 __all__ = [
     "ALONE",
     "Batch",
     "Dataset",
     "Rows",
-    "Sharing",
-    "at_hand",
+    "ProcessShard",
+    "materialize",
     "batches",
     "make_batch",
     "prefetch",

@@ -160,10 +160,19 @@ def _neighbours(image: ArrayLike, reach: int) -> Float[np.ndarray, "n y x"]:
     padded = np.pad(image, reach, constant_values=np.nan)
     height, width = image.shape
     steps = range(2 * reach + 1)
-    return np.stack([padded[y : y + height, x : x + width] for y in steps for x in steps if (y, x) != (reach, reach)])
+    return np.stack(
+        [
+            padded[y : y + height, x : x + width]
+            for y in steps
+            for x in steps
+            if (y, x) != (reach, reach)
+        ]
+    )
 
 
-def electrons(total: Float[np.ndarray, "y x"], shots: int, seen: PixelStatistics) -> Float[np.ndarray, "y x"]:
+def electrons(
+    total: Float[np.ndarray, "y x"], shots: int, seen: PixelStatistics
+) -> Float[np.ndarray, "y x"]:
     """Least number of electrons that make the `total` counts of so many shots, mean² · shots / variance.
 
     Whatever an electron counts: where few come, variance is mean times that; where the specimen
@@ -185,7 +194,10 @@ def dead_pixels(total: Float[np.ndarray, "y x"], mask: Bool[np.ndarray, "y x"]) 
     dark = mask & (total == 0)
     if not dark.any():
         return dark
-    across = [_between_illuminated(dark.T, total.T, mask.T).T, _between_illuminated(dark, total, mask)]
+    across = [
+        _between_illuminated(dark.T, total.T, mask.T).T,
+        _between_illuminated(dark, total, mask),
+    ]
     found = np.zeros_like(dark)
     for axis, candidates in enumerate(across):
         labels: np.ndarray = ndimage.label(candidates)[0]  # pyright: ignore

@@ -15,7 +15,9 @@ FAR_STEPS, FAR_WINDOWS = 20, 2  # from the rest of the scan, beyond which a posi
 FEW = 0.1  # largest fraction of the shots that is left out as wrong
 
 
-def wild_doses(dose: Float[np.ndarray, " shot"], positions: Float[np.ndarray, "shot 2"]) -> Bool[np.ndarray, " shot"]:
+def wild_doses(
+    dose: Float[np.ndarray, " shot"], positions: Float[np.ndarray, "shot 2"]
+) -> Bool[np.ndarray, " shot"]:
     """Patterns with far more counts than all around them in space and time, or lost ones.
 
     √dose has the same deviation at every dose of Poisson counts. A region that is brighter, such
@@ -42,7 +44,9 @@ def _bright_around(dose, positions) -> Float[np.ndarray, " shot"]:
     return np.maximum(ranked[:, -min(3, count)], median_filter(dose, min(5, len(dose))))
 
 
-def far_positions(positions: Float[np.ndarray, "shot 2"], window: float) -> Bool[np.ndarray, " shot"]:
+def far_positions(
+    positions: Float[np.ndarray, "shot 2"], window: float
+) -> Bool[np.ndarray, " shot"]:
     """Shots farther from the scan than `FAR_STEPS` steps and `FAR_WINDOWS` windows [Å].
 
     Positions no farther apart than that hang together; the largest group is the scan. Where the

@@ -24,7 +24,7 @@ class Batch(eqx.Module):
     weight: Float[Array | np.ndarray, "*step b"]
 
 
-def at_hand(batch: Batch) -> Batch:
+def materialize(batch: Batch) -> Batch:
     """The batch with its counts, where it only says which rows of a table they are."""
     if not isinstance(batch.counts, Rows):
         return batch

@@ -14,10 +14,14 @@ from .ordering import ORDERS, even_size
 TOGETHER = 64  # shots of small batches that one call works off
 
 
-def split(data: Dataset, hold_out: float, seed: int = 0) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def split(
+    data: Dataset, hold_out: float, seed: int = 0
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Shots of every view to learn from, and a random fraction `hold_out` to validate with."""
     if not 0 <= hold_out < 1:
-        raise ValueError(f"hold_out = {hold_out}; wanted a fraction from 0 to less than 1, so that shots are left")
+        raise ValueError(
+            f"hold_out = {hold_out}; wanted a fraction from 0 to less than 1, so that shots are left"
+        )
     learn, held = [], []
     for view, n in enumerate(data.n_shots):
         order = np.random.default_rng([seed, view, 1]).permutation(n)
@@ -61,7 +65,9 @@ def batches(
             yield make_batch(data, *groups[i], size=largest, part=part)
 
 
-def make_batch(data: Dataset, view: int, shots, size: int | None = None, part: tuple[int, int] = (0, 1)) -> Batch:
+def make_batch(
+    data: Dataset, view: int, shots, size: int | None = None, part: tuple[int, int] = (0, 1)
+) -> Batch:
     """One batch of the given shots, padded to `size` and to equal parts; the i-th of n of these for `part` (i, n)."""
     shots, (i, n) = np.asarray(shots), part
     own = math.ceil((size or len(shots)) / n)

@@ -29,7 +29,7 @@ from .frame import origin_of, require_near_axis, spacing, warn_of_rounding
 from .layout import by_view, per_view, without_masks
 from .numbers import numbers
 from .patterns import AsSeen, Chosen, read_by
-from .process_shard import ALONE, Sharing
+from .process_shard import ALONE, ProcessShard
 
 BLOCK = 64  # patterns read at once
 MIN_EXTENT = 1e-3  # pixels, below which no scan is sampled
@@ -68,11 +68,11 @@ class Dataset:
     tilts: np.ndarray | None = None  # rad, one for each view
     probe_guess: np.ndarray | None = None  # [y, x] or [mode, y, x], centre at [N//2, N//2]
     about: dict[str, Any] = field(default_factory=dict)
-    sharing: InitVar[Sharing] = ALONE
+    sharing: InitVar[ProcessShard] = ALONE
     frame: Any = None  # (y, x) [Å], where the zero of `positions` lies in the file's frame
     bad_data: Literal["leave_out", "keep"] = "leave_out"  # pixels and shots that are no data
 
-    def __post_init__(self, sharing: Sharing):
+    def __post_init__(self, sharing: ProcessShard):
         one_scan = self.tilts is None
         self.counts, hidden = without_masks(by_view(self.counts, 3, "counts", one_scan))
         given = [p[:] for p in by_view(self.positions, 2, "positions", one_scan)]
@@ -106,7 +106,7 @@ class Dataset:
         return "Dataset\n" + "\n".join(f"  {name}: {value}" for name, value in rows)
 
     def _repr_html_(self) -> str:
-        return viewing.html_of(self, "data")
+        return viewing.html_table(self, "data")
 
     @property
     def n_views(self) -> int:
@@ -151,7 +151,11 @@ class Dataset:
 
     def counts_of(self, view: int, shots) -> Num[np.ndarray, "b y x"] | Rows:
         """What a batch carries of some shots: their patterns, or where these stand in a table (`indexed`)."""
-        return self.patterns(view, shots) if self._first is None else Rows((self._first[view] + shots).astype(np.int32))
+        return (
+            self.patterns(view, shots)
+            if self._first is None
+            else Rows((self._first[view] + shots).astype(np.int32))
+        )
 
     def indexed(self) -> "Dataset":
         """The same measurement, whose batches say where counts stand in a table of the patterns of all views."""
@@ -169,7 +173,7 @@ class Dataset:
         other.__dict__.pop("sample", None)
         return other
 
-    def subset(self, shots: Sequence | np.ndarray, sharing: Sharing = ALONE) -> "Dataset":
+    def subset(self, shots: Sequence | np.ndarray, sharing: ProcessShard = ALONE) -> "Dataset":
         """The same measurement with only `shots` (of the one view, or a list over views)."""
         chosen = [np.sort(s) for s in per_view(shots)]
         some = [Chosen(clean, s) for clean, s in zip(self._clean, chosen, strict=True)]
@@ -195,7 +199,9 @@ class Dataset:
                     "wanted real numbers [shot, y, x] of at least one shot"
                 )
             if tuple(counts.shape[1:]) != self.grid.shape:
-                raise ValueError(f"patterns{where} are {tuple(counts.shape[1:])} pixels, the grid is {self.grid.shape}")
+                raise ValueError(
+                    f"patterns{where} are {tuple(counts.shape[1:])} pixels, the grid is {self.grid.shape}"
+                )
             if positions.shape != (counts.shape[0], 2):
                 raise ValueError(
                     f"{counts.shape[0]} patterns{where} want positions of shape ({counts.shape[0]}, 2) in Å; "
@@ -217,20 +223,30 @@ class Dataset:
     def _check_extras(self):
         if self.tilts is not None:
             self.tilts = numbers(self.tilts, "the tilts", float)
-        if self.tilts is not None and (np.shape(self.tilts) != (self.n_views,) or not np.isfinite(self.tilts).all()):
-            raise ValueError(f"the tilts are {self.tilts}; wanted a finite one for each of {self.n_views} views")
+        if self.tilts is not None and (
+            np.shape(self.tilts) != (self.n_views,) or not np.isfinite(self.tilts).all()
+        ):
+            raise ValueError(
+                f"the tilts are {self.tilts}; wanted a finite one for each of {self.n_views} views"
+            )
         if self.tilts is not None and np.abs(self.tilts).max() > 2 * np.pi:
             raise ValueError(
                 f"the tilts reach {np.abs(self.tilts).max():.4g}, more than a full turn of 2π; a Dataset "
                 "requires radians: give np.deg2rad(tilts)"
             )
         if self.mask is not None:
-            if getattr(self.mask, "dtype", np.dtype(object)).kind != "b":  # parts know it by identity
+            if (
+                getattr(self.mask, "dtype", np.dtype(object)).kind != "b"
+            ):  # parts know it by identity
                 self.mask = numbers(self.mask, "the mask", bool)
             if self.mask.shape != self.grid.shape:
-                raise ValueError(f"the mask is {self.mask.shape} pixels, the patterns are {self.grid.shape}")
+                raise ValueError(
+                    f"the mask is {self.mask.shape} pixels, the patterns are {self.grid.shape}"
+                )
             if not self.mask.any():
-                raise ValueError("the mask hides every pixel; it is True where a pixel counts (invert it?)")
+                raise ValueError(
+                    "the mask hides every pixel; it is True where a pixel counts (invert it?)"
+                )
         if self.probe_guess is not None:
             probe = self.probe_guess = numbers(self.probe_guess, "the guess of the probe", complex)
             if (
@@ -260,7 +276,7 @@ class Dataset:
     def _where(self, view: int) -> str:
         return f" of view {view}" if self.n_views > 1 else ""
 
-    def _look(self, sharing: Sharing):
+    def _look(self, sharing: ProcessShard):
         """Reads this process's part of the patterns, for what all say together."""
         self._dose = [np.zeros(n) for n in self.n_shots]
         self._total = [np.zeros(self.grid.shape) for _ in self.n_shots]
@@ -280,7 +296,9 @@ class Dataset:
             wrong = str(error)
         if wrong := sharing.said(wrong):
             raise ValueError(wrong)
-        found = sharing.summed(np.concatenate([[clipped], *self._dose, *(t.ravel() for t in self._total)]))
+        found = sharing.summed(
+            np.concatenate([[clipped], *self._dose, *(t.ravel() for t in self._total)])
+        )
         clipped, found = int(found[0]), found[1:]
         doses, totals = np.split(found, [sum(self.n_shots)])
         self._dose = np.split(doses, np.cumsum(self.n_shots)[:-1])
@@ -303,7 +321,9 @@ class Dataset:
                 "a shorter exposure or a file with more bits"
             )
         if not left.any():
-            raise ValueError(f"no pixel of the detector measures: {what}; check the type and the units of the counts")
+            raise ValueError(
+                f"no pixel of the detector measures: {what}; check the type and the units of the counts"
+            )
         self.mask = left
         warnings.warn(f'masked {what} (data.bad_data = "keep" leaves them in)', stacklevel=5)
 

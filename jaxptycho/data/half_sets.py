@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from . import ALONE, Dataset, Sharing
+from . import ALONE, Dataset, ProcessShard
 from .ordering import alternating
 
 BLOCK = 64  # patterns read at once
@@ -18,7 +18,13 @@ def checkerboard(data: Dataset) -> tuple[list[np.ndarray], list[np.ndarray]]:
     return [np.flatnonzero(c == 0) for c in colours], [np.flatnonzero(c == 1) for c in colours]
 
 
-def thinned(data: Dataset, half: int = 0, seed: int = 0, fraction: float = 0.5, sharing: Sharing = ALONE) -> Dataset:
+def thinned(
+    data: Dataset,
+    half: int = 0,
+    seed: int = 0,
+    fraction: float = 0.5,
+    sharing: ProcessShard = ALONE,
+) -> Dataset:
     """One of two measurements of all shots, between which the quanta are drawn by lot: `half` 0 has `fraction`
     of them, 1 the others.
 
@@ -36,7 +42,7 @@ def thinned(data: Dataset, half: int = 0, seed: int = 0, fraction: float = 0.5, 
     return thinner
 
 
-def _not_whole(data: Dataset, sharing: Sharing) -> str | None:
+def _not_whole(data: Dataset, sharing: ProcessShard) -> str | None:
     """Return why quanta cannot be drawn, from the first count of this process's part that is no whole number."""
     for view, counts in enumerate(data.counts):
         first, end = sharing.own(data.n_shots[view])
@@ -61,13 +67,20 @@ class _Thinned:
     def __init__(self, data: Dataset, view: int, half: int, seed: int, fraction: float):
         self.data, self.view, self.half, self.seed, self.fraction = data, view, half, seed, fraction
         kind = data.kinds[view]
-        self.shape, self.dtype = (data.n_shots[view], *data.grid.shape), kind if kind.kind in "ui" else np.dtype("u4")
+        self.shape, self.dtype = (
+            (data.n_shots[view], *data.grid.shape),
+            kind if kind.kind in "ui" else np.dtype("u4"),
+        )
 
     def __getitem__(self, index):
         shots = np.arange(self.shape[0])[index]
         whole = self.data.patterns(self.view, shots).astype(np.int64)
         drawn = np.stack([self._draw(*pair) for pair in zip(shots, whole, strict=True)])
-        return np.fft.fftshift(whole - drawn if self.half else drawn, axes=(1, 2)).astype(self.dtype)
+        return np.fft.fftshift(whole - drawn if self.half else drawn, axes=(1, 2)).astype(
+            self.dtype
+        )
 
     def _draw(self, shot, pattern) -> np.ndarray:
-        return np.random.default_rng([self.seed, self.view, shot, 3]).binomial(pattern, self.fraction)
+        return np.random.default_rng([self.seed, self.view, shot, 3]).binomial(
+            pattern, self.fraction
+        )

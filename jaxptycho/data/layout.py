@@ -18,7 +18,11 @@ class _Raster:
 
     def __init__(self, array):
         lines, self.columns = array.shape[:2]
-        self.array, self.shape, self.dtype = array, (lines * self.columns, *array.shape[2:]), array.dtype
+        self.array, self.shape, self.dtype = (
+            array,
+            (lines * self.columns, *array.shape[2:]),
+            array.dtype,
+        )
 
     def __getitem__(self, index):
         shots = np.arange(self.shape[0])[index]
@@ -31,7 +35,11 @@ class _Raster:
 
 def per_view(shots) -> list[np.ndarray]:
     """Shots as a list over views, which those of the one view are not."""
-    return [np.asarray(shots)] if len(shots) == 0 or np.ndim(shots[0]) == 0 else [np.asarray(s) for s in shots]
+    return (
+        [np.asarray(shots)]
+        if len(shots) == 0 or np.ndim(shots[0]) == 0
+        else [np.asarray(s) for s in shots]
+    )
 
 
 def by_view(array, dimensions, name, one_scan: bool):

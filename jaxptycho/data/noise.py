@@ -31,7 +31,9 @@ def unit(data: Dataset) -> float | None:
     found = values[0]
     multiples = values / found
     whole = np.abs(multiples - np.rint(multiples)) < 1e-3 * np.maximum(multiples, 1)
-    dense = np.rint(multiples[len(values) // 2]) < 4 * len(values)  # not a few values of a wide range
+    dense = np.rint(multiples[len(values) // 2]) < 4 * len(
+        values
+    )  # not a few values of a wide range
     if whole.all() and dense and not math.isclose(found, 1, rel_tol=1e-3):
         return float(found)
     return None

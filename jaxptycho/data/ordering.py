@@ -19,13 +19,18 @@ def random(positions, size, rng):
 
 def compact(positions, size, rng):
     """Groups of neighbours, in boxes of a random orientation."""
-    return _boxes(_turned(positions, rng), np.arange(len(positions)), even_size(len(positions), size))
+    return _boxes(
+        _turned(positions, rng), np.arange(len(positions)), even_size(len(positions), size)
+    )
 
 
 def sparse(positions, size, rng):
     """Groups spread over the scan: each holds one shot of every box of neighbours."""
     n = math.ceil(len(positions) / size)
-    boxes = [rng.permutation(box) for box in _boxes(_turned(positions, rng), np.arange(len(positions)), n)]
+    boxes = [
+        rng.permutation(box)
+        for box in _boxes(_turned(positions, rng), np.arange(len(positions)), n)
+    ]
     return [np.array([box[i] for box in boxes if i < len(box)]) for i in range(n)]
 
 

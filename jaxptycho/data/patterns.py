@@ -20,7 +20,9 @@ class Patterns:
 
     def __init__(self, counts: Any, mask: np.ndarray | None, keep: bool):
         self.counts, self.mask, self.dtype = counts, mask, clean_dtype(counts.dtype)
-        self._kept = np.empty(counts.shape, self.dtype) if keep else None  # takes memory only where it is filled
+        self._kept = (
+            np.empty(counts.shape, self.dtype) if keep else None
+        )  # takes memory only where it is filled
         self._known = np.zeros(counts.shape[0], bool)
 
     def __getitem__(self, shots) -> Num[np.ndarray, "b y x"]:
@@ -92,7 +94,12 @@ class AsSeen:
     checked = True  # bad pixels and shots were left out before
 
     def __init__(self, clean: Chosen, shape: tuple[int, int], mask: np.ndarray | None):
-        self.clean, self.shape, self.dtype, self.mask = clean, (len(clean.shots), *shape), clean.dtype, mask
+        self.clean, self.shape, self.dtype, self.mask = (
+            clean,
+            (len(clean.shots), *shape),
+            clean.dtype,
+            mask,
+        )
 
     def __getitem__(self, index):
         return np.fft.fftshift(self.clean[index], axes=(1, 2))
@@ -101,7 +108,10 @@ class AsSeen:
 def read_by(counts: list, mask: np.ndarray | None, limit: int) -> list[Patterns | Chosen]:
     """What reads the patterns of every view, and keeps them where all take no more than `limit` bytes."""
     size = sum(math.prod(c.shape) * clean_dtype(c.dtype).itemsize for c in counts)
-    return [c.clean if isinstance(c, AsSeen) and c.mask is mask else Patterns(c, mask, size <= limit) for c in counts]
+    return [
+        c.clean if isinstance(c, AsSeen) and c.mask is mask else Patterns(c, mask, size <= limit)
+        for c in counts
+    ]
 
 
 def clean_dtype(dtype):

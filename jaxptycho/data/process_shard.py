@@ -6,12 +6,14 @@ from typing import NamedTuple
 import numpy as np
 
 
-class Sharing(NamedTuple):
+class ProcessShard(NamedTuple):
     """Which part is read here, and how all parts come together; by itself a process reads everything."""
 
     part: tuple[int, int] = (0, 1)  # the i-th of n
     summed: Callable[[np.ndarray], np.ndarray] = lambda values: values  # over all processes
-    said: Callable[[str | None], str | None] = lambda mine: mine  # by the first that has something to say
+    said: Callable[[str | None], str | None] = lambda mine: (
+        mine
+    )  # by the first that has something to say
 
     def own(self, n: int) -> tuple[int, int]:
         """The first of `n` patterns that is read here, and the first that is not any more."""
@@ -19,4 +21,4 @@ class Sharing(NamedTuple):
         return n * i // of, n * (i + 1) // of
 
 
-ALONE = Sharing()
+ALONE = ProcessShard()

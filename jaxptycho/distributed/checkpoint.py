@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .multihost import everywhere, first, once, said
+from .multihost import all_processes, broadcast_str, first, run_on_rank0
 
 NUMBERS = (bool, int, float, complex, np.ndarray, np.generic, jax.Array)
 
@@ -40,7 +40,9 @@ class Checkpoints:
 
     def numbers(self) -> list[int]:
         """Numbers of the checkpoints, newest first."""
-        return sorted((int(p.name) for p in self.folder.glob("*") if p.name.isdigit()), reverse=True)
+        return sorted(
+            (int(p.name) for p in self.folder.glob("*") if p.name.isdigit()), reverse=True
+        )
 
     def save(self, number: int, tree: Any, about: Any = None) -> None:
         """Begins to write the arrays and numbers of `tree`, and `about` (JSON), unless `number` is there already."""
@@ -59,7 +61,9 @@ class Checkpoints:
                     preservation_policy=training.preservation_policies.LatestN(self.kept),
                     cleanup_tmp_directories=True,
                 )
-            self._open.save_async(number, leaves, custom_metadata={"text": text, "sum": zlib.crc32(text.encode())})
+            self._open.save_async(
+                number, leaves, custom_metadata={"text": text, "sum": zlib.crc32(text.encode())}
+            )
         self._newest = number
 
     def last(self, template: Callable[[Any], Any], least: int = 0) -> tuple[Any, Any] | None:
@@ -79,10 +83,16 @@ class Checkpoints:
                 number = self._older(number, least)
         then = "" if found is None else "; the one before it is taken"
         for one, reason in passed.items():
-            warnings.warn(f"checkpoint {one} in {self.folder} cannot be read ({reason}){then}", stacklevel=2)
+            warnings.warn(
+                f"checkpoint {one} in {self.folder} cannot be read ({reason}){then}", stacklevel=2
+            )
         if found is None and (reason := next(iter(passed.values()), None) or self._given_up()):
-            raise ValueError(f"no checkpoint in {self.folder} can be read ({reason}); begin again in another folder")
-        once(lambda: [self._given(one).rename(self._given(one, ".unreadable")) for one in passed])
+            raise ValueError(
+                f"no checkpoint in {self.folder} can be read ({reason}); begin again in another folder"
+            )
+        run_on_rank0(
+            lambda: [self._given(one).rename(self._given(one, ".unreadable")) for one in passed]
+        )
         return found
 
     def about(self) -> Any | None:
@@ -91,7 +101,10 @@ class Checkpoints:
             try:
                 return self._looked_at(number)["about"]
             except Exception as error:  # whatever is met in a damaged folder
-                warnings.warn(f"checkpoint {number} in {self.folder} cannot be read ({_line(error)})", stacklevel=2)
+                warnings.warn(
+                    f"checkpoint {number} in {self.folder} cannot be read ({_line(error)})",
+                    stacklevel=2,
+                )
         return None
 
     def _given(self, number: int, suffix: str = "") -> Path:
@@ -100,22 +113,24 @@ class Checkpoints:
     def _older(self, than: int | None, least: int) -> int | None:
         """The number of the next older checkpoint that the first process sees, the same in all processes."""
         older = (n for n in self.numbers() if n >= least and (than is None or n < than))
-        found = said(str(next(older, "none")) if first() else None)
+        found = broadcast_str(str(next(older, "none")) if first() else None)
         return None if found in (None, "none") else int(found)
 
     def _given_up(self) -> str | None:
         """Why no checkpoint is no fresh start: earlier ones were given up."""
         names = sorted(path.name for path in self.folder.glob("*.unreadable"))
-        return said(f"{names[-1]} is all that is left" if first() and names else None)
+        return broadcast_str(f"{names[-1]} is all that is left" if first() and names else None)
 
     def _require_seen(self, number: int) -> None:
-        if not everywhere(self._given(number).is_dir()):
+        if not all_processes(self._given(number).is_dir()):
             raise ValueError(
                 f"checkpoint {number} in {self.folder} is not seen by all processes; give a folder on a file system "
                 "that all of them share"
             )
 
-    def _read(self, number: int, template: Callable[[Any], Any]) -> tuple[tuple[Any, Any] | None, str | None]:
+    def _read(
+        self, number: int, template: Callable[[Any], Any]
+    ) -> tuple[tuple[Any, Any] | None, str | None]:
         """Tree and `about`, or the reason why not: the same in all processes, which agree before orbax makes them
         wait for one another."""
         kept, like, why = None, None, None
@@ -125,7 +140,7 @@ class Checkpoints:
             _require_same(_kinds(_named(like)), kept["kinds"], "is {1} in it, wanted {0}")
         except Exception as error:  # whatever is met in a damaged folder
             why = _line(error)
-        why = said(why)
+        why = broadcast_str(why)
         if why is not None or kept is None:
             return None, why
         leaves = None
@@ -133,8 +148,12 @@ class Checkpoints:
             leaves = self._loaded(number, _named(like), kept["sums"])
         except Exception as error:
             why = _line(error)
-        why = said(why)
-        return (None, why) if why is not None or leaves is None else ((_put_back(like, leaves), kept["about"]), None)
+        why = broadcast_str(why)
+        return (
+            (None, why)
+            if why is not None or leaves is None
+            else ((_put_back(like, leaves), kept["about"]), None)
+        )
 
     def _looked_at(self, number: int) -> dict[str, Any]:
         """What is said about a checkpoint, all of whose files can be read."""
@@ -150,7 +169,9 @@ class Checkpoints:
     def _loaded(self, number: int, wanted: dict[str, Any], sums: dict[str, int]) -> dict[str, Any]:
         from orbax.checkpoint import v1 as orbax
 
-        leaves: Any = orbax.load(str(self._given(number)), {name: _wanted(leaf) for name, leaf in wanted.items()})
+        leaves: Any = orbax.load(
+            str(self._given(number)), {name: _wanted(leaf) for name, leaf in wanted.items()}
+        )
         _require_same(_checksums(leaves), sums, "has changed")
         return leaves
 
@@ -173,7 +194,11 @@ def _require_same(one: dict, other: dict, what: str) -> None:
 def _named(tree: Any) -> dict[str, Any]:
     """Arrays and numbers of a tree by their paths; nothing of an array without elements has to be kept."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {_name(path): _stored(leaf) for path, leaf in leaves if isinstance(leaf, NUMBERS) and np.size(leaf)}
+    return {
+        _name(path): _stored(leaf)
+        for path, leaf in leaves
+        if isinstance(leaf, NUMBERS) and np.size(leaf)
+    }
 
 
 def _put_back(like: Any, leaves: dict[str, Any]) -> Any:
@@ -203,7 +228,11 @@ def _stored(leaf: Any) -> jax.Array | np.ndarray:
 
 
 def _wanted(leaf: Any) -> Any:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding) if _is_jax(leaf) else leaf
+    return (
+        jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+        if _is_jax(leaf)
+        else leaf
+    )
 
 
 def _is_jax(leaf: Any) -> bool:
@@ -221,7 +250,10 @@ def _kinds(leaves: dict[str, Any]) -> dict[str, str]:
 
 def _checksums(leaves: dict[str, Any]) -> dict[str, int]:
     """A number for every array, which any change of a value changes, wherever its parts lie."""
-    sums = {name: _sum(leaf) if _is_jax(leaf) else zlib.crc32(leaf.tobytes()) for name, leaf in leaves.items()}
+    sums = {
+        name: _sum(leaf) if _is_jax(leaf) else zlib.crc32(leaf.tobytes())
+        for name, leaf in leaves.items()
+    }
     return {name: int(total) for name, total in jax.device_get(sums).items()}
 
 
@@ -234,7 +266,9 @@ def _sum(values: jax.Array) -> jax.Array:
         values = values.astype(jnp.uint8)
     kind = {1: jnp.uint8, 2: jnp.uint16}.get(values.dtype.itemsize, jnp.uint32)
     words = jax.lax.bitcast_convert_type(values, kind).astype(jnp.uint32)
-    strides = np.cumprod((1, *words.shape[:0:-1]))[::-1]  # no reshaping, which would gather what lies on many devices
+    strides = np.cumprod((1, *words.shape[:0:-1]))[
+        ::-1
+    ]  # no reshaping, which would gather what lies on many devices
     place = sum(
         jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis) * np.uint32(stride % 2**32)
         for axis, stride in enumerate(strides[: words.ndim])

@@ -35,7 +35,7 @@ def fits(data: Dataset) -> bool:
     return memory is not None and len(set(data.kinds)) == 1 and size <= SHARE * memory
 
 
-def table(data: Dataset, mesh: Mesh) -> jax.Array | None:
+def pattern_table(data: Dataset, mesh: Mesh) -> jax.Array | None:
     """The patterns of all views [n, y, x] on every device of `mesh`, None where they do not fit; each process reads its
     part of them."""
     if not fits(data):
@@ -48,7 +48,9 @@ def table(data: Dataset, mesh: Mesh) -> jax.Array | None:
     for view, count in enumerate(data.n_shots):
         for start in range(0, count, size):
             here = np.arange(start, min(start + size, count))
-            padded = np.pad(here, (0, -len(here) % mesh.size), mode="edge")  # the last one stands there several times
+            padded = np.pad(
+                here, (0, -len(here) % mesh.size), mode="edge"
+            )  # the last one stands there several times
             own = padded[rank * len(padded) // of : (rank + 1) * len(padded) // of]
             sent = jax.make_array_from_process_local_data(spread, data.patterns(view, own))
             found, first = _put(found, sent, np.int32(first), len(here)), first + len(here)
@@ -65,7 +67,7 @@ def in_calls(batches: Iterator[Batch], steps: int) -> Iterator[Batch]:
 
 
 def attached(batch: Batch, table: jax.Array | None) -> Batch:
-    """The batch, which says rows of `table`, with it."""
+    """The batch, which says rows of `pattern_table`, with it."""
     if table is None:
         return batch
     return eqx.tree_at(lambda b: b.counts.table, batch, table, is_leaf=lambda node: node is None)

@@ -8,18 +8,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .multihost import first, local, meet, once
+from .multihost import first, local, meet, run_on_rank0
 from .sharding import on_the_host
 
 T = TypeVar("T")
 Place = tuple[slice, ...]
 
 
-class Pieced:
+class ShardedLeaf:
     """An array of this shape and type, whose `pieces` with their places come once, after those of all arrays that
     stand before it in its tree."""
 
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, pieces: Iterator[tuple[Place, np.ndarray]]):
+    def __init__(
+        self, shape: tuple[int, ...], dtype: np.dtype, pieces: Iterator[tuple[Place, np.ndarray]]
+    ):
         self.shape, self.dtype, self.pieces = shape, dtype, pieces
 
     def whole(self) -> np.ndarray:
@@ -30,8 +32,8 @@ class Pieced:
         return found
 
 
-def handed(task: Callable[[Any], T], tree: Any) -> T | None:
-    """What `task(tree)` returns to the first process, which does it alone with `Pieced` in the place of every array that
+def on_process_zero(task: Callable[[Any], T], tree: Any) -> T | None:
+    """What `task(tree)` returns to the first process, which does it alone with `ShardedLeaf` in the place of every array that
     lies in pieces; where it fails all stop."""
     leaves, structure = jax.tree.flatten(tree)
     pieces = {number: _pieces(leaf) for number, leaf in enumerate(leaves) if _in_pieces(leaf)}
@@ -39,7 +41,7 @@ def handed(task: Callable[[Any], T], tree: Any) -> T | None:
 
     def with_pieces():
         given = [
-            Pieced(leaf.shape, leaf.dtype, pieces[number]) if number in pieces else local(leaf)
+            ShardedLeaf(leaf.shape, leaf.dtype, pieces[number]) if number in pieces else local(leaf)
             for number, leaf in enumerate(leaves)
         ]
         try:
@@ -49,13 +51,15 @@ def handed(task: Callable[[Any], T], tree: Any) -> T | None:
 
     if not first():
         _hand_over(others)
-    return once(with_pieces)
+    return run_on_rank0(with_pieces)
 
 
-def whole(tree: Any) -> Any:
-    """The tree with every `Pieced` array as one, in the memory of the host."""
+def gather_leaves(tree: Any) -> Any:
+    """The tree with every `ShardedLeaf` array as one, in the memory of the host."""
     with on_the_host():
-        return jax.tree.map(lambda leaf: jnp.asarray(leaf.whole()) if isinstance(leaf, Pieced) else leaf, tree)
+        return jax.tree.map(
+            lambda leaf: jnp.asarray(leaf.whole()) if isinstance(leaf, ShardedLeaf) else leaf, tree
+        )
 
 
 def _hand_over(pieces: Iterator) -> None:
@@ -75,11 +79,18 @@ def _pieces(array: jax.Array) -> Iterator[tuple[Place, np.ndarray]]:
         if known is None or device.process_index < known[1]:  # the first one's own need not be sent
             owners[str(place)] = place, device.process_index  # pyright: ignore[reportArgumentType]
     own = {str(shard.index): shard for shard in array.addressable_shards}
-    for name, (place, owner) in sorted(owners.items(), key=lambda item: [s.start or 0 for s in item[1][0]]):
+    for name, (place, owner) in sorted(
+        owners.items(), key=lambda item: [s.start or 0 for s in item[1][0]]
+    ):
         mine = np.asarray(own[name].data) if owner == jax.process_index() else None
         if owner:
-            shape = tuple(len(range(*s.indices(n))) for s, n in zip(place, array.shape, strict=True))
-            yield place, _sent(np.empty(shape, array.dtype) if mine is None else mine, mine is not None)
+            shape = tuple(
+                len(range(*s.indices(n))) for s, n in zip(place, array.shape, strict=True)
+            )
+            yield (
+                place,
+                _sent(np.empty(shape, array.dtype) if mine is None else mine, mine is not None),
+            )
         elif mine is not None:
             yield place, mine
 

@@ -17,11 +17,23 @@ from .sharding import SHOTS, distribute
 from .slabs import layout as slabs
 
 KINDS = "all-reduce", "collective-permute", "all-gather", "all-to-all", "reduce-scatter"
-WIDTHS = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
+WIDTHS = {
+    "pred": 1,
+    "s8": 1,
+    "u8": 1,
+    "s16": 2,
+    "u16": 2,
+    "s32": 4,
+    "u32": 4,
+    "f32": 4,
+    "s64": 8,
+    "u64": 8,
+    "f64": 8,
+}
 WIDTHS |= {"c64": 8, "c128": 16, "f16": 2, "bf16": 2}
 
 
-class Plan(NamedTuple):
+class MemoryPlan(NamedTuple):
     """What one device holds and does in a step [bytes]."""
 
     groups: int
@@ -55,15 +67,22 @@ class Plan(NamedTuple):
             "on each device": f"specimen {slab} {_mb(self.specimen)}, its optimiser {_mb(self.state)}, "
             f"its shots {_mb(self.batch)}, all else of the model {_mb(self.others)}",
             "memory of a step": f"{_mb(self.total)} on each device, {_mb(self.gradient)} of it the gradient's",
-            "sent in a step": ", ".join(f"{_mb(size)} by {kind}" for kind, size in self.sent.items()) or "nothing",
+            "sent in a step": ", ".join(
+                f"{_mb(size)} by {kind}" for kind, size in self.sent.items()
+            )
+            or "nothing",
         }
         if self.slabs > 1:
-            rows["halo"] = f"{self.halo} rows on either side, {100 * self.halo_share:.3g} % of a device's transmissions"
-            rows["halo"] += f"; {self.turned} rows of the volume for small angles" if self.turned else ""
+            rows["halo"] = (
+                f"{self.halo} rows on either side, {100 * self.halo_share:.3g} % of a device's transmissions"
+            )
+            rows["halo"] += (
+                f"; {self.turned} rows of the volume for small angles" if self.turned else ""
+            )
         return rows
 
 
-def plan(loss: Loss, model: Model, state, batch: Batch, mesh: Mesh) -> Plan:
+def plan(loss: Loss, model: Model, state, batch: Batch, mesh: Mesh) -> MemoryPlan:
     """The plan of a step of `loss` on `mesh`; of model, state and batch only shapes count.
 
     Collectives are those of the loss and its gradient; penalties and projections add their own.
@@ -76,7 +95,7 @@ def plan(loss: Loss, model: Model, state, batch: Batch, mesh: Mesh) -> Plan:
     program = compiled(loss, model, batch, mesh)
     memory = program.memory_analysis()
     big = sum(_bytes(leaf) for leaf in _arrays(state) if parts > 1 and leaf.shape[-3:] == shape)
-    return Plan(
+    return MemoryPlan(
         mesh.shape[SHOTS],
         parts,
         shape[1] if shape else 0,
@@ -104,7 +123,9 @@ def compiled(loss: Loss, model: Model, batch: Batch, mesh: Mesh):
         return jax.tree.map(lambda leaf, spec: _shape(leaf, NamedSharding(mesh, spec)), tree, specs)
 
     shots = NamedSharding(mesh, P(mesh.axis_names))
-    batch = jax.tree.map(lambda leaf: _shape(leaf, shots if np.ndim(leaf) else NamedSharding(mesh, P())), batch)
+    batch = jax.tree.map(
+        lambda leaf: _shape(leaf, shots if np.ndim(leaf) else NamedSharding(mesh, P())), batch
+    )
     return jax.jit(jax.value_and_grad(value)).lower(shapes(params), shapes(others), batch).compile()
 
 
@@ -113,18 +134,27 @@ def traffic(text: str) -> dict[str, int]:
     found: dict[str, int] = dict.fromkeys(KINDS, 0)
     for line in text.splitlines():
         match = re.search(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(", line)
-        if match is None or re.search(r"replica_groups=(\{\{\d+\}|\[\d+,1\])", line):  # a device with itself
+        if match is None or re.search(
+            r"replica_groups=(\{\{\d+\}|\[\d+,1\])", line
+        ):  # a device with itself
             continue
         result, kind, begun = match.groups()
         shapes = re.findall(r"(\w+)\[([\d,]*)\]", result)
-        sizes = [WIDTHS[of] * math.prod(int(n) for n in dims.split(",") if n) for of, dims in shapes]
-        both = begun and kind in ("collective-permute", "all-gather")  # what is sent stands beside what comes
+        sizes = [
+            WIDTHS[of] * math.prod(int(n) for n in dims.split(",") if n) for of, dims in shapes
+        ]
+        both = begun and kind in (
+            "collective-permute",
+            "all-gather",
+        )  # what is sent stands beside what comes
         found[kind] += max(sizes) if both else sum(sizes)
     return {kind: size for kind, size in found.items() if size}
 
 
 def _split(model: Model):
-    arrays, rest = eqx.partition(model, lambda leaf: hasattr(leaf, "shape") and hasattr(leaf, "dtype"))
+    arrays, rest = eqx.partition(
+        model, lambda leaf: hasattr(leaf, "shape") and hasattr(leaf, "dtype")
+    )
     inexact = jax.tree.map(lambda leaf: np.issubdtype(leaf.dtype, np.inexact), arrays)
     return eqx.partition(arrays, inexact), rest
 
@@ -135,7 +165,9 @@ def _shape(leaf, sharding) -> jax.ShapeDtypeStruct:
 
 
 def _arrays(tree) -> list:
-    return [leaf for leaf in jax.tree.leaves(tree) if hasattr(leaf, "shape") and hasattr(leaf, "dtype")]
+    return [
+        leaf for leaf in jax.tree.leaves(tree) if hasattr(leaf, "shape") and hasattr(leaf, "dtype")
+    ]
 
 
 def _bytes(leaf) -> int:

@@ -1,8 +1,8 @@
 """Many processes: how they find one another, agree, and share out the batches.
 
 Each runs the same program on its own devices; arrays of a mesh over all devices are parts of one array. So every
-process has to come to the same computations in the same order: what one does alone goes through `once`, what one
-decides through `everywhere`.
+process has to come to the same computations in the same order: what one does alone goes through `run_on_rank0`, what one
+decides through `all_processes`.
 """
 
 import itertools
@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ..data import Batch, Sharing
+from ..data import Batch, ProcessShard
 
 T = TypeVar("T")
 HEARTBEAT_SECONDS = 20  # after so long without a sign of life the others stop
@@ -44,10 +44,14 @@ def join(coordinator: str | None = None, count: int | None = None, rank: int | N
             count, rank, local = int(env[total]), int(env[own]), env.get(here)
     if count is None and rank is None:
         if coordinator is not None:
-            raise ValueError(f"the coordinator {coordinator} came alone; give the number of processes and the rank too")
+            raise ValueError(
+                f"the coordinator {coordinator} came alone; give the number of processes and the rank too"
+            )
         return 1
     if count is None or rank is None or not 0 <= rank < count:
-        raise ValueError(f"process {rank} of {count}; give the number of processes and a rank from 0 to less than it")
+        raise ValueError(
+            f"process {rank} of {count}; give the number of processes and a rank from 0 to less than it"
+        )
     if count == 1:
         return 1
     if coordinator is None and local == str(count):  # all on this host, started by the same parent
@@ -59,7 +63,9 @@ def join(coordinator: str | None = None, count: int | None = None, rank: int | N
             coordinator,
             count,
             rank,
-            local_device_ids=range(len(gpus)) if gpus and mine else None,  # JAX would take that of the local rank
+            local_device_ids=range(len(gpus))
+            if gpus and mine
+            else None,  # JAX would take that of the local rank
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         )
     except ValueError as error:
@@ -96,7 +102,7 @@ def first() -> bool:
     return jax.process_index() == 0
 
 
-def everywhere(true: bool) -> bool:
+def all_processes(true: bool) -> bool:
     """Whether it is true in all processes; every one of them has to ask."""
     if jax.process_count() == 1:
         return true
@@ -105,25 +111,28 @@ def everywhere(true: bool) -> bool:
     return bool(np.all(process_allgather(np.int32(true))))
 
 
-def said(mine: str | None) -> str | None:
+def broadcast_str(mine: str | None) -> str | None:
     """What the first process that has something to say says, the same text in all; every one of them has to ask."""
     if jax.process_count() == 1:
         return mine
     return next((words.decode() for words in _of_all((mine or "").encode()) if words), None)
 
 
-def added(mine: np.ndarray) -> np.ndarray:
+def allreduce_sum(mine: np.ndarray) -> np.ndarray:
     """The sum of what all processes have, the same bits in all; every one of them has to ask."""
     if jax.process_count() == 1:
         return mine
     blocks = np.array_split(mine.ravel(), max(1, -(-mine.nbytes // AT_ONCE)))
-    sums = [np.sum([np.frombuffer(own, mine.dtype) for own in _of_all(block.tobytes())], 0) for block in blocks]
+    sums = [
+        np.sum([np.frombuffer(own, mine.dtype) for own in _of_all(block.tobytes())], 0)
+        for block in blocks
+    ]
     return np.concatenate(sums).reshape(mine.shape)
 
 
-def sharing() -> Sharing:
+def sharing() -> ProcessShard:
     """How the processes look at data: each at its part."""
-    return Sharing(part(), added, said)
+    return ProcessShard(part(), allreduce_sum, broadcast_str)
 
 
 def _of_all(mine: bytes) -> list[bytes]:
@@ -136,7 +145,7 @@ def _of_all(mine: bytes) -> list[bytes]:
     return [bytes(own[:size]) for own, size in zip(process_allgather(padded), sizes, strict=True)]
 
 
-def once(task: Callable[[], T]) -> T | None:
+def run_on_rank0(task: Callable[[], T]) -> T | None:
     """What `task` returns to the first process, which does it alone; where it fails all stop."""
     answer, failed = None, None
     if first():
@@ -145,7 +154,7 @@ def once(task: Callable[[], T]) -> T | None:
         except Exception as error:
             failed = error
     meet()
-    fine = everywhere(failed is None)
+    fine = all_processes(failed is None)
     if failed is not None:
         raise failed
     if not fine:
@@ -158,7 +167,9 @@ def meet() -> None:
     if jax.process_count() > 1:
         from orbax.checkpoint import multihost
 
-        multihost.get_barrier_sync_fn()(key=f"jaxptycho-{next(GATHERINGS)}", timeout_ms=7 * 24 * 3600 * 1000)
+        multihost.get_barrier_sync_fn()(
+            key=f"jaxptycho-{next(GATHERINGS)}", timeout_ms=7 * 24 * 3600 * 1000
+        )
 
 
 def agreed(why: Callable[[], str | None]) -> Callable[[], str | None]:
@@ -170,8 +181,8 @@ def agreed(why: Callable[[], str | None]) -> Callable[[], str | None]:
     def together():
         if not reasons and next(calls) % EVERY == 0:
             mine = why()
-            if not everywhere(mine is None):
-                reasons.append(said(mine))
+            if not all_processes(mine is None):
+                reasons.append(broadcast_str(mine))
         return reasons[0] if reasons else None
 
     return together
@@ -182,7 +193,7 @@ def part() -> tuple[int, int]:
     return jax.process_index(), jax.process_count()
 
 
-def whole(batch: Batch, mesh: Mesh) -> Batch:
+def global_batch(batch: Batch, mesh: Mesh) -> Batch:
     """The batch of all processes, each of which has its own part in the order of `mesh`."""
     if jax.process_count() == 1:
         return batch
@@ -205,6 +216,8 @@ def local(tree):
     def fetch(leaf):
         if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
             return leaf
-        return jax.numpy.asarray(np.asarray(leaf) if leaf.is_fully_replicated else process_allgather(leaf, tiled=True))
+        return jax.numpy.asarray(
+            np.asarray(leaf) if leaf.is_fully_replicated else process_allgather(leaf, tiled=True)
+        )
 
     return jax.tree.map(fetch, tree)

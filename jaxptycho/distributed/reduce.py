@@ -4,18 +4,24 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-SMALL = 2**17  # numbers of an array that is copied into one vector with others: cheaper than waiting once more
+SMALL = (
+    2**17
+)  # numbers of an array that is copied into one vector with others: cheaper than waiting once more
 
 
-def summed(tree, specs, axes: tuple[str, ...]):
+def psum_packed(tree, specs, axes: tuple[str, ...]):
     """The arrays of `tree` summed over the devices along those of `axes` that their `specs` do not name.
 
     Small ones that are summed along all axes are one vector. To be called within `shard_map`.
     """
     leaves, structure = jax.tree.flatten(tree)
-    along = [tuple(axis for axis in axes if axis not in spec) for spec in structure.flatten_up_to(specs)]
+    along = [
+        tuple(axis for axis in axes if axis not in spec) for spec in structure.flatten_up_to(specs)
+    ]
     joined = [leaf.size <= SMALL and own == axes for leaf, own in zip(leaves, along, strict=True)]
-    vector, apart = ravel_pytree([_planar(leaf) for leaf, joins in zip(leaves, joined, strict=True) if joins])
+    vector, apart = ravel_pytree(
+        [_planar(leaf) for leaf, joins in zip(leaves, joined, strict=True) if joins]
+    )
     small = iter(apart(jax.lax.psum(vector, axes)))
     return structure.unflatten(
         _whole(next(small)) if joins else jax.lax.psum(leaf, own)

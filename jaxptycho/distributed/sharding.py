@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 from ..data import Batch
 from ..kernels.selection import cores
 from ..model import Model
-from .reduce import summed
+from .reduce import psum_packed
 from .slabs.layout import SLABS, layout, own_part, require_equal, stacks, within_reach
 
 SHOTS = "shots"
@@ -41,9 +41,13 @@ def mesh(devices: int | None = None, slabs: int = 1) -> Mesh:
     """
     devices = devices or jax.device_count()
     if devices % slabs:
-        raise ValueError(f"{devices} devices do not fall into groups of {slabs} slabs; give a divisor of {devices}")
+        raise ValueError(
+            f"{devices} devices do not fall into groups of {slabs} slabs; give a divisor of {devices}"
+        )
     shape = {SHOTS: devices // slabs} | ({SLABS: slabs} if slabs > 1 else {})
-    made = jax.make_mesh(tuple(shape.values()), tuple(shape), axis_types=(AxisType.Auto,) * len(shape))
+    made = jax.make_mesh(
+        tuple(shape.values()), tuple(shape), axis_types=(AxisType.Auto,) * len(shape)
+    )
     require_in_turn([device.process_index for device in made.devices.flat], jax.process_count())
     return made
 
@@ -67,12 +71,14 @@ def require_in_turn(owners: list[int], processes: int) -> None:
         )
 
 
-def distribute(loss: Callable[[Model, Batch], jax.Array], mesh: Mesh) -> Callable[[Model, Batch], jax.Array]:
+def distribute(
+    loss: Callable[[Model, Batch], jax.Array], mesh: Mesh
+) -> Callable[[Model, Batch], jax.Array]:
     """The same `loss`, each device working off its share of the batch's shots.
 
     A loss averages over shots with their weight, so the shares are averaged with theirs; the
     result and its gradient are those of one device. The batch size must be a multiple of the
-    number of devices. On a mesh with slabs the model is placed by `place` and batches are drawn by `dealing.deal`,
+    number of devices. On a mesh with slabs the model is placed by `place_on_mesh` and batches are drawn by `dealing.deal`,
     or brought in order by `dealing.arrange`; the loss is NaN where a window has left its slab and the halo.
     First derivatives by the model only, in reverse mode: each device takes its own, and all are summed at once.
     """
@@ -113,14 +119,16 @@ def _with_gradient(wanted, model, batch, loss, mesh):
             return weight * _of_own(loss, eqx.combine(moving, fixed), batch, mesh)
 
         found = *jax.value_and_grad(of_own_shots)(moving), weight
-        return summed(found, (P(), parts_wanted, P()), mesh.axis_names)
+        return psum_packed(found, (P(), parts_wanted, P()), mesh.axis_names)
 
     value, gradient, weight = _on_shares(share, model, batch, mesh, (P(), parts_wanted, P()))
     per_shot = 1 / jnp.maximum(weight, 1e-30).astype(value.dtype)
     return value * per_shot, jax.tree.map(lambda g: g * per_shot, gradient)
 
 
-def over_shots(function: Callable[[Model, Batch], Any], mesh: Mesh) -> Callable[[Model, Batch], Any]:
+def over_shots(
+    function: Callable[[Model, Batch], Any], mesh: Mesh
+) -> Callable[[Model, Batch], Any]:
     """The same `function`, a tree of sums over a batch's shots, each device working off its share, as in `distribute`."""
     if mesh.size == 1:
         return function
@@ -145,7 +153,9 @@ def _on_shares(function, model: Model, batch: Batch, mesh: Mesh, made):
         arrays = jax.tree.map(lambda a, spec: _varying(a, spec, mesh.axis_names), arrays, parts)
         return function(eqx.combine(arrays, rest), batch)
 
-    return jax.shard_map(own, mesh=mesh, in_specs=(parts, _shares(batch, mesh)), out_specs=made)(arrays, batch)
+    return jax.shard_map(own, mesh=mesh, in_specs=(parts, _shares(batch, mesh)), out_specs=made)(
+        arrays, batch
+    )
 
 
 def _require_shares(batch: Batch, mesh: Mesh) -> None:
@@ -158,7 +168,11 @@ def _require_shares(batch: Batch, mesh: Mesh) -> None:
 def _parts(model: Model, mesh: Mesh):
     """Where the arrays of a model lie."""
     arrays = eqx.filter(model, eqx.is_array)
-    return jax.tree.map(lambda _: P(), arrays) if mesh.shape.get(SLABS, 1) == 1 else layout(arrays, model)
+    return (
+        jax.tree.map(lambda _: P(), arrays)
+        if mesh.shape.get(SLABS, 1) == 1
+        else layout(arrays, model)
+    )
 
 
 def _shares(batch: Batch, mesh: Mesh):
@@ -181,7 +195,7 @@ def _varying(array, spec: P, axes):
     return jax.lax.pcast(array, tuple(axis for axis in axes if axis not in spec), to="varying")
 
 
-def place(tree, mesh: Mesh, model: Model | None = None):
+def place_on_mesh(tree, mesh: Mesh, model: Model | None = None):
     """The tree, a model or what an optimiser remembers of `model`, with each array where steps on `mesh` have it.
 
     A specimen's rows lie in slabs where the mesh has some; all else is on every device.
@@ -195,14 +209,18 @@ def place(tree, mesh: Mesh, model: Model | None = None):
     return eqx.combine(jax.tree.map(_put, arrays, where), rest)
 
 
-def place_anew(tree, mesh: Mesh, model: Model):
-    """As `place`, of what lay in other slabs: on every device where its rows do not fall into those of `mesh`."""
+def place_on_new_mesh(tree, mesh: Mesh, model: Model):
+    """As `place_on_mesh`, of what lay in other slabs: on every device where its rows do not fall into those of `mesh`."""
     slabs = mesh.shape.get(SLABS, 1)
-    return place(tree, mesh, model) if slabs == 1 or not stacks(model)[0].shape[1] % slabs else replicate(tree, mesh)
+    return (
+        place_on_mesh(tree, mesh, model)
+        if slabs == 1 or not stacks(model)[0].shape[1] % slabs
+        else replicate(tree, mesh)
+    )
 
 
-def keep(project: Callable[[Model], Model], mesh: Mesh) -> Callable[[Model], Model]:
-    """The same `project` of a compiled step, whose model stays where `place` puts it."""
+def keep_sharding(project: Callable[[Model], Model], mesh: Mesh) -> Callable[[Model], Model]:
+    """The same `project` of a compiled step, whose model stays where `place_on_mesh` puts it."""
     if SLABS not in mesh.shape:
         return project
 
@@ -214,7 +232,9 @@ def keep(project: Callable[[Model], Model], mesh: Mesh) -> Callable[[Model], Mod
     return kept
 
 
-def share(function: Callable[[Model, Any], jax.Array], mesh: Mesh) -> Callable[[Model, Any], jax.Array]:
+def share(
+    function: Callable[[Model, Any], jax.Array], mesh: Mesh
+) -> Callable[[Model, Any], jax.Array]:
     """The same `function(model, shots)`, whose answer has one row for each shot, each device working off its shots."""
     if mesh.size == 1:
         return function
@@ -228,7 +248,9 @@ def share(function: Callable[[Model, Any], jax.Array], mesh: Mesh) -> Callable[[
             return function(eqx.combine(arrays, rest), shots)
 
         # what loops carry from a constant start varies over devices only later
-        mapped = jax.shard_map(own, mesh=mesh, in_specs=(P(), P(SHOTS)), out_specs=P(SHOTS), check_vma=False)
+        mapped = jax.shard_map(
+            own, mesh=mesh, in_specs=(P(), P(SHOTS)), out_specs=P(SHOTS), check_vma=False
+        )
         return mapped(arrays, padded)[: len(shots)]
 
     return shared
@@ -237,12 +259,16 @@ def share(function: Callable[[Model, Any], jax.Array], mesh: Mesh) -> Callable[[
 def replicate(tree, mesh: Mesh):
     """The tree with its arrays on every device of `mesh`, as steps with a distributed loss return them."""
     arrays, rest = eqx.partition(tree, eqx.is_array)
-    return eqx.combine(jax.tree.map(lambda leaf: _put(leaf, NamedSharding(mesh, P())), arrays), rest)
+    return eqx.combine(
+        jax.tree.map(lambda leaf: _put(leaf, NamedSharding(mesh, P())), arrays), rest
+    )
 
 
 def _put(array, where: NamedSharding) -> jax.Array:
     """The array where it shall lie; one that every process has for itself stays among its own devices."""
-    known = jax.process_count() == 1 or (isinstance(array, jax.Array) and not array.is_fully_addressable)
+    known = jax.process_count() == 1 or (
+        isinstance(array, jax.Array) and not array.is_fully_addressable
+    )
     if known or jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
         return jax.device_put(array, where)
     # `device_put` compares all of it between processes, and spoils arrays of processes with one device (jax 0.10.2)
@@ -258,25 +284,31 @@ class Copied(NamedTuple):
     sharding: jax.sharding.Sharding
 
 
-def copied(tree):
+def snapshot(tree):
     """The tree with its arrays as copies on the host, which no donation touches; each process has its own parts."""
 
     def copy(leaf):
         if not isinstance(leaf, jax.Array):
             return leaf.copy() if isinstance(leaf, np.ndarray) else leaf
-        parts = {str(shard.index): shard for shard in leaf.addressable_shards}  # of those alike, one
-        return Copied({at: np.array(shard.data) for at, shard in parts.items()}, leaf.shape, leaf.sharding)
+        parts = {
+            str(shard.index): shard for shard in leaf.addressable_shards
+        }  # of those alike, one
+        return Copied(
+            {at: np.array(shard.data) for at, shard in parts.items()}, leaf.shape, leaf.sharding
+        )
 
     return jax.tree.map(copy, tree)
 
 
-def restored(tree):
-    """What `copied` copied, as new arrays where the old ones lay."""
+def restore(tree):
+    """What `snapshot` copied, as new arrays where the old ones lay."""
 
     def back(leaf):
         if not isinstance(leaf, Copied):
             return leaf.copy() if isinstance(leaf, np.ndarray) else leaf
-        return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: leaf.parts[str(index)])
+        return jax.make_array_from_callback(
+            leaf.shape, leaf.sharding, lambda index: leaf.parts[str(index)]
+        )
 
     return jax.tree.map(back, tree, is_leaf=lambda node: isinstance(node, Copied))
 
@@ -291,4 +323,6 @@ def even(batch: Batch, mesh: Mesh) -> Batch:
         return np.concatenate([values, np.repeat(values[-1:], extra, 0)])
 
     weight = np.concatenate([batch.weight, np.zeros(extra, np.float32)])
-    return Batch(batch.view, repeat_last(batch.shots), jax.tree.map(repeat_last, batch.counts), weight)
+    return Batch(
+        batch.view, repeat_last(batch.shots), jax.tree.map(repeat_last, batch.counts), weight
+    )

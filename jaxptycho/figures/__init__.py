@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from ..analysis.resolution import FourierCorrelation
 from ..data import Dataset
 from ..model import Model
-from ..model import positions as positions_of
+from ..model import probe_positions as positions_of
 from .pictures import picture, probe_modes
 from .plots import (
     draw_image,
@@ -124,5 +124,7 @@ def resolution(curve: FourierCorrelation) -> Figure:
 
 def _volume_of(model: Model) -> Any:
     if not model.specimen.rotates:
-        raise ValueError("the specimen does not rotate; draw it with figures.object or figures.slices")
+        raise ValueError(
+            "the specimen does not rotate; draw it with figures.object or figures.slices"
+        )
     return model.specimen.in_voxels(model.grid, model.specimen)

@@ -34,17 +34,31 @@ def draw_atoms(
     d = image.ndim
     spacing, origin = (np.broadcast_to(np.asarray(v, float), d) for v in (spacing, origin))
     marked = _marked(np.asarray(found, float), np.asarray(true, float), comparison)
-    sums = [(0, 1, 2), (1, 0, 2), (2, 0, 1)] if d == 3 else [(None, 0, 1)]  # summed, vertical and horizontal axis
+    sums = (
+        [(0, 1, 2), (1, 0, 2), (2, 0, 1)] if d == 3 else [(None, 0, 1)]
+    )  # summed, vertical and horizontal axis
     names = AXES[-d:]
     figure = Figure((5.2 * len(sums), 5.6), layout="constrained")
     unit, size = unit_of(max(n * s for n, s in zip(image.shape, spacing, strict=True)) / 10)
-    for ax, (along, down, right) in zip(figure.subplots(1, len(sums), squeeze=False)[0], sums, strict=True):
+    for ax, (along, down, right) in zip(
+        figure.subplots(1, len(sums), squeeze=False)[0], sums, strict=True
+    ):
         shown = image if along is None else image.sum(along)
-        low, high = (origin - spacing / 2) / size, (origin + (np.array(image.shape) - 0.5) * spacing) / size
+        low, high = (
+            (origin - spacing / 2) / size,
+            (origin + (np.array(image.shape) - 0.5) * spacing) / size,
+        )
         grey = dict(zip(("vmin", "vmax"), limits(shown), strict=True))
-        ax.imshow(shown, cmap="gray", extent=(low[right], high[right], high[down], low[down]), **grey)
+        ax.imshow(
+            shown, cmap="gray", extent=(low[right], high[right], high[down], low[down]), **grey
+        )
         for what, places in marked.items():
-            ax.scatter(*places[:, [right, down]].T / size, label=f"{what}: {len(places)}", lw=1, **MARKS[what])
+            ax.scatter(
+                *places[:, [right, down]].T / size,
+                label=f"{what}: {len(places)}",
+                lw=1,
+                **MARKS[what],
+            )
         ax.set(xlabel=f"{names[right]} ({unit})", ylabel=f"{names[down]} ({unit})")
         ax.set_title("Image" if along is None else f"Sum along {names[along]}")
     figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=len(marked))
@@ -61,7 +75,9 @@ def draw_displacements(found, true, comparison: AtomComparison) -> Figure:
     for a, ax in enumerate(figure.subplots(1, d, sharey=True, squeeze=False)[0]):
         ax.hist(moved[:, a], bins=41, range=(-reach, reach), color="tab:blue")
         ax.axvline(0, color="0.6", lw=1)
-        ax.set_title(f"bias {overall.bias[a]:.2g} Å, RMSD {overall.rmsd[a]:.2g} Å", fontsize="medium")
+        ax.set_title(
+            f"bias {overall.bias[a]:.2g} Å, RMSD {overall.rmsd[a]:.2g} Å", fontsize="medium"
+        )
         ax.set_xlabel(f"found − true along {AXES[-d:][a]} (Å)")
     figure.axes[0].set_ylabel("atoms")
     return figure
@@ -73,7 +89,9 @@ def draw_scores(cases: Mapping[str, Mapping[str, Score]]) -> Figure:
     figure = Figure((4.2 * (1 + len(classes)), 3.8), layout="constrained")
     left, *others = figure.subplots(1, 1 + len(classes), squeeze=False)[0]
     for name, ax in zip(classes, others, strict=True):
-        seen = {place: scores[name] for place, scores in enumerate(cases.values()) if name in scores}
+        seen = {
+            place: scores[name] for place, scores in enumerate(cases.values()) if name in scores
+        }
         left.plot(list(seen), [score.f1 for score in seen.values()], "o-", label=name)
         rmsd = np.array([score.rmsd for score in seen.values()])
         for axis, values in zip(AXES[-rmsd.shape[1] :], rmsd.T, strict=True):
@@ -89,5 +107,11 @@ def draw_scores(cases: Mapping[str, Mapping[str, Score]]) -> Figure:
 
 def _marked(found, true, comparison: AtomComparison) -> dict[str, np.ndarray]:
     pairs = comparison.matching
-    marked = {"matched": found[pairs.found], "missing": true[pairs.missing], "extra": found[pairs.extra]}
-    return marked | ({"swapped": found[pairs.found[comparison.swapped]]} if comparison.elements else {})
+    marked = {
+        "matched": found[pairs.found],
+        "missing": true[pairs.missing],
+        "extra": found[pairs.extra],
+    }
+    return marked | (
+        {"swapped": found[pairs.found[comparison.swapped]]} if comparison.elements else {}
+    )

@@ -21,7 +21,9 @@ def draw_positions_error(error: PositionError, true: Float[np.ndarray, "_ 2"]) -
         arrows = (*(true.T[::-1] / size), error.residual[:, 1], -error.residual[:, 0])
         drawn = left.quiver(*arrows, distance, cmap="viridis")
         figure.colorbar(drawn, ax=left, label="error (Å)")
-    left.set(xlabel=f"x ({unit})", ylabel=f"y ({unit})", title="Error of the positions", aspect="equal")
+    left.set(
+        xlabel=f"x ({unit})", ylabel=f"y ({unit})", title="Error of the positions", aspect="equal"
+    )
     left.invert_yaxis()
     right.hist(distance, bins="auto", color="0.6")
     rms = np.sqrt(np.mean(distance**2))
@@ -30,7 +32,9 @@ def draw_positions_error(error: PositionError, true: Float[np.ndarray, "_ 2"]) -
     return figure
 
 
-def draw_alignment(errors: Mapping[str, AlignmentError], tilts: Float[np.ndarray, "view"]) -> Figure:
+def draw_alignment(
+    errors: Mapping[str, AlignmentError], tilts: Float[np.ndarray, "view"]
+) -> Figure:
     """Shift and angle errors of every view over its tilt [rad], for each of several alignments by name."""
     figure = Figure((8, 6.5), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
@@ -49,7 +53,9 @@ def draw_alignment(errors: Mapping[str, AlignmentError], tilts: Float[np.ndarray
     return figure
 
 
-def draw_probes(found: Complex[np.ndarray, "_ y x"], true: Complex[np.ndarray, "_ y x"], pixel) -> Figure:
+def draw_probes(
+    found: Complex[np.ndarray, "_ y x"], true: Complex[np.ndarray, "_ y x"], pixel
+) -> Figure:
     """The modes of a probe above those of the true one: brightness is amplitude, colour is phase."""
     columns = max(len(found), len(true))
     figure = Figure((2.6 * max(2, columns), 5.4), layout="constrained")

@@ -47,7 +47,9 @@ def picture(model: Model, band_pass=None) -> Picture:
     return Picture(np.where(shown, phases, np.nan), amplitude, model.grid.pixel)
 
 
-def filtered(image: Float[np.ndarray, "Y X"], pixel, band: tuple[float, float]) -> Float[np.ndarray, "Y X"]:
+def filtered(
+    image: Float[np.ndarray, "Y X"], pixel, band: tuple[float, float]
+) -> Float[np.ndarray, "Y X"]:
     """The image with the periods between the two lengths of `band` [Å], mirrored at its edges."""
     short, long = sorted(band)
     mirrored = np.pad(image, [(0, n) for n in image.shape], mode="symmetric")
@@ -72,7 +74,9 @@ def probe_modes(model: Model) -> Modes:
     flat = spectra.reshape(len(spectra), -1)
     _, sizes, rows = np.linalg.svd(flat, full_matrices=False)
     spectra = (sizes[:, None] * rows).reshape(spectra.shape)
-    waves, spectra = (np.fft.fftshift(a, axes=(-2, -1)) for a in (np.fft.ifft2(spectra, norm="ortho"), spectra))
+    waves, spectra = (
+        np.fft.fftshift(a, axes=(-2, -1)) for a in (np.fft.ifft2(spectra, norm="ortho"), spectra)
+    )
     return Modes(waves, spectra, sizes**2 / np.sum(sizes**2))
 
 

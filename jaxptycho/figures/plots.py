@@ -12,14 +12,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ..data import Dataset
-from ..model import Model, positions, predict
+from ..model import Model, predict, probe_positions
 from .pictures import Modes, Picture, limits, picture, probe_modes
 
 DPI = 150
 LENGTHS = {"Å": 1.0, "nm": 10.0, "µm": 1e4, "mm": 1e7}
 
 
-def draw(
+def write_figures(
     folder: Path,
     model: Model,
     first: Model,
@@ -33,7 +33,11 @@ def draw(
     figures = {
         "object": draw_object(shown),
         "probe": draw_probe(probe_modes(model), model),
-        "positions": draw_positions(positions(first) + model.frame, positions(model) + model.frame, model.grid.pixel),
+        "positions": draw_positions(
+            probe_positions(first) + model.frame,
+            probe_positions(model) + model.frame,
+            model.grid.pixel,
+        ),
         "patterns": draw_patterns(model, data),
     }
     if len(shown.phase) > 1:
@@ -41,7 +45,9 @@ def draw(
     if band_pass is not None:
         band = (float(band_pass[0]), float(band_pass[1]))
         filtered = picture(model, band).phase.sum(0)
-        figures["band_pass"] = draw_image(filtered, shown.pixel, f"Phase, {band[0]:g}–{band[1]:g} Å", "rad")
+        figures["band_pass"] = draw_image(
+            filtered, shown.pixel, f"Phase, {band[0]:g}–{band[1]:g} Å", "rad"
+        )
     if history:
         figures["loss"] = draw_losses(history)
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +79,9 @@ def draw_image(image, pixel, title: str, unit: str) -> Figure:
     return figure
 
 
-def draw_pair(first, second, pixel, titles=("Truth", "Result"), unit: str = "phase (rad)") -> Figure:
+def draw_pair(
+    first, second, pixel, titles=("Truth", "Result"), unit: str = "phase (rad)"
+) -> Figure:
     """Two images of the same area in the same grey values."""
     between = limits(first)
     figure = Figure((9, 4.5), layout="constrained")
@@ -105,11 +113,20 @@ def draw_probe(modes: Modes, model: Model) -> Figure:
     figure = Figure((2.6 * max(2, count), 5.4), layout="constrained")
     axes = figure.subplots(2, count, squeeze=False)
     for column in range(count):
-        show_wave(axes[0, column], modes.waves[column], f"Mode {column + 1}: {100 * modes.powers[column]:.1f} %")
+        show_wave(
+            axes[0, column],
+            modes.waves[column],
+            f"Mode {column + 1}: {100 * modes.powers[column]:.1f} %",
+        )
         show_wave(axes[1, column], modes.spectra[column], "")
         scale_bar(axes[0, column], grid.shape, grid.pixel)
         angles = tuple(1e3 * grid.wavelength * dk for dk in grid.dk)
-        scale_bar(axes[1, column], grid.shape, angles, {"mrad": 1.0, "rad": 1e3} if max(angles) < 50 else {"rad": 1e3})
+        scale_bar(
+            axes[1, column],
+            grid.shape,
+            angles,
+            {"mrad": 1.0, "rad": 1e3} if max(angles) < 50 else {"rad": 1e3},
+        )
     axes[0, 0].set_ylabel("real space")
     axes[1, 0].set_ylabel("reciprocal space")
     return figure
@@ -128,10 +145,14 @@ def draw_positions(before, after, pixel) -> Figure:
     left.legend(loc="upper right")
     distance = np.hypot(*(moved / pixel).T)
     if distance.any():  # arrows of length zero have no scale
-        drawn = right.quiver(*(after.T[::-1] / size), moved[:, 1], -moved[:, 0], distance, cmap="viridis")
+        drawn = right.quiver(
+            *(after.T[::-1] / size), moved[:, 1], -moved[:, 0], distance, cmap="viridis"
+        )
         figure.colorbar(drawn, ax=right, label="moved by (pixels)")
     rms = np.sqrt(np.mean(distance**2))
-    right.set(xlabel=f"x ({unit})", title=f"Moved by {rms:.3g} pixels (root mean square)", aspect="equal")
+    right.set(
+        xlabel=f"x ({unit})", title=f"Moved by {rms:.3g} pixels (root mean square)", aspect="equal"
+    )
     right.invert_yaxis()
     return figure
 
@@ -149,7 +170,9 @@ def draw_losses(history: Sequence) -> Figure:
         if row.step != before.step:
             ax.axvline(row.epoch - 0.5, color="0.7", lw=1)
     ax.set(
-        xlabel="epoch", ylabel="loss (quanta per pattern)", title=" → ".join(dict.fromkeys(r.step for r in history))
+        xlabel="epoch",
+        ylabel="loss (quanta per pattern)",
+        title=" → ".join(dict.fromkeys(r.step for r in history)),
     )
     if min(row.loss for row in history) > 0:
         ax.set_yscale("log")
@@ -161,14 +184,22 @@ def draw_patterns(model: Model, data: Dataset, count: int = 4) -> Figure:
     """Measured beside predicted patterns, on a square-root scale that each pair shares."""
     shots = np.unique(np.linspace(0, data.n_shots[0] - 1, count).astype(np.int32))
     measured = np.fft.fftshift(data.patterns(0, shots), axes=(1, 2)).astype(float)
-    expected = np.fft.fftshift(np.asarray(eqx.filter_jit(predict)(model, shots), float), axes=(1, 2))
+    expected = np.fft.fftshift(
+        np.asarray(eqx.filter_jit(predict)(model, shots), float), axes=(1, 2)
+    )
     figure = Figure((2.8 * len(shots), 5.8), layout="constrained")
     axes = figure.subplots(2, len(shots), squeeze=False)
     for column, shot in enumerate(shots):
         top = np.sqrt(max(np.percentile(measured[column], 99.9), 1.0))
         for row, (values, what) in enumerate(((measured, "measured"), (expected, "predicted"))):
             ax = axes[row, column]
-            ax.imshow(np.sqrt(np.maximum(values[column], 0)), cmap="gray", vmin=0, vmax=top, interpolation="nearest")
+            ax.imshow(
+                np.sqrt(np.maximum(values[column], 0)),
+                cmap="gray",
+                vmin=0,
+                vmax=top,
+                interpolation="nearest",
+            )
             ax.set(title=f"Shot {shot}, {what}", xticks=[], yticks=[])
     return figure
 
@@ -201,7 +232,12 @@ def scale_bar(ax, shape, pixel, units=None) -> None:
     x, y = 0.05 * shape[1], 0.95 * shape[0] - height
     ax.add_patch(Rectangle((x, y), width, height, fc="white", ec="black", lw=0.5))
     text = ax.text(
-        x + width / 2, y - 0.015 * shape[0], f"{length / size:g} {unit}", color="white", ha="center", va="bottom"
+        x + width / 2,
+        y - 0.015 * shape[0],
+        f"{length / size:g} {unit}",
+        color="white",
+        ha="center",
+        va="bottom",
     )
     text.set_bbox({"facecolor": "black", "alpha": 0.5, "pad": 1.5, "lw": 0})
 

@@ -22,7 +22,9 @@ def draw_correlation(curve: FourierCorrelation, thresholds: Mapping = THRESHOLDS
     for number, (style, (name, level)) in enumerate(zip(STYLES, thresholds.items(), strict=False)):
         resolution = curve.resolution(level)
         label = f"{name}: {resolution / size:.3g} {unit}"
-        ax.plot(frequency[1:], level(curve.samples[1:]), style, color=f"C{number}", lw=1.2, label=label)
+        ax.plot(
+            frequency[1:], level(curve.samples[1:]), style, color=f"C{number}", lw=1.2, label=label
+        )
         if np.isfinite(resolution):
             ax.axvline(size / resolution, ls=style, color=f"C{number}", lw=0.8, alpha=0.6)
     _correlation_axes(ax, frequency, unit)
@@ -39,7 +41,13 @@ def draw_directions(curves: Mapping[str, FourierCorrelation], threshold=half_bit
     for number, (name, curve) in enumerate(curves.items()):
         label = f"{name}: {curve.resolution(threshold) / size:.3g} {unit}"
         ax.plot(frequency[1:] * size, curve.correlation[1:], color=f"C{number}", label=label)
-        ax.plot(frequency[1:] * size, threshold(np.maximum(curve.samples[1:], 1)), ":", color=f"C{number}", lw=1)
+        ax.plot(
+            frequency[1:] * size,
+            threshold(np.maximum(curve.samples[1:], 1)),
+            ":",
+            color=f"C{number}",
+            lw=1,
+        )
     _correlation_axes(ax, frequency * size, unit)
     ax.legend()
     return figure
@@ -60,7 +68,11 @@ def draw_control(control: Control) -> Figure:
     ratio = control.corrected.ssnr[1:]
     right.semilogy(frequency, np.where(ratio > 0, ratio, np.nan), "k")
     right.axhline(1, ls=":", color="0.5", lw=1)
-    right.set(xlabel=f"spatial frequency (1/{unit})", ylabel="signal-to-noise ratio of both", xlim=(0, frequency[-1]))
+    right.set(
+        xlabel=f"spatial frequency (1/{unit})",
+        ylabel="signal-to-noise ratio of both",
+        xlim=(0, frequency[-1]),
+    )
     return figure
 
 
@@ -83,4 +95,9 @@ def draw_spectrum(spectrum: RadialSpectrum, limit: InformationLimit | None = Non
 
 def _correlation_axes(ax, frequency, unit: str) -> None:
     ax.axhline(0, color="0.8", lw=0.8, zorder=0)
-    ax.set(xlabel=f"spatial frequency (1/{unit})", ylabel="correlation", ylim=(-0.15, 1.05), xlim=(0, frequency[-1]))
+    ax.set(
+        xlabel=f"spatial frequency (1/{unit})",
+        ylabel="correlation",
+        ylim=(-0.15, 1.05),
+        xlim=(0, frequency[-1]),
+    )

@@ -18,14 +18,18 @@ from .plots import draw_losses, draw_patterns, draw_probe, save
 from .volume import draw_maxima, draw_power, draw_sections, draw_sums, draw_surfaces
 
 
-def draw(folder: Path, model: Model, first: Model, data: Dataset, history: Sequence) -> None:
+def write_series_figures(
+    folder: Path, model: Model, first: Model, data: Dataset, history: Sequence
+) -> None:
     """All figures of a run whose specimen is a volume, or atoms in one, as PNG files in `folder`; `first` is the model
     before."""
     specimen: Any = model.specimen.in_voxels(model.grid, first.specimen)
     volume, voxel = np.asarray(specimen.seen), np.array(specimen.voxel)
     poses = {"before": poses_of(first), "result": poses_of(model)}
     figures = {
-        "sections": draw_sections(volume, voxel, atoms=structure(model) if model.specimen.listed_atoms() else None),
+        "sections": draw_sections(
+            volume, voxel, atoms=structure(model) if model.specimen.listed_atoms() else None
+        ),
         "sums": draw_sums(volume, voxel),
         "maxima": draw_maxima(volume, voxel),
         "power": draw_power(volume, voxel, data.tilts),
@@ -52,8 +56,11 @@ def draw(folder: Path, model: Model, first: Model, data: Dataset, history: Seque
 
 def poses_of(model: Model) -> np.ndarray:
     """Tilt, angles about x and z [rad] and shift (y, x) [Å] of every view: [view, 5]."""
-    views = [select(model.specimen, PerView, view) for view in range(len(model.specimen.tilt.values))]  # type: ignore
-    return np.array([[v.tilt, *(np.zeros(2) if v.angles is None else v.angles), *v.shift] for v in views], float)
+    volume: Any = model.specimen
+    views = [select(volume, PerView, view) for view in range(len(volume.tilt.values))]
+    return np.array(
+        [[v.tilt, *(np.zeros(2) if v.angles is None else v.angles), *v.shift] for v in views], float
+    )
 
 
 def draw_poses(poses: Mapping[str, np.ndarray], tilts: np.ndarray) -> Figure:
@@ -67,9 +74,13 @@ def draw_poses(poses: Mapping[str, np.ndarray], tilts: np.ndarray) -> Figure:
             left.plot(degrees, pose[:, column], marker=marker, label=f"{axis}, {name}", **style)
         away = np.rad2deg(pose[:, :3] - np.stack([tilts, 0 * tilts, 0 * tilts], 1))
         for marker, column, axis in (("o", 0, "y"), ("^", 1, "x"), ("s", 2, "z")):
-            right.plot(degrees, away[:, column], marker=marker, label=f"about {axis}, {name}", **style)
+            right.plot(
+                degrees, away[:, column], marker=marker, label=f"about {axis}, {name}", **style
+            )
     left.set(xlabel="nominal tilt (°)", ylabel="shift (Å)", title="Shifts of the views")
-    right.set(xlabel="nominal tilt (°)", ylabel="turn (°)", title="Turns away from the nominal tilt")
+    right.set(
+        xlabel="nominal tilt (°)", ylabel="turn (°)", title="Turns away from the nominal tilt"
+    )
     for ax in (left, right):
         ax.legend(fontsize="small")
     return figure

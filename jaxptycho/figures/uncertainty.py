@@ -12,12 +12,16 @@ def draw_deviation(deviation, pixel, title: str, unit: str) -> Figure:
     values = np.asarray(deviation, float)
     known = values[np.isfinite(values) & (values > 0)]
     if known.size == 0:
-        raise ValueError("no pixel has a finite deviation; give a prior, or choose parameters that the patterns show")
+        raise ValueError(
+            "no pixel has a finite deviation; give a prior, or choose parameters that the patterns show"
+        )
     low, high = np.percentile(known, (0.5, 99.5))
     figure = Figure((7, 6), layout="constrained")
     ax = figure.subplots()
     shown = np.ma.masked_invalid(np.maximum(values, known.min()))
-    drawn = ax.imshow(shown, cmap="viridis", norm=LogNorm(low, max(high, 1.01 * low)), aspect=pixel[0] / pixel[1])
+    drawn = ax.imshow(
+        shown, cmap="viridis", norm=LogNorm(low, max(high, 1.01 * low)), aspect=pixel[0] / pixel[1]
+    )
     ax.set(title=title, xticks=[], yticks=[])
     scale_bar(ax, values.shape, pixel)
     figure.colorbar(drawn, ax=ax, label=f"standard deviation ({unit})", shrink=0.8)

@@ -22,7 +22,9 @@ from .plots import scale_bar, unit_of
 AXES = "zyx"
 PLANES = ((0, 1, 2), (1, 0, 2), (2, 0, 1))  # across, vertical and horizontal axis
 VIEW = np.deg2rad((35.0, 25.0, 0.0))  # of surfaces: about y, x and z
-LIGHT = np.array([-0.75, -0.5, -0.43])  # where it comes from (z, y, x), of length 1; the eye is at −z
+LIGHT = np.array(
+    [-0.75, -0.5, -0.43]
+)  # where it comes from (z, y, x), of length 1; the eye is at −z
 GLASS = 0.4  # opacity of a surface around another one
 WEDGE = "tab:red"
 COLOURS = ("lightsteelblue", "gold", "indianred", "seagreen")  # of surfaces, from the outside
@@ -62,19 +64,32 @@ def draw_sections(
     """The three sections through `place` (z, y, x) [Å]; atoms no farther from them than `within` [Å] as circles."""
     step = np.broadcast_to(np.asarray(voxel, float), 3)
     place = np.asarray(place, float)
-    middle = np.clip(np.round(place / step).astype(int) + np.array(volume.shape) // 2, 0, np.array(volume.shape) - 1)
+    middle = np.clip(
+        np.round(place / step).astype(int) + np.array(volume.shape) // 2,
+        0,
+        np.array(volume.shape) - 1,
+    )
     images = [volume.take(middle[across], across) for across, _, _ in PLANES]
     titles = [f"Section at {AXES[across]} = {place[across]:.3g} Å" for across, _, _ in PLANES]
-    figure, axes, shown = _three(images, volume.shape, voxel, titles, f"{what} (V)", limits(np.array(volume)))
+    figure, axes, shown = _three(
+        images, volume.shape, voxel, titles, f"{what} (V)", limits(np.array(volume))
+    )
     if atoms is None:
         return figure
     figure.set_figheight(4.8)  # for the legend
     places, symbols = atoms.positions[:, ::-1], np.array(atoms.get_chemical_symbols())
     for number, symbol in enumerate(np.unique(symbols)):
         for ax, (across, down, right) in zip(axes, PLANES, strict=True):
-            own = places[(np.abs(places[:, across] - place[across]) < within) & (symbols == symbol)] / shown.size
-            ax.scatter(own[:, right], own[:, down], s=24, fc="none", ec=f"C{number}", lw=1.2, label=symbol)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(symbols))
+            own = (
+                places[(np.abs(places[:, across] - place[across]) < within) & (symbols == symbol)]
+                / shown.size
+            )
+            ax.scatter(
+                own[:, right], own[:, down], s=24, fc="none", ec=f"C{number}", lw=1.2, label=symbol
+            )
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(symbols)
+    )
     return figure
 
 
@@ -93,7 +108,9 @@ def draw_maxima(volume: Float[np.ndarray, "z y x"], voxel) -> Figure:
     return _three(images, volume.shape, voxel, titles, "potential (V)")[0]
 
 
-def draw_surfaces(volume: Float[np.ndarray, "z y x"], voxel, parts=(0.12, 0.45), pixels: int = 320) -> Figure:
+def draw_surfaces(
+    volume: Float[np.ndarray, "z y x"], voxel, parts=(0.12, 0.45), pixels: int = 320
+) -> Figure:
     """Surfaces at `parts` of the greatest potential, seen askew, shaded by slope and depth, the outer ones glassy.
 
     Of the potential blurred by 0.7 voxels, whose steps would show.
@@ -106,7 +123,9 @@ def draw_surfaces(volume: Float[np.ndarray, "z y x"], voxel, parts=(0.12, 0.45),
     across = (np.arange(pixels) + 0.5) / pixels * 2 * radius - radius
     sample = _seen(smooth, step, rotation_matrices(VIEW))
     picture = np.ones((pixels, pixels, 3))
-    for number, depth in enumerate(_first_hits(sample, np.arange(-radius, radius, step.min()), across, ordered)):
+    for number, depth in enumerate(
+        _first_hits(sample, np.arange(-radius, radius, step.min()), across, ordered)
+    ):
         light = _lit(sample, np.nan_to_num(depth), across, step.min())
         near = 1 - 0.4 * (np.nan_to_num(depth) + radius) / (2 * radius)
         colour = to_rgb(COLOURS[(len(ordered) - 1 - number) % len(COLOURS)])
@@ -115,7 +134,11 @@ def draw_surfaces(volume: Float[np.ndarray, "z y x"], voxel, parts=(0.12, 0.45),
     figure = Figure((6.4, 6.4), layout="constrained")
     ax = figure.subplots()
     ax.imshow(picture, interpolation="bilinear")
-    ax.set(xticks=[], yticks=[], title="Potential above " + " and ".join(f"{level:.3g} V" for level in ordered[::-1]))
+    ax.set(
+        xticks=[],
+        yticks=[],
+        title="Potential above " + " and ".join(f"{level:.3g} V" for level in ordered[::-1]),
+    )
     scale_bar(ax, picture.shape, (2 * radius / pixels,) * 2)
     _tripod(ax, rotation_matrices(VIEW), pixels)
     return figure
@@ -135,10 +158,16 @@ def draw_power(volume: Float[np.ndarray, "z y x"], voxel, tilts=None) -> Figure:
     axes = figure.subplots(1, 3)
     for ax, (across, down, right), image in zip(axes, PLANES, logs, strict=True):
         extent = (*_ends(k[right]), *_ends(k[down])[::-1])
-        drawn = ax.imshow(image, cmap="gray", vmin=low, vmax=high, extent=extent, interpolation="nearest")
+        drawn = ax.imshow(
+            image, cmap="gray", vmin=low, vmax=high, extent=extent, interpolation="nearest"
+        )
         if missing is not None:
             ax.imshow(_tint(_central(missing, across)), extent=extent, interpolation="nearest")
-        ax.set(xlabel=f"k$_{AXES[right]}$ (1/Å)", ylabel=f"k$_{AXES[down]}$ (1/Å)", title=f"k$_{AXES[across]}$ = 0")
+        ax.set(
+            xlabel=f"k$_{AXES[right]}$ (1/Å)",
+            ylabel=f"k$_{AXES[down]}$ (1/Å)",
+            title=f"k$_{AXES[across]}$ = 0",
+        )
     figure.colorbar(drawn, ax=list(axes), label="log$_{10}$ power", shrink=0.85)
     if tilts is not None:
         figure.legend(handles=[Patch(fc=WEDGE, label="missing wedge")], loc="outside lower center")
@@ -153,7 +182,10 @@ def draw_directional(first, second, voxel, tilts=None, level: float = 0.5, windo
     limit = np.array([1 / curve.resolution(fixed(level)) for curve in curves])
     figure = Figure((6, 6), layout="constrained")
     ax: Any = figure.add_subplot(projection="polar")
-    around, radius = np.concatenate([angles, angles + np.pi, [2 * np.pi]]), np.concatenate([limit, limit, limit[:1]])
+    around, radius = (
+        np.concatenate([angles, angles + np.pi, [2 * np.pi]]),
+        np.concatenate([limit, limit, limit[:1]]),
+    )
     ax.plot(around, radius, "k.-")
     top = curves[0].frequency[-1]
     if tilts is not None and np.ptp(tilts) < np.pi:
@@ -174,7 +206,11 @@ def _three(images, shape, voxel, titles, label: str, between=None):
     for ax, (_, down, right), image, title in zip(axes, PLANES, images, titles, strict=True):
         low, high = limits(image) if between is None else between
         drawn = ax.imshow(image, cmap="gray", extent=shown.extent(down, right), vmin=low, vmax=high)
-        ax.set(xlabel=f"{AXES[right]} ({shown.unit})", ylabel=f"{AXES[down]} ({shown.unit})", title=title)
+        ax.set(
+            xlabel=f"{AXES[right]} ({shown.unit})",
+            ylabel=f"{AXES[down]} ({shown.unit})",
+            title=title,
+        )
         if between is None:
             figure.colorbar(drawn, ax=ax, label=label, shrink=0.85)
     if between is not None:
@@ -213,7 +249,10 @@ def _lit(sample, depth, across, step: float) -> np.ndarray:
     """How bright a matt surface is, 0.35 in the shadow."""
     y, x, h = across[:, None], across, step
     sides = ((h, 0, 0), (0, h, 0), (0, 0, h))
-    slope = np.stack([sample(depth + a, y + b, x + c) - sample(depth - a, y - b, x - c) for a, b, c in sides], axis=-1)
+    slope = np.stack(
+        [sample(depth + a, y + b, x + c) - sample(depth - a, y - b, x - c) for a, b, c in sides],
+        axis=-1,
+    )
     length = np.maximum(np.linalg.norm(slope, axis=-1), 1e-9)
     return 0.35 + 0.65 * np.clip(-slope @ LIGHT / length, 0, 1)  # potentials rise inwards
 
@@ -223,13 +262,17 @@ def _tripod(ax, turn, pixels: int) -> None:
     foot, length = 0.88 * pixels, 0.08 * pixels
     for axis, name in enumerate(AXES):
         _, dy, dx = length * turn[:, axis]
-        ax.annotate("", (foot + dx, foot + dy), (foot, foot), arrowprops={"arrowstyle": "->", "lw": 1})
+        ax.annotate(
+            "", (foot + dx, foot + dy), (foot, foot), arrowprops={"arrowstyle": "->", "lw": 1}
+        )
         ax.text(foot + 1.35 * dx, foot + 1.35 * dy, name, ha="center", va="center")
 
 
 def _central(values, across: int) -> np.ndarray:
     """The plane through the middle voxel."""
-    return values[tuple(n // 2 if axis == across else slice(None) for axis, n in enumerate(values.shape))]
+    return values[
+        tuple(n // 2 if axis == across else slice(None) for axis, n in enumerate(values.shape))
+    ]
 
 
 def _tint(where) -> np.ndarray:

@@ -20,7 +20,7 @@ def illumination(model: Model) -> Float[Array, "Y X"]:
     corners = vmap_shots(corner, (model.scan, model.specimen))
     spectrum = first_shot(model.probe).spectrum(grid)
     centre = grid.shape[0] // 2 * grid.pixel[0], grid.shape[1] // 2 * grid.pixel[1]
-    seen = waves.intensity(waves.place(spectrum, centre, grid))
+    seen = waves.intensity(waves.place_probe(spectrum, centre, grid))
     blank = jnp.zeros((ny, nx), seen.dtype)
     rows, columns = jnp.arange(grid.shape[0])[:, None] % ny, jnp.arange(grid.shape[1]) % nx
     window = blank.at[rows, columns].add(seen)

@@ -52,7 +52,9 @@ LOSSES: dict[str, Noise] = {
 
 
 def from_noise_or_loss(
-    function: Callable, options: Mapping[str, Any] = MappingProxyType({}), budget: float | None = None
+    function: Callable,
+    options: Mapping[str, Any] = MappingProxyType({}),
+    budget: float | None = None,
 ) -> Callable[[Model, Batch], jax.Array]:
     """A loss from a noise model or a loss with its options, whichever `function` is.
 
@@ -65,7 +67,10 @@ def from_noise_or_loss(
 
 
 def misfit(
-    noise: Noise, micro: int | None = None, multislice: Callable | None = None, budget: float | None = None
+    noise: Noise,
+    micro: int | None = None,
+    multislice: Callable | None = None,
+    budget: float | None = None,
 ) -> Callable[[Model, Batch], jax.Array]:
     """A loss: Σ over pixels of `noise`, averaged over the shots of a batch [quanta per shot].
 

@@ -22,31 +22,45 @@ from ..physics import checkpointed, waves
 Loss = Callable[[Model, Batch], jax.Array]
 
 # least and most waves of a chunk: a CPU's second-level cache, of which four shots make good use, or a GPU's
-CHUNK_BYTES = {"cpu": (2**19, 2**21), "gpu": (48 * 2**20, 48 * 2**20), "tpu": (16 * 2**20, 16 * 2**20)}
+CHUNK_BYTES = {
+    "cpu": (2**19, 2**21),
+    "gpu": (48 * 2**20, 48 * 2**20),
+    "tpu": (16 * 2**20, 16 * 2**20),
+}
 CONTROL_GROUP = Path("/sys/fs/cgroup/memory.max")  # what a container or a batch system grants
 
 
-class Plan(NamedTuple):
+class MicrobatchPlan(NamedTuple):
     """How the shots of a batch are worked off: `micro` at a time, through which multislice."""
 
     micro: int
     multislice: Callable = waves.multislice
 
 
-def plans(model: Model, shots: int, micro: int | None = None, multislice: Callable | None = None) -> list[Plan]:
+def plans(
+    model: Model, shots: int, micro: int | None = None, multislice: Callable | None = None
+) -> list[MicrobatchPlan]:
     """Ways to work off `shots`, the fastest first: as many at a time as fit the cache, then fewer,
     then fewer waves kept for the gradient; `micro` and `multislice` stand where they are given."""
     if multislice is checkpointed.multislice_reversible:
         require_lossless(model)
     most = min(shots, _cached_shots(model))
     micros = [micro] if micro else [most >> n for n in range(most.bit_length())]
-    first, *others = [multislice] if multislice else [waves.multislice, checkpointed.multislice_sqrt]
-    return [Plan(m, first) for m in micros] + [Plan(micros[-1], other) for other in others]
+    first, *others = (
+        [multislice] if multislice else [waves.multislice, checkpointed.multislice_sqrt]
+    )
+    return [MicrobatchPlan(m, first) for m in micros] + [
+        MicrobatchPlan(micros[-1], other) for other in others
+    ]
 
 
 def fastest(
-    by: Callable[[Plan], Loss], model: Model, batch: Batch, choice: Sequence[Plan], budget: float | None
-) -> Plan:
+    by: Callable[[MicrobatchPlan], Loss],
+    model: Model,
+    batch: Batch,
+    choice: Sequence[MicrobatchPlan],
+    budget: float | None,
+) -> MicrobatchPlan:
     """The first plan whose loss `by(plan)` and its gradient keep within `budget` [bytes], beside model and batch.
 
     Without a budget it is half of the device, and the leanest plan is tried in any case.
@@ -72,7 +86,9 @@ def require_lossless(model: Model) -> None:
     """Raises ValueError when the propagator loses frequencies, whatever its parameters: such waves cannot be traced back."""
     propagator = select(model.propagator, PerShot, 0)
     with jax.ensure_compile_time_eval():
-        still = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype) if eqx.is_array(a) else a, propagator)
+        still = jax.tree.map(
+            lambda a: jnp.zeros(a.shape, a.dtype) if eqx.is_array(a) else a, propagator
+        )
         passed = float(jnp.min(jnp.abs(still.kernel(model.grid, 10.0))))
     if passed < 1 - 1e-3:
         raise ValueError(
@@ -88,7 +104,9 @@ def needed(loss: Loss, model: Model, batch: Batch) -> int:
     Nothing is computed; arrays count by shape and type alone. A loss that is no scalar has no gradient.
     0 where a compiler does not say.
     """
-    arrays, rest = eqx.partition((model, batch), lambda leaf: hasattr(leaf, "shape") and hasattr(leaf, "dtype"))
+    arrays, rest = eqx.partition(
+        (model, batch), lambda leaf: hasattr(leaf, "shape") and hasattr(leaf, "dtype")
+    )
 
     def value(params, others, batch):
         return loss(eqx.combine(params, others), batch)
@@ -121,7 +139,7 @@ def _half_the_device() -> float:
     return math.inf if memory is None else memory / 2
 
 
-def _roughly(model: Model, plan: Plan) -> int:
+def _roughly(model: Model, plan: MicrobatchPlan) -> int:
     """Bytes of a plan's waves, of the windows it cuts, and of the gradient, within a factor of two."""
     spectrum = _spectrum(model)
     slices = _slices(model)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from ..data import Batch
-from ..model import Model, shoot
+from ..model import Model, simulate_pattern
 from ..parts.indexed import PerShot, PerView, select
 from ..parts.probe import AbstractProbe
 from ..parts.slices import Sliced
@@ -42,7 +42,9 @@ def sum_over_shots(
     choice = plans(model, len(batch.shots), micro, multislice)
 
     def by(plan):
-        return lambda model, batch: sum_over_shots(of_shot, model, batch, plan.micro, plan.multislice, math.inf)
+        return lambda model, batch: sum_over_shots(
+            of_shot, model, batch, plan.micro, plan.multislice, math.inf
+        )
 
     plan = fastest(by, model, batch, choice, budget)
     rest = eqx.tree_at(lambda m: m.specimen, _with_spectrum(model), None)
@@ -96,7 +98,7 @@ def _chunk_sum(parts, seen, chunk, of_shot, multislice):
     def one(shot, window, pattern):
         model, sliced = select(parts, PerShot, shot)
         centre = sliced.corner(model.scan.position(), model.grid)[1]
-        return of_shot(shoot(model, sliced, window, centre, multislice), pattern)
+        return of_shot(simulate_pattern(model, sliced, window, centre, multislice), pattern)
 
     return jnp.tensordot(weight, jax.vmap(one)(shots, seen, counts), 1)
 
@@ -140,7 +142,9 @@ def _sum_forward(perturbed, parts, chunks, of_shot, multislice):
 
     start = (jax.tree.map(jnp.zeros_like, diff), jnp.zeros_like(sliced.transmission))
     ((rest_grads, sliced_grads), field), values = jax.lax.scan(body, start, chunks)
-    sliced_grads = eqx.tree_at(lambda s: s.transmission, sliced_grads, field, is_leaf=lambda n: n is None)
+    sliced_grads = eqx.tree_at(
+        lambda s: s.transmission, sliced_grads, field, is_leaf=lambda n: n is None
+    )
     return jnp.sum(values), (rest_grads, sliced_grads)
 
 

@@ -42,7 +42,9 @@ def l2(weight: float, of: Of = "phase") -> Penalty:
     return lambda model: weight * per_pixel(model.specimen.phase_per_slice(model.grid, of) ** 2)
 
 
-def total_variation(weight: float, along: Along = "plane", of: Of = "phase", smooth: float = 1e-2) -> Penalty:
+def total_variation(
+    weight: float, along: Along = "plane", of: Of = "phase", smooth: float = 1e-2
+) -> Penalty:
     """Σ √(|∇φ|² + s²) − s: flat areas with sharp edges (Rudin, Osher & Fatemi 1992).
 
     Steps below `smooth` [rad] count quadratically (Vogel & Oman 1996). In a "volume" all directions count alike:
@@ -50,7 +52,9 @@ def total_variation(weight: float, along: Along = "plane", of: Of = "phase", smo
     """
 
     if smooth <= 0:
-        raise ValueError(f"smooth is {smooth}; give a positive step [rad], below which edges are rounded")
+        raise ValueError(
+            f"smooth is {smooth}; give a positive step [rad], below which edges are rounded"
+        )
 
     def penalty(model):
         steps2 = squared_steps(model, of, along)
@@ -72,7 +76,10 @@ def missing_cone(weight: float, semiangle_mrad: float, of: Of = "phase") -> Pena
 
     def penalty(model):
         model.specimen.require_fixed_beam()
-        phase, spacing = model.specimen.phase_per_slice(model.grid, of), model.specimen.spacing(model.grid)
+        phase, spacing = (
+            model.specimen.phase_per_slice(model.grid, of),
+            model.specimen.spacing(model.grid),
+        )
         kept = filters.measurable(phase.shape, model.grid.pixel, spacing, 1e-3 * semiangle_mrad)
         return weight * per_pixel(phase * filters.filter_volume(phase, 1 - kept))
 
@@ -96,7 +103,9 @@ def squared_steps(model: Model, of: Of, along: Along) -> Stack:
     if along == "z":
         require_depth(stack)
     if along == "volume":
-        lengths = jnp.stack([model.specimen.spacing(model.grid), *model.grid.pixel]) / min(model.grid.pixel)
+        lengths = jnp.stack([model.specimen.spacing(model.grid), *model.grid.pixel]) / min(
+            model.grid.pixel
+        )
 
     def steps(axis):
         last = jax.lax.slice_in_dim(stack, stack.shape[axis] - 1, None, axis=axis)

@@ -21,10 +21,10 @@ import optax
 from jax.core import Tracer
 from jaxtyping import PyTree
 
-from ..data import Batch, Rows, at_hand, stacked
+from ..data import Batch, Rows, materialize, stacked
 from ..model import Model, require_alive, require_inside
-from ..parts.indexed import PerView, axis_size, only_seen
-from .solvers.parameter_scaling import child, in_natural_units, of_own_share
+from ..parts.indexed import PerView, axis_size, mask_unseen_updates
+from .solvers.parameter_scaling import child, restrict_line_search, scale_parameters
 
 AHEAD = 8  # calls that the host may be ahead of the device, whose memory holds the batches of all of them
 
@@ -55,7 +55,7 @@ def per_part(optimisers=None, /, **by_name) -> PerPart:
     for names, optimiser in {**(optimisers or {}), **by_name}.items():
         names = (names,) if isinstance(names, str) else names
         group = ", ".join(names)
-        transforms[group] = of_own_share(optimiser)
+        transforms[group] = restrict_line_search(optimiser)
         group_of |= dict.fromkeys(names, group)
 
     def labels(params):
@@ -63,7 +63,7 @@ def per_part(optimisers=None, /, **by_name) -> PerPart:
         require_parameters(params, set(group_of) - set(jax.tree.leaves(found)))
         return jax.tree.map(lambda name: group_of.get(name, "frozen"), found)
 
-    made = PerPart(*in_natural_units(optax.partition(transforms, labels)))
+    made = PerPart(*scale_parameters(optax.partition(transforms, labels)))
     made.moved = lambda params: jax.tree.map(lambda label: label != "frozen", labels(params))
     return made
 
@@ -72,10 +72,14 @@ def require_parameters(params, unused: Iterable[str]) -> None:
     """Raises ValueError for `unused` names, which no parameter of `params` has, with those that were meant."""
     for name in sorted(unused):
         paths = [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-        fields = {".".join(path.split(".")[: n + 1]) for path in paths for n in range(path.count(".") + 1)}
+        fields = {
+            ".".join(path.split(".")[: n + 1]) for path in paths for n in range(path.count(".") + 1)
+        }
         near = get_close_matches(name, fields, 1, 0.7)
         part = name.partition(".")[0]
-        inside = sorted(field for field in fields if field.count(".") == 1 and field.startswith(f"{part}."))
+        inside = sorted(
+            field for field in fields if field.count(".") == 1 and field.startswith(f"{part}.")
+        )
         parts = [f for f in params.__dataclass_fields__ if f != "grid"]
         hint = f"did you mean {near[0]}? " if near else ""
         known = f"{part} has {', '.join(inside)}" if inside else f"its parts are {', '.join(parts)}"
@@ -99,7 +103,11 @@ def named(params, names: tuple[str, ...]):
                 shortest = len(path_of(path[: depth + 1]))
             node = child(node, key)
         own = {n: unwrapped(n) for n in names}
-        covering = [n for n in names if len(own[n]) >= shortest and f"{path_of(path)}.".startswith(f"{own[n]}.")]
+        covering = [
+            n
+            for n in names
+            if len(own[n]) >= shortest and f"{path_of(path)}.".startswith(f"{own[n]}.")
+        ]
         return max(covering, key=lambda n: len(own[n]), default="frozen")
 
     return jax.tree_util.tree_map_with_path(label, params)
@@ -115,18 +123,20 @@ def trainable(model: Model) -> Model:
     return eqx.filter(model, eqx.is_inexact_array)
 
 
-def strong(tree: PyTree) -> PyTree:
+def strip_weak_types(tree: PyTree) -> PyTree:
     """The tree without weak types, which would make the second step trace again."""
-    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype) if eqx.is_array(x) else x, tree)
+    return jax.tree.map(
+        lambda x: jax.lax.convert_element_type(x, x.dtype) if eqx.is_array(x) else x, tree
+    )
 
 
-def owned(tree: PyTree) -> PyTree:
+def copy_for_donation(tree: PyTree) -> PyTree:
     """A copy, strongly typed, that a step may take over: arrays that two leaves share cannot be donated."""
-    return jax.tree.map(lambda x: x.copy() if eqx.is_array(x) else x, strong(tree))
+    return jax.tree.map(lambda x: x.copy() if eqx.is_array(x) else x, strip_weak_types(tree))
 
 
 @contextlib.contextmanager
-def collected_later():
+def gc_disabled():
     """Garbage is collected afterwards: a full collection in the midst of tracing takes a third of its time."""
     enabled = gc.isenabled()
     gc.disable()
@@ -160,11 +170,13 @@ def make_step(
         return value + (0.0 if penalty is None else penalty(model)), value
 
     def one(model, state, batch):
-        batch = at_hand(batch)
+        batch = materialize(batch)
         params, rest = eqx.partition(model, eqx.is_inexact_array)
         moved = moved_by(params)
         moving, fixed = eqx.partition(params, moved)
-        (total, value), grads = jax.value_and_grad(objective, has_aux=True)(moving, eqx.combine(fixed, rest), batch)
+        (total, value), grads = jax.value_and_grad(objective, has_aux=True)(
+            moving, eqx.combine(fixed, rest), batch
+        )
         # JAX's gradient by a complex leaf is the conjugate of the direction of ascent.
         grads = eqx.combine(jax.tree.map(jnp.conj, grads), jax.tree.map(jnp.zeros_like, fixed))
         updates, state = optimiser.update(
@@ -177,14 +189,18 @@ def make_step(
             model=model,
             batch=batch,
         )
-        updates = only_seen(eqx.filter(updates, moved), batch.view, batch.shots, batch.weight)
+        updates = mask_unseen_updates(
+            eqx.filter(updates, moved), batch.view, batch.shots, batch.weight
+        )
         new = project(eqx.apply_updates(model, updates))
-        return strong(new), state, {"loss": value, "finite": jnp.isfinite(total)}
+        return strip_weak_types(new), state, {"loss": value, "finite": jnp.isfinite(total)}
 
     # not Equinox's jit, which waits for the end of every call: the device would be idle until the next one is there
     @partial(jax.jit, static_argnums=(2, 3), donate_argnums=0)
     def together(arrays, batch, others, structure):
-        table = batch.counts.table if isinstance(batch.counts, Rows) else None  # the same for all steps
+        table = (
+            batch.counts.table if isinstance(batch.counts, Rows) else None
+        )  # the same for all steps
         steps = batch if table is None else eqx.tree_at(lambda b: b.counts.table, batch, None)
 
         def body(arrays, batch):
@@ -204,7 +220,7 @@ def make_step(
         arrays, others = eqx.partition(tuple(leaves), eqx.is_array)
         if len(calls) == AHEAD:
             jax.block_until_ready(calls[0])
-        with collected_later():
+        with gc_disabled():
             arrays, info = together(arrays, batch, others, structure)
         if not isinstance(info["finite"], Tracer):
             calls.append(info["finite"])
@@ -215,7 +231,7 @@ def make_step(
 
 def init_state(optimiser: optax.GradientTransformation, model: Model):
     """The optimiser's first state for `model`."""
-    return owned(optimiser.init(trainable(model)))  # pyright: ignore[reportArgumentType]
+    return copy_for_donation(optimiser.init(trainable(model)))  # pyright: ignore[reportArgumentType]
 
 
 def minimise(
@@ -233,8 +249,10 @@ def minimise(
     step, history = make_step(loss, optimiser, project, penalty), []
     for view in range(axis_size(model, PerView)):
         require_inside(model, view)
-    model, state = owned(model), init_state(optimiser, model)
+    model, state = copy_for_donation(model), init_state(optimiser, model)
     for batch in stacked(batches):
         model, state, info = step(model, state, batch)
         history.append(info["loss"])
-    return model, jnp.asarray(np.concatenate([np.atleast_1d(loss) for loss in jax.device_get(history)]))
+    return model, jnp.asarray(
+        np.concatenate([np.atleast_1d(loss) for loss in jax.device_get(history)])
+    )

@@ -31,7 +31,9 @@ class Arrangement:
                 f"no position_unit is called {self.position_unit!r}; known are {', '.join(POSITION_UNITS)}"
             )
         if not self.counts_per_electron > 0:
-            raise ValueError(f"counts_per_electron = {self.counts_per_electron}; more than 0 is required")
+            raise ValueError(
+                f"counts_per_electron = {self.counts_per_electron}; more than 0 is required"
+            )
 
     @classmethod
     def taken_from(cls, known: dict[str, Any]) -> "Arrangement":
@@ -39,7 +41,9 @@ class Arrangement:
         names = [f.name for f in fields(cls) if f.name in known]
         return cls(**{name: value for name in names if (value := known.pop(name)) is not None})
 
-    def dataset(self, counts: Any, positions: Any, grid: Grid, mask: Any = None, **more: Any) -> Dataset:
+    def dataset(
+        self, counts: Any, positions: Any, grid: Grid, mask: Any = None, **more: Any
+    ) -> Dataset:
         """The `Dataset` of a file's counts and positions, each one array or a list over views."""
         corner = self.zero_frequency == "corner"
         if corner or self.counts_per_electron != 1:

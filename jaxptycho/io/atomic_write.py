@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 @contextmanager
-def drafted(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
+def atomic_path(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     """The path of a draft to be written; it takes the name `path` when it is whole and on the disk."""
     path = Path(path)
     if path.exists() and not overwrite:

@@ -7,7 +7,9 @@ from jaxtyping import Float, Num, Shaped
 
 from .instrument import PAIRS
 
-QUARTER = np.array([[0, 1], [-1, 0]])  # on (y, x): what was along x is along y, what was along y is along −x
+QUARTER = np.array(
+    [[0, 1], [-1, 0]]
+)  # on (y, x): what was along x is along y, what was along y is along −x
 
 
 def quarter_turns(axis_deg: float) -> int:
@@ -39,7 +41,11 @@ def turned_positions(positions: Float[np.ndarray, "*n 2"], turns: int) -> Float[
 def turned_about(about: dict[str, Any], turns: int) -> dict[str, Any]:
     """What is known of the instrument in the frame of the turned patterns: pairs (y, x) exchanged where it must be, and
     the direction of the axis that is left."""
-    pairs = {name: tuple(about[name])[::-1] for name in PAIRS if turns % 2 and np.ndim(about.get(name, 0))}
+    pairs = {
+        name: tuple(about[name])[::-1]
+        for name in PAIRS
+        if turns % 2 and np.ndim(about.get(name, 0))
+    }
     left = remainder(float(about["tilt_axis_deg"]))
     others = {name: value for name, value in about.items() if name != "tilt_axis_deg"}
     return others | pairs | ({"tilt_axis_deg": left} if left else {})

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.constants import c, e, h
 
-from ..data import ALONE, Dataset, Sharing
+from ..data import ALONE, Dataset, ProcessShard
 from ..data.frame import spacing, warn_of_rounding
 from ..model import Model
 from ..parts.indexed import PerShot, PerView, select
@@ -31,7 +31,16 @@ from ..physics.grids import Grid
 from ..start.calibration import effective_distance
 from .arrangement import DATASET, Arrangement
 from .hdf5 import FILTER, H5, OnDisk, created, opened, save_array
-from .instrument import BEAM, INSTRUMENT, PAIRS, check_number, checked, grid_of, merged, wavelength_of
+from .instrument import (
+    BEAM,
+    INSTRUMENT,
+    PAIRS,
+    check_number,
+    checked,
+    grid_of,
+    merged,
+    wavelength_of,
+)
 from .native import chunked, frames
 
 ANGSTROM = 1e-10  # m
@@ -53,7 +62,12 @@ def is_cxi(file: H5) -> bool:
     return "cxi_version" in file or "entry_1" in file
 
 
-def read_cxi(path: str | Path, sharing: Sharing = ALONE, arrangement: Arrangement = DATASET, **known: Any) -> Dataset:
+def read_cxi(
+    path: str | Path,
+    sharing: ProcessShard = ALONE,
+    arrangement: Arrangement = DATASET,
+    **known: Any,
+) -> Dataset:
     """Dataset of the first entry of a CXI file; `known` properties replace those of the file.
 
     The far field, unless `near_field=True`: then a hologram, behind a focus when
@@ -65,11 +79,15 @@ def read_cxi(path: str | Path, sharing: Sharing = ALONE, arrangement: Arrangemen
     if focus is not None:
         check_number("focus_to_sample_angstrom", focus, "what is given beside the file")
         if near is False:
-            raise ValueError("focus_to_sample_angstrom belongs to a near field; remove it, or near_field = false")
+            raise ValueError(
+                "focus_to_sample_angstrom belongs to a near field; remove it, or near_field = false"
+            )
     with opened(path) as file:
         entry: H5 = file.get("entry_1")
         if not isinstance(entry, h5py.Group):
-            raise ValueError(f"{path} has no group /entry_1; wanted a CXI file with at least one entry")
+            raise ValueError(
+                f"{path} has no group /entry_1; wanted a CXI file with at least one entry"
+            )
         counts = OnDisk(_found(entry, DATA, "patterns", path))
         stored = np.asarray(_found(entry, TRANSLATION, "positions", path)[()])
         vectors = _basis_vectors(entry, path)
@@ -80,7 +98,9 @@ def read_cxi(path: str | Path, sharing: Sharing = ALONE, arrangement: Arrangemen
         raise ValueError(f"the patterns in {path} have shape {counts.shape}; wanted [shot, y, x]")
     translation = stored.astype(float)
     if translation.ndim != 2 or translation.shape[1] not in (2, 3):
-        raise ValueError(f"the translations in {path} have shape {translation.shape}; wanted [shot, 2 or 3]")
+        raise ValueError(
+            f"the translations in {path} have shape {translation.shape}; wanted [shot, 2 or 3]"
+        )
     geometry = {}
     if distance is not None:
         pixel = np.linalg.norm(vectors, axis=0) / ANGSTROM
@@ -103,19 +123,27 @@ def probe_positions(translation: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """Positions (y, x) of the probe on the sample [Å] for translations of the sample [shot, 2 or 3] [m]."""
     lab = np.pad(translation, ((0, 0), (0, 3 - translation.shape[1])))
     # least squares, because the vectors of a tilted detector need not be orthogonal
-    return np.linalg.lstsq(vectors / np.linalg.norm(vectors, axis=0), -lab.T / ANGSTROM, rcond=None)[0].T
+    return np.linalg.lstsq(
+        vectors / np.linalg.norm(vectors, axis=0), -lab.T / ANGSTROM, rcond=None
+    )[0].T
 
 
-def export_cxi(path: str | Path, model: Model, data: Dataset, *, counts: bool = True, overwrite: bool = False) -> None:
+def export_cxi(
+    path: str | Path, model: Model, data: Dataset, *, counts: bool = True, overwrite: bool = False
+) -> None:
     """A reconstruction of one view, as a CXI file that `read_cxi` reads back where it holds `counts`.
 
     The transmission of every slice is `image_1`, the probe's modes (of shot 0, centre at
     [N//2, N//2]) are `image_2`; the positions are those of the model.
     """
     if data.n_views > 1:
-        raise ValueError(f"a CXI file holds one view; this dataset has {data.n_views}, export each by itself")
+        raise ValueError(
+            f"a CXI file holds one view; this dataset has {data.n_views}, export each by itself"
+        )
     model = select(model, PerView, 0)
-    positions = jax.vmap(lambda shot: select(model, PerShot, shot).scan.position())(jnp.arange(data.n_shots[0]))
+    positions = jax.vmap(lambda shot: select(model, PerShot, shot).scan.position())(
+        jnp.arange(data.n_shots[0])
+    )
     distance, vectors = _as_measured(data)
     with created(path, overwrite) as file:
         file["cxi_version"], file["number_of_entries"] = 160, 1
@@ -123,13 +151,19 @@ def export_cxi(path: str | Path, model: Model, data: Dataset, *, counts: bool = 
         _save_source(entry, data.grid)
         _save_images(entry, model)
         entry[f"{DETECTOR}/distance"], entry[f"{DETECTOR}/basis_vectors"] = distance, vectors
-        entry[f"{DETECTOR}/y_pixel_size"], entry[f"{DETECTOR}/x_pixel_size"] = np.linalg.norm(vectors, axis=0)
-        entry[TRANSLATION[1]] = sample_translation(np.asarray(positions, float) + model.frame, vectors)
+        entry[f"{DETECTOR}/y_pixel_size"], entry[f"{DETECTOR}/x_pixel_size"] = np.linalg.norm(
+            vectors, axis=0
+        )
+        entry[TRANSLATION[1]] = sample_translation(
+            np.asarray(positions, float) + model.frame, vectors
+        )
         entry[TRANSLATION[0]] = h5py.SoftLink(f"/entry_1/{TRANSLATION[1]}")
         if data.mask is not None:
             entry[f"{DETECTOR}/mask"] = (~data.mask).astype(np.uint32)
         if counts:
-            stored = entry.create_dataset(DATA[1], **chunked(data.grid, data.n_shots[0], data.kinds[0]), **FILTER)
+            stored = entry.create_dataset(
+                DATA[1], **chunked(data.grid, data.n_shots[0], data.kinds[0]), **FILTER
+            )
             for block, patterns in frames(data, 0):
                 stored[block] = patterns
             entry[DATA[0]] = h5py.SoftLink(f"/entry_1/{DATA[1]}")
@@ -145,7 +179,10 @@ def _as_measured(data: Dataset) -> tuple[float, np.ndarray]:
     pixel, about = np.asarray(data.grid.pixel), data.about
     if "effective_distance_angstrom" in about:
         magnification = about.get("magnification", 1.0)
-        distance, pixel = about["effective_distance_angstrom"] * magnification, pixel * magnification
+        distance, pixel = (
+            about["effective_distance_angstrom"] * magnification,
+            pixel * magnification,
+        )
     else:
         distance = about.get("detector_distance_angstrom", 1 / ANGSTROM)
         pixel = data.grid.wavelength * distance * np.asarray(data.grid.dk)
@@ -179,7 +216,9 @@ def _save_images(entry: H5, model: Model) -> None:
 
 
 def _near_field(distance: float, pixel: np.ndarray, focus: float | None) -> dict[str, Any]:
-    effective, magnification = (distance, 1.0) if focus is None else effective_distance(focus, distance)
+    effective, magnification = (
+        (distance, 1.0) if focus is None else effective_distance(focus, distance)
+    )
     return {
         "pixel_angstrom": pixel / magnification,
         "effective_distance_angstrom": effective,
@@ -189,13 +228,19 @@ def _near_field(distance: float, pixel: np.ndarray, focus: float | None) -> dict
 
 def _beam(entry: H5, path) -> dict[str, float]:
     """Voltage of electrons [kV], or wavelength of anything else [Å] and the energy that it is made from."""
-    energy, wavelength = (_number(entry, f"{SOURCE}/{name}", path) for name in ("energy", "wavelength"))
+    energy, wavelength = (
+        _number(entry, f"{SOURCE}/{name}", path) for name in ("energy", "wavelength")
+    )
     kind = entry.get(f"{SOURCE}/probe")
     if energy is not None and kind is not None and kind.asstr()[()].startswith("electron"):
         return {"voltage_kv": energy / e / 1e3}
     if energy is None and wavelength is None:
         return {}
-    found = [w / ANGSTROM for w in (wavelength, None if energy is None else h * c / energy) if w is not None]
+    found = [
+        w / ANGSTROM
+        for w in (wavelength, None if energy is None else h * c / energy)
+        if w is not None
+    ]
     if not all(RANGE[0] < w < RANGE[1] for w in found) or abs(found[0] / found[-1] - 1) > 0.01:
         raise ValueError(
             f"{path}: the source has energy {energy} and wavelength {wavelength}; wanted joules and metres of the "
@@ -212,13 +257,19 @@ def _basis_vectors(entry: H5, path) -> np.ndarray:
     stored = entry.get(f"{DETECTOR}/basis_vectors")
     if stored is not None:
         vectors = np.asarray(stored[()], float)
-        vectors = vectors[0] if vectors.ndim == 3 else vectors  # one for every shot, as some write it
+        vectors = (
+            vectors[0] if vectors.ndim == 3 else vectors
+        )  # one for every shot, as some write it
         if vectors.shape in ((2, 3), (3, 2)):
             return vectors.T if vectors.shape == (2, 3) else vectors
-        raise ValueError(f"basis_vectors in {path} have shape {vectors.shape}; wanted two vectors of three numbers")
+        raise ValueError(
+            f"basis_vectors in {path} have shape {vectors.shape}; wanted two vectors of three numbers"
+        )
     x, y = (_number(entry, f"{DETECTOR}/{name}_pixel_size", path) for name in "xy")
     if x is None and y is None:
-        raise ValueError(f"{path} has neither basis_vectors nor x_pixel_size of its detector; add one of them")
+        raise ValueError(
+            f"{path} has neither basis_vectors nor x_pixel_size of its detector; add one of them"
+        )
     return usual_vectors(y or x, x or y)
 
 
@@ -238,7 +289,9 @@ def _found(entry: H5, names, what: str, path) -> H5:
     for name in names:
         if isinstance(stored := entry.get(name), h5py.Dataset):
             return stored
-    raise ValueError(f"{path} holds no {what}; a CXI file has them at {' or '.join(f'/entry_1/{n}' for n in names)}")
+    raise ValueError(
+        f"{path} holds no {what}; a CXI file has them at {' or '.join(f'/entry_1/{n}' for n in names)}"
+    )
 
 
 def _number(entry: H5, name: str, path) -> float | None:

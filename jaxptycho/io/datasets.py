@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from ..data import ALONE, Dataset, Sharing
+from ..data import ALONE, Dataset, ProcessShard
 from .arrangement import Arrangement
 from .axis import QUARTER, quarter_turns
 from .cxi import CXI_PROPERTIES, is_cxi, read_cxi
@@ -52,7 +52,7 @@ READERS: dict[str, Reader] = {
 
 def read(
     path: str | Path,
-    sharing: Sharing = ALONE,
+    sharing: ProcessShard = ALONE,
     reader: str | Callable[..., Dataset] | None = None,
     **known: Any,
 ) -> Dataset:
@@ -71,7 +71,9 @@ def read(
     """
     transform = known.pop("scan_transform", None) or "none"
     if transform not in SCAN_TRANSFORMS:
-        raise ValueError(f"no scan_transform is called {transform!r}; known are {', '.join(SCAN_TRANSFORMS)}")
+        raise ValueError(
+            f"no scan_transform is called {transform!r}; known are {', '.join(SCAN_TRANSFORMS)}"
+        )
     arrangement = Arrangement.taken_from(known)
     origin = known.pop("origin", None) or "axis"
     if origin not in ORIGINS:
@@ -97,7 +99,9 @@ def read(
     if transform != "none":
         middles = [own.mean(0) if data.tilts is None else np.zeros(2) for own in data.positions]
         pairs = zip(data.positions, middles, strict=True)
-        turn = np.linalg.matrix_power(QUARTER, quarter_turns(float(axis)))  # that the patterns have had already
+        turn = np.linalg.matrix_power(
+            QUARTER, quarter_turns(float(axis))
+        )  # that the patterns have had already
         matrix = turn @ np.array(SCAN_TRANSFORMS[transform]) @ turn.T
         data.positions = [_turned(positions, middle, matrix) for positions, middle in pairs]
     if origin == "middle":

@@ -16,12 +16,16 @@ from ..analysis.tracing import atoms_of
 from ..data.frame import spacing, warn_of_rounding
 from ..model import Model
 from ..parts.slices import Of, Voxels
-from .atomic_write import drafted
+from .atomic_write import atomic_path
 from .structures import WRITABLE, to_ase, write_structure
 
 
 def export(
-    model: Model, path: str | Path, elements: Sequence[str] = (), threshold: float | None = None, of: Of = "phase"
+    model: Model,
+    path: str | Path,
+    elements: Sequence[str] = (),
+    threshold: float | None = None,
+    of: Of = "phase",
 ) -> str:
     """What was written of a model's specimen to `path`, whose ending says how. Never overwrites.
 
@@ -39,7 +43,9 @@ def export(
     writer = next((WRITERS[ending] for ending in WRITERS if name.endswith(ending)), None)
     if writer is None:
         known = ", ".join([*WRITERS, *WRITABLE])
-        raise ValueError(f"{path} ends in none of {known}; choose one of them, result.h5 itself is HDF5")
+        raise ValueError(
+            f"{path} ends in none of {known}; choose one of them, result.h5 itself is HDF5"
+        )
     held = voxels(model, of)
     writer(path, held)
     return f"{held.what}, {' × '.join(map(str, held.values.shape))} voxels (z, y, x)"
@@ -84,11 +90,13 @@ def traced(model: Model, elements: Sequence[str], threshold: float | None = None
 
 def write_mrc(path: str | Path, held: Voxels) -> None:
     """Voxels as an MRC volume: columns are x, rows y, sections z; voxel size and origin in Å (Cheng et al. 2015)."""
-    with drafted(path) as draft, mrcfile.new(draft) as file:
+    with atomic_path(path) as draft, mrcfile.new(draft) as file:
         file.set_data(held.values)
         file.set_volume()  # also a single section, whose thickness is known
         file.voxel_size = held.voxel[::-1]
-        warn_of_rounding("the origins of MRC files", spacing(held.corner, np.float32), min(held.voxel[1:]))
+        warn_of_rounding(
+            "the origins of MRC files", spacing(held.corner, np.float32), min(held.voxel[1:])
+        )
         header: Any = file.header
         header.origin = held.corner[::-1]
         what = normalize("NFKD", held.what).encode("ascii", "ignore").decode()  # labels are ASCII
@@ -100,7 +108,7 @@ def write_ome_tiff(path: str | Path, held: Voxels) -> None:
     sizes = {f"PhysicalSize{axis}": step for axis, step in zip("ZYX", held.voxel, strict=True)}
     units = {f"PhysicalSize{axis}Unit": "Å" for axis in "ZYX"}
     about = {"axes": "ZYX", "Name": held.what, **sizes, **units}
-    with drafted(path) as draft:
+    with atomic_path(path) as draft:
         tifffile.imwrite(draft, held.values, ome=True, photometric="minisblack", metadata=about)
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ..distributed.gather import Pieced
-from .atomic_write import drafted
-from .parallel_gzip import inflated
+from ..distributed.gather import ShardedLeaf
+from .atomic_write import atomic_path
+from .parallel_gzip import read_chunks
 
 H5 = Any  # an h5py file, group or dataset, which its annotations cannot tell apart
 COMPRESS_BYTES = 2**16  # smaller arrays are not worth a filter
@@ -29,11 +29,17 @@ def opened(path: str | Path) -> Iterator[H5]:
         what = "a Zarr store, a format that cannot be read yet" if is_zarr(path) else what
         raise FileNotFoundError(f"{path} is {what}; an HDF5 file is required")
     if not h5py.is_hdf5(path):
-        raise ValueError(f"{path} is not an HDF5 file; wanted a native dataset, a CXI file or a result")
+        raise ValueError(
+            f"{path} is not an HDF5 file; wanted a native dataset, a CXI file or a result"
+        )
     try:
         with h5py.File(path) as file:
             yield file
-    except (OSError, KeyError, RuntimeError) as error:  # h5py raises the latter two where it cannot follow a link
+    except (
+        OSError,
+        KeyError,
+        RuntimeError,
+    ) as error:  # h5py raises the latter two where it cannot follow a link
         if type(error) not in (KeyError, RuntimeError) and isinstance(error, RuntimeError):
             raise  # of a device, not of the file
         raise ValueError(
@@ -46,7 +52,10 @@ def created(path: str | Path, overwrite: bool = False) -> Iterator[H5]:
     """A new file, for writing; it takes its name only when it is whole and on the disk."""
     try:
         # the format of HDF5 1.8 and later lets attributes be longer than 64 kB
-        with drafted(path, overwrite) as draft, h5py.File(draft, "w", libver=("v108", "latest")) as file:
+        with (
+            atomic_path(path, overwrite) as draft,
+            h5py.File(draft, "w", libver=("v108", "latest")) as file,
+        ):
             yield file
     except FileExistsError:
         raise
@@ -77,16 +86,19 @@ class OnDisk:
 
 def save_array(group: H5, name: str, values, compress: bool = True) -> H5:
     """`values` as a dataset of `group`, compressed where that pays; those in pieces are written piece by piece."""
-    given = None if isinstance(values, Pieced) else np.asarray(values)
-    shape, kind = (values if given is None else given).shape, (values if given is None else given).dtype
+    given = None if isinstance(values, ShardedLeaf) else np.asarray(values)
+    shape, kind = (
+        (values if given is None else given).shape,
+        (values if given is None else given).dtype,
+    )
     large = compress and math.prod(shape) * kind.itemsize > COMPRESS_BYTES
     stored = group.create_dataset(name, shape, kind, given, **(FILTER if large else {}))
-    for place, piece in values.pieces if isinstance(values, Pieced) else ():
+    for place, piece in values.pieces if isinstance(values, ShardedLeaf) else ():
         stored[place] = piece
     return stored
 
 
-def plain(value):
+def plain_value(value):
     """An attribute as Python has it."""
     if isinstance(value, bytes):
         return value.decode(errors="replace")
@@ -100,10 +112,12 @@ def _rows(stored: H5, index) -> np.ndarray:
     """
     *before, rows = index if isinstance(index, tuple) else (index,)
     rows = np.arange(stored.shape[len(before)])[rows]
-    if (found := inflated(stored, tuple(before), rows)) is not None:
+    if (found := read_chunks(stored, tuple(before), rows)) is not None:
         return found
     runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)
-    return np.concatenate([stored[(*before, slice(run[0], run[-1] + 1) if run.size else run)] for run in runs])
+    return np.concatenate(
+        [stored[(*before, slice(run[0], run[-1] + 1) if run.size else run)] for run in runs]
+    )
 
 
 def _reason(error: BaseException) -> str:

@@ -81,8 +81,13 @@ def check_values(values: Mapping[str, Any], source) -> dict[str, Any]:
     for name in values:
         wanted = by_stem.get(_stem(name), name)
         if name != wanted:
-            raise ValueError(f"{source}: {name} is in no unit known here; convert it and call it {wanted}")
-    return {name: check_number(name, value, source) if name in INSTRUMENT else value for name, value in values.items()}
+            raise ValueError(
+                f"{source}: {name} is in no unit known here; convert it and call it {wanted}"
+            )
+    return {
+        name: check_number(name, value, source) if name in INSTRUMENT else value
+        for name, value in values.items()
+    }
 
 
 def wavelength_of(about: Mapping[str, Any], source) -> float:
@@ -90,7 +95,9 @@ def wavelength_of(about: Mapping[str, Any], source) -> float:
     voltage, wavelength = (about.get(name) for name in BEAM)
     if voltage is None:
         if wavelength is None:
-            raise ValueError(f"{source} names neither voltage_kv nor wavelength_angstrom; give one of them")
+            raise ValueError(
+                f"{source} names neither voltage_kv nor wavelength_angstrom; give one of them"
+            )
         return wavelength
     if wavelength is not None and not _agree(electron_wavelength(voltage), wavelength):
         raise ValueError(
@@ -105,7 +112,9 @@ def grid_of(about: dict[str, Any], shape, source) -> Grid:
     wavelength = wavelength_of(about, source)
     voltage, _, pixel, dk = (about.pop(name, None) for name in BEAM + PAIRS)
     if pixel is None and dk is None:
-        raise ValueError(f"{source} names neither pixel_angstrom nor dk_inverse_angstrom; give one of them")
+        raise ValueError(
+            f"{source} names neither pixel_angstrom nor dk_inverse_angstrom; give one of them"
+        )
     if dk is not None:  # exact for rectangular patterns, where one object pixel would not be
         by_dk = 1 / (np.asarray(shape) * dk)
         agree = pixel is None or (np.any if np.ndim(pixel) == 0 else np.all)(_agree(by_dk, pixel))
@@ -121,8 +130,14 @@ def grid_of(about: dict[str, Any], shape, source) -> Grid:
 
 def properties_of(grid: Grid) -> dict[str, Any]:
     """The properties that `grid_of` wants, of a grid."""
-    beam = {"wavelength_angstrom": grid.wavelength} if grid.voltage_kv is None else {"voltage_kv": grid.voltage_kv}
-    return beam | {"pixel_angstrom": grid.pixel[0] if grid.pixel[0] == grid.pixel[1] else grid.pixel}
+    beam = (
+        {"wavelength_angstrom": grid.wavelength}
+        if grid.voltage_kv is None
+        else {"voltage_kv": grid.voltage_kv}
+    )
+    return beam | {
+        "pixel_angstrom": grid.pixel[0] if grid.pixel[0] == grid.pixel[1] else grid.pixel
+    }
 
 
 def check_number(name: str, value: Any, source) -> float | tuple[float, float]:

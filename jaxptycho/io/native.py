@@ -21,22 +21,27 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ..data import ALONE, Dataset, Sharing
+from ..data import ALONE, Dataset, ProcessShard
 from ..data.numbers import numbers
 from ..physics.grids import Grid
 from .arrangement import DATASET, Arrangement
 from .axis import TurnedCounts, quarter_turns, turned_about, turned_images, turned_positions
-from .hdf5 import FILTER, H5, OnDisk, created, opened, plain, save_array
+from .hdf5 import FILTER, H5, OnDisk, created, opened, plain_value, save_array
 from .instrument import check_values, checked, grid_of, merged, properties_of
 
 FORMAT, VERSION = "jaxptycho-dataset", 2
 RAGGED = 2  # the first version with views of different lengths; all others are written as version 1
 BLOCK = 16  # patterns written at once
-CHUNK_BYTES = 2**13  # of patterns compressed together; a batch reads single ones, each with all of its chunk
+CHUNK_BYTES = (
+    2**13
+)  # of patterns compressed together; a batch reads single ones, each with all of its chunk
 
 
 def read_native(
-    path: str | Path, sharing: Sharing = ALONE, arrangement: Arrangement = DATASET, **known: Any
+    path: str | Path,
+    sharing: ProcessShard = ALONE,
+    arrangement: Arrangement = DATASET,
+    **known: Any,
 ) -> Dataset:
     """Dataset of a native file; `known` properties replace those of the file.
 
@@ -44,7 +49,7 @@ def read_native(
     """
     known = checked(known)
     with opened(path) as file:
-        about = check_values({name: plain(value) for name, value in file.attrs.items()}, path)
+        about = check_values({name: plain_value(value) for name, value in file.attrs.items()}, path)
         check_format(about, path, FORMAT, VERSION)
         groups = _groups(file, path)
         counts = [OnDisk(_dataset(file, f"{group}counts", path)) for group in groups]
@@ -53,18 +58,24 @@ def read_native(
     wanted = {3: "[shot, y, x]"} | ({4: "[view, shot, y, x]"} if groups == [""] else {})
     for group, own in zip(groups, counts, strict=True):
         if len(own.shape) not in wanted:
-            raise ValueError(f"/{group}counts in {path} has shape {own.shape}; wanted {' or '.join(wanted.values())}")
+            raise ValueError(
+                f"/{group}counts in {path} has shape {own.shape}; wanted {' or '.join(wanted.values())}"
+            )
     about = merged(about, known)
     if "tilt_axis_deg" in about:
         turns = quarter_turns(float(about["tilt_axis_deg"]))
         about = turned_about(about, turns)
         counts = [TurnedCounts(own, turns) for own in counts] if turns else counts
         positions = [turned_positions(np.asarray(own, float), turns) for own in positions]
-        mask, probe = (None if image is None else turned_images(image, turns) for image in (mask, probe))
+        mask, probe = (
+            None if image is None else turned_images(image, turns) for image in (mask, probe)
+        )
     grid = grid_of(about, counts[0].shape[-2:], path)
     tilts = None if tilt is None else np.deg2rad(numbers(tilt, f"/tilt_deg in {path}", float))
     both = (counts, positions) if groups != [""] else (counts[0], positions[0])
-    return arrangement.dataset(*both, grid, mask, tilts=tilts, probe_guess=probe, about=about, sharing=sharing)
+    return arrangement.dataset(
+        *both, grid, mask, tilts=tilts, probe_guess=probe, about=about, sharing=sharing
+    )
 
 
 def read_truth(path: str | Path) -> dict[str, Any]:
@@ -74,8 +85,15 @@ def read_truth(path: str | Path) -> dict[str, Any]:
     """
     with opened(path) as file:
         group = _truth_in(file, path)
-        truth = {name: plain(stored[()]) for name, stored in group.items() if isinstance(stored, h5py.Dataset)}
-        truth.setdefault("pixel_angstrom", file.attrs.get("truth_pixel_angstrom", file.attrs.get("pixel_angstrom")))
+        truth = {
+            name: plain_value(stored[()])
+            for name, stored in group.items()
+            if isinstance(stored, h5py.Dataset)
+        }
+        truth.setdefault(
+            "pixel_angstrom",
+            file.attrs.get("truth_pixel_angstrom", file.attrs.get("pixel_angstrom")),
+        )
     return truth
 
 
@@ -90,7 +108,9 @@ def _truth_in(file: Any, path: str | Path) -> Any:
     if group is None:
         raise ValueError(f"{path} holds no /truth; give the file that a step `simulate` wrote")
     if "projected_potential" not in group:
-        raise ValueError(f"{path} has no /truth/projected_potential [V·Å]; only specimens are compared")
+        raise ValueError(
+            f"{path} has no /truth/projected_potential [V·Å]; only specimens are compared"
+        )
     return group
 
 
@@ -99,7 +119,9 @@ def write_native(path: str | Path, data: Dataset, truth: Mapping[str, Any] | Non
     `truth` goes under `/truth`. Never overwrites."""
     kind, about = np.result_type(*data.kinds), data.about
     positions = [places + data.frame for places in data.positions]
-    with writing(path, data.grid, positions, kind, data.mask, data.tilts, data.probe_guess, about, truth) as put:
+    with writing(
+        path, data.grid, positions, kind, data.mask, data.tilts, data.probe_guess, about, truth
+    ) as put:
         for view in range(data.n_views):
             for block, patterns in frames(data, view):
                 put(view, block, patterns)
@@ -126,14 +148,18 @@ def writing(
     views = () if len(shots) == 1 or ragged else (len(shots),)
     with created(path) as file:
         version = RAGGED if ragged else 1
-        file.attrs.update({"format": FORMAT, "version": version} | properties_of(grid) | dict(about or {}))
+        file.attrs.update(
+            {"format": FORMAT, "version": version} | properties_of(grid) | dict(about or {})
+        )
         groups = [f"views/{view}/" for view in range(len(shots))] if ragged else [""]
         counts = [
             file.create_dataset(f"{group}counts", **chunked(grid, n, dtype, views), **FILTER)
             for group, n in zip(groups, shots, strict=False)
         ]
         for group, places in zip(
-            groups, positions if ragged else [np.stack(positions) if views else positions[0]], strict=True
+            groups,
+            positions if ragged else [np.stack(positions) if views else positions[0]],
+            strict=True,
         ):
             file[f"{group}positions"] = places
         optional = {"mask": mask, "probe_guess": probe_guess}
@@ -151,7 +177,10 @@ def writing(
 
 def chunked(grid: Grid, shots: int, dtype, views: tuple[int, ...] = ()) -> dict[str, Any]:
     """Shape, type and chunks of an HDF5 dataset for the patterns of one view, or of `views`."""
-    each, together = tuple(1 for _ in views), CHUNK_BYTES // (math.prod(grid.shape) * np.dtype(dtype).itemsize)
+    each, together = (
+        tuple(1 for _ in views),
+        CHUNK_BYTES // (math.prod(grid.shape) * np.dtype(dtype).itemsize),
+    )
     return {
         "shape": (*views, shots, *grid.shape),
         "dtype": dtype,
@@ -163,14 +192,22 @@ def frames(data: Dataset, view: int) -> Iterator[tuple[slice, np.ndarray]]:
     """The patterns of a view, block by block, as files have them: zero frequency in the middle."""
     for start in range(0, data.n_shots[view], BLOCK):
         block = slice(start, min(start + BLOCK, data.n_shots[view]))
-        yield block, np.fft.fftshift(data.patterns(view, np.arange(block.start, block.stop)), axes=(1, 2))
+        yield (
+            block,
+            np.fft.fftshift(data.patterns(view, np.arange(block.start, block.stop)), axes=(1, 2)),
+        )
 
 
 def check_format(attributes: dict[str, Any], path, wanted: str, newest: int) -> None:
     """Takes `format` and `version` out of the attributes; ValueError where this release cannot read them."""
-    form, version = plain(attributes.pop("format", wanted)), plain(attributes.pop("version", newest))
+    form, version = (
+        plain_value(attributes.pop("format", wanted)),
+        plain_value(attributes.pop("version", newest)),
+    )
     if form is None:
-        raise ValueError(f"{path} is no file of jaxptycho; a {wanted} is required, give another file")
+        raise ValueError(
+            f"{path} is no file of jaxptycho; a {wanted} is required, give another file"
+        )
     fits = isinstance(form, str) and form == wanted and isinstance(version, int | float)
     if not fits or version not in range(1, newest + 1):
         raise ValueError(
@@ -186,7 +223,9 @@ def _dataset(file: H5, name: str, path) -> H5:
             f"{path} has no dataset /{name}; a {FORMAT} file wants /counts and /positions, or /views with these for each"
         )
     if stored.shape is None:
-        raise ValueError(f"/{name} in {path} holds nothing; write its values, or leave it out where it is optional")
+        raise ValueError(
+            f"/{name} in {path} holds nothing; write its values, or leave it out where it is optional"
+        )
     return stored
 
 
@@ -196,7 +235,9 @@ def _groups(file: H5, path) -> list[str]:
         return [""]
     views = file.get("views")
     if not isinstance(views, h5py.Group) or not len(views):
-        raise ValueError(f"/views in {path} is no group of views; a group for each, /views/0, /views/1 …, is required")
+        raise ValueError(
+            f"/views in {path} is no group of views; a group for each, /views/0, /views/1 …, is required"
+        )
     return [f"views/{view}/" for view in range(len(views))]
 
 

@@ -14,16 +14,22 @@ from ..kernels.selection import cores
 GZIP, SHUFFLE = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE
 
 
-def inflated(stored: Any, before: tuple[int, ...], rows: np.ndarray) -> np.ndarray | None:
+def read_chunks(stored: Any, before: tuple[int, ...], rows: np.ndarray) -> np.ndarray | None:
     """`stored[*before, rows]` of numbers whose chunks are whole rows, compressed by gzip.
 
     None for any other dataset, and where a chunk is not as it should be: HDF5 reads it, or says what is wrong with it.
     """
     filters, chunk, row = _filters(stored), stored.chunks, stored.shape[len(before) + 1 :]
-    if filters not in ([GZIP], [SHUFFLE, GZIP]) or chunk != (*(1 for _ in before), chunk[len(before)], *row):
+    if filters not in ([GZIP], [SHUFFLE, GZIP]) or chunk != (
+        *(1 for _ in before),
+        chunk[len(before)],
+        *row,
+    ):
         return None
     together, found = chunk[len(before)], np.empty((len(rows), *row), stored.dtype)
-    apart = found.itemsize if SHUFFLE in filters else 1  # all first bytes of numbers, then all second ones …
+    apart = (
+        found.itemsize if SHUFFLE in filters else 1
+    )  # all first bytes of numbers, then all second ones …
     size = math.prod(row) * found.itemsize  # bytes of a row
     numbers = found.view(np.uint8).reshape(len(rows), size // apart, apart)
     wanted = {}  # of each chunk: where its rows go
@@ -39,7 +45,10 @@ def inflated(stored: Any, before: tuple[int, ...], rows: np.ndarray) -> np.ndarr
                     numbers[place, :, byte] = planes[byte, number]
 
     try:
-        chunks = [(_packed(stored, (*before, n * together, *(0 for _ in row))), own) for n, own in wanted.items()]
+        chunks = [
+            (_packed(stored, (*before, n * together, *(0 for _ in row))), own)
+            for n, own in wanted.items()
+        ]
         list(_threads().map(fill, [chunks[i :: cores()] for i in range(cores())]))
     except (zlib.error, OSError, RuntimeError, ValueError):
         return None

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..distributed.gather import Pieced
+from ..distributed.gather import ShardedLeaf
 from .hdf5 import H5, save_array
 
 NUMBERS = {kind.__name__: kind for kind in (bool, int, float, complex)}
@@ -25,7 +25,11 @@ PLAIN = (bool, int, float, str, type(None))
 
 def write_tree(group: H5, tree: Any, compress: bool = True) -> Any:
     """Every array and number of `tree` in `group` under its path; returns the outline of the rest."""
-    leaves = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree) if _is_number(leaf)}
+    leaves = {
+        _name(path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        if _is_number(leaf)
+    }
     for name, leaf in leaves.items():
         save_array(group, name, _values(leaf), compress)
     return _outline(tree, "", leaves)
@@ -38,9 +42,15 @@ def read_tree(group: H5, outline: Any, path: str = "") -> Any:
     ((kind, content),) = outline.items()
     if kind == "leaf":
         values = group[path][()]
-        return jnp.asarray(values) if content == "jax" else NUMBERS.get(content, lambda number: number)(values)
+        return (
+            jnp.asarray(values)
+            if content == "jax"
+            else NUMBERS.get(content, lambda number: number)(values)
+        )
     if kind == "unknown":
-        raise ValueError(f"{path} was {content}, which a file cannot hold; pass like=… to put it back")
+        raise ValueError(
+            f"{path} was {content}, which a file cannot hold; pass like=… to put it back"
+        )
     if kind in ("tuple", "list"):
         items = (read_tree(group, item, _join(path, i)) for i, item in enumerate(content))
         return tuple(items) if kind == "tuple" else list(items)
@@ -60,8 +70,12 @@ def read_like(group: H5, like: Any) -> Any:
     if wanted != stored:
         name = f"{group.name}/{min(wanted ^ stored)}"
         has = "lacks" if wanted - stored else "has"
-        raise ValueError(f"{group.file.filename} {has} {name}, unlike what was asked for; give the same structure")
-    return structure.unflatten([_like(group, name, leaf) if name in wanted else leaf for name, leaf in named])
+        raise ValueError(
+            f"{group.file.filename} {has} {name}, unlike what was asked for; give the same structure"
+        )
+    return structure.unflatten(
+        [_like(group, name, leaf) if name in wanted else leaf for name, leaf in named]
+    )
 
 
 def find_class(name: str) -> type:
@@ -78,7 +92,7 @@ def find_class(name: str) -> type:
 
 def _outline(tree: Any, path: str, leaves: dict[str, Any]) -> Any:
     if tree is leaves.get(path, leaves) and not _is_key(tree):
-        return {"leaf": "jax" if isinstance(tree, jax.Array | Pieced) else type(tree).__name__}
+        return {"leaf": "jax" if isinstance(tree, jax.Array | ShardedLeaf) else type(tree).__name__}
 
     def children(items) -> dict:
         return {name: _outline(value, _join(path, name), leaves) for name, value in items}
@@ -91,7 +105,11 @@ def _outline(tree: Any, path: str, leaves: dict[str, Any]) -> Any:
         return {"dict": children(tree.items())}
     if isinstance(tree, eqx.Module):
         fields = [f.name for f in dataclasses.fields(type(tree)) if hasattr(tree, f.name)]
-        return {f"{type(tree).__module__}:{type(tree).__qualname__}": children((f, getattr(tree, f)) for f in fields)}
+        return {
+            f"{type(tree).__module__}:{type(tree).__qualname__}": children(
+                (f, getattr(tree, f)) for f in fields
+            )
+        }
     return {"unknown": f"{type(tree).__name__} {getattr(tree, '__name__', '')}".strip()}
 
 
@@ -113,19 +131,27 @@ def _instance(cls: type, values: dict[str, Any], path: str) -> Any:
 def _like(group: H5, name: str, like: Any) -> Any:
     values, wanted = np.asarray(group[name][()]), np.shape(_values(like))
     if values.shape != wanted:
-        raise ValueError(f"{group.name}/{name} in {group.file.filename} has shape {values.shape}, wanted {wanted}")
+        raise ValueError(
+            f"{group.name}/{name} in {group.file.filename} has shape {values.shape}, wanted {wanted}"
+        )
     if _is_key(like):
         return jax.random.wrap_key_data(jnp.asarray(values), impl=jax.random.key_impl(like))
     if isinstance(like, jax.Array):
         return jnp.asarray(values, like.dtype)
-    return values.astype(like.dtype)[()] if isinstance(like, (np.ndarray, np.generic)) else type(like)(values)
+    return (
+        values.astype(like.dtype)[()]
+        if isinstance(like, (np.ndarray, np.generic))
+        else type(like)(values)
+    )
 
 
-def _values(leaf: Any) -> np.ndarray | Pieced:
-    if isinstance(leaf, Pieced):
+def _values(leaf: Any) -> np.ndarray | ShardedLeaf:
+    if isinstance(leaf, ShardedLeaf):
         return leaf
     values = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
-    return values.astype(np.float32) if values.dtype.kind == "V" else values  # bfloat16 and the like
+    return (
+        values.astype(np.float32) if values.dtype.kind == "V" else values
+    )  # bfloat16 and the like
 
 
 def _is_key(leaf: Any) -> bool:
@@ -133,7 +159,7 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _is_number(leaf: Any) -> bool:
-    return isinstance(leaf, (*NUMBERS.values(), np.ndarray, np.generic, jax.Array, Pieced))
+    return isinstance(leaf, (*NUMBERS.values(), np.ndarray, np.generic, jax.Array, ShardedLeaf))
 
 
 def _stored(group: H5) -> set[str]:

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from ..model import Model
-from .hdf5 import created, opened, plain, save_array
+from .hdf5 import created, opened, plain_value, save_array
 from .native import check_format
 from .pytree_hdf5 import read_like, read_tree, write_tree
 
@@ -25,13 +25,17 @@ FORMAT, VERSION = "jaxptycho-result", 1
 STATE = "jaxptycho-state"
 
 
-def write(path: str | Path, model: Model, history=None, *, overwrite: bool = False, **attributes: Any) -> None:
+def write(
+    path: str | Path, model: Model, history=None, *, overwrite: bool = False, **attributes: Any
+) -> None:
     """A result: the model, `history` (columns by name, or the losses alone) and `attributes`.
 
     An existing file stays unless `overwrite`; even then the old one goes only when the new one
     is complete.
     """
-    columns = history if isinstance(history, Mapping) else {} if history is None else {"loss": history}
+    columns = (
+        history if isinstance(history, Mapping) else {} if history is None else {"loss": history}
+    )
     with created(path, overwrite) as file:
         file.attrs.update({name: value for name, value in attributes.items() if value is not None})
         frame = {"frame_angstrom": model.frame} if any(model.frame) else {}
@@ -54,13 +58,16 @@ def load_history(path: str | Path) -> dict[str, np.ndarray]:
     """The columns of a result's history."""
     with _result(path) as file:
         columns = file.get("history", {})
-        return {name: (c.asstr() if h5py.check_string_dtype(c.dtype) else c)[()] for name, c in columns.items()}
+        return {
+            name: (c.asstr() if h5py.check_string_dtype(c.dtype) else c)[()]
+            for name, c in columns.items()
+        }
 
 
 def load_attributes(path: str | Path) -> dict[str, Any]:
     """What else a result says: the job, the versions."""
     with _result(path) as file:
-        return {name: plain(value) for name, value in file.attrs.items()}
+        return {name: plain_value(value) for name, value in file.attrs.items()}
 
 
 def save_state(path: str | Path, state: Any, *, overwrite: bool = False) -> None:

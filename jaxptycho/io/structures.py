@@ -9,7 +9,7 @@ from ase.data import chemical_symbols
 from ase.io.formats import filetype
 from jaxtyping import Float
 
-from .atomic_write import drafted
+from .atomic_write import atomic_path
 
 READABLE = {"xyz": "xyz", "extxyz": "xyz", "cif": "cif", "vasp": "POSCAR"}
 WRITABLE = {".xyz": ("extxyz", {}), ".cif": ("cif", {"wrap": False})}  # atoms stay where they are
@@ -19,7 +19,9 @@ def read_structure(path: str | Path) -> ase.Atoms:
     """The one structure of an xyz, cif or POSCAR file; whatever is wrong with it is a ValueError of one sentence."""
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is {'a folder' if path.is_dir() else 'not there'}; wanted an atoms' file")
+        raise FileNotFoundError(
+            f"{path} is {'a folder' if path.is_dir() else 'not there'}; wanted an atoms' file"
+        )
     try:
         kind = filetype(str(path))
         frames = list(ase.io.iread(path, format=kind)) if kind in READABLE else None
@@ -30,14 +32,20 @@ def read_structure(path: str | Path) -> ase.Atoms:
     if frames is None:
         raise ValueError(f"{path} looks like a file of type {kind!r}; wanted xyz, cif or POSCAR")
     if len(frames) != 1 or not len(frames[0]):
-        raise ValueError(f"{path} holds {len(frames)} structures ({sum(map(len, frames))} atoms); wanted one of atoms")
+        raise ValueError(
+            f"{path} holds {len(frames)} structures ({sum(map(len, frames))} atoms); wanted one of atoms"
+        )
     atoms = frames[0]
     if not np.isfinite(atoms.positions).all():
         bad = int(np.flatnonzero(~np.isfinite(atoms.positions).all(1))[0])
-        raise ValueError(f"{path}: atom {bad} ({atoms.symbols[bad]}) is at {atoms.positions[bad]}; wanted finite Å")
+        raise ValueError(
+            f"{path}: atom {bad} ({atoms.symbols[bad]}) is at {atoms.positions[bad]}; wanted finite Å"
+        )
     if not atoms.numbers.all():
         bad = int(np.flatnonzero(atoms.numbers == 0)[0])
-        raise ValueError(f"{path}: atom {bad} is of no element ({atoms.symbols[bad]}); name its element or remove it")
+        raise ValueError(
+            f"{path}: atom {bad} is of no element ({atoms.symbols[bad]}); name its element or remove it"
+        )
     return atoms
 
 
@@ -48,19 +56,26 @@ def write_structure(path: str | Path, atoms: ase.Atoms, *, overwrite: bool = Fal
     """
     path = Path(path)
     if path.suffix.lower() not in WRITABLE:
-        raise ValueError(f"{path} ends in {path.suffix or 'nothing'}; atoms are written as {' or '.join(WRITABLE)}")
+        raise ValueError(
+            f"{path} ends in {path.suffix or 'nothing'}; atoms are written as {' or '.join(WRITABLE)}"
+        )
     kind, options = WRITABLE[path.suffix.lower()]
     try:
-        with drafted(path, overwrite) as draft:
+        with atomic_path(path, overwrite) as draft:
             ase.io.write(draft, atoms, format=kind, **options)
     except FileExistsError:
         raise
     except OSError as error:
-        raise OSError(f"{path} could not be written ({_reason(error)}); make room or choose another folder") from error
+        raise OSError(
+            f"{path} could not be written ({_reason(error)}); make room or choose another folder"
+        ) from error
 
 
 def to_ase(
-    positions: Float[np.ndarray, "atom 3"], symbols, box=None, columns: Mapping[str, np.ndarray] | None = None
+    positions: Float[np.ndarray, "atom 3"],
+    symbols,
+    box=None,
+    columns: Mapping[str, np.ndarray] | None = None,
 ) -> ase.Atoms:
     """Atoms of ASE from `positions` (z, y, x) [Å]; `box` (z, y, x) [Å] is the volume's, from its first voxel's corner.
 
@@ -71,7 +86,9 @@ def to_ase(
     if unknown:
         raise ValueError(f"no element is called {', '.join(unknown)}; give chemical symbols")
     if len(symbols) != len(positions):
-        raise ValueError(f"{len(positions)} positions came with {len(symbols)} symbols; wanted one each")
+        raise ValueError(
+            f"{len(positions)} positions came with {len(symbols)} symbols; wanted one each"
+        )
     cell = None if box is None else np.asarray(box, float)[::-1]
     atoms = ase.Atoms(list(map(str, symbols)), positions[:, ::-1], cell=cell)
     for name, values in (columns or {}).items():

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..data import ALONE, Dataset, Sharing
+from ..data import ALONE, Dataset, ProcessShard
 from ..data.half_sets import checkerboard, thinned
 from ..data.ordering import spread
 from ..io.datasets import read
@@ -37,14 +37,19 @@ from .sections import Data, Detector, Probe, Propagator, Scan, Setup, Specimen, 
 from .tilted_beam import margin_of, require_tilted_beam, tilted_beam
 
 NOT_OF_FILE = {"file", "reader", "options", "half", "fraction", "dose_fraction", "hold_out"}
-FIELDS, QUANTA = ("black", "white"), ("first", "second")  # halves of the shots, halves of every shot
+FIELDS, QUANTA = (
+    ("black", "white"),
+    ("first", "second"),
+)  # halves of the shots, halves of every shot
 
 
-def read_data(section: Data, seed: int = 0, sharing: Sharing = ALONE) -> Dataset:
+def read_data(section: Data, seed: int = 0, sharing: ProcessShard = ALONE) -> Dataset:
     """The dataset that a job names, its own values in the place of the file's; `seed` draws shots and quanta, and
     `sharing` says what each process looks at."""
     known = {
-        name: value for name, value in section if name not in NOT_OF_FILE and value is not None and value is not False
+        name: value
+        for name, value in section
+        if name not in NOT_OF_FILE and value is not None and value is not False
     }
     if section.file is None:
         raise ValueError("data.file is missing; give the measurement")
@@ -59,10 +64,15 @@ def read_data(section: Data, seed: int = 0, sharing: Sharing = ALONE) -> Dataset
         data = thinned(data, seed=2 * seed + 1, fraction=section.dose_fraction, sharing=sharing)
     if section.half in QUANTA:
         data = thinned(data, QUANTA.index(section.half), 2 * seed, sharing=sharing)
-    fields = checkerboard(data)[FIELDS.index(section.half)] if section.half in FIELDS else map(np.arange, data.n_shots)
+    fields = (
+        checkerboard(data)[FIELDS.index(section.half)]
+        if section.half in FIELDS
+        else map(np.arange, data.n_shots)
+    )
     pairs = enumerate(zip(fields, data.positions, strict=True))
     shots = [
-        mine[spread(positions[mine], section.fraction, seed * data.n_views + view)] for view, (mine, positions) in pairs
+        mine[spread(positions[mine], section.fraction, seed * data.n_views + view)]
+        for view, (mine, positions) in pairs
     ]
     return data if sum(map(len, shots)) == sum(data.n_shots) else data.subset(shots, sharing)
 
@@ -99,7 +109,12 @@ def build_model(job: Setup, data: Dataset, matrix: np.ndarray | None = None) -> 
     nominal = data
     if matrix is not None:  # the specimen reaches as far as the mapped positions
         data = place_nominal(data, matrix)
-    probe, specimen, detector, leans = job.probe, slices_of(job), job.detector, job.propagator.tilted_beam
+    probe, specimen, detector, leans = (
+        job.probe,
+        slices_of(job),
+        job.detector,
+        job.propagator.tilted_beam,
+    )
     if leans:
         require_tilted_beam(job, data)
     separate = is_reference(specimen.kind)
@@ -132,7 +147,9 @@ def build_specimen(section: Specimen, model: Model) -> AbstractSpecimen:
     return _made(section, "specimen", AbstractSpecimen, model.specimen, model.grid)
 
 
-def _made(section: Specimen | Probe | Detector, name: str, required: type, guess: Any, grid: Grid) -> Any:
+def _made(
+    section: Specimen | Probe | Detector, name: str, required: type, guess: Any, grid: Grid
+) -> Any:
     """What the `module:function` of a section makes of the first guess of a part."""
     make = resolve(section.kind)
     try:
@@ -217,7 +234,13 @@ def _scan(section: Scan, data: Dataset, matrix: np.ndarray | None):
         return FreeScan(positions)
     residual = jax.tree.map(jnp.zeros_like, positions)
     matrix = np.eye(2) if matrix is None else matrix
-    return AffineScan(positions, jnp.asarray(matrix, float), jnp.zeros(2), residual, jnp.asarray(pivot(data), float))
+    return AffineScan(
+        positions,
+        jnp.asarray(matrix, float),
+        jnp.zeros(2),
+        residual,
+        jnp.asarray(pivot(data), float),
+    )
 
 
 def found_map(job: Setup, data: Dataset, say: Callable[[str], None]) -> np.ndarray:
@@ -255,7 +278,9 @@ def _detector(section: Detector, model: Model) -> AbstractDetector:
 def read_mtf(file: str) -> tuple[float, ...]:
     """The transfer function in the last column of a text file, from zero to Nyquist."""
     if not Path(file).is_file():
-        raise ValueError(f"detector.mtf_file = {file}: there is no such file; give a text file of numbers")
+        raise ValueError(
+            f"detector.mtf_file = {file}: there is no such file; give a text file of numbers"
+        )
     try:
         return tuple(map(float, np.loadtxt(file, ndmin=2)[:, -1]))
     except (ValueError, IndexError) as error:
@@ -263,5 +288,3 @@ def read_mtf(file: str) -> tuple[float, ...]:
             f"detector.mtf_file = {file} is no table of numbers ({error}); the transfer function from zero to Nyquist is "
             "required in its last column"
         ) from None
-
-

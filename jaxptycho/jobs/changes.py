@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from .job import Job
 from .reading import files_of, read_job
 from .schema import Section
-from .steps.refine import Refine
+from .steps.refine import RefineStep
 
 FREE = {"run", "figures"}  # sections that decide nothing of what was computed so far
 FIXED_IN_RUN = {
@@ -43,7 +43,12 @@ def differences(before: Section, after: Section) -> list[str]:
 def _different(one: Any, other: Any, where: str) -> Iterator[str]:
     if isinstance(one, dict) and isinstance(other, dict):
         pairs = {name: (one.get(name), other.get(name)) for name in one | other}
-    elif _has_sections(one) and _has_sections(other, True) or _has_sections(other) and isinstance(one, list):
+    elif (
+        _has_sections(one)
+        and _has_sections(other, True)
+        or _has_sections(other)
+        and isinstance(one, list)
+    ):
         longest = max(len(one), len(other))
         padded = ([*values, *[None] * (longest - len(values))] for values in (one, other))
         pairs = {str(n): pair for n, pair in enumerate(zip(*padded, strict=True))}
@@ -93,7 +98,7 @@ def _require_open(key: str, job: Job, reached: Reached) -> None:
         begun = f", and step.{reached.step} has begun" if reached.begun else ""
         raise ValueError(f"--set {key} cannot be applied: step.{number} is over{begun}; {NEW}")
     step = job.step[number]
-    if not isinstance(step, Refine):
+    if not isinstance(step, RefineStep):
         raise ValueError(f"--set {key} cannot be applied: step.{number} is under way; {NEW}")
     if name == "epochs":
         if step.epochs < reached.epoch:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..data import Dataset
 from ..distributed.checkpoint import Checkpoints
-from ..distributed.multihost import once
+from ..distributed.multihost import run_on_rank0
 from ..distributed.sharding import on_the_host
 from ..model import Model
 from ..runs.batch_source import BatchSource
@@ -68,7 +68,7 @@ class Context:
                 np.savetxt(file, found_map(self.job, self.data, self.listener.say))
 
         if self.job.scan.kind == "affine":
-            once(find)
+            run_on_rank0(find)
             require_seen(file)
 
 

@@ -20,8 +20,8 @@ from .optimisation import build_loss
 from .reading import read_job
 from .runner import Runner
 from .simulation import check_simulation
-from .steps.refine import Refine
-from .steps.simulate import Simulate
+from .steps.refine import RefineStep
+from .steps.simulate import SimulateStep
 
 OF_MODEL = ("job", "frame_angstrom")  # attributes of a result that its model shows
 
@@ -50,15 +50,15 @@ def describe_job(job: Job) -> dict[str, str]:
     return rows
 
 
-def check(job: Job) -> dict[str, str]:
+def check_job(job: Job) -> dict[str, str]:
     """A job with its data: all built, nothing computed; the object and the memory it takes."""
     rows = describe_job(job)
     runner = Runner(job, Path("."))
     model = runner.check()
     for step in job.step:
-        if isinstance(step, Simulate):
+        if isinstance(step, SimulateStep):
             rows |= check_simulation(step)
-    source, refining = runner.source, [step for step in job.step if isinstance(step, Refine)]
+    source, refining = runner.source, [step for step in job.step if isinstance(step, RefineStep)]
     if source is None or model is None:
         return rows
     data = source.data
@@ -79,7 +79,7 @@ def check(job: Job) -> dict[str, str]:
     return rows | plan(loss, model, state, blank_batch(last, source), source.devices).table()
 
 
-def blank_batch(step: Refine, source: BatchSource) -> Batch:
+def blank_batch(step: RefineStep, source: BatchSource) -> Batch:
     """A batch of a step, without its counts."""
     size = min(step.batch, max(map(len, source.learn)))
     counts = np.zeros((size, *source.data.grid.shape), source.data.kinds[0])

@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..model import Model
-from ..reports.compare import common_area, report
+from ..reports.compare import common_area, compare_models
 from ..runs.folder import refuse_existing
 from ..runs.progress import ProgressListener
 from .build import FIELDS, QUANTA, read_data
 from .job import Job
 from .runner import Runner, start
-from .steps.refine import Refine
+from .steps.refine import RefineStep
 
 HALVES = {"positions": FIELDS, "counts": QUANTA}
 
@@ -49,7 +49,7 @@ def compare_halves(
         return outcome.model
 
     first, second = map(reconstructed, HALVES[by], jobs)
-    rows = report(first, second, folder)
+    rows = compare_models(first, second, folder)
     shared = "the file's probe_guess" if starts_from_file(job) else "nothing"
     return rows | verdicts | {"shared by both": shared}
 
@@ -67,7 +67,7 @@ def require_comparable(jobs: Sequence[Job], folder: Path) -> None:
         runner = Runner(job, folder)
         runner.check()
         step = job.step[0]
-        if isinstance(step, Refine) and not job.is_series:
+        if isinstance(step, RefineStep) and not job.is_series:
             first.append(step.begin(None, runner.context(0, step)))
     if first:
         common_area(*first)

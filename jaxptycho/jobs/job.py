@@ -11,9 +11,9 @@ from .context import Step
 from .optimisation import Rate
 from .sections import Probe, Propagator, Scan, Setup
 from .steps import STEPS
-from .steps.align import Align
-from .steps.refine import Refine
-from .steps.views import Views
+from .steps.align import AlignStep
+from .steps.refine import RefineStep
+from .steps.views import ViewsStep
 
 EXTERNAL = "module:function"
 
@@ -35,9 +35,7 @@ def _external(value: Any) -> Any:
 
 _registered = [Annotated[section, Tag(kind)] for kind, section in STEPS.items()]
 _separate = Annotated[SerializeAsAny[Step], BeforeValidator(_external), Tag(EXTERNAL)]
-AnyStep = Annotated[
-    functools.reduce(operator.or_, [*_registered, _separate]), Discriminator(_tag)
-]
+AnyStep = Annotated[functools.reduce(operator.or_, [*_registered, _separate]), Discriminator(_tag)]
 
 
 class Job(Setup):
@@ -107,7 +105,7 @@ class Job(Setup):
     @property
     def epochs(self) -> int:
         """Number of epochs of all steps of the run."""
-        return sum(step.epochs for step in self.step if isinstance(step, Refine))
+        return sum(step.epochs for step in self.step if isinstance(step, RefineStep))
 
     @property
     def slices(self) -> int:
@@ -119,7 +117,7 @@ class Job(Setup):
 def default_steps(series: bool) -> list[Step]:
     """The steps of a job that gives none: those of a tilt `series`, or one refinement."""
     if not series:
-        return [Refine.model_validate({"kind": "refine"})]
+        return [RefineStep.model_validate({"kind": "refine"})]
     probe = Rate(rate=1e-3, optimiser="adam")
     nowhere_negative = {"kind": "positivity", "each_step": True}
     common: dict[str, Any] = {
@@ -134,10 +132,8 @@ def default_steps(series: bool) -> list[Step]:
     coarse = {"name": "coarse", "epochs": 4, "poses": "shifts", "reset_volume": True}
     fine = {"name": "fine", "epochs": 5, "poses": "all"}
     return [
-        Views(kind="views"),
-        Align(kind="align"),
-        Refine.model_validate(common | coarse | {"rates": rate}),
-        Refine.model_validate(common | fine | {"rates": falling}),
+        ViewsStep(kind="views"),
+        AlignStep(kind="align"),
+        RefineStep.model_validate(common | coarse | {"rates": rate}),
+        RefineStep.model_validate(common | fine | {"rates": falling}),
     ]
-
-

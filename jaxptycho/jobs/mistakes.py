@@ -7,7 +7,7 @@ from .optimisation import Rate
 from .schema import Section, suggest
 
 
-def sentence(error, root: type[Section]) -> str:
+def mistake_sentence(error, root: type[Section]) -> str:
     """One flat sentence of a pydantic error: where, what came, what was wanted."""
     (where, names), came = _place(error["loc"], root), error["input"]
     name = where.rpartition(".")[2]
@@ -21,7 +21,9 @@ def sentence(error, root: type[Section]) -> str:
             kinds = error["ctx"]["expected_tags"].replace("'", "").split(", ")
             return f"{where}.kind = {came.get('kind')!r}: no such kind; {suggest(str(came.get('kind')), kinds)}"
         case "union_tag_not_found" if not isinstance(came, dict):
-            return f'{where} = {came!r}: it is a section, one of several kinds, such as {{kind = "…"}}'
+            return (
+                f'{where} = {came!r}: it is a section, one of several kinds, such as {{kind = "…"}}'
+            )
         case "union_tag_not_found":
             return f'{where} has no kind; say which, for example kind = "…"'
         case "literal_error":
@@ -37,7 +39,11 @@ def sentence(error, root: type[Section]) -> str:
             told = where if isinstance(came, dict) else f"{where} = {came!r}"
             return f"{told}: {error['ctx']['error']}"
         case _:
-            wanted = error["msg"].replace("Input should be ", "wanted ").replace("wanted a valid ", "wanted a ")
+            wanted = (
+                error["msg"]
+                .replace("Input should be ", "wanted ")
+                .replace("wanted a valid ", "wanted a ")
+            )
             wanted = (
                 wanted.replace("wanted a integer", "wanted an integer")
                 .replace("wanted greater", "wanted a number greater")
@@ -50,7 +56,9 @@ def _place(loc, root: type[Section]) -> tuple[str, dict]:
     """Place of an error, as `--set` takes it (`step.0.constraint.1.start`), and the keys known there."""
     found, known, shown = [root], [root], []
     for part in loc:
-        tagged = [section for section in found if _tag_of(section) == part] if len(found) > 1 else []
+        tagged = (
+            [section for section in found if _tag_of(section) == part] if len(found) > 1 else []
+        )
         if tagged:  # the kind of an entry, which is no key
             found = tagged
             continue
@@ -58,7 +66,9 @@ def _place(loc, root: type[Section]) -> tuple[str, dict]:
         known = found
         fields = [section.model_fields[part] for section in found if part in section.model_fields]
         found = sections_of(fields[0].annotation) if fields else found
-    return ".".join(shown), {name: field for section in known for name, field in section.model_fields.items()}
+    return ".".join(shown), {
+        name: field for section in known for name, field in section.model_fields.items()
+    }
 
 
 def _tag_of(section: type[Section]) -> str:
@@ -68,7 +78,11 @@ def _tag_of(section: type[Section]) -> str:
     kind = section.model_fields["kind"].annotation if "kind" in section.model_fields else None
     values = get_args(kind)
     of_step = len(values) == 1 and section.__name__.lower() == values[0]
-    return values[0] if of_step and section.__module__.endswith(f"steps.{values[0]}") else section.__name__
+    return (
+        values[0]
+        if of_step and section.__module__.endswith(f"steps.{values[0]}")
+        else section.__name__
+    )
 
 
 def _keys_at(loc, root: type[Section]) -> list[str]:
@@ -85,7 +99,9 @@ def _nearest(name: str, names: dict, root: type[Section]) -> str:
     if not names:
         return "its class declares none of this name"
     stem = name.partition("_")[0]
-    sections = {section: sections_of(field.annotation) for section, field in root.model_fields.items()}
+    sections = {
+        section: sections_of(field.annotation) for section, field in root.model_fields.items()
+    }
     everywhere = {
         key: f"{section}.{key}"
         for section, kinds in sections.items()
@@ -105,5 +121,3 @@ def sections_of(annotation: Any) -> list[type[Section]]:
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return [annotation]
     return [section for argument in get_args(annotation) for section in sections_of(argument)]
-
-

@@ -14,8 +14,8 @@ from ..inverse import losses
 from ..inverse.constraints.registry import CONSTRAINTS, wants_model
 from ..inverse.losses import LOSSES
 from ..inverse.penalties import PENALTIES, sum_of
-from ..inverse.solvers.accumulation import gathered
-from ..inverse.solvers.parameter_scaling import in_natural_units
+from ..inverse.solvers.accumulation import accumulate_gradients
+from ..inverse.solvers.parameter_scaling import scale_parameters
 from ..inverse.solvers.preconditioning import PRECONDITIONERS
 from ..inverse.solvers.registry import SOLVERS
 from ..inverse.step import path_of, per_part, require_parameters, unwrapped
@@ -205,7 +205,7 @@ def build_optimiser(section: Optimisation, steps: int) -> optax.GradientTransfor
         )
     if section.optimiser == "lbfgs":  # one line search for all parts
         inner = _solver(section, "lbfgs", None, section.options)
-        return in_natural_units(_only(tuple(section.rates), inner))
+        return scale_parameters(_only(tuple(section.rates), inner))
 
     def of_rate(rate: Rate, batches: int) -> optax.GradientTransformation:
         """What moves a part once every `batches` batches."""
@@ -215,7 +215,7 @@ def build_optimiser(section: Optimisation, steps: int) -> optax.GradientTransfor
 
     def of_part(part: str, rate: Rate) -> optax.GradientTransformation:
         several = section.accumulate
-        one = gathered(of_rate(rate, several), several, of_rate(rate, 1))
+        one = accumulate_gradients(of_rate(rate, several), several, of_rate(rate, 1))
         return optax.chain(*filters, one) if of_specimen(part) else one
 
     return per_part({part: of_part(part, rate) for part, rate in section.rates.items()})

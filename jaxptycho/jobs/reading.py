@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 from ..runs.references import absolute, is_reference
 from .job import Job, default_steps
-from .mistakes import sentence
+from .mistakes import mistake_sentence
 from .optimisation import Rate, nested_rates
 from .schema import Section
-from .steps.refine import Refine
+from .steps.refine import RefineStep
 
 S = TypeVar("S", bound=Section)
 
@@ -71,7 +71,7 @@ def make_job(values: dict[str, Any], source: str | Path = "the job") -> Job:
     try:
         return Job.model_validate(values)
     except ValidationError as error:
-        told = [f"{source}: {sentence(one, Job)}" for one in error.errors()]
+        told = [f"{source}: {mistake_sentence(one, Job)}" for one in error.errors()]
         raise ValueError("\n".join(told)) from None
 
 
@@ -93,7 +93,7 @@ def map_files(section: S, change: Callable[[str, str, str], str], where: str = "
     """
     update: dict[str, Any] = {}
     for name, field in type(section).model_fields.items():
-        value = getattr(section, name)
+        value: Any = getattr(section, name)
         place = f"{where}{name}"
         extra: Any = field.json_schema_extra or {}
         if isinstance(value, Section):
@@ -102,7 +102,7 @@ def map_files(section: S, change: Callable[[str, str, str], str], where: str = "
             pairs = enumerate(value)
             update[name] = [map_files(entry, change, f"{place}.{n}.") for n, entry in pairs]
         elif value is not None and "role" in extra:
-            update[name] = change(place, value, extra["role"])
+            update[name] = change(place, str(value), extra["role"])
     return section.model_copy(update=update)
 
 
@@ -140,9 +140,11 @@ def with_defaults(values: dict[str, Any]) -> dict[str, Any]:
         steps = [step.model_dump(exclude_none=True) for step in default_steps(series)]
     if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
         return values
-    default: Any = Refine.model_fields["rates"].default
+    default: Any = RefineStep.model_fields["rates"].default
     rates = {name: rate.model_dump(exclude_none=True) for name, rate in default.items()}
-    filled = [{"rates": dict(rates)} | step if step.get("kind") == "refine" else step for step in steps]
+    filled = [
+        {"rates": dict(rates)} | step if step.get("kind") == "refine" else step for step in steps
+    ]
     return values | {"step": filled}
 
 
@@ -150,7 +152,9 @@ def change(values: dict[str, Any], setting: str) -> list[str]:
     """Puts the value of a setting such as `step.0.epochs=5` in its place; its key, part by part."""
     key, equals, text = setting.partition("=")
     if not equals:
-        raise ValueError(f"--set {setting}: the form key=value is required, for example step.0.epochs=20")
+        raise ValueError(
+            f"--set {setting}: the form key=value is required, for example step.0.epochs=20"
+        )
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -159,7 +163,11 @@ def change(values: dict[str, Any], setting: str) -> list[str]:
     *parents, last = _of_rates(path)
     node: Any = values
     for depth, parent in enumerate(parents):
-        inside = node[_index(node, path[: depth + 1], setting)] if isinstance(node, list) else node.get(parent)
+        inside = (
+            node[_index(node, path[: depth + 1], setting)]
+            if isinstance(node, list)
+            else node.get(parent)
+        )
         if parent == "rates" and isinstance(inside, dict):
             inside = nested_rates(inside)
         elif depth and parents[depth - 1] == "rates" and isinstance(inside, int | float):
@@ -191,7 +199,9 @@ def _parts(key: str, setting: str) -> list[str]:
         ((name, node),) = node.items()
         parts.append(name)
     if node != 0 or not parts:
-        raise ValueError(f"--set {setting}: {key!r} is no key; separate its parts by dots, as in step.0.epochs=20")
+        raise ValueError(
+            f"--set {setting}: {key!r} is no key; separate its parts by dots, as in step.0.epochs=20"
+        )
     return parts
 
 
@@ -208,10 +218,14 @@ def _index(entries: list, path: list[str], setting: str) -> int:
     *before, last = path
     where, n = ".".join(before), len(entries)
     if not last.isdigit():
-        raise ValueError(f"--set {setting}: {where} has several entries, counted from 0; name one, as in {where}.0")
+        raise ValueError(
+            f"--set {setting}: {where} has several entries, counted from 0; name one, as in {where}.0"
+        )
     if int(last) >= n:
         known = (
-            f"{where}.0" + (f" to {where}.{n - 1}" if n > 1 else "") if n else f"none; set all of them, {where}=[{{…}}]"
+            f"{where}.0" + (f" to {where}.{n - 1}" if n > 1 else "")
+            if n
+            else f"none; set all of them, {where}=[{{…}}]"
         )
         raise ValueError(f"--set {setting}: there is no {where}.{last}; known are {known}")
     return int(last)

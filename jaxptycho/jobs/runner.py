@@ -10,13 +10,13 @@ import numpy as np
 
 from ..analysis.verdict import Verdict
 from ..distributed.checkpoint import Checkpoints
-from ..distributed.gather import handed, whole
+from ..distributed.gather import gather_leaves, on_process_zero
 from ..distributed.memory_plan import size_of
-from ..distributed.multihost import agreed, once, sharing
+from ..distributed.multihost import agreed, run_on_rank0, sharing
 from ..distributed.sharding import mesh
 from ..figures import plots
 from ..figures import series as series_figures
-from ..io.atomic_write import drafted
+from ..io.atomic_write import atomic_path
 from ..model import Model
 from ..runs import checkpoints
 from ..runs.batch_source import BatchSource
@@ -40,7 +40,7 @@ from .changes import Reached, changed_job, require_applicable, require_files
 from .context import Context, Step
 from .job import Job
 from .reading import beside
-from .steps.refine import Refine, in_slabs, shapes
+from .steps.refine import RefineStep, shapes, split_into_slabs
 from .steps.views import read_views
 from .writing import write_job
 
@@ -69,10 +69,10 @@ def start(
 ) -> Outcome:
     """How a new run of `job` in `folder`, which must not exist yet, ended."""
     with SignalStopper(job.run.wall_time_minutes) as stopper:  # heard however long reading takes
-        once(partial(refuse_existing, folder))
+        run_on_rank0(partial(refuse_existing, folder))
         with Runner(job, folder, listener, stop, stopper) as runner:
             runner.check()  # before anything is written
-            once(partial(_write_job, job, folder))
+            run_on_rank0(partial(_write_job, job, folder))
             return runner.run()
 
 
@@ -95,7 +95,7 @@ def resume(
             if keys:
                 before, _ = changed_job(folder, ())
                 runner.require_applicable(keys, before)
-                once(partial(_write_job, job, folder))
+                run_on_rank0(partial(_write_job, job, folder))
             return runner.run()
 
 
@@ -161,10 +161,10 @@ class Runner:
             return self._follow(state)
         if number and (why := self.stop()):
             raise Stopped(why, state)
-        once(partial(context.folder.mkdir, parents=True, exist_ok=True))
+        run_on_rank0(partial(context.folder.mkdir, parents=True, exist_ok=True))
         state = step.run(state, context)
         last = number + 1 == len(self.job.step)
-        if last and isinstance(step, Refine):
+        if last and isinstance(step, RefineStep):
             return state  # its checkpoint and the result hold it
         return self._follow(hand_on(context.folder, state))
 
@@ -181,7 +181,7 @@ class Runner:
         job = self.job
         data = read_data(job.data, job.run.seed, sharing())
         for caution in cautions(data, known_of(job, job.slices)):
-            once(partial(warnings.warn, str(caution)))
+            run_on_rank0(partial(warnings.warn, str(caution)))
         if job.is_series and (aside := off_axis(data)):
             warnings.warn(aside, stacklevel=2)
         devices = mesh(job.run.devices, job.run.slabs)
@@ -209,7 +209,7 @@ class Runner:
 
     def _epoch_over(self, context: Context, progress: Progress) -> None:
         history, every = progress.history, self.job.figures.every
-        once(partial(write_history, self.folder / "history.csv", history))
+        run_on_rank0(partial(write_history, self.folder / "history.csv", history))
         if every and len(history) % every == 0:
             self.draw(progress.model, history)
 
@@ -237,18 +237,18 @@ class Runner:
             return
         if self.first is None:
             self.first = self.context(0, self.job.step[0]).first_model()
-        draw = series_figures.draw if self.job.is_series else plots.draw
+        draw = series_figures.write_series_figures if self.job.is_series else plots.write_figures
         more = {} if self.job.is_series else {"band_pass": self.job.figures.band_pass_angstrom}
         data, first = self.source.data, self.first
         folder = self.folder / "figures"
 
         def drawn(model: Model) -> None:
-            complete = whole(model)
+            complete = gather_leaves(model)
             draw(folder, complete, first, data, history, **more)
             for name in self.job.figures.further:
                 plots.save(resolve(name)(complete, data, history), folder / file_name(name))
 
-        handed(drawn, model)
+        on_process_zero(drawn, model)
 
     def reached(self) -> Reached:
         """The place that the run has reached."""
@@ -258,7 +258,7 @@ class Runner:
             folder = step_folder(self.folder, number, kind)
             if not is_done(folder):
                 made = folder.exists() and any(folder.iterdir())
-                last = checkpoints.reached(self.checkpoints)
+                last = checkpoints.newest_place(self.checkpoints)
                 inside = last is not None and last.step == number
                 return Reached(number, last.epoch if last and inside else 0, made or inside)
             done = number + 1
@@ -268,7 +268,7 @@ class Runner:
         """Raises ValueError for changed keys that contradict what the run of `before` has done."""
         reached = self.reached()
         require_applicable(keys, self.job, reached)
-        last = checkpoints.reached(self.checkpoints)
+        last = checkpoints.newest_place(self.checkpoints)
         if self.source is None or last is None:
             return
         quanta = checkpoints.quanta_of(self.source.data)
@@ -283,11 +283,11 @@ class Runner:
     def _require_same_state(self, before: Step, number: int) -> None:
         """Raises ValueError where the optimiser of a step under way has another state than before."""
         after = self.job.step[number]
-        if not (isinstance(before, Refine) and isinstance(after, Refine)):
+        if not (isinstance(before, RefineStep) and isinstance(after, RefineStep)):
             return
         model, context = self._model_before(number), self.context(number, after)
         old, new = (
-            shapes(step.first_state(in_slabs(step.begin(model, context), context), context))
+            shapes(step.first_state(split_into_slabs(step.begin(model, context), context), context))
             for step in (before, after)
         )
         if old != new or before.needs_first_model != after.needs_first_model:
@@ -313,6 +313,5 @@ def file_name(reference: str) -> str:
 
 def _write_job(job: Job, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    with drafted(folder / "run.toml", overwrite=True) as draft:
+    with atomic_path(folder / "run.toml", overwrite=True) as draft:
         draft.write_text(write_job(beside(job, folder)), encoding="utf-8")
-

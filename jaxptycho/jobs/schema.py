@@ -125,7 +125,9 @@ def entry_of(registry: Mapping[str, Callable], base: type[Section] = Section) ->
     return Annotated[union, Discriminator(tag)]
 
 
-def build_entry(entry: Section, registry: Mapping[str, Callable], base: type[Section] = Section, *first):
+def build_entry(
+    entry: Section, registry: Mapping[str, Callable], base: type[Section] = Section, *first
+):
     """What the function named by an entry returns for the entry's options."""
     kind: str = entry.kind  # pyright: ignore[reportAttributeAccessIssue]
     builder = registry[kind] if kind in registry else resolve(kind)

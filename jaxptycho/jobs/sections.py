@@ -51,9 +51,7 @@ class Data(Section):
     zero_frequency: Literal["middle", "corner"] = key(
         "place of the zero frequency in the patterns of the file", "middle"
     )
-    counts_per_electron: float = key(
-        "counts of one electron, by which all are divided", 1.0, gt=0
-    )
+    counts_per_electron: float = key("counts of one electron, by which all are divided", 1.0, gt=0)
     bad_data: Literal["leave_out", "keep"] = key(
         "defective pixels and shots that do not belong to the scan: leave_out with a warning, or "
         "keep",
@@ -130,7 +128,7 @@ class Specimen(Section):
     )
 
 
-class Volume(Section):
+class VolumeSpecimen(Section):
     """Potential of a tilt series; its voxels are as wide as the pixels of the patterns' grid."""
 
     kind: Literal["volume"] = key("the potential that all views see", "volume")
@@ -164,7 +162,7 @@ def _kind_of_specimen(value: Any) -> str:
 
 
 AnySpecimen = Annotated[
-    Annotated[Specimen, Tag("Specimen")] | Annotated[Volume, Tag("Volume")],
+    Annotated[Specimen, Tag("Specimen")] | Annotated[VolumeSpecimen, Tag("Volume")],
     Discriminator(_kind_of_specimen),
 ]
 

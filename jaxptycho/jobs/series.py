@@ -12,12 +12,12 @@ from ..start.vary import varied
 from ..tomography.projections import Geometry, axis_frame, turned_about_beam
 from ..tomography.series import first_series, require_field
 from .build import of_instrument, with_camera, with_probe
-from .sections import Setup, Volume
+from .sections import Setup, VolumeSpecimen
 
 
-def volume_of(job: Setup) -> Volume:
+def volume_of(job: Setup) -> VolumeSpecimen:
     """The section of the volume; ValueError for a job of another specimen."""
-    if not isinstance(job.specimen, Volume):
+    if not isinstance(job.specimen, VolumeSpecimen):
         raise ValueError(
             f"specimen.kind = {job.specimen.kind!r}, and this step requires the volume of a tilt "
             'series; set specimen.kind = "volume"'
@@ -44,7 +44,9 @@ def series_model(
     voxel = voxel_of(job, data)
     nominal = with_angles(section, nominal_geometry(data))
     if not section.isolated:
-        require_field(data, volume.shape, voxel, nominal_geometry(data), probe_radius(job, data))
+        require_field(
+            data, volume.shape, voxel, nominal_geometry(data), first_probe_radius(job, data)
+        )
     model = first_series(
         data,
         volume,
@@ -77,7 +79,7 @@ def voxel_of(job: Setup, data: Dataset) -> tuple[float, float, float]:
     return (volume_of(job).voxel_z_angstrom or max(pixel), *pixel)
 
 
-def probe_radius(job: Setup, data: Dataset) -> float:
+def first_probe_radius(job: Setup, data: Dataset) -> float:
     """Radius [Å] of the first guess of the probe around its position."""
     model = view_model(job, data.view(0))
     return radius_of(model.probe, model.grid)
@@ -88,7 +90,7 @@ def empty_volume(job: Setup, data: Dataset):
     section = volume_of(job)
     voxel = np.array(voxel_of(job, data))
     if section.size_angstrom is None:
-        y, x = 2 * (reach_of(data) + probe_radius(job, data))
+        y, x = 2 * (reach_of(data) + first_probe_radius(job, data))
         count = np.ceil(np.array([x, y, x]) / voxel) + 1
     else:
         count = np.maximum(np.round(np.array(section.size_angstrom) / voxel), 2)
@@ -122,7 +124,7 @@ def nominal_geometry(data: Dataset) -> Geometry:
     return turned_about_beam(Geometry(tilts_of(data)), -tilt_axis(data))
 
 
-def with_angles(section: Volume, geometry: Geometry) -> Geometry:
+def with_angles(section: VolumeSpecimen, geometry: Geometry) -> Geometry:
     """The geometry with small angles where the job asks for them."""
     if not section.angles or geometry.angles is not None:
         return geometry

@@ -13,7 +13,14 @@ from ..distributed.sharding import mesh, share
 from ..io.native import writing
 from ..physics.grids import Grid
 from ..simulate.camera import Camera
-from ..simulate.experiment import ENOUGH, Experiment, Sampling, ViewErrors, patterns, simulate
+from ..simulate.experiment import (
+    ENOUGH,
+    Experiment,
+    Sampling,
+    ViewErrors,
+    expected_patterns,
+    simulate,
+)
 from ..simulate.microscope import Microscope
 from ..simulate.scan import ScanErrors, raster
 from .build import read_mtf
@@ -31,7 +38,7 @@ def run_simulation(
     require_new(path)
     experiment = build_experiment(job)
     write_experiment(experiment, path, job, report)
-    found = cautions(experiment)
+    found = simulation_cautions(experiment)
     warning = {"warning": "; ".join(found)} if found else {}
     return {"file": str(path)} | describe_experiment(experiment) | warning
 
@@ -59,7 +66,7 @@ def check_simulation(job: Simulation) -> dict[str, str]:
         experiment.dose,
         float(experiment.box.faces[-1, 1]),
     )
-    found = [*cautions(experiment), *planned.warnings]
+    found = [*simulation_cautions(experiment), *planned.warnings]
     warnings = {"warning": "; ".join(found)} if found else {}
     return describe_experiment(experiment) | dict(planned.rows()) | covered(experiment) | warnings
 
@@ -68,25 +75,34 @@ def covered(experiment: Experiment) -> dict[str, str]:
     """How much of Fourier space, to the detail of the pixels, a tilt series measures; nothing for a single view."""
     if experiment.tilts is None or np.ptp(experiment.tilts) > pi:
         return {}
-    lens, grid, thickness = experiment.microscope, experiment.grid, float(experiment.box.faces[-1, 1])
-    detail = 2 * max(grid.pixel)
-    parts = coverage(TiltSeries(np.array(experiment.tilts), lens.semiangle, grid.wavelength, thickness), detail)
-    ball, filled = parts.of_ball, parts.filled_wedge
-    words = (
-        f"{100 * ball['slabs']:.3g} % by single slices, {100 * ball['cones']:.3g} % by multislice, to {detail:.3g} Å"
+    lens, grid, thickness = (
+        experiment.microscope,
+        experiment.grid,
+        float(experiment.box.faces[-1, 1]),
     )
+    detail = 2 * max(grid.pixel)
+    parts = coverage(
+        TiltSeries(np.array(experiment.tilts), lens.semiangle, grid.wavelength, thickness), detail
+    )
+    ball, filled = parts.of_ball, parts.filled_wedge
+    words = f"{100 * ball['slabs']:.3g} % by single slices, {100 * ball['cones']:.3g} % by multislice, to {detail:.3g} Å"
     wedge = (
-        {} if np.isnan(filled) else {"missing wedge": f"{100 * ball['wedge']:.3g} %, {100 * filled:.3g} % of it filled"}
+        {}
+        if np.isnan(filled)
+        else {"missing wedge": f"{100 * ball['wedge']:.3g} %, {100 * filled:.3g} % of it filled"}
     )
     return {"coverage": words} | wedge
 
 
-def cautions(experiment: Experiment) -> list[str]:
+def simulation_cautions(experiment: Experiment) -> list[str]:
     """What a simulation does that its numbers do not say."""
     own, few = experiment.configurations, experiment.configurations < ENOUGH
     if not (experiment.varies and few):
         return []
-    what, so = " and ".join(experiment.varies), "one snapshot" if own == 1 else f"the mean of only {own} configurations"
+    what, so = (
+        " and ".join(experiment.varies),
+        "one snapshot" if own == 1 else f"the mean of only {own} configurations",
+    )
     return [f"{what}: {so}, not an average (sampling.configurations, at least {ENOUGH})"]
 
 
@@ -97,7 +113,7 @@ def describe_experiment(experiment: Experiment) -> dict[str, str]:
         "patterns": f"{experiment.n_views} × {len(experiment.scan)} of {experiment.grid.shape[0]}² pixels",
         "atoms": f"{len(experiment.atoms)} ({experiment.atoms.get_chemical_formula(empirical=True)})",
         "electrons per pattern": f"{experiment.dose:.5g}",
-        "field": f"the scan with its probe reaches {reach(experiment):.4g} Å, the atoms {extent(experiment):.4g} Å",
+        "field": f"the scan with its probe reaches {illuminated_width(experiment):.4g} Å, the atoms {extent(experiment):.4g} Å",
         "box": f"{box.grid.shape[0]} × {box.grid.shape[1]} pixels of {box.grid.pixel[0]:.4g} Å, "
         f"{len(box.faces)} slices of {box.thickness:.4g} Å",
         "waves": f"{fine[0]}² pixels, {exposures(experiment) * 2 * len(box.faces)} Fourier transforms",
@@ -105,10 +121,12 @@ def describe_experiment(experiment: Experiment) -> dict[str, str]:
     }
 
 
-def reach(experiment: Experiment) -> float:
+def illuminated_width(experiment: Experiment) -> float:
     """The longer side [Å] of the field that the scan illuminates, with the probe at its widest."""
     lens, depth = experiment.microscope, float(experiment.box.faces[-1, 1])
-    width = max(lens.width(experiment.grid, defocus) for defocus in (lens.defocus, lens.defocus - depth))
+    width = max(
+        lens.width(experiment.grid, defocus) for defocus in (lens.defocus, lens.defocus - depth)
+    )
     return float(np.ptp(experiment.scan, axis=0).max()) + width
 
 
@@ -142,32 +160,41 @@ def build_experiment(job: Simulation) -> Experiment:
             screen.readout,
             screen.noise,
         ),
-        sampling=Sampling(job.sampling.pixel_angstrom, job.sampling.slice_angstrom, job.sampling.finer),
-        scan_errors=ScanErrors(scan.jitter_angstrom, _pair(scan.drift_angstrom), scan.shear, _pair(scan.scale)),
+        sampling=Sampling(
+            job.sampling.pixel_angstrom, job.sampling.slice_angstrom, job.sampling.finer
+        ),
+        scan_errors=ScanErrors(
+            scan.jitter_angstrom, _pair(scan.drift_angstrom), scan.shear, _pair(scan.scale)
+        ),
         descan=_pair(np.multiply(scan.descan_mrad, 1e-3)),
         vibration=job.specimen.vibration_angstrom,
         configurations=job.sampling.configurations,
         parametrisation=job.specimen.parametrisation,
         projection=job.specimen.projection,
         tilts=None if series.tilts_deg is None else tuple(map(radians, series.tilts_deg)),
-        view_errors=ViewErrors(radians(series.angle_error_deg), series.shift_angstrom, series.defocus_error_angstrom),
+        view_errors=ViewErrors(
+            radians(series.angle_error_deg), series.shift_angstrom, series.defocus_error_angstrom
+        ),
         seed=job.seed,
     )
     width = job.specimen.width_angstrom
-    if width is not None and series.tilts_deg is None and reach(experiment) > width:
+    if width is not None and series.tilts_deg is None and illuminated_width(experiment) > width:
         raise ValueError(
-            f"specimen.width_angstrom is {width:g} Å, the scan with its probe reaches {reach(experiment):.4g} Å, where "
+            f"specimen.width_angstrom is {width:g} Å, the scan with its probe reaches {illuminated_width(experiment):.4g} Å, where "
             "vacuum would be seen beside the film; cut a wider one, or scan less of it"
         )
     return experiment
 
 
-def write_experiment(experiment: Experiment, path: Path, job: Simulation, report: Callable[[int], None]) -> None:
+def write_experiment(
+    experiment: Experiment, path: Path, job: Simulation, report: Callable[[int], None]
+) -> None:
     """The experiment's counts and its truth as a native file, view by view."""
     lens, box = experiment.microscope, experiment.box
     about = {
         "semiangle_mrad": 1e3 * lens.semiangle,
-        "defocus_angstrom": lens.defocus + (0.0 if experiment.tilts is None else float(box.origin[0])),  # at the axis
+        "defocus_angstrom": lens.defocus
+        + (0.0 if experiment.tilts is None else float(box.origin[0])),  # at the axis
         "thickness_angstrom": float(box.faces[-1, 1]),
         "scan_shape": job.scan.shape,
         "scan_step_angstrom": job.scan.step_angstrom,
@@ -177,8 +204,10 @@ def write_experiment(experiment: Experiment, path: Path, job: Simulation, report
     positions = [experiment.scan] * experiment.n_views
     kind = experiment.camera.dtype
     facts = truth(experiment, job.slab_angstrom)
-    with writing(path, experiment.grid, positions, kind, tilts=tilts, about=about, truth=facts) as put:
-        for view, block, counts in simulate(experiment, report, share(patterns, mesh())):
+    with writing(
+        path, experiment.grid, positions, kind, tilts=tilts, about=about, truth=facts
+    ) as put:
+        for view, block, counts in simulate(experiment, report, share(expected_patterns, mesh())):
             put(view, block, counts)
 
 
@@ -224,7 +253,9 @@ def truth(experiment: Experiment, slab: float) -> dict[str, Any]:
 def probes(experiment: Experiment) -> np.ndarray:
     """The modes of every view's probe [√electrons] on the grid of the detector, [view, mode, y, x]."""
     lens, grid = experiment.microscope, experiment.grid
-    spectra = [lens.modes(grid, experiment.dose, view.defocus - lens.defocus) for view in experiment.views]
+    spectra = [
+        lens.modes(grid, experiment.dose, view.defocus - lens.defocus) for view in experiment.views
+    ]
     most = max(map(len, spectra))
     padded = np.stack([np.pad(own, [(0, most - len(own)), (0, 0), (0, 0)]) for own in spectra])
     return np.fft.fftshift(np.fft.ifft2(padded, norm="ortho"), axes=(-2, -1)).astype(np.complex64)

@@ -12,12 +12,12 @@ from ..simulate.phantoms.amorphous import amorphous_carbon
 from ..simulate.phantoms.arrange import on_support
 from ..simulate.phantoms.cutting import tile
 from .schema import suggest
-from .simulation_sections import Atoms
+from .simulation_sections import AtomSource
 
 VACUUM = 6.0  # Å without atoms, from which a cell holds a finite structure and not a crystal
 
 
-def build_atoms(section: Atoms) -> ase.Atoms:
+def build_atoms(section: AtomSource) -> ase.Atoms:
     """The atoms that a job names."""
     if section.phantom is not None:
         atoms = _phantom(section.phantom, section.options)
@@ -39,7 +39,7 @@ def _phantom(name: str, options: dict[str, Any]) -> ase.Atoms:
     return build(**{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
 
 
-def _cut(cell: ase.Atoms, section: Atoms) -> ase.Atoms:
+def _cut(cell: ase.Atoms, section: AtomSource) -> ase.Atoms:
     """A periodic cell tiled to the wanted size; a finite structure as it is, its middle at the origin."""
     width, thickness = section.width_angstrom, section.thickness_angstrom
     if width is None and thickness is None:

@@ -30,7 +30,9 @@ def require_tilted_beam(job: Setup, data: Dataset) -> None:
             "a tilted beam moves from slice to slice, and specimen.slices is 1; give the thickness and several slices"
         )
     if job.probe.kind == "relaxed":
-        raise ValueError("a relaxed probe does not go with propagator.tilted_beam; take a pixel or an aberrated one")
+        raise ValueError(
+            "a relaxed probe does not go with propagator.tilted_beam; take a pixel or an aberrated one"
+        )
 
 
 def axis_of(job: Setup, data: Dataset) -> float:
@@ -46,7 +48,9 @@ def margin_of(job: Setup, data: Dataset) -> float:
     assert data.tilts is not None
     own = slices_of(job).margin_angstrom
     aside = abs(axis_of(job, data)) * float(np.tan(np.abs(data.tilts).max()))
-    reach = float(np.abs(np.concatenate(data.positions)).max()) * (1 / float(np.cos(np.abs(data.tilts).max())) - 1)
+    reach = float(np.abs(np.concatenate(data.positions)).max()) * (
+        1 / float(np.cos(np.abs(data.tilts).max())) - 1
+    )
     return aside + reach + (EDGE * max(data.grid.pixel) if own is None else own)
 
 

@@ -56,7 +56,9 @@ def _fill(table: Any, section: Section, blanks: bool, only: Collection[str] = ()
                 short = blanks and rate == type(rate)(rate=rate.rate)
                 rates.add(part, rate.rate if short else _inline(rate.model_dump(exclude_none=True)))
             if blanks:
-                rates.add(tomlkit.comment('or {rate = 0.005, schedule = "cosine", end = 0.1, start = 5}'))
+                rates.add(
+                    tomlkit.comment('or {rate = 0.005, schedule = "cosine", end = 0.1, start = 5}')
+                )
             table.add(name, rates)
         else:
             array = tomlkit.aot()
@@ -77,7 +79,11 @@ def _shorthand(value: Any) -> Any:
 def _choices(name: str, field) -> list[str]:
     """How an entry of an empty list of sections is written, and which kinds there are."""
     kinds = sections_of(field.annotation)
-    lines = [f"{field.description}, after all other keys of the step:", f"[[step.{name}]]", 'kind = "…", one of']
+    lines = [
+        f"{field.description}, after all other keys of the step:",
+        f"[[step.{name}]]",
+        'kind = "…", one of',
+    ]
     for kind in kinds:
         own = [key for key in kind.model_fields if key not in ("kind", *Scheduled.model_fields)]
         keys = f" ({', '.join(own)})" if own else ""

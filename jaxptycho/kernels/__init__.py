@@ -10,7 +10,7 @@ from .convolution import convolve, step
 from .fourier import diffract, fft2, ifft2
 from .manual_axes import match_vma
 from .resampling import rotate_planes
-from .selection import report
+from .selection import kernel_report
 from .sparse import sparse_product, spline_coefficients
 
 __all__ = [
@@ -19,7 +19,7 @@ __all__ = [
     "fft2",
     "ifft2",
     "match_vma",
-    "report",
+    "kernel_report",
     "rotate_planes",
     "sparse_product",
     "spline_coefficients",

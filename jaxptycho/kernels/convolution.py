@@ -7,7 +7,7 @@ from jaxtyping import Array, Complex
 
 from .fourier import PRODUCT_TANGENT_OPERANDS, fft2, ifft2, product_tangent
 from .primitives import derived, derived_by_parts, is_known, matched, operation
-from .reference import Planes, gradients, spread
+from .reference import Planes, gradients, jnp_spread
 
 
 def convolve(wave: Planes, kernel: Complex[Array, "*k y x"]) -> Planes:
@@ -29,7 +29,7 @@ def _convolution_derivative(one, there, back, primals, tangents):
     (wave, kernel), (of_wave, of_kernel) = primals, tangents
     parts = [one.bind(*matched(of_wave, kernel))] if is_known(of_wave) else []
     if is_known(of_kernel):
-        parts.append(back(spread(of_kernel, wave) * there(wave)))
+        parts.append(back(jnp_spread(of_kernel, wave) * there(wave)))
     return one.bind(*primals), sum(parts[1:], parts[0])
 
 
@@ -50,7 +50,7 @@ def _step_derivative(primals, tangents):
         changes = map(ad.instantiate_zeros, of_both)
         parts.append(_STEP_TANGENT.bind(*matched(*changes, *primals)))
     if is_known(of_kernel):
-        parts.append(ifft2(spread(of_kernel, wave) * fft2(spread(factor, wave) * wave)))
+        parts.append(ifft2(jnp_spread(of_kernel, wave) * fft2(jnp_spread(factor, wave) * wave)))
     return _STEP.bind(*primals), sum(parts[1:], parts[0])
 
 

@@ -4,7 +4,7 @@ from jax.interpreters import ad
 from jaxtyping import Array, Complex
 
 from .primitives import derived, derived_by_parts, matched, operation
-from .reference import Planes, gradients, spread
+from .reference import Planes, gradients, jnp_spread
 
 PRODUCT_TANGENT_OPERANDS = "wave", "factor", "entered", "entered factor"
 
@@ -26,7 +26,7 @@ def diffract(wave: Planes, factor: Complex[Array, "*f y x"]) -> Planes:
 
 def product_tangent(of_wave, of_factor, wave, factor):
     """Tangent of factor · wave."""
-    return spread(factor, wave) * of_wave + spread(of_factor, wave) * wave
+    return jnp_spread(factor, wave) * of_wave + jnp_spread(of_factor, wave) * wave
 
 
 def _diffract_tangent(*tangents_and_primals):

@@ -141,7 +141,9 @@ def _entering(wave, slices, operators, keep):
 
         _write(out, gaps if keep else 0, jax.lax.fori_loop(0, gaps, one_slice, _read(wave, 0)))
 
-    return _call(through, [_planes(wave[:, None])], [slices, *operators], [len(slices) if keep else 1])
+    return _call(
+        through, [_planes(wave[:, None])], [slices, *operators], [len(slices) if keep else 1]
+    )
 
 
 def _adjoint(cotangent, entering, slices, operators):
@@ -176,7 +178,9 @@ def _call(body, of_mode, of_shot, counts):
 
     varies = {"manual_axis_type": jax.typeof(planes[0]).manual_axis_type}
     options = {
-        "out_shape": [jax.ShapeDtypeStruct((modes, n, 2, *shape), planes[0].dtype, **varies) for n in counts],
+        "out_shape": [
+            jax.ShapeDtypeStruct((modes, n, 2, *shape), planes[0].dtype, **varies) for n in counts
+        ],
         "grid": (modes,),
         "in_specs": [own(a.shape[1]) for a in of_mode] + [whole(a) for a in planes[len(of_mode) :]],
         "out_specs": [own(n) for n in counts],

@@ -18,7 +18,7 @@ MAX_PIXELS = 2**18  # of a plane that still fits the caches with its working spa
 def operation(kind: str) -> Primitive:
     """Primitive of one of `operations.OPERANDS`, lowered for every platform."""
     one = primitive(kind, operations.OPERANDS[kind], operations.results(kind))
-    plain = getattr(reference, kind)
+    plain = getattr(reference, f"jnp_{kind}")
     on_gpu = partial(plain, ifft=reference.unscaled_ifft2) if _inverts(kind) else plain
     by_xla = mlir.lower_fun(plain, multiple_results=one.multiple_results)
     by_gpu_libraries = mlir.lower_fun(on_gpu, multiple_results=one.multiple_results)

@@ -16,71 +16,73 @@ Transform = Callable[[Planes], Planes]
 MAX_TERMS_PER_PASS = 16  # of a sparse product, in one pass over memory
 
 
-def fft2(wave: Planes) -> Planes:
+def jnp_fft2(wave: Planes) -> Planes:
     """Σ_r wave(r) e^{−2πi k·r}, zero frequency in the corner."""
     return jnp.fft.fft2(wave)
 
 
-def ifft2(wave: Planes, ifft: Transform = jnp.fft.ifft2) -> Planes:
-    """Inverse of `fft2`."""
+def jnp_ifft2(wave: Planes, ifft: Transform = jnp.fft.ifft2) -> Planes:
+    """Inverse of `jnp_fft2`."""
     return ifft(wave)
 
 
 def unscaled_ifft2(wave: Planes) -> Planes:
-    """Inverse of `fft2` by a forward transform: cuFFT would scale in a pass of its own."""
+    """Inverse of `jnp_fft2` by a forward transform: cuFFT would scale in a pass of its own."""
     return jnp.conj(jnp.fft.fft2(jnp.conj(wave))) / math.prod(wave.shape[-2:])
 
 
-def convolve(
+def jnp_convolve(
     wave: Planes,
     kernel: Complex[Array, "*k y x"],
     ifft: Transform = jnp.fft.ifft2,
 ) -> Planes:
     """F⁻¹[kernel · F wave]."""
-    return ifft(spread(kernel, wave) * fft2(wave))
+    return ifft(jnp_spread(kernel, wave) * jnp_fft2(wave))
 
 
-def correlate(
+def jnp_correlate(
     wave: Planes,
     kernel: Complex[Array, "*k y x"],
     ifft: Transform = jnp.fft.ifft2,
 ) -> Planes:
-    """F[kernel · F⁻¹ wave], the transpose of `convolve`."""
-    return fft2(spread(kernel, wave) * ifft(wave))
+    """F[kernel · F⁻¹ wave], the transpose of `jnp_convolve`."""
+    return jnp_fft2(jnp_spread(kernel, wave) * ifft(wave))
 
 
-def step(
+def jnp_step(
     wave: Planes,
     factor: Complex[Array, "*f y x"],
     kernel: Complex[Array, "*k y x"],
     ifft: Transform = jnp.fft.ifft2,
 ) -> Planes:
     """F⁻¹[kernel · F(factor · wave)], one slice of multislice."""
-    return convolve(spread(factor, wave) * wave, kernel, ifft)
+    return jnp_convolve(jnp_spread(factor, wave) * wave, kernel, ifft)
 
 
-def step_back(
+def jnp_step_back(
     wave: Planes,
     factor: Complex[Array, "*f y x"],
     kernel: Complex[Array, "*k y x"],
     entered: Planes,
     ifft: Transform = jnp.fft.ifft2,
 ) -> list[Array]:
-    """Transpose of `step` by its wave and its factor, applied to the cotangent `wave`."""
-    return gradients(correlate(wave, kernel, ifft), factor, entered)
+    """Transpose of `jnp_step` by its wave and its factor, applied to the cotangent `wave`."""
+    return gradients(jnp_correlate(wave, kernel, ifft), factor, entered)
 
 
-def diffract(wave: Planes, factor: Complex[Array, "*f y x"]) -> Planes:
+def jnp_diffract(wave: Planes, factor: Complex[Array, "*f y x"]) -> Planes:
     """F(factor · wave)."""
-    return fft2(spread(factor, wave) * wave)
+    return jnp_fft2(jnp_spread(factor, wave) * wave)
 
 
-def diffract_back(wave: Planes, factor: Complex[Array, "*f y x"], entered: Planes) -> list[Array]:
-    """Transpose of `diffract` by its wave and its factor, applied to the cotangent `wave`."""
-    return gradients(fft2(wave), factor, entered)
+def jnp_diffract_back(
+    wave: Planes, factor: Complex[Array, "*f y x"], entered: Planes
+) -> list[Array]:
+    """Transpose of `jnp_diffract` by its wave and its factor, applied to the cotangent `wave`."""
+    return gradients(jnp_fft2(wave), factor, entered)
 
 
-def spread(shared: Complex[Array, "*s y x"], wave: Planes) -> Complex[Array, "*t y x"]:
+def jnp_spread(shared: Complex[Array, "*s y x"], wave: Planes) -> Complex[Array, "*t y x"]:
     """Array that several planes of `wave` share, with axes of length 1 for these."""
     between = (1,) * (wave.ndim - shared.ndim)
     return shared.reshape(*shared.shape[:-2], *between, *shared.shape[-2:])
@@ -89,10 +91,10 @@ def spread(shared: Complex[Array, "*s y x"], wave: Planes) -> Complex[Array, "*t
 def gradients(cotangent: Planes, factor: Complex[Array, "*f y x"], entered: Planes) -> list[Array]:
     """Cotangents of wave and factor from that of their product: factor · c and Σ entered · c."""
     planes = range(factor.ndim - 2, entered.ndim - 2)
-    return [spread(factor, cotangent) * cotangent, jnp.sum(entered * cotangent, planes)]
+    return [jnp_spread(factor, cotangent) * cotangent, jnp.sum(entered * cotangent, planes)]
 
 
-def spline_coefficients(values: Float[Array, "p q c"]) -> Float[Array, "p q c"]:
+def jnp_spline_coefficients(values: Float[Array, "p q c"]) -> Float[Array, "p q c"]:
     """Coefficients of cubic B-splines along p and q, zero outside, that interpolate `values`."""
     p, q = (jnp.asarray(_inverse_spline_matrix(n), values.dtype) for n in values.shape[:2])
     by_rows = jnp.einsum("ab,bqc->aqc", p, values, precision="highest")
@@ -103,7 +105,7 @@ def _inverse_spline_matrix(n: int) -> np.ndarray:
     return np.linalg.inv((4 * np.eye(n) + np.eye(n, k=1) + np.eye(n, k=-1)) / 6)
 
 
-def sparse_product(
+def jnp_sparse_product(
     column: Int[Array, "g t row"], value: Float[Array, "g t row"], rows: Float[Array, "source c"]
 ) -> Float[Array, "g*row c"]:
     """Σ_t value[g, t]·rows[column[g, t]], some terms at a time: those that enter a loop together

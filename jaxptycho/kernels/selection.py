@@ -75,7 +75,7 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def report() -> dict[str, str]:
+def kernel_report() -> dict[str, str]:
     """Implementation of the kernels on each kind of device of this process, in words."""
     accelerated, reason = choice()
     rows = {"kernels on cpu": f"{'cpu_llvm' if accelerated else 'jax.numpy'} ({reason})"}

@@ -67,7 +67,7 @@ def _lower_spline(context, values):
 
 
 _SPLINE = Primitive("spline_coefficients")
-_SPLINE_BY_XLA = mlir.lower_fun(reference.spline_coefficients, multiple_results=False)
+_SPLINE_BY_XLA = mlir.lower_fun(reference.jnp_spline_coefficients, multiple_results=False)
 _SPLINE.def_impl(jax.jit(_SPLINE.bind))
 _SPLINE.def_abstract_eval(lambda values: values)
 ad.deflinear2(_SPLINE, lambda cotangent, _: [_SPLINE.bind(cotangent)])  # a symmetric matrix
@@ -85,8 +85,8 @@ def _shape(column, value, back_column, back_value, rows, *, back, planes):
 
 def _plain(column, value, back_column, back_value, rows, *, back, planes):
     if back:
-        return _coefficients(reference.sparse_product(column, value, rows), planes)
-    return reference.sparse_product(column, value, _coefficients(rows, planes))
+        return _coefficients(reference.jnp_sparse_product(column, value, rows), planes)
+    return reference.jnp_sparse_product(column, value, _coefficients(rows, planes))
 
 
 def _coefficients(rows, planes):

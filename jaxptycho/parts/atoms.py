@@ -15,7 +15,7 @@ from ..physics.mean_potential import atoms_potential
 from ..physics.types import Pair, Scalar, Stack
 from .indexed import PerShot, PerView, Varying, add, as_array, axis_size, first_shot
 from .slices import AtomTable
-from .specimen import AbstractSpecimen, exponential, place
+from .specimen import AbstractSpecimen, as_sliced, exponential
 from .stacks import PotentialSlices
 from .volume import Volume
 
@@ -47,7 +47,16 @@ class Atoms(AbstractSpecimen):
     shape: tuple[int, int] = eqx.field(static=True)
     parametrisation: str = eqx.field(static=True)
     periodic: bool = eqx.field(static=True)
-    given: ClassVar = ("debye_waller", "occupancy", "thickness", "origin", "tilt", "angles", "shift", "axis")
+    given: ClassVar = (
+        "debye_waller",
+        "occupancy",
+        "thickness",
+        "origin",
+        "tilt",
+        "angles",
+        "shift",
+        "axis",
+    )
 
     def __init__(
         self,
@@ -72,14 +81,24 @@ class Atoms(AbstractSpecimen):
         self.positions = positions
         n = len(self.numbers)
         self.debye_waller, self.occupancy = (_each(value, n) for value in (debye_waller, occupancy))
-        self.thickness, self.n_slices, self.shape = thickness, int(n_slices), (int(shape[0]), int(shape[1]))
+        self.thickness, self.n_slices, self.shape = (
+            thickness,
+            int(n_slices),
+            (int(shape[0]), int(shape[1])),
+        )
         self.origin, self.shift, self.tilt = as_array(origin), as_array(shift), as_array(tilt)
-        self.angles, self.axis = (None if value is None else as_array(value) for value in (angles, axis))
+        self.angles, self.axis = (
+            None if value is None else as_array(value) for value in (angles, axis)
+        )
         self.parametrisation, self.periodic = parametrisation, periodic
         if self.n_slices < 1 or (np.ndim(thickness) == 0 and not _positive(thickness)):
-            raise ValueError(f"{n_slices} slices of {thickness} Å; wanted at least one of more than 0 Å")
+            raise ValueError(
+                f"{n_slices} slices of {thickness} Å; wanted at least one of more than 0 Å"
+            )
         if any(isinstance(value, PerShot) for value in (tilt, angles, shift, axis)):
-            raise ValueError("atoms turn once for all shots of a view; give tilt, angles, shift and axis PerView")
+            raise ValueError(
+                "atoms turn once for all shots of a view; give tilt, angles, shift and axis PerView"
+            )
 
     @property
     def height(self) -> Scalar:
@@ -92,7 +111,7 @@ class Atoms(AbstractSpecimen):
         return self.height - self.thickness / 2
 
     def slices(self, grid):
-        return place(exponential(grid.sigma * self.projected(grid.pixel), None), self, grid)
+        return as_sliced(exponential(grid.sigma * self.projected(grid.pixel), None), self, grid)
 
     def projected(self, pixel: tuple[float, float]) -> Stack:
         """Projected potential [V·Å] of every slice in the beam of one view, on pixels (y, x) [Å]."""
@@ -116,7 +135,14 @@ class Atoms(AbstractSpecimen):
         pixel = min(grid.pixel)
         edge = max(n * p for n, p in zip(self.shape, grid.pixel, strict=True)) / 2
         turn = math.atan(pixel / edge)
-        return {"positions": pixel, "debye_waller": 0.1, "tilt": turn, "angles": turn, "shift": pixel, "axis": pixel}
+        return {
+            "positions": pixel,
+            "debye_waller": 0.1,
+            "tilt": turn,
+            "angles": turn,
+            "shift": pixel,
+            "axis": pixel,
+        }
 
     def slices_origin(self, grid):
         return self.origin
@@ -176,7 +202,9 @@ class Atoms(AbstractSpecimen):
         return Volume(jnp.asarray(volts), voxel, taper=min(voxel), **poses)
 
     def voxels(self, grid, of="phase"):
-        raise ValueError("the specimen is made of atoms, not of voxels; export it as a structure (.xyz or .cif)")
+        raise ValueError(
+            "the specimen is made of atoms, not of voxels; export it as a structure (.xyz or .cif)"
+        )
 
     def listed_atoms(self):
         columns = {
@@ -186,7 +214,9 @@ class Atoms(AbstractSpecimen):
         }
         for name, value in columns.items():
             if not eqx.is_array_like(value):
-                raise ValueError(f"the atoms' {name} differ from view to view or shot to shot; export one at a time")
+                raise ValueError(
+                    f"the atoms' {name} differ from view to view or shot to shot; export one at a time"
+                )
         arrays = {name: np.asarray(value, float) for name, value in columns.items()}
         axis = None if self.axis is None else float(self.axis)  # pyright: ignore[reportArgumentType]
         return AtomTable(self.numbers, **arrays, axis=axis)

@@ -52,7 +52,11 @@ def plain(value: PyTree) -> PyTree:
 
 def as_array(value):
     """Numbers as arrays, so that they can be refined; what varies stays as it is."""
-    return jnp.asarray(value, float) if isinstance(value, (int, float, tuple, list, np.ndarray)) else value
+    return (
+        jnp.asarray(value, float)
+        if isinstance(value, (int, float, tuple, list, np.ndarray))
+        else value
+    )
 
 
 def select(tree: PyTree, kind: type, index: Index) -> PyTree:
@@ -107,13 +111,17 @@ def add(value: PyTree, change: PyTree) -> PyTree:
             entries = change.values if separate else change
             return kind(jax.vmap(add, in_axes=(0, 0 if separate else None))(value.values, entries))
         if isinstance(change, kind):
-            raise ValueError(f"the change differs from entry to entry: wrap what it changes in {kind.__name__} as well")
+            raise ValueError(
+                f"the change differs from entry to entry: wrap what it changes in {kind.__name__} as well"
+            )
     if not eqx.is_array(value):
-        raise ValueError(f"got the fixed numbers {value}; make them an array, so that they can be moved")
+        raise ValueError(
+            f"got the fixed numbers {value}; make them an array, so that they can be moved"
+        )
     return value + change.astype(value.dtype)
 
 
-def only_seen(updates: PyTree, view: Index, shots, weight) -> PyTree:
+def mask_unseen_updates(updates: PyTree, view: Index, shots, weight) -> PyTree:
     """`updates` of a model with the entries of shots and views outside the batch set to zero.
 
     Momentum would otherwise keep moving parameters of shots that the gradient says nothing of.
@@ -134,6 +142,8 @@ def only_seen(updates: PyTree, view: Index, shots, weight) -> PyTree:
             return of_shots(node)
         own = select(node, PerView, view)
         own = jax.tree.map(of_shots, own, is_leaf=lambda n: isinstance(n, PerShot))
-        return PerView(jax.tree.map(lambda v, o: jnp.zeros_like(v).at[view].set(o), node.values, own))
+        return PerView(
+            jax.tree.map(lambda v, o: jnp.zeros_like(v).at[view].set(o), node.values, own)
+        )
 
     return jax.tree.map(of_views, updates, is_leaf=lambda n: isinstance(n, (PerShot, PerView)))

@@ -77,7 +77,9 @@ class AbstractProbe(eqx.Module):
 
     def with_modes(self, modes: int) -> "AbstractProbe":
         """The probe with `modes` incoherent modes, completed or cut; its power is unchanged."""
-        raise ValueError(f"only a PixelProbe can change its modes; this model has {type(self).__name__}")
+        raise ValueError(
+            f"only a PixelProbe can change its modes; this model has {type(self).__name__}"
+        )
 
     def _without_waves(self) -> ValueError:
         return ValueError(
@@ -190,7 +192,9 @@ class AberratedProbe(AbstractProbe):
         varying = {k: v for k, v in names.items() if isinstance(v, (PerShot, PerView))}
         fixed = cartesian({k: v for k, v in names.items() if k not in varying})
         self.aberrations = {k: _real(v) for k, v in sorted((fixed | varying).items())}
-        self.centre = centre if isinstance(centre, (PerShot, PerView)) else jnp.asarray(centre, float)
+        self.centre = (
+            centre if isinstance(centre, (PerShot, PerView)) else jnp.asarray(centre, float)
+        )
 
     def spectrum(self, grid):
         amplitude = aberrations.aperture(grid, self.semiangle, self.centre)
@@ -251,7 +255,9 @@ def _scale_waves(probe, factor: Scalar):
 
 def _propagate_waves(probe, grid: Grid, distance: Scalar):
     kernel = waves.fresnel(grid, distance)
-    return eqx.tree_at(lambda p: p.waves, probe, map_varying(lambda one: _behind(one, kernel), probe.waves))
+    return eqx.tree_at(
+        lambda p: p.waves, probe, map_varying(lambda one: _behind(one, kernel), probe.waves)
+    )
 
 
 def _behind(centred: Complex[Array, "*n y x"], kernel: Kernel) -> Complex[Array, "*n y x"]:

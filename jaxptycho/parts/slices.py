@@ -19,7 +19,9 @@ Thickness = Scalar | Float[Array, "z"]
 Lengths = tuple[Scalar, Scalar, Scalar]  # (z, y, x)
 
 PHASES: Mapping[Of, str] = MappingProxyType({"phase": "phase (rad)", "absorption": "absorption"})
-POTENTIALS: Mapping[Of, str] = MappingProxyType({"phase": "potential (V)", "absorption": "absorptive potential (V)"})
+POTENTIALS: Mapping[Of, str] = MappingProxyType(
+    {"phase": "potential (V)", "absorption": "absorptive potential (V)"}
+)
 
 
 class Sliced(eqx.Module):
@@ -76,12 +78,16 @@ class AtomTable(NamedTuple):
 def require_depth(slices: Float[Array, "z *n"]) -> None:
     """Raise ValueError for one slice, which has no depth."""
     if slices.shape[0] < 2:
-        raise ValueError("the specimen has one slice and no neighbours along z; use at least two, or leave this out")
+        raise ValueError(
+            "the specimen has one slice and no neighbours along z; use at least two, or leave this out"
+        )
 
 
 def finite_voxels(values: Stack) -> Float[np.ndarray, "z y x"]:
     """Values as 32-bit numbers; raise ValueError where one is not finite."""
     single = np.asarray(values, np.float32)
     if not np.isfinite(single).all():
-        raise ValueError("the specimen holds values that are not finite; look at the run's history before exporting it")
+        raise ValueError(
+            "the specimen holds values that are not finite; look at the run's history before exporting it"
+        )
     return single

@@ -21,7 +21,18 @@ from ..physics.grids import Grid
 from ..physics.transmission import transmission_function
 from ..physics.types import Pair, Scalar, Slices, Stack
 from .indexed import PerShot, PerView, Varying, add, first_shot
-from .slices import PHASES, AtomTable, Lengths, Of, Slab, Sliced, Thickness, Voxels, finite_voxels, require_depth
+from .slices import (
+    PHASES,
+    AtomTable,
+    Lengths,
+    Of,
+    Slab,
+    Sliced,
+    Thickness,
+    Voxels,
+    finite_voxels,
+    require_depth,
+)
 
 WRAP = 0.95 * math.pi  # rad: a phase beyond may have been folded back by 2π
 
@@ -67,7 +78,9 @@ class AbstractSpecimen(eqx.Module):
         require_depth(self.thicknesses(grid))
         thickness = jnp.asarray(self.shared_thickness(grid))
         if thickness.ndim:
-            raise ValueError(f"got {thickness.size} thicknesses; a filter along z requires one for all slices")
+            raise ValueError(
+                f"got {thickness.size} thicknesses; a filter along z requires one for all slices"
+            )
         return thickness
 
     def voxel_size(self, grid: Grid) -> Lengths:
@@ -88,7 +101,9 @@ class AbstractSpecimen(eqx.Module):
         """Phase [rad] or potential [V] of every slice, or the absorption, as it is held."""
         values = self._held(of)
         if values is None:
-            raise ValueError("the specimen has no absorption; give it an array of zeros or ask for its phase alone")
+            raise ValueError(
+                "the specimen has no absorption; give it an array of zeros or ask for its phase alone"
+            )
         return values
 
     def map_stacks(
@@ -214,7 +229,9 @@ class AbstractSpecimen(eqx.Module):
         values = finite_voxels(shown.stack(of))
         origin = shown.slices_origin(grid)
         if isinstance(origin, (PerShot, PerView)):
-            raise ValueError("the slices have another origin in every view or shot; export one view at a time")
+            raise ValueError(
+                "the slices have another origin in every view or shot; export one view at a time"
+            )
         depths = np.asarray(shown.thicknesses(grid), float)
         if np.ptp(depths) > 1e-3 * depths.mean():
             raise ValueError(
@@ -311,9 +328,13 @@ class AbstractStack(AbstractSpecimen):
         if len(thickness) == slices:
             return self
         if slices > 1 and not thickness.all():
-            raise ValueError(f"a specimen of thickness 0 cannot be cut into {slices} slices; give its thickness in Å")
+            raise ValueError(
+                f"a specimen of thickness 0 cannot be cut into {slices} slices; give its thickness in Å"
+            )
         shares = self._shares(thickness, slices)
-        new = self.map_stacks(lambda values: jnp.tensordot(jnp.asarray(shares, values.dtype), values, 1))
+        new = self.map_stacks(
+            lambda values: jnp.tensordot(jnp.asarray(shares, values.dtype), values, 1)
+        )
         each = jnp.asarray(thickness.sum() / slices, float)
         return eqx.tree_at(lambda s: s.thickness, new, each)
 
@@ -346,7 +367,7 @@ class SliceStack(AbstractStack):
     phase_is_gauge: ClassVar = True
 
     def slices(self, grid):
-        return place(exponential(self.phase, self.absorption), self, grid)
+        return as_sliced(exponential(self.phase, self.absorption), self, grid)
 
 
 def exponential(phase: Stack, absorption: Stack | None) -> Slices:
@@ -354,7 +375,7 @@ def exponential(phase: Stack, absorption: Stack | None) -> Slices:
     return transmission_function(phase, jnp.zeros_like(phase) if absorption is None else absorption)
 
 
-def place(transmission: Slices, specimen, grid: Grid) -> Sliced:
+def as_sliced(transmission: Slices, specimen, grid: Grid) -> Sliced:
     """Slices with the thickness and origin of `specimen`, continued by a window if periodic."""
     if not specimen.periodic:
         return Sliced(transmission, specimen.thickness, specimen.origin)

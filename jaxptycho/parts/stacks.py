@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ..physics.types import Pair, Stack
 from .indexed import PerShot, Varying, plain
 from .slices import POTENTIALS, Thickness
-from .specimen import AbstractStack, exponential, overlap, place
+from .specimen import AbstractStack, as_sliced, exponential, overlap
 
 
 class WeakPhaseStack(AbstractStack):
@@ -26,7 +26,7 @@ class WeakPhaseStack(AbstractStack):
 
     def slices(self, grid):
         loss = jnp.zeros_like(self.phase) if self.absorption is None else self.absorption
-        return place(jax.lax.complex(1 - loss, self.phase), self, grid)
+        return as_sliced(jax.lax.complex(1 - loss, self.phase), self, grid)
 
     def absorption_at(self, amplitude):
         return 1 - amplitude
@@ -50,10 +50,12 @@ class PotentialSlices(AbstractStack):
 
     def slices(self, grid):
         if isinstance(self.thickness, PerShot):
-            raise ValueError("a potential requires one thickness for all shots; it came PerShot (use a SliceStack)")
+            raise ValueError(
+                "a potential requires one thickness for all shots; it came PerShot (use a SliceStack)"
+            )
         per_volt = grid.sigma * jnp.reshape(self.thickness, (-1, 1, 1))
         loss = None if self.absorptive is None else per_volt * self.absorptive
-        return place(exponential(per_volt * self.potential, loss), self, grid)
+        return as_sliced(exponential(per_volt * self.potential, loss), self, grid)
 
     def scale(self, grid):
         one_radian = 1 / (grid.sigma * jnp.mean(plain(self.thickness)))

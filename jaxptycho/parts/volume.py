@@ -66,20 +66,34 @@ class Volume(AbstractSpecimen):
             as_array(shift),
         )
         z, y, x = (float(v) for v in np.broadcast_to(voxel, 3))
-        self.voxel, self.n_slices, self.taper, self.kernel = (z, y, x), int(n_slices), float(taper), kernel
-        self.depth, self.shape = None if depth is None else int(depth), None if shape is None else (shape[0], shape[1])
+        self.voxel, self.n_slices, self.taper, self.kernel = (
+            (z, y, x),
+            int(n_slices),
+            float(taper),
+            kernel,
+        )
+        self.depth, self.shape = (
+            None if depth is None else int(depth),
+            None if shape is None else (shape[0], shape[1]),
+        )
         if min(self.voxel) <= 0 or self.taper < 0:
-            raise ValueError(f"voxels of {self.voxel} Å and a taper of {self.taper} Å; wanted lengths above zero")
+            raise ValueError(
+                f"voxels of {self.voxel} Å and a taper of {self.taper} Å; wanted lengths above zero"
+            )
         if kernel not in INTERPOLATIONS:
             raise ValueError(f"unknown kernel {kernel!r}; known are {', '.join(INTERPOLATIONS)}")
         if any(isinstance(value, PerShot) for value in (tilt, angles, shift)):
-            raise ValueError("a volume turns once for all shots of a view; give tilt, angles and shift PerView")
+            raise ValueError(
+                "a volume turns once for all shots of a view; give tilt, angles and shift PerView"
+            )
         self.frame  # noqa: B018 - refuses slices that do not divide the depth
 
     @property
     def frame(self) -> volumes.Frame:
         """The slices of one view, as `physics.volumes` wants them."""
-        return volumes.frame(self.potential.shape, self.voxel, self.n_slices, self.depth, self.shape)
+        return volumes.frame(
+            self.potential.shape, self.voxel, self.n_slices, self.depth, self.shape
+        )
 
     @property
     def above(self) -> float:
@@ -93,12 +107,16 @@ class Volume(AbstractSpecimen):
     @property
     def seen(self) -> Stack:
         """The potential [V] that views meet, which falls to vacuum before its faces."""
-        return volumes.tapered(self.potential, self.voxel, self.taper)
+        return volumes.taper_faces(self.potential, self.voxel, self.taper)
 
     @property
     def absorbing(self) -> Stack | None:
         """The absorptive potential [V] that views meet, which falls to vacuum before its faces."""
-        return None if self.absorptive is None else volumes.tapered(self.absorptive, self.voxel, self.taper)
+        return (
+            None
+            if self.absorptive is None
+            else volumes.taper_faces(self.absorptive, self.voxel, self.taper)
+        )
 
     @property
     def origin(self) -> Varying[Pair]:
@@ -123,7 +141,13 @@ class Volume(AbstractSpecimen):
         one_radian = 1 / (grid.sigma * thickness)
         edge = max(n * p for n, p in zip(self.potential.shape, self.voxel, strict=True)) / 2
         turn = math.atan(pixel / edge)
-        return {"potential": one_radian, "absorptive": one_radian, "tilt": turn, "angles": turn, "shift": pixel}
+        return {
+            "potential": one_radian,
+            "absorptive": one_radian,
+            "tilt": turn,
+            "angles": turn,
+            "shift": pixel,
+        }
 
     def radians(self, grid):
         return grid.sigma * self.thicknesses(grid)[:, None, None]
@@ -162,7 +186,7 @@ class Volume(AbstractSpecimen):
         return self
 
     def voxels(self, grid, of="phase"):
-        values = finite_voxels(volumes.tapered(self.stack(of), self.voxel, self.taper))
+        values = finite_voxels(volumes.taper_faces(self.stack(of), self.voxel, self.taper))
         z, y, x = (-(n // 2) * step for n, step in zip(values.shape, self.voxel, strict=True))
         return Voxels(values, self.voxel, (z, y, x), self.labels[of])
 
@@ -178,7 +202,7 @@ class Volume(AbstractSpecimen):
     def slab_reach(self):
         if self.angles is None:
             return 0
-        return slab_rotation.reach(self.frame, self.potential.shape[1])
+        return slab_rotation.rows_needed(self.frame, self.potential.shape[1])
 
     def require_slab_angles(self):
         if self.angles is None:
@@ -204,7 +228,9 @@ class Volume(AbstractSpecimen):
         def projected(values):
             position = slab.number, slab.count, field
             seen = part.tilt, part.angles, part.kernel
-            volts = slab_rotation.slab_projections(values, part.voxel, part.frame, *seen, *position, slab.with_halo)
+            volts = slab_rotation.slab_projections(
+                values, part.voxel, part.frame, *seen, *position, slab.with_halo
+            )
             return grid.sigma * volts
 
         phase = projected(part.potential)
@@ -219,15 +245,17 @@ class Volume(AbstractSpecimen):
         _, rows, columns = self.potential.shape
         z, y, x = self.voxel
         ones = jnp.ones((1, slabs * rows, 1), self.potential.dtype)
-        profile = volumes.tapered(ones, (math.inf, y, math.inf), self.taper)
+        profile = volumes.taper_faces(ones, (math.inf, y, math.inf), self.taper)
         part = jax.lax.dynamic_slice_in_dim(profile, number * rows, rows, 1)
 
         def tapered(stack):
-            return part * volumes.tapered(stack, (z, math.inf, x), self.taper)
+            return part * volumes.taper_faces(stack, (z, math.inf, x), self.taper)
 
         shape = rows, columns if self.shape is None else self.shape[1]
         stacks: Any = self.map_stacks(tapered)
         return replace(stacks, shape=shape, taper=0.0)
 
     def _projected(self, values):
-        return volumes.beam_slices(values, self.voxel, self.frame, self.tilt, self.angles, kernel=self.kernel)
+        return volumes.beam_slices(
+            values, self.voxel, self.frame, self.tilt, self.angles, kernel=self.kernel
+        )

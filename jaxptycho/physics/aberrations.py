@@ -32,7 +32,10 @@ def cartesian(coefficients: Mapping[str, float]) -> dict[str, float]:
             result[name] = value
         elif re.fullmatch(r"C\d\d", name) and f"{name}a" in NAMES:
             angle = int(name[2]) * coefficients.get(f"phi{name[1:]}", 0.0)
-            result[f"{name}a"], result[f"{name}b"] = value * math.cos(angle), value * math.sin(angle)
+            result[f"{name}a"], result[f"{name}b"] = (
+                value * math.cos(angle),
+                value * math.sin(angle),
+            )
         elif not (re.fullmatch(r"phi\d\d", name) and f"C{name[3:]}" in coefficients):
             raise ValueError(f"unknown aberration {name!r}; known are defocus, {', '.join(NAMES)}")
     return result
@@ -53,7 +56,9 @@ def basis(name: str, grid: Grid, centre=(0.0, 0.0)) -> Float[Array, "y x"]:
     return 2 * math.pi / grid.wavelength / (n + 1) * part
 
 
-def phase_surface(coefficients: Mapping[str, Scalar], grid: Grid, centre=(0.0, 0.0)) -> Float[Array, "y x"]:
+def phase_surface(
+    coefficients: Mapping[str, Scalar], grid: Grid, centre=(0.0, 0.0)
+) -> Float[Array, "y x"]:
     """χ(k) [rad] = (2π/λ) Σ (λk)^{n+1}/(n+1) · C_{n,m} cos m(φ−φ_{n,m}); the probe is A e^{−iχ}.
 
     k is counted from `centre` (y, x) [rad], the middle of the aperture.

@@ -99,7 +99,9 @@ def _keep_some(wave, slices, kernel):
     def stretch(k, carry):
         wave, kept = carry
         first = k * length
-        return _through(wave, slices, kernel, first, jnp.minimum(first + length, gaps)), kept.at[k].set(wave)
+        return _through(wave, slices, kernel, first, jnp.minimum(first + length, gaps)), kept.at[
+            k
+        ].set(wave)
 
     kept = _zeros(-(-gaps // length), wave)
     wave, kept = jax.lax.fori_loop(0, len(kept), stretch, (wave, kept))

@@ -44,11 +44,16 @@ class Grid(eqx.Module):
                 f"voltage_kv = {voltage_kv}, where {VOLTAGE_KV[0]:g} to {VOLTAGE_KV[1]:g} kV are expected; is it in V?"
             )
         if voltage_kv is not None and wavelength is None:
-            self.voltage_kv, self.wavelength = float(voltage_kv), electron_wavelength(float(voltage_kv))
+            self.voltage_kv, self.wavelength = (
+                float(voltage_kv),
+                electron_wavelength(float(voltage_kv)),
+            )
         elif voltage_kv is None and wavelength is not None:
             self.voltage_kv, self.wavelength = None, float(wavelength)
         else:
-            raise ValueError("a Grid takes either voltage_kv [kV] or wavelength [Å], and one of them")
+            raise ValueError(
+                "a Grid takes either voltage_kv [kV] or wavelength [Å], and one of them"
+            )
         ny, nx = (int(n) for n in shape)
         py, px = (float(p) for p in (pixel if isinstance(pixel, (tuple, list)) else (pixel, pixel)))
         self.shape, self.pixel = (ny, nx), (py, px)
@@ -62,7 +67,9 @@ class Grid(eqx.Module):
     def sigma(self) -> float:
         """Interaction constant σ [rad/(V·Å)]; electrons only."""
         if self.voltage_kv is None:
-            raise ValueError("only electrons see a potential: give this Grid voltage_kv, not wavelength")
+            raise ValueError(
+                "only electrons see a potential: give this Grid voltage_kv, not wavelength"
+            )
         return interaction_constant(self.voltage_kv)
 
     @property

@@ -25,9 +25,13 @@ def atoms_potential(
     voxel = np.broadcast_to(np.asarray(voxel, float), 3)
     places = positions / voxel + np.array(shape) // 2
     inside = ((places > -0.5) & (places < np.array(shape) - 0.5)).all(1)
-    kinds, own = np.unique(np.stack([numbers, debye_waller], 1)[inside], axis=0, return_inverse=True)
+    kinds, own = np.unique(
+        np.stack([numbers, debye_waller], 1)[inside], axis=0, return_inverse=True
+    )
     steps = [fft.fftfreq(shape[0]), fft.fftfreq(shape[1]), fft.rfftfreq(shape[2])]
-    waves = [np.exp(-2j * np.pi * np.outer(k, p)) for k, p in zip(steps, places[inside].T, strict=True)]
+    waves = [
+        np.exp(-2j * np.pi * np.outer(k, p)) for k, p in zip(steps, places[inside].T, strict=True)
+    ]
     waves[0] = waves[0] * np.broadcast_to(occupancy, len(numbers))[inside]
     kz, ky, kx = (k / v for k, v in zip(steps, voxel, strict=True))
     across = ky[:, None] ** 2 + kx**2

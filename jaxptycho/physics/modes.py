@@ -26,7 +26,9 @@ def make_modes(wave, modes: int) -> jax.Array:
         new = first * y**i * x**j
         for old in basis:
             new = new - old * jnp.vdot(old, new) / jnp.vdot(old, old)
-        basis.append(new * jnp.sqrt(MODE_POWER * jnp.vdot(first, first).real / jnp.vdot(new, new).real))
+        basis.append(
+            new * jnp.sqrt(MODE_POWER * jnp.vdot(first, first).real / jnp.vdot(new, new).real)
+        )
     return jnp.stack(basis)
 
 

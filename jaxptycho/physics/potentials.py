@@ -91,7 +91,9 @@ def image(
     return of_spectrum(spectrum(blobs, places, widths, shape, pixel), shape, pixel)
 
 
-def of_spectrum(spectrum: Complex[Array, "Y f"], shape: tuple[int, int], pixel: tuple[float, float]):
+def of_spectrum(
+    spectrum: Complex[Array, "Y f"], shape: tuple[int, int], pixel: tuple[float, float]
+):
     """The image [V·Å] of a spectrum [V·Å³] on the frequencies of `rfft2`."""
     return jnp.fft.irfft2(spectrum, shape) / (pixel[0] * pixel[1])
 
@@ -111,7 +113,9 @@ def spectrum(
 
     def product(blobs: Blobs):
         rows, columns = (wave[blobs.place] * size[blobs.width][:, None] for wave, size in axes)
-        rows, columns = (v.reshape(len(v), -1) for v in (blobs.volume[:, None, None] * rows, columns))
+        rows, columns = (
+            v.reshape(len(v), -1) for v in (blobs.volume[:, None, None] * rows, columns)
+        )
         return jnp.matmul(rows.T, columns, precision="highest")
 
     half = shape[0] // 2 + 1, shape[1] // 2 + 1
@@ -131,11 +135,15 @@ def _in_chunks(product: Callable, blobs: Blobs, total):
     return jax.lax.scan(add, total, chunks)[0]
 
 
-def _waves(n: int, step: float, centres, widths) -> tuple[Float[Array, "place 2 f"], Float[Array, "width f"]]:
+def _waves(
+    n: int, step: float, centres, widths
+) -> tuple[Float[Array, "place 2 f"], Float[Array, "width f"]]:
     """cos and sin of 2πk·centre, and e^{−width·k²}, at the frequencies k ≥ 0 of `n` points, `step` [Å] apart."""
     k = jnp.arange(n // 2 + 1, dtype=widths.dtype)
     turns = k * (centres / (n * step))[:, None]
-    phase = 2 * jnp.pi * (turns - jnp.round(turns))  # whole turns would cost accuracy in single precision
+    phase = (
+        2 * jnp.pi * (turns - jnp.round(turns))
+    )  # whole turns would cost accuracy in single precision
     both_signs = k < n / 2  # at Nyquist they are one, and their sines cancel
     return jnp.stack([jnp.cos(phase), jnp.where(both_signs, jnp.sin(phase), 0)], 1), jnp.exp(
         -widths[:, None] * (k / (n * step)) ** 2

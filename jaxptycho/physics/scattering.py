@@ -66,12 +66,17 @@ def scattering_factor(number: int, k2, name: str = "lobato"):
     return (a / (k2 + b) + c * np.e ** (-d * k2)).sum(-1)
 
 
-def gaussians(numbers: Int[np.ndarray, " atom"], name: str = "lobato", k_max: float = 10.0) -> Gaussians:
+def gaussians(
+    numbers: Int[np.ndarray, " atom"], name: str = "lobato", k_max: float = 10.0
+) -> Gaussians:
     """The atoms as sums of Gaussians, right to 3·10⁻⁴ of f(k) up to `k_max` [1/Å]; a lower one needs fewer."""
     require_known(numbers)
     own = {int(z): _of_element(int(z), name, NARROW / k_max**2) for z in np.unique(numbers)}
     longest = max((len(element) for element in own.values()), default=0)
-    padded = {z: np.pad(e, ((0, longest - len(e)), (0, 0)), constant_values=(0.0,)) for z, e in own.items()}
+    padded = {
+        z: np.pad(e, ((0, longest - len(e)), (0, 0)), constant_values=(0.0,))
+        for z, e in own.items()
+    }
     rows = np.stack([padded[int(z)] for z in numbers]) if len(numbers) else np.zeros((0, 0, 2))
     return Gaussians(rows[..., 0], np.maximum(rows[..., 1], 1e-6))
 
@@ -81,7 +86,9 @@ def _of_element(number: int, name: str, least: float) -> Float[np.ndarray, "g 2"
     """Amplitude [Å] and width [Å²] of the Gaussians of an element, narrowest first."""
     width = np.exp(np.arange(np.log(1e-12), np.log(BROAD), STEP))
     extra = np.zeros((0, 2))
-    if name == "lobato":  # (2 + x)/(1 + x)² = 1/(1 + x) + 1/(1 + x)² with x = bk², the latter ∫ t e^{−t(1+x)} dt
+    if (
+        name == "lobato"
+    ):  # (2 + x)/(1 + x)² = 1/(1 + x) + 1/(1 + x)² with x = bk², the latter ∫ t e^{−t(1+x)} dt
         a, b = (row[:, None] for row in table(name)[number])
         density = (a / b * np.exp(-width / b) * (1 + width / b)).sum(0)
     else:  # a/(k² + b) = ∫ a e^{−γ(k² + b)} dγ

@@ -23,7 +23,7 @@ LARGEST = math.radians(2.0)  # angle about x or z that halos are made for in any
 ROWS, WIDEST = 4.0, math.radians(6.0)  # in a small volume more: rows at its rim, up to this angle
 
 
-def reach(frame: Frame, rows: int) -> int:
+def rows_needed(frame: Frame, rows: int) -> int:
     """Rows that a slab takes from the tilted volume of so many `rows`, on either side."""
     angles = zip(largest_angles(frame), _half_widths(frame), strict=True)
     return sum(math.ceil(angle * half + angle**2 * rows / 4) + SPLINE + 2 for angle, half in angles)
@@ -54,7 +54,7 @@ def slab_projections(
     """
     (nz, own, nx), (dz, dy, dx) = values.shape, voxel
     depth, columns, total = frame.depth, frame.columns, slabs * own
-    wide = reach(frame, total)
+    wide = rows_needed(frame, total)
     first = number * own - wide  # the halo's first row in the full volume
     first_of_field = first - total // 2 + field // 2  # in its slices
     rows, fixed = Axis(own + 2 * wide, dy, total // 2 - first), jnp.zeros(2)  # pyright: ignore[reportArgumentType]
@@ -96,6 +96,14 @@ def _coefficients(planes, axis: int, first, total: int):
 def _inverse(index, n: int):
     """Rows and columns `index` of the inverse of the n × n matrix with (1, 4, 1)/6 about its diagonal, 0 beyond it."""
     a, b = jnp.asarray(index)[:, None], jnp.asarray(index)[None, :]
-    low, high, apart = jnp.maximum(jnp.minimum(a, b), -1), jnp.minimum(jnp.maximum(a, b), n), jnp.abs(a - b)
-    ends = (1 - DECAY ** (2.0 * (low + 1))) * (1 - DECAY ** (2.0 * (n - high))) / (1 - DECAY ** (2.0 * (n + 1)))
+    low, high, apart = (
+        jnp.maximum(jnp.minimum(a, b), -1),
+        jnp.minimum(jnp.maximum(a, b), n),
+        jnp.abs(a - b),
+    )
+    ends = (
+        (1 - DECAY ** (2.0 * (low + 1)))
+        * (1 - DECAY ** (2.0 * (n - high)))
+        / (1 - DECAY ** (2.0 * (n + 1)))
+    )
     return math.sqrt(3) * jnp.where(apart % 2, -1, 1) * DECAY ** (1.0 * apart) * ends

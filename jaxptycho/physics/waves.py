@@ -1,6 +1,6 @@
 """Wave optics of one shot, as functions of arrays.
 
-A probe enters as its spectrum with the probe's centre at the origin; `place` brings it
+A probe enters as its spectrum with the probe's centre at the origin; `place_probe` brings it
 into the window of the specimen. Real-space windows are in natural order, spectra and
 patterns have the zero frequency in the corner [0, 0]. Transforms are orthonormal, so
 intensities keep their sum (Kirkland 2010, ch. 6; Maiden 2012; Thibault & Menzel 2013).
@@ -38,11 +38,14 @@ def kept(factor):
 def phase_ramp(grid: Grid, shift: Pair, scale: float = 1.0) -> Kernel:
     """exp(−2πi k·shift), times `scale`: moves a wave by `shift` (y, x) [Å] when it multiplies its spectrum."""
     ky, kx = grid.frequencies()
-    rows, columns = scale * jnp.exp(-2j * jnp.pi * ky * shift[0]), jnp.exp(-2j * jnp.pi * kx * shift[1])
+    rows, columns = (
+        scale * jnp.exp(-2j * jnp.pi * ky * shift[0]),
+        jnp.exp(-2j * jnp.pi * kx * shift[1]),
+    )
     return kept(rows) * kept(columns)
 
 
-def place(spectrum: Waves, centre: Pair, grid: Grid) -> Waves:
+def place_probe(spectrum: Waves, centre: Pair, grid: Grid) -> Waves:
     """Wave whose centre stands at `centre` (y, x) [Å] from the window's first pixel; norm kept."""
     unitary = math.sqrt(math.prod(grid.shape))
     return ifft2(spectrum * phase_ramp(grid, centre, unitary))
@@ -50,7 +53,7 @@ def place(spectrum: Waves, centre: Pair, grid: Grid) -> Waves:
 
 def shift(wave: Waves, offset: Pair, grid: Grid) -> Waves:
     """The wave moved by `offset` (y, x) [Å]; exact for band-limited waves, norm kept."""
-    return place(fourier(wave), offset, grid)
+    return place_probe(fourier(wave), offset, grid)
 
 
 def tilted(wave: Waves, grid: Grid, frequency: Pair) -> Waves:
@@ -104,13 +107,17 @@ def multislice(wave: Waves, slices: Window, kernel: Kernel | Kernels) -> Exit:
     for n in range(odd):
         wave, _ = one_slice(wave, jax.tree.map(lambda a, n=n: a[n], layers))
     if gaps > odd:
-        wave, _ = jax.lax.scan(one_slice, wave, jax.tree.map(lambda a: a[odd:], layers), unroll=UNROLL)
+        wave, _ = jax.lax.scan(
+            one_slice, wave, jax.tree.map(lambda a: a[odd:], layers), unroll=UNROLL
+        )
     return Exit(wave, slices[-1])
 
 
 def intensity(wave: Waves) -> Intensity:
     """Σ_m |wave_m|², the modes added incoherently."""
-    return sum((mode.real**2 + mode.imag**2 for mode in wave[1:]), wave[0].real ** 2 + wave[0].imag ** 2)
+    return sum(
+        (mode.real**2 + mode.imag**2 for mode in wave[1:]), wave[0].real ** 2 + wave[0].imag ** 2
+    )
 
 
 def far_field(exit: Exit) -> Intensity:

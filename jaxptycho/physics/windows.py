@@ -8,7 +8,9 @@ from .grids import Grid
 from .types import Pair, Slices, Stack, Window
 
 
-def split_position(position: Float[Array, "2"], origin: Pair, grid: Grid) -> tuple[Int[Array, "2"], Float[Array, "2"]]:
+def split_position(
+    position: Float[Array, "2"], origin: Pair, grid: Grid
+) -> tuple[Int[Array, "2"], Float[Array, "2"]]:
     """First pixel of the window of a probe at `position` [Å], and where the probe's centre
     stands in that window [Å].
 
@@ -21,7 +23,9 @@ def split_position(position: Float[Array, "2"], origin: Pair, grid: Grid) -> tup
     return corner, offset - corner * pixel
 
 
-def wrap(slices: Slices, shape: tuple[int, int]) -> Complex[Array, "z Y+{shape[0]}-1 X+{shape[1]}-1"]:
+def wrap(
+    slices: Slices, shape: tuple[int, int]
+) -> Complex[Array, "z Y+{shape[0]}-1 X+{shape[1]}-1"]:
     """A periodic specimen continued by one window, so that every window is one block."""
     return jnp.pad(slices, ((0, 0), (0, shape[0] - 1), (0, shape[1] - 1)), mode="wrap")
 

@@ -16,7 +16,7 @@ from ..analysis.shells import taper, tapered
 from ..figures.pictures import flat_phases, probe_modes
 from ..figures.plots import save
 from ..figures.resolution import draw_correlation
-from ..model import Model, positions
+from ..model import Model, probe_positions
 from ..runs.folder import load_result, refuse_existing
 from .compare_volumes import compare_volumes
 from .evaluate_spectrum import Compared, control_of, control_rows, draw_spectra, spectrum_rows
@@ -35,10 +35,10 @@ def compare_results(first: Path, second: Path, out: Path | None = None) -> dict[
     if out is not None:
         refuse_existing(out)
         out.mkdir(parents=True)
-    return report(one, other, out)
+    return compare_models(one, other, out)
 
 
-def report(first: Model, second: Model, folder: Path | None) -> dict[str, str]:
+def compare_models(first: Model, second: Model, folder: Path | None) -> dict[str, str]:
     """The agreement of two models in words; `frc.png` and `frc.csv`, of volumes `fsc.png` …, in `folder`."""
     if first.specimen.rotates or second.specimen.rotates:
         (rows, pair), kind = compare_volumes(first, second, folder), "fsc"
@@ -51,10 +51,15 @@ def report(first: Model, second: Model, folder: Path | None) -> dict[str, str]:
         write_curve(folder / f"{kind}.csv", curve)
         draw_spectra({"a": pair.first, "b": pair.second}, pair.pixel, pair.window, folder)
     levels = THRESHOLDS | {"0.5": fixed(0.5)}
-    rows |= {f"{name} resolution": f"{curve.resolution(level):.4g} Å" for name, level in levels.items()}
+    rows |= {
+        f"{name} resolution": f"{curve.resolution(level):.4g} Å" for name, level in levels.items()
+    }
     rows |= control_rows(control_of(pair, curve), folder, kind)
     for name, image in (("A", pair.first), ("B", pair.second)):
-        rows |= {f"{what} of {name}": words for what, words in spectrum_rows(image, pair.pixel, pair.window).items()}
+        rows |= {
+            f"{what} of {name}": words
+            for what, words in spectrum_rows(image, pair.pixel, pair.window).items()
+        }
     return rows
 
 
@@ -71,7 +76,9 @@ def compare_phases(first: Model, second: Model) -> tuple[dict[str, str], Compare
     }
     probes = [probe_modes(model).waves for model in (second, first)]
     if probes[0].shape[1:] == probes[1].shape[1:]:
-        rows["fidelity of the probes"] = f"{probe_fidelity(probes[0], probes[1], np.array(pixel)).fidelity:.4f}"
+        rows["fidelity of the probes"] = (
+            f"{probe_fidelity(probes[0], probes[1], np.array(pixel)).fidelity:.4f}"
+        )
     return rows, Compared(a, b, pixel, taper(a.shape))
 
 
@@ -80,7 +87,10 @@ def common_phases(first: Model, second: Model) -> tuple[np.ndarray, np.ndarray, 
     offsets = np.zeros(2), np.subtract(second.frame, first.frame)  # into the frame of the first
     both = zip((first, second), offsets, strict=True)
     low, size = common_area(first, second)
-    corners = [np.rint((low - origin(model) - offset) / model.grid.pixel).astype(int) for model, offset in both]
+    corners = [
+        np.rint((low - origin(model) - offset) / model.grid.pixel).astype(int)
+        for model, offset in both
+    ]
     fixed, moving = (flat_phases(model).sum(0) for model in (first, second))
 
     def cut(image, corner):
@@ -93,7 +103,9 @@ def common_phases(first: Model, second: Model) -> tuple[np.ndarray, np.ndarray, 
     def moved_by(shift):
         return without_ramp(cut(np.fft.ifft2(fourier_shift(spectrum, shift)).real, corners[1]))
 
-    for _ in range(4):  # cut anew at each shift, for what enters and leaves at the edges pulls towards none
+    for _ in range(
+        4
+    ):  # cut anew at each shift, for what enters and leaves at the edges pulls towards none
         shift = shift + register(tapered(a), tapered(moved_by(shift))).shift
     return a, moved_by(shift), shift
 
@@ -102,10 +114,10 @@ def common_area(first: Model, second: Model) -> tuple[np.ndarray, np.ndarray]:
     """The corner (y, x) [Å, in the frame of the first] and size [pixels] of what both scans enclose;
     ValueError where it is too small."""
     both = [(first, np.zeros(2)), (second, np.subtract(second.frame, first.frame))]
-    places = [positions(model) + offset for model, offset in both]
+    places = [probe_positions(model) + offset for model, offset in both]
     low = np.max([p.min(0) for p in places], axis=0)
     high = np.min([p.max(0) for p in places], axis=0)
-    low, high = shrunk(low, high, [outline(*pair) for pair in both])
+    low, high = shrink_box(low, high, [outline(*pair) for pair in both])
     size = np.floor((high - low) / first.grid.pixel).astype(int)
     if size.min() < SMALLEST:
         raise ValueError(
@@ -115,14 +127,16 @@ def common_area(first: Model, second: Model) -> tuple[np.ndarray, np.ndarray]:
     return low, size
 
 
-def shrunk(low: np.ndarray, high: np.ndarray, outlines: list) -> tuple[np.ndarray, np.ndarray]:
+def shrink_box(low: np.ndarray, high: np.ndarray, outlines: list) -> tuple[np.ndarray, np.ndarray]:
     """The box between `low` and `high` (y, x), made smaller until its corners lie inside all outlines."""
     middle, half = (low + high) / 2, (high - low) / 2
     corners = half * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])
     for factor in np.linspace(1, 0.02, 99):
         if all((hull.find_simplex(middle + factor * corners) >= 0).all() for hull in outlines):
             return middle - factor * half, middle + factor * half
-    raise ValueError("the scans of the two results do not overlap; only results of the same area are compared")
+    raise ValueError(
+        "the scans of the two results do not overlap; only results of the same area are compared"
+    )
 
 
 def write_curve(path: Path, curve: FourierCorrelation) -> None:

@@ -15,7 +15,9 @@ from .evaluate_spectrum import Compared
 from .evaluate_volume import gauge_rows
 
 
-def compare_volumes(first: Model, second: Model, folder: Path | None) -> tuple[dict[str, str], Compared]:
+def compare_volumes(
+    first: Model, second: Model, folder: Path | None
+) -> tuple[dict[str, str], Compared]:
     """The agreement of two volumes in words, the gauge of the second removed, and both as they are correlated."""
     a, b = _volumes(first, second)
     voxel: Any = np.array(a.voxel)
@@ -24,14 +26,17 @@ def compare_volumes(first: Model, second: Model, folder: Path | None) -> tuple[d
     gauge = align_volume(moving, fixed, voxel)
     window = taper(fixed.shape)
     if folder is not None:
-        save(draw_directional(fixed, gauge.volume, voxel, level=0.143, window=window), folder / "fsc_directions.png")
+        save(
+            draw_directional(fixed, gauge.volume, voxel, level=0.143, window=window),
+            folder / "fsc_directions.png",
+        )
     rows = {
         "correlation of the potentials": f"{np.corrcoef(fixed[gauge.inside], gauge.volume[gauge.inside])[0, 1]:.4f}",
         "NRMSE": f"{nrmse(gauge.volume, fixed, gauge.inside):.3f}",
     }
-    return rows | gauge_rows(gauge) | {"voxel": " × ".join(f"{v:.4g}" for v in voxel) + " Å"}, Compared(
-        fixed, gauge.volume, a.voxel, window
-    )
+    return rows | gauge_rows(gauge) | {
+        "voxel": " × ".join(f"{v:.4g}" for v in voxel) + " Å"
+    }, Compared(fixed, gauge.volume, a.voxel, window)
 
 
 def common(first, second) -> tuple[np.ndarray, np.ndarray]:

@@ -52,7 +52,9 @@ def _optics_rows(data: Dataset, dose: float) -> dict[str, str]:
     rows = {
         "bright field": f"semiangle {disc:.4g} mrad, centre ({middle}) pixels from the middle"
     } | descan_rows(data)
-    semiangle, defocus = (data.about.get(f"{name}") for name in ("semiangle_mrad", "defocus_angstrom"))
+    semiangle, defocus = (
+        data.about.get(f"{name}") for name in ("semiangle_mrad", "defocus_angstrom")
+    )
     if semiangle is None or defocus is None:
         return rows
     step = math.sqrt(area_per_shot(data.positions[0]))

@@ -17,7 +17,7 @@ from ..figures.pictures import probe_modes
 from ..figures.plots import draw_pair, save
 from ..figures.resolution import draw_correlation
 from ..io.native import read_native, read_truth
-from ..model import Model, positions
+from ..model import Model, probe_positions
 from ..runs.folder import load_result
 from .evaluate_spectrum import draw_spectra, spectrum_rows
 from .evaluate_volume import evaluate_volume
@@ -45,7 +45,9 @@ def evaluate_model(model: Model, file: Path, folder: Path | None = None) -> dict
     return evaluate_scan(model, truth, folder)
 
 
-def evaluate_scan(model: Model, truth: dict[str, Any], folder: Path | None = None) -> dict[str, str]:
+def evaluate_scan(
+    model: Model, truth: dict[str, Any], folder: Path | None = None
+) -> dict[str, str]:
     """Phase, depth, positions and probe of a model of one view against the truth, in words."""
     model = replace(model, specimen=model.specimen.in_slices(model.grid))
     agreement = phase_agreement(model, truth)
@@ -60,25 +62,42 @@ def evaluate_scan(model: Model, truth: dict[str, Any], folder: Path | None = Non
     rows |= spectrum_rows(agreement.phase, model.grid.pixel, window)
     matrix = depth_matrix(model, truth, agreement)
     if matrix is not None:
-        rows |= depth_rows(matrix, np.asarray(model.specimen.thicknesses(model.grid)), float(truth["slab_angstrom"]))
+        rows |= depth_rows(
+            matrix,
+            np.asarray(model.specimen.thicknesses(model.grid)),
+            float(truth["slab_angstrom"]),
+        )
     error = positions_against(model, truth)
     if error is not None:
         rows |= error.words()
     modes = true_modes(model, truth)
     if modes is not None:
         found = probe_modes(model).waves
-        rows["fidelity of the probe"] = f"{probe_fidelity(found, modes, np.array(model.grid.pixel)).fidelity:.4f}"
+        rows["fidelity of the probe"] = (
+            f"{probe_fidelity(found, modes, np.array(model.grid.pixel)).fidelity:.4f}"
+        )
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         save(draw_pair(agreement.truth, agreement.phase, model.grid.pixel), folder / "phase.png")
         save(draw_correlation(curve), folder / "frc_truth.png")
-        draw_spectra({"result": agreement.phase, "truth": agreement.truth}, model.grid.pixel, window, folder)
+        draw_spectra(
+            {"result": agreement.phase, "truth": agreement.truth}, model.grid.pixel, window, folder
+        )
         if matrix is not None:
-            save(draw_slice_correlation(matrix, _spacing(model), float(truth["slab_angstrom"])), folder / "depth.png")
+            save(
+                draw_slice_correlation(matrix, _spacing(model), float(truth["slab_angstrom"])),
+                folder / "depth.png",
+            )
         if error is not None:
-            save(draw_positions_error(error, np.asarray(truth["positions"])), folder / "positions_error.png")
+            save(
+                draw_positions_error(error, np.asarray(truth["positions"])),
+                folder / "positions_error.png",
+            )
         if modes is not None:
-            save(draw_probes(probe_modes(model).waves, modes, model.grid.pixel), folder / "probes.png")
+            save(
+                draw_probes(probe_modes(model).waves, modes, model.grid.pixel),
+                folder / "probes.png",
+            )
     return rows
 
 
@@ -111,7 +130,9 @@ def depth_matrix(model: Model, truth: dict[str, Any], agreement: Agreement) -> n
     if len(found) < 2 or len(truth.get("potential", ())) < 2:
         return None
     pixel, corner = _place(truth)
-    return compare_slices(found, model, np.asarray(truth["potential"]), pixel, agreement, truth_origin=corner)
+    return compare_slices(
+        found, model, np.asarray(truth["potential"]), pixel, agreement, truth_origin=corner
+    )
 
 
 def depth_rows(matrix: np.ndarray, thickness: np.ndarray, slab: float) -> dict[str, str]:
@@ -128,7 +149,7 @@ def depth_rows(matrix: np.ndarray, thickness: np.ndarray, slab: float) -> dict[s
 
 def positions_against(model: Model, truth: dict[str, Any]) -> PositionError | None:
     """Errors of the positions less a linear map; None where the result has other shots than the truth."""
-    found = positions(model)
+    found = probe_positions(model)
     if "positions" not in truth or np.shape(truth["positions"]) != found.shape:
         return None
     return position_error(found, np.asarray(truth["positions"]) - model.frame)

@@ -44,7 +44,12 @@ class TrueAtoms(NamedTuple):
 
     def where(self, chosen) -> "TrueAtoms":
         """Only the `chosen` atoms, by a mask or by their numbers."""
-        return self._replace(**{name: getattr(self, name)[chosen] for name in ("numbers", "positions", "debye_waller")})
+        return self._replace(
+            **{
+                name: getattr(self, name)[chosen]
+                for name in ("numbers", "positions", "debye_waller")
+            }
+        )
 
     def inside(self, shape: tuple[int, ...], voxel) -> np.ndarray:
         """Which atoms lie in a volume."""
@@ -90,25 +95,38 @@ def trace(volume, atoms: TrueAtoms, voxel, resolution: float) -> Traced | None:
     typical = np.array([np.median(heights[tuple(sites[numbers == z].T)]) for z in elements])
     if typical.max() <= 0:
         return None
-    visible, typical = elements[typical > 0], typical[typical > 0]  # the others are missed, one by one
+    visible, typical = (
+        elements[typical > 0],
+        typical[typical > 0],
+    )  # the others are missed, one by one
     radius = max(distance * 2 / 3, voxel.max())  # a wider window takes in the neighbours
     maxima = local_maxima(seen, voxel, LEAST * typical.min(), distance)[: MOST * len(true)]
     peaks = fit_peaks(seen, voxel, maxima, radius)
     peaks = peaks._replace(positions=peaks.positions - middle * voxel).where(peaks.integral > 0)
-    found = np.clip(np.round(peaks.positions / voxel).astype(int) + middle, 0, np.array(volume.shape) - 1)
+    found = np.clip(
+        np.round(peaks.positions / voxel).astype(int) + middle, 0, np.array(volume.shape) - 1
+    )
     species = visible[np.argmin(np.abs(np.log(heights[tuple(found.T)][:, None] / typical)), axis=1)]
-    return matched(peaks.positions, species, atoms.where(inside))
+    return match_atoms(peaks.positions, species, atoms.where(inside))
 
 
-def matched(found, numbers, atoms: TrueAtoms) -> Traced:
+def match_atoms(found, numbers, atoms: TrueAtoms) -> Traced:
     """Atoms of these `numbers` at places `found` [Å] beside the true ones."""
     symbols, elements = np.array([chemical_symbols[z] for z in numbers]), np.unique(atoms.numbers)
-    compared = compare_atoms(found, atoms.positions, found_species=symbols, true_species=atoms.symbols)
+    compared = compare_atoms(
+        found, atoms.positions, found_species=symbols, true_species=atoms.symbols
+    )
     classes: dict[str, Score] = {}
     if len(elements) > 2:
-        split = elements[1 + np.argmax(elements[1:] / elements[:-1])]  # where atomic numbers are furthest apart
-        names = [np.where(np.asarray(zs) < split, "light", "heavy") for zs in (numbers, atoms.numbers)]
-        classes = compare_atoms(found, atoms.positions, found_species=names[0], true_species=names[1]).elements
+        split = elements[
+            1 + np.argmax(elements[1:] / elements[:-1])
+        ]  # where atomic numbers are furthest apart
+        names = [
+            np.where(np.asarray(zs) < split, "light", "heavy") for zs in (numbers, atoms.numbers)
+        ]
+        classes = compare_atoms(
+            found, atoms.positions, found_species=names[0], true_species=names[1]
+        ).elements
     return Traced(found, symbols, atoms.positions, compared, classes)
 
 
@@ -126,19 +144,28 @@ def trace_blind(volume, atoms: TrueAtoms, voxel) -> Traced | None:
         return None
     elements = np.unique(numbers)
     names = [chemical_symbols[z] for z in elements]
-    forward = [float(scattering_factor(int(z), np.zeros(()), atoms.parametrisation)) for z in elements]
+    forward = [
+        float(scattering_factor(int(z), np.zeros(()), atoms.parametrisation)) for z in elements
+    ]
     seen = gaussian_filter(volume, SMOOTH)
-    distance, most = max(BLIND_APART, 1.5 * voxel.max()), int(volume.size * np.prod(voxel) / DENSEST)
+    distance, most = (
+        max(BLIND_APART, 1.5 * voxel.max()),
+        int(volume.size * np.prod(voxel) / DENSEST),
+    )
     depths = -seen[tuple(local_maxima(-seen, voxel, 0.0, distance).T)]
     noise = np.quantile(depths, 0.99) if len(depths) else 0.0
     level = max(noise, LEAST * seen.max() * min(forward) / max(forward))
-    peaks = fit_peaks(seen, voxel, local_maxima(seen, voxel, level, distance)[:most], distance * 2 / 3)
+    peaks = fit_peaks(
+        seen, voxel, local_maxima(seen, voxel, level, distance)[:most], distance * 2 / 3
+    )
     peaks = peaks._replace(positions=peaks.positions - middle * voxel).where(peaks.integral > 0)
     if len(np.unique(peaks.integral)) < len(names):
         return None
     symbols = species_by_integral(peaks.integral, dict(zip(names, forward, strict=True))).symbols
     true_symbols = np.array([chemical_symbols[z] for z in numbers])
-    compared = compare_atoms(peaks.positions, true, found_species=symbols, true_species=true_symbols)
+    compared = compare_atoms(
+        peaks.positions, true, found_species=symbols, true_species=true_symbols
+    )
     return Traced(peaks.positions, symbols, true, compared, {})
 
 
@@ -147,25 +174,44 @@ def _least_distance(places) -> float:
     return min(2.0, *KDTree(places).query(places, 2)[0][:, 1])
 
 
-def atom_rows(traced: Traced | None, blind: Traced | None, refined: Traced | None = None) -> dict[str, str]:
+def atom_rows(
+    traced: Traced | None, blind: Traced | None, refined: Traced | None = None
+) -> dict[str, str]:
     """Precision, recall, F1, RMSD and bias of all atoms and of every element.
 
     Of those counted by what an element looks like at its true places, of those found without knowing any, and of those
     that the result is made of.
     """
     own = {} if refined is None else {"atoms": refined.comparison.overall}
-    own |= {} if refined is None else {f"{name} atoms": score for name, score in refined.classes.items()}
-    own |= {} if refined is None else {f"atoms of {name}": v for name, v in refined.comparison.elements.items()}
+    own |= (
+        {}
+        if refined is None
+        else {f"{name} atoms": score for name, score in refined.classes.items()}
+    )
+    own |= (
+        {}
+        if refined is None
+        else {f"atoms of {name}": v for name, v in refined.comparison.elements.items()}
+    )
     made = {f"{name} of the result": _words(score) for name, score in own.items()}
     unseen = {} if blind is None else {"atoms, found blindly": blind.comparison.overall}
-    unseen |= {} if blind is None else {f"{s}, found blindly": v for s, v in blind.comparison.elements.items()}
-    rows = {name: _words(score) for name, score in unseen.items()} or {"atoms, found blindly": "none"}
+    unseen |= (
+        {}
+        if blind is None
+        else {f"{s}, found blindly": v for s, v in blind.comparison.elements.items()}
+    )
+    rows = {name: _words(score) for name, score in unseen.items()} or {
+        "atoms, found blindly": "none"
+    }
     if traced is None:
         return {"atoms": "none traced, for nothing agrees with the truth"} | rows | made
     scores: Mapping[str, Score] = {"atoms": traced.comparison.overall}
     scores |= {f"{name} atoms": score for name, score in traced.classes.items()}
     scores |= {f"atoms of {symbol}": score for symbol, score in traced.comparison.elements.items()}
-    biases = {f"bias of {name}": in_words(score.bias, "+.2g", "Å (z, y, x)") for name, score in scores.items()}
+    biases = {
+        f"bias of {name}": in_words(score.bias, "+.2g", "Å (z, y, x)")
+        for name, score in scores.items()
+    }
     return {name: _words(score) for name, score in scores.items()} | biases | rows | made
 
 

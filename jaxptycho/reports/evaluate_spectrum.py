@@ -6,7 +6,13 @@ from typing import NamedTuple
 import numpy as np
 
 from ..analysis.resolution import Control, FourierCorrelation, fixed, phase_randomised_control
-from ..analysis.spectrum import RING, bragg_peaks, bragg_visibility, information_limit, radial_spectrum
+from ..analysis.spectrum import (
+    RING,
+    bragg_peaks,
+    bragg_visibility,
+    information_limit,
+    radial_spectrum,
+)
 from ..figures.plots import save
 from ..figures.resolution import draw_control, draw_spectrum
 
@@ -25,11 +31,17 @@ class Compared(NamedTuple):
 def spectrum_rows(image: np.ndarray, pixel, window) -> dict[str, str]:
     """Information limit of an image or a volume, and how far its strongest Bragg peak stands out."""
     limit = information_limit(radial_spectrum(image, pixel, window)).resolution
-    rows = {"information limit": f"{limit:.4g} Å (power above the floor)" if np.isfinite(limit) else "none"}
+    rows = {
+        "information limit": f"{limit:.4g} Å (power above the floor)"
+        if np.isfinite(limit)
+        else "none"
+    }
     vectors = _peaks(image, pixel)
     if len(vectors):
         seen = bragg_visibility(image, pixel, vectors[:1])[0]
-        rows["strongest Bragg peak"] = f"{1 / np.linalg.norm(vectors[0]):.4g} Å, {seen:.3g} × the power around it"
+        rows["strongest Bragg peak"] = (
+            f"{1 / np.linalg.norm(vectors[0]):.4g} Å, {seen:.3g} × the power around it"
+        )
     return rows
 
 
@@ -64,4 +76,6 @@ def control_rows(control: Control | None, folder: Path | None, name: str) -> dic
         return {}
     if folder is not None:
         save(draw_control(control), folder / f"{name}_control.png")
-    return {"0.143 resolution, less the window's part": f"{control.corrected.resolution(fixed(0.143)):.4g} Å"}
+    return {
+        "0.143 resolution, less the window's part": f"{control.corrected.resolution(fixed(0.143)):.4g} Å"
+    }

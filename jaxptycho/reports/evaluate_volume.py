@@ -26,10 +26,19 @@ from ..figures.plots import save
 from ..figures.resolution import draw_correlation, draw_directions
 from ..figures.volume import draw_directional, draw_power, draw_sections, draw_surfaces
 from ..io.structures import to_ase, write_structure
-from ..model import Model, positions
+from ..model import Model, probe_positions
 from ..parts.indexed import PerView, axis_size, select
 from ..parts.probe import PixelProbe
-from .evaluate_atoms import Traced, TrueAtoms, atom_rows, in_words, matched, trace, trace_blind, true_atoms
+from .evaluate_atoms import (
+    Traced,
+    TrueAtoms,
+    atom_rows,
+    in_words,
+    match_atoms,
+    trace,
+    trace_blind,
+    true_atoms,
+)
 
 CONE = np.deg2rad(20.0)  # half angle of the directions in the table
 WEDGE_DETAIL = 2.0  # Å, to which the correlation in the missing wedge is averaged
@@ -43,13 +52,17 @@ class Detail(NamedTuple):
     wedge: WedgeCorrelations | None  # None where the tilts leave none
 
 
-def evaluate_volume(model: Model, truth: dict[str, Any], nominal, folder: Path | None = None) -> dict[str, str]:
+def evaluate_volume(
+    model: Model, truth: dict[str, Any], nominal, folder: Path | None = None
+) -> dict[str, str]:
     """Gauge, detail, atoms and alignment of a model whose specimen turns, in words.
 
     `nominal` are the tilts [rad] that the file gives, from which the alignment began.
     """
     if lacking := {"atomic_numbers", "atom_positions_angstrom", "vibration_angstrom"} - set(truth):
-        raise ValueError(f"the truth has no {', '.join(sorted(lacking))}; give a file that a step `simulate` wrote")
+        raise ValueError(
+            f"the truth has no {', '.join(sorted(lacking))}; give a file that a step `simulate` wrote"
+        )
     own: Any = model.specimen
     views, angles = axis_size(own, PerView), np.deg2rad(truth["angles_deg"])
     if not own.rotates or views != len(angles):
@@ -67,16 +80,26 @@ def evaluate_volume(model: Model, truth: dict[str, Any], nominal, folder: Path |
     hand = HANDS[gauge.mirrored]
     moved = atoms._replace(positions=atoms.positions @ (gauge.rotation @ hand).T + gauge.shift)
     known = moved.potential(volume.shape, voxel)  # so that nothing of the result is resampled
-    found, true = alignment(model, truth), Alignment(rotation_matrices(angles), np.asarray(truth["shift_angstrom"]))
+    found, true = (
+        alignment(model, truth),
+        Alignment(rotation_matrices(angles), np.asarray(truth["shift_angstrom"])),
+    )
     tilts = euler_angles(found.rotations)[:, 0]
     curves = detail(volume, known, voxel, (tilts.min(), tilts.max()))
     traced = trace(volume, moved, voxel, curves.whole.resolution(fixed(0.5)))
     blind = trace_blind(volume, moved, voxel)
-    error = alignment_error(found._replace(rotations=hand @ found.rotations @ hand), true, voxel.min())
+    error = alignment_error(
+        found._replace(rotations=hand @ found.rotations @ hand), true, voxel.min()
+    )
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        draw(folder, volume, known, moved, voxel, gauge.shift, tilts, curves, traced, blind)
-        series = {"nominal": alignment_error(_untouched(nominal), true, voxel.min()), "result": error}
+        write_volume_figures(
+            folder, volume, known, moved, voxel, gauge.shift, tilts, curves, traced, blind
+        )
+        series = {
+            "nominal": alignment_error(_untouched(nominal), true, voxel.min()),
+            "result": error,
+        }
         save(draw_alignment(series, np.asarray(nominal)), folder / "alignment.png")
     scaled = (volume - gauge.offset) / max(gauge.scale, 1e-9)  # an inverted volume is not mended
     rows = {
@@ -88,10 +111,18 @@ def evaluate_volume(model: Model, truth: dict[str, Any], nominal, folder: Path |
         middle = float(np.sum(own.thicknesses(model.grid))) / 2
         height = middle if listed.axis is None else listed.axis
         places = listed.positions - np.array([height, 0.0, 0.0])
-        refined, above = matched(places, listed.numbers, moved), float(own.above)
-    behind = (true.rotations @ error.translation)[:, 0]  # the true specimen behind the model's, in each view
+        refined, above = match_atoms(places, listed.numbers, moved), float(own.above)
+    behind = (true.rotations @ error.translation)[
+        :, 0
+    ]  # the true specimen behind the model's, in each view
     rows |= _fidelities(model, truth, behind - above - float(truth["origin_angstrom"][0]))
-    return rows | gauge_rows(gauge) | detail_rows(curves) | atom_rows(traced, blind, refined) | error.words()
+    return (
+        rows
+        | gauge_rows(gauge)
+        | detail_rows(curves)
+        | atom_rows(traced, blind, refined)
+        | error.words()
+    )
 
 
 def alignment(model: Model, truth: dict[str, Any]) -> Alignment:
@@ -104,14 +135,15 @@ def alignment(model: Model, truth: dict[str, Any]) -> Alignment:
     seen = [select(model.specimen, PerView, view) for view in views]
     angles = [[view.tilt, *(np.zeros(2) if view.angles is None else view.angles)] for view in seen]
     shifts = [
-        np.asarray(own.shift, float) - _illuminated(model, truth, view) for view, own in zip(views, seen, strict=True)
+        np.asarray(own.shift, float) - _illuminated(model, truth, view)
+        for view, own in zip(views, seen, strict=True)
     ]
     return Alignment(rotation_matrices(np.array(angles, float)), np.array(shifts))
 
 
 def _illuminated(model: Model, truth: dict[str, Any], view: int) -> np.ndarray:
     """How far the illumination of a view lies from the true one (y, x) [Å], on average."""
-    moved, found, true = np.zeros(2), positions(model, view), truth["positions"][view]
+    moved, found, true = np.zeros(2), probe_positions(model, view), truth["positions"][view]
     if found.shape == true.shape:
         moved = np.mean(found - true, axis=0)
     modes = truth["probe"][view]
@@ -129,7 +161,9 @@ def _fidelities(model: Model, truth: dict[str, Any], further: np.ndarray) -> dic
     for view, (modes, distance) in enumerate(zip(truth["probe"], further, strict=True)):
         true: Any = PixelProbe(jnp.asarray(modes)).propagate(model.grid, distance)
         own = probe_modes(select(model, PerView, view)).waves
-        found.append(probe_fidelity(own, np.asarray(true.waves), np.array(model.grid.pixel)).fidelity)
+        found.append(
+            probe_fidelity(own, np.asarray(true.waves), np.array(model.grid.pixel)).fidelity
+        )
     return {"fidelity of the probes": f"mean {np.mean(found):.4f}, least {np.min(found):.4f}"}
 
 
@@ -158,7 +192,9 @@ def require_overlap(atoms: TrueAtoms, shape: tuple[int, ...], voxel) -> None:
         return
     sides = np.array(shape) * voxel / 2
     low, high = atoms.positions.min(0), atoms.positions.max(0)
-    ends = ", ".join(f"{axis} = {a:.5g} to {b:.5g}" for axis, a, b in zip("zyx", low, high, strict=True))
+    ends = ", ".join(
+        f"{axis} = {a:.5g} to {b:.5g}" for axis, a, b in zip("zyx", low, high, strict=True)
+    )
     raise ValueError(
         f"the true atoms, at {ends} Å from the tilt axis, do not overlap the result, a volume of "
         f"± {in_words(sides, '.5g', 'Å')} about it; give the file that the result was made from"
@@ -167,7 +203,11 @@ def require_overlap(atoms: TrueAtoms, shape: tuple[int, ...], voxel) -> None:
 
 def gauge_rows(gauge: AlignedVolume) -> dict[str, str]:
     """What was removed before comparing; scale and offset count the volume in units of the reference."""
-    hand = {"hand": "the other one, z runs backwards (a wrong sign of the tilts?)"} if gauge.mirrored else {}
+    hand = (
+        {"hand": "the other one, z runs backwards (a wrong sign of the tilts?)"}
+        if gauge.mirrored
+        else {}
+    )
     return {
         "shift removed": in_words(gauge.shift, "+.3g", "Å (z, y, x)"),
         "rotation removed": in_words(gauge.angles, "+.3g", "° (about y, x, z)"),
@@ -183,7 +223,10 @@ def detail_rows(curves: Detail) -> dict[str, str]:
         return rows
     inside, outside = curves.wedge
     missing = f"{_resolution(outside)}, mean correlation {average(outside, WEDGE_DETAIL):.3f} to {WEDGE_DETAIL:g} Å"
-    return rows | {"resolution within the tilts": _resolution(inside), "in the missing wedge": missing}
+    return rows | {
+        "resolution within the tilts": _resolution(inside),
+        "in the missing wedge": missing,
+    }
 
 
 def _resolution(curve: FourierCorrelation) -> str:
@@ -193,11 +236,17 @@ def _resolution(curve: FourierCorrelation) -> str:
 
 def average(curve: FourierCorrelation, detail: float) -> float:
     """The mean correlation of all Fourier pixels down to `detail` [Å], the mean itself left out."""
-    chosen = (curve.frequency > 0) & (curve.frequency <= 1 / detail) & np.isfinite(curve.correlation)
-    return float(np.average(curve.correlation[chosen], weights=curve.samples[chosen])) if chosen.any() else np.nan
+    chosen = (
+        (curve.frequency > 0) & (curve.frequency <= 1 / detail) & np.isfinite(curve.correlation)
+    )
+    return (
+        float(np.average(curve.correlation[chosen], weights=curve.samples[chosen]))
+        if chosen.any()
+        else np.nan
+    )
 
 
-def draw(
+def write_volume_figures(
     folder: Path,
     volume,
     known,
@@ -212,7 +261,10 @@ def draw(
     """The volume with sections through `place` [Å], its detail and its atoms, as PNG, xyz and cif files in `folder`."""
     half, structure, parts = fixed(0.5), to_ase(atoms.positions, atoms.symbols), curves.directions
     if curves.wedge is not None:
-        parts = {"within the tilts": curves.wedge.inside, "in the missing wedge": curves.wedge.outside} | parts
+        parts = {
+            "within the tilts": curves.wedge.inside,
+            "in the missing wedge": curves.wedge.outside,
+        } | parts
     figures = {
         "sections": draw_sections(volume, voxel, place, structure),
         "sections_truth": draw_sections(known, voxel, place, structure),
@@ -225,7 +277,10 @@ def draw(
     if traced is not None:
         corner: Any = -(np.array(volume.shape) // 2) * voxel
         pairs = traced.found, traced.true, traced.comparison
-        figures |= {"atoms": draw_atoms(volume, voxel, *pairs, corner), "displacements": draw_displacements(*pairs)}
+        figures |= {
+            "atoms": draw_atoms(volume, voxel, *pairs, corner),
+            "displacements": draw_displacements(*pairs),
+        }
     for name, own in (("atoms", traced), ("atoms_blind", blind)):
         if own is not None:
             write_structure(folder / f"{name}.xyz", to_ase(own.found, own.species))

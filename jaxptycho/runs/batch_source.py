@@ -14,11 +14,11 @@ from jax.sharding import Mesh
 
 from ..analysis import verdict
 from ..analysis.fit import SUMS, fit_sums, measures
-from ..data import Batch, Dataset, at_hand, prefetch, split, stacked
+from ..data import Batch, Dataset, materialize, prefetch, split, stacked
 from ..distributed import device_cache
-from ..distributed.multihost import part, whole
+from ..distributed.multihost import global_batch, part
 from ..distributed.sharding import over_shots
-from ..distributed.slabs.batching import deal, homed
+from ..distributed.slabs.batching import homed, slab_batches
 from ..inverse.step import AHEAD
 from ..model import Model
 
@@ -60,7 +60,7 @@ class BatchSource:
     @cached_property
     def table(self) -> jax.Array | None:
         """All patterns, where they fit on every device; otherwise batches are streamed."""
-        return device_cache.table(self.data, self.devices)
+        return device_cache.pattern_table(self.data, self.devices)
 
     @property
     def shots_per_epoch(self) -> int:
@@ -88,7 +88,7 @@ class BatchSource:
 
     def complete(self, batch: Batch) -> Batch:
         """A batch of all processes with its patterns, from the part of this one."""
-        return device_cache.attached(whole(batch, self.devices), self.table)
+        return device_cache.attached(global_batch(batch, self.devices), self.table)
 
     def over(self, shots: Shots, function: Callable[[Batch], Any], model: Model) -> list[Any]:
         """`function` of batches of these shots, on the host; each process reads its part."""
@@ -114,7 +114,9 @@ class BatchSource:
 
     def fit(self, model: Model) -> dict[str, float]:
         """Fit of a model to all patterns, and χ² of those held out (`analysis.fit`)."""
-        compiled = eqx.filter_jit(lambda m, b: over_shots(fit_sums, self.devices)(m, at_hand(b)))
+        compiled = eqx.filter_jit(
+            lambda m, b: over_shots(fit_sums, self.devices)(m, materialize(b))
+        )
 
         def sums(shots: Shots) -> np.ndarray:
             return np.sum([np.zeros(SUMS), *self.over(shots, partial(compiled, model), model)], 0)
@@ -129,9 +131,7 @@ class BatchSource:
 
     def verdict(self, model: Model, history: list) -> verdict.Verdict:
         """Verdict about a model, the same in all processes (`analysis.verdict`)."""
-        compiled = eqx.filter_jit(
-            lambda f, m, b: over_shots(f, self.devices)(m, at_hand(b))
-        )
+        compiled = eqx.filter_jit(lambda f, m, b: over_shots(f, self.devices)(m, materialize(b)))
         empty = [np.zeros(0, int)] * self.data.n_views
 
         def sums(function: Callable, view: int, shots: np.ndarray) -> np.ndarray:
@@ -144,4 +144,4 @@ class BatchSource:
 
     def _deal(self, home: list[np.ndarray], size: int, **chosen: Any) -> Iterator[Batch]:
         data = self.data if self.table is None else self.data.indexed()
-        return deal(data, size, home=home, mesh=self.devices, part=part(), **chosen)
+        return slab_batches(data, size, home=home, mesh=self.devices, part=part(), **chosen)

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..data import Dataset
 from ..distributed.checkpoint import Checkpoints
-from ..distributed.sharding import place, place_anew
+from ..distributed.sharding import place_on_mesh, place_on_new_mesh
 from ..distributed.slabs.halo import SLABS
 from ..distributed.slabs.layout import fitted
 from ..model import Model
@@ -18,7 +18,7 @@ PER_STEP = 10**8  # numbers of checkpoints that a step has for itself
 NUMBERS = ("epoch", "losses", "seconds", "history")
 
 
-class Reached(NamedTuple):
+class CheckpointPlace(NamedTuple):
     """Place of the newest checkpoint."""
 
     step: int
@@ -26,10 +26,14 @@ class Reached(NamedTuple):
     quanta: float | None  # of all patterns
 
 
-def reached(kept: Checkpoints) -> Reached | None:
+def newest_place(kept: Checkpoints) -> CheckpointPlace | None:
     """Place of the newest checkpoint that can be read, None without any."""
     about = kept.about()
-    return None if about is None else Reached(about["step"], about["epoch"], about.get("quanta"))
+    return (
+        None
+        if about is None
+        else CheckpointPlace(about["step"], about["epoch"], about.get("quanta"))
+    )
 
 
 def quanta_of(data: Dataset) -> float:
@@ -37,7 +41,7 @@ def quanta_of(data: Dataset) -> float:
     return float(sum(data.dose(view).sum() for view in range(data.n_views)))
 
 
-def keep(
+def save_progress(
     kept: Checkpoints, step: int, number: int, progress: Progress, source: BatchSource
 ) -> None:
     """Begin to write a checkpoint of all that the step needs to continue as if never interrupted.
@@ -52,7 +56,7 @@ def keep(
     kept.save(step * PER_STEP + number, tree | begun, about)
 
 
-def restore(
+def restore_progress(
     kept: Checkpoints,
     step: int,
     model: Model,
@@ -68,9 +72,9 @@ def restore(
 
     def template(about: dict[str, Any]) -> dict[str, Any]:
         then = fitted(model, about["slabs"])
-        placed = place_anew(then, source.devices, then)
+        placed = place_on_new_mesh(then, source.devices, then)
         tree = tree_of(placed)
-        tree["state"] = place_anew(tree["state"], source.devices, placed)
+        tree["state"] = place_on_new_mesh(tree["state"], source.devices, placed)
         return tree | {"home": [np.zeros(n, np.int16) for n in source.data.n_shots]}
 
     last = kept.last(template, step * PER_STEP)
@@ -82,7 +86,7 @@ def restore(
         old = tree["model"]
         parts = ("state", "begun", "model")
         tree |= {name: fitted(old, slabs, tree[name]) for name in parts if name in tree}
-        tree["home"] = source.home(place(tree["model"], source.devices))
+        tree["home"] = source.home(place_on_mesh(tree["model"], source.devices))
     history = [Row(*row) for row in about["history"]]
     losses = [(float(loss), float(shots)) for loss, shots in about["losses"]]
     course = {"epoch": about["epoch"], "seconds": about["seconds"]}
@@ -92,4 +96,3 @@ def restore(
 def slabs_of(source: BatchSource) -> int:
     """Number of slabs of the specimen."""
     return dict(source.devices.shape).get(SLABS, 1)
-

@@ -10,14 +10,14 @@ import numpy as np
 import optax
 
 from ..data import Batch
-from ..distributed.sharding import copied, restored
+from ..distributed.sharding import restore, snapshot
 from ..distributed.slabs.layout import require_lent
 from ..inverse.solvers.parameter_scaling import natural_units
 from ..inverse.step import trainable
 from ..model import Model, require_inside
 
 
-def culprit(
+def first_nonfinite(
     step: Callable,
     objective: Callable,
     optimiser: optax.GradientTransformation,
@@ -31,10 +31,10 @@ def culprit(
     `objective(model, batch)` is what `step` minimises; `model` and `state` are those before.
     """
     for batch in batches:
-        before = copied(model)
+        before = snapshot(model)
         model, state, info = step(model, state, batch)
         if not bool(np.all(info["finite"])):
-            good = restored(before)
+            good = restore(before)
             return _cause(good, eqx.filter_jit(eqx.filter_grad(objective))(good, batch), optimiser)
     return worst(model, not_finite(model)) or "a constraint after the epoch"
 
@@ -47,7 +47,9 @@ def require_held(model: Model, views: int, slabs: int) -> None:
         for view in range(views):
             require_inside(model, view)
     except ValueError as error:
-        raise ValueError(f"{error} (specimen.margin_angstrom, or a lower rate of the scan)") from error
+        raise ValueError(
+            f"{error} (specimen.margin_angstrom, or a lower rate of the scan)"
+        ) from error
     if slabs > 1:
         require_lent(model)
 
@@ -56,7 +58,9 @@ def require_finite(model: Model) -> None:
     """Raises ValueError with the name of a parameter that is no number, and its first entry that is none."""
     for name, leaf in named_arrays(model):
         if not bool(jnp.isfinite(leaf).all()):
-            place = [int(axis[0]) for axis in jnp.nonzero(~jnp.isfinite(jnp.atleast_1d(leaf)), size=1)]
+            place = [
+                int(axis[0]) for axis in jnp.nonzero(~jnp.isfinite(jnp.atleast_1d(leaf)), size=1)
+            ]
             raise ValueError(
                 f"{name.removesuffix('.values')}{place or ''} is not a number: this is no matter of a rate or a margin; check "
                 "what it came from (the guess of the probe, the alignment of the views in alignment.csv)"
@@ -70,7 +74,11 @@ def _cause(model: Model, grads: Model, optimiser: optax.GradientTransformation) 
     everything = lambda params: jax.tree.map(lambda _: True, params)  # noqa: E731
     moved = getattr(optimiser, "moved", everything)(trainable(model))
     gradients = not_finite(eqx.filter(grads, moved))
-    return f"the gradient of {worst(model, gradients)}" if gradients else "the loss itself, at finite parameters"
+    return (
+        f"the gradient of {worst(model, gradients)}"
+        if gradients
+        else "the loss itself, at finite parameters"
+    )
 
 
 def not_finite(tree) -> list[str]:
@@ -81,7 +89,11 @@ def not_finite(tree) -> list[str]:
 def worst(model: Model, names: list[str]) -> str:
     """The one of `names` whose values are furthest from their natural size, and how far."""
     units = dict(named_arrays(natural_units(trainable(model))))
-    size = {name: float(jnp.max(jnp.abs(leaf) / units[name])) for name, leaf in named_arrays(model) if name in names}
+    size = {
+        name: float(jnp.max(jnp.abs(leaf) / units[name]))
+        for name, leaf in named_arrays(model)
+        if name in names
+    }
     if not size:
         return ""
     name = max(size, key=lambda n: np.inf if np.isnan(size[n]) else size[n])

@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..distributed.gather import handed
-from ..distributed.multihost import everywhere, once
-from ..io.atomic_write import drafted
+from ..distributed.gather import on_process_zero
+from ..distributed.multihost import all_processes, run_on_rank0
+from ..io.atomic_write import atomic_path
 from ..io.exports import structure
 from ..io.hdf5 import is_zarr
 from ..io.results import load, write
@@ -59,7 +59,9 @@ def result_of(path: Path) -> Path:
     if (path / "result.h5").exists():
         return path / "result.h5"
     if (path / "run.toml").exists():
-        raise ValueError(f"the run in {path} has no result yet; continue it: jaxptycho resume {path}")
+        raise ValueError(
+            f"the run in {path} has no result yet; continue it: jaxptycho resume {path}"
+        )
     raise ValueError(
         f"the folder {path} is no run: it holds no result.h5; give a result, or the folder of a run"
     )
@@ -100,20 +102,20 @@ def hand_on(folder: Path, state: State) -> State:
     `model.h5` and, last, `state.json`, which marks the step as done.
     """
     if state.model is not None:
-        handed(partial(write, folder / MODEL, overwrite=True), state.model)
+        on_process_zero(partial(write, folder / MODEL, overwrite=True), state.model)
     about = {
         "left_out": list(state.left_out),
         "history": [list(row) for row in state.history],
         "measurement": None if state.measurement is None else str(state.measurement),
     }
-    once(partial(_write_text, folder / STATE, json.dumps(about)))
+    run_on_rank0(partial(_write_text, folder / STATE, json.dumps(about)))
     require_seen(folder / STATE)
     return read_state(folder, state.views)
 
 
 def is_done(folder: Path) -> bool:
     """Whether a step has handed on what it made."""
-    return everywhere((folder / STATE).exists())
+    return all_processes((folder / STATE).exists())
 
 
 def read_state(folder: Path, views: dict[int, Model]) -> State:
@@ -131,7 +133,7 @@ def read_state(folder: Path, views: dict[int, Model]) -> State:
 
 def require_seen(file: Path) -> None:
     """Raises ValueError unless all processes see the file."""
-    if not everywhere(file.exists()):
+    if not all_processes(file.exists()):
         raise ValueError(
             f"{file} is not seen by all processes; give a folder on a file system that all of them "
             "share"
@@ -140,7 +142,7 @@ def require_seen(file: Path) -> None:
 
 def write_history(path: Path, history: Sequence[Row]) -> None:
     """Write the history as a table, which appears whole or not at all."""
-    with drafted(path, overwrite=True) as draft:
+    with atomic_path(path, overwrite=True) as draft:
         with draft.open("w", newline="", encoding="utf-8") as file:
             rows = csv.writer(file)
             rows.writerow(Row._fields)
@@ -159,10 +161,10 @@ def write_result(folder: Path, model: Model, history: Sequence[Row], **about: An
         if model.specimen.listed_atoms() is not None:
             write_structure(folder / "atoms.xyz", structure(model), overwrite=True)
 
-    handed(written, model)
+    on_process_zero(written, model)
 
 
 def _write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with drafted(path, overwrite=True) as draft:
+    with atomic_path(path, overwrite=True) as draft:
         draft.write_text(text, encoding="utf-8")

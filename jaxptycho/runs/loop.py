@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..data import at_hand, prefetch
-from ..distributed.multihost import added
-from ..distributed.sharding import copied, distribute, keep, place, restored
+from ..data import materialize, prefetch
+from ..distributed.multihost import allreduce_sum
+from ..distributed.sharding import distribute, keep_sharding, place_on_mesh, restore, snapshot
 from ..distributed.slabs.halo import SLABS
 from ..inverse.step import identity, init_state, make_step
 from ..model import Model
@@ -71,10 +71,10 @@ class Loop:
         Raises Diverged, with the last good model in `progress`.
         """
         require_finite(progress.model)
-        progress.model = place(progress.model, self.devices)
+        progress.model = place_on_mesh(progress.model, self.devices)
         state = progress.state
         state = init_state(self.plan.optimiser, progress.model) if state is None else state
-        progress.state = place(state, self.devices, progress.model)
+        progress.state = place_on_mesh(state, self.devices, progress.model)
         while progress.epoch < self.plan.epochs:
             if why := self.stop():
                 return why
@@ -94,7 +94,7 @@ class Loop:
             state = progress.state
             state = init_state(self.plan.optimiser, progress.model) if reset else state
             both = progress.model, state
-            progress.model, progress.state = place(both, self.devices, progress.model)
+            progress.model, progress.state = place_on_mesh(both, self.devices, progress.model)
         if not (finite and all_finite(progress.model)):
             self._diverged(progress, good)
         self._require_inside(progress, good)
@@ -120,7 +120,7 @@ class Loop:
         none = np.zeros(0)
         of_process = np.concatenate([none, *(np.atleast_1d(shots) for _, shots in fetched)])
         losses = np.concatenate([none, *(np.atleast_1d(info["loss"]) for info in infos)])
-        progress.losses += zip(losses.tolist(), added(of_process).tolist(), strict=True)
+        progress.losses += zip(losses.tolist(), allreduce_sum(of_process).tolist(), strict=True)
         return all(np.all(info["finite"]) for info in infos)
 
     def _close(self, progress: Progress, held_out: float | None) -> None:
@@ -157,24 +157,24 @@ class Loop:
     @cached_property
     def _loss(self) -> Callable:
         """The loss, compiled, for held-out shots."""
-        return eqx.filter_jit(lambda m, b: self._distributed(m, at_hand(b)))
+        return eqx.filter_jit(lambda m, b: self._distributed(m, materialize(b)))
 
     @cached_property
     def _step(self) -> Callable:
         plan = self.plan
-        after = keep(plan.after_step, self.devices)
+        after = keep_sharding(plan.after_step, self.devices)
         return make_step(self._distributed, plan.optimiser, after, plan.penalty)
 
     def _objective(self, model: Model, batch: Any) -> jax.Array:
         penalty = 0.0 if self.plan.penalty is None else self.plan.penalty(model)
-        return self._distributed(model, at_hand(batch)) + penalty
+        return self._distributed(model, materialize(batch)) + penalty
 
     def _snapshot(self, progress: Progress) -> Progress:
-        model, state = copied((progress.model, progress.state))
+        model, state = snapshot((progress.model, progress.state))
         return replace(progress, model=model, state=state, losses=list(progress.losses))
 
     def _restore(self, progress: Progress, good: Progress) -> None:
-        progress.model, progress.state = restored((good.model, good.state))
+        progress.model, progress.state = restore((good.model, good.state))
         progress.losses = list(good.losses)
 
     def _require_inside(self, progress: Progress, good: Progress) -> None:
@@ -195,7 +195,7 @@ class Loop:
     def _diverged(self, progress: Progress, good: Progress) -> None:
         self._restore(progress, good)
         left = map(self.source.complete, self._batches(progress))
-        cause = diagnose.culprit(
+        cause = diagnose.first_nonfinite(
             self._step, self._objective, self.plan.optimiser, progress.model, progress.state, left
         )
         self._restore(progress, good)

@@ -54,9 +54,7 @@ class ProgressBar(ProgressListener):
         self.bar.start()
         return self
 
-    def __exit__(
-        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
-    ):
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None):
         self.bar.stop()
 
     def say(self, text: str) -> None:

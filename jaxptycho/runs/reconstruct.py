@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from ..analysis.verdict import Verdict
 from ..data import Dataset
 from ..distributed.multihost import first
-from ..distributed.sharding import copied, mesh, restored
+from ..distributed.sharding import mesh, restore, snapshot
 from ..figures import object as draw_specimen
 from ..figures.html import html_of
 from ..inverse.losses import amplitude, from_noise_or_loss
-from ..inverse.step import identity, owned, per_part
+from ..inverse.step import copy_for_donation, identity, per_part
 from ..io.results import write
 from ..model import Model
 from ..start.guess import first_model
@@ -108,7 +108,7 @@ def reconstruct(
     )
     source = BatchSource.of(data, mesh(devices, slabs), hold_out, seed)
     listener = ProgressBar() if progress and first() else ProgressListener()
-    reached = Progress(owned(start))
+    reached = Progress(copy_for_donation(start))
     best = _Best()
     stopped: list[bool] = []
 
@@ -116,7 +116,7 @@ def reconstruct(
         row = now.history[-1]
         best.see(now.model, row)
         info = {"loss": row.loss, "held_out": row.held_out, "seconds": row.seconds}
-        if callback is not None and callback(row.epoch, owned(now.model), info):
+        if callback is not None and callback(row.epoch, copy_for_donation(now.model), info):
             stopped.append(True)
 
     loop = Loop(plan, source, listener, lambda: "callback" if stopped else None, on_epoch)
@@ -140,11 +140,10 @@ class _Best:
         """Keep the model where its epoch is the best so far."""
         least = None if self.row is None else self.row.held_out
         if row.held_out is not None and (least is None or row.held_out <= least):
-            self.kept, self.row = copied(model), row
+            self.kept, self.row = snapshot(model), row
 
     def model(self, reached: Progress) -> tuple[Model, int]:
         """The best model and its epoch; the last where nothing is held out."""
         if self.row is None or self.row.epoch == len(reached.history):
             return reached.model, len(reached.history)
-        return restored(self.kept), self.row.epoch
-
+        return restore(self.kept), self.row.epoch

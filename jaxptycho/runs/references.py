@@ -36,7 +36,9 @@ def resolve(reference: str) -> Callable[..., Any]:
             f"{reference} cannot be imported ({error}); put {module}.py beside the job, or install its package"
         ) from error
     except AttributeError as error:
-        raise ValueError(f"{module} holds no {name}; name a function or class that it has") from error
+        raise ValueError(
+            f"{module} holds no {name}; name a function or class that it has"
+        ) from error
     if not callable(found):
         raise ValueError(f"{reference} is a {type(found).__name__}; name a function or class")
     return found

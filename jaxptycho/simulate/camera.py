@@ -17,7 +17,9 @@ class Camera:
     Poisson's, as on real cameras.
     """
 
-    mtf: Sequence[float] | None = None  # of the optics of the camera, at even steps from 0 to Nyquist
+    mtf: Sequence[float] | None = (
+        None  # of the optics of the camera, at even steps from 0 to Nyquist
+    )
     gain: float | None = None  # counts for each electron; None counts electrons
     spread: float = 0.0  # pixels, of the counts of one electron
     flatfield: float = 0.0  # rms error of the gain from pixel to pixel, the same in all patterns
@@ -31,7 +33,9 @@ class Camera:
 
     def gain_map(self, shape: tuple[int, ...], seed: int) -> Float[np.ndarray, "y x"]:
         """The relative gain of every pixel."""
-        return np.maximum(1 + self.flatfield * np.random.default_rng([seed, 101]).normal(size=shape), 0)
+        return np.maximum(
+            1 + self.flatfield * np.random.default_rng([seed, 101]).normal(size=shape), 0
+        )
 
     def recorded(
         self, expected: Float[np.ndarray, "b y x"], gain_map, rng: np.random.Generator
@@ -58,4 +62,6 @@ class Camera:
         if self.gain is None:
             return electrons
         width = (0, self.spread, self.spread)
-        return self.gain * (gaussian_filter(electrons, width, mode="constant") if self.spread else electrons)
+        return self.gain * (
+            gaussian_filter(electrons, width, mode="constant") if self.spread else electrons
+        )

@@ -18,7 +18,14 @@ from ase import Atoms
 from jaxtyping import Float, Num
 
 from ..model import Model, predict
-from ..parts.detector import AbstractDetector, Cropped, Descanned, Ideal, ModulationTransfer, SuperSampled
+from ..parts.detector import (
+    AbstractDetector,
+    Cropped,
+    Descanned,
+    Ideal,
+    ModulationTransfer,
+    SuperSampled,
+)
 from ..parts.indexed import PerShot
 from ..parts.propagator import AngularSpectrum, BandLimited
 from ..parts.scan import FreeScan
@@ -28,7 +35,7 @@ from ..physics.potentials import PROJECTIONS
 from ..physics.types import Indices, Patterns, Stack
 from .camera import Camera
 from .microscope import Microscope
-from .phantoms.arrange import displaced, require_apart, rms_of_atoms, rotated
+from .phantoms.arrange import displaced, require_apart, rms_of_atoms, rotate_atoms
 from .sampling import BAND, Sampling, fast
 from .scan import ScanErrors
 from .stacks import Box, Content, Transmissions, content, projected, transmissions
@@ -82,7 +89,10 @@ class Experiment:
     camera: Camera = field(default_factory=Camera)
     sampling: Sampling = field(default_factory=Sampling)
     scan_errors: ScanErrors = field(default_factory=ScanErrors)
-    descan: tuple[float, float] = (0.0, 0.0)  # rad (y, x) by which the pattern moves across the scan
+    descan: tuple[float, float] = (
+        0.0,
+        0.0,
+    )  # rad (y, x) by which the pattern moves across the scan
     vibration: float | Mapping[str, float] = 0.0  # Å rms in each direction, by element
     configurations: int = 1
     parametrisation: str = "lobato"
@@ -133,11 +143,20 @@ class Experiment:
     def box(self) -> Box:
         """The box that all views share: whatever a window or an atom reaches."""
         places = np.concatenate([view.positions for view in self.views])
-        around = np.array(self.fine.shape) * self.fine.pixel / 2 + MARGIN + 2 * self.microscope.source_fwhm
+        around = (
+            np.array(self.fine.shape) * self.fine.pixel / 2
+            + MARGIN
+            + 2 * self.microscope.source_fwhm
+        )
         low, high = places.min(0) - around, places.max(0) + around
         shape = tuple(fast(n) for n in (high - low) / self.fine.pixel)
-        heights = [self.atoms.positions[:, 2]] + [self.turned(view).positions[:, 2] for view in self.views]
-        top, bottom = min(h.min() for h in heights) - SURFACE, max(h.max() for h in heights) + SURFACE
+        heights = [self.atoms.positions[:, 2]] + [
+            self.turned(view).positions[:, 2] for view in self.views
+        ]
+        top, bottom = (
+            min(h.min() for h in heights) - SURFACE,
+            max(h.max() for h in heights) + SURFACE,
+        )
         edges = self.sampling.slice * np.arange(math.ceil((bottom - top) / self.sampling.slice) + 1)
         return Box(
             np.array([top, *low]),
@@ -147,7 +166,7 @@ class Experiment:
 
     def turned(self, view: View) -> Atoms:
         """The atoms as a view sees them."""
-        turned = rotated(self.atoms, *np.rad2deg(view.angles))
+        turned = rotate_atoms(self.atoms, *np.rad2deg(view.angles))
         turned.positions[:, 1::-1] += view.shift
         return turned
 
@@ -160,22 +179,28 @@ class Experiment:
     ) -> Expected:
         """Mean electrons [shot, y, x] of the patterns of a view, zero frequency in the corner; of `part` of its shots.
 
-        `compute(model, shots)` is `patterns`, or that shared among devices.
+        `compute(model, shots)` is `expected_patterns`, or that shared among devices.
         """
         view, box, shots = self.views[number], self.box, len(self.scan)
         first, last, _ = part.indices(shots)
         rng = self._random(number, 3)
-        defoci, shifts = self.microscope.incoherent(self.configurations, shots, _voltage(self.grid), rng)
+        defoci, shifts = self.microscope.incoherent(
+            self.configurations, shots, _voltage(self.grid), rng
+        )
         total = np.zeros((last - first, *self.grid.shape), np.float32)
         atoms = self.turned(view)
         for defocus, shift in zip(defoci, shifts, strict=True):
             still = displaced(atoms, self.vibration, rng)
             stack = transmissions(self._content(still, np.zeros(len(still)), box), box.grid)
-            probe = self.microscope.probe(self.dose, view.defocus - self.microscope.defocus + float(defocus))
+            probe = self.microscope.probe(
+                self.dose, view.defocus - self.microscope.defocus + float(defocus)
+            )
             for block in blocks(first, last):
                 model = self._model(probe, stack, (view.positions + shift)[block], self.scan[block])
-                found = (compute or patterns)(model, np.arange(min(BLOCK, shots)))
-                total[block.start - first : block.stop - first] += np.asarray(found)[: block.stop - block.start]
+                found = (compute or expected_patterns)(model, np.arange(min(BLOCK, shots)))
+                total[block.start - first : block.stop - first] += np.asarray(found)[
+                    : block.stop - block.start
+                ]
                 report(block.stop - block.start)
         return total / self.configurations
 
@@ -187,7 +212,9 @@ class Experiment:
 
     def _content(self, atoms: Atoms, debye_waller, box: Box) -> Content:
         positions = atoms.positions[:, ::-1]
-        return content(atoms.numbers, positions, debye_waller, box, self.parametrisation, self.projection)
+        return content(
+            atoms.numbers, positions, debye_waller, box, self.parametrisation, self.projection
+        )
 
     def descanned(self, nominal: np.ndarray) -> np.ndarray:
         """By how much the patterns of these positions are moved (y, x) [rad]."""
@@ -198,13 +225,19 @@ class Experiment:
     def _model(self, probe, stack, positions, nominal) -> Model:
         """The model of one block of shots, all padded to the same number."""
         grid, box, limited = self.fine, self.box, BandLimited(AngularSpectrum(), BAND)
-        off_axis = np.array(grid.dk) / 2 if self.sampling.finer % 2 == 0 else np.zeros(2)  # see `sum_pixels`
+        off_axis = (
+            np.array(grid.dk) / 2 if self.sampling.finer % 2 == 0 else np.zeros(2)
+        )  # see `sum_pixels`
         descan = self.descanned(nominal) / grid.wavelength - off_axis
-        camera: AbstractDetector = Cropped(self.grid.shape, SuperSampled(Ideal(), self.sampling.finer))
+        camera: AbstractDetector = Cropped(
+            self.grid.shape, SuperSampled(Ideal(), self.sampling.finer)
+        )
         if self.camera.mtf is not None:
             camera = ModulationTransfer(jnp.asarray(self.camera.mtf), camera)
         padding = [(0, min(BLOCK, len(self.scan)) - len(positions)), (0, 0)]
-        places, moved = (PerShot(jnp.asarray(np.pad(v, padding, mode="edge"))) for v in (positions, descan))
+        places, moved = (
+            PerShot(jnp.asarray(np.pad(v, padding, mode="edge"))) for v in (positions, descan)
+        )
         specimen = Transmissions(stack, box.thickness, jnp.asarray(box.origin[1:]))
         return Model(probe, specimen, FreeScan(places), grid, limited, Descanned(moved, camera))
 
@@ -214,7 +247,9 @@ class Experiment:
         angles = np.array([nominal, 0.0, 0.0]) + errors.angle * rng.normal(size=3)
         shift = errors.shift * rng.uniform(-1, 1, 2)
         defocus = self.microscope.defocus + errors.defocus * rng.normal()
-        return View(angles, shift, defocus, self.scan_errors.applied(self.scan, self._random(number, 2)))
+        return View(
+            angles, shift, defocus, self.scan_errors.applied(self.scan, self._random(number, 2))
+        )
 
     def _random(self, *key: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, *key])
@@ -227,18 +262,29 @@ class Experiment:
         assert len(self.debye_waller) == len(self.atoms)  # raises for an element that it lacks
         require_apart(self.atoms)
         if self.projection not in PROJECTIONS:
-            raise ValueError(f"unknown projection {self.projection!r}; known are {', '.join(PROJECTIONS)}")
+            raise ValueError(
+                f"unknown projection {self.projection!r}; known are {', '.join(PROJECTIONS)}"
+            )
         if self.tilts is None and self.view_errors != ViewErrors():
             raise ValueError(
                 f"errors of the views of a tilt series ({self.view_errors}) came without tilts, and would turn and move "
                 "a single scan; give the tilts, or leave the errors out"
             )
         box, lens = self.box, self.microscope
-        own = np.concatenate([self.turned(view).positions[:, 1::-1] for view in self.views]) - box.origin[1:]
+        own = (
+            np.concatenate([self.turned(view).positions[:, 1::-1] for view in self.views])
+            - box.origin[1:]
+        )
         if not ((own >= 0) & (own < np.array(box.grid.shape) * box.grid.pixel)).all(1).any():
-            raise ValueError("no atom lies under the probe at any position; move the scan or the specimen")
+            raise ValueError(
+                "no atom lies under the probe at any position; move the scan or the specimen"
+            )
         depth = float(box.faces[-1, 1])
-        width = max(lens.width(self.grid, d) for view in self.views for d in (view.defocus, view.defocus - depth))
+        width = max(
+            lens.width(self.grid, d)
+            for view in self.views
+            for d in (view.defocus, view.defocus - depth)
+        )
         window = min(n * p for n, p in zip(self.grid.shape, self.grid.pixel, strict=True))
         if width > window:
             raise ValueError(
@@ -265,7 +311,9 @@ def simulate(
     gain = experiment.gain_map
     together = BLOCK * max(1, HELD_BYTES // (4 * BLOCK * math.prod(experiment.grid.shape)))
     for number in range(experiment.n_views):
-        for part in blocks(0, shots, together):  # the slices anew for each, so that no view must fit into memory
+        for part in blocks(
+            0, shots, together
+        ):  # the slices anew for each, so that no view must fit into memory
             expected = experiment.expected(number, report, compute, part)
             for block in blocks(part.start, part.stop):
                 rng = np.random.default_rng([experiment.seed, number, 4, block.start])
@@ -285,10 +333,12 @@ def _voltage(grid: Grid) -> float:
 
 
 @eqx.filter_jit
-def patterns(model: Model, shots: Indices) -> Patterns:
+def expected_patterns(model: Model, shots: Indices) -> Patterns:
     """Expected electrons of some shots of a model, as many side by side as is fast."""
     waves = 8 * math.prod(model.grid.shape)
     chunk = max(1, CHUNK_BYTES.get(jax.default_backend(), MANY_BYTES) // waves)
     return jax.lax.map(
-        lambda shot: predict(model, shot[None])[0], jnp.asarray(shots), batch_size=min(chunk, len(shots))
+        lambda shot: predict(model, shot[None])[0],
+        jnp.asarray(shots),
+        batch_size=min(chunk, len(shots)),
     )

@@ -31,9 +31,13 @@ class Microscope:
 
     def probe(self, dose: float, defocus: float = 0.0) -> AberratedProbe:
         """The coherent probe of `dose` electrons, at `defocus` [Å] more than its own."""
-        return AberratedProbe(self.semiangle, dict(self.aberrations) | {"defocus": self.defocus + defocus}, dose)
+        return AberratedProbe(
+            self.semiangle, dict(self.aberrations) | {"defocus": self.defocus + defocus}, dose
+        )
 
-    def modes(self, grid: Grid, dose: float, defocus: float = 0.0) -> Complex[np.ndarray, "mode y x"]:
+    def modes(
+        self, grid: Grid, dose: float, defocus: float = 0.0
+    ) -> Complex[np.ndarray, "mode y x"]:
         """Spectra [√electrons] of the orthogonal waves whose incoherent sum is the beam, the strongest first.
 
         Of ρ(k, k′) = ψ(k) ψ*(k′) averaged over Gaussian shifts of the source and defoci, by Gauss–Hermite quadrature:
@@ -41,18 +45,28 @@ class Microscope:
         """
         sigma, spread = PER_FWHM * self.source_fwhm, self.focal_spread(grid.voltage_kv or 0.0)
         ky, kx = (np.asarray(k, float) for k in grid.frequencies())
-        shifts = [(np.exp(-2j * np.pi * (y * ky + x * kx)), v * w) for y, v in nodes(sigma) for x, w in nodes(sigma)]
+        shifts = [
+            (np.exp(-2j * np.pi * (y * ky + x * kx)), v * w)
+            for y, v in nodes(sigma)
+            for x, w in nodes(sigma)
+        ]
         found = []
         for more, weight in nodes(spread):
             wave = np.asarray(self.probe(dose, defocus + more).spectrum(grid))[0]
-            found.append(orthogonal(np.stack([np.sqrt(weight * w) * shift * wave for shift, w in shifts]), 1e-6))
+            found.append(
+                orthogonal(
+                    np.stack([np.sqrt(weight * w) * shift * wave for shift, w in shifts]), 1e-6
+                )
+            )
         return orthogonal(np.concatenate(found), REST)[:MOST]
 
     def width(self, grid: Grid, defocus: float) -> float:
         """Diameter [Å] of the probe at a `defocus` [Å]: the farthest ray at ∇χ/2π, and the first ring of Airy's disc."""
         rim = self.semiangle / grid.wavelength
         pupil = Grid((RAYS, RAYS), 1 / (2 * rim), wavelength=grid.wavelength)
-        coefficients = cartesian({name: value for name, value in self.aberrations.items() if name != "C10"})
+        coefficients = cartesian(
+            {name: value for name, value in self.aberrations.items() if name != "C10"}
+        )
         surface = np.fft.fftshift(phase_surface(coefficients | {"C10": -defocus}, pupil))
         slopes = np.gradient(surface, *pupil.dk, edge_order=2)
         inside = np.fft.fftshift(pupil.k2()) <= 1.0001 * rim**2
@@ -91,7 +105,9 @@ def nodes(sigma: float) -> list[tuple[float, float]]:
     return list(zip(sigma * places, weights / weights.sum(), strict=True))
 
 
-def orthogonal(waves: Complex[np.ndarray, "wave y x"], rest: float) -> Complex[np.ndarray, "mode y x"]:
+def orthogonal(
+    waves: Complex[np.ndarray, "wave y x"], rest: float
+) -> Complex[np.ndarray, "mode y x"]:
     """Orthogonal waves with the same incoherent sum but for a part `rest` of its intensity, the strongest first."""
     flat = waves.reshape(len(waves), -1)
     sizes, turns = np.linalg.eigh(flat @ flat.conj().T)

@@ -38,7 +38,11 @@ class Sampling:
 
         shape = tuple(pixels(n, p) for n, p in zip(coarse.shape, coarse.pixel, strict=True))
         lengths = (self.finer * n * p for n, p in zip(coarse.shape, coarse.pixel, strict=True))
-        return Grid(shape, tuple(length / n for length, n in zip(lengths, shape, strict=True)), coarse.voltage_kv)
+        return Grid(
+            shape,
+            tuple(length / n for length, n in zip(lengths, shape, strict=True)),
+            coarse.voltage_kv,
+        )
 
 
 def fast(least: float) -> int:

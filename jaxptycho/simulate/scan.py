@@ -11,7 +11,9 @@ Places = Float[np.ndarray, "shot 2"]  # Å (y, x)
 def raster(shape: tuple[int, int], step: float, rotation: float = 0.0, centre=(0.0, 0.0)) -> Places:
     """Positions (y, x) [Å] of a raster of `shape` points, turned by `rotation` [rad] about its middle."""
     if min(shape) < 1 or not step > 0:
-        raise ValueError(f"a raster of {shape[0]} × {shape[1]} points {step:g} Å apart; wanted positive numbers")
+        raise ValueError(
+            f"a raster of {shape[0]} × {shape[1]} points {step:g} Å apart; wanted positive numbers"
+        )
     y, x = (step * (np.arange(n) - (n - 1) / 2) for n in shape)
     c, s = np.cos(rotation), np.sin(rotation)
     points = np.stack(np.meshgrid(y, x, indexing="ij"), -1).reshape(-1, 2)
@@ -32,5 +34,7 @@ class ScanErrors:
         middle = nominal.mean(0)
         moved = (nominal - middle) * self.scale
         moved[:, 1] += self.shear * moved[:, 0]
-        time = np.linspace(0.0, 1.0, len(nominal))[:, None] if len(nominal) > 1 else np.zeros((1, 1))
+        time = (
+            np.linspace(0.0, 1.0, len(nominal))[:, None] if len(nominal) > 1 else np.zeros((1, 1))
+        )
         return middle + moved + time * self.drift + self.jitter * rng.normal(size=nominal.shape)

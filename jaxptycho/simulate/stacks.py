@@ -104,7 +104,9 @@ def _whole(numbers, positions, debye_waller, edges, grid: Grid, parametrisation:
         return Kind(_stacked_blobs(points), factor.astype(np.float32), grid.shape)
 
     kinds = tuple(kind(number, *element) for number, element in enumerate(elements))
-    return Content(kinds, _stacked([positions[here, 1:] for here in slices]), np.zeros(1, np.float32))
+    return Content(
+        kinds, _stacked([positions[here, 1:] for here in slices]), np.zeros(1, np.float32)
+    )
 
 
 def _cut(numbers, positions, debye_waller, edges, grid: Grid, parametrisation: str) -> Content:
@@ -174,7 +176,9 @@ def _of_slices(content: Content, grid: Grid, answer: Callable):
     """`answer(projected potential [V·Å])` of every slice."""
 
     def one(slice):
-        total = jnp.zeros((grid.shape[0], grid.shape[1] // 2 + 1), jnp.result_type(content.widths, jnp.complex64))
+        total = jnp.zeros(
+            (grid.shape[0], grid.shape[1] // 2 + 1), jnp.result_type(content.widths, jnp.complex64)
+        )
         for kind, blobs in zip(content.kinds, slice[0], strict=True):
             py, px = (n * p / m for n, p, m in zip(grid.shape, grid.pixel, kind.shape, strict=True))
             own = spectrum(blobs, slice[1], content.widths, kind.shape, (py, px))
@@ -188,6 +192,9 @@ def _added(total: Complex[Array, "Y f"], spectrum: Complex[Array, "y h"]) -> Com
     """A spectrum that ends at lower frequencies added to one of the same box."""
     if spectrum.shape == total.shape:
         return total + spectrum
-    half, columns = len(spectrum) // 2, spectrum.shape[1]  # its own Nyquist frequency, where nothing is left
+    half, columns = (
+        len(spectrum) // 2,
+        spectrum.shape[1],
+    )  # its own Nyquist frequency, where nothing is left
     total = total.at[:half, :columns].add(spectrum[:half])
     return total.at[1 - half :, :columns].add(spectrum[half + 1 :])

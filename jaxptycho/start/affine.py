@@ -82,7 +82,7 @@ def find_affine(
     Warns where the map still changes after the last step. Raises ValueError for fewer than nine patterns with counts.
     """
     view = int(np.argmax(data.n_shots))
-    block = middle_of(data.view(view))
+    block = central_patterns(data.view(view))
     counts = jnp.asarray(block.patterns(0, np.arange(block.n_shots[0])), float)
     matrix = _refined(_start(first(block), block), counts)
     say(f"map of the scan: {describe_map(matrix)}")
@@ -124,11 +124,13 @@ def place_nominal(data: Dataset, matrix: Matrix) -> Dataset:
     """The same patterns at their positions through a linear map about `pivot`."""
     middle = pivot(data)
     other = copy(data)
-    other.positions = [(own - middle) @ np.asarray(matrix, float).T + middle for own in data.positions]
+    other.positions = [
+        (own - middle) @ np.asarray(matrix, float).T + middle for own in data.positions
+    ]
     return other
 
 
-def middle_of(data: Dataset) -> Dataset:
+def central_patterns(data: Dataset) -> Dataset:
     """The patterns of one view in the middle of the scan, as many as `SHOTS` and `PIXELS` allow."""
     positions = data.positions[0]
     middle = (positions.min(0) + positions.max(0)) / 2
@@ -190,7 +192,9 @@ def _newton_step(model: Model, counts: Float[Array, "n y x"], free: Float[Array,
     slopes = pull(root * (counts - expected))
     prior = units.phase * _filtered(precision, phase)
     slopes = slopes._replace(phase=slopes.phase - prior)
-    found, _ = jax.scipy.sparse.linalg.cg(normal, slopes, M=preconditioned, tol=TOLERANCE, maxiter=SEARCHES)
+    found, _ = jax.scipy.sparse.linalg.cg(
+        normal, slopes, M=preconditioned, tol=TOLERANCE, maxiter=SEARCHES
+    )
     return jax.tree.map(jnp.multiply, units, found)
 
 

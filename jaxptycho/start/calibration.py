@@ -28,7 +28,9 @@ def middle_of(disc: np.ndarray, mask: np.ndarray | None = None) -> tuple[float, 
     for _ in range(4):  # points of other features lie off the circle of most
         if kept.sum() < FEWEST_OF_RIM:
             return (0.0, 0.0)
-        *twice, level = np.linalg.lstsq(np.c_[rim, np.ones(len(rim))][kept], (rim[kept] ** 2).sum(1), rcond=None)[0]
+        *twice, level = np.linalg.lstsq(
+            np.c_[rim, np.ones(len(rim))][kept], (rim[kept] ** 2).sum(1), rcond=None
+        )[0]
         middle = np.array(twice) / 2
         distance = np.abs(np.hypot(*(rim - middle).T) - np.sqrt(max(level + middle @ middle, 0.0)))
         kept = distance <= max(1.0, 3 * float(np.median(distance[kept])))

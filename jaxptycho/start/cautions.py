@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from ..analysis.design import LEAST_STEP, area_per_shot, design, probe_radius
+from ..analysis.design import LEAST_STEP, area_per_shot, defocused_radius, design
 from ..data import Dataset
 from ..data.noise import counts_per_quantum, unit
 from ..physics.grids import PHOTON_KEV_ANGSTROM
@@ -145,11 +145,13 @@ def of_positions(measured: Measurement) -> Iterator[Caution]:
             text = f"neighbouring positions are {step:.3g} Å apart, and a pixel is {pixel:.3g} Å"
             yield Caution("data.position_unit", f"{text}; {unit}")
         return
-    radius = probe_radius(data.grid.wavelength, 1e-3 * semiangle, defocus)
+    radius = defocused_radius(data.grid.wavelength, 1e-3 * semiangle, defocus)
     overlap = 1 - step / (2 * radius)
     if overlap > VERY_FINE or (step < pixel and overlap > FINE) or overlap < 0:
         how = f"overlap by {100 * overlap:.4g} %" if overlap > 0 else "do not overlap"
-        text = f"neighbouring probes {how}: they are {step:.3g} Å apart, and {2 * radius:.3g} Å wide"
+        text = (
+            f"neighbouring probes {how}: they are {step:.3g} Å apart, and {2 * radius:.3g} Å wide"
+        )
         yield Caution("data.position_unit", f"{text}; {unit}")
 
 
@@ -215,11 +217,19 @@ def of_saturation(measured: Measurement) -> Iterator[Caution]:
 def of_design(measured: Measurement) -> Iterator[Caution]:
     """Sampling that the optics do not fit."""
     data, about = measured.data, measured.about
-    if not measured.is_far_field_of_electrons or not {"semiangle_mrad", "defocus_angstrom"} <= set(about):
+    if not measured.is_far_field_of_electrons or not {"semiangle_mrad", "defocus_angstrom"} <= set(
+        about
+    ):
         return
     step = math.sqrt(area_per_shot(data.positions[0]))
     thickness = about.get("thickness_angstrom") if about.get("slices", 1) == 1 else None
-    found = design(data.grid, 1e-3 * about["semiangle_mrad"], about["defocus_angstrom"], step, thickness=thickness)
+    found = design(
+        data.grid,
+        1e-3 * about["semiangle_mrad"],
+        about["defocus_angstrom"],
+        step,
+        thickness=thickness,
+    )
     keys = {"the probe": "probe.defocus_angstrom", "the specimen": "specimen.slices"}
     for text in found.warnings:
         if not text.startswith("neighbouring"):
@@ -246,5 +256,9 @@ def _middle_and_corners(image: Float[np.ndarray, "y x"]) -> tuple[float, float]:
     ny, nx = image.shape
     y, x = (np.abs(np.arange(n) - n // 2) < n / 4 for n in (ny, nx))
     top, left = np.arange(ny) < ny // 2, np.arange(nx) < nx // 2
-    corners = [image[np.ix_(~y & rows, ~x & columns)].mean() for rows in (top, ~top) for columns in (left, ~left)]
+    corners = [
+        image[np.ix_(~y & rows, ~x & columns)].mean()
+        for rows in (top, ~top)
+        for columns in (left, ~left)
+    ]
     return float(image[np.ix_(y, x)].mean()), float(min(corners))

@@ -53,7 +53,9 @@ def _shift_pixels(data: Dataset, descan: str) -> np.ndarray | None:
         raise ValueError(f"descan is one of {', '.join(DESCANS)}; got {descan!r}")
     if descan in ("shared", "shot"):
         return disc_offsets(data)
-    if data.grid.voltage_kv is None:  # photons: patterns of pinholes and zone plates have no such disc
+    if (
+        data.grid.voltage_kv is None
+    ):  # photons: patterns of pinholes and zone plates have no such disc
         return None
     pixels = np.rint(disc_offsets(data))
     return pixels if descan == "auto" and pixels.any() else None
@@ -76,7 +78,9 @@ def descan_rows(data: Dataset, descan: str = "auto") -> dict[str, str]:
     pixels = disc_offsets(data)
     ends = zip(pixels.min(0), pixels.max(0), strict=True)
     y, x = (" to ".join(dict.fromkeys((f"{low:.1f}", f"{high:.1f}"))) for low, high in ends)
-    each = "one for each shot" if descan == "shot" else "one for each view" if len(pixels) > 1 else ""
+    each = (
+        "one for each shot" if descan == "shot" else "one for each view" if len(pixels) > 1 else ""
+    )
     words = f"{y}, {x} pixels (y, x) off the middle: modelled as a pattern shift"
     return {"bright-field disc": f"{words}, {each}" if each else words}
 
@@ -89,7 +93,11 @@ def centred(guess: jax.Array, grid: Grid, shift: Any) -> jax.Array:
     own = np.array(middle_of(disc_of(power))) * grid.dk
     measured = mean_of(shift)
     has_tilt = np.hypot(*(own - measured)) < np.hypot(*own)
-    return waves.tilted(modes, grid, (-measured[0], -measured[1])).reshape(guess.shape) if has_tilt else guess
+    return (
+        waves.tilted(modes, grid, (-measured[0], -measured[1])).reshape(guess.shape)
+        if has_tilt
+        else guess
+    )
 
 
 def mean_of(shift: Any) -> np.ndarray:

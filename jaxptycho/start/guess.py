@@ -13,7 +13,15 @@ import numpy as np
 
 from ..data import Dataset
 from ..model import Model
-from ..parts.detector import AbstractDetector, Cropped, Descanned, Ideal, Masked, NearField, SuperSampled
+from ..parts.detector import (
+    AbstractDetector,
+    Cropped,
+    Descanned,
+    Ideal,
+    Masked,
+    NearField,
+    SuperSampled,
+)
 from ..parts.indexed import PerShot, PerView
 from ..parts.probe import AberratedProbe, PixelProbe
 from ..parts.scan import FreeScan
@@ -59,7 +67,9 @@ def guess_model(
     middle of the camera is modelled as a shift of the pattern (`descan`: see `start.descan`).
     """
     if near_field is not None and descan in ("shared", "shot"):
-        raise ValueError(f'descan = "{descan}" shifts patterns of the far field; a hologram takes "auto" or "none"')
+        raise ValueError(
+            f'descan = "{descan}" shifts patterns of the far field; a hologram takes "auto" or "none"'
+        )
     grid = model_grid(data.grid, supersample, extend)
     about = data.about
     semiangle = about_radians(about, "semiangle_mrad") if semiangle is None else semiangle
@@ -134,14 +144,18 @@ def first_probe(
         source = PROBES[1 + known.index(True)]
     if source == "file":
         if data.probe_guess is None:
-            raise ValueError("the dataset holds no probe_guess; start the probe from 'optics' or 'mean_pattern'")
+            raise ValueError(
+                "the dataset holds no probe_guess; start the probe from 'optics' or 'mean_pattern'"
+            )
         guess = jnp.asarray(data.probe_guess).astype(complex)
         shift = None if near_field is not None else descan_shift(data, descan)
         return guess if shift is None else centred(guess, data.grid, shift)
     if source == "mean_pattern":
         return _from_mean_pattern(data, grid, aberrations, near_field, descan)
     if semiangle is None:
-        raise ValueError("a probe from its optics wants the semiangle; give it, or start from 'mean_pattern'")
+        raise ValueError(
+            "a probe from its optics wants the semiangle; give it, or start from 'mean_pattern'"
+        )
     tilt = np.zeros(2) if near_field is not None else beam_tilt(data, descan)
     spectrum = AberratedProbe(semiangle, aberrations, centre=tilt).spectrum(grid)[0]
     return jnp.fft.fftshift(waves.inverse_fourier(spectrum))
@@ -159,7 +173,10 @@ def _from_mean_pattern(data, grid, aberrations, near_field, descan):
     if shift is not None:
         y, x = mean_of(shift)
         wave = waves.tilted(wave[None], data.grid, (-y, -x))[0]
-    padding = [((m - n) // 2, m - n - (m - n) // 2) for n, m in zip(data.grid.shape, grid.shape, strict=True)]
+    padding = [
+        ((m - n) // 2, m - n - (m - n) // 2)
+        for n, m in zip(data.grid.shape, grid.shape, strict=True)
+    ]
     return jnp.pad(wave, padding)
 
 
@@ -176,10 +193,15 @@ def empty_specimen(data, grid: Grid, kind, slices, thickness, margin, periodic) 
     extent = (np.ptp(positions, axis=0) + 2 * reach) / pixel
     shape = np.ceil(extent - 1e-6) + window + 1  # the same for a scan far from zero, less rounding
     require_room((slices, *shape), 2 if kind == "complex" else 1, data)
-    values, each = jnp.zeros((slices, *map(int, shape))), jnp.asarray((thickness or 0.0) / slices, float)
+    values, each = (
+        jnp.zeros((slices, *map(int, shape))),
+        jnp.asarray((thickness or 0.0) / slices, float),
+    )
     origin = jnp.asarray(low, float)
     if kind == "potential":
-        return PotentialSlices(values, None, jnp.asarray((thickness or 1.0) / slices, float), origin, periodic)
+        return PotentialSlices(
+            values, None, jnp.asarray((thickness or 1.0) / slices, float), origin, periodic
+        )
     loss = jnp.zeros_like(values) if kind == "complex" else None
     return (WeakPhaseStack if kind == "weak" else SliceStack)(values, loss, each, origin, periodic)
 

@@ -36,7 +36,9 @@ def tilt_coupled(model: Model, tilts, about_x=0.0, axis: float | None = None) ->
     tilts, about_x = np.broadcast_arrays(tilts, about_x)
     require_small(tilts, about_x)
     if not isinstance(model.scan, FreeScan):
-        raise ValueError(f"got a {type(model.scan).__name__}; wanted a FreeScan, whose positions are moved")
+        raise ValueError(
+            f"got a {type(model.scan).__name__}; wanted a FreeScan, whose positions are moved"
+        )
     height = float(jnp.sum(model.specimen.thicknesses(model.grid))) / 2 if axis is None else axis
     places = _of_views(model.scan.positions, len(tilts))
     slopes, entries = zip(*map(_entry, tilts, about_x, places, [height] * len(tilts)), strict=True)
@@ -48,10 +50,14 @@ def tilt_coupled(model: Model, tilts, about_x=0.0, axis: float | None = None) ->
 
 def _entry(tilt: float, about_x: float, places, height: float):
     """How far the beam moves (y, x) in the specimen for each Å of depth, and where the beams at `places` enter."""
-    turn = np.asarray(rotation_matrix((tilt, about_x, 0.0)))  # from the specimen (z, y, x) to the beam
+    turn = np.asarray(
+        rotation_matrix((tilt, about_x, 0.0))
+    )  # from the specimen (z, y, x) to the beam
     slope = turn[0, 1:] / turn[0, 0]
     across = turn[1:, 1:].T - np.outer(slope, turn[1:, 0])
-    return slope, places @ jnp.asarray(across.T, places.dtype) - jnp.asarray(height * slope, places.dtype)
+    return slope, places @ jnp.asarray(across.T, places.dtype) - jnp.asarray(
+        height * slope, places.dtype
+    )
 
 
 def _of_views(positions, views: int):
@@ -60,5 +66,7 @@ def _of_views(positions, views: int):
     if isinstance(positions, PerShot):
         return jnp.broadcast_to(values, (views, *values.shape))
     if len(values.values) != views:
-        raise ValueError(f"{views} tilts came with the positions of {len(values.values)} views; give one for each")
+        raise ValueError(
+            f"{views} tilts came with the positions of {len(values.values)} views; give one for each"
+        )
     return values.values

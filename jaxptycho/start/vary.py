@@ -28,13 +28,9 @@ def varied(model: Model, over: Mapping[str, str], data: Dataset) -> Model:
     the model does not have.
     """
     paths = {unwrapped(name): what for name, what in over.items()}
-    known = [
-        path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(trainable(model))
-    ]
+    known = [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(trainable(model))]
     unused = [
-        name
-        for name in paths
-        if not any(f"{path}.".startswith(f"{name}.") for path in known)
+        name for name in paths if not any(f"{path}.".startswith(f"{name}.") for path in known)
     ]
     require_parameters(trainable(model), unused)
 

@@ -19,10 +19,18 @@ from jaxtyping import Array, Float
 
 from ..physics.types import Stack
 from .coarse import coarse_shifts, film_shifts
-from .levels import Level, binned, common_field, rotated
-from .linear import Free, basis_of, fista, without
+from .levels import Level, binned, common_field, rotate_images
+from .linear import Free, basis_of, fista, project_out
 from .outliers import held_out, unusable, worst_view
-from .projections import LEAST_RANGE, Geometry, Images, Projector, project_view, require_series, three
+from .projections import (
+    LEAST_RANGE,
+    Geometry,
+    Images,
+    Projector,
+    project_view,
+    require_series,
+    three,
+)
 
 CORRELATED = 100  # pixels whose residuals go together, of atoms that a volume does not show yet
 PRIOR = np.deg2rad(0.3)  # of each angle
@@ -48,23 +56,33 @@ class Aligned(NamedTuple):
     bad: list[int]  # views that do not fit the others
     steps: np.ndarray  # Å, the farthest that anything was moved in every turn
     causes: Mapping[int, str] = MappingProxyType({})  # why each bad view has no part in the rest
-    held_out: np.ndarray | None = None  # [view], fraction of its variance that a volume of the others explains
-    axis_deg: float | None = None  # another direction of the tilt axis that explains the views better
+    held_out: np.ndarray | None = (
+        None  # [view], fraction of its variance that a volume of the others explains
+    )
+    axis_deg: float | None = (
+        None  # another direction of the tilt axis that explains the views better
+    )
 
     @property
     def explained(self) -> float | None:
         """Median fraction of the variance of a fitting view that a volume made without it explains, at the coarsest
         voxels: near 1 for a sound series, near 0 where the views do not belong together."""
-        return None if self.held_out is None else float(np.median(np.delete(self.held_out, self.bad)))
+        return (
+            None if self.held_out is None else float(np.median(np.delete(self.held_out, self.bad)))
+        )
 
     def words(self) -> dict[str, str]:
         """Summary of the views."""
         fitting = np.delete(self.misfits, self.bad)
         rows = {"misfit of the views": f"median {np.median(fitting):.3g}"}
         if self.explained is not None:
-            rows["explained by the other views"] = f"{self.explained:.0%} of the variance of a view (median)"
+            rows["explained by the other views"] = (
+                f"{self.explained:.0%} of the variance of a view (median)"
+            )
         rows["views that do not fit"] = ", ".join(map(str, self.bad)) or "none"
-        return rows | {f"view {view} does not fit": cause for view, cause in sorted(self.causes.items())}
+        return rows | {
+            f"view {view} does not fit": cause for view, cause in sorted(self.causes.items())
+        }
 
     def doubt(self, axis_deg: float = 0.0) -> str | None:
         """Reason to doubt the direction of the tilt axis, which was taken to be at `axis_deg` in the patterns; None
@@ -146,9 +164,13 @@ def align(
     require_series(filled, voxel, geometry, shape)
     weights = _weights(weights, projections)
     if not len(bins):
-        raise ValueError("no bins came; give how many voxels are binned, from many to one, as (4, 2, 1)")
+        raise ValueError(
+            "no bins came; give how many voxels are binned, from many to one, as (4, 2, 1)"
+        )
     if turns < 1 or iterations < 1:
-        raise ValueError(f"{turns} turns of {iterations} iterations align nothing; give at least one of each")
+        raise ValueError(
+            f"{turns} turns of {iterations} iterations align nothing; give at least one of each"
+        )
     options = _Options(free, tuple(bins), turns, iterations, angles, prior, coarse, extended)
     series = _Series(filled, weights, _parameters(geometry), voxel, shape)
     trial, causes = _without_strangers(series, options, unusable(projections, weights))
@@ -166,10 +188,14 @@ def align(
             "radians in arrays), and whether the specimen changed"
         )
     found, steps = _geometry(trial.found), np.array(trial.steps)
-    return Aligned(found, trial.volume, trial.misfits, sorted(causes), steps, causes, trial.held_out, axis)
+    return Aligned(
+        found, trial.volume, trial.misfits, sorted(causes), steps, causes, trial.held_out, axis
+    )
 
 
-def _without_strangers(series: _Series, options: _Options, causes: dict[int, str]) -> tuple[_Trial, dict[int, str]]:
+def _without_strangers(
+    series: _Series, options: _Options, causes: dict[int, str]
+) -> tuple[_Trial, dict[int, str]]:
     """The alignment of the views that fit one another, and why others are left out.
 
     The worst view is left out first and the rest aligned again, as it leads others astray; so each one that was left out
@@ -238,7 +264,9 @@ def _better_axis(series: _Series, options: _Options, kept, explained: float) -> 
     coarse = options._replace(bins=options.bins[:1], angles=False)
     found = {}
     for axis in AXES:
-        images, weights = rotated(series.projections, series.weights, series.voxel[1:], np.deg2rad(axis))
+        images, weights = rotate_images(
+            series.projections, series.weights, series.voxel[1:], np.deg2rad(axis)
+        )
         weights = np.where(kept[:, None, None], weights, 0)
         if not np.any(weights, axis=(1, 2))[kept].all():
             continue
@@ -252,7 +280,10 @@ def _first_shifts(projections, seen, tilts, pixel, extended: bool):
     """Shifts [Å] by correlation."""
     if extended:
         return film_shifts(projections, seen, tilts, pixel)
-    levels = [np.where(own, image - np.median(image[own]), 0) for image, own in zip(projections, seen, strict=True)]
+    levels = [
+        np.where(own, image - np.median(image[own]), 0)
+        for image, own in zip(projections, seen, strict=True)
+    ]
     return coarse_shifts(np.stack(levels), tilts, pixel)
 
 
@@ -266,12 +297,24 @@ def _refined(level: Level, found, nominal, kept, options: _Options, angles: bool
     for _ in range(options.turns):
         projector = _projector(level, found)
         basis = jnp.concatenate([fixed, jacobian[:, 3:]], 1)
-        volume = fista(projector, level.measured, volume, options.iterations, weights=level.weights, free=basis).volume
+        volume = fista(
+            projector, level.measured, volume, options.iterations, weights=level.weights, free=basis
+        ).volume
         images, jacobian = linearised(projector, volume)
-        residual = np.asarray(without(level.measured - images, level.weights, fixed), float)
-        slopes = np.asarray(jacobian, float) * (1 if angles else np.array([0, 0, 0, 1, 1])[:, None, None])
-        slopes = np.stack([without(jnp.asarray(s, np.float32), level.weights, fixed) for s in slopes.swapaxes(0, 1)], 1)
-        change = newton_step(residual, slopes, np.asarray(level.weights, float), found - nominal, options.prior)
+        residual = np.asarray(project_out(level.measured - images, level.weights, fixed), float)
+        slopes = np.asarray(jacobian, float) * (
+            1 if angles else np.array([0, 0, 0, 1, 1])[:, None, None]
+        )
+        slopes = np.stack(
+            [
+                project_out(jnp.asarray(s, np.float32), level.weights, fixed)
+                for s in slopes.swapaxes(0, 1)
+            ],
+            1,
+        )
+        change = newton_step(
+            residual, slopes, np.asarray(level.weights, float), found - nominal, options.prior
+        )
         change = _limited(change, level)
         found = found + change
         moved.append(float(np.abs(change * _lever(level)).max()))
@@ -283,14 +326,18 @@ def _refined(level: Level, found, nominal, kept, options: _Options, angles: bool
 def _projector(level: Level, found) -> Projector:
     """The projections on the pixels of a level, whose middle pixel is elsewhere than that of the finest."""
     y, x = level.measured.shape[1:]
-    return Projector(_geometry(found - np.concatenate([np.zeros(3), level.offset])), level.voxel, (y, x))
+    return Projector(
+        _geometry(found - np.concatenate([np.zeros(3), level.offset])), level.voxel, (y, x)
+    )
 
 
 def _misfits(projector: Projector, volume: Stack, level: Level, free: Free) -> np.ndarray:
     """Weighted rms of measured − projected of every view."""
     weights = np.asarray(level.weights, float)
     images, _ = linearised(projector, volume)
-    residual = np.asarray(without(level.measured - images, level.weights, basis_of(free, level.measured)), float)
+    residual = np.asarray(
+        project_out(level.measured - images, level.weights, basis_of(free, level.measured)), float
+    )
     return np.sqrt((weights * residual**2).sum((1, 2)) / np.maximum(weights.sum((1, 2)), 1e-30))
 
 
@@ -301,7 +348,9 @@ def linearised(projector: Projector, volume: Stack) -> tuple[Images, Float[Array
 
     def one(view):
         def of(q):
-            return project_view(volume, projector.voxel, q[0], q[1:3], q[3:], projector.shape, projector.kernel)
+            return project_view(
+                volume, projector.voxel, q[0], q[1:3], q[3:], projector.shape, projector.kernel
+            )
 
         image, slopes = jax.linearize(of, view)
         return image, jax.vmap(slopes)(jnp.eye(5, dtype=view.dtype))
@@ -359,14 +408,20 @@ def _weights(weights, projections):
             f"weights of shape {weights.shape}, at least {weights.min():.4g}, came with projections of "
             f"{projections.shape}; give numbers from zero up, one for each view or each pixel of each view"
         )
-    return np.broadcast_to(weights.reshape(*weights.shape, *(1,) * (3 - weights.ndim)), projections.shape)
+    return np.broadcast_to(
+        weights.reshape(*weights.shape, *(1,) * (3 - weights.ndim)), projections.shape
+    )
 
 
 def _parameters(geometry: Geometry) -> Parameters:
     angles = np.zeros((len(geometry.tilts), 2)) if geometry.angles is None else geometry.angles
-    return np.concatenate([np.asarray(geometry.tilts)[:, None], angles, geometry.shifts], 1).astype(float)
+    return np.concatenate([np.asarray(geometry.tilts)[:, None], angles, geometry.shifts], 1).astype(
+        float
+    )
 
 
 def _geometry(parameters: Parameters) -> Geometry:
-    tilts, angles, shifts = (np.asarray(p, np.float32) for p in np.split(parameters, [1, 3], axis=1))
+    tilts, angles, shifts = (
+        np.asarray(p, np.float32) for p in np.split(parameters, [1, 3], axis=1)
+    )
     return Geometry(tilts[:, 0], angles if angles.any() else None, shifts)

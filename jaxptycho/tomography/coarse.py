@@ -17,7 +17,9 @@ OVERLAP = 0.4  # of the largest one, which a lag must leave to two masks
 FLAT = 1e-3  # of the largest variances, below which there is nothing to correlate
 
 
-def coarse_shifts(projections: Float[np.ndarray, "view y x"], tilts, pixel) -> Float[np.ndarray, "view 2"]:
+def coarse_shifts(
+    projections: Float[np.ndarray, "view y x"], tilts, pixel
+) -> Float[np.ndarray, "view 2"]:
     """Shifts (y, x) [Å] of all views, less a shift of the whole specimen.
 
     Along the tilt axis from the line that all views have in common there: the profile Σ_x of every view is the same
@@ -47,12 +49,19 @@ def film_shifts(
     """
     tilts, pixel = np.asarray(tilts), np.asarray(pixel)
     wide = (0, *(DETAIL / pixel))
-    level = np.stack([np.where(own, p - np.median(p[own]), 0) for p, own in zip(projections, seen, strict=True)])
-    smooth = gaussian_filter(level, wide) / np.maximum(gaussian_filter(seen.astype(float), wide), FLAT)
+    level = np.stack(
+        [np.where(own, p - np.median(p[own]), 0) for p, own in zip(projections, seen, strict=True)]
+    )
+    smooth = gaussian_filter(level, wide) / np.maximum(
+        gaussian_filter(seen.astype(float), wide), FLAT
+    )
     shifts = np.zeros((len(tilts), 2))
     for known, new in _outwards(tilts):
         factor = np.cos(tilts[new]) / np.cos(tilts[known])
-        fixed, mask = (_stretched(image, factor, shifts[known]) for image in (smooth[known], seen[known].astype(float)))
+        fixed, mask = (
+            _stretched(image, factor, shifts[known])
+            for image in (smooth[known], seen[known].astype(float))
+        )
         shifts[new] = _masked_lag(fixed, mask > 0.99, smooth[new], seen[new])
     common = np.stack([np.cos(tilts), np.sin(tilts)], 1)
     across = shifts[:, 1] - common @ np.linalg.lstsq(common, shifts[:, 1], rcond=None)[0]
@@ -116,7 +125,10 @@ def _masked_lag(fixed, fixed_mask, moving, moving_mask) -> np.ndarray:
     def spectra(image, mask):
         return np.fft.rfft2(np.stack([mask, image * mask, image**2 * mask]), shape)
 
-    (count, one, square), (others, other, others_square) = spectra(fixed, fixed_mask), spectra(moving, moving_mask)
+    (count, one, square), (others, other, others_square) = (
+        spectra(fixed, fixed_mask),
+        spectra(moving, moving_mask),
+    )
 
     def together(a, b):
         return np.fft.irfft2(a.conj() * b, shape)
@@ -127,10 +139,14 @@ def _masked_lag(fixed, fixed_mask, moving, moving_mask) -> np.ndarray:
     squares = together(square, others), together(count, others_square)
     spread = [np.maximum(s2 - s**2 / number, 0) for s2, s in zip(squares, sums, strict=True)]
     told = (
-        (number > OVERLAP * number.max()) & (spread[0] > FLAT * spread[0].max()) & (spread[1] > FLAT * spread[1].max())
+        (number > OVERLAP * number.max())
+        & (spread[0] > FLAT * spread[0].max())
+        & (spread[1] > FLAT * spread[1].max())
     )
     sure = np.sqrt(number)  # by which a correlation stands out from chance
-    return _peak(np.where(told, sure * cross / np.sqrt(np.where(told, spread[0] * spread[1], 1)), -np.inf))
+    return _peak(
+        np.where(told, sure * cross / np.sqrt(np.where(told, spread[0] * spread[1], 1)), -np.inf)
+    )
 
 
 def _peak(values) -> np.ndarray:

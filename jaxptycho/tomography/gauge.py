@@ -17,7 +17,9 @@ def common_move(change: Poses, poses: Poses) -> Poses:
     """
     shifts = np.asarray(jax.vmap(rotation_matrix)(jnp.asarray(poses[:, :3])), float)[:, 1:, :]
     turns = np.asarray(jax.vmap(_turned_by)(jnp.asarray(poses[:, :3])), float)
-    free = np.any(change[:, :3], axis=0, keepdims=True)  # angles that do not vary cannot take part in a rotation
+    free = np.any(
+        change[:, :3], axis=0, keepdims=True
+    )  # angles that do not vary cannot take part in a rotation
     turns = turns * free.T
     return np.concatenate([_fitted(turns, change[:, :3]), _fitted(shifts, change[:, 3:])], 1)
 
@@ -31,7 +33,9 @@ def _fitted(seen, change):
 def _turned_by(euler):
     """How the three angles of a view change by a rotation of the specimen about z, y and x: [angle, axis]."""
     here = rotation_matrix(euler)
-    by_angle = jax.vmap(lambda d: _vector(d @ here.T), in_axes=2, out_axes=1)(jax.jacfwd(rotation_matrix)(euler))
+    by_angle = jax.vmap(lambda d: _vector(d @ here.T), in_axes=2, out_axes=1)(
+        jax.jacfwd(rotation_matrix)(euler)
+    )
     return jnp.linalg.solve(by_angle, here)
 
 

@@ -1,6 +1,7 @@
 """Projections of a tilt series on coarser pixels, in a rotated frame, and in the field that all share."""
 
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -24,20 +25,23 @@ class Level(NamedTuple):
     offset: np.ndarray  # Å (y, x), where the middle pixel lies
 
 
-def rotated(images, weights, pixel, angle: float):
+def rotate_images(images, weights, pixel, angle: float):
     """Images and their weights in a frame whose y is the direction at `angle` [rad] from y towards x, about the middle
     pixel, on as many pixels: y′ = y cos + x sin, x′ = x cos − y sin."""
     back = axis_frame(angle).T * np.reshape(pixel, (1, 2)) / np.reshape(pixel, (2, 1))
     middle = np.array(images.shape[1:]) // 2
     offset = middle - back @ middle
-    valid = [affine_transform((own > 0).astype(float), back, offset, order=1) > SURE for own in weights]  # pyright: ignore
+    to_frame: Any = partial(affine_transform, matrix=back, offset=offset, order=1)
+    valid = [to_frame((own > 0).astype(float)) > SURE for own in weights]
     known = [np.where(own > 0, image, 0.0) for image, own in zip(images, weights, strict=True)]
-    turned = [affine_transform(image, back, offset, order=3) for image in known]  # pyright: ignore
-    held = [affine_transform(own, back, offset, order=1) for own in weights]  # pyright: ignore
+    turned = [to_frame(image, order=3) for image in known]
+    held = [to_frame(own) for own in weights]
     return np.stack(turned), np.where(valid, held, 0)
 
 
-def common_field(shape: tuple[int, int], tilts, across: ArrayLike = 0.0) -> Float[np.ndarray, "view y x"]:
+def common_field(
+    shape: tuple[int, int], tilts, across: ArrayLike = 0.0
+) -> Float[np.ndarray, "view y x"]:
     """1 where every view sees what the untilted one does, |x| ≤ ½X cos θ about its shift `across` [pixels], and 0
     outside: weights of a film."""
     x = np.arange(shape[1]) - shape[1] // 2 - np.reshape(across, (-1, 1))
@@ -55,7 +59,9 @@ def binned(projections, weights, voxel, volume_shape, size: int) -> Level:
 
     spread = (0, BLUR * size, BLUR * size)
     valid = gaussian_filter((weights > 0).astype(float), spread)
-    known = gaussian_filter(np.where(weights > 0, projections, 0.0), spread) / np.maximum(valid, 1e-6)
+    known = gaussian_filter(np.where(weights > 0, projections, 0.0), spread) / np.maximum(
+        valid, 1e-6
+    )
     own = weights * (valid > 0.5)
     total = mean(own)
     measured = np.where(total > 0, mean(own * known) / np.where(total > 0, total, 1), 0)
@@ -63,4 +69,6 @@ def binned(projections, weights, voxel, volume_shape, size: int) -> Level:
     cells = tuple(-(-n // size) for n in volume_shape)
     steps = three(tuple(size * v for v in voxel))
     measured, total = (jnp.asarray(array, np.float32) for array in (measured, total))
-    return Level(measured, total, steps, (cells[0], cells[1], cells[2]), np.multiply(middle, voxel[1:]))
+    return Level(
+        measured, total, steps, (cells[0], cells[1], cells[2]), np.multiply(middle, voxel[1:])
+    )

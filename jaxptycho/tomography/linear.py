@@ -39,11 +39,11 @@ class _Problem(eqx.Module):
 
     def misfit(self, volume) -> Images:
         """Measured less projected, less what is free."""
-        return without(self.measured - self.operator(volume), self.weights, self.basis)
+        return project_out(self.measured - self.operator(volume), self.weights, self.basis)
 
     def seen(self, volume) -> Images:
         """The projections, less what is free."""
-        return without(self.operator(volume), self.weights, self.basis)
+        return project_out(self.operator(volume), self.weights, self.basis)
 
     def back(self, images) -> Stack:
         """Aᵀ w images, inside the support."""
@@ -79,7 +79,11 @@ def _adjoint_backward(residuals, cotangent, perturbed, mapped, like):
 
 def _problem(operator, measured, start, weights, support, free) -> _Problem:
     measured = jnp.asarray(measured, start.dtype)
-    weights = jnp.ones_like(measured) if weights is None else _spread(jnp.asarray(weights, start.dtype), measured)
+    weights = (
+        jnp.ones_like(measured)
+        if weights is None
+        else _spread(jnp.asarray(weights, start.dtype), measured)
+    )
     support = jnp.ones_like(start) if support is None else jnp.asarray(support).astype(start.dtype)
     return _Problem(operator, measured, weights, support, basis_of(free, measured))
 
@@ -91,19 +95,23 @@ def _spread(weights, measured):
             f"weights of shape {weights.shape} came with projections of {measured.shape}; give one for each view, "
             "or one for each pixel of each view"
         )
-    return jnp.broadcast_to(weights.reshape(*weights.shape, *(1,) * (3 - weights.ndim)), measured.shape)
+    return jnp.broadcast_to(
+        weights.reshape(*weights.shape, *(1,) * (3 - weights.ndim)), measured.shape
+    )
 
 
 def basis_of(free: Free, measured: Images) -> Float[Array, "view n y x"]:
     """What is left free of every view: nothing, a constant, a plane, or what the basis shows."""
     if not isinstance(free, str):
         return free
-    y, x = jnp.meshgrid(*(jnp.linspace(-1, 1, n, dtype=measured.dtype) for n in measured.shape[1:]), indexing="ij")
+    y, x = jnp.meshgrid(
+        *(jnp.linspace(-1, 1, n, dtype=measured.dtype) for n in measured.shape[1:]), indexing="ij"
+    )
     basis = jnp.stack([jnp.ones_like(y), y, x])[: {"nothing": 0, "constant": 1, "plane": 3}[free]]
     return jnp.broadcast_to(basis, (len(measured), *basis.shape))
 
 
-def without(images: Images, weights: Images, basis: Float[Array, "view n y x"]) -> Images:
+def project_out(images: Images, weights: Images, basis: Float[Array, "view n y x"]) -> Images:
     """Every image less what of it the basis can show, by weighted least squares."""
     if not basis.shape[1]:
         return images
@@ -189,7 +197,13 @@ def cgls(
         volume, after = volume + length * direction, misfit - length * seen
         descent = problem.back(after) - damping * volume
         new = jnp.sum(descent**2)
-        return (volume, after, descent, descent + _ratio(new, square) * direction, new), problem.rms(misfit)
+        return (
+            volume,
+            after,
+            descent,
+            descent + _ratio(new, square) * direction,
+            new,
+        ), problem.rms(misfit)
 
     begin = (volume, misfit, descent, descent, jnp.sum(descent**2))
     (volume, *_), residuals = jax.lax.scan(jax.checkpoint(step), begin, None, iterations)
@@ -221,7 +235,9 @@ def fista(
     the momentum leads uphill (O'Donoghue & Candès 2015). The step comes from ‖AᵀwA‖ ≤ max AᵀwA1.
     """
     problem = _problem(operator, measured, start, weights, support, free)
-    bound = 1.05 * jnp.max(problem.back(operator(problem.support)))  # the cubic kernel is a little negative
+    bound = 1.05 * jnp.max(
+        problem.back(operator(problem.support))
+    )  # the cubic kernel is a little negative
     bound = jnp.where(bound > 0, bound, 1)  # without any weight
 
     def near(volume, dual):
@@ -236,7 +252,9 @@ def fista(
         uphill = jnp.sum((ahead - new) * (new - volume)) > 0
         t = jnp.where(uphill, jnp.ones_like(t), t)
         following = (1 + jnp.sqrt(1 + 4 * t**2)) / 2
-        return (new, new + (t - 1) / following * (new - volume), dual, following), problem.rms(misfit)
+        return (new, new + (t - 1) / following * (new - volume), dual, following), problem.rms(
+            misfit
+        )
 
     volume = _positive(start * problem.support, positive)
     begin = (volume, volume, jnp.zeros((3, *start.shape), start.dtype), jnp.ones((), start.dtype))
@@ -244,13 +262,18 @@ def fista(
     return Solution(volume, residuals)
 
 
-def total_variation(volume: Stack) -> Float[Array, ""]:
+def total_variation_of(volume: Stack) -> Float[Array, ""]:
     """Σ|∇V| with the differences between neighbours [V] (isotropic; Rudin, Osher & Fatemi 1992)."""
     return jnp.sum(jnp.sqrt(jnp.sum(_gradient(volume) ** 2, 0)))
 
 
 def tv_step(
-    volume: Stack, weight, dual, support: Stack | float = 1.0, positive: bool = False, iterations: int = TV_STEPS
+    volume: Stack,
+    weight,
+    dual,
+    support: Stack | float = 1.0,
+    positive: bool = False,
+    iterations: int = TV_STEPS,
 ):
     """argmin ½‖U − V‖² + weight·Σ|∇U| over U in the support (and ≥ 0), and the dual, from which it can go on.
 

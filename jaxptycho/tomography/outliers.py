@@ -10,17 +10,23 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from .linear import basis_of, fista, without
+from .linear import basis_of, fista, project_out
 from .projections import Images, Projector
 
 FOLDS = 5  # parts of the series that are predicted from the rest
 ITERATIONS = 8  # of a volume that predicts
 EMPTY = 0.05  # of the median contrast, below which a view shows nothing
 CHANCE = 0.15  # of a view's variance, which noise explains of other noise
-APART = 0.3, 0.5  # of the median explained fraction: below it a view is unlike the others, or is examined
+APART = (
+    0.3,
+    0.5,
+)  # of the median explained fraction: below it a view is unlike the others, or is examined
 SUSPECT = 2.0  # times the median misfit, from which a view is examined
 BAD = 3.0  # times the median misfit, from which a view is examined strictly
-HELP = {"inner": (1.25, 1.4), "outer": (1.1, 1.25)}  # growth of the neighbours' error without a sound view at least:
+HELP = {
+    "inner": (1.25, 1.4),
+    "outer": (1.1, 1.25),
+}  # growth of the neighbours' error without a sound view at least:
 # of a suspect, and of one with a misfit beyond BAD; the outermost views have one neighbour, often across a gap
 
 
@@ -59,7 +65,9 @@ def held_out(
     return found
 
 
-def gain(projector: Projector, measured: Images, weights: Images, shape: tuple[int, int, int], view: int) -> float:
+def gain(
+    projector: Projector, measured: Images, weights: Images, shape: tuple[int, int, int], view: int
+) -> float:
     """Error with which the neighbours of a view are predicted without it, over that with it: above 1 where it helps."""
     used = np.flatnonzero(np.asarray(weights).any((1, 2)))
     order = used[np.argsort(np.asarray(projector.geometry.tilts)[used], kind="stable")]
@@ -105,15 +113,19 @@ def worst_view(
 def _explained(projector, measured, weights, shape, left_out) -> Float[np.ndarray, " view"]:
     kept = np.ones(len(measured), np.float32)
     kept[left_out] = 0
-    return np.asarray(_correlation(projector, measured, weights, jnp.asarray(kept), jnp.zeros(shape, jnp.float32)))
+    return np.asarray(
+        _correlation(projector, measured, weights, jnp.asarray(kept), jnp.zeros(shape, jnp.float32))
+    )
 
 
 @eqx.filter_jit
 def _correlation(projector, measured, weights, kept, empty):
     """r·|r| of every view with the projection of a volume made of the `kept` views, a constant of each left out."""
     basis = basis_of("constant", measured)
-    volume = fista(projector, measured, empty, ITERATIONS, weights=weights * kept[:, None, None], free=basis).volume
-    shown, seen = (without(images, weights, basis) for images in (projector(volume), measured))
+    volume = fista(
+        projector, measured, empty, ITERATIONS, weights=weights * kept[:, None, None], free=basis
+    ).volume
+    shown, seen = (project_out(images, weights, basis) for images in (projector(volume), measured))
     product = jnp.sum(weights * shown * seen, (1, 2))
     power = jnp.sum(weights * shown**2, (1, 2)) * jnp.sum(weights * seen**2, (1, 2))
     r = product / jnp.sqrt(jnp.maximum(power, jnp.finfo(power.dtype).tiny))

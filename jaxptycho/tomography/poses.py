@@ -11,8 +11,8 @@ import numpy as np
 
 from ..data import Batch, Dataset, make_batch
 from ..inverse.solvers.parameter_scaling import natural_units
-from ..inverse.step import owned
-from ..model import Model, shoot
+from ..inverse.step import copy_for_donation
+from ..model import Model, simulate_pattern
 from ..parts.indexed import PerShot, PerView, axis_size, select
 from ..parts.probe import AbstractProbe
 from ..physics.grids import Grid
@@ -41,7 +41,9 @@ def pose_step(
     """
     names = [n for n in fields if isinstance(getattr(model.specimen, n), PerView)]
     if not names:
-        raise ValueError(f"of {', '.join(fields)} nothing differs from view to view in the specimen; give them PerView")
+        raise ValueError(
+            f"of {', '.join(fields)} nothing differs from view to view in the specimen; give them PerView"
+        )
     natural = natural_units(eqx.filter(model, eqx.is_inexact_array)).specimen
     units = [getattr(natural, n).values for n in names]
     values = [getattr(model.specimen, n).values for n in names]
@@ -62,7 +64,9 @@ def pose_step(
     start = jnp.zeros(sum(sizes), values[0].dtype)
     still = select(eqx.tree_at(lambda m: m.specimen, model, None), PerView, batch.view)
     here, turned, fixed = jax.linearize(sliced, start, has_aux=True)
-    slopes = jax.lax.map(turned, jnp.eye(len(start), dtype=start.dtype))  # of the slices, by every number
+    slopes = jax.lax.map(
+        turned, jnp.eye(len(start), dtype=start.dtype)
+    )  # of the slices, by every number
 
     def of_shot(shot):
         """JᵀJ and Jᵀr of one pattern."""
@@ -71,12 +75,17 @@ def pose_step(
         def residual(parts):
             one, seen = select((still, eqx.combine(parts, fixed)), PerShot, number)
             corner, centre = seen.corner(one.scan.position(), one.grid)
-            pattern = shoot(one, seen, seen.window(corner, one.grid), centre)
-            return jnp.sqrt(weight) * (jnp.sqrt(jnp.maximum(pattern, 0) + 1e-6) - jnp.sqrt(counts + 1e-6)).ravel()
+            pattern = simulate_pattern(one, seen, seen.window(corner, one.grid), centre)
+            return (
+                jnp.sqrt(weight)
+                * (jnp.sqrt(jnp.maximum(pattern, 0) + 1e-6) - jnp.sqrt(counts + 1e-6)).ravel()
+            )
 
         r, push = jax.linearize(residual, here)
         jacobian = jax.lax.map(push, slopes)
-        return jnp.matmul(jacobian, jacobian.T, precision="highest"), jnp.matmul(jacobian, r, precision="highest")
+        return jnp.matmul(jacobian, jacobian.T, precision="highest"), jnp.matmul(
+            jacobian, r, precision="highest"
+        )
 
     size = shots_within(still.probe, model.grid, len(here.transmission), budget)
     normal, right = jax.lax.map(of_shot, (batch.shots, batch.counts, batch.weight), batch_size=size)
@@ -96,7 +105,9 @@ def shots_within(probe: AbstractProbe, grid: Grid, slices: int, budget: float) -
 def shift_step(model: Model, batch: Batch, budget: float = BUDGET) -> Model:
     """The model with the shift of the batch's view after twice its Newton step: a volume that was reconstructed with
     the wrong shift has followed it half of the way."""
-    here, there = model.specimen.shift.values, pose_step(model, batch, ("shift",), budget=budget).specimen.shift.values  # type: ignore
+    before: Any = model.specimen
+    after: Any = pose_step(model, batch, ("shift",), budget=budget).specimen
+    here, there = before.shift.values, after.shift.values
     return eqx.tree_at(lambda m: m.specimen.shift.values, model, 2 * there - here)
 
 
@@ -121,7 +132,7 @@ def posed(
         drawn = np.sort(rng.permutation(mine)[:count])
         if len(drawn):
             model = STEPS[kind](model, make_batch(data, view, drawn, size), budget=budget)
-    return owned(model)
+    return copy_for_donation(model)
 
 
 def without_drift(after: Model, before: Model) -> Model:
@@ -132,7 +143,8 @@ def without_drift(after: Model, before: Model) -> Model:
     names = [n for n in FIELDS if isinstance(getattr(after.specimen, n), PerView)]
     parts = {"tilt": common[:, 0], "angles": common[:, 1:3], "shift": common[:, 3:]}
     kept = [
-        getattr(after.specimen, n).values - jnp.asarray(parts[n], getattr(after.specimen, n).values.dtype)
+        getattr(after.specimen, n).values
+        - jnp.asarray(parts[n], getattr(after.specimen, n).values.dtype)
         for n in names
     ]
     return eqx.tree_at(lambda m: [getattr(m.specimen, n).values for n in names], after, kept)
@@ -142,10 +154,12 @@ def _euler_and_shift(model: Model) -> np.ndarray:
     """Tilt, angles about x and z [rad] and shift [Å] of every view."""
     volume: Any = model.specimen
     views = [select(volume, PerView, view) for view in range(axis_size(volume, PerView))]
-    return np.array([[v.tilt, *(np.zeros(2) if v.angles is None else v.angles), *v.shift] for v in views], float)
+    return np.array(
+        [[v.tilt, *(np.zeros(2) if v.angles is None else v.angles), *v.shift] for v in views], float
+    )
 
 
-def emptied(model: Model) -> Model:
+def reset_volume(model: Model) -> Model:
     """The same views of vacuum: volumes grow anew where poses were too poor to keep what they made."""
     return replace(model, specimen=model.specimen.map_stacks(jnp.zeros_like))
 

@@ -31,7 +31,9 @@ class Geometry(eqx.Module):
         """At first no shifts. Raises ValueError where lists differ in length."""
         self.tilts = jnp.asarray(tilts, float)
         self.angles = None if angles is None else jnp.asarray(angles, float)
-        self.shifts = jnp.zeros((len(self.tilts), 2)) if shifts is None else jnp.asarray(shifts, float)
+        self.shifts = (
+            jnp.zeros((len(self.tilts), 2)) if shifts is None else jnp.asarray(shifts, float)
+        )
         lengths = {"angles": self.angles, "shifts": self.shifts}
         for name, values in lengths.items():
             if values is not None and values.shape != (len(self.tilts), 2):
@@ -42,7 +44,11 @@ class Geometry(eqx.Module):
 
     def rotations(self) -> Float[Array, "view 3 3"]:
         """The rotation of every view, on (z, y, x)."""
-        angles = jnp.zeros((len(self.tilts), 2), self.tilts.dtype) if self.angles is None else self.angles
+        angles = (
+            jnp.zeros((len(self.tilts), 2), self.tilts.dtype)
+            if self.angles is None
+            else self.angles
+        )
         euler = jnp.concatenate([self.tilts[:, None], angles], 1)
         return jax.vmap(volumes.rotation_matrix)(euler)
 
@@ -58,7 +64,11 @@ def turned_about_beam(geometry: Geometry, angle: float) -> Geometry:
     shifts likewise."""
     if not angle:
         return geometry
-    small = np.zeros((len(geometry.tilts), 2)) if geometry.angles is None else np.asarray(geometry.angles, float)
+    small = (
+        np.zeros((len(geometry.tilts), 2))
+        if geometry.angles is None
+        else np.asarray(geometry.angles, float)
+    )
     shifts = np.asarray(geometry.shifts, float) @ axis_frame(angle).T
     return Geometry(geometry.tilts, small + np.array([0.0, angle]), shifts)
 
@@ -76,7 +86,9 @@ class Projector(eqx.Module):
         return project(volume, self.voxel, self.geometry, self.shape, self.kernel)
 
 
-def project(volume: Stack, voxel, geometry: Geometry, shape=None, kernel: str = "cubic") -> Float[Array, "view y x"]:
+def project(
+    volume: Stack, voxel, geometry: Geometry, shape=None, kernel: str = "cubic"
+) -> Float[Array, "view y x"]:
     """∫V dz′ of every view [V·Å] on `shape` pixels (y, x), at first those of the volume, and as wide as its voxels.
 
     One view after the other, so the adjoint adds up in one volume. Outside the volume is vacuum.
@@ -91,17 +103,24 @@ def project(volume: Stack, voxel, geometry: Geometry, shape=None, kernel: str = 
     return jax.lax.map(one, (geometry.tilts, geometry.angles, geometry.shifts))
 
 
-def project_view(volume: Stack, voxel, tilt: Scalar, angles, shift, shape, kernel: str = "cubic") -> Image:
+def project_view(
+    volume: Stack, voxel, tilt: Scalar, angles, shift, shape, kernel: str = "cubic"
+) -> Image:
     """∫V dz′ [V·Å] of one view: all planes turned and summed along the beam, then the image moved."""
     sizes = [n * p for n, p in zip(volume.shape, voxel, strict=True)]
     step = volumes.frame(volume.shape, voxel, 1).depth.step
     depth = math.ceil(math.hypot(sizes[0], sizes[2]) / step)  # holds the volume at every tilt
     field = tuple(max(pair) for pair in zip(shape, volume.shape[1:], strict=True))
     frame = volumes.frame(volume.shape, voxel, 1, depth, field)
-    return moved(volumes.beam_slices(volume, voxel, frame, tilt, angles, kernel=kernel)[0], shift, voxel[1:], shape)
+    return move_image(
+        volumes.beam_slices(volume, voxel, frame, tilt, angles, kernel=kernel)[0],
+        shift,
+        voxel[1:],
+        shape,
+    )
 
 
-def moved(image: Float[Array, "_ _"], shift, pixel, shape) -> Image:
+def move_image(image: Float[Array, "_ _"], shift, pixel, shape) -> Image:
     """The image moved by `shift` (y, x) [Å] and cut to `shape`, the middle pixels [n//2, n//2] one above the other.
 
     Between its samples it is band-limited (a matrix of sinc, for each axis), outside it is zero: as a shift in
@@ -111,9 +130,13 @@ def moved(image: Float[Array, "_ _"], shift, pixel, shape) -> Image:
     def matrix(axis):
         source, target = image.shape[axis], shape[axis]
         places = (np.arange(target) - target // 2)[:, None] - (np.arange(source) - source // 2)
-        return jnp.sinc(places.astype(image.dtype) - (shift[axis] / pixel[axis]).astype(image.dtype))
+        return jnp.sinc(
+            places.astype(image.dtype) - (shift[axis] / pixel[axis]).astype(image.dtype)
+        )
 
-    return jnp.matmul(jnp.matmul(matrix(0), image, precision="highest"), matrix(1).T, precision="highest")
+    return jnp.matmul(
+        jnp.matmul(matrix(0), image, precision="highest"), matrix(1).T, precision="highest"
+    )
 
 
 def require_series(projections, voxel, geometry: Geometry, volume_shape) -> None:
@@ -126,7 +149,9 @@ def require_series(projections, voxel, geometry: Geometry, volume_shape) -> None
     views, *field = np.shape(projections)
     tilts = np.asarray(geometry.tilts)
     if views != len(tilts):
-        raise ValueError(f"{len(tilts)} tilts came with {views} projections; give one tilt for each of them")
+        raise ValueError(
+            f"{len(tilts)} tilts came with {views} projections; give one tilt for each of them"
+        )
     if np.ptp(tilts) < LEAST_RANGE:
         raise ValueError(
             f"all tilts are {np.rad2deg(tilts.mean()):.4g}° within 1°, which tells nothing of the depth; "
@@ -134,7 +159,9 @@ def require_series(projections, voxel, geometry: Geometry, volume_shape) -> None
         )
     if not np.isfinite(projections).all():
         view = int(np.flatnonzero(~np.isfinite(projections).all((1, 2)))[0])
-        raise ValueError(f"view {view} holds values that are not finite; fill them and give them the weight 0")
+        raise ValueError(
+            f"view {view} holds values that are not finite; fill them and give them the weight 0"
+        )
     voxel = three(voxel)
     z, y, x = (n * p for n, p in zip(volume_shape, voxel, strict=True))
     seen = np.abs(x * np.cos(tilts)) + np.abs(z * np.sin(tilts))

@@ -72,7 +72,9 @@ def require_tilts(data: Dataset, geometry: Geometry) -> None:
     """ValueError unless there is one tilt for each view, and not the same for all."""
     tilts = np.asarray(geometry.tilts)
     if len(tilts) != data.n_views:
-        raise ValueError(f"{len(tilts)} tilts came with {data.n_views} views; give one tilt for each of them")
+        raise ValueError(
+            f"{len(tilts)} tilts came with {data.n_views} views; give one tilt for each of them"
+        )
     if np.ptp(tilts) < LEAST_RANGE:
         raise ValueError(
             f"all tilts are {np.rad2deg(tilts.mean()):.4g}° within 1°, which tells nothing of the depth; "
@@ -80,14 +82,18 @@ def require_tilts(data: Dataset, geometry: Geometry) -> None:
         )
 
 
-def require_field(data: Dataset, shape: tuple[int, ...], voxel, geometry: Geometry, radius: float = 0.0) -> None:
+def require_field(
+    data: Dataset, shape: tuple[int, ...], voxel, geometry: Geometry, radius: float = 0.0
+) -> None:
     """ValueError unless the volume of `shape` voxels holds every position of every view, and what a probe of `radius`
     [Å] lights around it: for films, not for particles.
 
     A view at θ sees X cos θ + Z sin θ of a volume X wide and Z deep.
     """
     z, y, x = (n * p for n, p in zip(shape, three(voxel), strict=True))
-    for view, (tilt, shift) in enumerate(zip(np.asarray(geometry.tilts), np.asarray(geometry.shifts), strict=True)):
+    for view, (tilt, shift) in enumerate(
+        zip(np.asarray(geometry.tilts), np.asarray(geometry.shifts), strict=True)
+    ):
         half = np.array([y, x * abs(math.cos(tilt)) + z * abs(math.sin(tilt))]) / 2
         turned = 0.0 if geometry.angles is None else float(geometry.angles[view, 1])
         beyond = np.abs((data.positions[view] - shift) @ axis_frame(-turned).T).max(0) + radius
@@ -124,14 +130,19 @@ def at_faces(volume, voxel, size, reach) -> Float[np.ndarray, "2 2"]:
     (y, x) [Å] is; a strip beyond that counts as empty. Faces across z are left out: there a missing wedge draws out what
     is inside.
     """
-    places = [(np.arange(n) - n // 2) * step for n, step in zip(volume.shape, three(voxel), strict=True)]
+    places = [
+        (np.arange(n) - n // 2) * step for n, step in zip(volume.shape, three(voxel), strict=True)
+    ]
     inside = [np.abs(place) <= length / 2 for place, length in zip(places, size, strict=True)]
     within = max(float(np.mean(volume[np.ix_(*inside)])), 1e-30)
     found = np.zeros((2, 2))
     for axis in (1, 2):
         for side, sign in enumerate((-1, 1)):
             beyond = sign * places[axis] - size[axis] / 2
-            chosen = [(beyond > 0) & (beyond <= STRIP) if a == axis else own for a, own in enumerate(inside)]
+            chosen = [
+                (beyond > 0) & (beyond <= STRIP) if a == axis else own
+                for a, own in enumerate(inside)
+            ]
             if size[axis] / 2 + STRIP <= reach[axis - 1] and all(own.any() for own in chosen):
                 found[axis - 1, side] = np.mean(volume[np.ix_(*chosen)]) / within
     return found
@@ -140,11 +151,18 @@ def at_faces(volume, voxel, size, reach) -> Float[np.ndarray, "2 2"]:
 def _field(data: Dataset, grid: Grid, voxel, geometry: Geometry) -> tuple[int, int]:
     """Pixels (y, x) of slices that hold the windows of all views and a margin."""
     shifts = np.asarray(geometry.shifts)
-    reach = np.max([np.abs(p - s).max(0) for p, s in zip(data.positions, shifts, strict=True)], axis=0)
+    reach = np.max(
+        [np.abs(p - s).max(0) for p, s in zip(data.positions, shifts, strict=True)], axis=0
+    )
     pixels = 2 * np.ceil((reach + MARGIN) / voxel[1:]).astype(int) + np.array(grid.shape) + 2
     if geometry.angles is not None:  # a turn about the beam meets what is within its corners
         turned = np.abs(np.asarray(geometry.angles)[:, 1])
         sizes = pixels * voxel[1:]
-        wide = [np.cos(turned) * own + np.sin(turned) * other for own, other in zip(sizes, sizes[::-1], strict=True)]
-        pixels = np.maximum(pixels, np.ceil(np.max(wide, 1) / voxel[1:] - MARGIN / np.array(voxel[1:])))
+        wide = [
+            np.cos(turned) * own + np.sin(turned) * other
+            for own, other in zip(sizes, sizes[::-1], strict=True)
+        ]
+        pixels = np.maximum(
+            pixels, np.ceil(np.max(wide, 1) / voxel[1:] - MARGIN / np.array(voxel[1:]))
+        )
     return int(pixels[0]), int(pixels[1])

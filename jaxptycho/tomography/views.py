@@ -15,7 +15,7 @@ from scipy.ndimage import affine_transform
 
 from ..data import Dataset, batches
 from ..inverse.illumination import illumination
-from ..inverse.step import identity, init_state, make_step, owned
+from ..inverse.step import copy_for_donation, identity, init_state, make_step
 from ..model import Model
 from ..start.guess import guess_model
 from .projections import axis_frame
@@ -55,7 +55,7 @@ def reconstruct_views(
             continue
         one = data.view(view)
         model = first(one)
-        model = owned(model if probe is None else replace(model, probe=probe))
+        model = copy_for_donation(model if probe is None else replace(model, probe=probe))
         state = init_state(optimiser, model)
         for batch in batches(one, size, epochs, seed=seed * data.n_views + view):
             model, state, _ = step(model, state, batch)
@@ -82,15 +82,23 @@ def projected_views(models: Sequence[Model], shape: tuple[int, int], axis: float
             raise ValueError(
                 f"view {view} has pixels of {model.grid.pixel} Å, view 0 of {models[0].grid.pixel} Å; give one grid"
             )
-        volts = np.asarray(jnp.sum(model.specimen.phase_per_slice(model.grid), 0) / model.grid.sigma, float)
+        volts = np.asarray(
+            jnp.sum(model.specimen.phase_per_slice(model.grid), 0) / model.grid.sigma, float
+        )
         seen = np.asarray(illumination(model), float)
-        along: Any = axis_frame(axis).T if axis else np.eye(2)  # from the frame of the axis to that of the patterns
+        along: Any = (
+            axis_frame(axis).T if axis else np.eye(2)
+        )  # from the frame of the axis to that of the patterns
         matrix = along * pixel / pixel[:, None]
         first = along @ (-(np.array(shape) // 2) * pixel)
-        corner: Any = (first - np.asarray(jax.device_get(model.specimen.slices_origin(model.grid)))) / pixel
+        corner: Any = (
+            first - np.asarray(jax.device_get(model.specimen.slices_origin(model.grid)))
+        ) / pixel
         turned: Any = matrix if axis else np.ones(2)
         placed = affine_transform(volts, turned, corner, shape, order=5, mode="nearest")
-        weight = np.clip(affine_transform(seen, turned, corner, shape, order=1) / (FEWEST * seen.max()), 0, 1)
+        weight = np.clip(
+            affine_transform(seen, turned, corner, shape, order=1) / (FEWEST * seen.max()), 0, 1
+        )
         one.append((placed, weight))
     projections, weights = map(np.stack, zip(*one, strict=True))
     return Views(projections, weights)

@@ -33,22 +33,30 @@ def centres():
 def gaussians(positions, amplitude, sigma, background=0.0, spacing=SPACING, shape=SHAPE):
     """Samples of Gaussians on a background."""
     image = np.full(shape, float(background))
-    for centre, height, width in zip(positions, amplitude, np.broadcast_to(sigma, np.shape(positions)), strict=True):
+    for centre, height, width in zip(
+        positions, amplitude, np.broadcast_to(sigma, np.shape(positions)), strict=True
+    ):
         profiles = [
             np.exp(-(((d * np.arange(n) - c) / s) ** 2) / 2)
             for n, d, c, s in zip(shape, spacing, centre, width, strict=True)
         ]
-        image += height * (np.einsum("a,b,c->abc", *profiles) if len(shape) == 3 else np.outer(*profiles))
+        image += height * (
+            np.einsum("a,b,c->abc", *profiles) if len(shape) == 3 else np.outer(*profiles)
+        )
     return image
 
 
 def real_atoms(positions, numbers, debye_waller):
     """The potential [V] of vibrating atoms, limited to the frequencies of the voxels."""
-    k = np.meshgrid(*(np.fft.fftfreq(n, d) for n, d in zip(SHAPE, SPACING, strict=True)), indexing="ij")
+    k = np.meshgrid(
+        *(np.fft.fftfreq(n, d) for n, d in zip(SHAPE, SPACING, strict=True)), indexing="ij"
+    )
     k2 = sum(f**2 for f in k)
     spectrum = sum(
         scattering_factor(z, k2)
-        * np.exp(-debye_waller * k2 / 4 - 2j * np.pi * sum(f * c for f, c in zip(k, centre, strict=True)))
+        * np.exp(
+            -debye_waller * k2 / 4 - 2j * np.pi * sum(f * c for f, c in zip(k, centre, strict=True))
+        )
         for z, centre in zip(numbers, positions, strict=True)
     )
     return np.fft.ifftn(spectrum).real * VOLT_ANGSTROM2 / np.prod(SPACING)
@@ -62,7 +70,9 @@ def in_order(positions, of):
 def test_isolated_gaussians_are_measured_exactly():
     positions, amplitude = centres(), np.array([1.0, 3.0, 0.7, 2.0, 1.5, 0.9])
     sigma = np.array([0.45, 0.3, 0.35]) * np.linspace(0.9, 1.1, 6)[:, None]
-    found = find_peaks(gaussians(positions, amplitude, sigma, 0.2), SPACING, 0.5, 1.5, RADIUS, origin=tuple(ORIGIN))
+    found = find_peaks(
+        gaussians(positions, amplitude, sigma, 0.2), SPACING, 0.5, 1.5, RADIUS, origin=tuple(ORIGIN)
+    )
     order = in_order(positions + ORIGIN, found.positions)
     assert sorted(order) == list(range(6))
     found = found.where(order)
@@ -70,7 +80,9 @@ def test_isolated_gaussians_are_measured_exactly():
     np.testing.assert_allclose(found.amplitude, amplitude, rtol=1e-4)
     np.testing.assert_allclose(found.sigma, sigma, rtol=1e-4)
     np.testing.assert_allclose(found.background, 0.2, atol=1e-4)
-    np.testing.assert_allclose(found.integral, amplitude * (2 * np.pi) ** 1.5 * sigma.prod(1), rtol=3e-4)
+    np.testing.assert_allclose(
+        found.integral, amplitude * (2 * np.pi) ** 1.5 * sigma.prod(1), rtol=3e-4
+    )
     assert found.residual.max() < 1e-4
 
 
@@ -86,9 +98,13 @@ def test_isolated_atoms_are_found_to_a_picometre():
 
 def test_overlapping_atoms_are_fitted_together():
     """Dumbbells closer than three σ, and an atom at the volume's edge."""
-    positions = np.array([(3, 5, 5), (3, 5, 6.05), (7, 5, 5), (7, 6.1, 5.2), (7, 5.4, 6.2), (0.1, 10, 2)])
+    positions = np.array(
+        [(3, 5, 5), (3, 5, 6.05), (7, 5, 5), (7, 6.1, 5.2), (7, 5.4, 6.2), (0.1, 10, 2)]
+    )
     amplitude = np.array([1, 1.3, 1.2, 1, 1.1, 0.8])
-    found = find_peaks(gaussians(positions, amplitude, (0.5, 0.36, 0.36), 0.1), SPACING, 0.5, 0.7, (1.5, 1.1, 1.1))
+    found = find_peaks(
+        gaussians(positions, amplitude, (0.5, 0.36, 0.36), 0.1), SPACING, 0.5, 0.7, (1.5, 1.1, 1.1)
+    )
     assert len(found.positions) == 6
     found = found.where(in_order(positions, found.positions))
     np.testing.assert_allclose(found.positions, positions, atol=0.1 * PICOMETRE)
@@ -100,7 +116,9 @@ def test_noise_scatters_fits_as_the_cramer_rao_bound_says():
     places = np.stack(np.meshgrid(*[np.arange(2.0, 38, 4)] * 2, indexing="ij"), -1).reshape(-1, 2)
     places = places + rng(5).uniform(-0.1, 0.1, places.shape)
     noise, shape = 0.02, (200, 200)
-    image = gaussians(places, np.ones(len(places)), 0.4, 0.0, (0.2, 0.2), shape) + noise * rng(6).normal(size=shape)
+    image = gaussians(places, np.ones(len(places)), 0.4, 0.0, (0.2, 0.2), shape) + noise * rng(
+        6
+    ).normal(size=shape)
     found = find_peaks(image, 0.2, 0.4, 1.0, 1.6, smooth=0.2)
     compared = compare_atoms(found.positions, places, 0.5)
     assert compared.overall.f1 == 1
@@ -142,7 +160,10 @@ def test_planted_errors_are_found_exactly():
     named = species.copy()
     named[swapped] = np.where(species[swapped] == "Pt", "O", "Pt")
     extra = true[order[:9]] + [1.0, 1.0, 1.0]
-    found, names = np.concatenate([extra, true[stay] + moved]), np.concatenate([["O"] * 9, named[stay]])
+    found, names = (
+        np.concatenate([extra, true[stay] + moved]),
+        np.concatenate([["O"] * 9, named[stay]]),
+    )
     compared = compare_atoms(found, true, 0.7, names, species)
     pairs = compared.matching
     np.testing.assert_array_equal(pairs.found, np.arange(9, len(found)))
@@ -201,8 +222,12 @@ def test_elements_are_told_by_their_integrals(parts, known):
     strength = {"O": 2.0, "Al": 5.9, "Pt": 13.0}
     elements = list(strength)[: len(parts)]
     labels = rng(4).choice(len(parts), 2000, p=parts)
-    integrals = 37.0 * np.array(list(strength.values()))[labels] * np.exp(0.1 * rng(5).normal(size=2000))
-    named = species_by_integral(integrals, {e: strength[e] for e in elements} if known else elements)
+    integrals = (
+        37.0 * np.array(list(strength.values()))[labels] * np.exp(0.1 * rng(5).normal(size=2000))
+    )
+    named = species_by_integral(
+        integrals, {e: strength[e] for e in elements} if known else elements
+    )
     right = named.symbols == np.array(elements)[labels]
     assert right.mean() > 0.995
     assert named.probability[~right].mean() < 0.9 if (~right).any() else True

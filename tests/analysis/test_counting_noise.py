@@ -15,7 +15,9 @@ def moments(mean):
     return amplitude, mean - amplitude**2
 
 
-@pytest.mark.parametrize("mean", [1e-3, 0.05, 0.3, 1.0, 2.0, 4.0, 7.0, 10.0, 15.0, 25.0, 60.0, 200.0])
+@pytest.mark.parametrize(
+    "mean", [1e-3, 0.05, 0.3, 1.0, 2.0, 4.0, 7.0, 10.0, 15.0, 25.0, 60.0, 200.0]
+)
 def test_moments_and_their_estimate(mean):
     amplitude, variance = moments(mean)
     found = amplitude_moments(mean)

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from models import rng
 
-from jaxptycho.analysis.coverage import TiltSeries, coverage, in_cones, in_slabs, in_wedge
+from jaxptycho.analysis.coverage import TiltSeries, coverage, in_cones, in_thin_slabs, in_wedge
 from jaxptycho.figures.depth import draw_coverage
 
-TELLURIUM = TiltSeries(np.deg2rad(np.linspace(-53, 53, 26)), semiangle=0.025, wavelength=0.04176, thickness=118.0)
+TELLURIUM = TiltSeries(
+    np.deg2rad(np.linspace(-53, 53, 26)), semiangle=0.025, wavelength=0.04176, thickness=118.0
+)
 
 
 def test_the_tellurium_particle():
@@ -32,7 +34,9 @@ def test_one_slab_is_a_slice_of_a_ball():
 def test_one_cone_of_a_flat_ewald_sphere():
     """λ → 0: |k_z| ≤ α k_r is the part sin(arctan α) of every shell beyond the slab."""
     one = TiltSeries(np.array([-0.4]), semiangle=0.2, wavelength=1e-6, thickness=1e4)
-    np.testing.assert_allclose(coverage(one, 1.0, shells=8).cones, np.sin(np.arctan(0.2)), rtol=0.02)
+    np.testing.assert_allclose(
+        coverage(one, 1.0, shells=8).cones, np.sin(np.arctan(0.2)), rtol=0.02
+    )
 
 
 def test_the_wedge_is_on_the_right_side():
@@ -42,19 +46,19 @@ def test_the_wedge_is_on_the_right_side():
     inside = in_wedge(np.sin(angle), 0.7, np.cos(angle), tilts)
     np.testing.assert_array_equal(inside, np.rad2deg(angle) % 180 > 60)
     series = TELLURIUM._replace(tilts=tilts)
-    seen = in_slabs(np.sin(tilts), 0.2, np.cos(tilts), series)
+    seen = in_thin_slabs(np.sin(tilts), 0.2, np.cos(tilts), series)
     assert seen.all()
-    assert not in_slabs(np.sin(-tilts[1:]), 0.2, np.cos(-tilts[1:]), series).any()
+    assert not in_thin_slabs(np.sin(-tilts[1:]), 0.2, np.cos(-tilts[1:]), series).any()
 
 
 def test_friedel_mates_and_mirrors_are_measured_alike():
     k = rng(0).uniform(-1, 1, (3, 5000))
-    for measured in (in_slabs, in_cones):
+    for measured in (in_thin_slabs, in_cones):
         here = measured(*k, TELLURIUM)
         assert 0.05 < here.mean() < 0.95
         np.testing.assert_array_equal(here, measured(*-k, TELLURIUM))
         np.testing.assert_array_equal(here, measured(k[0], -k[1], k[2], TELLURIUM))
-    assert not np.any(in_slabs(*k, TELLURIUM) & ~in_cones(*k, TELLURIUM))
+    assert not np.any(in_thin_slabs(*k, TELLURIUM) & ~in_cones(*k, TELLURIUM))
 
 
 def test_the_tilt_step_of_the_design_leaves_no_gap():

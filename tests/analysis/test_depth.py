@@ -48,7 +48,9 @@ def test_half_is_kept_at_the_edge_of_the_missing_cone():
     assert w.shape == shape
     np.testing.assert_allclose(w[0], 1.0)
     edge = np.linspace(0.1, 1, 5)
-    np.testing.assert_allclose(np.asarray(measured_part(semiangle * edge, edge, 1 / semiangle, 0.0)), 0.5)
+    np.testing.assert_allclose(
+        np.asarray(measured_part(semiangle * edge, edge, 1 / semiangle, 0.0)), 0.5
+    )
 
 
 def test_widths_of_peaks_and_edges_are_found():
@@ -67,13 +69,19 @@ def test_widths_of_peaks_and_edges_are_found():
     np.testing.assert_allclose(edges.step, steps[:, 0], rtol=1e-5)
     fine = np.linspace(-4, 4, 100_001)
     rise = (1 + erf(fine / np.sqrt(2))) / 2
-    np.testing.assert_allclose(edges.width, np.ptp(fine[(rise > 0.1) & (rise < 0.9)]) * sigmas, rtol=1e-3)
+    np.testing.assert_allclose(
+        edges.width, np.ptp(fine[(rise > 0.1) & (rise < 0.9)]) * sigmas, rtol=1e-3
+    )
     assert max(peaks.residual.max(), edges.residual.max()) < 1e-5
 
 
 def test_profiles_follow_the_columns():
     """Two columns at different depths, between the pixels of a rectangular stack whose origin is not zero."""
-    origin, pixel, columns = np.array([-3.0, 2.0]), (0.3, 0.25), np.array([[2.05, 6.1], [5.33, 8.2]])
+    origin, pixel, columns = (
+        np.array([-3.0, 2.0]),
+        (0.3, 0.25),
+        np.array([[2.05, 6.1], [5.33, 8.2]]),
+    )
     y, x = (o + p * np.arange(n) for o, p, n in zip(origin, pixel, (40, 44), strict=True))
     depths = np.array([60.0, 120.0])
     stack = sum(

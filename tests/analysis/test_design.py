@@ -30,13 +30,17 @@ def test_the_probe_is_as_large_as_it_says():
     """90 % of a strongly defocused probe lie within √0.9 of its radius: a disc evenly lit."""
     grid = Grid((256, 256), 0.2, 80.0)
     wave = np.fft.fftshift(
-        np.asarray(waves.inverse_fourier(AberratedProbe(0.03, {"defocus": 500.0}).spectrum(grid)[0]))
+        np.asarray(
+            waves.inverse_fourier(AberratedProbe(0.03, {"defocus": 500.0}).spectrum(grid)[0])
+        )
     )
     y, x = (np.indices(grid.shape) - 128) * 0.2
     order = np.argsort(np.hypot(y, x).ravel())
     inside = np.cumsum(np.abs(wave.ravel()[order]) ** 2)
     radius = np.hypot(y, x).ravel()[order][np.searchsorted(inside, 0.9 * inside[-1])]
-    assert design(grid, 0.03, 500.0, 1.0).probe_radius * np.sqrt(0.9) == pytest.approx(radius, rel=0.03)
+    assert design(grid, 0.03, 500.0, 1.0).probe_radius * np.sqrt(0.9) == pytest.approx(
+        radius, rel=0.03
+    )
 
 
 def test_in_focus_only_diffraction_widens_the_probe():
@@ -66,7 +70,9 @@ def test_what_cannot_work_is_said(change, words):
     assert any(words in warning for warning in design(GRID, **(good | change)).warnings)
 
 
-@pytest.mark.parametrize("bad", [{"semiangle": 0.0}, {"step": (1.0, -1.0)}, {"quanta": np.nan}, {"semiangle": 25.0}])
+@pytest.mark.parametrize(
+    "bad", [{"semiangle": 0.0}, {"step": (1.0, -1.0)}, {"quanta": np.nan}, {"semiangle": 25.0}]
+)
 def test_impossible_optics_get_one_sentence(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         design(GRID, **({"semiangle": 0.025, "defocus": 200.0, "step": 1.0} | bad))

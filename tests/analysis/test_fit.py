@@ -11,7 +11,9 @@ from jaxptycho.analysis.fit import goodness_of_fit
 
 
 def dataset(model, counts):
-    return Dataset(np.fft.fftshift(counts, axes=(1, 2)), np.asarray(model.scan.positions.values), GRID)
+    return Dataset(
+        np.fft.fftshift(counts, axes=(1, 2)), np.asarray(model.scan.positions.values), GRID
+    )
 
 
 def test_fit_by_hand():

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from models import rng
 
-from jaxptycho.analysis.gauge import align_phase, align_wave, correlation, register, slope, without_ramp
+from jaxptycho.analysis.gauge import (
+    align_phase,
+    align_wave,
+    correlation,
+    register,
+    slope,
+    without_ramp,
+)
 
 PIXEL = np.array([0.4, 0.5])
 SHAPE = (96, 80)
@@ -15,7 +22,10 @@ def landscape(seed=0, finest=4.0, count=200):
     random = rng(seed)
     k = random.uniform(-1, 1, (4 * count, 2)) / finest
     k = k[np.hypot(*k.T) < 1 / finest][:count]
-    phases, heights = random.uniform(0, 2 * np.pi, len(k)), random.normal(size=len(k)) / np.sqrt(len(k))
+    phases, heights = (
+        random.uniform(0, 2 * np.pi, len(k)),
+        random.normal(size=len(k)) / np.sqrt(len(k)),
+    )
 
     def at(places):
         waves = np.cos(2 * np.pi * np.tensordot(k, places, 1) + phases[:, None, None])
@@ -61,7 +71,9 @@ def test_a_phase_loses_ramp_shift_and_map(matrix, shift):
     places = moved(matrix, shift)
     tilt = np.einsum("i,iyx->yx", ramp, places)
     image = 0.8 * truth(places) + 0.4 + tilt
-    found = align_phase(image, truth(grid_places()), PIXEL, affine=not np.allclose(matrix, np.eye(2)), scale=True)
+    found = align_phase(
+        image, truth(grid_places()), PIXEL, affine=not np.allclose(matrix, np.eye(2)), scale=True
+    )
     assert farthest(found, matrix, shift) < 1e-3
     np.testing.assert_allclose(found.ramp * PIXEL, ramp, atol=1e-5)
     np.testing.assert_allclose([found.scale, found.offset], [0.8, 0.4], atol=1e-3)
@@ -83,7 +95,9 @@ def test_a_wave_loses_constant_ramp_and_shift(matrix, shift, turns):
     np.testing.assert_allclose(found.ramp * PIXEL, ramp, atol=1e-5)
     np.testing.assert_allclose([found.scale, found.offset], [1.7, 0.9], atol=1e-3)
     near = found.inside & (np.abs(grid_places()).max(0) < 30)
-    assert np.sqrt(np.mean(np.abs(found.image - reference)[near] ** 2)) < 5e-3  # of the splines between pixels
+    assert (
+        np.sqrt(np.mean(np.abs(found.image - reference)[near] ** 2)) < 5e-3
+    )  # of the splines between pixels
 
 
 def test_only_what_was_scanned_counts():
@@ -101,7 +115,9 @@ def test_only_what_was_scanned_counts():
 
 
 def test_images_that_cannot_be_compared_are_refused():
-    with pytest.raises(ValueError, match=r"image of shape \(8, 8\) came with a reference of \(8, 9\)"):
+    with pytest.raises(
+        ValueError, match=r"image of shape \(8, 8\) came with a reference of \(8, 9\)"
+    ):
         align_phase(np.zeros((8, 8)), np.zeros((8, 9)))
     with pytest.raises(ValueError, match="no pixel is left"):
         align_phase(np.zeros((8, 8)), np.zeros((8, 8)), 1.0, np.zeros((8, 8), bool))
@@ -112,7 +128,9 @@ def test_images_that_cannot_be_compared_are_refused():
 def test_a_known_shift_is_found():
     image, shift = landscape(3, 16.0)(np.indices((64, 64))), np.array([3.37, -5.12])
     window = np.outer(np.hanning(64), np.hanning(64)) ** 2
-    ramp = np.exp(-2j * np.pi * (np.fft.fftfreq(64)[:, None] * shift[0] + np.fft.fftfreq(64) * shift[1]))
+    ramp = np.exp(
+        -2j * np.pi * (np.fft.fftfreq(64)[:, None] * shift[0] + np.fft.fftfreq(64) * shift[1])
+    )
     image = image * window
     moved = np.fft.ifft2(np.fft.fft2(image) * ramp).real
     found = register(image, moved, digits=3)

@@ -17,9 +17,16 @@ def pair(shape, seed=0):
 def test_as_scikit_image_has_it(shape):
     image, truth = pair(shape)
     span = np.ptp(truth)
-    assert psnr(image, truth) == pytest.approx(metrics.peak_signal_noise_ratio(truth, image, data_range=span))
+    assert psnr(image, truth) == pytest.approx(
+        metrics.peak_signal_noise_ratio(truth, image, data_range=span)
+    )
     assert nrmse(image, truth) == pytest.approx(metrics.normalized_root_mse(truth, image))
-    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": span}
+    options = {
+        "gaussian_weights": True,
+        "sigma": 1.5,
+        "use_sample_covariance": False,
+        "data_range": span,
+    }
     mean, full = metrics.structural_similarity(image, truth, full=True, **options)
     assert ssim(image, truth) == pytest.approx(mean)
     np.testing.assert_allclose(ssim_map(image, truth, span), full, atol=1e-9)
@@ -30,7 +37,11 @@ def test_as_scikit_image_has_it(shape):
 
 def test_equal_images_are_perfect():
     _, truth = pair((20, 20))
-    assert (nrmse(truth, truth), psnr(truth, truth), ssim(truth, truth)) == (0, np.inf, pytest.approx(1))
+    assert (nrmse(truth, truth), psnr(truth, truth), ssim(truth, truth)) == (
+        0,
+        np.inf,
+        pytest.approx(1),
+    )
     assert ssim(-truth + 2 * truth.mean(), truth) < 0.5
 
 
@@ -39,7 +50,9 @@ def test_only_what_counts_is_compared():
     where = np.zeros((30, 30), bool)
     where[8:22, 8:22] = True
     spoilt = np.where(where, image, 1e3)
-    assert psnr(spoilt, truth, 10.0, where) == pytest.approx(10 * np.log10(100 / np.mean((image - truth)[where] ** 2)))
+    assert psnr(spoilt, truth, 10.0, where) == pytest.approx(
+        10 * np.log10(100 / np.mean((image - truth)[where] ** 2))
+    )
     assert nrmse(spoilt, truth, where) == nrmse(image[8:22, 8:22], truth[8:22, 8:22])
     inside = ssim_map(image, truth, np.ptp(truth))[where].mean()
     assert ssim(image, truth, where=where) == pytest.approx(inside)

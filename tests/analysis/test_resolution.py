@@ -40,7 +40,12 @@ def test_shells_of_half_a_space_count_all_of_it(shape):
     pixel = np.array([0.5, 0.31, 0.4])[: len(shape)]
     whole, half = shells(shape, pixel, False), shells(shape, pixel, True)
     k = np.sqrt(
-        sum(np.meshgrid(*(np.fft.fftfreq(n, p) ** 2 for n, p in zip(shape, pixel, strict=True)), indexing="ij"))
+        sum(
+            np.meshgrid(
+                *(np.fft.fftfreq(n, p) ** 2 for n, p in zip(shape, pixel, strict=True)),
+                indexing="ij",
+            )
+        )
     )
     width = whole.frequency[1]
     assert width == pytest.approx(1 / np.min(np.array(shape) * pixel))
@@ -71,9 +76,14 @@ def scatter(name, window=None, filled=1.0):
     """Correlations of three pairs of independent noise images over their theoretical standard deviation."""
     shape, complex_valued = KINDS[name]
     images = [noise(shape, seed, complex_valued) for seed in range(6)]
-    curves = [fourier_correlation(a, b, 1.0, window) for a, b in zip(images[::2], images[1::2], strict=True)]
+    curves = [
+        fourier_correlation(a, b, 1.0, window)
+        for a, b in zip(images[::2], images[1::2], strict=True)
+    ]
     independent = [(1 if complex_valued else 0.5) * c.samples[4:] / filled for c in curves]
-    return np.concatenate([c.correlation[4:] * np.sqrt(2 * n) for c, n in zip(curves, independent, strict=True)])
+    return np.concatenate(
+        [c.correlation[4:] * np.sqrt(2 * n) for c, n in zip(curves, independent, strict=True)]
+    )
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -107,7 +117,11 @@ def test_a_known_signal_to_noise_ratio_is_found():
 @pytest.mark.parametrize("shape", [(256, 192), (48, 56, 52)])
 def test_common_signal_below_a_frequency_gives_that_resolution(shape):
     pixel = np.array([0.5, 0.4, 0.45])[: len(shape)]
-    k2 = sum(np.meshgrid(*(np.fft.fftfreq(n, p) ** 2 for n, p in zip(shape, pixel, strict=True)), indexing="ij"))
+    k2 = sum(
+        np.meshgrid(
+            *(np.fft.fftfreq(n, p) ** 2 for n, p in zip(shape, pixel, strict=True)), indexing="ij"
+        )
+    )
     common = np.fft.ifftn(np.fft.fftn(noise(shape, 0)) * (k2 < 0.29**2)).real
     halves = [common + 0.1 * noise(shape, seed) for seed in (1, 2)]
     curve = fourier_correlation(*halves, pixel)
@@ -163,7 +177,9 @@ def test_a_wedge_follows_the_sign_of_the_tilt():
 def test_a_wedge_filtered_volume_agrees_inside_and_nowhere_else():
     shape, pixel, tilts = (32, 36, 40), (0.6, 0.5, 0.5), (-0.9, 0.6)
     truth = noise(shape, 0)
-    k = np.meshgrid(*(np.fft.fftfreq(n, p) for n, p in zip(shape, pixel, strict=True)), indexing="ij")
+    k = np.meshgrid(
+        *(np.fft.fftfreq(n, p) for n, p in zip(shape, pixel, strict=True)), indexing="ij"
+    )
     angle = np.arctan(k[0] / np.where(k[2] == 0, 1e-9, k[2]))
     measured = (angle >= tilts[0]) & (angle <= tilts[1])
     measured[0, :, 0] = True
@@ -254,6 +270,13 @@ def test_the_control_finds_what_a_shared_tight_mask_makes():
     )
     assert abs(control.corrected.correlation[high].mean()) < 0.06
     low = control.masked.frequency < cut
-    np.testing.assert_array_equal(control.corrected.correlation[low], control.masked.correlation[low])
+    np.testing.assert_array_equal(
+        control.corrected.correlation[low], control.masked.correlation[low]
+    )
     true = phase_randomised_control(signal, halves[0], 1.0, soft_mask(tight > 0, 6.0), 0.05)
-    assert true.corrected.correlation[(true.masked.frequency > 0.06) & (true.masked.frequency < 0.09)].min() > 0.95
+    assert (
+        true.corrected.correlation[
+            (true.masked.frequency > 0.06) & (true.masked.frequency < 0.09)
+        ].min()
+        > 0.95
+    )

@@ -20,7 +20,12 @@ def noise(shape, seed=0):
 
 
 def low_passed(image, cut, pixel):
-    k2 = sum(np.meshgrid(*(np.fft.fftfreq(n, p) ** 2 for n, p in zip(image.shape, pixel, strict=True)), indexing="ij"))
+    k2 = sum(
+        np.meshgrid(
+            *(np.fft.fftfreq(n, p) ** 2 for n, p in zip(image.shape, pixel, strict=True)),
+            indexing="ij",
+        )
+    )
     return np.fft.ifftn(np.fft.fftn(image) * (k2 < cut**2)).real
 
 
@@ -80,9 +85,13 @@ def test_bragg_visibility_is_the_peak_over_the_noise():
     at_peaks = bragg_visibility(image, pixel, VECTORS)
     window = np.outer(*(np.hanning(n + 1)[:-1] for n in image.shape))
     ratio = np.sum(window) ** 2 / np.sum(window**2) / 4
-    np.testing.assert_allclose(at_peaks, ratio * np.array([1.0, 0.25]), rtol=0.3)  # an off-pixel peak is a little lower
+    np.testing.assert_allclose(
+        at_peaks, ratio * np.array([1.0, 0.25]), rtol=0.3
+    )  # an off-pixel peak is a little lower
     places = np.random.default_rng(3).uniform(-0.15, 0.15, (40, 2)) - np.array([0.4, 0.5])
-    assert np.median(bragg_visibility(image, pixel, places)) < 8  # the highest of 13 exponential numbers
+    assert (
+        np.median(bragg_visibility(image, pixel, places)) < 8
+    )  # the highest of 13 exponential numbers
     np.testing.assert_allclose(bragg_visibility(image, pixel, -VECTORS), at_peaks, rtol=1e-6)
     with pytest.raises(ValueError, match="sampled up to"):
         bragg_visibility(image, pixel, [[0.99, 0.0]])

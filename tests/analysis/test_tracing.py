@@ -12,7 +12,16 @@ pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 GRID, PIXEL, SIDE = Grid((16, 16), 0.4, voltage_kv=80.0), 0.4, 30
 NUMBERS = [26, 8, 8, 26, 8, 8]
-PLACES = np.array([[-2, -3, 1], [-2.5, 2.1, -3], [0.4, 0.3, 3.2], [2.3, -1.2, -1.3], [2.5, 3.3, 2.2], [-0.1, -4, -3.3]])
+PLACES = np.array(
+    [
+        [-2, -3, 1],
+        [-2.5, 2.1, -3],
+        [0.4, 0.3, 3.2],
+        [2.3, -1.2, -1.3],
+        [2.5, 3.3, 2.2],
+        [-0.1, -4, -3.3],
+    ]
+)
 
 
 def volume(**views) -> Volume:
@@ -28,12 +37,16 @@ def test_every_view_of_the_atoms_is_that_of_the_volume():
     seen = volume(tilt=PerView(jnp.array([0.0, 0.4])))
     found = atoms_of(seen, ["O", "Fe"], threshold=10.0, debye_waller=12.0)
     places = np.asarray(found.positions) - [SIDE // 2 * PIXEL + PIXEL / 2, 0, 0]
-    symbols, true = (np.where(np.array(numbers) == 26, "Fe", "O") for numbers in (found.numbers, NUMBERS))
+    symbols, true = (
+        np.where(np.array(numbers) == 26, "Fe", "O") for numbers in (found.numbers, NUMBERS)
+    )
     compared = compare_atoms(places, PLACES, 0.5, symbols, true)
     assert compared.overall.f1 == 1
     assert not len(compared.swapped)
     assert compared.overall.rmsd.max() < 0.05
-    ours, theirs = (np.angle(select(part, PerView, 1).slices(GRID).transmission) for part in (found, seen))
+    ours, theirs = (
+        np.angle(select(part, PerView, 1).slices(GRID).transmission) for part in (found, seen)
+    )
     np.testing.assert_allclose(ours, theirs, atol=0.05 * theirs.max())
 
 

@@ -38,7 +38,8 @@ def model_of(phase, pixel=(0.4, 0.4), beyond=0.0):
 
 
 @pytest.mark.parametrize(
-    ("shift", "pixel"), [((0.0, 0.0), (0.4, 0.4)), ((0.6, -0.9), (0.4, 0.4)), ((0.3, 0.5), (0.4, 0.5))]
+    ("shift", "pixel"),
+    [((0.0, 0.0), (0.4, 0.4)), ((0.6, -0.9), (0.4, 0.4)), ((0.3, 0.5), (0.4, 0.5))],
 )
 def test_a_phase_is_compared_without_its_gauge(shift, pixel):
     """A finer truth, seen at 0.8 of its contrast, moved and tilted."""
@@ -60,7 +61,10 @@ def test_sharp_atoms_do_not_fold_back_on_coarse_pixels(pixel):
     n, fine, places = 250, 0.1, rng(3).uniform(0, 25.0, (60, 2))
     k = np.fft.fftfreq(n, fine)
     k2 = k[:, None] ** 2 + k**2
-    waves = np.exp(-2j * np.pi * k[:, None] * places[:, 0]) @ np.exp(-2j * np.pi * k[:, None] * places[:, 1]).T
+    waves = (
+        np.exp(-2j * np.pi * k[:, None] * places[:, 0])
+        @ np.exp(-2j * np.pi * k[:, None] * places[:, 1]).T
+    )
     spectrum = waves * scattering_factor(14, k2) / 10
     truth = np.fft.ifft2(spectrum).real
     known = np.fft.ifft2(spectrum * (k2 < 1 / (2 * pixel) ** 2))
@@ -68,7 +72,10 @@ def test_sharp_atoms_do_not_fold_back_on_coarse_pixels(pixel):
     own = np.fft.fftfreq(step, pixel)
     ramps = [np.exp(2j * np.pi * own * corner) for corner in ORIGIN]
     chosen = np.round(own * 25.0).astype(int)
-    phase = np.fft.ifft2(np.fft.fft2(known)[np.ix_(chosen, chosen)] * np.outer(*ramps)).real * (step / n) ** 2
+    phase = (
+        np.fft.ifft2(np.fft.fft2(known)[np.ix_(chosen, chosen)] * np.outer(*ramps)).real
+        * (step / n) ** 2
+    )
     agreement = compare_phase(phase, model_of(phase, (pixel, pixel)), truth, fine)
     assert agreement.correlation > 0.99999
     assert agreement.slope == pytest.approx(1, abs=5e-4)
@@ -91,7 +98,8 @@ def test_a_truth_with_edges_is_compared_where_it_is_known():
 def test_a_truth_elsewhere_is_refused():
     phase = seen(smooth(5), (0.0, 0.0))
     with pytest.raises(
-        ValueError, match=r"the truth, at y = 100 to 125.4 Å .* does not overlap the result, scanned at"
+        ValueError,
+        match=r"the truth, at y = 100 to 125.4 Å .* does not overlap the result, scanned at",
     ):
         compare_phase(phase, model_of(phase), smooth(5), FINE, truth_origin=(100.0, 0.0))
 

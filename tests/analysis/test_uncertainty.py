@@ -51,7 +51,9 @@ def interferometer(phase=0.7, dose=50.0, pixels=2) -> Model:
 def small_scan(dose=1e5, n=8, steps=4) -> Model:
     """A periodic phase of n² pixels that steps² positions see from everywhere."""
     random, grid = rng(0), Grid((n, n), 0.4, 80.0)
-    nodes = np.stack(np.meshgrid(*[np.arange(steps) * n * 0.4 / steps] * 2, indexing="ij"), -1).reshape(-1, 2)
+    nodes = np.stack(
+        np.meshgrid(*[np.arange(steps) * n * 0.4 / steps] * 2, indexing="ij"), -1
+    ).reshape(-1, 2)
     spectrum = AberratedProbe(0.03, {"defocus": 40.0}, dose).spectrum(grid)
     waves = jnp.fft.fftshift(jnp.fft.ifft2(spectrum, norm="ortho"), axes=(1, 2))
     phase = jnp.asarray(random.normal(size=(1, n, n)) * 0.3)
@@ -69,7 +71,9 @@ def test_a_dose_is_known_as_well_as_its_quanta_count():
     """Var = dose/n from n patterns."""
     model = thin(probe=aberrated_probe(), specimen=MODELS["phase_only"]().specimen)
     for factor in (1, 4):
-        found = bound(fisher(model, "probe.dose", dose=None if factor == 1 else factor * DOSE)).deviation
+        found = bound(
+            fisher(model, "probe.dose", dose=None if factor == 1 else factor * DOSE)
+        ).deviation
         assert float(found.probe.dose) == pytest.approx(np.sqrt(DOSE / N_SHOTS / factor), rel=2e-3)
         assert found.probe.semiangle is None
 
@@ -87,8 +91,13 @@ def test_an_interferometer_is_limited_by_shot_noise(phase):
 
 
 def test_what_no_pattern_shows_is_refused_or_known_beforehand():
-    with pytest.raises(ValueError, match=r"outside what the patterns tell; ask for a quantity that no gauge changes"):
-        deviation_of(lambda m: m.specimen.phase[0, 0, 0], fisher(interferometer(), "specimen.phase"))
+    with pytest.raises(
+        ValueError,
+        match=r"outside what the patterns tell; ask for a quantity that no gauge changes",
+    ):
+        deviation_of(
+            lambda m: m.specimen.phase[0, 0, 0], fisher(interferometer(), "specimen.phase")
+        )
     found = bound(fisher(interferometer(), "specimen.phase", prior={"specimen": 0.2}))
     expected = np.linalg.inv(50 * np.array([[1, -1], [-1, 1]]) + np.eye(2) / 0.2**2)
     np.testing.assert_allclose(found.covariance, expected, rtol=1e-9)
@@ -98,7 +107,9 @@ def test_what_no_pattern_shows_is_refused_or_known_beforehand():
 def test_a_pixel_that_no_shot_sees_is_not_determined():
     information = fisher(interferometer(pixels=3), "specimen.phase")
     for found in (bound(information), sampled_bound(information, 8)):
-        np.testing.assert_array_equal(np.isinf(found.deviation.specimen.phase), [[[False, False, True]]])
+        np.testing.assert_array_equal(
+            np.isinf(found.deviation.specimen.phase), [[[False, False, True]]]
+        )
 
 
 def explicit(model, names, views=1, step=1e-5):
@@ -123,7 +134,9 @@ def explicit(model, names, views=1, step=1e-5):
     total = 0.0
     for view in range(views):
         expected = np.ravel(patterns(model, jnp.int32(view)))
-        jacobian = np.stack([(moved(n, c, view) - moved(n, -c, view)) / (2 * step) for n, c in changes], 1)
+        jacobian = np.stack(
+            [(moved(n, c, view) - moved(n, -c, view)) / (2 * step) for n, c in changes], 1
+        )
         seen = expected > 0
         total = total + jacobian[seen].T @ (jacobian[seen] / expected[seen, None])
     return total
@@ -149,7 +162,9 @@ def test_operator_is_the_matrix_written_out(build, names, views):
     np.testing.assert_allclose(found / scale, written / scale, atol=1e-6)
     vector = rng(1).normal(size=len(found))
     product = eqx.filter_jit(information.product)(jnp.asarray(vector))
-    np.testing.assert_allclose(product, found @ vector, rtol=1e-9, atol=1e-9 * np.abs(found @ vector).max())
+    np.testing.assert_allclose(
+        product, found @ vector, rtol=1e-9, atol=1e-9 * np.abs(found @ vector).max()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +209,9 @@ def test_a_difference_of_phases_by_one_solution_is_that_of_the_whole_covariance(
     def difference(model):
         return model.specimen.phase[0, 1, 2] - model.specimen.phase[0, 5, 4]
 
-    slope = as_vector(eqx.filter_grad(difference)(information.chosen))  # phases count in rad, their natural unit
+    slope = as_vector(
+        eqx.filter_grad(difference)(information.chosen)
+    )  # phases count in rad, their natural unit
     assert np.count_nonzero(slope) == 2
     variance = slope @ bound(information).covariance @ slope
     assert deviation_of(difference, information) == pytest.approx(np.sqrt(variance), rel=1e-4)
@@ -202,7 +219,10 @@ def test_a_difference_of_phases_by_one_solution_is_that_of_the_whole_covariance(
 
 def as_vector(tree):
     """The numbers of a tree as a vector, complex ones as pairs."""
-    parts = [np.stack([v.real, v.imag]) if np.iscomplexobj(v) else v for v in map(np.asarray, jax.tree.leaves(tree))]
+    parts = [
+        np.stack([v.real, v.imag]) if np.iscomplexobj(v) else v
+        for v in map(np.asarray, jax.tree.leaves(tree))
+    ]
     return np.concatenate([np.ravel(p) for p in parts]).astype(float)
 
 
@@ -245,15 +265,20 @@ def test_only_the_shots_asked_for_count():
 def test_what_makes_no_sense_is_named():
     model = thin(specimen=stack(1))
     with pytest.raises(
-        ValueError, match=r"no parameter 'probe.defocus' to take the information of; its parts are probe"
+        ValueError,
+        match=r"no parameter 'probe.defocus' to take the information of; its parts are probe",
     ):
         fisher(model, "probe.defocus")
     with pytest.raises(ValueError, match=r"no parameter 'probe' to have a prior of"):
         fisher(model, "scan", prior={"probe": 1.0})
-    with pytest.raises(ValueError, match=r"the prior is \{'scan': 0.0\}; wanted positive standard deviations"):
+    with pytest.raises(
+        ValueError, match=r"the prior is \{'scan': 0.0\}; wanted positive standard deviations"
+    ):
         fisher(model, "scan", prior={"scan": 0.0})
     for shots in ([3, 4], [[]]):
-        with pytest.raises(ValueError, match="wanted a list over views of lists of shots, with one shot at least"):
+        with pytest.raises(
+            ValueError, match="wanted a list over views of lists of shots, with one shot at least"
+        ):
             fisher(model, "scan", shots=shots)
     with pytest.raises(ValueError, match="1 probes have no spread; take at least 2"):
         diagonal(fisher(model, "scan"), 1)

@@ -22,7 +22,9 @@ class Row(NamedTuple):
 
 def true_model(dose=2000, amplitude=0.5, views=1):
     """A phase object under 8 × 8 shots of 32² pixels, and its positions [Å]."""
-    nodes = np.stack(np.meshgrid(np.arange(8) * 1.2, np.arange(8) * 1.2, indexing="ij"), -1).reshape(-1, 2)
+    nodes = np.stack(
+        np.meshgrid(np.arange(8) * 1.2, np.arange(8) * 1.2, indexing="ij"), -1
+    ).reshape(-1, 2)
     flat = np.full((64, 32, 32), dose / 1024)
     empty = guess_model(Dataset(flat, nodes, Grid((32, 32), 0.3, voltage_kv=80.0), about=ABOUT))
     y, x = np.mgrid[: empty.specimen.phase.shape[1], : empty.specimen.phase.shape[2]]
@@ -31,13 +33,17 @@ def true_model(dose=2000, amplitude=0.5, views=1):
 
 
 def measured(model, positions, seed=0, gain=1):
-    expected = np.fft.fftshift(np.asarray(eqx.filter_jit(predict)(model, np.arange(64))), axes=(1, 2))
+    expected = np.fft.fftshift(
+        np.asarray(eqx.filter_jit(predict)(model, np.arange(64))), axes=(1, 2)
+    )
     counts = gain * np.random.default_rng(seed).poisson(expected / gain)
     return Dataset(counts.astype(np.uint16), positions, model.grid, about=ABOUT)
 
 
 def moved(model, change):
-    return eqx.tree_at(lambda m: m.scan.positions.values, model, change(model.scan.positions.values))
+    return eqx.tree_at(
+        lambda m: m.scan.positions.values, model, change(model.scan.positions.values)
+    )
 
 
 def with_phase(model, change):
@@ -66,7 +72,9 @@ def test_the_true_model_explains_all_of_the_variation_and_leaves_counting_noise(
 
 def test_standard_error_of_the_share_is_its_spread_over_noise():
     model, positions = true_model(800)
-    found = [judge(model, measured(model, positions, seed), hold_out=0.2).evidence for seed in range(12)]
+    found = [
+        judge(model, measured(model, positions, seed), hold_out=0.2).evidence for seed in range(12)
+    ]
     shares = [evidence.share for evidence in found]
     assert np.std(shares) == pytest.approx(np.mean([e.share_error for e in found]), rel=0.6)
     assert np.mean(shares) == pytest.approx(1, abs=3.5 * np.std(shares) / np.sqrt(12))
@@ -127,7 +135,9 @@ def test_patterns_of_the_fit_must_be_reproduced_for_the_most_part():
         lambda m: moved(m, lambda p: p.max(0) - p),
         lambda m: with_phase(m, lambda p: -p),
         lambda m: with_phase(m, jnp.zeros_like),
-        lambda m: with_phase(m, lambda p: jnp.asarray(np.random.default_rng(1).normal(0, 1, p.shape))),
+        lambda m: with_phase(
+            m, lambda p: jnp.asarray(np.random.default_rng(1).normal(0, 1, p.shape))
+        ),
     ],
     ids=["metres", "swapped", "turned", "negative", "vacuum", "noise"],
 )
@@ -140,7 +150,9 @@ def test_a_wrong_model_does_not_explain(wrong):
 
 
 @pytest.mark.parametrize("dose", [50, 200])
-@pytest.mark.parametrize("change", [lambda p: p * 1e-10, lambda p: p[:, ::-1]], ids=["metres", "swapped"])
+@pytest.mark.parametrize(
+    "change", [lambda p: p * 1e-10, lambda p: p[:, ::-1]], ids=["metres", "swapped"]
+)
 def test_a_wrong_model_at_low_dose_predicts_nothing(dose, change):
     model, positions = true_model(dose)
     verdict = judge(moved(model, change), measured(model, positions), hold_out=0.2)
@@ -160,7 +172,9 @@ def test_fitted_noise_is_a_cause_where_true_variation_is_exaggerated():
 
 def test_a_weak_first_epoch_explains_something_and_names_causes():
     model, positions = true_model(20000)
-    verdict = judge(with_phase(model, lambda p: 0.05 * p), measured(model, positions), [9.0], hold_out=0.2)
+    verdict = judge(
+        with_phase(model, lambda p: 0.05 * p), measured(model, positions), [9.0], hold_out=0.2
+    )
     assert verdict.explains
     assert 0 < verdict.evidence.share < 0.3
     assert "step.0.epochs" in verdict.causes[0]
@@ -178,7 +192,9 @@ def test_vacuum_has_nothing_to_explain(dose):
 def test_a_model_far_from_patterns_of_vacuum_is_named(dose):
     model, positions = true_model(dose, amplitude=0.0)
     data = measured(model, positions)
-    narrow = eqx.tree_at(lambda m: m.probe.waves, model, jnp.full_like(model.probe.waves, np.sqrt(dose) / 32))
+    narrow = eqx.tree_at(
+        lambda m: m.probe.waves, model, jnp.full_like(model.probe.waves, np.sqrt(dose) / 32)
+    )
     assert not judge(narrow, data, hold_out=0.2).explains
     assert not judge(narrow, data).explains
 
@@ -187,7 +203,9 @@ def test_a_loss_that_has_doubled_within_its_step_is_a_divergence():
     model, positions = true_model(2000)
     evidence = judge(model, measured(model, positions)).evidence
     assert conclude(evidence, [1.0, 0.5, 0.6]).explains
-    assert conclude(evidence, [Row("coarse", 1.0, None), Row("fine", 5.0, None), Row("fine", 4.0, None)]).explains
+    assert conclude(
+        evidence, [Row("coarse", 1.0, None), Row("fine", 5.0, None), Row("fine", 4.0, None)]
+    ).explains
     diverged = conclude(evidence, [1.0, 30.0])
     assert not diverged.explains
     assert "rates" in diverged.causes[0]

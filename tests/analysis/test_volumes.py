@@ -25,7 +25,9 @@ def blobs(seed=0, count=25, width=1.4):
 
 
 def places():
-    return (np.indices(SHAPE) - (np.array(SHAPE) // 2)[:, None, None, None]) * VOXEL[:, None, None, None]
+    return (np.indices(SHAPE) - (np.array(SHAPE) // 2)[:, None, None, None]) * VOXEL[
+        :, None, None, None
+    ]
 
 
 def seen_at(matrix, shift):
@@ -46,7 +48,9 @@ def test_a_volume_is_turned_and_shifted_back(angles, shift, mirrored):
     assert found.mirrored == mirrored
     assert found.agreement[mirrored] > 0.999 > 0.9 > found.agreement[not mirrored]
     edge = np.array(SHAPE) / 2 * VOXEL
-    assert (np.abs((found.rotation - rotation) @ edge) + np.abs(found.shift - shift)).max() < 1e-3 * VOXEL.min()
+    assert (
+        np.abs((found.rotation - rotation) @ edge) + np.abs(found.shift - shift)
+    ).max() < 1e-3 * VOXEL.min()
     np.testing.assert_allclose(found.angles, angles, atol=5e-3)
     np.testing.assert_allclose([found.scale, found.offset], [0.7, 0.2], atol=1e-3)
     np.testing.assert_allclose(found.volume[found.inside], truth(places())[found.inside], atol=0.01)

@@ -70,7 +70,13 @@ def test_a_new_job_knows_the_file_validates_and_runs_unchanged(job, measurement,
 @pytest.mark.parametrize("by", ["positions", "counts"])
 def test_halves_share_nothing_and_agree(by, job, tmp_path):
     epochs = {"positions": 40, "counts": 15}[by]
-    more = [*SHORT[:1], f"step.0.epochs={epochs}", *SHORT[2:], "--set", "step.0.rates.specimen=3e-2"]
+    more = [
+        *SHORT[:1],
+        f"step.0.epochs={epochs}",
+        *SHORT[2:],
+        "--set",
+        "step.0.rates.specimen=3e-2",
+    ]
     result = run("halves", job, "--by", by, "--out", tmp_path / "both", *more)
     assert result.exit_code == 0, result.output
     for word in ("half-bit resolution", "one-bit resolution", "0.143 resolution", "nothing"):
@@ -93,7 +99,9 @@ def test_halves_share_nothing_and_agree(by, job, tmp_path):
 
 def test_halves_that_cannot_be_told_apart_are_refused(job, measurement, tmp_path):
     out = tmp_path / "both"
-    assert "takes one half already" in refused("halves", job, "--out", out, "--set", "data.half=black")
+    assert "takes one half already" in refused(
+        "halves", job, "--out", out, "--set", "data.half=black"
+    )
     path = tmp_path / "scaled.h5"
     shutil.copy(measurement, path)
     with h5py.File(path, "r+") as file:
@@ -196,7 +204,9 @@ def test_bad_files_end_with_one_sentence(name, measurement, job, tmp_path):
 def test_a_truncated_file_and_a_missing_one(measurement, job, tmp_path):
     path = tmp_path / "cut.h5"
     path.write_bytes(measurement.read_bytes()[:20000])
-    assert "truncated" in refused("run", job, "--out", tmp_path / "run", "--set", f"data.file={path}")
+    assert "truncated" in refused(
+        "run", job, "--out", tmp_path / "run", "--set", f"data.file={path}"
+    )
     assert "nowhere.h5" in refused("run", job, "--set", "data.file=nowhere.h5")
     assert "nowhere.toml" in refused("run", tmp_path / "nowhere.toml")
     assert "no run.toml" in refused("resume", tmp_path)
@@ -208,15 +218,25 @@ def test_a_cxi_without_positions(job, tmp_path):
     with h5py.File(path, "w") as file:
         file["cxi_version"] = 160
         file["entry_1/instrument_1/detector_1/data"] = np.ones((4, 8, 8), np.uint16)
-    assert "positions" in refused("run", job, "--out", tmp_path / "run", "--set", f"data.file={path}")
+    assert "positions" in refused(
+        "run", job, "--out", tmp_path / "run", "--set", f"data.file={path}"
+    )
 
 
 def test_unknown_keys_and_wrong_units_of_a_job(job, tmp_path):
     out = ["--out", tmp_path / "run"]
-    assert "did you mean semiangle_mrad" in refused("run", job, *out, "--set", "probe.semiangle=20.0")
-    assert "did you mean thickness_angstrom" in refused("run", job, *out, "--set", "specimen.thickness_nm=2.0")
-    assert "no parameter 'propagator'" in refused("run", job, *out, "--set", "step.0.rates.propagator=1e-2")
-    assert "wrong options for adam" in refused("run", job, *out, "--set", "step.0.options={b3 = 0.9}")
+    assert "did you mean semiangle_mrad" in refused(
+        "run", job, *out, "--set", "probe.semiangle=20.0"
+    )
+    assert "did you mean thickness_angstrom" in refused(
+        "run", job, *out, "--set", "specimen.thickness_nm=2.0"
+    )
+    assert "no parameter 'propagator'" in refused(
+        "run", job, *out, "--set", "step.0.rates.propagator=1e-2"
+    )
+    assert "wrong options for adam" in refused(
+        "run", job, *out, "--set", "step.0.options={b3 = 0.9}"
+    )
     assert not (tmp_path / "run").exists()
 
 
@@ -247,17 +267,19 @@ def test_validate_says_what_lies_in_which_slab(job):
     assert "36 of 72 rows" in words
     assert "collective-permute" in words
     assert "20 rows on either side" in words
-    assert "4 devices do not fall into groups of 3 slabs" in refused("validate", job, *slabs, "--set", "run.slabs=3")
+    assert "4 devices do not fall into groups of 3 slabs" in refused(
+        "validate", job, *slabs, "--set", "run.slabs=3"
+    )
 
 
 def test_the_templates_for_clusters_start_every_process_again():
     """What they call exists, all ranks are counted, and no code of an unfinished run passes for success."""
-    folder = Path(jobs.__file__).parent / "templates"
+    folder = Path(new.__file__).parent / "templates"
     shell = (folder / "slurm.sh").read_text()
     subprocess.run(["bash", "-n", folder / "slurm.sh"], check=True)
-    assert {int(code) for code in re.search(r"case \$\? in ([\d| ]+)\)", shell)[1].split("|")} <= set(
-        cli.EXIT_CODES.values()
-    )
+    assert {
+        int(code) for code in re.search(r"case \$\? in ([\d| ]+)\)", shell)[1].split("|")
+    } <= set(cli.EXIT_CODES.values())
     assert 143 in cli.EXIT_CODES.values()
     assert 0 not in cli.EXIT_CODES.values()
     assert "--resume" in shell
@@ -267,7 +289,9 @@ def test_the_templates_for_clusters_start_every_process_again():
     (container,) = pod["containers"]
     known = {entry["name"]: entry.get("value") for entry in container["env"]}
     assert known["JAX_NUM_PROCESSES"] == str(spec["completions"]) == str(spec["parallelism"])
-    assert known["JAX_COORDINATOR_ADDRESS"].startswith(f"{made['metadata']['name']}-0.{service['metadata']['name']}:")
+    assert known["JAX_COORDINATOR_ADDRESS"].startswith(
+        f"{made['metadata']['name']}-0.{service['metadata']['name']}:"
+    )
     assert "JAX_PROCESS_ID" in known
     assert pod["subdomain"] == service["metadata"]["name"]
     assert pod["restartPolicy"] == "Never"  # an error of one is a new pod, whose rank is the same
@@ -275,14 +299,20 @@ def test_the_templates_for_clusters_start_every_process_again():
     assert container["command"][-1] == "--resume"
     group = get_command(app)
     for line in (container["command"], re.search(r"^srun (.*)$", shell, re.M)[1].split()):
-        assert {entry.name for entry in entry_points(group="console_scripts") if entry.dist.name == "jaxptycho"} == {
-            line[0]
-        }
+        assert {
+            entry.name
+            for entry in entry_points(group="console_scripts")
+            if entry.dist.name == "jaxptycho"
+        } == {line[0]}
         name, command, arguments = group.resolve_command(click.Context(group), line[1:])
-        taken = command.make_context(name, arguments).params  # raises for an option that is not there
+        taken = command.make_context(
+            name, arguments
+        ).params  # raises for an option that is not there
         assert taken["resume"], taken
     options = dict(re.findall(r"^#SBATCH --([\w-]+)(?:=(\S+))?", shell, re.M))
-    assert options["signal"].partition("@")[0] == "TERM"  # which a run hears, after which it ends with 143
+    assert (
+        options["signal"].partition("@")[0] == "TERM"
+    )  # which a run hears, after which it ends with 143
     assert int(options["nodes"]) * int(options["ntasks-per-node"]) == 8
 
 

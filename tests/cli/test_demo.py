@@ -31,7 +31,9 @@ def test_resolves_atoms(run):
 
 def test_leaves_a_run_and_the_truth(run):
     out, _ = run
-    assert {"result.h5", "run.toml", "history.csv"} <= {path.name for path in (out / "run").iterdir()}
+    assert {"result.h5", "run.toml", "history.csv"} <= {
+        path.name for path in (out / "run").iterdir()
+    }
     assert (out / "layers.png").stat().st_size > 10_000
     with h5py.File(out / "bilayer.h5") as file:
         assert len(file["truth/potential"]) == 2
@@ -48,26 +50,51 @@ def compared(*words):
 
 def test_a_result_is_compared_with_the_truth_of_its_file(run, tmp_path):
     out, figures = run
-    result = compared(out / "run", out / "run" / "result.h5", "--truth", out / "bilayer.h5", "--out", tmp_path / "told")
+    result = compared(
+        out / "run",
+        out / "run" / "result.h5",
+        "--truth",
+        out / "bilayer.h5",
+        "--out",
+        tmp_path / "told",
+    )
     assert result.exit_code == 0, result.output
     rows = evaluate_results([out / "run"], out / "bilayer.h5")
-    assert float(rows["correlation of the phase"][0]) > max(figures["correlation_1"], figures["correlation_2"]) - 0.05
+    assert (
+        float(rows["correlation of the phase"][0])
+        > max(figures["correlation_1"], figures["correlation_2"]) - 0.05
+    )
     assert float(rows["fidelity of the probe"][0]) > 0.98
     assert len(rows["correlation of the slices"][0].split(", ")) == 4
-    assert "0 Å rms" in rows["position error"][0] or "e-" in rows["position error"][0]  # they were not refined
+    assert (
+        "0 Å rms" in rows["position error"][0] or "e-" in rows["position error"][0]
+    )  # they were not refined
     drawn = {path.name for path in (tmp_path / "told" / "1-run").iterdir()}
     spectra = {"spectrum_result.png", "spectrum_truth.png"}
-    assert drawn == {"phase.png", "frc_truth.png", "depth.png", "positions_error.png", "probes.png"} | spectra
-    assert compared(out / "run", "--truth", out / "bilayer.h5", "--out", tmp_path / "told").exit_code == 2
+    assert (
+        drawn
+        == {"phase.png", "frc_truth.png", "depth.png", "positions_error.png", "probes.png"}
+        | spectra
+    )
+    assert (
+        compared(out / "run", "--truth", out / "bilayer.h5", "--out", tmp_path / "told").exit_code
+        == 2
+    )
 
 
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda file: file["truth/origin_angstrom"].write_direct(np.full(3, 1e3)), "does not overlap"),
+        (
+            lambda file: file["truth/origin_angstrom"].write_direct(np.full(3, 1e3)),
+            "does not overlap",
+        ),
         (lambda file: file.pop("truth"), "holds no /truth"),
         (
-            lambda file: (file.pop("truth/angles_deg"), file.create_dataset("truth/angles_deg", data=np.zeros((3, 3)))),
+            lambda file: (
+                file.pop("truth/angles_deg"),
+                file.create_dataset("truth/angles_deg", data=np.zeros((3, 3))),
+            ),
             "tilt series of 3",
         ),
         (lambda file: file["truth"].pop("projected_potential"), "no /truth/projected_potential"),

@@ -18,7 +18,9 @@ def written(path, semiangle):
     with h5py.File(path, "w") as file:
         file["counts"] = rng.poisson(np.tile(disc * 50.0 + 0.2, (64, 1, 1))).astype(np.uint16)
         file["positions"] = np.stack(np.meshgrid(range(8), range(8)), -1).reshape(-1, 2) * 1.0
-        file.attrs.update(voltage_kv=80.0, pixel_angstrom=0.4, semiangle_mrad=semiangle, defocus_angstrom=60.0)
+        file.attrs.update(
+            voltage_kv=80.0, pixel_angstrom=0.4, semiangle_mrad=semiangle, defocus_angstrom=60.0
+        )
     return path
 
 
@@ -54,7 +56,9 @@ def test_devices_agree_on_the_verdict(values, tmp_path):
 
     def verdict(devices):
         run = {"devices": devices}
-        return start(make_job(values | {"step": [step], "run": run}), tmp_path / str(devices)).verdict
+        return start(
+            make_job(values | {"step": [step], "run": run}), tmp_path / str(devices)
+        ).verdict
 
     one, two = verdict(1), verdict(2)
     assert one.explains

@@ -25,7 +25,9 @@ from jaxptycho.reports.evaluate import evaluate_scan
 N, PIXEL, DOSE = 16, 0.3, 1e5
 GRID = jp.Grid((N, N), PIXEL, 80.0)
 ABOUT = {"semiangle_mrad": 50.0, "defocus_angstrom": 20.0}
-PLACES = np.stack(np.meshgrid(np.arange(5), np.arange(5), indexing="ij"), -1).reshape(-1, 2) * 4 * PIXEL
+PLACES = (
+    np.stack(np.meshgrid(np.arange(5), np.arange(5), indexing="ij"), -1).reshape(-1, 2) * 4 * PIXEL
+)
 AWAY = [(0.0, 0.0), (1e6, 1e6), (1e8, -1e8), (-1e9, 1e9), (1e8, 0.0)]
 far = pytest.mark.parametrize("away", AWAY, ids=str)
 
@@ -35,7 +37,9 @@ def counts():
     """Patterns of a few phase blobs, by NumPy alone."""
     rng, k = np.random.default_rng(0), np.fft.fftfreq(N, PIXEL)
     k2 = k[:, None] ** 2 + k**2
-    lens = (np.sqrt(k2) * GRID.wavelength <= 0.05) * np.exp(1j * np.pi * GRID.wavelength * k2 * 20.0)
+    lens = (np.sqrt(k2) * GRID.wavelength <= 0.05) * np.exp(
+        1j * np.pi * GRID.wavelength * k2 * 20.0
+    )
     probe = np.fft.fftshift(np.fft.ifft2(lens, norm="ortho"))
     probe /= np.linalg.norm(probe)
     phase = true_phase()
@@ -59,7 +63,10 @@ def measured(counts, away=(0.0, 0.0), **more):
 def reconstructed(data, epochs=3):
     rates = jp.per_part(specimen=optax.adam(5e-3), probe=optax.adam(5e-3))
     return jp.minimise(
-        jp.misfit(jp.amplitude), jp.first_model(data), jp.batches(data, size=25, epochs=epochs), rates
+        jp.misfit(jp.amplitude),
+        jp.first_model(data),
+        jp.batches(data, size=25, epochs=epochs),
+        rates,
     )[0]
 
 
@@ -79,7 +86,9 @@ def test_a_model_in_single_precision_knows_its_positions_exactly(counts, away):
     with jax.enable_x64(False):
         model = jp.first_model(measured(counts, away))
         assert model.scan.positions.values.dtype == np.float32
-        assert np.allclose(jp.model.positions(model) + model.frame, PLACES + away, rtol=0, atol=2e-6)
+        assert np.allclose(
+            jp.model.probe_positions(model) + model.frame, PLACES + away, rtol=0, atol=2e-6
+        )
         origin = np.asarray(model.specimen.origin, float)
     assert np.allclose(origin + model.frame - away, origin_of_zero(counts), rtol=0, atol=2e-6)
 
@@ -108,7 +117,13 @@ def test_ordinary_positions_keep_their_frame(counts):
 def test_parts_of_the_data_share_the_frame_of_all(counts):
     data = measured(counts, (1e8, 1e8))
     black, white = checkerboard(data)
-    parts = [data.subset(black[0]), data.subset(white[0]), thinned(data, 0), data.view(0), data.indexed()]
+    parts = [
+        data.subset(black[0]),
+        data.subset(white[0]),
+        thinned(data, 0),
+        data.view(0),
+        data.indexed(),
+    ]
     assert {part.frame for part in parts} == {data.frame}
     one = data.subset([24])
     assert np.array_equal(one.positions[0] + one.frame, PLACES[[24]] + 1e8)
@@ -117,7 +132,10 @@ def test_parts_of_the_data_share_the_frame_of_all(counts):
 def test_several_views_share_one_frame(counts):
     places = [PLACES + 1e8, PLACES + 1e8 + 3.0]
     data = jp.Dataset([counts, counts], places, GRID, about=dict(ABOUT))
-    assert all(np.array_equal(own + data.frame, given) for own, given in zip(data.positions, places, strict=True))
+    assert all(
+        np.array_equal(own + data.frame, given)
+        for own, given in zip(data.positions, places, strict=True)
+    )
     assert data.view(1).frame == data.frame
 
 
@@ -145,7 +163,10 @@ def test_results_hold_the_frame(counts, away, tmp_path):
     write(tmp_path / "result.h5", jp.first_model(data))
     model = load(tmp_path / "result.h5")
     assert model.frame == data.frame
-    assert tuple(load_attributes(tmp_path / "result.h5").get("frame_angstrom", (0.0, 0.0))) == data.frame
+    assert (
+        tuple(load_attributes(tmp_path / "result.h5").get("frame_angstrom", (0.0, 0.0)))
+        == data.frame
+    )
     shown = describe(tmp_path / "result.h5")
     assert (
         ("positions counted from" in shown)
@@ -168,10 +189,14 @@ def test_cxi_files_far_from_zero_come_back(counts, tmp_path):
         translation = file["entry_1/data_1/translation"][()]
         origin = file["entry_1/image_1/origin"][()]
     assert np.allclose(translation[:, 1] * 1e10, PLACES[:, 0] + 1e8, rtol=0, atol=1e-5)
-    assert np.allclose(origin * 1e10, np.asarray(model.specimen.origin) + data.frame, rtol=0, atol=1e-5)
+    assert np.allclose(
+        origin * 1e10, np.asarray(model.specimen.origin) + data.frame, rtol=0, atol=1e-5
+    )
     again = read_cxi(tmp_path / "a.cxi")
     assert np.abs(again.positions[0]).max() < 100
-    assert np.allclose(again.positions[0] + again.frame, PLACES + np.array([1e8, -3e7]), rtol=0, atol=1e-5)
+    assert np.allclose(
+        again.positions[0] + again.frame, PLACES + np.array([1e8, -3e7]), rtol=0, atol=1e-5
+    )
 
 
 def test_cxi_translations_in_single_precision_are_cautioned(counts, tmp_path):
@@ -181,7 +206,9 @@ def test_cxi_translations_in_single_precision_are_cautioned(counts, tmp_path):
         stored = file["entry_1/sample_1/geometry_1/translation"][()]
         del file["entry_1/sample_1/geometry_1/translation"]
         file["entry_1/sample_1/geometry_1/translation"] = stored.astype(np.float32)
-    with pytest.warns(UserWarning, match="translations in .* single precision and are rounded to 9.3 Å"):
+    with pytest.warns(
+        UserWarning, match="translations in .* single precision and are rounded to 9.3 Å"
+    ):
         read_cxi(tmp_path / "a.cxi")
 
 
@@ -198,7 +225,9 @@ def test_positions_in_single_precision_are_cautioned_where_it_matters(counts):
 
 
 def test_a_tilt_series_is_never_moved_and_refused_far_from_its_axis(counts):
-    series = lambda away: jp.Dataset(np.stack([counts, counts]), [PLACES + away] * 2, GRID, tilts=np.array([0, 0.1]))  # noqa: E731
+    series = lambda away: jp.Dataset(
+        np.stack([counts, counts]), [PLACES + away] * 2, GRID, tilts=np.array([0, 0.1])
+    )  # noqa: E731
     assert series(4000.0).frame == (0.0, 0.0)
     assert np.array_equal(series(4000.0).positions[0], PLACES + 4000)
     with pytest.raises(ValueError, match="required to lie on the tilt axis"):
@@ -211,7 +240,9 @@ def test_results_of_different_frames_are_compared_where_both_were(counts):
         common_phases(one, near)
     for by in ((0, 0), (2, -1)):  # pixels, between the same scan in two frames
         y, x = 5.0 + np.array(one.frame) + PIXEL * np.array(by)
-        other = reconstructed(jp.Dataset(counts, PLACES - 7.0, GRID, about=dict(ABOUT), frame=(y, x)))
+        other = reconstructed(
+            jp.Dataset(counts, PLACES - 7.0, GRID, about=dict(ABOUT), frame=(y, x))
+        )
         a, b, shift = common_phases(one, other)
         assert np.allclose(shift, np.negative(by), atol=0.2)
         assert a.shape == b.shape
@@ -219,7 +250,9 @@ def test_results_of_different_frames_are_compared_where_both_were(counts):
 
 def test_exports_place_voxels_in_the_frame_of_the_file(counts, tmp_path):
     near, distant = (jp.first_model(measured(counts, away)) for away in ((0, 0), (1e6, -1e8)))
-    assert np.allclose(np.subtract(voxels(distant).corner, voxels(near).corner), (0, 1e6, -1e8), atol=1e-6, rtol=0)
+    assert np.allclose(
+        np.subtract(voxels(distant).corner, voxels(near).corner), (0, 1e6, -1e8), atol=1e-6, rtol=0
+    )
     with pytest.warns(UserWarning, match="MRC files come in single precision"):
         write_mrc(tmp_path / "a.mrc", voxels(distant))
     write_mrc(tmp_path / "b.mrc", voxels(near))
@@ -266,5 +299,7 @@ def test_a_run_far_from_zero_restores_its_positions(counts, tmp_path):
     with jax.enable_x64(False):
         start(job, tmp_path / "run")
         model = load(tmp_path / "run" / "result.h5")
-        assert np.allclose(jp.model.positions(model) + model.frame, PLACES + away, rtol=0, atol=2e-6)
+        assert np.allclose(
+            jp.model.probe_positions(model) + model.frame, PLACES + away, rtol=0, atol=2e-6
+        )
     assert "positions counted from" in describe(tmp_path / "run")

@@ -33,10 +33,19 @@ def placed(array, devices, *spec):
 def tree(devices=1, seed=0):
     """A tree of every kind of leaf, whose large array lies on `devices`."""
     rng = np.random.default_rng(seed)
-    waves = placed((rng.normal(size=(8, 3, 5)) + 1j * rng.normal(size=(8, 3, 5))).astype(np.complex64), devices, SHOTS)
+    waves = placed(
+        (rng.normal(size=(8, 3, 5)) + 1j * rng.normal(size=(8, 3, 5))).astype(np.complex64),
+        devices,
+        SHOTS,
+    )
     part = Part(waves, float(rng.normal()))
     state = optax.adam(1e-3).init({"phase": placed(rng.normal(size=6).astype(np.float32), devices)})
-    numbers = {"count": 3 + seed, "rate": np.float32(0.1), "done": bool(seed), "table": rng.normal(size=4)}
+    numbers = {
+        "count": 3 + seed,
+        "rate": np.float32(0.1),
+        "done": bool(seed),
+        "table": rng.normal(size=4),
+    }
     return {
         "part": part,
         "state": state,
@@ -56,7 +65,8 @@ def leaves(of):
 
 def same(one, other):
     return jax.tree.structure(one) == jax.tree.structure(other) and all(
-        a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in zip(leaves(one), leaves(other), strict=True)
+        a.dtype == b.dtype and a.tobytes() == b.tobytes()
+        for a, b in zip(leaves(one), leaves(other), strict=True)
     )
 
 
@@ -100,9 +110,15 @@ def two(tmp_path):
 
 @pytest.mark.parametrize("harm", ["halved", "emptied", "gone"])
 def test_a_damaged_newest_is_passed_over_for_the_one_before(two, harm):
-    largest = max((p for p in (two / "1").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
-    largest.unlink() if harm == "gone" else os.truncate(largest, largest.stat().st_size // 2 * (harm == "halved"))
-    with pytest.warns(UserWarning, match=r"checkpoint 1 in .* cannot be read \(.+\); the one before it is taken"):
+    largest = max(
+        (p for p in (two / "1").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size
+    )
+    largest.unlink() if harm == "gone" else os.truncate(
+        largest, largest.stat().st_size // 2 * (harm == "halved")
+    )
+    with pytest.warns(
+        UserWarning, match=r"checkpoint 1 in .* cannot be read \(.+\); the one before it is taken"
+    ):
         found, about = Checkpoints(two).last(lambda about: tree())
     assert about == 0
     assert same(found, tree())
@@ -112,11 +128,15 @@ def test_a_damaged_newest_is_passed_over_for_the_one_before(two, harm):
 
 
 def test_one_bit_changed_on_the_disk_is_noticed(tmp_path):
-    noise = np.random.default_rng(0).integers(-(2**31), 2**31, (2, 5000)).astype(np.int32)  # does not compress
+    noise = (
+        np.random.default_rng(0).integers(-(2**31), 2**31, (2, 5000)).astype(np.int32)
+    )  # does not compress
     with Checkpoints(tmp_path) as kept:
         for number, x in enumerate(jnp.asarray(noise)):
             kept.save(number, {"x": x})
-    largest = max((p for p in (tmp_path / "1").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    largest = max(
+        (p for p in (tmp_path / "1").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size
+    )
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 0x10
     largest.write_bytes(content)
@@ -145,7 +165,9 @@ def test_another_structure_is_an_error_and_no_fresh_start(two):
     other["part"] = Part(placed(np.zeros((4, 4), np.float32), 1), 1.0)
     with (
         pytest.warns(UserWarning, match="cannot be read"),
-        pytest.raises(ValueError, match=r"part/waves is complex64\[8, 3, 5\] in it, wanted float32\[4, 4\]"),
+        pytest.raises(
+            ValueError, match=r"part/waves is complex64\[8, 3, 5\] in it, wanted float32\[4, 4\]"
+        ),
     ):
         Checkpoints(two).last(lambda about: other)
 
@@ -180,7 +202,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec as P
 from jaxptycho.distributed.checkpoint import Checkpoints
 from jaxptycho.distributed.sharding import SHOTS, mesh
-from jaxptycho.distributed.multihost import first, once
+from jaxptycho.distributed.multihost import first, run_on_rank0
 folder, where = pathlib.Path(sys.argv[2]), NamedSharding(mesh(), P(SHOTS))
 def tree(by):
     return {"x": jax.make_array_from_callback((8, 4000), where, lambda index: by * np.arange(32000.0).reshape(8, 4000)[index])}
@@ -227,7 +249,9 @@ print(about, float(x["x"][-1]))
 
 
 def test_a_full_disk_loses_nothing_earlier(tmp_path):
-    run = subprocess.run([sys.executable, "-c", FULL, tmp_path], capture_output=True, text=True, timeout=60)
+    run = subprocess.run(
+        [sys.executable, "-c", FULL, tmp_path], capture_output=True, text=True, timeout=60
+    )
     assert "earlier ones are kept" in run.stdout, run.stderr
     assert run.stdout.splitlines()[-1] == "small 99999.0"
 

@@ -12,9 +12,9 @@ from test_slabs import MODELS, RATES, assert_same, batch_on, two_steps
 from models import any_batch
 from jaxptycho import Batch, distribute, init_state, make_step, mesh, misfit, poisson
 from jaxptycho.inverse.penalties import total_variation
-from jaxptycho.inverse.step import owned
-from jaxptycho.distributed.sharding import copied, place, restored
-from jaxptycho.distributed.multihost import local, part, whole
+from jaxptycho.inverse.step import copy_for_donation
+from jaxptycho.distributed.sharding import snapshot, place_on_mesh, restore
+from jaxptycho.distributed.multihost import local, part, global_batch
 name, count, tolerance = sys.argv[4], int(sys.argv[5]), float(sys.argv[6])
 model = MODELS[name]()
 batch = any_batch(model, view=1 if name in ("volume", "turned") else 0, weight=[1, 1, 0.5, 1, 0, 1, 1])

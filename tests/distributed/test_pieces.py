@@ -11,8 +11,8 @@ from models import ORIGIN, absorptions, phases, stack, thin
 from pairs import pair
 
 from jaxptycho import SliceStack, load, mesh, write
-from jaxptycho.distributed.gather import Pieced, handed, whole
-from jaxptycho.distributed.sharding import place
+from jaxptycho.distributed.gather import ShardedLeaf, gather_leaves, on_process_zero
+from jaxptycho.distributed.sharding import place_on_mesh
 
 WIDE = (256, 90)  # rows and columns: large enough to be compressed in several chunks
 
@@ -28,7 +28,12 @@ def content(path):
 
         def look(name, item):
             if isinstance(item, h5py.Dataset):
-                found[name] = item.dtype, item.chunks, item.compression, np.asarray(item[()]).tobytes()
+                found[name] = (
+                    item.dtype,
+                    item.chunks,
+                    item.compression,
+                    np.asarray(item[()]).tobytes(),
+                )
 
         file.visititems(look)
         return found | dict(file.attrs)
@@ -38,28 +43,32 @@ def content(path):
 def test_eight_devices_write_the_file_of_one(tmp_path, slabs):
     one = model()
     write(tmp_path / "one.h5", one, [1.0, 0.5])
-    split, sizes = place(one, mesh(8, slabs)), []
+    split, sizes = place_on_mesh(one, mesh(8, slabs)), []
 
     def written(given):
         phase = given.specimen.phase
-        assert isinstance(phase, Pieced)
+        assert isinstance(phase, ShardedLeaf)
         assert isinstance(given.probe.waves, jax.Array)  # the same on every device
-        phase.pieces = (sizes.append(piece.shape) or (place, piece) for place, piece in phase.pieces)
+        phase.pieces = (
+            sizes.append(piece.shape) or (place, piece) for place, piece in phase.pieces
+        )
         write(tmp_path / "many.h5", given, [1.0, 0.5])
 
-    handed(written, split)
+    on_process_zero(written, split)
     assert sizes == [(3, WIDE[0] // slabs, WIDE[1])] * slabs  # never more than a slab, each once
     assert content(tmp_path / "many.h5") == content(tmp_path / "one.h5")
     np.testing.assert_array_equal(load(tmp_path / "many.h5").specimen.phase, one.specimen.phase)
 
 
 def test_pieces_make_the_whole_in_the_order_of_the_tree():
-    split = place(thin(specimen=stack(2)), mesh(4, 4))
-    found = handed(lambda given: whole(given).specimen, split)
+    split = place_on_mesh(thin(specimen=stack(2)), mesh(4, 4))
+    found = on_process_zero(lambda given: gather_leaves(given).specimen, split)
     assert isinstance(found.phase, jax.Array)
     np.testing.assert_array_equal(found.phase, split.specimen.phase)
     np.testing.assert_array_equal(found.absorption, split.specimen.absorption)
-    assert handed(lambda given: given.grid.shape, split) == split.grid.shape  # nothing has to be asked for
+    assert (
+        on_process_zero(lambda given: given.grid.shape, split) == split.grid.shape
+    )  # nothing has to be asked for
 
 
 TWO = """
@@ -68,8 +77,8 @@ import numpy as np
 from pathlib import Path
 from test_pieces import model
 from jaxptycho import mesh, write
-from jaxptycho.distributed.gather import handed
-from jaxptycho.distributed.sharding import place
+from jaxptycho.distributed.gather import on_process_zero
+from jaxptycho.distributed.sharding import place_on_mesh
 split = place(model(), mesh(4, 4))
 handed(lambda given: write(Path(sys.argv[4]), given, [1.0, 0.5]), split)
 def full(given):

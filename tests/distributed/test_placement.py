@@ -8,7 +8,15 @@ from models import N_SHOTS, RICH, any_batch, thin
 from pairs import pair
 
 from jaxptycho import Batch, distribute, init_state, make_step, mesh, misfit, per_part, poisson
-from jaxptycho.distributed.sharding import copied, even, on_the_host, place, replicate, require_in_turn, restored
+from jaxptycho.distributed.sharding import (
+    even,
+    on_the_host,
+    place_on_mesh,
+    replicate,
+    require_in_turn,
+    restore,
+    snapshot,
+)
 
 SHOTS = np.arange(16) % N_SHOTS
 WEIGHT = np.array([1.0] * 11 + [0.5] + [0.0] * 4)  # the last devices have nothing to do
@@ -85,7 +93,12 @@ def test_one_device_needs_no_wrapper():
 
 def test_devices_of_many_processes_are_taken_in_turn():
     require_in_turn([0, 0, 1, 1], 2)
-    for owners in ([0, 0], [0, 1, 0, 1], [0, 0, 0, 1], [1, 1, 0, 0]):  # one idle, mixed, unequal, in another order
+    for owners in (
+        [0, 0],
+        [0, 1, 0, 1],
+        [0, 0, 0, 1],
+        [1, 1, 0, 0],
+    ):  # one idle, mixed, unequal, in another order
         with pytest.raises(ValueError, match="wanted the same number of each of 2, "):
             require_in_turn(owners, 2)
 
@@ -93,22 +106,24 @@ def test_devices_of_many_processes_are_taken_in_turn():
 @pytest.mark.parametrize("slabs", [1, 4])
 def test_a_copy_outlives_its_arrays_and_comes_back_where_they_lay(slabs):
     devices = mesh(8, slabs)
-    model = place(thin(), devices)
-    kept = copied(model)
+    model = place_on_mesh(thin(), devices)
+    kept = snapshot(model)
     phase = kept.specimen.phase
-    assert sum(part.nbytes for part in phase.parts.values()) == model.specimen.phase.nbytes  # each row once
+    assert (
+        sum(part.nbytes for part in phase.parts.values()) == model.specimen.phase.nbytes
+    )  # each row once
     known = np.array(model.specimen.phase)
     for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_array)):
         if isinstance(leaf, jax.Array):
             leaf.delete()  # as donation does
-    again = restored(kept)
+    again = restore(kept)
     assert again.specimen.phase.sharding == phase.sharding
     np.testing.assert_array_equal(again.specimen.phase, known)
 
 
 ACROSS = """
 import numpy as np
-from jaxptycho.distributed.sharding import copied, mesh, restored
+from jaxptycho.distributed.sharding import snapshot, mesh, restore
 from jax.sharding import NamedSharding, PartitionSpec as P
 where = NamedSharding(mesh(4, 4), P(None, "slabs"))
 known = np.arange(240.0).reshape(2, 8, 15)
@@ -134,7 +149,7 @@ def test_two_processes_copy_their_own_parts_and_refuse_to_leave_one_idle():
 
 ALONE_EACH = """
 import numpy as np, jax.numpy as jnp
-from jaxptycho.distributed.sharding import copied, mesh, replicate, restored
+from jaxptycho.distributed.sharding import snapshot, mesh, replicate, restore
 found = restored(copied(replicate({"a": jnp.arange(5.0), "b": replicate(jnp.ones(2), mesh())}, mesh())))
 assert found["a"].is_fully_replicated and (np.asarray(found["a"]) == np.arange(5.0)).all()
 print(len(found["b"].sharding.device_set))
@@ -152,7 +167,7 @@ def test_an_optimiser_begins_where_the_slabs_lie():
     with on_the_host():
         model = thin()
     assert {d.platform for d in model.specimen.phase.devices()} == {"cpu"}
-    state = init_state(per_part(specimen=optax.adam(1e-3)), place(model, devices))
+    state = init_state(per_part(specimen=optax.adam(1e-3)), place_on_mesh(model, devices))
     big = [leaf for leaf in jax.tree.leaves(state) if jnp.shape(leaf) == model.specimen.phase.shape]
     assert len(big) == 4  # two moments of phase and absorption
     assert {shard.data.shape[1] for leaf in big for shard in leaf.addressable_shards} == {32 // 8}

@@ -6,7 +6,7 @@ from models import GRID, any_batch, stack, thin
 
 from jaxptycho import init_state, mesh, misfit, per_part, poisson
 from jaxptycho.distributed.memory_plan import plan, traffic
-from jaxptycho.distributed.sharding import place
+from jaxptycho.distributed.sharding import place_on_mesh
 from jaxptycho.distributed.slabs import layout as slabs
 from jaxptycho.distributed.slabs.batching import arrange
 
@@ -30,8 +30,12 @@ def test_plan_says_what_lies_where(quick_to_compile):
     batch = arrange(batch, slabs.homes(model, 0, 4), devices)
     state = init_state(per_part(specimen=optax.adam(1e-2)), model)
     found = plan(misfit(poisson), model, state, batch, devices)
-    lying = place(model, devices), place(state, devices, model)
-    held = sum(a.addressable_shards[0].data.nbytes for a in jax.tree.leaves(lying) if isinstance(a, jax.Array))
+    lying = place_on_mesh(model, devices), place_on_mesh(state, devices, model)
+    held = sum(
+        a.addressable_shards[0].data.nbytes
+        for a in jax.tree.leaves(lying)
+        if isinstance(a, jax.Array)
+    )
     numbers = sum(a.nbytes for a in jax.tree.leaves(model) if isinstance(a, np.ndarray))
     assert found.specimen + found.others + found.state == held + numbers
     assert found.batch == sum(a.nbytes for a in (batch.counts, batch.shots, batch.weight)) // 8

@@ -20,13 +20,20 @@ def series(second=np.uint16) -> Dataset:
     ("platform", "memory", "second", "stay"),
     [
         ("gpu", BYTES / resident.SHARE, np.uint16, True),
-        ("gpu", BYTES / resident.SHARE - 4, np.uint16, False),  # a quarter of the device would not hold them
+        (
+            "gpu",
+            BYTES / resident.SHARE - 4,
+            np.uint16,
+            False,
+        ),  # a quarter of the device would not hold them
         ("gpu", None, np.uint16, False),  # nobody says how much there is
         ("gpu", 1e12, np.float32, False),  # one table has one type
         ("cpu", 1e12, np.uint16, False),
     ],
 )
-def test_patterns_of_one_type_stay_where_they_take_their_share(monkeypatch, platform, memory, second, stay):
+def test_patterns_of_one_type_stay_where_they_take_their_share(
+    monkeypatch, platform, memory, second, stay
+):
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
     monkeypatch.setattr(resident, "device_memory", lambda: memory)
     assert resident.fits(series(second)) is stay

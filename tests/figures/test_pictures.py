@@ -39,7 +39,9 @@ def test_corners_outside_a_turned_scan_are_not_shown():
 
 def test_a_ramp_and_a_constant_are_removed():
     y, x = np.indices((128, 128))
-    plain, sloped = (picture(model_of(texture() + ramp)).phase for ramp in (0.0, 0.3 + 0.02 * y - 0.01 * x))
+    plain, sloped = (
+        picture(model_of(texture() + ramp)).phase for ramp in (0.0, 0.3 + 0.02 * y - 0.01 * x)
+    )
     np.testing.assert_allclose(sloped, plain, atol=1e-9)
 
 
@@ -49,7 +51,9 @@ def test_a_shifted_result_is_registered():
     np.testing.assert_allclose(shift, [-2, 3], atol=0.05)
     assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.99
     # the same specimen, whose array starts elsewhere
-    a, b, shift = common_phases(model_of(texture()), model_of(np.roll(texture(), (4, 4), (0, 1)), origin=(-8.0, -8.0)))
+    a, b, shift = common_phases(
+        model_of(texture()), model_of(np.roll(texture(), (4, 4), (0, 1)), origin=(-8.0, -8.0))
+    )
     np.testing.assert_allclose(shift, 0, atol=0.05)
 
 

@@ -2,10 +2,20 @@
 
 import numpy as np
 
-from jaxptycho.analysis.resolution import directional_correlations, fixed, fourier_correlation, phase_randomised_control
+from jaxptycho.analysis.resolution import (
+    directional_correlations,
+    fixed,
+    fourier_correlation,
+    phase_randomised_control,
+)
 from jaxptycho.analysis.shells import taper
 from jaxptycho.analysis.spectrum import information_limit, radial_spectrum
-from jaxptycho.figures.resolution import draw_control, draw_correlation, draw_directions, draw_spectrum
+from jaxptycho.figures.resolution import (
+    draw_control,
+    draw_correlation,
+    draw_directions,
+    draw_spectrum,
+)
 
 
 def halves(cut=0.5, n=96, pixel=0.4):
@@ -28,14 +38,19 @@ def test_a_correlation_names_its_resolutions():
 
 
 def test_directions_lie_side_by_side():
-    curves = dict(zip("yx", directional_correlations(*halves(), 0.4, [(1, 0), (0, 1)], 0.5), strict=True))
+    curves = dict(
+        zip("yx", directional_correlations(*halves(), 0.4, [(1, 0), (0, 1)], 0.5), strict=True)
+    )
     assert [label[:2] for label in labels(draw_directions(curves))] == ["y:", "x:"]
 
 
 def test_a_spectrum_shows_floor_and_limit():
     spectrum = radial_spectrum(halves()[0], 0.4)
     limit = information_limit(spectrum)
-    assert labels(draw_spectrum(spectrum, limit))[1:] == ["noise floor", f"information limit: {limit.resolution:.3g} Å"]
+    assert labels(draw_spectrum(spectrum, limit))[1:] == [
+        "noise floor",
+        f"information limit: {limit.resolution:.3g} Å",
+    ]
     assert labels(draw_spectrum(spectrum)) == ["power"]
 
 

@@ -68,7 +68,9 @@ def test_rays_hit_a_ball_where_it_begins():
     (depth,) = plots._first_hits(sample, np.arange(-5, 5, 0.25), across, [0.0])
     distance = np.hypot(across[:, None], across)
     inside = distance < 2.8
-    np.testing.assert_allclose(depth[inside], -np.sqrt(radius**2 - distance[inside] ** 2), atol=0.05)
+    np.testing.assert_allclose(
+        depth[inside], -np.sqrt(radius**2 - distance[inside] ** 2), atol=0.05
+    )
     assert np.isnan(depth[distance > 3.2]).all()
 
 
@@ -95,7 +97,9 @@ def test_directions_agree_but_in_the_wedge():
     first = rng.normal(size=(40, 40, 40))
     kz, _, kx = np.meshgrid(*[np.fft.fftfreq(40)] * 3, indexing="ij")
     seen = np.abs(kz) <= np.tan(tilts[1]) * np.abs(kx)
-    second = np.fft.ifftn(np.where(seen, np.fft.fftn(first), np.fft.fftn(rng.normal(size=first.shape)))).real
+    second = np.fft.ifftn(
+        np.where(seen, np.fft.fftn(first), np.fft.fftn(rng.normal(size=first.shape)))
+    ).real
     (ax,) = plots.draw_directional(first, second, 0.5, tilts).axes
     angle, limit = ax.lines[0].get_data()
     measured = np.abs(np.mod(angle + np.pi / 2, np.pi) - np.pi / 2) < np.deg2rad(30)

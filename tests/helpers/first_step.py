@@ -7,7 +7,7 @@ from jaxptycho import Model
 from jaxptycho.jobs.context import Context
 from jaxptycho.jobs.job import Job
 from jaxptycho.jobs.runner import Runner
-from jaxptycho.jobs.steps.refine import Refine, in_slabs
+from jaxptycho.jobs.steps.refine import RefineStep, split_into_slabs
 from jaxptycho.runs.loop import Loop
 from jaxptycho.runs.progress import ProgressListener
 
@@ -15,7 +15,7 @@ from jaxptycho.runs.progress import ProgressListener
 class Opened(NamedTuple):
     """A step with all that it works with."""
 
-    step: Refine
+    step: RefineStep
     runner: Runner
     context: Context
     model: Model
@@ -31,6 +31,6 @@ def opened(job: Job, folder: Path = Path("unused")) -> Opened:
     runner = Runner(job, folder)
     step: Any = job.step[0]
     context = runner.context(0, step)
-    model = in_slabs(step.begin(None, context), context)
+    model = split_into_slabs(step.begin(None, context), context)
     plan = step.plan(model, context, context.source)
     return Opened(step, runner, context, model, Loop(plan, context.source, ProgressListener()))

@@ -35,7 +35,9 @@ def killed(job, folder, after: int) -> list[int]:
     path = folder.with_suffix(".toml")
     path.write_text(write_job(job))
     run = subprocess.run(
-        [sys.executable, "-c", KILLED, path, folder, str(after)], env=clean(JAX_ENABLE_X64=1), capture_output=True
+        [sys.executable, "-c", KILLED, path, folder, str(after)],
+        env=clean(JAX_ENABLE_X64=1),
+        capture_output=True,
     )
     assert run.returncode == -9, run.stderr
     return Checkpoints(folder / "checkpoints").numbers()

@@ -40,7 +40,9 @@ from jaxptycho import (
 )
 from jaxptycho.inverse.solvers.parameter_scaling import natural_units
 
-GRID = Grid(shape=(16, 12), pixel=(0.4, 0.5), voltage_kv=80.0)  # rectangular, so that y and x never pass for each other
+GRID = Grid(
+    shape=(16, 12), pixel=(0.4, 0.5), voltage_kv=80.0
+)  # rectangular, so that y and x never pass for each other
 N_SHOTS = 7
 FIELD = (32, 30)  # pixels of the specimen
 DOSE = 400.0
@@ -58,7 +60,9 @@ def pixel_probe(modes=2, grid=GRID, dose=DOSE, seed=0) -> PixelProbe:
     y, x = np.mgrid[:ny, :nx] - np.array([ny // 2, nx // 2])[:, None, None]
     envelope = np.exp(-((y / ny) ** 2 + (x / nx) ** 2) * 12)
     noise = rng(seed).normal(size=(2, modes, ny, nx))
-    waves = envelope * (1 + 0.3 * noise[0] + 0.3j * noise[1]) / np.arange(1, modes + 1)[:, None, None]
+    waves = (
+        envelope * (1 + 0.3 * noise[0] + 0.3j * noise[1]) / np.arange(1, modes + 1)[:, None, None]
+    )
     return PixelProbe(jnp.asarray(waves * np.sqrt(dose / np.sum(np.abs(waves) ** 2))))
 
 
@@ -86,7 +90,11 @@ def stack(slices=1, thickness=8.0, periodic=False, kind=SliceStack) -> SliceStac
 
 def atoms() -> Atoms:
     """Vibrating atoms of three elements in two slices, some places half empty."""
-    places = rng(13).uniform(0, 1, (6, 3)) * [8.0, FIELD[0] * GRID.pixel[0], FIELD[1] * GRID.pixel[1]]
+    places = rng(13).uniform(0, 1, (6, 3)) * [
+        8.0,
+        FIELD[0] * GRID.pixel[0],
+        FIELD[1] * GRID.pixel[1],
+    ]
     vibration, occupancy = jnp.linspace(0.3, 1.5, 6), jnp.linspace(0.5, 1.0, 6)
     places = jnp.asarray(places + np.array([0.0, *ORIGIN]))
     return Atoms((42, 16, 16, 42, 8, 16), places, FIELD, 4.0, 2, ORIGIN, vibration, occupancy)
@@ -160,7 +168,9 @@ DETECTORS = {
     "super_sampled": lambda: SuperSampled(factor=2),
     "cropped": lambda: Cropped((10, 8)),
     "masked": lambda: Masked(mask(), Ideal()),
-    "nested": lambda: Masked(mask((8, 6)), Background(jnp.array(0.1), Blurred(jnp.array(0.5), SuperSampled(factor=2)))),
+    "nested": lambda: Masked(
+        mask((8, 6)), Background(jnp.array(0.1), Blurred(jnp.array(0.5), SuperSampled(factor=2)))
+    ),
 }
 
 MODELS = {
@@ -171,13 +181,17 @@ MODELS = {
     "phase_only": lambda: thin(specimen=SliceStack(phases(), None, 8.0, jnp.array(ORIGIN))),
     "weak_phase": lambda: thin(specimen=stack(2, kind=WeakPhaseStack)),
     "potential": lambda: thin(
-        specimen=PotentialSlices(30 * phases(2), 30 * absorptions(2), jnp.array(10.0), jnp.array(ORIGIN))
+        specimen=PotentialSlices(
+            30 * phases(2), 30 * absorptions(2), jnp.array(10.0), jnp.array(ORIGIN)
+        )
     ),
     "atoms": lambda: thin(specimen=atoms()),
     "relaxed_probe": lambda: thin(probe=relaxed_probe()),
     "aberrated_probe": lambda: thin(probe=aberrated_probe()),
     "affine_scan": lambda: thin(scan=affine_scan()),
-    "tilted": lambda: thin(specimen=stack(2), propagator=Tilted(PerShot(tilts()), AngularSpectrum())),
+    "tilted": lambda: thin(
+        specimen=stack(2), propagator=Tilted(PerShot(tilts()), AngularSpectrum())
+    ),
     "band_limited": lambda: thin(specimen=stack(2), propagator=BandLimited(Fresnel())),
     "two_views": two_views,
     **{name: (lambda d=d: thin(detector=d())) for name, d in DETECTORS.items() if name != "ideal"},
@@ -188,7 +202,9 @@ MODELS = {
 RICH = {
     "thick": lambda: thin(
         probe=relaxed_probe(),
-        specimen=PotentialSlices(30 * phases(3), 30 * absorptions(3), jnp.array([8.0, 14.0, 9.0]), jnp.array(ORIGIN)),
+        specimen=PotentialSlices(
+            30 * phases(3), 30 * absorptions(3), jnp.array([8.0, 14.0, 9.0]), jnp.array(ORIGIN)
+        ),
         scan=affine_scan(),
         propagator=Tilted(PerShot(tilts()), AngularSpectrum()),
         detector=DETECTORS["nested"](),
@@ -197,7 +213,9 @@ RICH = {
         probe=aberrated_probe(),
         specimen=stack(2, jnp.array(8.0), periodic=True),
         propagator=BandLimited(Fresnel()),
-        detector=Masked(mask(), ModulationTransfer(jnp.array([1.0, 0.8, 0.5, 0.3]), DETECTORS["gain"]())),
+        detector=Masked(
+            mask(), ModulationTransfer(jnp.array([1.0, 0.8, 0.5, 0.3]), DETECTORS["gain"]())
+        ),
     ),
     "near_field": lambda: thin(
         specimen=stack(2, jnp.array([5.0, 7.0]), kind=WeakPhaseStack),
@@ -220,7 +238,9 @@ def other(model: Model) -> Model:
     """`model` with a flatter specimen."""
 
     def flatter(specimen):
-        return jax.tree.map(lambda a: 0.6 * a if eqx.is_inexact_array(a) and a.ndim == 3 else a, specimen)
+        return jax.tree.map(
+            lambda a: 0.6 * a if eqx.is_inexact_array(a) and a.ndim == 3 else a, specimen
+        )
 
     return eqx.tree_at(lambda m: m.specimen, model, flatter(model.specimen))
 
@@ -251,7 +271,11 @@ def assert_gradient(function, model, step=1e-5, tolerance=1e-5, seed=30):
     value, gradient = derived(params)
     assert np.isfinite(value)
     leaves, tree = jax.tree_util.tree_flatten_with_path(params)
-    units, slopes, random = jax.tree.leaves(natural_units(params)), jax.tree.leaves(gradient), rng(seed)
+    units, slopes, random = (
+        jax.tree.leaves(natural_units(params)),
+        jax.tree.leaves(gradient),
+        rng(seed),
+    )
     assert leaves
     for n, (path, leaf) in enumerate(leaves):
         direction = random.normal(size=leaf.shape)

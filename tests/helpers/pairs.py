@@ -18,7 +18,11 @@ with none_left_waiting(orderly=(0,)):
 
 def clean(**environment) -> dict[str, str]:
     """This environment without what a launcher may have said."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "OMPI", "PMI", "JAX_", "XLA"))}
+    kept = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith(("SLURM", "OMPI", "PMI", "JAX_", "XLA"))
+    }
     return kept | {k: str(v) for k, v in environment.items()}
 
 

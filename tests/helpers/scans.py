@@ -10,7 +10,9 @@ STEP = 2.1  # Å
 SIDE = 12  # positions
 
 
-def blobs(side=SIDE, step=STEP, dose=2e4, seed=0, strength=0.4, moved=(0, 0), defocus=120.0, lattice=None):
+def blobs(
+    side=SIDE, step=STEP, dose=2e4, seed=0, strength=0.4, moved=(0, 0), defocus=120.0, lattice=None
+):
     """Counts [shot, y, x] and positions [Å] of a scan over blobs of phase, at random or `lattice` pixels apart."""
     (n, _), pixel = GRID.shape, GRID.pixel[0]
     k = np.fft.fftfreq(n, pixel)
@@ -26,7 +28,9 @@ def blobs(side=SIDE, step=STEP, dose=2e4, seed=0, strength=0.4, moved=(0, 0), de
     y, x = np.mgrid[:size, :size]
     centres = rng.uniform(0, size, (90, 2))
     if lattice is not None:
-        rows = np.stack(np.meshgrid(*[np.arange(0, size, lattice)] * 2, indexing="ij"), -1).reshape(-1, 2)
+        rows = np.stack(np.meshgrid(*[np.arange(0, size, lattice)] * 2, indexing="ij"), -1).reshape(
+            -1, 2
+        )
         centres = rows + rng.normal(0, 0.5, rows.shape)
     phase = sum(strength * np.exp(-((y - a) ** 2 + (x - b) ** 2) / 8) for a, b in centres)
     waves = (probe * np.exp(1j * phase[a : a + n, b : b + n]) for a, b in corners)

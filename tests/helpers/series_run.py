@@ -9,13 +9,15 @@ from jaxptycho.jobs.new import template_text
 from jaxptycho.jobs.reading import read_job
 from jaxptycho.jobs.runner import start
 from jaxptycho.jobs.simulation import run_simulation
-from jaxptycho.jobs.steps.simulate import Simulate
+from jaxptycho.jobs.steps.simulate import SimulateStep
 
 
-def simulation_of(folder: Path, changes: list[str]) -> Simulate:
+def simulation_of(folder: Path, changes: list[str]) -> SimulateStep:
     """The step of the template `particle` with keys of it changed, such as `scan.shape=[8, 11]`."""
     (folder / "particle.toml").write_text(template_text("particle"))
-    step: Any = read_job(folder / "particle.toml", [f"step.0.{change}" for change in changes]).step[0]
+    step: Any = read_job(folder / "particle.toml", [f"step.0.{change}" for change in changes]).step[
+        0
+    ]
     return step
 
 

@@ -6,14 +6,16 @@ from jaxptycho.data import Dataset
 from jaxptycho.jobs.context import Context
 from jaxptycho.jobs.job import Job
 from jaxptycho.jobs.runner import Runner
-from jaxptycho.jobs.steps.refine import Refine, in_slabs
+from jaxptycho.jobs.steps.refine import RefineStep, split_into_slabs
 from jaxptycho.model import Model
 from jaxptycho.runs.batch_source import BatchSource
 from jaxptycho.runs.loop import Loop
 from jaxptycho.runs.state import State
 
 
-def context_of(job: Job, folder: Path = Path("."), number: int = 0, data: Dataset | None = None) -> Context:
+def context_of(
+    job: Job, folder: Path = Path("."), number: int = 0, data: Dataset | None = None
+) -> Context:
     """What the step `number` of a job works with, with other `data` where given; its folder is there."""
     context = Runner(job, folder).context(number, job.step[number])
     if data is not None:
@@ -43,7 +45,7 @@ def aligned(job: Job, views: dict[int, Model], folder: Path, data: Dataset | Non
 def loop_of(job: Job, number: int = 0, without=(), folder: Path = Path(".")) -> tuple[Loop, Model]:
     """The loop of a step `refine`, without some views, and the model that it begins with."""
     step, context = job.step[number], context_of(job, folder, number)
-    assert isinstance(step, Refine)
+    assert isinstance(step, RefineStep)
     source = context.source.without(without)
-    model = in_slabs(step.begin(None, context), context)
+    model = split_into_slabs(step.begin(None, context), context)
     return Loop(step.plan(model, context, source), source, context.listener), model

@@ -41,7 +41,10 @@ def gradient(loss, model, batch):
 def test_every_way_has_the_same_gradient_on_two_devices(way):
     model = thick()
     batch = any_batch(model, range(6))
-    found, expected = (gradient(distribute(misfit(poisson, 3, w), mesh(2)), model, batch) for w in (way, multislice))
+    found, expected = (
+        gradient(distribute(misfit(poisson, 3, w), mesh(2)), model, batch)
+        for w in (way, multislice)
+    )
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-10 * float(jnp.abs(b).max()))
 
@@ -65,7 +68,9 @@ def test_plans_take_fewer_shots_first_and_keep_fewer_waves_last(large_cache):
     choice = plans(model, N_SHOTS)
     assert choice == [(7, multislice), (3, multislice), (1, multislice), (1, multislice_sqrt)]
     assert plans(model, N_SHOTS, micro=2) == [(2, multislice), (2, multislice_sqrt)]
-    assert plans(model, N_SHOTS, multislice=multislice_reversible) == [(n, multislice_reversible) for n in (7, 3, 1)]
+    assert plans(model, N_SHOTS, multislice=multislice_reversible) == [
+        (n, multislice_reversible) for n in (7, 3, 1)
+    ]
     sizes = [needed(misfit(poisson, *plan), model, batch) for plan in choice]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] < 0.4 * sizes[0]
@@ -75,7 +80,8 @@ def test_waves_that_lose_frequencies_are_not_traced_back():
     model = thin(specimen=stack(3), propagator=BandLimited(Tilted(PerShot(tilts()))))
     loss = misfit(poisson, multislice=multislice_reversible)
     with pytest.raises(
-        ValueError, match=r"BandLimited loses frequencies .*\|P\| falls to 0\).* take checkpointed.multislice_sqrt"
+        ValueError,
+        match=r"BandLimited loses frequencies .*\|P\| falls to 0\).* take checkpointed.multislice_sqrt",
     ):
         jax.eval_shape(lambda model: loss(model, any_batch(model)), model)
 
@@ -84,7 +90,11 @@ def test_waves_that_lose_frequencies_are_not_traced_back():
 def megabyte_a_shot(monkeypatch):
     """The compiler replaced: a plan takes 1 MB a shot, half of it with the root."""
     by = lambda plan: plan  # noqa: E731
-    monkeypatch.setattr(memory, "needed", lambda plan, *_: plan.micro * (1e6 if plan.multislice is multislice else 5e5))
+    monkeypatch.setattr(
+        memory,
+        "needed",
+        lambda plan, *_: plan.micro * (1e6 if plan.multislice is multislice else 5e5),
+    )
     return lambda model, batch, budget: fastest(by, model, batch, plans(model, N_SHOTS), budget)
 
 
@@ -94,15 +104,22 @@ def test_the_fastest_plan_within_the_budget_is_taken(megabyte_a_shot, large_cach
     assert {b: megabyte_a_shot(model, batch, b).micro for b in budgets} == budgets
     assert megabyte_a_shot(model, batch, 7e5) == (1, multislice_sqrt)
     with pytest.raises(
-        ValueError, match=r"takes 0.5 MB with 1 shots at a time and multislice_sqrt, the budget is 0.4 MB"
+        ValueError,
+        match=r"takes 0.5 MB with 1 shots at a time and multislice_sqrt, the budget is 0.4 MB",
     ):
         megabyte_a_shot(model, batch, 4e5)
 
 
 def test_short_memory_makes_the_plan_leaner_by_itself(megabyte_a_shot, large_cache, monkeypatch):
     model, batch = heavy()
-    for whole, plan in {None: (7, multislice), 4e6: (1, multislice), 1e3: (1, multislice_sqrt)}.items():
-        monkeypatch.setattr(memory, "device_memory", lambda whole=whole: whole)  # half of it is for waves
+    for whole, plan in {
+        None: (7, multislice),
+        4e6: (1, multislice),
+        1e3: (1, multislice_sqrt),
+    }.items():
+        monkeypatch.setattr(
+            memory, "device_memory", lambda whole=whole: whole
+        )  # half of it is for waves
         assert megabyte_a_shot(model, batch, None) == plan
 
 

@@ -18,7 +18,9 @@ from jaxptycho.simulate.experiment import Experiment, Sampling, simulate
 from jaxptycho.simulate.microscope import Microscope
 
 GRID = jp.Grid((24, 24), 0.3, voltage_kv=80.0)
-TRUE = np.array([[2.0, 6.0, 6.3], [2.2, 8.1, 7.4], [6.0, 6.9, 8.8], [6.1, 8.6, 5.6], [2.1, 7.3, 4.9]])
+TRUE = np.array(
+    [[2.0, 6.0, 6.3], [2.2, 8.1, 7.4], [6.0, 6.9, 8.8], [6.1, 8.6, 5.6], [2.1, 7.3, 4.9]]
+)
 NUMBERS = [42, 16, 74, 34, 16]
 SHAPE = (48, 48)
 
@@ -40,7 +42,9 @@ def model(positions, debye_waller, occupancy):
 
 def refined(found, batch, names):
     """The model after 250 steps, and the loss before the first and the last of them."""
-    optimiser = jp.per_part({name: optax.adam(optax.cosine_decay_schedule(0.05, 250)) for name in names})
+    optimiser = jp.per_part(
+        {name: optax.adam(optax.cosine_decay_schedule(0.05, 250)) for name in names}
+    )
     step = jp.make_step(jp.misfit(poisson), optimiser)
     state = jp.init_state(optimiser, found)
     losses = []
@@ -93,9 +97,13 @@ def test_atoms_come_back_from_an_independent_simulation():
     counts = np.concatenate([block for *_, block in simulate(experiment)]).astype(np.float32)
     counts = jnp.asarray(np.fft.ifftshift(counts, axes=(1, 2)))
     batch = jp.Batch(np.int32(0), np.arange(25, dtype=np.int32), counts, np.ones(25, np.float32))
-    atoms = jp.Atoms(NUMBERS, jnp.asarray(moved), (128, 128), 1.0, 8, debye_waller=jnp.full(5, vibration))
+    atoms = jp.Atoms(
+        NUMBERS, jnp.asarray(moved), (128, 128), 1.0, 8, debye_waller=jnp.full(5, vibration)
+    )
     fine = jp.Grid((64, 64), 24 * 0.3 / 64, voltage_kv=80.0)
-    start = jp.Model(coarse.probe, atoms, coarse.scan, fine, detector=jp.Cropped(GRID.shape, jp.Ideal()))
+    start = jp.Model(
+        coarse.probe, atoms, coarse.scan, fine, detector=jp.Cropped(GRID.shape, jp.Ideal())
+    )
     found, first, last = refined(start, batch, ["specimen.positions"])
     error = np.asarray(found.specimen.positions) - TRUE
     assert last < first

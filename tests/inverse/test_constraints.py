@@ -42,7 +42,13 @@ KEYS = {
 }
 GRID = Grid(shape=(32, 28), pixel=(0.4, 0.5), voltage_kv=80.0)
 PREDICT = eqx.filter_jit(predict)
-GAUGES = ("probe_centring", "position_recentring", "phase_offset_removal", "phase_ramp_removal", "orthogonal_modes")
+GAUGES = (
+    "probe_centring",
+    "position_recentring",
+    "phase_offset_removal",
+    "phase_ramp_removal",
+    "orthogonal_modes",
+)
 
 
 def made(name, model, **keys):
@@ -70,7 +76,11 @@ def compact(slices=1, thickness=15.0, kind=SliceStack) -> Model:
     first = np.exp(-(y**2 + x**2) / (2 * 2.2**2))
     waves = 6 * np.stack([first, (0.2 + 0.3j + 0.1 * x) * first])
     shape = (slices, 70, 66)
-    phase = 0.5 * smooth(shape, 50) + 0.02 * np.arange(70)[:, None] / slices - 0.013 * np.arange(66) / slices
+    phase = (
+        0.5 * smooth(shape, 50)
+        + 0.02 * np.arange(70)[:, None] / slices
+        - 0.013 * np.arange(66) / slices
+    )
     corners = models.rng(51).uniform(3, 34, (6, 2))
     positions = (corners + np.array([16, 14])) * GRID.pixel
     per_volt = GRID.sigma * thickness if kind is PotentialSlices else 1.0
@@ -80,7 +90,9 @@ def compact(slices=1, thickness=15.0, kind=SliceStack) -> Model:
         jnp.asarray(thickness),
         jnp.zeros(2),
     )
-    return Model(PixelProbe(jnp.asarray(waves)), specimen, FreeScan(PerShot(jnp.asarray(positions))), GRID)
+    return Model(
+        PixelProbe(jnp.asarray(waves)), specimen, FreeScan(PerShot(jnp.asarray(positions))), GRID
+    )
 
 
 def single_precision(model):
@@ -119,7 +131,14 @@ def test_shapes_and_precision_stay(name, precision):
 
 
 @pytest.mark.parametrize(
-    "name", ["gaussian_along_z", "missing_cone_filter", "orthogonal_modes", "probe_centring", "phase_ramp_removal"]
+    "name",
+    [
+        "gaussian_along_z",
+        "missing_cone_filter",
+        "orthogonal_modes",
+        "probe_centring",
+        "phase_ramp_removal",
+    ],
 )
 def test_the_same_in_single_precision_under_jit(name):
     model = compact(3)
@@ -152,10 +171,18 @@ def test_job_files_can_read_the_signatures(name):
 )
 def test_a_second_time_changes_nothing(name):
     model = compact(3)
-    keys = {"dose": 123.0} if name == "probe_power" else {"highest": 0.99} if name == "amplitude_clamp" else {}
+    keys = (
+        {"dose": 123.0}
+        if name == "probe_power"
+        else {"highest": 0.99}
+        if name == "amplitude_clamp"
+        else {}
+    )
     project = eqx.filter_jit(made(name, model, **keys))
     if name == "position_recentring":
-        model = eqx.tree_at(lambda m: m.scan.positions.values, model, model.scan.positions.values + 0.3)
+        model = eqx.tree_at(
+            lambda m: m.scan.positions.values, model, model.scan.positions.values + 0.3
+        )
     once = project(model)
     assert not all(np.allclose(a, b) for a, b in zip(arrays(model), arrays(once), strict=True))
     for one, other in zip(arrays(once), arrays(project(once)), strict=True):
@@ -163,7 +190,9 @@ def test_a_second_time_changes_nothing(name):
 
 
 def test_unknown_constraints_are_named():
-    with pytest.raises(ValueError, match="unknown constraint 'positive'; known are amplitude_clamp"):
+    with pytest.raises(
+        ValueError, match="unknown constraint 'positive'; known are amplitude_clamp"
+    ):
         build("positive", models.thin())
 
 
@@ -185,7 +214,9 @@ def test_gauges_leave_predictions_alone(slices, kind):
     before = patterns(model)
     for name in GAUGES:
         after = eqx.filter_jit(made(name, start))(model)
-        assert any(np.abs(a - b).max() > 1e-3 for a, b in zip(arrays(model), arrays(after), strict=True)), name
+        assert any(
+            np.abs(a - b).max() > 1e-3 for a, b in zip(arrays(model), arrays(after), strict=True)
+        ), name
         np.testing.assert_allclose(patterns(after), before, atol=1e-6 * before.max(), err_msg=name)
 
 
@@ -194,7 +225,11 @@ def test_gauges_in_models_of_every_kind(name):
     model = models.MODELS[name]()
     start = eqx.tree_at(lambda m: m.scan, model, model.scan.move(jnp.array([0.3, -0.2])))
     view = int(name == "two_views")
-    exact = ("position_recentring", "phase_offset_removal", "orthogonal_modes")  # whatever the sampling
+    exact = (
+        "position_recentring",
+        "phase_offset_removal",
+        "orthogonal_modes",
+    )  # whatever the sampling
     after = eqx.filter_jit(all_of(*(made(g, start) for g in exact)))(model)
     np.testing.assert_allclose(patterns(after, view), patterns(model, view), atol=1e-9)
 
@@ -249,8 +284,12 @@ def test_phase_offsets_vanish_where_there_is_light():
     model = compact(2)
     after = applied("phase_offset_removal", model)
     seen = illumination(model)
-    np.testing.assert_allclose(np.sum(seen * after.specimen.phase, axis=(1, 2)), 0, atol=1e-8 * float(jnp.sum(seen)))
-    np.testing.assert_allclose(np.ptp(after.specimen.phase - model.specimen.phase, axis=(1, 2)), 0, atol=1e-12)
+    np.testing.assert_allclose(
+        np.sum(seen * after.specimen.phase, axis=(1, 2)), 0, atol=1e-8 * float(jnp.sum(seen))
+    )
+    np.testing.assert_allclose(
+        np.ptp(after.specimen.phase - model.specimen.phase, axis=(1, 2)), 0, atol=1e-12
+    )
 
 
 def test_the_illumination_is_the_sum_of_the_probes():
@@ -259,7 +298,9 @@ def test_the_illumination_is_the_sum_of_the_probes():
     np.testing.assert_allclose(jnp.sum(seen), 6 * model.probe.mean_dose(model.grid), rtol=1e-9)
     middle = np.tensordot(np.asarray(seen), np.indices(seen.shape), ([0, 1], [1, 2])) / np.sum(seen)
     places = np.round(np.asarray(model.scan.positions.values) / GRID.pixel).mean(0)
-    offset = np.asarray(centre_of_mass(jnp.sum(jnp.abs(model.probe.waves) ** 2, 0), GRID)) / GRID.pixel
+    offset = (
+        np.asarray(centre_of_mass(jnp.sum(jnp.abs(model.probe.waves) ** 2, 0), GRID)) / GRID.pixel
+    )
     np.testing.assert_allclose(middle, places + offset, atol=1e-6)
 
 
@@ -286,7 +327,9 @@ def test_probe_power(name):
     if name != "relaxed_probe":  # whose dose varies from shot to shot
         np.testing.assert_allclose(np.mean(sums), 1000.0, rtol=1e-6)
     np.testing.assert_allclose(brighter.probe.mean_dose(brighter.grid), 1000.0, rtol=1e-12)
-    np.testing.assert_allclose(made("probe_power", model)(brighter).probe.mean_dose(model.grid), start, rtol=1e-12)
+    np.testing.assert_allclose(
+        made("probe_power", model)(brighter).probe.mean_dose(model.grid), start, rtol=1e-12
+    )
 
 
 def vacuum():
@@ -338,7 +381,9 @@ def test_aperture_and_support_are_discs():
     np.testing.assert_allclose(disc.sum() * 0.4 * 0.5, np.pi * 16, rtol=0.02)
     assert disc[16, 14] == 1
     assert disc[0, 0] == 0
-    point = eqx.tree_at(lambda m: m.probe.waves, model, jnp.zeros((1, *GRID.shape), complex).at[0, 16, 14].set(1.0))
+    point = eqx.tree_at(
+        lambda m: m.probe.waves, model, jnp.zeros((1, *GRID.shape), complex).at[0, 16, 14].set(1.0)
+    )
     far = np.abs(applied("probe_aperture", point, semiangle_mrad=25.0).probe.spectrum(GRID)[0])
     radius = np.sqrt(np.asarray(GRID.k2())) * GRID.wavelength
     step = max(GRID.dk) * GRID.wavelength
@@ -377,7 +422,9 @@ def test_slices_alike_and_empty_surfaces():
     np.testing.assert_allclose(np.ptp(alike.phase, axis=0), 0)
     np.testing.assert_allclose(alike.phase.sum(0), model.specimen.phase.sum(0), rtol=1e-12)
     empty = applied("vacuum_surfaces", model, first=1, last=2).specimen
-    np.testing.assert_array_equal(np.any(np.asarray(empty.phase) != 0, axis=(1, 2)), [False, True, False, False])
+    np.testing.assert_array_equal(
+        np.any(np.asarray(empty.phase) != 0, axis=(1, 2)), [False, True, False, False]
+    )
     np.testing.assert_array_equal(empty.absorption[1], model.specimen.absorption[1])
 
 
@@ -395,7 +442,11 @@ def test_gaussian_along_z():
     shape = (12, 70, 66)
     model = compact(12, thickness=2.0)
     layer = jnp.zeros(shape).at[6].set(1.0)
-    blurred = applied("gaussian_along_z", eqx.tree_at(lambda m: m.specimen.phase, model, layer), sigma_angstrom=3.0)
+    blurred = applied(
+        "gaussian_along_z",
+        eqx.tree_at(lambda m: m.specimen.phase, model, layer),
+        sigma_angstrom=3.0,
+    )
     z = (np.arange(12) - 6) * 2.0
     gaussian = 2.0 * np.exp(-(z**2) / 18) / np.sqrt(18 * np.pi)
     np.testing.assert_allclose(blurred.specimen.phase[:, 3, 4], gaussian, atol=2e-3)
@@ -408,7 +459,9 @@ def test_filters_along_z_keep_the_projection(name):
     np.testing.assert_allclose(after.phase.sum(0), model.specimen.phase.sum(0), atol=1e-12)
     assert np.var(after.phase, axis=0).sum() < 0.9 * np.var(model.specimen.phase, axis=0).sum()
     alike = applied("identical_slices", model)
-    np.testing.assert_allclose(applied(name, alike).specimen.phase, alike.specimen.phase, atol=1e-12)
+    np.testing.assert_allclose(
+        applied(name, alike).specimen.phase, alike.specimen.phase, atol=1e-12
+    )
 
 
 def test_low_pass_drops_what_is_too_fine():
@@ -459,7 +512,9 @@ def test_fixed_numbers_cannot_be_moved():
         made("position_recentring", model)(model)
 
 
-@pytest.mark.parametrize("keys", [{"lowest": 0.5, "highest": 0.2}, {"lowest": -0.1}, {"highest": 0.0}])
+@pytest.mark.parametrize(
+    "keys", [{"lowest": 0.5, "highest": 0.2}, {"lowest": -0.1}, {"highest": 0.0}]
+)
 def test_limits_out_of_order_are_refused(keys):
     with pytest.raises(ValueError, match="lowest"):
         CONSTRAINTS["amplitude_clamp"](**keys)
@@ -469,4 +524,6 @@ def test_a_near_field_model_may_lose_its_offset():
     model = eqx.tree_at(lambda m: m.detector, compact(), NearField(jnp.array(50.0)))
     for name in ("phase_offset_removal", "phase_ramp_removal"):
         after = applied(name, model)
-        np.testing.assert_allclose(patterns(after), patterns(model), atol=1e-5 * patterns(model).max())
+        np.testing.assert_allclose(
+            patterns(after), patterns(model), atol=1e-5 * patterns(model).max()
+        )

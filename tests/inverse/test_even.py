@@ -21,13 +21,16 @@ def steps(optimiser, gradients):
 def test_of_one_number_it_is_adam():
     gradients = [NUMBER, -3 * NUMBER, 0.1 * NUMBER]
     rate = optax.linear_schedule(0.1, 0.05, 3)
-    np.testing.assert_allclose(steps(layerwise_adam(rate), gradients), steps(optax.adam(rate), gradients), rtol=1e-6)
+    np.testing.assert_allclose(
+        steps(layerwise_adam(rate), gradients), steps(optax.adam(rate), gradients), rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("kind", [float, complex])
 def test_steps_keep_the_shape_of_the_gradient_and_forget_its_size(kind):
     gradient = jnp.asarray(
-        np.random.default_rng(0).normal(size=(2, 3, 4)).astype(kind) * (1 + 1j if kind is complex else 1)
+        np.random.default_rng(0).normal(size=(2, 3, 4)).astype(kind)
+        * (1 + 1j if kind is complex else 1)
     )
     (step,) = steps(layerwise_adam(0.1), [gradient])
     size = np.sqrt(np.mean(np.abs(gradient) ** 2))

@@ -7,11 +7,26 @@ import numpy as np
 import pytest
 from models import N_SHOTS, any_batch, batch_for, rng, thin
 
-from jaxptycho import Batch, Dataset, amplitude, anscombe, gaussian, make_batch, misfit, poisson, predict
+from jaxptycho import (
+    Batch,
+    Dataset,
+    amplitude,
+    anscombe,
+    gaussian,
+    make_batch,
+    misfit,
+    poisson,
+    predict,
+)
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
-NOISES = {"amplitude": amplitude, "anscombe": anscombe, "gaussian": partial(gaussian, variance=3.0), "poisson": poisson}
+NOISES = {
+    "amplitude": amplitude,
+    "anscombe": anscombe,
+    "gaussian": partial(gaussian, variance=3.0),
+    "poisson": poisson,
+}
 noises = pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
 
 
@@ -26,7 +41,10 @@ def test_perfect_fit_is_zero_and_nothing_is_less(noise):
 
 @noises
 def test_derivative_is_right_and_finite_down_to_zero(noise):
-    predicted, counts = jnp.array([0.0, 1e-3, 0.7, 3.0, 40.0]), jnp.array([2.0, 0.0, 0.0, 5.0, 30.0])
+    predicted, counts = (
+        jnp.array([0.0, 1e-3, 0.7, 3.0, 40.0]),
+        jnp.array([2.0, 0.0, 0.0, 5.0, 30.0]),
+    )
     slope = jax.vmap(jax.grad(noise))(predicted, counts)
     step = 1e-7
     measured = (noise(predicted + step, counts) - noise(predicted - step, counts)) / (2 * step)
@@ -47,7 +65,12 @@ def test_closed_forms():
 
 @pytest.mark.parametrize(
     ("noise", "mean", "expected"),
-    [(poisson, 1000.0, 0.5), (amplitude, 1000.0, 0.25), (anscombe, 6.0, 0.25), (partial(gaussian, variance=1000.0), 1000.0, 0.5)],
+    [
+        (poisson, 1000.0, 0.5),
+        (amplitude, 1000.0, 0.25),
+        (anscombe, 6.0, 0.25),
+        (partial(gaussian, variance=1000.0), 1000.0, 0.5),
+    ],
 )
 def test_right_model_leaves_the_noise(noise, mean, expected):
     """Half a count of deviance per pixel, a quarter of squared amplitude."""
@@ -58,12 +81,16 @@ def test_right_model_leaves_the_noise(noise, mean, expected):
 def test_misfit_is_the_mean_over_shots_of_the_sum_over_pixels():
     model = thin()
     batch = batch_for(model)
-    by_shot = np.asarray(poisson(eqx.filter_jit(predict)(model, batch.shots), batch.counts.astype(float))).sum((1, 2))
+    by_shot = np.asarray(
+        poisson(eqx.filter_jit(predict)(model, batch.shots), batch.counts.astype(float))
+    ).sum((1, 2))
     loss = eqx.filter_jit(misfit(poisson))
     assert float(loss(model, batch)) == pytest.approx(by_shot.mean(), rel=1e-10)
     weight = jnp.array([1.0, 0.0, 2.0, 1.0, 0.0, 0.5, 1.0])
     weighted = Batch(batch.view, batch.shots, batch.counts, weight)
-    assert float(loss(model, weighted)) == pytest.approx(np.average(by_shot, weights=weight), rel=1e-10)
+    assert float(loss(model, weighted)) == pytest.approx(
+        np.average(by_shot, weights=weight), rel=1e-10
+    )
 
 
 def test_padding_changes_nothing():

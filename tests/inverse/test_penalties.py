@@ -11,7 +11,15 @@ import pytest
 
 from jaxptycho import PotentialSlices, SliceStack
 from jaxptycho.inverse.constraints.filters import depth_frequencies, measurable, plane_frequencies
-from jaxptycho.inverse.penalties import PENALTIES, l1, l2, missing_cone, sum_of, tikhonov, total_variation
+from jaxptycho.inverse.penalties import (
+    PENALTIES,
+    l1,
+    l2,
+    missing_cone,
+    sum_of,
+    tikhonov,
+    total_variation,
+)
 
 ORIGIN = jnp.array(models.ORIGIN)
 WEIGHT = 3.0
@@ -27,7 +35,9 @@ def of(phase, thickness=8.0, periodic=False):
 
 
 def steps(stack, axis):
-    return np.concatenate([np.diff(stack, axis=axis), np.zeros_like(np.take(stack, [0], axis))], axis)
+    return np.concatenate(
+        [np.diff(stack, axis=axis), np.zeros_like(np.take(stack, [0], axis))], axis
+    )
 
 
 def test_penalties_written_out():
@@ -35,7 +45,9 @@ def test_penalties_written_out():
     phase, absorption = np.asarray(model.specimen.phase), np.asarray(model.specimen.absorption)
     pixels = phase[0].size
     plane, depth = steps(phase, 1) ** 2 + steps(phase, 2) ** 2, steps(phase, 0) ** 2
-    space = steps(phase, 0) ** 2 / 20**2 + steps(phase, 1) ** 2 + steps(phase, 2) ** 2 / 1.25**2  # 8, 0.4 and 0.5 Å
+    space = (
+        steps(phase, 0) ** 2 / 20**2 + steps(phase, 1) ** 2 + steps(phase, 2) ** 2 / 1.25**2
+    )  # 8, 0.4 and 0.5 Å
     expected = {
         l1(WEIGHT): np.abs(phase),
         l1(WEIGHT, of="absorption"): absorption,
@@ -54,7 +66,9 @@ def test_penalties_written_out():
 def test_total_variation_of_an_edge_is_its_length_times_its_height():
     phase = np.zeros((1, 20, 20))
     phase[:, 5:15, 4:16] = 0.7
-    by_hand = 0.7 * (10 * 2 + 12 * 2 - 1) + 0.7 * (np.sqrt(2) - 1)  # one corner's steps fall on one pixel
+    by_hand = 0.7 * (10 * 2 + 12 * 2 - 1) + 0.7 * (
+        np.sqrt(2) - 1
+    )  # one corner's steps fall on one pixel
     found = total_variation(1.0, smooth=1e-9)(of(phase)) * 400
     np.testing.assert_allclose(found, by_hand, rtol=1e-6)
 
@@ -67,13 +81,17 @@ def test_total_variation_in_a_volume_knows_no_direction():
     ball = 0.7 * (0.5 - 0.5 * np.tanh(distance / 0.7))
     cost = float(total_variation(1.0, along="volume", smooth=1e-6)(of(ball, 0.3)))
     integral = cost * 32 * 30 * np.prod(voxel) / min(voxel[1:])
-    np.testing.assert_allclose(integral, 0.7 * 4 * np.pi * (radius**2 + np.pi**2 / 12 * 0.7**2), rtol=0.02)
+    np.testing.assert_allclose(
+        integral, 0.7 * 4 * np.pi * (radius**2 + np.pi**2 / 12 * 0.7**2), rtol=0.02
+    )
 
 
 @pytest.mark.parametrize("name", PENALTIES)
 def test_weights_mean_the_same_in_a_larger_field_of_view(name):
     small = models.phases(3)
-    faded = small * np.hanning(32)[:, None] * np.hanning(30)  # nothing at the edges, where tiles meet
+    faded = (
+        small * np.hanning(32)[:, None] * np.hanning(30)
+    )  # nothing at the edges, where tiles meet
     tiled = jnp.tile(faded, (1, 2, 3))
     one, many = (eqx.filter_jit(made(name))(of(phase)) for phase in (faded, tiled))
     np.testing.assert_allclose(many, one, rtol=2e-2)
@@ -96,7 +114,11 @@ def test_gradients_are_those_of_finite_differences():
     all_of_them += [made(n, along="z") for n in ("total_variation", "tikhonov")]
     penalty = sum_of(*all_of_them)
     direction = jax.tree.map(
-        lambda a: jnp.asarray(models.rng(40).normal(size=a.shape)) if eqx.is_inexact_array(a) and a.ndim == 3 else None,
+        lambda a: (
+            jnp.asarray(models.rng(40).normal(size=a.shape))
+            if eqx.is_inexact_array(a) and a.ndim == 3
+            else None
+        ),
         model.specimen,
     )
 
@@ -136,7 +158,9 @@ def test_half_of_what_lies_on_the_edge_of_the_missing_cone_is_kept():
 
 def test_the_projected_phase_costs_nothing_in_the_missing_cone():
     layer = np.asarray(models.phases(1))
-    np.testing.assert_allclose(missing_cone(WEIGHT, 20.0)(of(np.repeat(layer, 5, 0))), 0.0, atol=1e-12)
+    np.testing.assert_allclose(
+        missing_cone(WEIGHT, 20.0)(of(np.repeat(layer, 5, 0))), 0.0, atol=1e-12
+    )
 
 
 def test_a_sum_adds_up():
@@ -147,12 +171,16 @@ def test_a_sum_adds_up():
 
 @pytest.mark.parametrize("name", PENALTIES)
 def test_single_precision_stays(name):
-    specimen = jax.tree.map(lambda a: a.astype(jnp.float32) if eqx.is_array(a) else a, models.stack(3))
+    specimen = jax.tree.map(
+        lambda a: a.astype(jnp.float32) if eqx.is_array(a) else a, models.stack(3)
+    )
     model = models.thin(specimen=specimen)
     double = models.thin(specimen=models.stack(3))
     np.testing.assert_allclose(made(name)(model), made(name)(double), rtol=1e-5)
     assert (
-        jax.eval_shape(jax.grad(lambda s: made(name)(models.thin(specimen=s)), allow_int=True), specimen).phase.dtype
+        jax.eval_shape(
+            jax.grad(lambda s: made(name)(models.thin(specimen=s)), allow_int=True), specimen
+        ).phase.dtype
         == jnp.float32
     )
 
@@ -161,7 +189,9 @@ def test_single_precision_stays(name):
 def test_job_files_can_read_the_signatures(name):
     for key in inspect.signature(PENALTIES[name]).parameters.values():
         assert key.annotation is not inspect.Parameter.empty
-    assert inspect.signature(PENALTIES[name]).parameters["weight"].default is inspect.Parameter.empty
+    assert (
+        inspect.signature(PENALTIES[name]).parameters["weight"].default is inspect.Parameter.empty
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,20 @@ import numpy as np
 import optax
 import pytest
 
-from jaxptycho import AberratedProbe, Batch, FreeScan, Grid, Model, PerShot, PerView, PixelProbe, SliceStack, predict
+from jaxptycho import (
+    AberratedProbe,
+    Batch,
+    FreeScan,
+    Grid,
+    Model,
+    PerShot,
+    PerView,
+    PixelProbe,
+    SliceStack,
+    predict,
+)
 from jaxptycho.inverse.losses import amplitude, misfit
-from jaxptycho.inverse.solvers.pie import epie, folded, illumination, rpie, squared_object
+from jaxptycho.inverse.solvers.pie import batch_illumination, epie, folded, rpie, squared_object
 from jaxptycho.inverse.step import init_state, make_step, minimise, per_part
 
 GRID = models.GRID
@@ -71,7 +82,9 @@ def by_hand(obj, probe, batch, a, b, rate=1.0, remainder=(0.0, 0.0)):
     return obj, probe + rate * shifted(more_probe, -np.asarray(remainder))
 
 
-@pytest.mark.parametrize(("shots", "a", "b", "rate"), [([1], 0.1, 0.3, 1.0), ([0, 1, 2], 0.4, 0.2, 0.5)])
+@pytest.mark.parametrize(
+    ("shots", "a", "b", "rate"), [([1], 0.1, 0.3, 1.0), ([0, 1, 2], 0.4, 0.2, 0.5)]
+)
 def test_a_step_is_the_engine_written_out(shots, a, b, rate):
     model = on_pixels()
     batch = batch_of(model, shots)
@@ -86,7 +99,14 @@ def test_epie_between_pixels():
     model = on_pixels(remainder=(0.3, -0.2))
     batch = batch_of(model, [2])
     after = take_step(model, batch, epie())
-    obj, probe = by_hand(transmission(model)[0], np.asarray(model.probe.waves), batch, 1.0, 1.0, remainder=(0.3, -0.2))
+    obj, probe = by_hand(
+        transmission(model)[0],
+        np.asarray(model.probe.waves),
+        batch,
+        1.0,
+        1.0,
+        remainder=(0.3, -0.2),
+    )
     np.testing.assert_allclose(transmission(after)[0], obj, rtol=1e-10, atol=1e-10)
     np.testing.assert_allclose(after.probe.waves, probe, rtol=1e-10, atol=1e-10)
     np.testing.assert_array_equal(after.scan.positions.values, model.scan.positions.values)
@@ -94,7 +114,9 @@ def test_epie_between_pixels():
 
 def test_other_parts_go_with_other_optimisers():
     model = on_pixels(remainder=(0.2, 0.1))
-    after = take_step(model, batch_of(model, [0, 1]), per_part(specimen=rpie(0.2), scan=optax.sgd(1e-3)))
+    after = take_step(
+        model, batch_of(model, [0, 1]), per_part(specimen=rpie(0.2), scan=optax.sgd(1e-3))
+    )
     moved = np.any(after.scan.positions.values != model.scan.positions.values, axis=1)
     np.testing.assert_array_equal(moved, [True, True, False])
     np.testing.assert_array_equal(after.probe.waves, model.probe.waves)
@@ -116,7 +138,9 @@ def test_a_pure_phase_turns_along_its_circle():
     old = transmission(model)[0]
     full, _ = by_hand(old, np.asarray(model.probe.waves), batch, 0.3, 0.3)
     turned = 1 + 1j * ((full - old) / old).imag  # the tangential part of the full update
-    np.testing.assert_allclose(after.specimen.phase[0], model.specimen.phase[0] + np.angle(turned), atol=1e-10)
+    np.testing.assert_allclose(
+        after.specimen.phase[0], model.specimen.phase[0] + np.angle(turned), atol=1e-10
+    )
     assert after.specimen.absorption is None
 
 
@@ -124,20 +148,28 @@ def test_illumination_is_the_sum_of_placed_probes():
     model = models.thin(specimen=models.stack(3, jnp.array([5.0, 12.0, 8.0])))
     model = eqx.tree_at(lambda m: m.specimen.absorption, model, None)
     batch = batch_of(model, range(4))
-    seen = eqx.filter_jit(illumination)(model, batch)
+    seen = eqx.filter_jit(batch_illumination)(model, batch)
     assert seen.shape == model.specimen.phase.shape
-    np.testing.assert_allclose(jnp.sum(seen, axis=(1, 2)), 4 * models.DOSE, rtol=1e-10)  # no slice absorbs
-    middle = np.tensordot(np.asarray(seen[0]), np.indices(seen.shape[1:]), ([0, 1], [1, 2])) / (4 * models.DOSE)
-    centre = np.mean(np.asarray(model.scan.positions.values)[:4] - models.ORIGIN, axis=0) / GRID.pixel
+    np.testing.assert_allclose(
+        jnp.sum(seen, axis=(1, 2)), 4 * models.DOSE, rtol=1e-10
+    )  # no slice absorbs
+    middle = np.tensordot(np.asarray(seen[0]), np.indices(seen.shape[1:]), ([0, 1], [1, 2])) / (
+        4 * models.DOSE
+    )
+    centre = (
+        np.mean(np.asarray(model.scan.positions.values)[:4] - models.ORIGIN, axis=0) / GRID.pixel
+    )
     np.testing.assert_allclose(middle, centre, atol=0.4)
 
 
 def test_a_periodic_specimen_collects_what_ran_over_its_edge():
     model = models.thin(specimen=models.stack(periodic=True))
     far = eqx.tree_at(
-        lambda m: m.scan.positions.values, model, model.scan.positions.values + jnp.array(models.FIELD) * 0.4
+        lambda m: m.scan.positions.values,
+        model,
+        model.scan.positions.values + jnp.array(models.FIELD) * 0.4,
     )
-    seen = eqx.filter_jit(illumination)(far, batch_of(model, range(7)))
+    seen = eqx.filter_jit(batch_illumination)(far, batch_of(model, range(7)))
     assert seen.shape == model.specimen.phase.shape
     np.testing.assert_allclose(jnp.sum(seen), 7 * models.DOSE, rtol=1e-10)
     field = jnp.arange(20.0).reshape(1, 4, 5)
@@ -148,7 +180,9 @@ def test_the_object_under_the_batch():
     model = on_pixels()
     t = transmission(model)[0]
     windows = [np.abs(t[y : y + 16, x : x + 12]) ** 2 for y, x in CORNERS[:2]]
-    np.testing.assert_allclose(squared_object(model, batch_of(model, [0, 1])), sum(windows), rtol=1e-6)
+    np.testing.assert_allclose(
+        squared_object(model, batch_of(model, [0, 1])), sum(windows), rtol=1e-6
+    )
 
 
 def test_views_have_their_own_probe():
@@ -205,7 +239,9 @@ def small_scan(slices=1) -> tuple[Model, Model]:
         spectrum = AberratedProbe(0.022, {"defocus": defocus}, 1e4).spectrum(grid)
         return PixelProbe(jnp.fft.fftshift(jnp.fft.ifft2(spectrum, norm="ortho"), axes=(-2, -1)))
 
-    steps = np.stack(np.meshgrid(np.arange(7), np.arange(7), indexing="ij"), -1).reshape(-1, 2) * 4.0
+    steps = (
+        np.stack(np.meshgrid(np.arange(7), np.arange(7), indexing="ij"), -1).reshape(-1, 2) * 4.0
+    )
     positions = (steps + models.rng(30).uniform(-1, 1, steps.shape) + 18) * 0.4
     noise = np.fft.fft2(models.rng(31).normal(size=(slices, 64, 64)))
     k2 = np.fft.fftfreq(64)[:, None] ** 2 + np.fft.fftfreq(64) ** 2
@@ -246,7 +282,9 @@ def thick(slices: int, peak: float) -> tuple[Model, Model]:
     y, x = np.mgrid[:64, :64] * 0.4
     columns = np.exp(6 * (np.cos(2 * np.pi * y / 3.9) + np.cos(2 * np.pi * x / 3.9) - 2))
     phase = jnp.asarray(np.broadcast_to(peak / slices * columns, (slices, 64, 64)))
-    return eqx.tree_at(lambda m: (m.specimen.phase, m.specimen.absorption), truth, (phase, 0 * phase)), start
+    return eqx.tree_at(
+        lambda m: (m.specimen.phase, m.specimen.absorption), truth, (phase, 0 * phase)
+    ), start
 
 
 @pytest.mark.parametrize("size", [1, 7, 49])

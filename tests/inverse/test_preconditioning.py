@@ -21,7 +21,9 @@ TILTS = (0.0, 0.7)
 
 def series(angles=None):
     tilts = PerView(jnp.array(TILTS))
-    return thin(specimen=Volume(jnp.asarray(rng(1).normal(size=SHAPE)), VOXEL, tilts, 4, angles=angles))
+    return thin(
+        specimen=Volume(jnp.asarray(rng(1).normal(size=SHAPE)), VOXEL, tilts, 4, angles=angles)
+    )
 
 
 class View(eqx.Module):
@@ -32,7 +34,9 @@ class View(eqx.Module):
 
 def filtered(transform, model, values, view=0, state=None):
     """What becomes of `values`, as the gradient of the specimen."""
-    grads = eqx.tree_at(lambda m: m.specimen.potential, eqx.filter(model, eqx.is_inexact_array), jnp.asarray(values))
+    grads = eqx.tree_at(
+        lambda m: m.specimen.potential, eqx.filter(model, eqx.is_inexact_array), jnp.asarray(values)
+    )
     state = transform.init(grads) if state is None else state
     updates, state = transform.update(grads, state, model=model, batch=View(view))
     return np.asarray(updates.specimen.potential), state
@@ -51,13 +55,20 @@ def test_it_is_symmetric_and_never_uphill():
 def test_what_the_view_measures_stays_and_what_it_cannot_goes(view):
     """Waves across the beam and along it: W = 1, and 1 − (2/π) arctan((k_z/αk_guard)²) at k_r = 0."""
     middle = np.array(SHAPE) // 2
-    z, x = np.meshgrid(VOXEL[0] * (np.arange(20) - middle[0]), VOXEL[2] * (np.arange(30) - middle[2]), indexing="ij")
+    z, x = np.meshgrid(
+        VOXEL[0] * (np.arange(20) - middle[0]),
+        VOXEL[2] * (np.arange(30) - middle[2]),
+        indexing="ij",
+    )
     window = np.exp(-(z**2 + x**2) / (2 * 2.5**2))[:, None] * np.ones((32, 1))
     cos, sin = np.cos(TILTS[view]), np.sin(TILTS[view])
     across, along = x * cos + z * sin, z * cos - x * sin
     model, transform = series(), measured(5.0)
     seen, lost = (window * np.cos(2 * np.pi * 0.5 * r)[:, None] for r in (across, along))
-    kept = [np.linalg.norm(filtered(transform, model, v, view)[0]) / np.linalg.norm(v) for v in (seen, lost)]
+    kept = [
+        np.linalg.norm(filtered(transform, model, v, view)[0]) / np.linalg.norm(v)
+        for v in (seen, lost)
+    ]
     other = filtered(transform, model, seen, 1 - view)[0]
     assert kept[1] < 0.1 < 0.2 < kept[0]
     assert np.linalg.norm(other) < 0.5 * kept[0] * np.linalg.norm(seen)
@@ -68,7 +79,9 @@ def test_the_weight_turns_with_the_frequencies():
     rotation = volumes.rotation_matrix((0.7, 0.1, -0.2))
     weight = np.asarray(filters.measurable_turned(SHAPE, VOXEL, rotation, 0.3))
     k = np.meshgrid(*map(np.fft.fftfreq, SHAPE, VOXEL), indexing="ij")
-    kz, ky, kx = (np.asarray(part)[..., :16] for part in np.einsum("ab,bzyx->azyx", np.asarray(rotation), k))
+    kz, ky, kx = (
+        np.asarray(part)[..., :16] for part in np.einsum("ab,bzyx->azyx", np.asarray(rotation), k)
+    )
     kr = np.hypot(ky, kx)
     inside, outside = np.abs(kz) < 0.29 * kr, np.abs(kz) > 0.3 * np.hypot(kr, 0.1)
     off_nyquist = np.ones_like(inside)
@@ -90,7 +103,9 @@ def test_a_stack_is_filtered_as_its_constraint_does():
     grads = eqx.filter(model, eqx.is_inexact_array)
     updates, _ = measured(20.0).update(grads, optax.EmptyState(), model=model, batch=View(0))
     kept = filters.measurable((4, 32, 30), GRID.pixel, 8.0, 0.02)
-    np.testing.assert_allclose(updates.specimen.phase, filters.filter_volume(model.specimen.phase, kept), atol=1e-12)
+    np.testing.assert_allclose(
+        updates.specimen.phase, filters.filter_volume(model.specimen.phase, kept), atol=1e-12
+    )
     np.testing.assert_array_equal(updates.probe.waves, grads.probe.waves)
 
 
@@ -100,7 +115,9 @@ def test_shells_grow_with_the_steps():
     for _ in range(6):
         found, state = filtered(transform, model, values, state=state)
         power.append(np.sum(found**2) / np.sum(values**2))
-        again, _ = filtered(transform, model, found, state=transform.init(model)._replace(count=len(power) - 1))
+        again, _ = filtered(
+            transform, model, found, state=transform.init(model)._replace(count=len(power) - 1)
+        )
         np.testing.assert_allclose(again, found, atol=1e-12)
     assert power == sorted(power)
     assert power[4] == power[5]

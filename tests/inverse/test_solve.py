@@ -37,7 +37,7 @@ from jaxptycho import (
     poisson,
     stacked,
 )
-from jaxptycho.inverse.solvers.parameter_scaling import in_natural_units, natural_units
+from jaxptycho.inverse.solvers.parameter_scaling import natural_units, scale_parameters
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -47,7 +47,9 @@ def part_of(batch, shots):
     shots = np.asarray(shots)
     padded = np.concatenate([shots, np.repeat(shots[:1], 4 - len(shots))])
     weight = np.r_[np.ones(len(shots)), np.zeros(4 - len(shots))].astype(np.float32)
-    return Batch(batch.view, np.asarray(batch.shots)[padded], np.asarray(batch.counts)[padded], weight)
+    return Batch(
+        batch.view, np.asarray(batch.shots)[padded], np.asarray(batch.counts)[padded], weight
+    )
 
 
 ADAM = per_part(specimen=optax.adam(5e-3), probe=optax.adam(5e-3), scan=optax.adam(1e-2))
@@ -70,9 +72,12 @@ def run(loss, model, steps, optimiser, batch, **kwargs):
 def test_step_traces_once_and_gives_its_memory_back(optimiser):
     model, traces = two_views(), []
     optimiser = {
-        "adam": lambda: per_part(specimen=optax.adam(5e-3), probe=optax.adam(5e-3), scan=optax.adam(1e-2)),
+        "adam": lambda: per_part(
+            specimen=optax.adam(5e-3), probe=optax.adam(5e-3), scan=optax.adam(1e-2)
+        ),
         "lbfgs": lambda: per_part(
-            specimen=optax.lbfgs(memory_size=2), scan=optax.adam(optax.cosine_decay_schedule(1e-2, 5))
+            specimen=optax.lbfgs(memory_size=2),
+            scan=optax.adam(optax.cosine_decay_schedule(1e-2, 5)),
         ),
     }[optimiser]()
     loss = misfit(poisson, micro=2)
@@ -99,7 +104,10 @@ def test_step_traces_once_and_gives_its_memory_back(optimiser):
 def test_steps_repeat_to_the_last_bit():
     model = thin()
     batch = batch_for(model)
-    one, two = (minimise(misfit(poisson), model, [batch] * 3, per_part(specimen=optax.adam(1e-2))) for _ in range(2))
+    one, two = (
+        minimise(misfit(poisson), model, [batch] * 3, per_part(specimen=optax.adam(1e-2)))
+        for _ in range(2)
+    )
     np.testing.assert_array_equal(one[0].specimen.phase, two[0].specimen.phase)
     np.testing.assert_array_equal(one[1], two[1])
     assert one[1].shape == (3,)
@@ -126,7 +134,9 @@ def test_calls_return_before_the_device_is_done():
     """Else it would be idle until the next batch is there."""
 
     def long(model, batch):
-        busy = jax.lax.fori_loop(0, 3000, lambda _, m: jnp.sin(m @ m), jnp.full((128, 128), batch.weight[0]))
+        busy = jax.lax.fori_loop(
+            0, 3000, lambda _, m: jnp.sin(m @ m), jnp.full((128, 128), batch.weight[0])
+        )
         return misfit(poisson)(model, batch) + 1e-9 * jax.lax.stop_gradient(jnp.sum(busy))
 
     model, batch = thin(), batch_for(thin())
@@ -141,7 +151,9 @@ def test_calls_return_before_the_device_is_done():
 def test_named_parts_move_and_others_stay():
     model = thin(probe=aberrated_probe())
     batch = batch_for(model)
-    optimiser = per_part({"specimen.phase": optax.adam(1e-2), "probe.aberrations.C10": optax.adam(1e-2)})
+    optimiser = per_part(
+        {"specimen.phase": optax.adam(1e-2), "probe.aberrations.C10": optax.adam(1e-2)}
+    )
     moved, _ = run(misfit(amplitude), model, 1, optimiser, batch)
     assert not np.allclose(moved.specimen.phase, model.specimen.phase)
     assert float(moved.probe.aberrations["C10"]) != float(model.probe.aberrations["C10"])
@@ -157,12 +169,20 @@ def test_longest_path_wins():
     model = thin(probe=aberrated_probe())
     batch = batch_for(model)
     optimiser = per_part(
-        {"probe": optax.sgd(0.0), "probe.semiangle": optax.adam(1e-2), "probe.centre": optax.adam(0.1)}
+        {
+            "probe": optax.sgd(0.0),
+            "probe.semiangle": optax.adam(1e-2),
+            "probe.centre": optax.adam(0.1),
+        }
     )
     moved, _ = run(misfit(amplitude), model, 1, optimiser, batch)
     step = GRID.wavelength * max(GRID.dk)  # natural unit of an angle: Adam's first step is its rate
-    assert abs(float(moved.probe.semiangle - model.probe.semiangle)) == pytest.approx(1e-2 * step, rel=1e-4)
-    np.testing.assert_allclose(jnp.abs(moved.probe.centre - model.probe.centre), 0.1 * step, rtol=1e-4)
+    assert abs(float(moved.probe.semiangle - model.probe.semiangle)) == pytest.approx(
+        1e-2 * step, rel=1e-4
+    )
+    np.testing.assert_allclose(
+        jnp.abs(moved.probe.centre - model.probe.centre), 0.1 * step, rtol=1e-4
+    )
     assert float(moved.probe.dose) == float(model.probe.dose)
 
 
@@ -170,7 +190,11 @@ def test_what_is_given_moves_only_when_named():
     model = thin(scan=affine_scan(), specimen=stack(2, jnp.array(8.0)))
     batch = batch_for(model)
     moved, _ = run(
-        misfit(amplitude), model, 1, per_part({"scan": optax.sgd(1.0), "specimen.thickness": optax.sgd(1.0)}), batch
+        misfit(amplitude),
+        model,
+        1,
+        per_part({"scan": optax.sgd(1.0), "specimen.thickness": optax.sgd(1.0)}),
+        batch,
     )
     assert float(moved.specimen.thickness) != 8.0
     np.testing.assert_array_equal(moved.specimen.origin, model.specimen.origin)
@@ -185,7 +209,9 @@ def test_what_is_given_moves_only_when_named():
 
 @pytest.mark.parametrize("name", ["lens", "scan.shear", "spec"])
 def test_unknown_parts_are_refused(name):
-    known = "scan has scan.positions" if name == "scan.shear" else "its parts are probe, specimen, scan"
+    known = (
+        "scan has scan.positions" if name == "scan.shear" else "its parts are probe, specimen, scan"
+    )
     with pytest.raises(ValueError, match=rf"no parameter '{name}' to optimise; .*{known}"):
         init_state(per_part({name: optax.adam(1e-3)}), thin())
 
@@ -233,7 +259,7 @@ def test_units_follow_the_tree():
 def test_parameters_come_into_natural_units_by_one_program(caplog):
     params = eqx.filter(thin(grid=Grid((18, 22), 0.3, voltage_kv=80.0)), eqx.is_inexact_array)
     with jax.log_compiles():
-        in_natural_units(optax.identity()).init(params)
+        scale_parameters(optax.identity()).init(params)
     compiled = [record for record in caplog.records if record.msg.startswith("Compiling")]
     assert len(compiled) == 1, [record.getMessage() for record in compiled]
 
@@ -247,7 +273,9 @@ def test_positions_of_unseen_shots_stay():
     second, state, _ = step(first, state, part_of(batch, [4, 5]))
     moved = np.abs(second.scan.positions.values - before.scan.positions.values).max(axis=1) > 0
     np.testing.assert_array_equal(moved, [False] * 4 + [True] * 2 + [False])
-    assert not np.allclose(before.scan.positions.values[:4], model.scan.positions.values[:4], atol=1e-4)
+    assert not np.allclose(
+        before.scan.positions.values[:4], model.scan.positions.values[:4], atol=1e-4
+    )
 
 
 def test_penalty_pulls_and_projection_holds():
@@ -258,13 +286,19 @@ def test_penalty_pulls_and_projection_holds():
         return 1e6 * jnp.sum(model.specimen.absorption)
 
     def project(model):
-        return eqx.tree_at(lambda m: m.specimen.phase, model, jnp.clip(model.specimen.phase, -0.1, 0.1))
+        return eqx.tree_at(
+            lambda m: m.specimen.phase, model, jnp.clip(model.specimen.phase, -0.1, 0.1)
+        )
 
     optimiser = per_part(specimen=optax.adam(1e-3))
     loss = misfit(amplitude)
     moved, losses = run(loss, model, 1, optimiser, batch, penalty=penalty, project=project)
-    assert losses[0] == pytest.approx(float(eqx.filter_jit(loss)(model, batch)))  # without the penalty
-    np.testing.assert_allclose(moved.specimen.absorption, model.specimen.absorption - 1e-3, rtol=1e-6, atol=1e-9)
+    assert losses[0] == pytest.approx(
+        float(eqx.filter_jit(loss)(model, batch))
+    )  # without the penalty
+    np.testing.assert_allclose(
+        moved.specimen.absorption, model.specimen.absorption - 1e-3, rtol=1e-6, atol=1e-9
+    )
     assert float(jnp.abs(moved.specimen.phase).max()) <= 0.1
 
 
@@ -281,7 +315,10 @@ def start():
     """A flat specimen and a somewhat wrong probe."""
     model = thin()
     flat = SliceStack(
-        jnp.zeros_like(model.specimen.phase), jnp.zeros_like(model.specimen.phase), 8.0, jnp.array(ORIGIN)
+        jnp.zeros_like(model.specimen.phase),
+        jnp.zeros_like(model.specimen.phase),
+        8.0,
+        jnp.array(ORIGIN),
     )
     wrong = PixelProbe(0.8 * pixel_probe().waves + 0.2 * pixel_probe(seed=40).waves)
     return thin(specimen=flat, probe=wrong)
@@ -289,8 +326,16 @@ def start():
 
 SOLVERS = {
     "lbfgs": (lambda: per_part({("probe", "specimen"): optax.lbfgs(memory_size=5)}), 0.6),
-    "lbfgs_per_part": (lambda: per_part(probe=optax.lbfgs(memory_size=5), specimen=optax.lbfgs(memory_size=5)), 0.6),
-    "momentum": (lambda: per_part(probe=optax.sgd(1e-3, momentum=0.8), specimen=optax.sgd(1e-2, momentum=0.8)), 0.8),
+    "lbfgs_per_part": (
+        lambda: per_part(probe=optax.lbfgs(memory_size=5), specimen=optax.lbfgs(memory_size=5)),
+        0.6,
+    ),
+    "momentum": (
+        lambda: per_part(
+            probe=optax.sgd(1e-3, momentum=0.8), specimen=optax.sgd(1e-2, momentum=0.8)
+        ),
+        0.8,
+    ),
 }
 
 
@@ -303,14 +348,18 @@ def test_full_batches_descend(name):
     assert sum(b > a * (1 + 1e-9) for a, b in itertools.pairwise(losses)) <= 1
 
 
-@pytest.mark.parametrize("optimiser", [optax.lbfgs(), per_part(probe=optax.lbfgs())], ids=["plain", "per_part"])
+@pytest.mark.parametrize(
+    "optimiser", [optax.lbfgs(), per_part(probe=optax.lbfgs())], ids=["plain", "per_part"]
+)
 def test_lbfgs_solves_a_complex_least_squares_problem(optimiser):
     """Line search and curvature use the right slope along complex parameters."""
     model = thin()
     rng = np.random.default_rng(3)
     shape = model.probe.waves.shape
     target = jnp.asarray(rng.normal(size=shape) + 1j * rng.normal(size=shape)) * 3
-    matrix = jnp.asarray(rng.normal(size=(shape[1],) * 2) + 1j * rng.normal(size=(shape[1],) * 2)) / 4
+    matrix = (
+        jnp.asarray(rng.normal(size=(shape[1],) * 2) + 1j * rng.normal(size=(shape[1],) * 2)) / 4
+    )
     matrix = matrix + 2 * jnp.eye(shape[1])
 
     def loss(model, batch):

@@ -20,12 +20,17 @@ HEIGHTS = np.array([40.0, 90.0, 65.0, 120.0])
 def blobs(sigma, places=PLACES, heights=HEIGHTS):
     """Gaussians of widths `sigma` (z, y, x) [Å]."""
     axes = (n * step for n, step in zip(map(np.arange, SHAPE), VOXEL, strict=True))
-    profiles = [np.exp(-(((x - p[:, None]) / s) ** 2) / 2) for x, p, s in zip(axes, places.T, sigma, strict=True)]
+    profiles = [
+        np.exp(-(((x - p[:, None]) / s) ** 2) / 2)
+        for x, p, s in zip(axes, places.T, sigma, strict=True)
+    ]
     return jnp.asarray(np.einsum("k,kz,ky,kx->zyx", heights, *profiles))
 
 
 def model_of(volts):
-    return thin(specimen=Volume(jnp.asarray(volts), VOXEL), grid=Grid((16, 12), VOXEL[1:], voltage_kv=80.0))
+    return thin(
+        specimen=Volume(jnp.asarray(volts), VOXEL), grid=Grid((16, 12), VOXEL[1:], voltage_kv=80.0)
+    )
 
 
 def applied(name, volts, **keys):
@@ -72,11 +77,18 @@ def test_low_pass_keeps_waves_below_its_cut_off_in_every_direction():
     """Cosines that fit the volume: along z with its mirror image, in plane periodic."""
     z, y, x = (np.arange(n) for n in SHAPE)
     along = np.cos(np.pi * 6 * (z + 0.5) / SHAPE[0])[:, None, None]  # 6/(2·12) = 0.25 1/Å
-    wave = along * np.cos(2 * np.pi * 4 * y / SHAPE[1])[:, None] * np.ones_like(x)  # 4/12.8 = 0.3125 1/Å
+    wave = (
+        along * np.cos(2 * np.pi * 4 * y / SHAPE[1])[:, None] * np.ones_like(x)
+    )  # 4/12.8 = 0.3125 1/Å
     length = np.hypot(0.25, 0.3125)
     both = wave + 5.0
-    np.testing.assert_allclose(applied("low_pass_volume", both, cutoff_inverse_angstrom=length + 0.01), both, atol=1e-9)
-    for key, left in (({"cutoff_inverse_angstrom": length - 0.01}, 0.0), ({"cutoff_inverse_angstrom": length}, 0.5)):
+    np.testing.assert_allclose(
+        applied("low_pass_volume", both, cutoff_inverse_angstrom=length + 0.01), both, atol=1e-9
+    )
+    for key, left in (
+        ({"cutoff_inverse_angstrom": length - 0.01}, 0.0),
+        ({"cutoff_inverse_angstrom": length}, 0.5),
+    ):
         found = applied("low_pass_volume", both, edge_inverse_angstrom=0.01, **key)
         np.testing.assert_allclose(found, 5.0 + left * wave, atol=1e-9)
 
@@ -89,7 +101,9 @@ def test_gaussians_are_found_exactly():
     order = np.argsort(-HEIGHTS)
     np.testing.assert_allclose(found.places, PLACES[order], atol=1e-3)
     np.testing.assert_allclose(found.usual, (0.5, 0.55, 0.6), atol=1e-3)
-    np.testing.assert_allclose(found.integral, HEIGHTS[order] * (2 * np.pi) ** 1.5 * 0.165, rtol=1e-3)
+    np.testing.assert_allclose(
+        found.integral, HEIGHTS[order] * (2 * np.pi) ** 1.5 * 0.165, rtol=1e-3
+    )
 
 
 def test_round_atoms_stay_and_a_second_time_changes_nothing():
@@ -98,7 +112,9 @@ def test_round_atoms_stay_and_a_second_time_changes_nothing():
     np.testing.assert_allclose(once, volts, atol=0.1)
     noisy = volts + rng(2).normal(size=SHAPE)
     once = applied("atomicity", noisy, atoms=4, distance_angstrom=2.0)
-    np.testing.assert_allclose(applied("atomicity", once, atoms=4, distance_angstrom=2.0), once, atol=5e-3 * once.max())
+    np.testing.assert_allclose(
+        applied("atomicity", once, atoms=4, distance_angstrom=2.0), once, atol=5e-3 * once.max()
+    )
 
 
 def test_what_a_wedge_drew_out_is_round_again_and_weighs_the_same():
@@ -111,7 +127,9 @@ def test_what_a_wedge_drew_out_is_round_again_and_weighs_the_same():
 
 
 def test_atoms_that_are_not_there_are_not_made():
-    np.testing.assert_allclose(applied("atomicity", np.zeros(SHAPE), atoms=4, distance_angstrom=2.0), 0)
+    np.testing.assert_allclose(
+        applied("atomicity", np.zeros(SHAPE), atoms=4, distance_angstrom=2.0), 0
+    )
     alone = blobs((0.5, 0.5, 0.5), PLACES[:1], HEIGHTS[:1])
     found = applied("atomicity", alone, atoms=4, distance_angstrom=2.0)
     np.testing.assert_allclose(found, alone, atol=0.1)
@@ -121,7 +139,9 @@ def test_single_precision_is_enough():
     volts = blobs((0.55, 0.5, 0.5)) + rng(3).normal(size=SHAPE)
     narrow = applied("atomicity", volts.astype(jnp.float32), atoms=4, distance_angstrom=2.0)
     assert narrow.dtype == np.float32
-    np.testing.assert_allclose(narrow, applied("atomicity", volts, atoms=4, distance_angstrom=2.0), atol=0.05)
+    np.testing.assert_allclose(
+        narrow, applied("atomicity", volts, atoms=4, distance_angstrom=2.0), atol=0.05
+    )
 
 
 def test_positivity_of_a_volume():
@@ -131,5 +151,7 @@ def test_positivity_of_a_volume():
 
 def test_the_falling_edge():
     k = jnp.array([0.0, 0.9, 1.0, 1.1, 2.0])
-    np.testing.assert_allclose(filters.below(k, 1.0, 0.4), [1, 0.85355339, 0.5, 0.14644661, 0], atol=1e-8)
+    np.testing.assert_allclose(
+        filters.below(k, 1.0, 0.4), [1, 0.85355339, 0.5, 0.14644661, 0], atol=1e-8
+    )
     np.testing.assert_array_equal(filters.below(k, 1.05, 0.0), [1, 1, 1, 0, 0])

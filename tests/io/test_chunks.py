@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxptycho.io.hdf5 import OnDisk
-from jaxptycho.io.parallel_gzip import inflated
+from jaxptycho.io.parallel_gzip import read_chunks
 
 SHAPE = (3, 11, 4, 6)  # view, shot, y, x
 GZIP = {"compression": "gzip", "compression_opts": 1}
@@ -29,14 +29,16 @@ def stored(tmp_path):
 @pytest.mark.parametrize("together", [1, 4, 11])
 def test_chunks_of_whole_rows_are_inflated(stored, dtype, shuffle, together):
     dataset, values = stored(dtype, chunks=(1, together, 4, 6), shuffle=shuffle, **GZIP)
-    found = inflated(dataset, (2,), ROWS)
+    found = read_chunks(dataset, (2,), ROWS)
     assert found is not None
     assert found.dtype == values.dtype
     np.testing.assert_array_equal(found, values[2, ROWS])
 
 
 @pytest.mark.parametrize("how", [{}, {"chunks": (1, 4, 4, 6), **GZIP}])
-@pytest.mark.parametrize("rows", [slice(2, 9), slice(None), slice(0), slice(9, 20), np.array([], int), np.array([7])])
+@pytest.mark.parametrize(
+    "rows", [slice(2, 9), slice(None), slice(0), slice(9, 20), np.array([], int), np.array([7])]
+)
 def test_rows_by_slices_and_lists(stored, how, rows):
     dataset, values = stored(**how)
     dataset.file.flush()
@@ -45,7 +47,7 @@ def test_rows_by_slices_and_lists(stored, how, rows):
 
 def test_views_need_not_be_there(stored):
     dataset, values = stored(shape=SHAPE[1:], chunks=(2, 4, 6), shuffle=True, **GZIP)
-    np.testing.assert_array_equal(inflated(dataset, (), ROWS), values[ROWS])
+    np.testing.assert_array_equal(read_chunks(dataset, (), ROWS), values[ROWS])
 
 
 OTHERS = {
@@ -61,15 +63,17 @@ OTHERS = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_all_others_are_left_to_hdf5(stored, name):
     dataset, values = stored(**OTHERS[name])
-    assert inflated(dataset, (2,), ROWS) is None
+    assert read_chunks(dataset, (2,), ROWS) is None
     dataset.file.flush()
     np.testing.assert_array_equal(OnDisk(dataset)[2, ROWS], values[2, ROWS])
 
 
 def test_a_chunk_that_is_not_like_the_rest_is_left_to_hdf5(stored):
     dataset, values = stored(chunks=(1, 4, 4, 6), shuffle=True, **GZIP)
-    dataset.id.write_direct_chunk((2, 4, 0, 0), values[2, 4:8].tobytes(), filter_mask=0b11)  # neither filter
-    assert inflated(dataset, (2,), ROWS) is None
+    dataset.id.write_direct_chunk(
+        (2, 4, 0, 0), values[2, 4:8].tobytes(), filter_mask=0b11
+    )  # neither filter
+    assert read_chunks(dataset, (2,), ROWS) is None
     dataset.file.flush()
     np.testing.assert_array_equal(OnDisk(dataset)[2, ROWS], values[2, ROWS])
 
@@ -77,7 +81,7 @@ def test_a_chunk_that_is_not_like_the_rest_is_left_to_hdf5(stored):
 def test_a_chunk_that_was_never_written_is_left_to_hdf5(stored):
     dataset, _ = stored(chunks=(1, 4, 4, 6), maxshape=(3, None, 4, 6), **GZIP)
     dataset.resize(16, axis=1)
-    assert inflated(dataset, (2,), np.array([15])) is None
+    assert read_chunks(dataset, (2,), np.array([15])) is None
     dataset.file.flush()
     assert not OnDisk(dataset)[2, np.array([15])].any()
 
@@ -88,5 +92,7 @@ def test_a_damaged_chunk_is_refused_by_hdf5(stored, packed):
     whole = dataset.id.read_direct_chunk((2, 4, 0, 0))[1]
     dataset.id.write_direct_chunk((2, 4, 0, 0), packed or whole[: len(whole) // 2])
     dataset.file.flush()
-    with pytest.raises(ValueError, match=r"a\.h5 cannot be read .*; where it is truncated or damaged"):
+    with pytest.raises(
+        ValueError, match=r"a\.h5 cannot be read .*; where it is truncated or damaged"
+    ):
         OnDisk(dataset)[2, ROWS]

@@ -100,7 +100,11 @@ def test_basis_vectors_in_rows_or_for_every_shot_or_from_pixel_sizes(make):
     ways = [
         {f"{DETECTOR}/basis_vectors": vectors.T},
         {f"{DETECTOR}/basis_vectors": np.stack([vectors.T] * SHOTS)},
-        {f"{DETECTOR}/basis_vectors": None, f"{DETECTOR}/y_pixel_size": 50e-6, f"{DETECTOR}/x_pixel_size": 75e-6},
+        {
+            f"{DETECTOR}/basis_vectors": None,
+            f"{DETECTOR}/y_pixel_size": 50e-6,
+            f"{DETECTOR}/x_pixel_size": 75e-6,
+        },
     ]
     for way in ways:
         data = read(make(**way))
@@ -111,13 +115,25 @@ def test_basis_vectors_in_rows_or_for_every_shot_or_from_pixel_sizes(make):
 def test_energy_of_photons_and_of_electrons(make):
     photons = read(make(**{f"{SOURCE}/wavelength": None, f"{SOURCE}/energy": h * c / 1.5e-10}))
     np.testing.assert_allclose(photons.grid.wavelength, 1.5)
-    electrons = read(make(**{f"{SOURCE}/wavelength": None, f"{SOURCE}/energy": 3e5 * e, f"{SOURCE}/probe": "electron"}))
+    electrons = read(
+        make(
+            **{
+                f"{SOURCE}/wavelength": None,
+                f"{SOURCE}/energy": 3e5 * e,
+                f"{SOURCE}/probe": "electron",
+            }
+        )
+    )
     np.testing.assert_allclose(electrons.grid.voltage_kv, 300.0)
 
 
 def test_mask_bits(make):
     bits = np.zeros(SHAPE, np.uint32)
-    bits[0, 0], bits[1, 1], bits[2, 2] = 1, 0x1000, 0x1000 + 4  # bad; has signal; has signal and is hot
+    bits[0, 0], bits[1, 1], bits[2, 2] = (
+        1,
+        0x1000,
+        0x1000 + 4,
+    )  # bad; has signal; has signal and is hot
     mask = read(make(**{f"{DETECTOR}/mask": bits})).mask
     assert [tuple(i) for i in np.argwhere(~mask)] == [(0, 0), (2, 2)]
     several = np.stack([bits, np.roll(bits, 1, 1)] * (SHOTS // 2))
@@ -126,27 +142,44 @@ def test_mask_bits(make):
 
 def test_known_properties_replace_those_of_a_cxi_file(make):
     data = read(
-        make(**{f"{DETECTOR}/distance": None}), pixel_angstrom=3.0, wavelength_angstrom=2.0, scan_transform="flip_x"
+        make(**{f"{DETECTOR}/distance": None}),
+        pixel_angstrom=3.0,
+        wavelength_angstrom=2.0,
+        scan_transform="flip_x",
     )
     assert data.grid == Grid(SHAPE, 3.0, wavelength=2.0)
     plain = read(make()).positions[0]
     np.testing.assert_allclose(data.positions[0] - plain.mean(0), (plain - plain.mean(0)) * (1, -1))
     # a known wavelength also changes the pixel that follows from it
-    np.testing.assert_allclose(read(make(), wavelength_angstrom=2.0).grid.pixel[0], 2 * 2e10 / (6 * 50e4))
+    np.testing.assert_allclose(
+        read(make(), wavelength_angstrom=2.0).grid.pixel[0], 2 * 2e10 / (6 * 50e4)
+    )
 
 
 BAD = {
-    "positions": ({"entry_1/sample_1/geometry_1/translation": None}, "holds no positions; a CXI file has them at"),
+    "positions": (
+        {"entry_1/sample_1/geometry_1/translation": None},
+        "holds no positions; a CXI file has them at",
+    ),
     "patterns": ({"entry_1/data_1/data": None}, "holds no patterns"),
     "modules": ({"entry_1/data_1/data": np.ones((SHOTS, 1, *SHAPE))}, r"wanted \[shot, y, x\]"),
-    "distance": ({f"{DETECTOR}/distance": None}, "no distance of its detector; add it, or give pixel_angstrom"),
+    "distance": (
+        {f"{DETECTOR}/distance": None},
+        "no distance of its detector; add it, or give pixel_angstrom",
+    ),
     "distance nan": ({f"{DETECTOR}/distance": np.nan}, "wanted a positive number"),
     "vectors": ({f"{DETECTOR}/basis_vectors": np.eye(2)}, "wanted two vectors of three numbers"),
     "pixel size": ({f"{DETECTOR}/basis_vectors": None}, "neither basis_vectors nor x_pixel_size"),
     "beam": ({f"{SOURCE}/wavelength": None}, "neither voltage_kv nor wavelength_angstrom"),
-    "energy in eV": ({f"{SOURCE}/wavelength": None, f"{SOURCE}/energy": 12658.0}, "wanted joules and metres"),
+    "energy in eV": (
+        {f"{SOURCE}/wavelength": None, f"{SOURCE}/energy": 12658.0},
+        "wanted joules and metres",
+    ),
     "energy and wavelength": ({f"{SOURCE}/energy": h * c / 2e-10}, "wanted joules and metres"),
-    "too few positions": ({"entry_1/sample_1/geometry_1/translation": np.zeros((3, 3))}, "8 patterns want positions"),
+    "too few positions": (
+        {"entry_1/sample_1/geometry_1/translation": np.zeros((3, 3))},
+        "8 patterns want positions",
+    ),
     "flat positions": (
         {"entry_1/sample_1/geometry_1/translation": np.zeros(SHOTS)},
         r"translations .* have shape \(8,\); wanted",
@@ -175,8 +208,15 @@ def test_refuses_contradictory_geometry(make):
 def reconstruction(grid: Grid, shots=SHOTS, **more) -> tuple[Model, Dataset]:
     rng = np.random.default_rng(3)
     positions = rng.uniform(40, 60, (shots, 2)) * grid.pixel + 1e4
-    data = Dataset(rng.poisson(9, (shots, *grid.shape)).astype(np.uint16) + np.uint16(1), positions, grid, **more)
-    specimen = SliceStack(jnp.asarray(rng.normal(size=(2, 90, 80))), None, 10.0, jnp.array([9e3, 9.5e3]))
+    data = Dataset(
+        rng.poisson(9, (shots, *grid.shape)).astype(np.uint16) + np.uint16(1),
+        positions,
+        grid,
+        **more,
+    )
+    specimen = SliceStack(
+        jnp.asarray(rng.normal(size=(2, 90, 80))), None, 10.0, jnp.array([9e3, 9.5e3])
+    )
     probe = PixelProbe(jnp.asarray(rng.normal(size=(3, *grid.shape)) * (1 + 2j)))
     return Model(probe, specimen, FreeScan(PerShot(jnp.asarray(positions + 0.25))), grid), data
 
@@ -191,7 +231,11 @@ def reconstruction(grid: Grid, shots=SHOTS, **more) -> tuple[Model, Dataset]:
             {"effective_distance_angstrom": 3.6e7, "magnification": 300.0},
             {"near_field": True, "focus_to_sample_angstrom": 3.6e7 * 300 / 299},
         ),
-        (Grid((5, 5), 900.0, wavelength=0.98), {"effective_distance_angstrom": 3.6e7}, {"near_field": True}),
+        (
+            Grid((5, 5), 900.0, wavelength=0.98),
+            {"effective_distance_angstrom": 3.6e7},
+            {"near_field": True},
+        ),
     ],
 )
 def test_an_export_reads_back(tmp_path, grid, about, known):
@@ -204,16 +248,22 @@ def test_an_export_reads_back(tmp_path, grid, about, known):
     assert (back.grid.voltage_kv is None) == (grid.voltage_kv is None)
     np.testing.assert_allclose(back.positions[0], data.positions[0] + 0.25, rtol=1e-9)
     np.testing.assert_array_equal(back.mask, mask)
-    np.testing.assert_array_equal(back.patterns(0, np.arange(SHOTS)), data.patterns(0, np.arange(SHOTS)))
+    np.testing.assert_array_equal(
+        back.patterns(0, np.arange(SHOTS)), data.patterns(0, np.arange(SHOTS))
+    )
     for name in about:
         np.testing.assert_allclose(back.about[name], about[name])
     with h5py.File(tmp_path / "out.cxi") as file:
-        np.testing.assert_allclose(file["entry_1/image_1/data"][()], np.exp(1j * model.specimen.phase))
+        np.testing.assert_allclose(
+            file["entry_1/image_1/data"][()], np.exp(1j * model.specimen.phase)
+        )
         np.testing.assert_allclose(file["entry_1/image_1/origin"][()], [9e-7, 9.5e-7])
         np.testing.assert_allclose(file["entry_1/image_2/data"][()], model.probe.waves)
 
 
-@pytest.mark.parametrize("name", ["affine_scan", "aberrated_probe", "relaxed_probe", "periodic", "super_sampled"])
+@pytest.mark.parametrize(
+    "name", ["affine_scan", "aberrated_probe", "relaxed_probe", "periodic", "super_sampled"]
+)
 def test_exports_any_model(tmp_path, name):
     model = MODELS[name]()
     shape = (8, 6) if name == "super_sampled" else GRID.shape
@@ -237,7 +287,9 @@ def test_export_refuses_several_views(tmp_path):
 
 def test_the_hologram_of_petra_has_the_published_geometry(data_dir):
     """Sample 3.65 mm behind the focus: effective distance 3.638 mm, pixel 178.66 nm (the data's README)."""
-    data = read(data_dir("petra3_near_field_xray.cxi"), near_field=True, focus_to_sample_angstrom=3.65e7)
+    data = read(
+        data_dir("petra3_near_field_xray.cxi"), near_field=True, focus_to_sample_angstrom=3.65e7
+    )
     np.testing.assert_allclose(data.about["effective_distance_angstrom"], 3.638e7, rtol=1e-4)
     np.testing.assert_allclose(data.grid.pixel, 1786.6, rtol=1e-4)
     np.testing.assert_allclose(data.grid.wavelength, 0.97949, rtol=1e-5)

@@ -45,7 +45,9 @@ def same(one: Dataset, other: Dataset):
     assert (one.grid, one.n_shots) == (other.grid, other.n_shots)
     for view, shots in enumerate(one.n_shots):
         np.testing.assert_array_equal(one.positions[view], other.positions[view])
-        np.testing.assert_array_equal(one.patterns(view, np.arange(shots)), other.patterns(view, np.arange(shots)))
+        np.testing.assert_array_equal(
+            one.patterns(view, np.arange(shots)), other.patterns(view, np.arange(shots))
+        )
     for name in ("mask", "tilts", "probe_guess"):
         np.testing.assert_equal(getattr(one, name), getattr(other, name))
     assert one.about == other.about
@@ -57,7 +59,9 @@ def test_a_native_file_comes_back(tmp_path, pixel, beam):
     grid = Grid((6, 5), pixel, **beam)
     mask = np.arange(30).reshape(6, 5) % 7 > 0
     probe = np.ones((2, 6, 5)) * (1 + 2j)
-    data = measured(grid=grid, mask=mask, probe_guess=probe, about={"thickness_angstrom": 12.0, "note": "ß"})
+    data = measured(
+        grid=grid, mask=mask, probe_guess=probe, about={"thickness_angstrom": 12.0, "note": "ß"}
+    )
     write_native(tmp_path / "a.h5", data)
     same(read(tmp_path / "a.h5"), data)
 
@@ -81,7 +85,9 @@ def test_native_files_are_never_overwritten(template):
 
 
 @pytest.mark.parametrize("views", [None, 2])
-def test_a_file_beyond_memory_stays_on_disk_and_is_open_only_while_read(tmp_path, monkeypatch, views):
+def test_a_file_beyond_memory_stays_on_disk_and_is_open_only_while_read(
+    tmp_path, monkeypatch, views
+):
     data = measured(views=views)
     write_native(tmp_path / "a.h5", data)
     monkeypatch.setattr(jaxptycho.data.dataset, "IN_MEMORY_BYTES", 0)
@@ -116,7 +122,11 @@ def test_one_pattern_is_read_without_many_others(pixels, kind, together):
 
 def test_known_properties_replace_those_of_the_file(template):
     data = read(
-        template, wavelength_angstrom=0.05, dk_inverse_angstrom=0.01, semiangle_mrad=30.0, thickness_angstrom=None
+        template,
+        wavelength_angstrom=0.05,
+        dk_inverse_angstrom=0.01,
+        semiangle_mrad=30.0,
+        thickness_angstrom=None,
     )
     assert (data.grid.wavelength, data.grid.voltage_kv) == (0.05, None)
     np.testing.assert_allclose(data.grid.dk, 0.01)
@@ -129,22 +139,33 @@ def test_known_properties_fill_what_is_missing(spoilt):
 
 
 def test_dk_of_a_rectangular_pattern_gives_two_pixels(spoilt):
-    path = spoilt(lambda f: f.attrs.update({"dk_inverse_angstrom": 1 / 3.0}))  # 1/(6 · 0.5 Å) as the file's pixel says
+    path = spoilt(
+        lambda f: f.attrs.update({"dk_inverse_angstrom": 1 / 3.0})
+    )  # 1/(6 · 0.5 Å) as the file's pixel says
     np.testing.assert_allclose(read(path).grid.pixel, (0.5, 0.75))
 
 
 @pytest.mark.parametrize(
     ("known", "message"),
     [
-        ({"semiangle_rad": 0.02}, "no property of a dataset is called semiangle_rad; did you mean semiangle_mrad"),
+        (
+            {"semiangle_rad": 0.02},
+            "no property of a dataset is called semiangle_rad; did you mean semiangle_mrad",
+        ),
         ({"voltage": 80.0}, "did you mean voltage_kv"),
         ({"colour": 1}, "known are voltage_kv, wavelength_angstrom"),
-        ({"focus_to_sample_angstrom": 10.0}, "no property of a dataset is called focus_to_sample_angstrom"),
+        (
+            {"focus_to_sample_angstrom": 10.0},
+            "no property of a dataset is called focus_to_sample_angstrom",
+        ),
         ({"voltage_kv": -80.0}, "voltage_kv = -80.0; wanted more than 0"),
         ({"voltage_kv": "80 kV"}, "voltage_kv = '80 kV'; wanted one number"),
         ({"defocus_angstrom": np.nan}, "defocus_angstrom = nan; wanted one number"),
         ({"semiangle_mrad": (1.0, 2.0)}, "wanted one number"),
-        ({"voltage_kv": 80.0, "wavelength_angstrom": 0.0197}, "electrons of voltage_kv = 80.0 have 0.0417"),
+        (
+            {"voltage_kv": 80.0, "wavelength_angstrom": 0.0197},
+            "electrons of voltage_kv = 80.0 have 0.0417",
+        ),
         ({"pixel_angstrom": 0.5, "dk_inverse_angstrom": 0.7}, "disagree for"),
         ({"scan_transform": "mirror"}, "known are none, flip_y"),
     ],
@@ -173,20 +194,41 @@ def put(name, values):
 SPOILT = {
     "no counts": (delete("counts"), "has no dataset /counts; a jaxptycho-dataset file wants"),
     "no positions": (delete("positions"), "has no dataset /positions"),
-    "counts are a group": (lambda f: [f.pop("counts"), f.create_group("counts")], "has no dataset /counts"),
+    "counts are a group": (
+        lambda f: [f.pop("counts"), f.create_group("counts")],
+        "has no dataset /counts",
+    ),
     "flat counts": (put("counts", np.ones((20, 24))), r"/counts .* has shape \(20, 24\)"),
-    "pixel and dk": (attribute(dk_inverse_angstrom=0.1), "pixel_angstrom = 0.5 and dk_inverse_angstrom = 0.1 disagree"),
+    "pixel and dk": (
+        attribute(dk_inverse_angstrom=0.1),
+        "pixel_angstrom = 0.5 and dk_inverse_angstrom = 0.1 disagree",
+    ),
     "voltage and wavelength": (attribute(wavelength_angstrom=1.0), "correct or remove one"),
-    "unknown unit": (attribute(pixel_nm=0.05), "pixel_nm is in no unit known here; .* call it pixel_angstrom"),
+    "unknown unit": (
+        attribute(pixel_nm=0.05),
+        "pixel_nm is in no unit known here; .* call it pixel_angstrom",
+    ),
     "no unit": (attribute(semiangle=0.02), "semiangle is in no unit known here; .* semiangle_mrad"),
     "a word": (attribute(voltage_kv="eighty"), "voltage_kv = 'eighty'; wanted one number"),
     "nan": (attribute(defocus_angstrom=np.nan), "defocus_angstrom = nan"),
     "no beam": (lambda f: f.attrs.pop("voltage_kv"), "neither voltage_kv nor wavelength_angstrom"),
-    "no pixel": (lambda f: f.attrs.pop("pixel_angstrom"), "neither pixel_angstrom nor dk_inverse_angstrom"),
+    "no pixel": (
+        lambda f: f.attrs.pop("pixel_angstrom"),
+        "neither pixel_angstrom nor dk_inverse_angstrom",
+    ),
     "newer": (attribute(version=99), "version 99; wanted 'jaxptycho-dataset' up to version 2"),
-    "a lost position": (put("positions", np.full((20, 2), np.nan)), r"position of shot 0 is \[nan nan\]"),
-    "a result": (lambda f: [f.clear(), f.attrs.update(format="jaxptycho-result")], "neither .* but jaxptycho-result"),
-    "something else": (lambda f: [f.clear(), f.attrs.clear(), put("image", 1)(f)], "neither .* file with image"),
+    "a lost position": (
+        put("positions", np.full((20, 2), np.nan)),
+        r"position of shot 0 is \[nan nan\]",
+    ),
+    "a result": (
+        lambda f: [f.clear(), f.attrs.update(format="jaxptycho-result")],
+        "neither .* but jaxptycho-result",
+    ),
+    "something else": (
+        lambda f: [f.clear(), f.attrs.clear(), put("image", 1)(f)],
+        "neither .* file with image",
+    ),
     "nothing": (lambda f: [f.clear(), f.attrs.clear()], "neither .* nothing in it"),
 }
 
@@ -211,7 +253,9 @@ def ragged() -> Dataset:
     random, shots = np.random.default_rng(4), (5, 3, 7)
     counts = [random.poisson(3.0, (n, *GRID.shape)).astype(np.uint16) for n in shots]
     places = [random.uniform(-5, 5, (n, 2)) for n in shots]
-    return Dataset(counts, places, GRID, tilts=np.array([-0.5, 0.0, 0.4]), about={"semiangle_mrad": 20.0})
+    return Dataset(
+        counts, places, GRID, tilts=np.array([-0.5, 0.0, 0.4]), about={"semiangle_mrad": 20.0}
+    )
 
 
 def test_views_of_different_lengths_come_back(tmp_path):
@@ -250,7 +294,9 @@ def test_views_of_different_grids_are_refused(tmp_path):
     with h5py.File(tmp_path / "ragged.h5", "a") as file:
         del file["views/2/counts"]
         file["views/2/counts"] = np.ones((7, 6, 5), np.uint16)
-    with pytest.raises(ValueError, match=r"patterns of view 2 are \(6, 5\) pixels, the grid is \(6, 4\)"):
+    with pytest.raises(
+        ValueError, match=r"patterns of view 2 are \(6, 5\) pixels, the grid is \(6, 4\)"
+    ):
         read(tmp_path / "ragged.h5")
 
 
@@ -265,7 +311,9 @@ def test_refuses_what_is_not_hdf5(tmp_path):
 def test_refuses_a_truncated_file(template, tmp_path, left):
     content = template.read_bytes()
     (tmp_path / "cut.h5").write_bytes(content[: int(left * len(content))])
-    with pytest.raises(ValueError, match=r"cut.h5 cannot be read \(.*truncated file.*copy or write it again"):
+    with pytest.raises(
+        ValueError, match=r"cut.h5 cannot be read \(.*truncated file.*copy or write it again"
+    ):
         read(tmp_path / "cut.h5")
 
 

@@ -37,7 +37,9 @@ def test_a_volume_in_mrc_has_its_voxels_and_place(tmp_path):
     model = thin(specimen=volume())
     assert "potential (V), 4 × 6 × 8 voxels" in export(model, tmp_path / "volume.mrc")
     with mrcfile.open(tmp_path / "volume.mrc") as file:
-        np.testing.assert_array_equal(file.data, model.specimen.potential)  # sections are z, columns are x
+        np.testing.assert_array_equal(
+            file.data, model.specimen.potential
+        )  # sections are z, columns are x
         assert file.is_volume()
         size, origin = file.voxel_size, file.header.origin
         np.testing.assert_allclose([size.z, size.y, size.x], VOXEL, rtol=1e-6)
@@ -50,7 +52,9 @@ def test_what_absorbs_is_exported_in_its_place(tmp_path):
     loss = jnp.arange(4 * 6 * 8, dtype=jnp.float32).reshape(4, 6, 8) ** 2
     tilts = PerView(jnp.array([-0.5, 0.5]))
     model = thin(specimen=Volume(jnp.ones((4, 6, 8)), VOXEL, tilts, absorptive=loss, taper=0.0))
-    assert "absorptive potential (V), 4 × 6 × 8" in export(model, tmp_path / "loss.mrc", of="absorption")
+    assert "absorptive potential (V), 4 × 6 × 8" in export(
+        model, tmp_path / "loss.mrc", of="absorption"
+    )
     with mrcfile.open(tmp_path / "loss.mrc") as file:
         np.testing.assert_array_equal(file.data, loss)
     with pytest.raises(ValueError, match="the specimen has no absorption"):
@@ -90,12 +94,16 @@ def test_atoms_in_xyz_have_their_numbers(tmp_path):
 
 def test_atoms_of_a_volume_are_traced(tmp_path):
     """Gaussians whose integrals are those of the elements come out in their places, without any threshold."""
-    places = np.array([[-2.0, 2.0, 1.5], [2.5, -2.5, -2.0], [0.5, 1.0, -3.0], [-1.5, -3.0, 3.0], [3.0, 3.0, 3.0]])
+    places = np.array(
+        [[-2.0, 2.0, 1.5], [2.5, -2.5, -2.0], [0.5, 1.0, -3.0], [-1.5, -3.0, 3.0], [3.0, 3.0, 3.0]]
+    )
     numbers, voxel, n = [78, 8, 8, 78, 8], 0.4, 32
     axis = (np.arange(n) - n // 2) * voxel
     z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
     heights = [
-        VOLT_ANGSTROM2 * float(scattering_factor(number, np.zeros(()))) / (0.6**2 * 2 * np.pi) ** 1.5
+        VOLT_ANGSTROM2
+        * float(scattering_factor(number, np.zeros(())))
+        / (0.6**2 * 2 * np.pi) ** 1.5
         for number in numbers
     ]
     volts = sum(
@@ -108,7 +116,9 @@ def test_atoms_of_a_volume_are_traced(tmp_path):
     done = CliRunner().invoke(app, ["export", str(result), str(out), "--elements", "O,Pt"])
     assert done.exit_code == 0, done.output
     found = ase.io.read(out)
-    order = [int(np.argmin(np.linalg.norm(found.positions[:, ::-1] - place, axis=1))) for place in places]
+    order = [
+        int(np.argmin(np.linalg.norm(found.positions[:, ::-1] - place, axis=1))) for place in places
+    ]
     assert len(set(order)) == len(found) == 5
     np.testing.assert_allclose(found.positions[order][:, ::-1], places, atol=0.02)
     assert list(found.numbers[order]) == numbers
@@ -123,8 +133,14 @@ BAD = {
     "scan.xyz": (stack(), "holds no atoms"),
     "atoms.mrc": (atoms(), "made of atoms"),
     "unequal.mrc": (stack(2, jnp.array([3.0, 4.0])), "3 to 4 Å thick"),
-    "views.ome.tif": (eqx.tree_at(lambda s: s.origin, stack(), PerView(jnp.zeros((2, 2)))), "one view at a time"),
-    "diverged.mrc": (eqx.tree_at(lambda s: s.phase, stack(), stack().phase * jnp.nan), "not finite"),
+    "views.ome.tif": (
+        eqx.tree_at(lambda s: s.origin, stack(), PerView(jnp.zeros((2, 2)))),
+        "one view at a time",
+    ),
+    "diverged.mrc": (
+        eqx.tree_at(lambda s: s.phase, stack(), stack().phase * jnp.nan),
+        "not finite",
+    ),
 }
 
 

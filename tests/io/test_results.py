@@ -11,7 +11,18 @@ import optax
 import pytest
 from models import GRID, MODELS, batch_for, thin
 
-from jaxptycho import Grid, Model, PerShot, init_state, load, make_step, misfit, per_part, poisson, write
+from jaxptycho import (
+    Grid,
+    Model,
+    PerShot,
+    init_state,
+    load,
+    make_step,
+    misfit,
+    per_part,
+    poisson,
+    write,
+)
 from jaxptycho.io.results import load_attributes, load_history, load_state, save_state
 from jaxptycho.parts.detector import AbstractDetector
 
@@ -29,7 +40,10 @@ def same(one, other):
 def result(tmp_path):
     path = tmp_path / "result.h5"
     write(
-        path, thin(), {"epoch": np.arange(3), "loss": jnp.array([3.0, 2.0, 1.5]), "step": ["a", "a", "ü"]}, job="x = 1"
+        path,
+        thin(),
+        {"epoch": np.arange(3), "loss": jnp.array([3.0, 2.0, 1.5]), "step": ["a", "a", "ü"]},
+        job="x = 1",
     )
     return path
 
@@ -49,7 +63,9 @@ def test_the_file_mirrors_the_models_own_tree(tmp_path):
     with h5py.File(tmp_path / "result.h5") as file:
         np.testing.assert_array_equal(file["model/probe/waves"][()], model.probe.waves)
         np.testing.assert_array_equal(file["model/scan/matrix"][()], model.scan.matrix)
-        np.testing.assert_array_equal(file["model/scan/nominal/values"][()], model.scan.nominal.values)
+        np.testing.assert_array_equal(
+            file["model/scan/nominal/values"][()], model.scan.nominal.values
+        )
         assert file.attrs["format"] == "jaxptycho-result"
         assert {f"{p}_version" for p in ("jaxptycho", "jax", "numpy")} <= set(file.attrs)
 
@@ -171,7 +187,8 @@ def test_a_class_that_has_moved_is_found_and_a_lost_one_is_named(result):
     same(load(result), thin())
     rename(result, "__main__:FreeScan", "__main__:SpiralScan")
     with pytest.raises(
-        ValueError, match=r"holds a SpiralScan of __main__; define or import class SpiralScan, or pass like="
+        ValueError,
+        match=r"holds a SpiralScan of __main__; define or import class SpiralScan, or pass like=",
     ):
         load(result)
     same(load(result, like=thin()), thin())
@@ -193,7 +210,9 @@ def test_a_function_in_a_field_wants_like(tmp_path):
 
     model = thin(detector=Bent(jnp.tanh, jnp.ones(())))
     write(tmp_path / "a.h5", model)
-    with pytest.raises(ValueError, match=r"detector/curve was .*tanh, which a file cannot hold; pass like="):
+    with pytest.raises(
+        ValueError, match=r"detector/curve was .*tanh, which a file cannot hold; pass like="
+    ):
         load(tmp_path / "a.h5")
     same(load(tmp_path / "a.h5", like=model), model)
 
@@ -203,13 +222,17 @@ def test_a_class_that_has_changed_is_refused(result):
     with h5py.File(result, "r+") as file:
         file["model/specimen/opacity"] = file["model/specimen/absorption"]
     with pytest.raises(
-        ValueError, match=r"specimen holds a SliceStack with phase, opacity.*, the class now has phase, abs"
+        ValueError,
+        match=r"specimen holds a SliceStack with phase, opacity.*, the class now has phase, abs",
     ):
         load(result)
 
 
 def test_like_of_another_shape_or_structure_is_refused(result):
-    with pytest.raises(ValueError, match=r"/model/specimen/phase in .* has shape \(1, 32, 30\), wanted \(3, 32, 30\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"/model/specimen/phase in .* has shape \(1, 32, 30\), wanted \(3, 32, 30\)",
+    ):
         load(result, like=MODELS["equal_slices"]())
     with pytest.raises(ValueError, match="has /model/specimen/absorption, unlike"):
         load(result, like=MODELS["phase_only"]())
@@ -221,7 +244,9 @@ OPTIMISERS = {
     "adam": optax.adam(1e-2),
     "half precision": optax.adam(1e-2, mu_dtype=jnp.bfloat16),
     "lbfgs": optax.lbfgs(),
-    "schedule": optax.chain(optax.clip(1.0), optax.sgd(optax.cosine_decay_schedule(0.1, 10), momentum=0.9)),
+    "schedule": optax.chain(
+        optax.clip(1.0), optax.sgd(optax.cosine_decay_schedule(0.1, 10), momentum=0.9)
+    ),
     "noise": optax.noisy_sgd(1e-2, key=jax.random.key(3)),
     "per part": per_part({"specimen": optax.adam(1e-2), "scan.positions": optax.adam(1e-3)}),
 }
@@ -229,7 +254,11 @@ OPTIMISERS = {
 
 @pytest.mark.parametrize("name", OPTIMISERS)
 def test_states_of_optimisers_come_back(tmp_path, name):
-    state = init_state(OPTIMISERS[name], thin()) if name != "noise" else OPTIMISERS[name].init(jnp.zeros(3))
+    state = (
+        init_state(OPTIMISERS[name], thin())
+        if name != "noise"
+        else OPTIMISERS[name].init(jnp.zeros(3))
+    )
     state = jax.tree.map(lambda x: x + 1 if eqx.is_inexact_array(x) else x, state)
     save_state(tmp_path / "a.h5", {"state": state, "epoch": 7, "best": 0.5, "done": False})
     like = {
@@ -250,9 +279,13 @@ def test_states_of_optimisers_come_back(tmp_path, name):
 
 def test_results_and_states_are_told_apart(tmp_path, result):
     save_state(tmp_path / "state.h5", {"a": jnp.ones(2)})
-    with pytest.raises(ValueError, match=r"state.h5 says it is 'jaxptycho-state' .* wanted 'jaxptycho-result'"):
+    with pytest.raises(
+        ValueError, match=r"state.h5 says it is 'jaxptycho-state' .* wanted 'jaxptycho-result'"
+    ):
         load(tmp_path / "state.h5")
-    with pytest.raises(ValueError, match=r"result.h5 says it is 'jaxptycho-result' .* wanted 'jaxptycho-state'"):
+    with pytest.raises(
+        ValueError, match=r"result.h5 says it is 'jaxptycho-result' .* wanted 'jaxptycho-state'"
+    ):
         load_state(result, {"a": jnp.ones(2)})
 
 
@@ -265,7 +298,9 @@ def test_a_truncated_result_is_one_sentence(tmp_path, result):
 
 def test_an_existing_result_stays_unless_told(tmp_path, result):
     before = result.read_bytes()
-    with pytest.raises(FileExistsError, match=r"result.h5 exists; choose another name or remove it first"):
+    with pytest.raises(
+        FileExistsError, match=r"result.h5 exists; choose another name or remove it first"
+    ):
         write(result, thin())
     assert result.read_bytes() == before
     write(result, MODELS["multislice"](), overwrite=True)
@@ -273,7 +308,9 @@ def test_an_existing_result_stays_unless_told(tmp_path, result):
     assert list(tmp_path.iterdir()) == [result]
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("unable to flush")])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("unable to flush")]
+)
 def test_a_full_disk_loses_nothing(tmp_path, result, monkeypatch, error):
     before = result.read_bytes()
 
@@ -281,7 +318,10 @@ def test_a_full_disk_loses_nothing(tmp_path, result, monkeypatch, error):
         raise error
 
     monkeypatch.setattr(h5py.Group, "create_dataset", full)
-    with pytest.raises(OSError, match=r"result.h5 could not be written \(.*\), and nothing was overwritten; make room"):
+    with pytest.raises(
+        OSError,
+        match=r"result.h5 could not be written \(.*\), and nothing was overwritten; make room",
+    ):
         write(result, thin(), overwrite=True)
     assert result.read_bytes() == before
     assert list(tmp_path.iterdir()) == [result]

@@ -10,13 +10,17 @@ from jaxptycho.io.structures import from_ase, read_structure, to_ase, write_stru
 
 pytestmark = pytest.mark.filterwarnings("ignore:Setting the shape:DeprecationWarning:ase")
 
-POSITIONS = np.array([[1.0, 2.0, 3.0], [4.5, 5.25, 6.125], [7.0, -0.5, 9.0]])  # the last lies outside the box
+POSITIONS = np.array(
+    [[1.0, 2.0, 3.0], [4.5, 5.25, 6.125], [7.0, -0.5, 9.0]]
+)  # the last lies outside the box
 SYMBOLS = np.array(["Sr", "Ti", "O"])
 BOX = (12.0, 10.0, 11.0)
 
 
 def atoms():
-    return to_ase(POSITIONS, SYMBOLS, BOX, {"integral": np.array([3.0, 2.0, 1.0]), "sigma": 0.1 * POSITIONS})
+    return to_ase(
+        POSITIONS, SYMBOLS, BOX, {"integral": np.array([3.0, 2.0, 1.0]), "sigma": 0.1 * POSITIONS}
+    )
 
 
 @pytest.mark.parametrize("ending", ["xyz", "cif", "XYZ"])
@@ -41,7 +45,9 @@ def test_columns_are_kept_by_xyz(tmp_path):
     np.testing.assert_allclose(read_structure(tmp_path / "found.xyz").arrays["integral"], [3, 2, 1])
 
 
-@pytest.mark.parametrize(("name", "kind"), [("crystal.cif", "cif"), ("POSCAR", "vasp"), ("crystal.xyz", "xyz")])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("crystal.cif", "cif"), ("POSCAR", "vasp"), ("crystal.xyz", "xyz")]
+)
 def test_crystals_of_others_are_read(tmp_path, name, kind):
     crystal = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
     ase.io.write(tmp_path / name, crystal, format=kind)

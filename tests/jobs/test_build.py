@@ -7,7 +7,7 @@ import pytest
 from first_step import Opened, opened
 
 from jaxptycho import PerShot, make_batch, select
-from jaxptycho.inverse.step import owned
+from jaxptycho.inverse.step import copy_for_donation
 from jaxptycho.jobs import build, optimisation
 from jaxptycho.jobs.reading import make_job
 from jaxptycho.runs.state import Progress
@@ -20,8 +20,16 @@ RPIE = {
 }
 JOBS = {
     "relaxed probe": ({"probe": {"kind": "relaxed", "modes": 2}}, {}, "RelaxedProbe"),
-    "aberrated probe": ({"probe": {"kind": "aberrated", "aberrations_angstrom": {"C30": 1e4}}}, {}, "AberratedProbe"),
-    "affine scan": ({"scan": {"kind": "affine"}}, {"rates": {"scan.matrix": 1e-2, "scan.shift": 1e-2}}, "AffineScan"),
+    "aberrated probe": (
+        {"probe": {"kind": "aberrated", "aberrations_angstrom": {"C30": 1e4}}},
+        {},
+        "AberratedProbe",
+    ),
+    "affine scan": (
+        {"scan": {"kind": "affine"}},
+        {"rates": {"scan.matrix": 1e-2, "scan.shift": 1e-2}},
+        "AffineScan",
+    ),
     "tilt per shot": (
         THICK
         | {"propagator": {"kind": "angular_spectrum", "tilt_mrad": [0.0, 0.0], "band_limit": 0.667}}
@@ -29,7 +37,10 @@ JOBS = {
         {
             "slices": 5,
             "rates": {"propagator": 1e-2, "specimen": {"rate": 1e-2, "schedule": "exponential"}},
-            "constraint": [{"kind": "positivity"}, {"kind": "missing_cone_filter", "semiangle_mrad": 25.0}],
+            "constraint": [
+                {"kind": "positivity"},
+                {"kind": "missing_cone_filter", "semiangle_mrad": 25.0},
+            ],
             "penalty": [{"kind": "total_variation", "weight": 1.0, "along": "z"}],
         },
         "BandLimited",
@@ -48,9 +59,17 @@ JOBS = {
         {"rates": {"detector": 1e-2}, "loss": {"kind": "gaussian", "variance": 4.0}},
         "Background",
     ),
-    "near field": ({"detector": {"effective_distance_angstrom": 500.0}}, {"optimiser": "momentum"}, "NearField"),
+    "near field": (
+        {"detector": {"effective_distance_angstrom": 500.0}},
+        {"optimiser": "momentum"},
+        "NearField",
+    ),
     "weak phase": ({"specimen": {"kind": "weak"}}, {"optimiser": "lbfgs"}, "WeakPhaseStack"),
-    "rPIE": ({}, {"optimiser": "rpie", "options": {"regularisation": 0.3}, "rates": RPIE}, "SliceStack"),
+    "rPIE": (
+        {},
+        {"optimiser": "rpie", "options": {"regularisation": 0.3}, "rates": RPIE},
+        "SliceStack",
+    ),
 }
 
 
@@ -70,13 +89,21 @@ def test_a_job_uses_a_part_of_shots_and_quanta(values):
 def test_the_seed_decides_which_shots_and_quanta_are_drawn(values):
     def drawn(seed, **section):
         chosen = {"fraction": 0.5, "dose_fraction": 0.5} | section
-        job = make_job(values | {"data": values["data"] | chosen, "run": {"devices": 1, "seed": seed}})
+        job = make_job(
+            values | {"data": values["data"] | chosen, "run": {"devices": 1, "seed": seed}}
+        )
         return opened(job).data
 
-    assert drawn(1).positions[0].tolist() == drawn(1).positions[0].tolist() != drawn(2).positions[0].tolist()
+    assert (
+        drawn(1).positions[0].tolist()
+        == drawn(1).positions[0].tolist()
+        != drawn(2).positions[0].tolist()
+    )
     doses = [drawn(seed, fraction=1.0).dose().tolist() for seed in (1, 1, 2)]
     assert doses[0] == doses[1] != doses[2]
-    halves = [drawn(1, fraction=1.0, dose_fraction=1.0, half=half).dose() for half in ("first", "second")]
+    halves = [
+        drawn(1, fraction=1.0, dose_fraction=1.0, half=half).dose() for half in ("first", "second")
+    ]
     np.testing.assert_array_equal(sum(halves), build.read_data(make_job(values).data).dose())
 
 
@@ -87,7 +114,8 @@ def test_a_job_becomes_a_model(name, values):
     refining.runner.check()
     model, data = refining.model, refining.data
     assert kind in [
-        type(getattr(model, part)).__name__ for part in ("probe", "specimen", "scan", "propagator", "detector")
+        type(getattr(model, part)).__name__
+        for part in ("probe", "specimen", "scan", "propagator", "detector")
     ]
     batch = make_batch(data, 0, np.arange(4))
     assert jax.eval_shape(lambda: refining.loop._objective(model, batch)).shape == ()
@@ -102,7 +130,7 @@ def test_lbfgs_moves_only_what_it_is_given_and_descends(values):
         {"data": values["data"] | {"hold_out": 0.0}},
         {"optimiser": "lbfgs", "batch": 64, "rates": {"specimen": 1.0}},
     )
-    progress = Progress(owned(refining.model))
+    progress = Progress(copy_for_donation(refining.model))
     before = refining.model
     assert refining.loop.run(progress) is None
     losses = [row.loss for row in progress.history]
@@ -115,7 +143,9 @@ def test_rates_follow_their_schedule():
     rates = {"specimen": {"rate": 1.0, "schedule": "cosine", "end": 0.1, "start": 2}}
     step = optimisation.Optimisation(epochs=4, rates=rates)
     schedule = optimisation._schedule(step.rates["specimen"], step.epochs, steps=10)
-    np.testing.assert_allclose([schedule(step) for step in (0, 19, 20, 30, 40)], [0, 0, 1, 0.55, 0.1], atol=1e-6)
+    np.testing.assert_allclose(
+        [schedule(step) for step in (0, 19, 20, 30, 40)], [0, 0, 1, 0.55, 0.1], atol=1e-6
+    )
 
 
 def test_each_half_starts_from_its_own_data(values):

@@ -57,12 +57,23 @@ def refused(*arguments) -> str:
 
 def test_settings_are_applied_to_what_is_to_come(project):
     folder = project / "run"
-    settings = ["--set", "step.0.epochs=3", "--set", "step.1.rates.specimen=1e-2", "--set", "step.1.batch=32"]
+    settings = [
+        "--set",
+        "step.0.epochs=3",
+        "--set",
+        "step.1.rates.specimen=1e-2",
+        "--set",
+        "step.1.batch=32",
+    ]
     result = run("run", project / "job.toml", "--out", folder, "--resume", *settings)
     assert result.exit_code == 0, result.output
     assert [*load_history(folder / "result.h5")["step"]] == ["refine"] * 3 + ["later"]
     job = read_job(folder / "run.toml")
-    assert (job.step[0].epochs, job.step[1].batch, job.step[1].rates["specimen"].rate) == (3, 32, 1e-2)
+    assert (job.step[0].epochs, job.step[1].batch, job.step[1].rates["specimen"].rate) == (
+        3,
+        32,
+        1e-2,
+    )
     assert make_job(tomllib.loads(load_attributes(folder / "result.h5")["job"])) == job
 
     more = run("resume", folder, "--set", "step.1.epochs=2")  # a finished run goes on
@@ -118,7 +129,9 @@ def test_the_keys_of_each_place_are_open_or_not():
         keys, job = changed(**sections)
         assert keys
         require_applicable(keys, job, Reached(1, 1, True))
-    require_applicable(*changed(step=[SMALL | {"modes": 2}]), Reached(0, 0, False))  # nothing has begun
+    require_applicable(
+        *changed(step=[SMALL | {"modes": 2}]), Reached(0, 0, False)
+    )  # nothing has begun
     with pytest.raises(ValueError, match=r"takes away step\.1"):
         require_applicable(*changed(step=[SMALL]), Reached(1, 0, True))
 
@@ -126,7 +139,9 @@ def test_the_keys_of_each_place_are_open_or_not():
 def test_a_job_that_changed_behind_a_run_is_warned_of(project):
     path = project / "job.toml"
     path.write_text(path.read_text().replace("batch = 16", "batch = 8"))
-    with pytest.warns(UserWarning, match=r"step\.0\.batch, step\.1\.batch another value than the run"):
+    with pytest.warns(
+        UserWarning, match=r"step\.0\.batch, step\.1\.batch another value than the run"
+    ):
         result = run("run", path, "--out", project / "run", "--resume")
     assert result.exit_code == 0
     assert read_job(project / "run" / "run.toml").step[0].batch == 16
@@ -154,7 +169,9 @@ def test_a_moved_run_names_the_file_that_it_misses(project, tmp_path, monkeypatc
 
 
 def test_files_with_nothing_in_common_stay_absolute(tmp_path):
-    job = make_job({"data": {"file": "/measured/scan.h5"}, "detector": {"mtf_file": str(tmp_path / "mtf.txt")}})
+    job = make_job(
+        {"data": {"file": "/measured/scan.h5"}, "detector": {"mtf_file": str(tmp_path / "mtf.txt")}}
+    )
     near = beside(job, tmp_path / "run")
     assert near.data.file == "/measured/scan.h5"
     assert near.detector.mtf_file == "../mtf.txt"
@@ -163,5 +180,10 @@ def test_files_with_nothing_in_common_stay_absolute(tmp_path):
 def test_another_measurement_is_no_moved_file(project, tmp_path):
     data = read(project / "data" / "scan.h5")
     other = tmp_path / "other.h5"
-    write_native(other, Dataset(1 + np.asarray(data.counts[0][:]), data.positions[0], data.grid, about=data.about))
-    assert "other.h5 holds another measurement" in refused("resume", project / "run", "--set", f"data.file={other}")
+    write_native(
+        other,
+        Dataset(1 + np.asarray(data.counts[0][:]), data.positions[0], data.grid, about=data.about),
+    )
+    assert "other.h5 holds another measurement" in refused(
+        "resume", project / "run", "--set", f"data.file={other}"
+    )

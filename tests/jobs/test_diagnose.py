@@ -7,7 +7,7 @@ from models import batch_for, thin
 
 from jaxptycho import per_part
 from jaxptycho.jobs.optimisation import Optimisation
-from jaxptycho.runs.diagnose import culprit
+from jaxptycho.runs.diagnose import first_nonfinite
 
 
 def step(model, state, batch):
@@ -23,15 +23,20 @@ def everywhere(model, batch):
 
 
 @pytest.mark.parametrize(
-    ("parts", "blamed"), [(("specimen",), "specimen.phase"), (("scan.positions",), "scan.positions")]
+    ("parts", "blamed"),
+    [(("specimen",), "specimen.phase"), (("scan.positions",), "scan.positions")],
 )
 def test_only_moved_parts_are_blamed(parts, blamed):
-    found = culprit(step, everywhere, moving(*parts), thin(), None, [batch_for(thin(), [0])])
+    found = first_nonfinite(
+        step, everywhere, moving(*parts), thin(), None, [batch_for(thin(), [0])]
+    )
     assert found.startswith(f"the gradient of {blamed}")
 
 
 def test_the_loss_is_blamed_where_no_moved_part_has_a_bad_gradient():
-    found = culprit(step, everywhere, moving("probe"), thin(), None, [batch_for(thin(), [0])])
+    found = first_nonfinite(
+        step, everywhere, moving("probe"), thin(), None, [batch_for(thin(), [0])]
+    )
     assert found == "the loss itself, at finite parameters"
 
 

@@ -39,16 +39,28 @@ def test_every_key_is_explained_in_a_new_job():
     ("wrong", "said"),
     [
         ({"data": {}}, "data.file is missing"),
-        ({"probe": {"semiangle": 20.0}}, "there is no key probe.semiangle; did you mean semiangle_mrad?"),
+        (
+            {"probe": {"semiangle": 20.0}},
+            "there is no key probe.semiangle; did you mean semiangle_mrad?",
+        ),
         ({"probe": {"semiangle_deg": 1.0}}, "did you mean semiangle_mrad?"),
         ({"data": {"file": "x", "semiangle": 2.0}}, "did you mean probe.semiangle_mrad?"),
         ({"probe": {"semiangle_mrad": 1.03}}, None),
-        ({"probe": {"semiangle_mrad": 0.0214}}, "probe.semiangle_mrad = 0.0214: 0.2 to 500 are expected; is it in rad"),
+        (
+            {"probe": {"semiangle_mrad": 0.0214}},
+            "probe.semiangle_mrad = 0.0214: 0.2 to 500 are expected; is it in rad",
+        ),
         ({"data": {"file": "x", "voltage_kv": 300000.0}}, "0.3 to 5000 are expected; is it in V?"),
-        ({"data": {"file": "x", "voltage_kv": "300 kV"}}, "data.voltage_kv = '300 kV': wanted a number"),
+        (
+            {"data": {"file": "x", "voltage_kv": "300 kV"}},
+            "data.voltage_kv = '300 kV': wanted a number",
+        ),
         ({"probe": {"modes": 2.5}}, "probe.modes = 2.5: wanted an integer"),
         ({"scan": {"kind": "fre"}}, "scan.kind = 'fre': wanted 'free' or 'affine'"),
-        ({"probe": {"aberrations_angstrom": {"C31": 1.0}}}, "no aberration is called C31; did you mean C30?"),
+        (
+            {"probe": {"aberrations_angstrom": {"C31": 1.0}}},
+            "no aberration is called C31; did you mean C30?",
+        ),
         ({"prob": {}}, "there is no key prob; did you mean probe?"),
         (refine(optimiser="adm"), "did you mean adam?"),
         (refine(rates={"prob": 1e-3}), "no part is called prob; did you mean probe?"),
@@ -57,7 +69,10 @@ def test_every_key_is_explained_in_a_new_job():
             "there is no key step.0.rates.probe.rat; did you mean rate?",
         ),
         (refine(constraint=[{"kind": "positivty"}]), "did you mean positivity?"),
-        (refine(constraint=[{"kind": "positivity", "strt": 3}]), "step.0.constraint.0.strt; did you mean start?"),
+        (
+            refine(constraint=[{"kind": "positivity", "strt": 3}]),
+            "step.0.constraint.0.strt; did you mean start?",
+        ),
         (refine(constraint=[{}]), "step.0.constraint.0 has no kind"),
         (refine(penalty=[{"kind": "l1"}]), "step.0.penalty.0.weight is missing"),
     ],
@@ -81,7 +96,9 @@ def test_every_mistake_has_its_own_line():
 def test_settings_replace_keys_and_files_are_found_beside_the_job(tmp_path):
     path = tmp_path / "job.toml"
     path.write_text('[data]\nfile = "scan.h5"\n[[step]]\nkind = "refine"\nepochs = 3\n')
-    job = read_job(path, ["step.0.epochs=7", "step.0.rates.scan=1e-2", "probe.kind=relaxed", "run.seed=4"])
+    job = read_job(
+        path, ["step.0.epochs=7", "step.0.rates.scan=1e-2", "probe.kind=relaxed", "run.seed=4"]
+    )
     assert (job.step[0].epochs, job.step[0].rates["scan"].rate, job.run.seed) == (7, 1e-2, 4)
     assert job.probe.kind == "relaxed"
     assert job.data.file == str(tmp_path / "scan.h5")

@@ -18,9 +18,16 @@ from jaxptycho.jobs import halves
 from jaxptycho.jobs.reading import read_job
 from jaxptycho.start import guess
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # cautions, as these patterns are noise
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::UserWarning"
+)  # cautions, as these patterns are noise
 PLACES = np.stack(np.meshgrid(np.arange(4.0), np.arange(4.0)), -1).reshape(-1, 2)
-ABOUT = {"voltage_kv": 80.0, "pixel_angstrom": 0.3, "semiangle_mrad": 25.0, "defocus_angstrom": 50.0}
+ABOUT = {
+    "voltage_kv": 80.0,
+    "pixel_angstrom": 0.3,
+    "semiangle_mrad": 25.0,
+    "defocus_angstrom": 50.0,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +84,9 @@ def test_attributes_that_are_no_numbers_are_refused(name):
     assert words in refused("inspect", measured(attributes=attributes))
 
 
-@pytest.mark.parametrize("voltage", [80, np.float32(80), np.array([80.0]), np.array(80, ">i2"), np.array([[80.0]])])
+@pytest.mark.parametrize(
+    "voltage", [80, np.float32(80), np.array([80.0]), np.array(80, ">i2"), np.array([[80.0]])]
+)
 def test_one_number_is_a_number_however_it_is_stored(voltage):
     assert "80 kV" in run("inspect", measured(attributes={"voltage_kv": voltage})).output
 
@@ -87,8 +96,14 @@ WRONG_DATASETS = {
     "tilts as text": ({"tilt_deg": ["0"]}, "/tilt_deg in scan.h5 came as text"),
     "complex tilts": ({"tilt_deg": np.zeros(1, complex)}, "complex128"),
     "no tilts": ({"tilt_deg": h5py.Empty("f8")}, "/tilt_deg in scan.h5 holds nothing"),
-    "a probe of text": ({"probe_guess": np.full((16, 16), b"1")}, "the guess of the probe came as text"),
-    "a probe of records": ({"probe_guess": np.zeros((16, 16), [("re", "f4"), ("im", "f4")])}, "guess of the probe"),
+    "a probe of text": (
+        {"probe_guess": np.full((16, 16), b"1")},
+        "the guess of the probe came as text",
+    ),
+    "a probe of records": (
+        {"probe_guess": np.zeros((16, 16), [("re", "f4"), ("im", "f4")])},
+        "guess of the probe",
+    ),
     "a probe of zeros": ({"probe_guess": np.zeros((16, 16))}, "zero everywhere"),
     "no modes": ({"probe_guess": np.zeros((0, 16, 16))}, "(0, 16, 16)"),
     "a mask of text": ({"mask": np.full((16, 16), b"1")}, "the mask came as text"),
@@ -142,10 +157,25 @@ def test_an_object_larger_than_the_machine_is_refused_before_it_is_made(monkeypa
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (MemoryError("Unable to allocate 3.64 TiB for an array with shape (10, 20) and data type float32"), "3.64 TiB"),
+        (
+            MemoryError(
+                "Unable to allocate 3.64 TiB for an array with shape (10, 20) and data type float32"
+            ),
+            "3.64 TiB",
+        ),
         (MemoryError(), "not enough memory"),
-        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1099511627776 bytes."), "1024 GiB"),
-        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1.05GiB."), "1.05 GiB"),
+        (
+            jax.errors.JaxRuntimeError(
+                "RESOURCE_EXHAUSTED: Out of memory allocating 1099511627776 bytes."
+            ),
+            "1024 GiB",
+        ),
+        (
+            jax.errors.JaxRuntimeError(
+                "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1.05GiB."
+            ),
+            "1.05 GiB",
+        ),
         (jax.errors.JaxRuntimeError("INTERNAL: a kernel failed\nfurther"), "a kernel failed"),
     ],
 )
@@ -172,7 +202,10 @@ def result(name, places):
     [
         ([[1.0, 1.0]], "1 positions of the scan are too few"),
         ([[0.0, 0.0], [5.0, 5.0]], "2 positions of the scan are too few"),
-        ([[0.0, 0.0], [2.0, 3.0], [4.0, 6.0], [6.0, 9.0]], "4 positions of the scan are on one line"),
+        (
+            [[0.0, 0.0], [2.0, 3.0], [4.0, 6.0], [6.0, 9.0]],
+            "4 positions of the scan are on one line",
+        ),
         ([[3.0, x] for x in range(9)], "9 positions of the scan are on one line"),
         ([[1.0, 1.0]] * 4, "on one line"),
     ],
@@ -192,14 +225,18 @@ def jobs():
     """Names of a job of every kind."""
     measured()
     series = np.random.default_rng(0).poisson(9, (3, 16, 16, 16)).astype(np.uint16)
-    measured("tilts.h5", counts=series, positions=np.stack([PLACES] * 3), tilt_deg=[-20.0, 0.0, 20.0])
+    measured(
+        "tilts.h5", counts=series, positions=np.stack([PLACES] * 3), tilt_deg=[-20.0, 0.0, 20.0]
+    )
     for file in ("scan.h5", "tilts.h5", "strontium_titanate"):
         assert run("new", file).exit_code == 0
     return {"run": "scan.toml", "series": "tilts.toml", "simulate": "strontium_titanate.toml"}
 
 
 def test_halves_are_those_of_a_measurement(jobs):
-    assert "halves are those of a measurement" in refused("halves", jobs["simulate"], "--out", "run")
+    assert "halves are those of a measurement" in refused(
+        "halves", jobs["simulate"], "--out", "run"
+    )
     assert "strontium_titanate" in run("inspect", jobs["simulate"]).output
 
 
@@ -228,7 +265,9 @@ def test_rates_of_fields_that_no_part_has_are_refused(rate, optimiser, jobs):
     assert RATES[rate] in refused("validate", jobs["run"], *settings)
 
 
-@pytest.mark.parametrize("key", ["scan.positions", '"scan.positions"', "scan.positions.rate", '"scan.positions".rate'])
+@pytest.mark.parametrize(
+    "key", ["scan.positions", '"scan.positions"', "scan.positions.rate", '"scan.positions".rate']
+)
 def test_rates_of_fields_are_set_with_and_without_quotes(key, jobs):
     before = read_job("scan.toml").step[0].rates
     rates = read_job("scan.toml", [f"step.0.rates.{key}=0.004"]).step[0].rates
@@ -238,7 +277,9 @@ def test_rates_of_fields_are_set_with_and_without_quotes(key, jobs):
 
 def test_settings_reach_what_a_job_leaves_to_the_defaults(here):
     (here / "job.toml").write_text('[data]\nfile = "scan.h5"\n')
-    job = read_job("job.toml", ["step.0.epochs=7", "step.0.rates.scan=0.01", "step.0.rates.probe.start=3"])
+    job = read_job(
+        "job.toml", ["step.0.epochs=7", "step.0.rates.scan=0.01", "step.0.rates.probe.start=3"]
+    )
     assert job.step[0].epochs == 7
     assert {name: rate.rate for name, rate in job.step[0].rates.items()} == {
         "specimen": 5e-3,
@@ -246,7 +287,9 @@ def test_settings_reach_what_a_job_leaves_to_the_defaults(here):
         "scan": 0.01,
     }
     assert job.step[0].rates["probe"].start == 3
-    (here / "plain.toml").write_text('[data]\nfile = "scan.h5"\n[[step]]\nkind = "refine"\n[step.rates]\nscan.positions = 0.01\n')
+    (here / "plain.toml").write_text(
+        '[data]\nfile = "scan.h5"\n[[step]]\nkind = "refine"\n[step.rates]\nscan.positions = 0.01\n'
+    )
     assert read_job("plain.toml").step[0].rates["scan.positions"].rate == 0.01
 
 
@@ -299,8 +342,12 @@ def test_folders_that_are_no_runs_are_called_so(here):
     result("result.h5", PLACES)
     for command in (["inspect"], ["compare", "result.h5"], ["export"]):
         after = ["out.mrc"] if command == ["export"] else []
-        assert "the folder folder is no run: it holds no result.h5" in refused(*command, "folder", *after)
-        assert "store.zspy is a Zarr store, a format that cannot be read yet" in refused(*command, "store.zspy", *after)
+        assert "the folder folder is no run: it holds no result.h5" in refused(
+            *command, "folder", *after
+        )
+        assert "store.zspy is a Zarr store, a format that cannot be read yet" in refused(
+            *command, "store.zspy", *after
+        )
         assert "jaxptycho resume begun" in refused(*command, "begun", *after)
     assert "Zarr store" in refused("new", "store.zspy")
     assert "is a folder, and a job file" in refused("run", "folder")
@@ -315,13 +362,17 @@ def test_files_of_another_kind_are_called_so(here):
     (here / "empty.toml").write_text("")
     (here / "bytes.toml").write_bytes(bytes(range(256)))
     (here / "deep.toml").write_text("a = " + "[" * 5000)
-    assert "scan.h5 is an HDF5 file, and a job file (TOML) is required" in refused("validate", "scan.h5")
+    assert "scan.h5 is an HDF5 file, and a job file (TOML) is required" in refused(
+        "validate", "scan.h5"
+    )
     assert "jaxptycho-dataset" in refused("export", "scan.h5", "out.mrc")
     assert "jaxptycho-dataset" in refused("compare", "scan.h5", "scan.h5")
     assert "holds no job" in refused("run", "empty.toml")
     assert "not valid TOML" in refused("run", "bytes.toml")
     assert "not valid TOML" in refused("run", "deep.toml")
-    assert "there is no folder lost for lost/job.toml" in refused("new", "scan.h5", "--out", "lost/job.toml")
+    assert "there is no folder lost for lost/job.toml" in refused(
+        "new", "scan.h5", "--out", "lost/job.toml"
+    )
 
 
 TOO_FEW = {

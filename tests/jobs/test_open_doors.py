@@ -203,7 +203,9 @@ def test_the_first_model_is_made_by_them(job):
     assert data.about == ABOUT
     np.testing.assert_allclose(np.ptp(data.positions[0]), 5 * 2.1)
     model = build_model(made, data)
-    np.testing.assert_allclose(np.sum(np.abs(model.probe.waves) ** 2), 0.5 * data.dose().mean(), rtol=1e-5)
+    np.testing.assert_allclose(
+        np.sum(np.abs(model.probe.waves) ** 2), 0.5 * data.dose().mean(), rtol=1e-5
+    )
     assert 0 < float(model.specimen.phase.max()) <= 0.02
 
 
@@ -233,5 +235,10 @@ def test_a_door_of_the_package_costs_one_registry_line(monkeypatch):
     from jaxptycho.inverse import losses
 
     assert losses.LOSSES["gaussian"] is losses.gaussian
-    step = make_job({"data": {"file": "x.h5"}, "step": [{"kind": "refine", "loss": {"kind": "gaussian", "variance": 2.0}}]})
+    step = make_job(
+        {
+            "data": {"file": "x.h5"},
+            "step": [{"kind": "refine", "loss": {"kind": "gaussian", "variance": 2.0}}],
+        }
+    )
     assert step.step[0].loss.variance == 2.0

@@ -101,7 +101,12 @@ def job(values, tmp_path):
 
 
 def lists(outs):
-    return [ast.literal_eval(line[5:].strip()) for out in outs for line in out.splitlines() if line.startswith("read:")]
+    return [
+        ast.literal_eval(line[5:].strip())
+        for out in outs
+        for line in out.splitlines()
+        if line.startswith("read:")
+    ]
 
 
 def test_each_process_looks_at_its_half_and_knows_what_all_found(job, measurement):
@@ -111,7 +116,9 @@ def test_each_process_looks_at_its_half_and_knows_what_all_found(job, measuremen
     alone = read(measurement)
     for rank, out in enumerate(outs):
         found = np.load(f"{path}.{rank}.npy")
-        np.testing.assert_array_equal(found, np.append(alone.dose(), alone.mean_pattern()))  # to the bit
+        np.testing.assert_array_equal(
+            found, np.append(alone.dose(), alone.mean_pattern())
+        )  # to the bit
         nan, empty = out.splitlines()[-2:]  # only the second process saw the first
         assert nan.startswith("counts of shot 7 are not finite")
         assert empty.startswith("the patterns hold no counts")
@@ -130,9 +137,15 @@ def test_a_whole_run_reads_half_of_it_in_each_process(job, values, kept):
         return
     epochs = sum(step["epochs"] for step in values["step"])
     once = 64 / 2  # of each process
-    padding = epochs * 4 * 1 + 2  # shots that make a batch even: 58 in 4 batches, and those held out
+    padding = (
+        epochs * 4 * 1 + 2
+    )  # shots that make a batch even: 58 in 4 batches, and those held out
     for rank, own in enumerate(seen):
-        assert (epochs + 2) * once - padding <= sum(own.values()) <= (epochs + 2) * once + padding + 4 * (rank == 0)
+        assert (
+            (epochs + 2) * once - padding
+            <= sum(own.values())
+            <= (epochs + 2) * once + padding + 4 * (rank == 0)
+        )
 
 
 def test_a_table_of_all_patterns_is_read_in_parts():

@@ -37,7 +37,9 @@ class Interrupting(ProgressListener):
 
 @pytest.fixture(autouse=True)
 def _small_stacks(monkeypatch):
-    monkeypatch.setattr("jaxptycho.runs.batch_source.stacked", partial(stacked, shots=32))  # two of an epoch's four batches at once
+    monkeypatch.setattr(
+        "jaxptycho.runs.batch_source.stacked", partial(stacked, shots=32)
+    )  # two of an epoch's four batches at once
 
 
 @pytest.fixture(scope="module")
@@ -79,14 +81,18 @@ def test_a_run_folder_holds_everything(reference, values):
     with (folder / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["refine"] * 3 + ["modes"] * 2
-    np.testing.assert_array_equal([float(row["loss"]) for row in rows], load_history(folder / "result.h5")["loss"])
+    np.testing.assert_array_equal(
+        [float(row["loss"]) for row in rows], load_history(folder / "result.h5")["loss"]
+    )
     assert all(float(row["held_out"]) > 0 and float(row["seconds"]) > 0 for row in rows)
     assert float(rows[2]["loss"]) < 0.8 * float(rows[0]["loss"])
 
     about = load_attributes(folder / "result.h5")
     assert about["E"] == pytest.approx(reference.fit["E"])
     assert 0 < about["R"] < 1
-    assert make_job(tomllib.loads(about["job"])) == read_job(folder / "run.toml") == make_job(values)
+    assert (
+        make_job(tomllib.loads(about["job"])) == read_job(folder / "run.toml") == make_job(values)
+    )
 
 
 def test_an_interrupted_run_resumes_to_the_same_result(reference, values, tmp_path):
@@ -107,11 +113,26 @@ def test_a_support_is_that_of_the_model_that_its_step_starts_from(values, tmp_pa
     """The first model is empty; what is left out stays so, on either side of an interruption."""
     rates = {"specimen": 5e-2}
     coarse = {"kind": "refine", "epochs": 1, "batch": 15, "rates": rates}
-    support = {"kind": "support", "blur_angstrom": 0.6, "threshold": 0.6, "edge_angstrom": 0.0, "each_step": True}
-    fine = {"kind": "refine", "name": "fine", "epochs": 2, "batch": 15, "rates": rates, "constraint": [support]}
+    support = {
+        "kind": "support",
+        "blur_angstrom": 0.6,
+        "threshold": 0.6,
+        "edge_angstrom": 0.0,
+        "each_step": True,
+    }
+    fine = {
+        "kind": "refine",
+        "name": "fine",
+        "epochs": 2,
+        "batch": 15,
+        "rates": rates,
+        "constraint": [support],
+    }
     thick = {"kind": "potential", "slices": 2, "thickness_angstrom": 6.0}
     job = make_job(values | {"specimen": thick, "step": [coarse, fine]})
-    alone = start(make_job(values | {"specimen": thick, "step": [coarse]}), tmp_path / "coarse").model
+    alone = start(
+        make_job(values | {"specimen": thick, "step": [coarse]}), tmp_path / "coarse"
+    ).model
     start(job, tmp_path / "run", Interrupting(after=6))  # in the second step
     model = resume(tmp_path / "run").model
     mask = support_mask(np.asarray(alone.specimen.potential, float), (3.0, 0.3, 0.3), 0.6, 0.6, 0.0)
@@ -129,7 +150,7 @@ def test_patterns_kept_on_the_devices_give_the_same_bits(reference, values, tmp_
     assert len(outcome.history) == 1  # a whole epoch was one call
     assert same(resume(tmp_path / "run").model, reference.model)
     assert len(tables) == 2
-    table = resident.table(tables[0], mesh(2))
+    table = resident.pattern_table(tables[0], mesh(2))
     assert (table.dtype, table.shape) == (np.uint16, (64, 32, 32))
     np.testing.assert_array_equal(table, tables[0].patterns(0, np.arange(64)))
 
@@ -152,10 +173,14 @@ def test_the_wall_time_ends_a_run_cleanly(values, tmp_path):
     assert np.isfinite(load(tmp_path / "run" / "result.h5").probe.waves).all()
 
 
-def test_the_wall_time_is_a_checkpoint_beside_those_of_the_interval(reference, values, tmp_path, monkeypatch):
+def test_the_wall_time_is_a_checkpoint_beside_those_of_the_interval(
+    reference, values, tmp_path, monkeypatch
+):
     """Stopped within the third of five epochs, where every second one is kept; gone on with to the same bits."""
     minutes = [0.0]
-    monkeypatch.setattr("jaxptycho.runs.progress.time", SimpleNamespace(monotonic=lambda: 60 * minutes[0]))
+    monkeypatch.setattr(
+        "jaxptycho.runs.progress.time", SimpleNamespace(monotonic=lambda: 60 * minutes[0])
+    )
 
     class Waiting(ProgressListener):
         calls = 0
@@ -167,18 +192,37 @@ def test_the_wall_time_is_a_checkpoint_beside_those_of_the_interval(reference, v
     job = make_job(values | {"run": values["run"] | {"wall_time_minutes": 60}})
     first = start(job, tmp_path / "run", Waiting())
     assert (first.why, len(first.history)) == ("the wall-time limit", 2)
-    assert sorted(int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()) == [8, 10]
+    assert sorted(int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()) == [
+        8,
+        10,
+    ]
     assert same(resume(tmp_path / "run").model, reference.model)
 
 
 def test_a_divergence_keeps_the_last_good_model_and_names_part_and_step(values, tmp_path):
-    wild = {"kind": "refine", "name": "wild", "epochs": 2, "batch": 15, "optimiser": "sgd", "rates": {"specimen.absorption": 1e6}}
-    calm = {"kind": "refine", "epochs": 1, "batch": 15, "rates": {"specimen": 5e-2, "probe": 5e-3, "scan": 1e-2}}
+    wild = {
+        "kind": "refine",
+        "name": "wild",
+        "epochs": 2,
+        "batch": 15,
+        "optimiser": "sgd",
+        "rates": {"specimen.absorption": 1e6},
+    }
+    calm = {
+        "kind": "refine",
+        "epochs": 1,
+        "batch": 15,
+        "rates": {"specimen": 5e-2, "probe": 5e-3, "scan": 1e-2},
+    }
     job = make_job(values | {"step": [calm, wild]})
-    with pytest.raises(Diverged, match=r"NaN or infinite in step 'wild', epoch 2: .*specimen\.absorption"):
+    with pytest.raises(
+        Diverged, match=r"NaN or infinite in step 'wild', epoch 2: .*specimen\.absorption"
+    ):
         start(job, tmp_path / "run")
     model = load(tmp_path / "run" / "result.h5")
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array)))
+    assert all(
+        np.isfinite(leaf).all() for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))
+    )
     assert len(load_history(tmp_path / "run" / "result.h5")["loss"]) == 1
 
 

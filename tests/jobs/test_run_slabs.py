@@ -11,7 +11,7 @@ from first_step import opened
 from killed import gone_on, killed
 
 from jaxptycho.distributed.checkpoint import Checkpoints
-from jaxptycho.distributed.sharding import place
+from jaxptycho.distributed.sharding import place_on_mesh
 from jaxptycho.inverse.step import init_state
 from jaxptycho.jobs.reading import make_job
 from jaxptycho.jobs.runner import start
@@ -26,7 +26,9 @@ def test_a_run_in_slabs_learns_as_one(values, tmp_path):
     assert split.finished
     rows = whole.model.specimen.phase.shape[1]
     assert split.model.specimen.phase.shape[1] == rows + rows % 2
-    np.testing.assert_allclose(split.history[-1].loss, whole.history[-1].loss, rtol=0.05)  # other batches
+    np.testing.assert_allclose(
+        split.history[-1].loss, whole.history[-1].loss, rtol=0.05
+    )  # other batches
     np.testing.assert_allclose(split.fit["chi2"], whole.fit["chi2"], rtol=0.05)
 
 
@@ -36,17 +38,21 @@ def test_the_rest_of_an_epoch_is_dealt_as_it_was_begun(values, tmp_path):
     job = make_job(values | {"step": [one], "run": {"devices": 4, "slabs": 2}})
     step, _, context, first, loop = opened(job)
     source = context.source
-    model = place(first, loop.devices)
-    state = place(init_state(loop.plan.optimiser, model), loop.devices, model)
+    model = place_on_mesh(first, loop.devices)
+    state = place_on_mesh(init_state(loop.plan.optimiser, model), loop.devices, model)
     progress = Progress(model, state, home=source.home(model))
     whole = [batch.shots for batch in loop._batches(progress)]
     progress.losses = [(1.0, 12.0)] * 2
     down = jnp.array([3.0, 0.0])
-    progress.model = eqx.tree_at(lambda m: m.scan.positions.values, model, model.scan.positions.values + down)
+    progress.model = eqx.tree_at(
+        lambda m: m.scan.positions.values, model, model.scan.positions.values + down
+    )
     assert (source.home(progress.model)[0] != progress.home[0]).any()
     with Checkpoints(tmp_path) as kept:
-        checkpoints.keep(kept, 0, 2, progress, source)
-    again = checkpoints.restore(Checkpoints(tmp_path), 0, first, partial(step._template, source), source)
+        checkpoints.save_progress(kept, 0, 2, progress, source)
+    again = checkpoints.restore_progress(
+        Checkpoints(tmp_path), 0, first, partial(step._template, source), source
+    )
     np.testing.assert_array_equal([batch.shots for batch in loop._batches(again)], whole[2:])
 
 
@@ -67,17 +73,31 @@ def test_a_run_killed_on_some_devices_ends_the_same_on_others(values, tmp_path, 
     rates = {"specimen": 5e-2, "probe": 5e-3, "scan": 1e-2}
     support = {"kind": "amplitude_clamp", "each_step": True}
     steps = [{"kind": "refine", "epochs": 1, "batch": batch, "rates": rates}]
-    steps += [{"kind": "refine", "name": "modes", "epochs": 2, "batch": batch, "modes": 2, "rates": rates, "constraint": [support]}]
+    steps += [
+        {
+            "kind": "refine",
+            "name": "modes",
+            "epochs": 2,
+            "batch": batch,
+            "modes": 2,
+            "rates": rates,
+            "constraint": [support],
+        }
+    ]
     run = {"devices": devices, "slabs": slabs, "checkpoint_every": 1}
     job = make_job(values | {"step": steps, "run": run})
     whole = start(job, tmp_path / "whole")
     assert killed(job, tmp_path / "run", 2 * 58 + 1)  # in the last epoch
     ended = gone_on(tmp_path / "run", devices=others, slabs=into)
     assert ended.finished
-    found, expected = (jax.tree.leaves(eqx.filter(o.model, eqx.is_inexact_array)) for o in (ended, whole))
+    found, expected = (
+        jax.tree.leaves(eqx.filter(o.model, eqx.is_inexact_array)) for o in (ended, whole)
+    )
     for one, other in zip(found, expected, strict=True):
         if one.ndim == 3 and one.shape[1] % 2 < other.shape[1] % 2:
-            np.testing.assert_array_equal(one[:, other.shape[1] :], 0)  # nobody sees the row that was added
+            np.testing.assert_array_equal(
+                one[:, other.shape[1] :], 0
+            )  # nobody sees the row that was added
             one = one[:, : other.shape[1]]
         np.testing.assert_allclose(one, other, atol=1e-8 * np.abs(other).max())
     losses = [[row.loss for row in outcome.history] for outcome in (ended, whole)]

@@ -22,7 +22,12 @@ RUNNER = CliRunner()
 JOB = {
     "specimen": {"phantom": "twisted_bilayer", "options": {"width": 14.0, "vacancies": 1}},
     "microscope": {"voltage_kv": 80.0, "semiangle_mrad": 25.0, "defocus_angstrom": 20.0},
-    "scan": {"shape": [3, 4], "step_angstrom": 1.0, "dose_per_square_angstrom": 500.0, "jitter_angstrom": 0.1},
+    "scan": {
+        "shape": [3, 4],
+        "step_angstrom": 1.0,
+        "dose_per_square_angstrom": 500.0,
+        "jitter_angstrom": 0.1,
+    },
     "detector": {"pixels": 24, "pixel_angstrom": 0.4},
     "sampling": {"pixel_angstrom": 0.25, "slice_angstrom": 2.5},
     "file": "scan.h5",
@@ -73,18 +78,28 @@ def test_a_simulation_is_reconstructed(tmp_path):
     assert truth["probe"].shape[-2:] == (24, 24)
     np.testing.assert_allclose((np.abs(truth["probe"]) ** 2).sum(), 500, rtol=1e-4)
     assert 0 < np.abs(truth["positions"] - nominal).max() < 0.5
-    assert len(truth["atomic_numbers"]) == len(truth["atom_positions_angstrom"]) == len(truth["vibration_angstrom"])
-    y, x = (truth["atom_positions_angstrom"][:, 1:] - truth["origin_angstrom"][1:]).T / truth["pixel_angstrom"][:, None]
+    assert (
+        len(truth["atomic_numbers"])
+        == len(truth["atom_positions_angstrom"])
+        == len(truth["vibration_angstrom"])
+    )
+    y, x = (truth["atom_positions_angstrom"][:, 1:] - truth["origin_angstrom"][1:]).T / truth[
+        "pixel_angstrom"
+    ][:, None]
     heavy = (truth["atomic_numbers"] == 74) & (y > 1) & (y < ny - 2) & (x > 1) & (x < nx - 2)
     there = truth["projected_potential"][y[heavy].round().astype(int), x[heavy].round().astype(int)]
-    assert (there > np.median(truth["projected_potential"]) * 3).all()  # atoms where the potential is
+    assert (
+        there > np.median(truth["projected_potential"]) * 3
+    ).all()  # atoms where the potential is
     refine = {"kind": "refine", "epochs": 1, "batch": 6}
     job = {"data": {"file": "scan.h5"}, "step": [refine], "run": {"devices": 1}}
     (tmp_path / "first.toml").write_text(tomlkit.dumps(job))
     done = RUNNER.invoke(app, ["run", str(tmp_path / "first.toml"), "--out", str(tmp_path / "run")])
     assert done.exit_code == 0, done.output
     assert (tmp_path / "run" / "result.h5").exists()
-    again = RUNNER.invoke(app, ["run", str(tmp_path / "job.toml"), "--out", str(tmp_path / "again")])
+    again = RUNNER.invoke(
+        app, ["run", str(tmp_path / "job.toml"), "--out", str(tmp_path / "again")]
+    )
     assert again.exit_code == 2
     assert not (tmp_path / "again").exists()
     assert "exists and is not overwritten" in again.output
@@ -111,7 +126,9 @@ def test_what_a_source_a_descan_and_a_camera_did_is_under_truth(tmp_path):
     np.testing.assert_allclose((np.abs(modes) ** 2).sum(), 500, rtol=2e-3)
     assert "gain_map" not in first
     np.testing.assert_allclose(first["descan_mrad"], 0)
-    np.testing.assert_allclose(second["descan_mrad"], step * np.array([[0, -2], [0, 0], [0, 2]]), rtol=1e-4, atol=1e-9)
+    np.testing.assert_allclose(
+        second["descan_mrad"], step * np.array([[0, -2], [0, 0], [0, 2]]), rtol=1e-4, atol=1e-9
+    )
     assert 0.05 < second["gain_map"].std() < 0.15
     np.testing.assert_allclose(moved[1], plain[1] * second["gain_map"], rtol=1e-4)
     flat = moved / second["gain_map"]
@@ -123,7 +140,10 @@ def test_what_a_source_a_descan_and_a_camera_did_is_under_truth(tmp_path):
 def test_a_tilt_series_is_written_view_by_view(tmp_path):
     series = {"tilts_deg": [-20.0, 0.0, 20.0], "angle_error_deg": 0.3, "shift_angstrom": 0.5}
     changes = {f"tilt_series.{key}": value for key, value in series.items()}
-    result = run(tmp_path, changes | {"scan.shape": [2, 2], "specimen.options": {"width": 10.0, "vacancies": 0}})
+    result = run(
+        tmp_path,
+        changes | {"scan.shape": [2, 2], "specimen.options": {"width": 10.0, "vacancies": 0}},
+    )
     assert result.exit_code == 0, result.output
     with h5py.File(tmp_path / "scan.h5") as file:
         assert file["counts"].shape == (3, 4, 24, 24)
@@ -136,7 +156,9 @@ def test_a_tilt_series_is_written_view_by_view(tmp_path):
         entrance = file["truth/origin_angstrom"][0]
         assert entrance < -1
         np.testing.assert_allclose(file["truth/defocus_angstrom"], 20.0)
-        np.testing.assert_allclose(file.attrs["defocus_angstrom"], 20.0 + entrance)  # at the axis, less underfocus
+        np.testing.assert_allclose(
+            file.attrs["defocus_angstrom"], 20.0 + entrance
+        )  # at the axis, less underfocus
         assert not np.array_equal(file["counts"][0], file["counts"][1])
 
 
@@ -147,7 +169,10 @@ def files(tmp_path_factory):
     write(folder / "placeholder.xyz", Atoms("XC", positions=[[0, 0, 0], [2, 0, 0]]))
     write(folder / "overlap.xyz", Atoms("C2", positions=[[0, 0, 0], [0.1, 0, 0]]))
     write(folder / "cell.cif", CELL)
-    write(folder / "film.vasp", Atoms("C2", positions=[[0, 0, 9], [1.4, 0, 9]], cell=[2.8, 2.4, 20], pbc=True))
+    write(
+        folder / "film.vasp",
+        Atoms("C2", positions=[[0, 0, 9], [1.4, 0, 9]], cell=[2.8, 2.4, 20], pbc=True),
+    )
     write(folder / "finite.xyz", Atoms("C2", positions=[[0, 0, 0], [1.4, 0, 0]]))
     return folder
 
@@ -166,9 +191,15 @@ BAD = [
     ({"specimen.file": "finite.xyz"}, "either a phantom or a file"),
     ({"specimen.phantom": None, "specimen.options": {}}, "either a phantom or a file"),
     ({"specimen.phantom": None, "specimen.file": "missing.xyz"}, "missing.xyz"),
-    ({"specimen.phantom": None, "specimen.file": "placeholder.xyz"}, "placeholder|atomic number 0|element"),
+    (
+        {"specimen.phantom": None, "specimen.file": "placeholder.xyz"},
+        "placeholder|atomic number 0|element",
+    ),
     ({"specimen.phantom": None, "specimen.file": "overlap.xyz"}, "Å apart"),
-    ({"specimen.phantom": None, "specimen.file": "finite.xyz", "specimen.width_angstrom": 9.0}, "give both"),
+    (
+        {"specimen.phantom": None, "specimen.file": "finite.xyz", "specimen.width_angstrom": 9.0},
+        "give both",
+    ),
     ({"specimen.vibration_angstrom": {"Mo": 0.1}}, "S, Se, W"),
     ({"microscope.defocus_angstrom": 900.0}, "its window only 9.6 Å"),
     ({"microscope.aberrations_angstrom": {"C99": 1.0}}, "C99"),
@@ -180,7 +211,9 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "words"), BAD, ids=lambda value: value if isinstance(value, str) else None)
+@pytest.mark.parametrize(
+    ("changes", "words"), BAD, ids=lambda value: value if isinstance(value, str) else None
+)
 def test_bad_jobs_get_one_sentence(tmp_path, files, changes, words):
     for file in files.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
@@ -194,7 +227,9 @@ def test_bad_jobs_get_one_sentence(tmp_path, files, changes, words):
     assert (tmp_path / "simulated").exists() == while_computing
 
 
-@pytest.mark.parametrize("changes", [{"specimen.vibration_angstrom": 0.1}, {"specimen.vibration_angstrom": 0.0}])
+@pytest.mark.parametrize(
+    "changes", [{"specimen.vibration_angstrom": 0.1}, {"specimen.vibration_angstrom": 0.0}]
+)
 def test_a_snapshot_of_vibrations_says_so(tmp_path, changes):
     words = run(tmp_path, changes | {"scan.shape": [1, 1]}).output
     assert ("one snapshot" in words) == bool(changes["specimen.vibration_angstrom"])
@@ -202,7 +237,10 @@ def test_a_snapshot_of_vibrations_says_so(tmp_path, changes):
 
 def test_a_molecule_in_a_periodic_box_is_no_crystal(tmp_path):
     """A gap of 6 Å between the atoms of neighbouring cells along every axis."""
-    write(tmp_path / "POSCAR", Atoms("CO", positions=[[1, 4, 4], [2.1, 4, 4]], cell=[8, 8, 8], pbc=True))
+    write(
+        tmp_path / "POSCAR",
+        Atoms("CO", positions=[[1, 4, 4], [2.1, 4, 4]], cell=[8, 8, 8], pbc=True),
+    )
     result = run(tmp_path, FILE | {"specimen.file": "POSCAR", "scan.shape": [1, 1]})
     assert result.exit_code == 0, result.output
 
@@ -210,14 +248,18 @@ def test_a_molecule_in_a_periodic_box_is_no_crystal(tmp_path):
 def test_a_valid_series_says_what_it_covers(tmp_path):
     """One view of a thin specimen measures a slab; its wedge is all but a plane."""
     run(tmp_path, {"tilt_series.tilts_deg": [-30.0, 0.0, 30.0], "scan.shape": [0, 1]})
-    done = RUNNER.invoke(app, ["validate", str(tmp_path / "job.toml"), "--set", "step.0.scan.shape=[2,2]"])
+    done = RUNNER.invoke(
+        app, ["validate", str(tmp_path / "job.toml"), "--set", "step.0.scan.shape=[2,2]"]
+    )
     assert done.exit_code == 0, done.output
     assert "coverage" in done.output
     assert "missing wedge" in done.output
 
 
 def test_a_phantom_has_a_job_to_begin_with(tmp_path):
-    result = RUNNER.invoke(app, ["new", "copper_phthalocyanine", "--out", str(tmp_path / "new.toml")])
+    result = RUNNER.invoke(
+        app, ["new", "copper_phthalocyanine", "--out", str(tmp_path / "new.toml")]
+    )
     assert result.exit_code == 0, result.output
     (step,) = tomlkit.parse((tmp_path / "new.toml").read_text())["step"]
     assert step["specimen"]["phantom"] == "copper_phthalocyanine"

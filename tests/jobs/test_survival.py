@@ -32,7 +32,9 @@ FULL = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)
 
 def command(*arguments, main=MAIN, **environment):
     """A process that runs the command line on two devices."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "OMPI", "PMI", "JAX"))}
+    clean = {
+        k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "OMPI", "PMI", "JAX"))
+    }
     return subprocess.Popen(
         [sys.executable, "-c", main, *map(str, arguments)],
         env=clean | {k: str(v) for k, v in environment.items()},
@@ -54,7 +56,11 @@ def processes(count, *arguments, **environment):
         address = f"127.0.0.1:{free.getsockname()[1]}"
     return [
         command(
-            *arguments, JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES=count, JAX_PROCESS_ID=rank, **environment
+            *arguments,
+            JAX_COORDINATOR_ADDRESS=address,
+            JAX_NUM_PROCESSES=count,
+            JAX_PROCESS_ID=rank,
+            **environment,
         )
         for rank in range(count)
     ]
@@ -75,7 +81,9 @@ def job(values, tmp_path):
     def write(epochs=3, **run):
         steps = [values["step"][0] | {"epochs": epochs}, values["step"][1]]
         path = tmp_path / "job.toml"
-        path.write_text(write_job(make_job(values | {"step": steps, "run": {"checkpoint_every": 1} | run})))
+        path.write_text(
+            write_job(make_job(values | {"step": steps, "run": {"checkpoint_every": 1} | run}))
+        )
         return path
 
     return write
@@ -115,7 +123,9 @@ def test_a_disk_that_fills_while_a_run_goes_on_costs_nothing_but_time(job, tmp_p
     before = set()
     while not before and time.monotonic() < until:
         time.sleep(0.02)
-        before = {path.name for path in (folder / "checkpoints").glob("*") if path.name.isdigit()}  # whole ones
+        before = {
+            path.name for path in (folder / "checkpoints").glob("*") if path.name.isdigit()
+        }  # whole ones
     begun.send_signal(signal.SIGKILL)
     finish(begun)
     assert begun.returncode == -signal.SIGKILL
@@ -142,7 +152,9 @@ def test_two_processes_give_the_model_of_one(job, tmp_path):
     np.testing.assert_allclose(one["loss"], two["loss"], rtol=1e-9)
     np.testing.assert_allclose(one["held_out"], two["held_out"], rtol=1e-9)
     assert len(list((tmp_path / "two" / "checkpoints").iterdir())) == 2
-    outs = [finish(p) for p in processes(2, "resume", tmp_path / "two", **DOUBLE)]  # a finished run stays as it is
+    outs = [
+        finish(p) for p in processes(2, "resume", tmp_path / "two", **DOUBLE)
+    ]  # a finished run stays as it is
     assert "finished" in outs[0], outs
     alone = finish(command("resume", tmp_path / "two", **DOUBLE))  # from two processes to one
     assert "finished" in alone
@@ -193,7 +205,9 @@ def test_a_signal_to_one_process_stops_all_at_the_same_batch(job, tmp_path):
         time.sleep(0.2)
     pair[1].send_signal(signal.SIGTERM)
     outs = [finish(process, 60) for process in pair]
-    assert [process.returncode for process in pair] == [143, 143], outs  # of 0 none would be started again
+    assert [process.returncode for process in pair] == [143, 143], (
+        outs
+    )  # of 0 none would be started again
     assert "go on with: jaxptycho resume" in outs[0]
     assert "stopped by SIGTERM" in outs[0]
     assert (tmp_path / "run" / "result.h5").exists()
@@ -203,7 +217,10 @@ def test_a_run_never_loads_a_file_larger_than_memory(values, tmp_path, monkeypat
     """From the first look to the last figure no more than one block of patterns at a time."""
     few = read(values["data"]["file"])
     counts = np.concatenate([few.counts[0][:]] * 4)
-    write_native(tmp_path / "many.h5", Dataset(counts, np.tile(few.positions[0], (4, 1)), few.grid, about=few.about))
+    write_native(
+        tmp_path / "many.h5",
+        Dataset(counts, np.tile(few.positions[0], (4, 1)), few.grid, about=few.about),
+    )
     job = make_job(values | {"data": {"file": str(tmp_path / "many.h5"), "hold_out": 0.1}})
     known = start(job, tmp_path / "known")
     monkeypatch.setattr(jaxptycho.data.dataset, "IN_MEMORY_BYTES", 0)

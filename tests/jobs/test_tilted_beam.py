@@ -20,13 +20,20 @@ FLAT = {"kind": "potential", "slices": 4, "thickness_angstrom": 40.0}
 
 
 def measured(tilts=TILTS) -> Dataset:
-    places = np.stack(np.meshgrid([-8.0, 0.0, 8.0], [-8.0, 0.0, 8.0], indexing="ij"), -1).reshape(-1, 2)
+    places = np.stack(np.meshgrid([-8.0, 0.0, 8.0], [-8.0, 0.0, 8.0], indexing="ij"), -1).reshape(
+        -1, 2
+    )
     about = {"semiangle_mrad": 25.0, "defocus_angstrom": 30.0}
-    return Dataset(np.ones((3, 9, *GRID.shape)), np.stack([places] * 3), GRID, tilts=tilts, about=about)
+    return Dataset(
+        np.ones((3, 9, *GRID.shape)), np.stack([places] * 3), GRID, tilts=tilts, about=about
+    )
 
 
 def job(**sections):
-    return make_job({"data": {"file": "tilts.h5"}, "specimen": FLAT, "propagator": {"tilted_beam": True}} | sections)
+    return make_job(
+        {"data": {"file": "tilts.h5"}, "specimen": FLAT, "propagator": {"tilted_beam": True}}
+        | sections
+    )
 
 
 def test_a_job_leans_the_beam_of_every_view(quick_to_compile):
@@ -34,8 +41,12 @@ def test_a_job_leans_the_beam_of_every_view(quick_to_compile):
     data = measured()
     leans = {"tilted_beam": True, "axis_angstrom": 12.0}
     model = build_model(job(probe={"kind": "aberrated"}, propagator=leans), data)
-    by_hand = tilt_coupled(guess_model(data, slices=4, thickness=40.0, specimen="potential"), TILTS, axis=12.0)
-    np.testing.assert_allclose(model.scan.positions.values.values, by_hand.scan.positions.values.values)
+    by_hand = tilt_coupled(
+        guess_model(data, slices=4, thickness=40.0, specimen="potential"), TILTS, axis=12.0
+    )
+    np.testing.assert_allclose(
+        model.scan.positions.values.values, by_hand.scan.positions.values.values
+    )
     np.testing.assert_allclose(model.propagator.angles.values, by_hand.propagator.angles.values)
     np.testing.assert_allclose(model.probe.aberrations["C10"], -42.0, rtol=1e-6)
     assert isinstance(model.specimen, PotentialSlices)
@@ -46,7 +57,9 @@ def test_a_job_leans_the_beam_of_every_view(quick_to_compile):
 def test_refusals():
     with pytest.raises(ValueError, match="which the file does not give; write tilt_deg"):
         build_model(job(), measured(None))
-    with pytest.raises(ValueError, match=r"specimen.slices is 1; give the thickness and several slices"):
+    with pytest.raises(
+        ValueError, match=r"specimen.slices is 1; give the thickness and several slices"
+    ):
         build_model(job(specimen={"kind": "potential"}), measured())
     with pytest.raises(ValueError, match="a relaxed probe does not go with"):
         build_model(job(probe={"kind": "relaxed"}), measured())

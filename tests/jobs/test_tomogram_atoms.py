@@ -31,8 +31,12 @@ STEPS = [FINE | {"epochs": 1}, TRACE, TRACED, TRACE, TRACED | {"name": "named"}]
 def with_volume(model):
     """The model with three atoms in its volume: Pt, O and Pt."""
     seen = model.specimen
-    volts = atoms_potential(np.array([78, 8, 78]), PLACES, np.full(3, 8.0), seen.potential.shape, seen.voxel)
-    return eqx.tree_at(lambda m: m.specimen.potential, model, jnp.asarray(volts, seen.potential.dtype))
+    volts = atoms_potential(
+        np.array([78, 8, 78]), PLACES, np.full(3, 8.0), seen.potential.shape, seen.voxel
+    )
+    return eqx.tree_at(
+        lambda m: m.specimen.potential, model, jnp.asarray(volts, seen.potential.dtype)
+    )
 
 
 def test_a_step_makes_atoms_of_what_it_is_handed_and_names_them_again(series, tmp_path):
@@ -44,7 +48,9 @@ def test_a_step_makes_atoms_of_what_it_is_handed_and_names_them_again(series, tm
     assert sorted(found.numbers) == [8, 78, 78]
     places = np.asarray(found.positions) - [float(found.axis), 0, 0]
     np.testing.assert_allclose(places[np.argmin(found.numbers)], PLACES[1], atol=0.1)
-    faint = eqx.tree_at(lambda s: s.occupancy, found, jnp.where(np.array(found.numbers) == 8, 4.5, 0.05))
+    faint = eqx.tree_at(
+        lambda s: s.occupancy, found, jnp.where(np.array(found.numbers) == 8, 4.5, 0.05)
+    )
     handed = eqx.tree_at(lambda m: m.specimen, model, faint)
     named = job.step[3].run(State(handed), context_of(job, tmp_path, 3)).model.specimen
     assert named.numbers == (78,)  # the strong one is Pt, the others are none
@@ -55,13 +61,19 @@ def test_a_step_makes_atoms_of_what_it_is_handed_and_names_them_again(series, tm
 def test_jobs_with_atoms_are_checked_before_there_is_a_volume(series, tmp_path):
     for steps in (STEPS, [VIEWS, ALIGN, LINEAR, TRACE, TRACED]):
         assert isinstance(Runner(job_of(series, step=steps), tmp_path).check().specimen, Atoms)
-    with pytest.raises(ValueError, match=r"step.0 \(atoms\) requires a step linear or refine before it"):
+    with pytest.raises(
+        ValueError, match=r"step.0 \(atoms\) requires a step linear or refine before it"
+    ):
         job_of(series, step=STEPS[1:])
-    with pytest.raises(ValueError, match=r"step.5 begins with an empty volume, which is atoms since step.1"):
+    with pytest.raises(
+        ValueError, match=r"step.5 begins with an empty volume, which is atoms since step.1"
+    ):
         job_of(series, step=[*STEPS, COARSE])
     with pytest.raises(ValueError, match="cannot be split into slabs"):
         Runner(job_of(series, step=STEPS, run={"devices": 2, "slabs": 2}), tmp_path).check()
-    with pytest.raises(ValueError, match=r"step.5 reconstructs a volume, and the specimen is atoms"):
+    with pytest.raises(
+        ValueError, match=r"step.5 reconstructs a volume, and the specimen is atoms"
+    ):
         Runner(job_of(series, step=[VIEWS, ALIGN, LINEAR, TRACE, TRACED, LINEAR]), tmp_path).check()
 
 
@@ -70,7 +82,9 @@ def test_lone_atoms_are_expected_as_the_fit_sees_them():
     seen = lone_integrals(["O", "Al", "Pt"], (0.35,) * 3, 1.5)
     assert 1.2 < seen["Al"] / seen["O"] < 1.5
     assert 4 < seen["Pt"] / seen["O"] < 5
-    with pytest.raises(ValueError, match="none of 1 atoms scatters half as much as the lightest of Pt"):
+    with pytest.raises(
+        ValueError, match="none of 1 atoms scatters half as much as the lightest of Pt"
+    ):
         named_anew(Atoms([8], jnp.zeros((1, 3)), (8, 8), 1.0), ["Pt"], (0.35,) * 3)
 
 
@@ -84,7 +98,9 @@ def test_a_run_with_atoms_continues_where_it_was_stopped(series, tmp_path):
     outcome = resume(tmp_path / "run")
     assert outcome.finished
     assert [row.step for row in outcome.history] == ["fine", "traced", "traced", "named"]
-    np.testing.assert_allclose([r.loss for r in outcome.history], [r.loss for r in whole.history], rtol=1e-6)
+    np.testing.assert_allclose(
+        [r.loss for r in outcome.history], [r.loss for r in whole.history], rtol=1e-6
+    )
     kept = load(tmp_path / "run" / "steps" / "00-refine" / "model.h5").specimen
     assert kept.listed_atoms() is None  # the volume in which they were traced
     ends = [load(tmp_path / name / "result.h5").specimen for name in ("whole", "run")]
@@ -113,7 +129,11 @@ def test_refined_atoms_are_better_than_those_of_the_volume(tmp_path, monkeypatch
     command("run", "particle.toml")
     text = template_text("tilt_series")
     before, _, atoms = text.partition("# [[step]]")
-    with_atoms = before + "[[step]]" + "\n".join(line.removeprefix("#").strip() for line in atoms.split("\n"))
+    with_atoms = (
+        before
+        + "[[step]]"
+        + "\n".join(line.removeprefix("#").strip() for line in atoms.split("\n"))
+    )
     (tmp_path / "tilts.toml").write_text(with_atoms)
     command("run", "tilts.toml")
     volume = tmp_path / "tilts" / "steps" / "03-refine" / "model.h5"

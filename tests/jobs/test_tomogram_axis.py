@@ -38,21 +38,32 @@ def projected(tilt, axis_deg, y, x):
     """∫V dz [V·Å] of atoms that are turned right-handed about an axis in the plane of the image."""
     axis = np.deg2rad(axis_deg)
     turned = Rotation.from_rotvec(tilt * np.array([np.sin(axis), np.cos(axis), 0])).apply(ATOMS)
-    return 60 * np.sqrt(np.pi * WIDTH) * sum(np.outer(gaussian(y - b), gaussian(x - a)) for a, b, _ in turned)
+    return (
+        60
+        * np.sqrt(np.pi * WIDTH)
+        * sum(np.outer(gaussian(y - b), gaussian(x - a)) for a, b, _ in turned)
+    )
 
 
 def potential(axis_deg, n=26):
     """The atoms [V] in a frame whose y is the tilt axis."""
     axis, place = np.deg2rad(axis_deg), (np.arange(n) - n // 2) * VOXEL
-    along, across = np.array([np.sin(axis), np.cos(axis), 0]), np.array([np.cos(axis), -np.sin(axis), 0])
+    along, across = (
+        np.array([np.sin(axis), np.cos(axis), 0]),
+        np.array([np.cos(axis), -np.sin(axis), 0]),
+    )
     atoms = zip(ATOMS[:, 2], ATOMS @ along, ATOMS @ across, strict=True)
-    return jnp.asarray(sum(60 * np.einsum("z,y,x->zyx", *(gaussian(place - p) for p in atom)) for atom in atoms))
+    return jnp.asarray(
+        sum(60 * np.einsum("z,y,x->zyx", *(gaussian(place - p) for p in atom)) for atom in atoms)
+    )
 
 
 def measured(axis_deg, shape=(20, 24)):
     """A series of thin specimens whose tilt axis has that direction."""
     grid = Grid(shape, VOXEL, voltage_kv=200.0)
-    places = np.stack(np.meshgrid([-2.0, 0.3, 1.5], [-3.0, -1.0, 1.2, 2.5], indexing="ij"), -1).reshape(-1, 2)
+    places = np.stack(
+        np.meshgrid([-2.0, 0.3, 1.5], [-3.0, -1.0, 1.2, 2.5], indexing="ij"), -1
+    ).reshape(-1, 2)
     y, x = ((np.arange(n) - n // 2) * VOXEL for n in (56, 60))
     scan, origin = FreeScan(PerShot(jnp.asarray(places))), jnp.array([y[0], x[0]])
     counts = []
@@ -64,26 +75,38 @@ def measured(axis_deg, shape=(20, 24)):
 
 
 def modelled(data, axis_deg):
-    model = first_series(data, potential(axis_deg), VOXEL, nominal_geometry(data), PROBE, slices=1, taper=0.0)
-    return [np.fft.fftshift(of_view(model, np.arange(12), view), axes=(1, 2)) for view in range(len(TILTS))]
+    model = first_series(
+        data, potential(axis_deg), VOXEL, nominal_geometry(data), PROBE, slices=1, taper=0.0
+    )
+    return [
+        np.fft.fftshift(of_view(model, np.arange(12), view), axes=(1, 2))
+        for view in range(len(TILTS))
+    ]
 
 
 def error(data, patterns):
-    seen = [np.fft.fftshift(data.patterns(view, np.arange(12)), axes=(1, 2)) for view in range(len(TILTS))]
+    seen = [
+        np.fft.fftshift(data.patterns(view, np.arange(12)), axes=(1, 2))
+        for view in range(len(TILTS))
+    ]
     return np.abs(np.stack(patterns) - seen).sum() / np.sum(seen)
 
 
 @pytest.mark.parametrize("axis_deg", [90.0, -90.0, 30.0, -65.0])
 def test_a_series_is_explained_about_its_axis(tmp_path, axis_deg):
     """From the job's key and from the attribute of the file; patterns that are not square; no other axis does."""
-    series = measured(axis_deg, (21, 25))  # an even number has a row of both signs, which a quarter turn moves
+    series = measured(
+        axis_deg, (21, 25)
+    )  # an even number has a row of both signs, which a quarter turn moves
     write_native(tmp_path / "plain.h5", series)
     series.about["tilt_axis_deg"] = axis_deg
     write_native(tmp_path / "named.h5", series)
     for data in (read(tmp_path / "plain.h5", tilt_axis_deg=axis_deg), read(tmp_path / "named.h5")):
         assert abs(data.about.get("tilt_axis_deg", 0.0)) <= 45
         assert error(data, modelled(data, axis_deg)) < 0.002
-    wrong = read(tmp_path / "named.h5", tilt_axis_deg=axis_deg + 180 if axis_deg < 180 else axis_deg - 180)
+    wrong = read(
+        tmp_path / "named.h5", tilt_axis_deg=axis_deg + 180 if axis_deg < 180 else axis_deg - 180
+    )
     assert error(wrong, modelled(wrong, axis_deg)) > 0.01
 
 
@@ -91,7 +114,9 @@ def test_only_an_axis_between_costs_angles(tmp_path):
     write_native(tmp_path / "series.h5", measured(90.0))
     assert nominal_geometry(read(tmp_path / "series.h5", tilt_axis_deg=90.0)).angles is None
     np.testing.assert_allclose(
-        np.rad2deg(nominal_geometry(read(tmp_path / "series.h5", tilt_axis_deg=75.0)).angles), [[0, 15.0]] * 3, atol=1e-4
+        np.rad2deg(nominal_geometry(read(tmp_path / "series.h5", tilt_axis_deg=75.0)).angles),
+        [[0, 15.0]] * 3,
+        atol=1e-4,
     )
 
 
@@ -104,7 +129,9 @@ def test_quarter_turns_of_images_are_exact():
         assert turned_images(images, 1).shape == (2, shape[2], shape[1])
         spectrum = np.fft.ifftshift(turned_images(images, 2), axes=(1, 2))
         index = [(-np.arange(n)) % n for n in shape[1:]]
-        np.testing.assert_array_equal(spectrum, np.fft.ifftshift(images, axes=(1, 2))[:, index[0]][:, :, index[1]])
+        np.testing.assert_array_equal(
+            spectrum, np.fft.ifftshift(images, axes=(1, 2))[:, index[0]][:, :, index[1]]
+        )
 
 
 def test_mask_guess_and_pixels_turn_with_the_patterns(tmp_path):
@@ -114,7 +141,9 @@ def test_mask_guess_and_pixels_turn_with_the_patterns(tmp_path):
     wave = np.zeros((20, 24), complex)
     wave[10, 12 + 3] = 1.0
     grid = Grid((20, 24), (0.5, 0.4), voltage_kv=200.0)
-    whole = Dataset(series.counts, series.positions, grid, mask, TILTS, wave, {"tilt_axis_deg": 90.0})
+    whole = Dataset(
+        series.counts, series.positions, grid, mask, TILTS, wave, {"tilt_axis_deg": 90.0}
+    )
     write_native(tmp_path / "series.h5", whole)
     data = read(tmp_path / "series.h5")
     assert data.grid.shape == (24, 20)
@@ -122,7 +151,9 @@ def test_mask_guess_and_pixels_turn_with_the_patterns(tmp_path):
     assert not data.mask[12, 10 - 4]
     assert data.mask.sum() == 479
     assert data.probe_guess[12 + 3, 10] == 1
-    np.testing.assert_allclose(data.positions[0], np.stack([series.positions[0][:, 1], -series.positions[0][:, 0]], 1))
+    np.testing.assert_allclose(
+        data.positions[0], np.stack([series.positions[0][:, 1], -series.positions[0][:, 0]], 1)
+    )
 
 
 def test_a_scan_transform_acts_before_the_axis(tmp_path):
@@ -186,7 +217,10 @@ def test_shifts_are_found_in_the_frame_of_the_patterns(tmp_path, axis_deg):
         specimen = PotentialSlices(image, None, jnp.array(1.0), jnp.array([y[0], x[0]]))
         models.append(Model(PROBE, specimen, scan, grid))
     found = geometry_of(aligned(job, dict(enumerate(models)), tmp_path).model)
-    upright = [np.asarray(turned_about_beam(g, left).shifts) for g in (found, Geometry(tilts, None, shifts))]
+    upright = [
+        np.asarray(turned_about_beam(g, left).shifts)
+        for g in (found, Geometry(tilts, None, shifts))
+    ]
     away = upright[0] - upright[1]
     seen = np.zeros((9, 2, 3))
     seen[:, 0, 1], seen[:, 1, 0], seen[:, 1, 2] = 1, np.sin(tilts), np.cos(tilts)

@@ -40,11 +40,16 @@ def of_views(file, folder):
 
 def true_projection(experiment, view: int, shape, pixel: float):
     """∫V dz [V·Å] of the atoms as a view sees them, the tilt axis in the middle of the pixel [n//2, n//2]."""
-    atoms, fine = experiment.turned(experiment.views[view]), Grid((2 * shape[0], 2 * shape[1]), pixel / 2, 200.0)
+    atoms, fine = (
+        experiment.turned(experiment.views[view]),
+        Grid((2 * shape[0], 2 * shape[1]), pixel / 2, 200.0),
+    )
     corner = [-(n // 2) * pixel - pixel / 4 for n in shape]
     box = Box(np.array([-40.0, *corner]), np.array([[0, 80.0]]), fine)
     places = atoms.positions[:, ::-1]
-    image = projected(content(atoms.numbers, places, experiment.debye_waller, box, projection="infinite"), fine)
+    image = projected(
+        content(atoms.numbers, places, experiment.debye_waller, box, projection="infinite"), fine
+    )
     return np.asarray(image).reshape(shape[0], 2, shape[1], 2).mean((1, 3))
 
 
@@ -60,7 +65,9 @@ def test_views_by_themselves_show_the_projected_potential(tmp_path):
         seen = shown.weights[view] > 0.99
         y, x = np.indices(shape)
         plane = np.stack([np.ones(shape), y, x], -1)[seen]
-        (slope, *rest), *_ = np.linalg.lstsq(np.column_stack([true[seen], plane]), found[seen], rcond=None)
+        (slope, *rest), *_ = np.linalg.lstsq(
+            np.column_stack([true[seen], plane]), found[seen], rcond=None
+        )
         level = found[seen] - plane @ rest
         assert slope == pytest.approx(1, abs=0.12)
         assert np.corrcoef(level, true[seen])[0, 1] > 0.93
@@ -76,7 +83,9 @@ def test_shifts_of_every_size_are_found(reach, tmp_path):
     job, _, models = of_views(file, tmp_path)
     geometry = geometry_of(aligned(job, models, tmp_path).model)
     truth = read_truth(file)
-    true = Alignment(rotation_matrices(np.deg2rad(truth["angles_deg"])), np.asarray(truth["shift_angstrom"]))
+    true = Alignment(
+        rotation_matrices(np.deg2rad(truth["angles_deg"])), np.asarray(truth["shift_angstrom"])
+    )
     rotations = np.asarray(geometry.rotations(), float)
     begin, end = (
         alignment_error(Alignment(rotations, shifts), true, 0.35).distances()

@@ -25,18 +25,37 @@ SIMULATION = [
 
 def job_of(file) -> Job:
     positive = [{"kind": "positivity", "each_step": True}]
-    common = {"kind": "refine", "batch": 90, "optimiser": "layerwise_adam", "constraint": positive, "poses": "shifts"}
+    common = {
+        "kind": "refine",
+        "batch": 90,
+        "optimiser": "layerwise_adam",
+        "constraint": positive,
+        "poses": "shifts",
+    }
     specimen, probe = {"rate": 3e-2, "schedule": "cosine"}, {"rate": 2e-2, "optimiser": "adam"}
     sections = {
         "data": {"file": str(file)},
         "probe": {"kind": "aberrated"},
         "vary": {"probe": "view"},
-        "specimen": {"kind": "volume", "size_angstrom": [16.0] * 3, "isolated": True, "slices": 6, "angles": False},
+        "specimen": {
+            "kind": "volume",
+            "size_angstrom": [16.0] * 3,
+            "isolated": True,
+            "slices": 6,
+            "angles": False,
+        },
         "step": [
             {"kind": "views", "probe_rate": 5e-2},
             {"kind": "align"},
-            common | {"name": "coarse", "epochs": 3, "reset_volume": True, "rates": {"specimen": 3e-2, "probe": probe}},
-            common | {"name": "fine", "epochs": 12, "rates": {"specimen": specimen, "probe": probe}},
+            common
+            | {
+                "name": "coarse",
+                "epochs": 3,
+                "reset_volume": True,
+                "rates": {"specimen": 3e-2, "probe": probe},
+            },
+            common
+            | {"name": "fine", "epochs": 12, "rates": {"specimen": specimen, "probe": probe}},
         ],
         "run": {"devices": 1},
     }
@@ -52,8 +71,12 @@ def test_every_view_finds_its_defocus(tmp_path):
     found = -(np.asarray(model.probe.aberrations["C10"].values) + model.specimen.above)
     assert np.abs(data.about["defocus_angstrom"] - true).max() > 20
     np.testing.assert_allclose(found, true, atol=3.0)
-    np.testing.assert_allclose(model.probe.dose.values, [data.dose(view).mean() for view in range(VIEWS)], rtol=0.01)
+    np.testing.assert_allclose(
+        model.probe.dose.values, [data.dose(view).mean() for view in range(VIEWS)], rtol=0.01
+    )
     for view in range(VIEWS):
-        lit = PixelProbe(jnp.asarray(truth["probe"][view])).propagate(data.grid, -model.specimen.above - entrance)
+        lit = PixelProbe(jnp.asarray(truth["probe"][view])).propagate(
+            data.grid, -model.specimen.above - entrance
+        )
         own = probe_modes(select(model, PerView, view)).waves
         assert probe_fidelity(own, np.asarray(lit.waves), np.array(data.grid.pixel)).fidelity > 0.99

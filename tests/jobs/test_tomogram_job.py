@@ -18,9 +18,9 @@ from jaxptycho import PixelProbe, make_batch, per_part, read
 from jaxptycho.analysis.errors import probe_fidelity
 from jaxptycho.cli.main import app
 from jaxptycho.inverse.solvers.preconditioning import measured, shell_growth
-from jaxptycho.inverse.step import init_state, owned, trainable
+from jaxptycho.inverse.step import copy_for_donation, init_state, trainable
 from jaxptycho.io.native import read_truth
-from jaxptycho.jobs.describe import check
+from jaxptycho.jobs.describe import check_job
 from jaxptycho.jobs.optimisation import build_optimiser
 from jaxptycho.jobs.reading import read_job
 from jaxptycho.jobs.runner import Runner
@@ -44,7 +44,9 @@ def test_the_job_of_a_series_is_written_checked_and_inspected(series, tmp_path, 
 
 def test_a_volume_within_the_scan_is_refused_unless_it_is_isolated(series):
     small = VOLUME | {"size_angstrom": [3.0, 4.0, 4.0], "isolated": False}
-    with pytest.raises(ValueError, match=r"view 0, at -30°, is scanned to .* where the volume ends at .* isolated"):
+    with pytest.raises(
+        ValueError, match=r"view 0, at -30°, is scanned to .* where the volume ends at .* isolated"
+    ):
         Runner(job_of(series, specimen=small), Path(".")).check()
 
 
@@ -77,13 +79,20 @@ def test_probe_and_camera_of_the_job_are_those_of_views_and_series(series):
         np.testing.assert_allclose(model.grid.pixel, 0.25)
         np.testing.assert_allclose(model.detector.counts, 0.25)
     assert whole.specimen.voxel == (0.25, 0.25, 0.25)
-    assert [thin.detector.detector.factor.values.shape, whole.detector.detector.factor.values.values.shape] == [
+    assert [
+        thin.detector.detector.factor.values.shape,
+        whole.detector.detector.factor.values.values.shape,
+    ] == [
         (16,),
         (3, 16),
     ]
     above = whole.specimen.above
-    np.testing.assert_allclose(thin.probe.aberrations["C10"] - above, whole.probe.aberrations["C10"].values, atol=1e-4)
-    np.testing.assert_allclose(whole.probe.dose.values, [data.dose(view).mean() for view in range(3)], rtol=1e-5)
+    np.testing.assert_allclose(
+        thin.probe.aberrations["C10"] - above, whole.probe.aberrations["C10"].values, atol=1e-4
+    )
+    np.testing.assert_allclose(
+        whole.probe.dose.values, [data.dose(view).mean() for view in range(3)], rtol=1e-5
+    )
 
 
 def test_the_defocus_of_the_file_is_that_of_the_simulation(series):
@@ -91,33 +100,54 @@ def test_the_defocus_of_the_file_is_that_of_the_simulation(series):
     data, truth = read(series), read_truth(series)
     model = series_model(job_of(series), data)
     first = -model.specimen.above  # height of the first slice
-    true = PixelProbe(jnp.asarray(truth["probe"][0])).propagate(data.grid, first - truth["origin_angstrom"][0])
-    fidelity = probe_fidelity(np.asarray(model.probe.waves), np.asarray(true.waves), np.array(data.grid.pixel)).fidelity
+    true = PixelProbe(jnp.asarray(truth["probe"][0])).propagate(
+        data.grid, first - truth["origin_angstrom"][0]
+    )
+    fidelity = probe_fidelity(
+        np.asarray(model.probe.waves), np.asarray(true.waves), np.array(data.grid.pixel)
+    ).fidelity
     assert fidelity > 0.999
 
 
 def test_gradients_are_preconditioned_as_the_job_says(series, quick_to_compile):
     """W(k) in the beam's frame of the batch's view, and shells that grow: as by hand."""
-    growing = {"kind": "shell_growth", "first_inverse_angstrom": 0.3, "last_inverse_angstrom": 0.9, "steps": 2}
+    growing = {
+        "kind": "shell_growth",
+        "first_inverse_angstrom": 0.3,
+        "last_inverse_angstrom": 0.9,
+        "steps": 2,
+    }
     terms = [{"kind": "measured", "semiangle_mrad": 25.0, "thickness_angstrom": 8.0}, growing]
-    step = SERIES | {"epochs": 1, "optimiser": "sgd", "rates": {"specimen": 1.0}, "precondition": terms}
+    step = SERIES | {
+        "epochs": 1,
+        "optimiser": "sgd",
+        "rates": {"specimen": 1.0},
+        "precondition": terms,
+    }
     job = job_of(series, step=[step])
     loop, model = loop_of(job)
     by_job = build_optimiser(job.step[0], 3)
-    by_hand = per_part(specimen=optax.chain(measured(25.0, 8.0), shell_growth(0.3, 0.9, 2), optax.sgd(1.0)))
+    by_hand = per_part(
+        specimen=optax.chain(measured(25.0, 8.0), shell_growth(0.3, 0.9, 2), optax.sgd(1.0))
+    )
     params = trainable(model)
     noise = jnp.asarray(
-        np.random.default_rng(0).normal(size=model.specimen.potential.shape), params.specimen.potential.dtype
+        np.random.default_rng(0).normal(size=model.specimen.potential.shape),
+        params.specimen.potential.dtype,
     )
     grads = eqx.tree_at(lambda m: m.specimen.potential, params, noise)
     batch = make_batch(loop.source.data, 2, range(4))
     found = []
     for optimiser in (by_job, by_hand):
-        updates, _ = optimiser.update(grads, optimiser.init(params), params, model=model, batch=batch)
+        updates, _ = optimiser.update(
+            grads, optimiser.init(params), params, model=model, batch=batch
+        )
         found.append(np.asarray(updates.specimen.potential))
     np.testing.assert_array_equal(*found)
     plain = per_part(specimen=optax.sgd(1.0))
-    whole = plain.update(grads, plain.init(params), params, model=model, batch=batch)[0].specimen.potential
+    whole = plain.update(grads, plain.init(params), params, model=model, batch=batch)[
+        0
+    ].specimen.potential
     assert 0 < np.linalg.norm(found[0]) < 0.4 * np.linalg.norm(whole)
     for wrong in ({"rates": {"probe": 1e-3}}, {"optimiser": "lbfgs"}):
         with pytest.raises(ValueError, match="they filter the gradient of the specimen"):
@@ -130,7 +160,7 @@ def test_the_memory_that_validate_prints_is_that_of_a_step(series):
     """
     job = job_of(series, specimen=VOLUME | {"size_angstrom": [40.0] * 3, "slices": 4}, step=[FINE])
     loop, model = loop_of(job)
-    model = owned(model)
+    model = copy_for_donation(model)
     state = init_state(loop.plan.optimiser, model)
     batch, step = make_batch(loop.source.data, 0, range(14), 16), loop._step
     leaves, structure = jax.tree.flatten((model, state))
@@ -145,7 +175,7 @@ def test_the_memory_that_validate_prints_is_that_of_a_step(series):
     sizes = jax.jit(program, donate_argnums=0).lower(arrays, batch).compile().memory_analysis()
     taken = sizes.argument_size_in_bytes + sizes.temp_size_in_bytes + sizes.output_size_in_bytes
     taken -= sizes.alias_size_in_bytes
-    said = float(re.match(r"([\d.]+) MB", check(job)["memory of a step"])[1]) * 1e6
+    said = float(re.match(r"([\d.]+) MB", check_job(job)["memory of a step"])[1]) * 1e6
     assert taken > 1.5 * model.specimen.potential.nbytes  # with what the optimiser remembers
     assert taken < said < 2.5 * taken
 
@@ -156,7 +186,11 @@ def test_a_support_waits_for_the_volume_of_its_step(series):
     supported = FINE | {"constraint": [support]}
     Runner(job_of(series, step=[VIEWS, ALIGN, LINEAR, supported]), Path(".")).check()
     Runner(job_of(series, step=[FINE, supported]), Path(".")).check()
-    for without in ([VIEWS, ALIGN, supported], [VIEWS, ALIGN, LINEAR, COARSE, supported], [supported]):
+    for without in (
+        [VIEWS, ALIGN, supported],
+        [VIEWS, ALIGN, LINEAR, COARSE, supported],
+        [supported],
+    ):
         with pytest.raises(ValueError, match="a support of an empty specimen"):
             Runner(job_of(series, step=without), Path(".")).check()
 

@@ -37,7 +37,9 @@ def simulated(settings, file) -> None:
 def job_of(file, size: float = 16.0, **align) -> Job:
     volume = {"kind": "volume", "size_angstrom": [size] * 3, "isolated": True}
     steps = [{"kind": "views"}, {"kind": "align"} | align]
-    return make_job({"data": {"file": str(file), "hold_out": 0.0}, "specimen": volume, "step": steps})
+    return make_job(
+        {"data": {"file": str(file), "hold_out": 0.0}, "specimen": volume, "step": steps}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,8 @@ def particle(tmp_path_factory):
 def test_a_volume_smaller_than_its_particle_is_warned_of(particle, tmp_path):
     models = read_views(context_of(job_of(particle / "series.h5"), particle))
     with pytest.warns(
-        UserWarning, match=r"the specimen does not fit into the volume of .* specimen\.size_angstrom larger"
+        UserWarning,
+        match=r"the specimen does not fit into the volume of .* specimen\.size_angstrom larger",
     ):
         aligned(job_of(particle / "series.h5", 6.0), models, tmp_path)
     with warnings.catch_warnings():

@@ -7,7 +7,7 @@ from series_run import reconstructed
 from jaxptycho.analysis.errors import position_error
 from jaxptycho.jobs.job import Job
 from jaxptycho.jobs.reading import make_job
-from jaxptycho.model import positions
+from jaxptycho.model import probe_positions
 
 EDGE = 10.0  # Å, of the particle
 SIMULATION = [
@@ -23,17 +23,35 @@ SIMULATION = [
 def job_of(file) -> Job:
     """A shot is seen once in an epoch, so its position takes large steps and keeps no momentum."""
     positive = [{"kind": "positivity", "each_step": True}]
-    common = {"kind": "refine", "batch": 90, "optimiser": "layerwise_adam", "constraint": positive, "poses": "shifts"}
+    common = {
+        "kind": "refine",
+        "batch": 90,
+        "optimiser": "layerwise_adam",
+        "constraint": positive,
+        "poses": "shifts",
+    }
     probe = {"rate": 1e-3, "optimiser": "adam"}
     scan = {"rate": 0.15, "optimiser": "adam", "options": {"b1": 0.0}, "schedule": "cosine"}
     fine = {"specimen": {"rate": 3e-2, "schedule": "cosine"}, "probe": probe, "scan": scan}
     sections = {
         "data": {"file": str(file), "hold_out": 0.0},
-        "specimen": {"kind": "volume", "size_angstrom": [16.0] * 3, "isolated": True, "slices": 6, "angles": False},
+        "specimen": {
+            "kind": "volume",
+            "size_angstrom": [16.0] * 3,
+            "isolated": True,
+            "slices": 6,
+            "angles": False,
+        },
         "step": [
             {"kind": "views"},
             {"kind": "align"},
-            common | {"name": "coarse", "epochs": 3, "reset_volume": True, "rates": {"specimen": 3e-2, "probe": probe}},
+            common
+            | {
+                "name": "coarse",
+                "epochs": 3,
+                "reset_volume": True,
+                "rates": {"specimen": 3e-2, "probe": probe},
+            },
             common | {"name": "fine", "epochs": 10, "rates": fine},
         ],
         "run": {"devices": 1},
@@ -49,8 +67,15 @@ def test_positions_of_every_view_are_found(tmp_path):
     for view in range(data.n_views):
         true = np.asarray(truth["positions"][view])
         over = (np.abs(true - truth["shift_angstrom"][view]) < EDGE / 2).all(1)
-        for found, errors in ((data.positions[view], before), (positions(model, view), after)):
-            errors.append(np.hypot(*position_error(np.asarray(found, float)[over], true[over], False).residual.T))
+        for found, errors in (
+            (data.positions[view], before),
+            (probe_positions(model, view), after),
+        ):
+            errors.append(
+                np.hypot(
+                    *position_error(np.asarray(found, float)[over], true[over], False).residual.T
+                )
+            )
     before, after = np.concatenate(before), np.concatenate(after)
     assert len(after) > 100
     assert np.median(before) > 0.3  # Å

@@ -27,11 +27,19 @@ def test_slabs_with_free_angles_give_the_volume_and_the_poses_of_one_device(seri
         assert loop.run(progress) is None
         ended.append(progress)
     one, split = (p.model.specimen for p in ended)
-    np.testing.assert_allclose([r.loss for r in ended[1].history], [r.loss for r in ended[0].history], rtol=1e-6)
-    assert np.abs(one.angles.values[1]).max() > np.deg2rad(2)  # more than halos are made for in a large volume
+    np.testing.assert_allclose(
+        [r.loss for r in ended[1].history], [r.loss for r in ended[0].history], rtol=1e-6
+    )
+    assert np.abs(one.angles.values[1]).max() > np.deg2rad(
+        2
+    )  # more than halos are made for in a large volume
     for name in ("angles", "tilt", "shift"):
-        np.testing.assert_allclose(getattr(split, name).values, getattr(one, name).values, atol=1e-5)
-    np.testing.assert_allclose(split.potential, one.potential, atol=1e-3 * float(one.potential.max()))
+        np.testing.assert_allclose(
+            getattr(split, name).values, getattr(one, name).values, atol=1e-5
+        )
+    np.testing.assert_allclose(
+        split.potential, one.potential, atol=1e-3 * float(one.potential.max())
+    )
 
 
 def test_a_view_that_turns_beyond_the_halo_of_slabs_ends_the_run_with_its_name(series):
@@ -63,22 +71,30 @@ def arrays(file: Path):
 
 
 @pytest.mark.slow
-def test_one_seed_decides_a_series_and_a_kill_on_four_devices_changes_nothing_on_two(series, tmp_path):
+def test_one_seed_decides_a_series_and_a_kill_on_four_devices_changes_nothing_on_two(
+    series, tmp_path
+):
     run = {"devices": 4, "checkpoint_every": 1, "seed": 3}
     job = job_of(series, run=run)
     for name in ("whole", "again"):
         assert start(job, tmp_path / name).finished
     for file in ("steps/00-views/view_02.h5", "steps/02-linear/model.h5", "result.h5"):
-        for one, other in zip(*(arrays(tmp_path / name / file) for name in ("whole", "again")), strict=True):
+        for one, other in zip(
+            *(arrays(tmp_path / name / file) for name in ("whole", "again")), strict=True
+        ):
             np.testing.assert_array_equal(one, other)
     listener, views = AfterViews(1), Path("steps", "00-views")
     start(job_of(series, run=run | {"seed": 4}), tmp_path / "other", listener, listener.stop)
     (first,) = (tmp_path / "other" / views).iterdir()
     pairs = zip(arrays(first), arrays(tmp_path / "whole" / views / first.name), strict=True)
     assert not all(np.array_equal(*pair) for pair in pairs)  # its batches were drawn by another lot
-    assert killed(job, tmp_path / "run", after=3 * 14 + 1)  # in the second epoch, at whose end views move
+    assert killed(
+        job, tmp_path / "run", after=3 * 14 + 1
+    )  # in the second epoch, at whose end views move
     assert gone_on(tmp_path / "run", devices=2).finished
-    for one, other in zip(*(arrays(tmp_path / name / "result.h5") for name in ("whole", "run")), strict=True):
+    for one, other in zip(
+        *(arrays(tmp_path / name / "result.h5") for name in ("whole", "run")), strict=True
+    ):
         np.testing.assert_allclose(one, other, atol=1e-7 * np.abs(other).max())
 
 
@@ -91,7 +107,11 @@ def test_lots_of_poses_follow_the_seed(series):
         loop, model = loop_of(job)
         seen = drawn[name] = []
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(poses, "make_batch", lambda data, view, shots, size, seen=seen: seen.append([view, *shots]))
+            patched.setattr(
+                poses,
+                "make_batch",
+                lambda data, view, shots, size, seen=seen: seen.append([view, *shots]),
+            )
             patched.setattr(poses, "STEPS", {"all": lambda model, batch, budget: model})
             for epoch in (0, 1):
                 loop.plan.after_epoch(model, epoch)

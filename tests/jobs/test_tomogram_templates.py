@@ -42,7 +42,9 @@ def test_the_scan_holds_the_particle_and_its_shifts(tmp_path):
 def test_a_template_that_simulates_takes_another_phantom_but_no_file(tmp_path):
     (step,) = read_job(new("cobalt_oxide_cube", "particle", tmp_path / "cube.toml")).step
     assert (step.specimen.phantom, step.specimen.options) == ("cobalt_oxide_cube", {})
-    refused = run("new", tmp_path / "scan.h5", "--template", "particle", "--out", tmp_path / "no.toml")
+    refused = run(
+        "new", tmp_path / "scan.h5", "--template", "particle", "--out", tmp_path / "no.toml"
+    )
     assert refused.exit_code == 2
     assert "the template particle simulates" in refused.stderr
     assert not (tmp_path / "no.toml").exists()
@@ -54,7 +56,11 @@ def test_a_newcomer_gets_from_atoms_to_traced_atoms(tmp_path):
 
     def command(*words):
         done = subprocess.run(
-            [sys.executable, "-m", "jaxptycho", *words], cwd=tmp_path, capture_output=True, text=True, check=False
+            [sys.executable, "-m", "jaxptycho", *words],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
 
@@ -63,7 +69,9 @@ def test_a_newcomer_gets_from_atoms_to_traced_atoms(tmp_path):
     command("new", "particle.h5", "--template", "tilt_series", "--out", "tilts.toml")
     command("run", "tilts.toml")
     rows = evaluate_results([tmp_path / "tilts"], tmp_path / "particle.h5")
-    heavy, light = (float(re.search(r"F1 ([\d.]+)", rows[f"{kind} atoms"][0])[1]) for kind in ("heavy", "light"))
+    heavy, light = (
+        float(re.search(r"F1 ([\d.]+)", rows[f"{kind} atoms"][0])[1]) for kind in ("heavy", "light")
+    )
     mean, _, worst = map(float, re.findall(r"[\d.]+\d", rows["shift error"][0]))
     assert heavy >= 0.97
     assert light >= 0.85

@@ -54,7 +54,9 @@ def test_views_that_do_not_fit_are_dropped_from_all_that_follows(series, tmp_pat
     with (tmp_path / "steps" / "01-align" / ALIGNMENT).open() as table:
         assert [row["fits"] for row in csv.DictReader(table)] == ["True", "False", "True"]
     spoilt = eqx.tree_at(lambda m: m.specimen.phase, models[1], models[1].specimen.phase + 1.0)
-    spoilt = eqx.tree_at(lambda m: m.specimen.phase, spoilt, spoilt.specimen.phase.at[:, 20:24, 20:24].add(1.0))
+    spoilt = eqx.tree_at(
+        lambda m: m.specimen.phase, spoilt, spoilt.specimen.phase.at[:, 20:24, 20:24].add(1.0)
+    )
     context, first = context_of(job, tmp_path, 2), series_model(job, data)
     volumes = []
     for without in ((), (1,)):
@@ -71,7 +73,10 @@ def test_the_probe_of_the_view_refined_last_is_handed_on(series, left_out):
     """The most tilted one that fits, in whatever order the files of views were read."""
     job, data = job_of(series), read(series)  # -30, 0 and 40 degrees
     models = {view: view_model(job, data.view(view)) for view in (2, 0, 1)}
-    models = {n: replace(m, probe=replace(m.probe, waves=m.probe.waves * (n + 1))) for n, m in models.items()}
+    models = {
+        n: replace(m, probe=replace(m.probe, waves=m.probe.waves * (n + 1)))
+        for n, m in models.items()
+    }
     for views in (models, dict(sorted(models.items()))):
         (probe,) = probes_of(job, data, views, left_out)
         np.testing.assert_allclose(probe.waves, models[2].probe.waves)
@@ -86,7 +91,9 @@ def test_the_slices_of_a_view_lie_about_the_tilt_axis(series):
     np.testing.assert_allclose(thick.specimen.thickness, 15.0)
     assert thick.specimen.phase.shape == (4, *thin.specimen.phase.shape[1:])
     assert depth_of_middle(thick) == 22.5
-    np.testing.assert_allclose(thick.probe.aberrations["C10"] + 22.5, thin.probe.aberrations["C10"], rtol=1e-5)
+    np.testing.assert_allclose(
+        thick.probe.aberrations["C10"] + 22.5, thin.probe.aberrations["C10"], rtol=1e-5
+    )
 
 
 @pytest.mark.slow
@@ -101,9 +108,12 @@ def test_slices_show_the_projection_of_a_thick_specimen(series, tmp_path):
     def shown(view):
         model = sliced_view(job_of(series), 2, 120.0, data.view(view))
         places = [
-            at + 0.5 * np.arange(n) for at, n in zip(model.specimen.origin, model.specimen.phase.shape[1:], strict=True)
+            at + 0.5 * np.arange(n)
+            for at, n in zip(model.specimen.origin, model.specimen.phase.shape[1:], strict=True)
         ]
-        both = jnp.asarray([phase(layer, places[0][:, None], places[1]) for layer in layers], jnp.float32)
+        both = jnp.asarray(
+            [phase(layer, places[0][:, None], places[1]) for layer in layers], jnp.float32
+        )
         known = eqx.tree_at(lambda m: m.specimen.phase, model, both)
         return np.fft.fftshift(predict(known, np.arange(16)), axes=(1, 2))
 
@@ -125,7 +135,9 @@ def test_slices_show_the_projection_of_a_thick_specimen(series, tmp_path):
     ("isolated", "key", "extended"),
     [(False, None, True), (True, None, False), (False, False, False), (True, True, True)],
 )
-def test_films_are_aligned_by_their_common_field(series, tmp_path, monkeypatch, isolated, key, extended):
+def test_films_are_aligned_by_their_common_field(
+    series, tmp_path, monkeypatch, isolated, key, extended
+):
     """Unless the job says otherwise."""
 
     def asked(*series, **options):

@@ -18,7 +18,9 @@ def test_offsets_are_those_of_a_c_compiler(tmp_path):
     """Every field of every struct, by `offsetof`."""
     offsets = abi.offsets(abi.header_text())
     assert len(offsets) > 150
-    lines = [f'printf("%zu\\n", offsetof({s}, {p}));' for s, p in (n.split(".", 1) for n in offsets)]
+    lines = [
+        f'printf("%zu\\n", offsetof({s}, {p}));' for s, p in (n.split(".", 1) for n in offsets)
+    ]
     source = tmp_path / "offsets.c"
     includes = f"#include <stdio.h>\n#include <stddef.h>\n#include <{abi.HEADER}>\n"
     source.write_text(includes + "int main() {" + "\n".join(lines) + "return 0;}")
@@ -32,8 +34,16 @@ def test_offsets_are_those_of_a_c_compiler(tmp_path):
     ("before", "after", "said"),
     [
         ("  int64_t rank;\n", "", "XLA_FFI_Buffer.rank is missing \\(expected 32\\); .*dims is 32"),
-        ("  void* data;\n  int64_t rank;", "  int64_t rank;\n  void* data;", "data is 32 .*rank is 24"),
-        ("  XLA_FFI_Args args;", "  void* more;\n  XLA_FFI_Args args;", r"args.args is 80 \(expected 72\)"),
+        (
+            "  void* data;\n  int64_t rank;",
+            "  int64_t rank;\n  void* data;",
+            "data is 32 .*rank is 24",
+        ),
+        (
+            "  XLA_FFI_Args args;",
+            "  void* more;\n  XLA_FFI_Args args;",
+            r"args.args is 80 \(expected 72\)",
+        ),
         ("#define XLA_FFI_API_MAJOR 0", "#define XLA_FFI_API_MAJOR 1", "XLA_FFI_API_MAJOR is 1"),
         ("Extension_Metadata = 1", "Extension_Metadata = 2", "Extension_Metadata is 2"),
         ("  int64_t rank;", "  long double rank;", "XLA_FFI_Buffer.data is missing"),
@@ -49,4 +59,6 @@ def test_a_moved_field_is_named_in_one_sentence(before, after, said):
 
 
 def test_structs_of_unknown_types_do_not_disturb():
-    abi.require_layout(abi.header_text() + "\nstruct New {\n  bool flags[4];\n  unsigned long n;\n};\n")
+    abi.require_layout(
+        abi.header_text() + "\nstruct New {\n  bool flags[4];\n  unsigned long n;\n};\n"
+    )

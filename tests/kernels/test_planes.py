@@ -13,7 +13,15 @@ from models import TRANSFORM
 
 from jaxptycho import kernels
 
-SIZES = [(16, 16), (64, 64), (18, 20), (66, 35), (128, 96), (22, 26), (17 * 2, 64)]  # the last has no small factors
+SIZES = [
+    (16, 16),
+    (64, 64),
+    (18, 20),
+    (66, 35),
+    (128, 96),
+    (22, 26),
+    (17 * 2, 64),
+]  # the last has no small factors
 
 
 def random(*shape, dtype=complex):
@@ -77,7 +85,11 @@ def test_machine_code_is_kept_beside_compiled_programs(cpu_llvm, tmp_path, monke
 
 
 def test_gpus_get_transforms_that_scale_nothing_apart():
-    lowered = jax.jit(kernels.convolve).trace(random(2, 16, 16), random(16, 16)).lower(lowering_platforms=("cuda",))
+    lowered = (
+        jax.jit(kernels.convolve)
+        .trace(random(2, 16, 16), random(16, 16))
+        .lower(lowering_platforms=("cuda",))
+    )
     assert "IFFT" not in lowered.as_text()
 
 
@@ -89,7 +101,10 @@ def test_derivatives(shape):
         return lambda *parts: jnp.sum(jnp.abs(step(*map(jnp.asarray, parts))) ** 4)
 
     for which in ((0,), (1,), (2,), (0, 1), (0, 1, 2)):
-        found, wanted = (jax.jit(jax.grad(of(s), which))(wave, factor, kernel) for s in (kernels.step, plain_step))
+        found, wanted = (
+            jax.jit(jax.grad(of(s), which))(wave, factor, kernel)
+            for s in (kernels.step, plain_step)
+        )
         assert all(map(close, found, wanted))
     for which in ((0,), (1,), (0, 1)):
         both = of(kernels.diffract), of(lambda wave, factor: jnp.fft.fft2(factor[:, None] * wave))
@@ -117,7 +132,8 @@ def test_transposes_are_those_of_the_matrices():
 
 
 @pytest.mark.parametrize(
-    "axes", [(0, None, None), (None, 0, None), (None, None, 0), (0, 0, None), (0, None, 0), (1, 2, 0)]
+    "axes",
+    [(0, None, None), (None, 0, None), (None, None, 0), (0, 0, None), (0, None, 0), (1, 2, 0)],
 )
 def test_mapped_over_any_axes(axes):
     parts = random(3, 2, 16, 24), random(3, 16, 24), random(16, 24)
@@ -126,7 +142,9 @@ def test_mapped_over_any_axes(axes):
         return jax.grad(lambda w, f, k: jnp.sum(jnp.abs(step(w, f, k) * k) ** 2), (0, 1, 2))
 
     def stacked(part, axis):
-        return part if axis is None else jnp.moveaxis(jnp.stack([part, 2 * part, 1j * part]), 0, axis)
+        return (
+            part if axis is None else jnp.moveaxis(jnp.stack([part, 2 * part, 1j * part]), 0, axis)
+        )
 
     several = tuple(map(stacked, parts, axes))
     for of in (lambda step: step, gradient):
@@ -152,7 +170,9 @@ def test_each_device_transforms_its_own():
     mesh = jax.make_mesh((8,), ("shots",), axis_types=(AxisType.Auto,))
     wave, factor, kernel = random(8, 2, 16, 16), random(8, 16, 16), random(16, 16)
     spread = jax.jit(
-        jax.shard_map(kernels.step, mesh=mesh, in_specs=(P("shots"), P("shots"), P()), out_specs=P("shots"))
+        jax.shard_map(
+            kernels.step, mesh=mesh, in_specs=(P("shots"), P("shots"), P()), out_specs=P("shots")
+        )
     )
     assert close(spread(wave, factor, kernel), plain_step(wave, factor, kernel))
     compiled = spread.lower(wave, factor, kernel).compile().as_text()

@@ -63,7 +63,9 @@ def test_gradients_scatter_and_leave_the_transpose_alone():
     _, _, *back = both(dense)
     wrong = back[0], back[1] * jnp.nan
     pull = jax.jit(
-        lambda other: jax.vjp(lambda r: kernels.sparse_product(column, value, *wrong, r), random(6, 4))[1](other)[0]
+        lambda other: jax.vjp(
+            lambda r: kernels.sparse_product(column, value, *wrong, r), random(6, 4)
+        )[1](other)[0]
     )
     assert close(pull(random(11, 4)), dense.T @ random(11, 4))
 
@@ -94,7 +96,10 @@ def test_derivatives_by_rows_and_values():
 
     def function(*operands):
         value, rows = map(jnp.asarray, operands)
-        return jnp.sum(kernels.sparse_product(column, value, back[0], jnp.zeros_like(back[1]) + value.mT, rows) ** 3)
+        return jnp.sum(
+            kernels.sparse_product(column, value, back[0], jnp.zeros_like(back[1]) + value.mT, rows)
+            ** 3
+        )
 
     check_grads(function, (value, random(4, 3)), 2, ("fwd", "rev"), atol=1e-3, rtol=1e-3)
     check_grads(
@@ -116,7 +121,14 @@ def test_maps_over_rows_and_over_matrices(axis):
     found = jax.vmap(lambda r: kernels.sparse_product(column, value, *back, r), axis, axis)(rows)
     assert close(jnp.moveaxis(found, axis, 2), np.einsum("ab,bcd->acd", dense, many))
     factors = jnp.array([1.0, 2.0])
-    scaled = jax.vmap(lambda f, r: kernels.sparse_product(column, f * value, *back, r), (0, axis))(factors, rows)
+    scaled = jax.vmap(lambda f, r: kernels.sparse_product(column, f * value, *back, r), (0, axis))(
+        factors, rows
+    )
     assert close(scaled, np.einsum("d,ab,bcd->dac", factors, dense, many))
-    several = jax.vmap(kernels.spline_coefficients, axis, axis)(jnp.moveaxis(random(4, 3, 2, 5), 3, axis))
-    assert close(jnp.moveaxis(several, axis, 3)[..., 1], kernels.spline_coefficients(random(4, 3, 2, 5)[..., 1]))
+    several = jax.vmap(kernels.spline_coefficients, axis, axis)(
+        jnp.moveaxis(random(4, 3, 2, 5), 3, axis)
+    )
+    assert close(
+        jnp.moveaxis(several, axis, 3)[..., 1],
+        kernels.spline_coefficients(random(4, 3, 2, 5)[..., 1]),
+    )

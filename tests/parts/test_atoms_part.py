@@ -43,15 +43,23 @@ def test_a_view_turns_them_as_the_simulator_does():
         "shift": PerView(shifts),
         "axis": height,
     }
-    series = Atoms(flat.numbers, flat.positions, flat.shape, 4.0, 2, ORIGIN, flat.debye_waller, 1.0, **turning)
+    series = Atoms(
+        flat.numbers, flat.positions, flat.shape, 4.0, 2, ORIGIN, flat.debye_waller, 1.0, **turning
+    )
     np.testing.assert_array_equal(select(series, PerView, 0).turned(), flat.positions)
-    around = ase.Atoms(flat.numbers, positions=(np.asarray(flat.positions) - [height, 0, 0])[:, ::-1])
+    around = ase.Atoms(
+        flat.numbers, positions=(np.asarray(flat.positions) - [height, 0, 0])[:, ::-1]
+    )
     moved = np.array([height, 0.4, -0.7])
-    turned = arrange.rotated(around, *np.rad2deg(views[1])).positions[:, ::-1] + moved
+    turned = arrange.rotate_atoms(around, *np.rad2deg(views[1])).positions[:, ::-1] + moved
     found = select(series, PerView, 1)
     np.testing.assert_allclose(found.turned(), turned, atol=1e-12)
-    at_rest = Atoms(flat.numbers, jnp.asarray(turned), flat.shape, 4.0, 2, ORIGIN, flat.debye_waller)
-    np.testing.assert_allclose(found.slices(GRID).transmission, at_rest.slices(GRID).transmission, atol=1e-12)
+    at_rest = Atoms(
+        flat.numbers, jnp.asarray(turned), flat.shape, 4.0, 2, ORIGIN, flat.debye_waller
+    )
+    np.testing.assert_allclose(
+        found.slices(GRID).transmission, at_rest.slices(GRID).transmission, atol=1e-12
+    )
 
 
 def test_without_a_height_the_axis_is_in_the_middle():
@@ -70,9 +78,13 @@ def test_turned_atoms_look_like_their_turned_volume():
     volts = jnp.angle(at_rest.slices(grid).transmission) / (grid.sigma * pixel)
     volume = Volume(volts, pixel, tilt, 4, taper=0.0).slices(grid)
     thick, axis = 6 * pixel, middle + pixel / 2
-    turned = Atoms(at_rest.numbers, at_rest.positions, (n, n), thick, 4, corner, 20.0, tilt=tilt, axis=axis)
+    turned = Atoms(
+        at_rest.numbers, at_rest.positions, (n, n), thick, 4, corner, 20.0, tilt=tilt, axis=axis
+    )
     expected = jnp.angle(turned.slices(grid).transmission)
-    np.testing.assert_allclose(jnp.angle(volume.transmission), expected, atol=0.015 * float(expected.max()))
+    np.testing.assert_allclose(
+        jnp.angle(volume.transmission), expected, atol=0.015 * float(expected.max())
+    )
 
 
 def test_atoms_turn_once_for_all_shots():

@@ -67,8 +67,12 @@ def test_near_field_at_no_distance_is_the_wave_itself():
 def test_probe_rests_before_a_near_field_camera():
     """Without a specimen the hologram is the same wherever the probe is said to stand."""
     empty = SliceStack(jnp.zeros((1, *FIELD)), None, 1.0, jnp.array(ORIGIN))
-    patterns = eqx.filter_jit(predict)(thin(specimen=empty, detector=NearField(jnp.array(40.0))), jnp.arange(3))
-    np.testing.assert_allclose(patterns[1:], jnp.stack([patterns[0]] * 2), atol=0.02 * float(patterns.max()))
+    patterns = eqx.filter_jit(predict)(
+        thin(specimen=empty, detector=NearField(jnp.array(40.0))), jnp.arange(3)
+    )
+    np.testing.assert_allclose(
+        patterns[1:], jnp.stack([patterns[0]] * 2), atol=0.02 * float(patterns.max())
+    )
 
 
 def test_gain_and_background():
@@ -79,7 +83,9 @@ def test_gain_and_background():
     np.testing.assert_allclose(ordered, 2 * (ideal() + 1))
 
 
-@pytest.mark.parametrize("detector", [Blurred(jnp.array(0.9)), ModulationTransfer(jnp.array([1.0, 0.6, 0.2]))])
+@pytest.mark.parametrize(
+    "detector", [Blurred(jnp.array(0.9)), ModulationTransfer(jnp.array([1.0, 0.6, 0.2]))]
+)
 def test_blurring_spreads_counts_and_keeps_them(detector):
     blurred = detector.detect(leaving(), GRID)
     assert float(blurred.sum()) == pytest.approx(float(ideal().sum()))
@@ -88,7 +94,8 @@ def test_blurring_spreads_counts_and_keeps_them(detector):
 
 def test_super_sampling_sums_model_pixels():
     np.testing.assert_allclose(
-        SuperSampled(factor=2).detect(leaving(), GRID), detection.sum_pixels(waves.far_field(leaving()), 2)
+        SuperSampled(factor=2).detect(leaving(), GRID),
+        detection.sum_pixels(waves.far_field(leaving()), 2),
     )
 
 
@@ -99,13 +106,17 @@ def test_cropping_keeps_the_middle_in_the_corner():
 
 
 def test_wrappers_apply_from_the_inside():
-    nested = Masked(mask((8, 6)), Background(jnp.array(0.5), SuperSampled(factor=2))).detect(leaving(), GRID)
+    nested = Masked(mask((8, 6)), Background(jnp.array(0.5), SuperSampled(factor=2))).detect(
+        leaving(), GRID
+    )
     expected = np.where(mask((8, 6)), detection.sum_pixels(ideal(), 2) + 0.5, 0.0)
     np.testing.assert_allclose(nested, expected)
 
 
 @pytest.mark.parametrize(
-    "noise", [amplitude, anscombe, partial(gaussian, variance=2.0), poisson], ids=["amplitude", "anscombe", "gaussian", "poisson"]
+    "noise",
+    [amplitude, anscombe, partial(gaussian, variance=2.0), poisson],
+    ids=["amplitude", "anscombe", "gaussian", "poisson"],
 )
 def test_losses_are_blind_to_masked_pixels(noise):
     """What the model puts on them, and even its gradient, makes no difference."""
@@ -118,9 +129,9 @@ def test_losses_are_blind_to_masked_pixels(noise):
 
     @eqx.filter_jit
     def value_and_gradient(image):
-        return jax.value_and_grad(lambda b: loss(eqx.tree_at(lambda m: m.detector.detector.counts, model, b), batch))(
-            image
-        )
+        return jax.value_and_grad(
+            lambda b: loss(eqx.tree_at(lambda m: m.detector.detector.counts, model, b), batch)
+        )(image)
 
     value, gradient = value_and_gradient(image)
     other, _ = value_and_gradient(2 * image)
@@ -132,5 +143,7 @@ def test_losses_are_blind_to_masked_pixels(noise):
 def test_per_shot_gain_is_the_intensity_of_each_shot():
     gain = DETECTORS["gain"]()
     shots = jnp.arange(N_SHOTS)
-    both = eqx.filter_jit(lambda a, b: (predict(a, shots), predict(b, shots)))(thin(detector=gain), thin())
+    both = eqx.filter_jit(lambda a, b: (predict(a, shots), predict(b, shots)))(
+        thin(detector=gain), thin()
+    )
     np.testing.assert_allclose(both[0], both[1] * gain.factor.values[:, None, None], rtol=1e-10)

@@ -28,7 +28,7 @@ def test_centre_of_the_window_is_the_origin_of_the_spectrum(shape):
 def test_placed_probe_stands_where_it_is_put():
     probe = AberratedProbe(0.05, dose=1.0)
     centre = np.array([7 * 0.4, 5 * 0.5])
-    wave = waves.place(probe.spectrum(GRID), jnp.asarray(centre), GRID)
+    wave = waves.place_probe(probe.spectrum(GRID), jnp.asarray(centre), GRID)
     assert np.unravel_index(jnp.argmax(jnp.abs(wave[0])), GRID.shape) == (7, 5)
 
 
@@ -62,12 +62,18 @@ def test_one_unit_of_an_aberration_is_a_radian_at_the_edge():
         probe = AberratedProbe(semiangle, {name: 0.0})
         unit = float(probe.scale(GRID)["aberrations"][name])
         n = int(name[1])
-        assert 2 * np.pi / GRID.wavelength * semiangle ** (n + 1) / (n + 1) * unit == pytest.approx(1.0)
+        assert 2 * np.pi / GRID.wavelength * semiangle ** (n + 1) / (n + 1) * unit == pytest.approx(
+            1.0
+        )
 
 
 def test_polar_names_become_components():
     probe = AberratedProbe(0.02, {"defocus": 50.0, "C12": 10.0, "phi12": np.pi / 4})
-    assert {k: round(float(v), 9) for k, v in probe.aberrations.items()} == {"C10": -50.0, "C12a": 0.0, "C12b": 10.0}
+    assert {k: round(float(v), 9) for k, v in probe.aberrations.items()} == {
+        "C10": -50.0,
+        "C12a": 0.0,
+        "C12b": 10.0,
+    }
 
 
 def test_aberrations_may_vary_from_shot_to_shot():

@@ -46,10 +46,14 @@ def first_of(basis, moments):
 
 
 def in_views():
-    return PixelProbe(PerView(jnp.stack([pixel_probe(seed=0).waves, 2 * pixel_probe(seed=1).waves])))
+    return PixelProbe(
+        PerView(jnp.stack([pixel_probe(seed=0).waves, 2 * pixel_probe(seed=1).waves]))
+    )
 
 
-@pytest.mark.parametrize("made", [pixel_probe, aberrated_probe, in_views], ids=["pixel", "aberrated", "views"])
+@pytest.mark.parametrize(
+    "made", [pixel_probe, aberrated_probe, in_views], ids=["pixel", "aberrated", "views"]
+)
 def test_spectra_alone_give_dose_and_propagation(made):
     known, bare = made(), Bare(made())
     np.testing.assert_allclose(bare.mean_dose(GRID), known.mean_dose(GRID), rtol=1e-9)
@@ -76,7 +80,10 @@ def test_a_relaxed_probe_keeps_its_coefficients_along_the_beam():
         (lambda: Bare(pixel_probe()).reduce_waves(first_of), "Bare has no free waves"),
         (lambda: Bare(pixel_probe()).scale_dose(2.0), "dose of a Bare cannot be scaled"),
         (lambda: Bare(pixel_probe()).with_modes(3), "only a PixelProbe can change its modes"),
-        (lambda: Bare(relaxed_probe()).propagate(GRID, 3.0), "differs from shot to shot cannot be propagated"),
+        (
+            lambda: Bare(relaxed_probe()).propagate(GRID, 3.0),
+            "differs from shot to shot cannot be propagated",
+        ),
         (lambda: Fixed().move(jnp.zeros(2)), "Fixed cannot be moved"),
         (lambda: stack().in_voxels(GRID), "a SliceStack of one view has no voxels"),
         (lambda: atoms().stack(), "Atoms has no phase in slices"),
@@ -91,13 +98,17 @@ def test_what_a_kind_cannot_answer_is_one_sentence(ask, said):
 
 def test_recentred_positions_take_atoms_and_volumes_along():
     by = jnp.array([0.3, -0.2])
-    tilted = Volume(jnp.asarray(np.random.default_rng(5).uniform(0, 9, (6, 32, 30))), (0.5, *GRID.pixel), 0.2, 2)
+    tilted = Volume(
+        jnp.asarray(np.random.default_rng(5).uniform(0, 9, (6, 32, 30))), (0.5, *GRID.pixel), 0.2, 2
+    )
     for specimen in (stack(), atoms()):
         model = thin(specimen=specimen)
         away = replace(model, scan=model.scan.move(by), specimen=specimen.move(by))
         back = build("position_recentring", model)(away)
         np.testing.assert_allclose(back.specimen.position, specimen.position, atol=1e-9)
-        np.testing.assert_allclose(predict(back, np.arange(7)), predict(model, np.arange(7)), rtol=1e-6)
+        np.testing.assert_allclose(
+            predict(back, np.arange(7)), predict(model, np.arange(7)), rtol=1e-6
+        )
     np.testing.assert_allclose(tilted.move(by).position, tilted.shift + by)
 
 

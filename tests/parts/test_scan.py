@@ -9,7 +9,9 @@ from jaxptycho.parts.scan import linear_map
 
 def place(nominal, matrix=None, shift=(0.0, 0.0), residual=(0.0, 0.0), pivot=(0.0, 0.0)):
     matrix = jnp.eye(2) if matrix is None else matrix
-    return AffineScan(*(jnp.asarray(v, float) for v in (nominal, matrix, shift, residual, pivot))).position()
+    return AffineScan(
+        *(jnp.asarray(v, float) for v in (nominal, matrix, shift, residual, pivot))
+    ).position()
 
 
 def test_identity_leaves_positions():
@@ -17,7 +19,9 @@ def test_identity_leaves_positions():
 
 
 def test_quarter_turn_takes_y_to_x():
-    np.testing.assert_allclose(place((1.0, 0.0), linear_map(rotation=np.pi / 2)), [0.0, 1.0], atol=1e-12)
+    np.testing.assert_allclose(
+        place((1.0, 0.0), linear_map(rotation=np.pi / 2)), [0.0, 1.0], atol=1e-12
+    )
 
 
 def test_scale_and_shear():
@@ -26,7 +30,9 @@ def test_scale_and_shear():
 
 
 def test_pivot_stays_but_for_shift_and_residual():
-    turned = place((5.0, 7.0), linear_map((1.1, 0.9), 0.2, 0.3), (0.5, -0.5), (0.01, 0.02), pivot=(5.0, 7.0))
+    turned = place(
+        (5.0, 7.0), linear_map((1.1, 0.9), 0.2, 0.3), (0.5, -0.5), (0.01, 0.02), pivot=(5.0, 7.0)
+    )
     np.testing.assert_allclose(turned, [5.51, 6.52])
 
 

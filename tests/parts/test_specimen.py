@@ -15,7 +15,9 @@ predicted = eqx.filter_jit(lambda model: predict(model, SHOTS))
 
 def test_transmission_is_phase_and_absorption():
     t = stack(2).slices(GRID).transmission
-    np.testing.assert_allclose(t, np.exp(1j * np.asarray(phases(2)) - np.asarray(absorptions(2))), atol=1e-12)
+    np.testing.assert_allclose(
+        t, np.exp(1j * np.asarray(phases(2)) - np.asarray(absorptions(2))), atol=1e-12
+    )
 
 
 def test_without_absorption_nothing_is_lost():
@@ -37,7 +39,9 @@ def test_potential_is_phase_by_sigma_and_thickness(thickness):
     thickness = jnp.asarray(thickness)
     made = PotentialSlices(volts, lost, thickness, ORIGIN).slices(GRID)
     per_volt = np.reshape(thickness, (-1, 1, 1)) * GRID.sigma
-    np.testing.assert_allclose(made.transmission, np.exp(1j * per_volt * (volts + 1j * lost)), atol=1e-12)
+    np.testing.assert_allclose(
+        made.transmission, np.exp(1j * per_volt * (volts + 1j * lost)), atol=1e-12
+    )
 
 
 def test_photons_have_no_potential():
@@ -58,7 +62,10 @@ def test_periodic_specimen_is_the_wrapped_one():
     periodic = thin(specimen=stack(2, periodic=True), scan=FreeScan(PerShot(places + periods)))
     whole = stack(2)
     tiled = SliceStack(
-        jnp.tile(whole.phase, (1, 2, 2)), jnp.tile(whole.absorption, (1, 2, 2)), whole.thickness, whole.origin
+        jnp.tile(whole.phase, (1, 2, 2)),
+        jnp.tile(whole.absorption, (1, 2, 2)),
+        whole.thickness,
+        whole.origin,
     )
     by_hand = thin(specimen=tiled, scan=FreeScan(PerShot(places)))
     np.testing.assert_allclose(predicted(periodic), predicted(by_hand), rtol=1e-9, atol=1e-9)
@@ -90,13 +97,17 @@ def test_window_is_the_part_under_the_probe():
     np.testing.assert_array_equal(corner, expected)
     np.testing.assert_array_equal(centre, same)
     y, x = (int(c) for c in corner)
-    np.testing.assert_array_equal(sliced.window(corner, GRID), sliced.transmission[:, y : y + 16, x : x + 12])
+    np.testing.assert_array_equal(
+        sliced.window(corner, GRID), sliced.transmission[:, y : y + 16, x : x + 12]
+    )
 
 
 def test_slices_of_an_empty_specimen_change_nothing():
     empty = SliceStack(jnp.zeros((3, *FIELD)), None, 0.0, jnp.array(ORIGIN))
     thin_one = SliceStack(jnp.zeros((1, *FIELD)), None, 0.0, jnp.array(ORIGIN))
-    np.testing.assert_allclose(predicted(thin(specimen=empty)), predicted(thin(specimen=thin_one)), atol=1e-9)
+    np.testing.assert_allclose(
+        predicted(thin(specimen=empty)), predicted(thin(specimen=thin_one)), atol=1e-9
+    )
 
 
 def test_a_potential_refuses_a_thickness_per_shot():

@@ -80,7 +80,9 @@ def test_cut_into_other_slices_it_projects_the_same():
 def test_cut_into_other_slices_it_is_lit_by_the_same_probe():
     """At the height of the tilt axis, wherever the first slice is."""
     model = thin(specimen=series(depth=24), scan=centred(), probe=aberrated_probe())
-    before, after = (m.probe.propagate(GRID, m.specimen.above) for m in (model, with_slices(model, 5)))
+    before, after = (
+        m.probe.propagate(GRID, m.specimen.above) for m in (model, with_slices(model, 5))
+    )
     assert with_slices(model, 5).specimen.above != model.specimen.above
     np.testing.assert_allclose(after.spectrum(GRID), before.spectrum(GRID), atol=1e-9)
 
@@ -105,11 +107,15 @@ def test_untilted_it_is_a_stack_of_potentials():
     volts, lost = 20 * phases(6), 20 * absorptions(6)
     volume = Volume(volts, VOXEL, 0.0, 3, lost, shift=(0.13, -0.27), taper=0.0)
     sliced = volume.slices(GRID)
-    corner = jnp.array([0.13, -0.27]) - jnp.array([n // 2 * p for n, p in zip(FIELD, GRID.pixel, strict=True)])
+    corner = jnp.array([0.13, -0.27]) - jnp.array(
+        [n // 2 * p for n, p in zip(FIELD, GRID.pixel, strict=True)]
+    )
     means = [values.reshape(3, 2, *FIELD).mean(1) for values in (volts, lost)]
     flat = PotentialSlices(*means, jnp.array(1.2), corner)
     np.testing.assert_allclose(sliced.transmission, flat.slices(GRID).transmission, atol=1e-12)
-    np.testing.assert_allclose(predicted(model_of(volume)), predicted(model_of(flat)), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(
+        predicted(model_of(volume)), predicted(model_of(flat)), rtol=1e-9, atol=1e-9
+    )
 
 
 def test_without_absorption_every_view_counts_the_same():
@@ -124,11 +130,15 @@ def test_the_other_side_counts_the_mirrored_pattern():
     probe = thin().probe
     waves = probe.waves[:1].at[..., 0].set(0)  # the column without a mirror image
     even = eqx.tree_at(lambda p: p.waves, probe, waves + jnp.roll(waves[..., ::-1], 1, -1))
-    pixel = jnp.asarray(GRID.pixel)  # on whole pixels: a shift by parts of one is not even at Nyquist
+    pixel = jnp.asarray(
+        GRID.pixel
+    )  # on whole pixels: a shift by parts of one is not even at Nyquist
     places = jnp.round((positions() - jnp.mean(positions(), 0)) / pixel) * pixel
     mirror = places * jnp.array([1.0, -1.0])
     seen = [
-        predicted(thin(probe=even, specimen=Volume(volts, VOXEL, tilt), scan=FreeScan(PerShot(where))))
+        predicted(
+            thin(probe=even, specimen=Volume(volts, VOXEL, tilt), scan=FreeScan(PerShot(where)))
+        )
         for tilt, where in ((0.4, places), (0.4 + np.pi, mirror))
     ]
     np.testing.assert_allclose(seen[0], jnp.roll(seen[1][..., ::-1], 1, -1), rtol=1e-7, atol=1e-9)
@@ -175,7 +185,9 @@ def test_penalties_and_constraints_act_on_the_voxels():
     model = model_of(series())
     positive = constraints.build("positivity", model)(model).specimen.potential
     assert float(jnp.min(positive)) == 0.0
-    blurred = constraints.build("gaussian_along_z", model, sigma_angstrom=0.6)(model).specimen.potential
+    blurred = constraints.build("gaussian_along_z", model, sigma_angstrom=0.6)(
+        model
+    ).specimen.potential
     np.testing.assert_allclose(jnp.sum(blurred, 0), jnp.sum(model.specimen.potential, 0), atol=1e-9)
     radians = model.specimen.phase_per_slice(model.grid)
     np.testing.assert_allclose(radians, GRID.sigma * 0.6 * model.specimen.potential, rtol=1e-12)
@@ -191,12 +203,17 @@ def test_recentred_positions_take_the_volume_along(per_view):
     away = eqx.tree_at(
         lambda m: jax.tree.leaves(m.scan)[0],
         model,
-        jax.tree.leaves(model.scan)[0] + jnp.array([[[0.3, -0.2]], [[-0.1, 0.25]]] if per_view else [0.3, -0.2]),
+        jax.tree.leaves(model.scan)[0]
+        + jnp.array([[[0.3, -0.2]], [[-0.1, 0.25]]] if per_view else [0.3, -0.2]),
     )
     back = constraints.build("position_recentring", model)(away)
-    np.testing.assert_allclose(jax.tree.leaves(back.scan)[0], jax.tree.leaves(model.scan)[0], atol=1e-12)
+    np.testing.assert_allclose(
+        jax.tree.leaves(back.scan)[0], jax.tree.leaves(model.scan)[0], atol=1e-12
+    )
     for view in range(2):
-        np.testing.assert_allclose(predicted(back, view), predicted(away, view), rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(
+            predicted(back, view), predicted(away, view), rtol=1e-9, atol=1e-9
+        )
 
 
 def test_a_cone_of_one_view_is_refused_for_all():

@@ -30,12 +30,27 @@ def test_all_aberrations_to_fifth_order_are_there():
 def test_each_coefficient_against_its_closed_form(n, m):
     alpha, phi = polar()
     size, angle = 10.0 ** (2 * n), 0.7
-    expected = 2 * np.pi / GRID.wavelength * alpha ** (n + 1) / (n + 1) * size * np.cos(m * (phi - angle * (m > 0)))
+    expected = (
+        2
+        * np.pi
+        / GRID.wavelength
+        * alpha ** (n + 1)
+        / (n + 1)
+        * size
+        * np.cos(m * (phi - angle * (m > 0)))
+    )
     polar_pair = {f"C{n}{m}": size, f"phi{n}{m}": angle} if m else {f"C{n}{m}": size}
-    np.testing.assert_allclose(surface(**polar_pair), expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
+    np.testing.assert_allclose(
+        surface(**polar_pair), expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max()
+    )
     if m:
-        components = {f"C{n}{m}a": size * math.cos(m * angle), f"C{n}{m}b": size * math.sin(m * angle)}
-        np.testing.assert_allclose(surface(**components), expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
+        components = {
+            f"C{n}{m}a": size * math.cos(m * angle),
+            f"C{n}{m}b": size * math.sin(m * angle),
+        }
+        np.testing.assert_allclose(
+            surface(**components), expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max()
+        )
 
 
 def test_coefficients_add():

@@ -15,9 +15,9 @@ GRID = Grid((12, 8), (0.4, 0.5), voltage_kv=80.0)
 CHECKPOINTED = pytest.mark.parametrize("function", [multislice_sqrt, multislice_reversible])
 KERNELS = {
     "shared": lambda n: waves.angular_spectrum(GRID, 20.0),
-    "own, tilted": lambda n: jax.vmap(lambda d: waves.fresnel(GRID, d) * waves.tilt(GRID, d, (0.02, -0.01)))(
-        3.0 + jnp.arange(n)
-    ),
+    "own, tilted": lambda n: jax.vmap(
+        lambda d: waves.fresnel(GRID, d) * waves.tilt(GRID, d, (0.02, -0.01))
+    )(3.0 + jnp.arange(n)),
 }
 
 
@@ -42,14 +42,18 @@ def derived(function, *arguments):
 @pytest.mark.parametrize(("name", "n"), [("shared", 1), ("shared", 2), ("own, tilted", 7)])
 def test_waves_and_gradients_are_those_of_multislice(function, name, n):
     arguments = noise(2, *GRID.shape), specimen(n), KERNELS[name](n)
-    for a, b in zip(derived(function, *arguments), derived(waves.multislice, *arguments), strict=True):
+    for a, b in zip(
+        derived(function, *arguments), derived(waves.multislice, *arguments), strict=True
+    ):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-10 * max(1.0, float(jnp.abs(b).max())))
 
 
 def test_sqrt_takes_any_kernel_and_transmission():
     kernel = waves.fresnel(GRID, 20.0) * waves.band_limit(GRID)
     arguments = noise(2, *GRID.shape), specimen(6).at[2, 3].set(0.0), kernel
-    for a, b in zip(derived(multislice_sqrt, *arguments), derived(waves.multislice, *arguments), strict=True):
+    for a, b in zip(
+        derived(multislice_sqrt, *arguments), derived(waves.multislice, *arguments), strict=True
+    ):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-10 * float(jnp.abs(b).max()))
 
 
@@ -59,10 +63,13 @@ def test_shots_with_own_windows_share_a_kernel(function):
     kernel = KERNELS["shared"](5)
 
     def loss(multislice, windows, kernel):
-        return jnp.sum(jax.vmap(lambda w: waves.far_field(multislice(entering, w, kernel)))(windows) ** 2)
+        return jnp.sum(
+            jax.vmap(lambda w: waves.far_field(multislice(entering, w, kernel)))(windows) ** 2
+        )
 
     a, b = (
-        jax.jit(jax.grad(lambda *x, f=f: loss(f, *x), (0, 1)))(windows, kernel) for f in (function, waves.multislice)
+        jax.jit(jax.grad(lambda *x, f=f: loss(f, *x), (0, 1)))(windows, kernel)
+        for f in (function, waves.multislice)
     )
     for one, other in zip(a, b, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-10 * float(jnp.abs(other).max()))
@@ -89,7 +96,9 @@ def test_fewer_waves_are_kept():
         compiled = jax.jit(gradient).lower(wave, slices, kernel).compile()
         return compiled.memory_analysis().temp_size_in_bytes / wave[0].nbytes
 
-    stored, root, reversible = map(planes, (waves.multislice, multislice_sqrt, multislice_reversible))
+    stored, root, reversible = map(
+        planes, (waves.multislice, multislice_sqrt, multislice_reversible)
+    )
     assert stored > n * modes
     assert root < 0.55 * stored
     assert reversible < 0.3 * stored

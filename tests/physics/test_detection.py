@@ -18,7 +18,10 @@ def test_no_blur_changes_nothing():
 
 @pytest.mark.parametrize("shape", [(12, 8), (9, 7)])
 def test_blur_keeps_the_counts(shape):
-    for mtf in (detection.gaussian_mtf(shape, 1.3), detection.radial_mtf(shape, jnp.array([1.0, 0.7, 0.2]))):
+    for mtf in (
+        detection.gaussian_mtf(shape, 1.3),
+        detection.radial_mtf(shape, jnp.array([1.0, 0.7, 0.2])),
+    ):
         blurred = detection.filter_pattern(pattern(shape), mtf)
         assert blurred.shape == shape
         assert float(blurred.sum()) == pytest.approx(float(pattern(shape).sum()), rel=1e-12)
@@ -28,7 +31,9 @@ def test_gaussian_blur_of_a_point_is_a_gaussian():
     point = jnp.zeros((32, 32)).at[0, 0].set(1.0)
     sigma = 1.7
     distance = np.fft.fftfreq(32, 1 / 32)
-    expected = np.exp(-(distance[:, None] ** 2 + distance[None, :] ** 2) / (2 * sigma**2)) / (2 * np.pi * sigma**2)
+    expected = np.exp(-(distance[:, None] ** 2 + distance[None, :] ** 2) / (2 * sigma**2)) / (
+        2 * np.pi * sigma**2
+    )
     spread = detection.filter_pattern(point, detection.gaussian_mtf((32, 32), sigma))
     np.testing.assert_allclose(spread, expected, atol=1e-6)
 
@@ -50,7 +55,9 @@ def test_summed_pixels_against_a_loop(factor):
         for u in range(result.shape[1]):
             rows = [(v * factor - factor // 2 + i) % 12 for i in range(factor)]
             columns = [(u * factor - factor // 2 + i) % 24 for i in range(factor)]
-            assert float(result[v, u]) == pytest.approx(fine[np.ix_(rows, columns)].sum(), rel=1e-12)
+            assert float(result[v, u]) == pytest.approx(
+                fine[np.ix_(rows, columns)].sum(), rel=1e-12
+            )
 
 
 @pytest.mark.parametrize("shape", [(6, 4), (7, 3), (12, 8)])

@@ -44,7 +44,9 @@ def test_the_whole_projection_of_an_atom_is_its_scattering_factor(name):
     place = (0.731, 1.94)
     values, ky, kx = spectrum(one(74, 0.3, *place, share=infinite, name=name)[0])
     factor = VOLT_ANGSTROM2 * scattering.scattering_factor(74, ky**2 + kx**2, name)
-    np.testing.assert_allclose(values, factor * np.exp(-2j * np.pi * (ky * place[0] + kx * place[1])), rtol=3e-4)
+    np.testing.assert_allclose(
+        values, factor * np.exp(-2j * np.pi * (ky * place[0] + kx * place[1])), rtol=3e-4
+    )
 
 
 def test_a_slab_holds_what_an_integral_over_k_z_says():
@@ -63,7 +65,9 @@ def test_a_slab_holds_what_an_integral_over_k_z_says():
 
     for j, i in ((0, 0), (0, 3), (2, 1), (5, -4), (9, 8)):
         wanted = VOLT_ANGSTROM2 * integral(float(ky[j, 0] ** 2 + kx[0, i] ** 2))
-        np.testing.assert_allclose(values[j, i].real, wanted, rtol=1e-3, atol=2e-4 * abs(values[0, 0]))
+        np.testing.assert_allclose(
+            values[j, i].real, wanted, rtol=1e-3, atol=2e-4 * abs(values[0, 0])
+        )
         assert abs(values[j, i].imag) < 1e-9 * abs(values[0, 0])
 
 
@@ -74,7 +78,9 @@ def test_slabs_add_up_to_the_whole():
         np.testing.assert_allclose(parts.sum(0), whole, atol=1e-9 * float(whole.max()))
         assert float(jnp.abs(parts).max()) < 0.999 * float(whole.max()) or share is infinite
     total = float(whole.sum()) * PIXEL[0] * PIXEL[1]
-    wanted = sum(VOLT_ANGSTROM2 * scattering.scattering_factor(int(z), np.array(0.0)) for z in NUMBERS)
+    wanted = sum(
+        VOLT_ANGSTROM2 * scattering.scattering_factor(int(z), np.array(0.0)) for z in NUMBERS
+    )
     np.testing.assert_allclose(total, wanted, rtol=1e-4)
 
 
@@ -83,7 +89,9 @@ def test_vibration_is_the_mean_over_displaced_atoms():
     b = 1.5
     nodes, weights = np.polynomial.hermite_e.hermegauss(8)
     mesh = np.stack(np.meshgrid(nodes, nodes, nodes, indexing="ij"), -1).reshape(-1, 3)
-    weight = np.prod(np.stack(np.meshgrid(weights, weights, weights, indexing="ij"), -1).reshape(-1, 3), axis=1)
+    weight = np.prod(
+        np.stack(np.meshgrid(weights, weights, weights, indexing="ij"), -1).reshape(-1, 3), axis=1
+    )
     places = np.array([1.0, 2.1, 1.7]) + np.sqrt(b / (8 * np.pi**2)) * mesh
     atoms = scattering.gaussians(np.full(len(places), 8), k_max=2.0)
     soft = jnp.full(len(places), 2.0)  # smooth enough for the quadrature
@@ -91,7 +99,9 @@ def test_vibration_is_the_mean_over_displaced_atoms():
     faces = FACES[:2]
     moved = slabs(jnp.asarray(places), soft, weighted, faces, SHAPE, PIXEL, finite)
     still = scattering.gaussians(np.array([8]), k_max=2.0)
-    mean = slabs(jnp.array([[1.0, 2.1, 1.7]]), jnp.array([2.0 + b]), still, faces, SHAPE, PIXEL, finite)
+    mean = slabs(
+        jnp.array([[1.0, 2.1, 1.7]]), jnp.array([2.0 + b]), still, faces, SHAPE, PIXEL, finite
+    )
     np.testing.assert_allclose(moved, mean, atol=1e-4 * float(mean.max()))
 
 
@@ -117,7 +127,9 @@ def test_derivatives_are_those_of_central_differences(monkeypatch):
 
     def value(positions, debye_waller, occupancy):
         atoms = ATOMS._replace(amplitude=jnp.asarray(ATOMS.amplitude) * occupancy[:, None])
-        return jnp.sum(wanted * potentials.slabs(positions, debye_waller, atoms, FACES, SHAPE, PIXEL, finite))
+        return jnp.sum(
+            wanted * potentials.slabs(positions, debye_waller, atoms, FACES, SHAPE, PIXEL, finite)
+        )
 
     point = (PLACES, STILL + 0.7, STILL + 0.9)
     whole = jax.jit(jax.value_and_grad(value, argnums=(0, 1, 2)))
@@ -126,9 +138,13 @@ def test_derivatives_are_those_of_central_differences(monkeypatch):
     for n, slope in enumerate(slopes):
         along = direction(slope.shape, n)
         ends = [whole(*point[:n], point[n] + s * step * along, *point[n + 1 :])[0] for s in (1, -1)]
-        np.testing.assert_allclose(jnp.sum(slope * along), (ends[0] - ends[1]) / (2 * step), rtol=1e-6)
+        np.testing.assert_allclose(
+            jnp.sum(slope * along), (ends[0] - ends[1]) / (2 * step), rtol=1e-6
+        )
     monkeypatch.setattr(potentials, "CHUNK", 70)
-    in_chunks, slopes_in_chunks = jax.jit(jax.value_and_grad(lambda *p: value(*p), argnums=(0, 1, 2)))(*point)
+    in_chunks, slopes_in_chunks = jax.jit(
+        jax.value_and_grad(lambda *p: value(*p), argnums=(0, 1, 2))
+    )(*point)
     np.testing.assert_allclose(in_chunks, result, rtol=1e-10)
     for one_slope, other in zip(slopes, slopes_in_chunks, strict=True):
         np.testing.assert_allclose(one_slope, other, rtol=1e-8, atol=1e-8)
@@ -138,11 +154,24 @@ def test_single_precision_is_close_far_from_the_origin():
     far = PLACES + jnp.array([0.0, 1000 * SHAPE[0] * PIXEL[0], 0.0])  # whole periods
     double = slabs(PLACES, STILL, ATOMS, FACES, SHAPE, PIXEL, finite)
     single = slabs(
-        *(v.astype(jnp.float32) for v in (PLACES, STILL)), ATOMS, FACES.astype(jnp.float32), SHAPE, PIXEL, finite
+        *(v.astype(jnp.float32) for v in (PLACES, STILL)),
+        ATOMS,
+        FACES.astype(jnp.float32),
+        SHAPE,
+        PIXEL,
+        finite,
     )
     assert single.dtype == jnp.float32
     np.testing.assert_allclose(single, double, atol=3e-5 * float(double.max()))
     distant = slabs(
-        far.astype(jnp.float32), STILL.astype(jnp.float32), ATOMS, FACES.astype(jnp.float32), SHAPE, PIXEL, finite
+        far.astype(jnp.float32),
+        STILL.astype(jnp.float32),
+        ATOMS,
+        FACES.astype(jnp.float32),
+        SHAPE,
+        PIXEL,
+        finite,
     )
-    np.testing.assert_allclose(distant, double, atol=2e-2 * float(double.max()))  # 1000 periods cost what floats lack
+    np.testing.assert_allclose(
+        distant, double, atol=2e-2 * float(double.max())
+    )  # 1000 periods cost what floats lack

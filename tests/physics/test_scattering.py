@@ -47,7 +47,9 @@ def test_far_out_an_atom_is_its_nucleus(name):
     """f → 2Z/(a₀·4π²k²)·½ … the Rutherford limit Z/(2π²a₀k²) (Kirkland 2010, §5.1), to a fifth at 8/Å."""
     k2 = np.array(64.0)
     numbers = EVERY[EVERY > 2][:80]
-    ratios = [scattering_factor(int(z), k2, name) * k2 * 2 * np.pi**2 * 0.529177 / z for z in numbers]
+    ratios = [
+        scattering_factor(int(z), k2, name) * k2 * 2 * np.pi**2 * 0.529177 / z for z in numbers
+    ]
     np.testing.assert_allclose(ratios, 1, atol=0.2)
 
 
@@ -62,5 +64,7 @@ def test_atoms_are_padded_to_a_common_number_of_gaussians():
 def test_unknown_elements_and_tables_are_named():
     with pytest.raises(ValueError, match="atomic number 0, 104;"):
         gaussians(np.array([104, 8, 0, 104]))
-    with pytest.raises(ValueError, match="unknown parametrisation 'peng'; known are lobato, kirkland"):
+    with pytest.raises(
+        ValueError, match="unknown parametrisation 'peng'; known are lobato, kirkland"
+    ):
         scattering.table("peng")

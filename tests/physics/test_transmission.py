@@ -24,7 +24,9 @@ def errors(phases, kind):
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
-@pytest.mark.parametrize("phases", [WEAK, SMALL, LARGE, AXES], ids=["weak", "small", "large", "axes"])
+@pytest.mark.parametrize(
+    "phases", [WEAK, SMALL, LARGE, AXES], ids=["weak", "small", "large", "axes"]
+)
 def test_cosine_and_sine_are_right_to_the_last_digit(kind, phases):
     for of_one, of_itself in errors(phases, kind):
         assert of_one < 1
@@ -33,7 +35,9 @@ def test_cosine_and_sine_are_right_to_the_last_digit(kind, phases):
 
 def test_a_loss_attenuates():
     phase, loss = jnp.array([0.3, -40.0, 2000.0]), jnp.array([0.0, 1.5, -0.2])
-    np.testing.assert_allclose(transmission_function(phase, loss), np.exp(1j * phase - loss), rtol=1e-15)
+    np.testing.assert_allclose(
+        transmission_function(phase, loss), np.exp(1j * phase - loss), rtol=1e-15
+    )
 
 
 def test_what_is_no_number_stays_none():
@@ -57,4 +61,6 @@ def test_derivatives_are_those_of_an_exponential():
     np.testing.assert_allclose(jax.grad(ours)(point), jax.grad(known)(point), rtol=1e-12)
     forward = [jax.jvp(of, (point,), (along,))[1] for of in (ours, known)]
     assert float(forward[0]) == pytest.approx(float(forward[1]), rel=1e-12)
-    np.testing.assert_allclose(jax.hessian(ours)(point), jax.hessian(known)(point), rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose(
+        jax.hessian(ours)(point), jax.hessian(known)(point), rtol=1e-11, atol=1e-11
+    )

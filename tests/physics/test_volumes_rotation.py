@@ -10,7 +10,7 @@ from models import rng
 from jaxptycho.analysis.volumes import rotation_matrices
 from jaxptycho.kernels.resampling import INTERPOLATIONS
 from jaxptycho.physics import potentials, scattering, volumes
-from jaxptycho.simulate.phantoms.arrange import rotated
+from jaxptycho.simulate.phantoms.arrange import rotate_atoms
 
 KERNELS = list(INTERPOLATIONS)
 beam_slices = jax.jit(volumes.beam_slices, static_argnums=(1, 2), static_argnames="kernel")
@@ -21,9 +21,15 @@ def blobs(places, width, count=12, radius=5.0):
     """Gaussians at random places of a ball, at places [..., (z, y, x)] Å."""
     random = rng(3)
     directions, heights = random.normal(size=(count, 3)), random.uniform(0.5, 1.5, count)
-    centres = directions / np.linalg.norm(directions, axis=1, keepdims=True) * radius * random.uniform(0, 1, (count, 1))
+    centres = (
+        directions
+        / np.linalg.norm(directions, axis=1, keepdims=True)
+        * radius
+        * random.uniform(0, 1, (count, 1))
+    )
     return sum(
-        h * np.exp(-np.sum((places - c) ** 2, -1) / (2 * width**2)) for c, h in zip(centres, heights, strict=True)
+        h * np.exp(-np.sum((places - c) ** 2, -1) / (2 * width**2))
+        for c, h in zip(centres, heights, strict=True)
     )
 
 
@@ -43,7 +49,8 @@ def turned(volume, voxel, tilt, kernel="cubic", slices=1, **more):
 
 @pytest.mark.usefixtures("quick_to_compile")
 @pytest.mark.parametrize(
-    ("kernel", "voxel"), [("linear", (0.5, 0.4, 0.6)), ("cubic", (1.1, 0.4, 0.4)), ("cubic", (0.4, 0.4, 0.4))]
+    ("kernel", "voxel"),
+    [("linear", (0.5, 0.4, 0.6)), ("cubic", (1.1, 0.4, 0.4)), ("cubic", (0.4, 0.4, 0.4))],
 )
 @pytest.mark.parametrize("more", [{}, {"angles": ANGLES, "shift": SHIFT}], ids=["tilt", "all"])
 def test_adjoint_is_exact(kernel, voxel, more):
@@ -53,7 +60,9 @@ def test_adjoint_is_exact(kernel, voxel, more):
 
     @jax.jit
     def both(volume, tilt):
-        answer, back = jax.vjp(lambda v: volumes.beam_slices(v, voxel, frame, tilt, kernel=kernel, **more), volume)
+        answer, back = jax.vjp(
+            lambda v: volumes.beam_slices(v, voxel, frame, tilt, kernel=kernel, **more), volume
+        )
         other = jnp.asarray(rng(1).normal(size=answer.shape))
         return jnp.vdot(answer, other), jnp.vdot(volume, back(other)[0])
 
@@ -67,11 +76,16 @@ def test_adjoint_is_exact(kernel, voxel, more):
 def test_angles_and_shifts_have_their_derivatives(kernel):
     """Against central differences, backwards and forwards."""
     voxel, shape = (0.5, 0.4, 0.6), (6, 7, 8)
-    volume, weights = jnp.asarray(rng(0).normal(size=shape)), jnp.asarray(rng(1).normal(size=(3, 7, 8)))
+    volume, weights = (
+        jnp.asarray(rng(0).normal(size=shape)),
+        jnp.asarray(rng(1).normal(size=(3, 7, 8))),
+    )
     frame, start = volumes.frame(shape, voxel, 3), jnp.array([0.7, 0.06, -0.04, 0.4, -0.3, 0.5])
 
     def total(numbers):
-        found = volumes.beam_slices(volume, voxel, frame, numbers[0], numbers[1:3], numbers[3:], kernel)
+        found = volumes.beam_slices(
+            volume, voxel, frame, numbers[0], numbers[1:3], numbers[3:], kernel
+        )
         return jnp.vdot(found, weights)
 
     value, steps = jax.jit(total), 1e-6 * np.eye(6)
@@ -126,7 +140,10 @@ def test_planes_turned_alone_are_those_of_a_turn_in_space_without_small_angles(k
             answer, back = jax.vjp(seen, volume)
             return answer, back(other)[0]
 
-        fast, slow = jax.jit(both)(volume), jax.jit(lambda v, both=both: both(v, angles=jnp.zeros(2)))(volume)
+        fast, slow = (
+            jax.jit(both)(volume),
+            jax.jit(lambda v, both=both: both(v, angles=jnp.zeros(2)))(volume),
+        )
         for one, other_way in zip(fast, slow, strict=True):
             np.testing.assert_allclose(one, other_way, atol=1e-12)
 
@@ -160,8 +177,12 @@ def test_resamplers_converge(kernel, order):
     for n in (26, 52):
         shape, voxel = (n, n, n), (13.0 / n,) * 3
         volume = blobs(places(shape, voxel), 1.0, 5, 3.0)
-        found = turned(volume, voxel, angles[0], kernel, n, angles=angles[1:], shift=SHIFT) / voxel[0]
-        errors.append(error(found, blobs((places(shape, voxel) - np.asarray(SHIFT)) @ matrix, 1.0, 5, 3.0)))
+        found = (
+            turned(volume, voxel, angles[0], kernel, n, angles=angles[1:], shift=SHIFT) / voxel[0]
+        )
+        errors.append(
+            error(found, blobs((places(shape, voxel) - np.asarray(SHIFT)) @ matrix, 1.0, 5, 3.0))
+        )
     assert np.log2(errors[0] / errors[1]) > order - 0.4
     assert errors[1] < {2: 0.05, 4: 2e-3}[order]
 
@@ -178,7 +199,9 @@ def test_there_and_back(kernel, limit):
 
 def test_rotation_is_that_of_the_analysis():
     angles = rng(1).uniform(-1, 1, 3)
-    np.testing.assert_allclose(volumes.rotation_matrix(jnp.asarray(angles)), rotation_matrices(angles), atol=1e-12)
+    np.testing.assert_allclose(
+        volumes.rotation_matrix(jnp.asarray(angles)), rotation_matrices(angles), atol=1e-12
+    )
 
 
 def test_coarse_layers_are_sampled_finely():
@@ -205,14 +228,16 @@ def test_depth_holds_the_tilted_volume():
 
 
 def test_taper_leaves_no_step():
-    inside = volumes.tapered(jnp.ones((20, 20, 20)), (0.5,) * 3, 2.0)
+    inside = volumes.taper_faces(jnp.ones((20, 20, 20)), (0.5,) * 3, 2.0)
     assert float(jnp.max(inside[0])) < 0.05
     assert float(jnp.min(inside[4:-4, 4:-4, 4:-4])) == 1.0
-    np.testing.assert_array_equal(volumes.tapered(inside, (0.5,) * 3, 0.0), inside)
+    np.testing.assert_array_equal(volumes.taper_faces(inside, (0.5,) * 3, 0.0), inside)
 
 
 def test_slices_have_to_divide_the_depth():
-    with pytest.raises(ValueError, match="10 samples along the beam cannot be cut into 4 equal slices"):
+    with pytest.raises(
+        ValueError, match="10 samples along the beam cannot be cut into 4 equal slices"
+    ):
         volumes.frame((10, 8, 8), (0.5,) * 3, 4)
 
 
@@ -240,12 +265,15 @@ def test_atoms_turned_as_atoms_agree(debye_waller, errors):
 
     def project(atoms, edges):
         middle = np.array([0, n // 2, n // 2]) * pixel
-        places, vibration = jnp.asarray(atoms.positions[:, ::-1] + middle), jnp.full(len(atoms), debye_waller)
+        places, vibration = (
+            jnp.asarray(atoms.positions[:, ::-1] + middle),
+            jnp.full(len(atoms), debye_waller),
+        )
         faces = jnp.asarray(np.stack([edges[:-1], edges[1:]], 1))
         return potentials.slabs(places, vibration, gaussians, faces, (n, n), (pixel, pixel))
 
     volume, angles = project(atoms, edges) / pixel, jnp.deg2rad(jnp.array([2.0, -3.0]))
-    truth = np.asarray(project(rotated(atoms, 40.0, 2.0, -3.0), edges[::12]))
+    truth = np.asarray(project(rotate_atoms(atoms, 40.0, 2.0, -3.0), edges[::12]))
     for kernel, (largest, least) in errors.items():
         found = np.asarray(turned(volume, (pixel,) * 3, np.deg2rad(40.0), kernel, 4, angles=angles))
         correlation = np.corrcoef(found.ravel(), truth.ravel())[0, 1]

@@ -31,7 +31,9 @@ def test_add_back_is_the_adjoint_of_cut(add_back):
     cut_all = jax.vmap(lambda corner: windows.cut(whole, corner, GRID.shape))(corners)
     others = slices(2, (5, 2, 6, 5))
     back = add_back(jnp.zeros_like(whole), corners, others)
-    assert complex(jnp.vdot(others, cut_all)) == pytest.approx(complex(jnp.vdot(back, whole)), rel=1e-12)
+    assert complex(jnp.vdot(others, cut_all)) == pytest.approx(
+        complex(jnp.vdot(back, whole)), rel=1e-12
+    )
 
 
 @BACK
@@ -48,7 +50,9 @@ def test_gpus_add_no_complex_numbers():
     """Atomic additions of 64 bits are a loop of compare and swap."""
     arguments = slices(1), jnp.array([[1, 1], [2, 2]]), jnp.ones((2, 2, 6, 5), complex)
     traced = jax.jit(windows.add_back).trace(*arguments)
-    on_cpu, on_gpu = (traced.lower(lowering_platforms=(platform,)).as_text() for platform in ("cpu", "cuda"))
+    on_cpu, on_gpu = (
+        traced.lower(lowering_platforms=(platform,)).as_text() for platform in ("cpu", "cuda")
+    )
     assert on_cpu.count("stablehlo.scatter") == 0
     assert re.findall(r"stablehlo.scatter.*\n.*bb0.*tensor<(\w+)>\)", on_gpu) == ["f64", "f64"]
 
@@ -57,15 +61,21 @@ def test_wrapped_windows_continue_at_the_other_edge():
     whole = slices()
     longer = windows.wrap(whole, GRID.shape)
     rolled = jnp.roll(whole, (-12, -10), axis=(1, 2))
-    np.testing.assert_array_equal(windows.cut(longer, jnp.array([12, 10]), (6, 5)), rolled[:, :6, :5])
+    np.testing.assert_array_equal(
+        windows.cut(longer, jnp.array([12, 10]), (6, 5)), rolled[:, :6, :5]
+    )
 
 
 def test_gradient_of_a_wrapped_window_folds_back():
     whole, other = slices(1), slices(2, (2, 6, 5))
     corner = jnp.array([12, 10])
-    image, transpose = jax.vjp(lambda s: windows.cut(windows.wrap(s, GRID.shape), corner, GRID.shape), whole)
+    image, transpose = jax.vjp(
+        lambda s: windows.cut(windows.wrap(s, GRID.shape), corner, GRID.shape), whole
+    )
     (back,) = transpose(jnp.conj(other))
-    assert complex(jnp.vdot(other, image)) == pytest.approx(complex(jnp.sum(back * whole)), rel=1e-12)
+    assert complex(jnp.vdot(other, image)) == pytest.approx(
+        complex(jnp.sum(back * whole)), rel=1e-12
+    )
 
 
 def test_centre_lies_within_half_a_pixel_of_the_middle():
@@ -84,23 +94,29 @@ def test_position_on_a_pixel_has_no_remainder():
 
 def test_wave_on_the_specimen_is_continuous_across_the_rounding():
     """Just before and behind half a pixel the windows differ, the wave on the specimen does not."""
-    spectrum = waves.fourier(jnp.asarray(np.exp(-(np.hypot(*np.mgrid[-3:3, -2:3]) ** 2)) + 0j)[None])
+    spectrum = waves.fourier(
+        jnp.asarray(np.exp(-(np.hypot(*np.mgrid[-3:3, -2:3]) ** 2)) + 0j)[None]
+    )
     edge = ORIGIN + jnp.array([6.5 * 0.4, 5.5 * 0.3])
 
     def on_specimen(position):
         corner, centre = windows.split_position(position, ORIGIN, GRID)
-        wave = waves.place(spectrum, centre, GRID)
+        wave = waves.place_probe(spectrum, centre, GRID)
         return corner, jnp.roll(wave, corner, axis=(1, 2))  # waves repeat with the window's period
 
     before, wave_before = on_specimen(edge - 1e-9)
     behind, wave_behind = on_specimen(edge + 1e-9)
     np.testing.assert_array_equal(behind - before, [1, 1])
     ky, kx = GRID.frequencies()
-    inner = (jnp.abs(ky) < 1 / 0.8 - 1e-6) & (jnp.abs(kx) < 1 / 0.6 - 1e-6)  # at Nyquist a shift is ambiguous
+    inner = (jnp.abs(ky) < 1 / 0.8 - 1e-6) & (
+        jnp.abs(kx) < 1 / 0.6 - 1e-6
+    )  # at Nyquist a shift is ambiguous
     difference = waves.fourier(wave_before - wave_behind)[0]
     np.testing.assert_allclose(jnp.where(inner, difference, 0.0), 0.0, atol=1e-7)
 
 
 def test_only_the_remainder_is_differentiated():
-    jacobian = jax.jacfwd(lambda p: windows.split_position(p, ORIGIN, GRID)[1])(jnp.array([1.23, 4.56]))
+    jacobian = jax.jacfwd(lambda p: windows.split_position(p, ORIGIN, GRID)[1])(
+        jnp.array([1.23, 4.56])
+    )
     np.testing.assert_array_equal(jacobian, np.eye(2))

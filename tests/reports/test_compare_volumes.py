@@ -8,13 +8,24 @@ import pytest
 from models import pixel_probe, rng
 from typer.testing import CliRunner
 
-from jaxptycho import Atoms, FreeScan, Grid, Model, PerShot, PerView, PixelProbe, SliceStack, Volume, write
+from jaxptycho import (
+    Atoms,
+    FreeScan,
+    Grid,
+    Model,
+    PerShot,
+    PerView,
+    PixelProbe,
+    SliceStack,
+    Volume,
+    write,
+)
 from jaxptycho.analysis.resolution import fourier_correlation
 from jaxptycho.analysis.shells import taper
 from jaxptycho.analysis.volumes import rotation_matrices
 from jaxptycho.cli.main import app
 from jaxptycho.physics.mean_potential import atoms_potential
-from jaxptycho.reports.compare import compare_results, report
+from jaxptycho.reports.compare import compare_models, compare_results
 
 VOXEL, SHAPE, GRID = 0.4, (28, 30, 32), Grid((16, 16), 0.4, 80.0)
 PLACES = rng(4).uniform(-3, 3, (14, 3))
@@ -24,11 +35,15 @@ TILTS = PerView(jnp.asarray([-0.6, 0.0, 0.6]))
 
 
 def potential(places=PLACES, shape=SHAPE):
-    return jnp.asarray(atoms_potential(NUMBERS, places, np.full(len(NUMBERS), VIBRATION), shape, VOXEL))
+    return jnp.asarray(
+        atoms_potential(NUMBERS, places, np.full(len(NUMBERS), VIBRATION), shape, VOXEL)
+    )
 
 
 def model(specimen) -> Model:
-    places = np.stack(np.meshgrid(np.arange(-4.0, 4.1), np.arange(-4.0, 4.1), indexing="ij"), -1).reshape(-1, 2)
+    places = np.stack(
+        np.meshgrid(np.arange(-4.0, 4.1), np.arange(-4.0, 4.1), indexing="ij"), -1
+    ).reshape(-1, 2)
     return Model(pixel_probe(1, GRID), specimen, FreeScan(PerShot(jnp.asarray(places))), GRID)
 
 
@@ -63,8 +78,15 @@ def test_a_turned_volume_agrees_to_the_last_shell(tmp_path):
     assert numbers(rows["scale and offset removed"])[0] == pytest.approx(2, rel=0.02)
     for level in ("half-bit resolution", "0.143 resolution", "0.5 resolution"):
         assert numbers(rows[level])[0] < 2.1 * VOXEL
-    assert {path.name for path in (tmp_path / "told").iterdir()} >= {"fsc.png", "fsc.csv", "fsc_directions.png"}
-    assert {path.name for path in (tmp_path / "told").iterdir()} >= {"spectrum_a.png", "fsc_control.png"}
+    assert {path.name for path in (tmp_path / "told").iterdir()} >= {
+        "fsc.png",
+        "fsc.csv",
+        "fsc_directions.png",
+    }
+    assert {path.name for path in (tmp_path / "told").iterdir()} >= {
+        "spectrum_a.png",
+        "fsc_control.png",
+    }
 
 
 def test_volumes_agree_as_far_as_one_of_them_goes(tmp_path):
@@ -73,7 +95,9 @@ def test_volumes_agree_as_far_as_one_of_them_goes(tmp_path):
     beyond = sum(step**2 for step in k) > 1 / 1.6**2
     noise = np.fft.fftn(rng(1).normal(size=SHAPE) * np.asarray(potential()).std() * 3)
     other = np.fft.ifftn(np.where(beyond, noise, np.fft.fftn(potential()))).real
-    rows = told(tmp_path, *(Volume(v, VOXEL, TILTS, taper=0.0) for v in (potential(), jnp.asarray(other))))
+    rows = told(
+        tmp_path, *(Volume(v, VOXEL, TILTS, taper=0.0) for v in (potential(), jnp.asarray(other)))
+    )
     assert numbers(rows["0.5 resolution"])[0] == pytest.approx(1.6, rel=0.06)
 
 
@@ -91,12 +115,16 @@ def test_atoms_compare_with_volumes_and_with_slices(tmp_path):
     assert numbers(rows["correlation of the phases"])[0] > 0.999
     assert numbers(rows["slope of the phases"])[0] == pytest.approx(1, rel=2e-3)
     np.testing.assert_allclose(numbers(rows["shift"])[:2], 0, atol=0.01)
-    np.testing.assert_allclose(one.in_slices(GRID).slices(GRID).transmission, one.slices(GRID).transmission, atol=1e-5)
+    np.testing.assert_allclose(
+        one.in_slices(GRID).slices(GRID).transmission, one.slices(GRID).transmission, atol=1e-5
+    )
 
 
 def test_occupancies_count_in_voxels():
     """The sum of a volume is Σ occupancy · f(0)."""
-    half = atoms_potential(NUMBERS, PLACES, np.full(14, VIBRATION), SHAPE, VOXEL, occupancy=np.full(14, 0.5))
+    half = atoms_potential(
+        NUMBERS, PLACES, np.full(14, VIBRATION), SHAPE, VOXEL, occupancy=np.full(14, 0.5)
+    )
     np.testing.assert_allclose(half, np.asarray(potential()) / 2, atol=1e-6)
 
 
@@ -105,7 +133,9 @@ def test_a_volume_and_slices_get_one_sentence(tmp_path):
     for name, specimen in (("volume", Volume(potential(), VOXEL, TILTS)), ("slices", slices)):
         write(tmp_path / f"{name}.h5", model(specimen))
     for pair in (("volume", "slices"), ("slices", "volume")):
-        done = CliRunner().invoke(app, ["compare", *(str(tmp_path / f"{name}.h5") for name in pair)])
+        done = CliRunner().invoke(
+            app, ["compare", *(str(tmp_path / f"{name}.h5") for name in pair)]
+        )
         assert done.exit_code == 2
         (line,) = done.stderr.splitlines()
         assert line.endswith("compare two results of tilt series, or two of one view")
@@ -114,7 +144,9 @@ def test_a_volume_and_slices_get_one_sentence(tmp_path):
 def gaussians(places, n=32, voxel=0.5, width=0.6):
     axis = (np.arange(n) - n // 2) * voxel
     z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
-    return sum(np.exp(-((z - a) ** 2 + (y - b) ** 2 + (x - c) ** 2) / (2 * width**2)) for a, b, c in places)
+    return sum(
+        np.exp(-((z - a) ** 2 + (y - b) ** 2 + (x - c) ** 2) / (2 * width**2)) for a, b, c in places
+    )
 
 
 def test_volumes_are_compared_on_top_of_one_another(tmp_path):
@@ -135,8 +167,15 @@ def test_volumes_are_compared_on_top_of_one_another(tmp_path):
         )
         for v in cut
     ]
-    rows = report(*models, tmp_path)
-    figures = {"fsc.png", "fsc.csv", "fsc_directions.png", "fsc_control.png", "spectrum_a.png", "spectrum_b.png"}
+    rows = compare_models(*models, tmp_path)
+    figures = {
+        "fsc.png",
+        "fsc.csv",
+        "fsc_directions.png",
+        "fsc_control.png",
+        "spectrum_a.png",
+        "spectrum_b.png",
+    }
     assert figures == {path.name for path in tmp_path.iterdir()}
     signal = gaussians(places) - gaussians(places).mean()
     shell = fourier_correlation(signal, signal, 0.5, taper(signal.shape)).frequency
@@ -150,6 +189,11 @@ def test_volumes_are_compared_on_top_of_one_another(tmp_path):
 def fourier_power(values, frequency):
     """Mean power in shells of these middles, under the window of the report."""
     spectrum = np.abs(np.fft.fftn((values - values.mean()) * taper(values.shape))) ** 2
-    k = np.sqrt(sum(f**2 for f in np.meshgrid(*[np.fft.fftfreq(n, 0.5) for n in values.shape], indexing="ij")))
+    k = np.sqrt(
+        sum(
+            f**2
+            for f in np.meshgrid(*[np.fft.fftfreq(n, 0.5) for n in values.shape], indexing="ij")
+        )
+    )
     index = np.round(k / frequency[1]).astype(int)
     return np.array([spectrum[index == n].mean() for n in range(len(frequency))])

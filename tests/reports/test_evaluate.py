@@ -9,7 +9,9 @@ from jaxptycho.reports.evaluate import depth_rows, image_rows, truth_correlation
 
 def agreement(factor: float) -> Agreement:
     truth = rng(0).normal(size=(40, 40))
-    return Agreement(np.sign(factor), factor, np.zeros(2), factor * truth, truth, np.ones((40, 40), bool))
+    return Agreement(
+        np.sign(factor), factor, np.zeros(2), factor * truth, truth, np.ones((40, 40), bool)
+    )
 
 
 def test_an_inverted_or_faint_phase_is_not_mended_before_it_is_measured():
@@ -18,13 +20,18 @@ def test_an_inverted_or_faint_phase_is_not_mended_before_it_is_measured():
         rows = image_rows(agreement(factor))
         assert float(rows["NRMSE"]) == nrmse
     assert float(image_rows(agreement(-1.0))["PSNR"].split()[0]) < 20
-    assert float(image_rows(agreement(-1.0))["SSIM"]) < 0.6 < float(image_rows(agreement(1.0))["SSIM"])
+    assert (
+        float(image_rows(agreement(-1.0))["SSIM"]) < 0.6 < float(image_rows(agreement(1.0))["SSIM"])
+    )
 
 
 def test_the_region_compared_is_not_a_detail_of_both():
     """Independent noise on one pedestal in one disc: mean 0, within four standard deviations of 1/√samples."""
     y, x = np.indices((128, 128)) - 64
-    inside, images = np.hypot(y, x) < 45, [3.0 + rng(seed).normal(size=(128, 128)) for seed in (1, 2)]
+    inside, images = (
+        np.hypot(y, x) < 45,
+        [3.0 + rng(seed).normal(size=(128, 128)) for seed in (1, 2)],
+    )
     curve = truth_correlation(thin(), Agreement(0.0, 0.0, np.zeros(2), *images, inside))
     rings = slice(2, None)
     weighed = curve.correlation[rings] * np.sqrt(curve.samples[rings])

@@ -30,7 +30,12 @@ JOB = {
         "vibration_angstrom": {"Pt": 0.06, "Al": 0.08, "O": 0.1},
     },
     "microscope": {"voltage_kv": 300.0, "semiangle_mrad": 20.0, "defocus_angstrom": 20.0},
-    "scan": {"shape": [2, 1], "step_angstrom": 3.0, "dose_per_square_angstrom": 500.0, "jitter_angstrom": 0.05},
+    "scan": {
+        "shape": [2, 1],
+        "step_angstrom": 3.0,
+        "dose_per_square_angstrom": 500.0,
+        "jitter_angstrom": 0.05,
+    },
     "detector": {"pixels": 24, "pixel_angstrom": 0.4},
     "tilt_series": {"tilts_deg": [-50.0, 0.0, 50.0], "angle_error_deg": 0.3, "shift_angstrom": 1.0},
     "sampling": {"pixel_angstrom": 0.4, "slice_angstrom": 5.0},
@@ -51,17 +56,33 @@ def series(tmp_path_factory):
 
 def moved(series, turn=None, by=(0.0, 0.0, 0.0), change=lambda volume: volume) -> Model:
     """A result in which the true specimen's place r lies at turn·r + by, and every view is aligned."""
-    truth, grid, turn = read_truth(series), read_native(series).grid, np.eye(3) if turn is None else turn
+    truth, grid, turn = (
+        read_truth(series),
+        read_native(series).grid,
+        np.eye(3) if turn is None else turn,
+    )
     numbers, places, vibration, waves = true_atoms(truth)
-    potential = change(atoms_potential(numbers, places @ turn.T + by, vibration, SHAPE, VOXEL, waves))
+    potential = change(
+        atoms_potential(numbers, places @ turn.T + by, vibration, SHAPE, VOXEL, waves)
+    )
     rotations = rotation_matrices(np.deg2rad(truth["angles_deg"])) @ turn.T
     angles, shifts = euler_angles(rotations), truth["shift_angstrom"] - (rotations @ by)[:, 1:]
-    own = {name: PerView(jnp.asarray(values)) for name, values in (("angles", angles[:, 1:]), ("shift", shifts))}
-    specimen = Volume(jnp.asarray(potential), VOXEL, PerView(jnp.asarray(angles[:, 0])), taper=0.4, **own)
+    own = {
+        name: PerView(jnp.asarray(values))
+        for name, values in (("angles", angles[:, 1:]), ("shift", shifts))
+    }
+    specimen = Volume(
+        jnp.asarray(potential), VOXEL, PerView(jnp.asarray(angles[:, 0])), taper=0.4, **own
+    )
     scan = FreeScan(PerView(PerShot(jnp.asarray(truth["positions"]))))
-    heights = -specimen.above - (rotations @ by)[:, 0]  # in the true specimen, of where the model's probe stands
+    heights = (
+        -specimen.above - (rotations @ by)[:, 0]
+    )  # in the true specimen, of where the model's probe stands
     on = heights - truth["origin_angstrom"][0]
-    modes = [PixelProbe(jnp.asarray(m)).propagate(grid, d).waves for m, d in zip(truth["probe"], on, strict=True)]
+    modes = [
+        PixelProbe(jnp.asarray(m)).propagate(grid, d).waves
+        for m, d in zip(truth["probe"], on, strict=True)
+    ]
     return Model(PixelProbe(PerView(jnp.stack(modes))), specimen, scan, grid)
 
 
@@ -80,9 +101,25 @@ def test_the_true_volume_turned_and_moved_is_nearly_perfect(series, tmp_path):
     turn, by = rotation_matrices(np.deg2rad([3.0, -2.0, 1.0])), np.array([0.9, -0.5, 0.3])
     write(tmp_path / "result.h5", moved(series, turn, by))
     out = tmp_path / "figures"
-    rows = {name: words for name, (words,) in evaluate_results([tmp_path / "result.h5"], series, out).items()}
-    names = {"alignment", "atoms", "atoms_blind", "displacements", "sections", "sections_truth", "surfaces", "power"}
-    assert {path.stem for path in out.iterdir()} == names | {"fsc_truth", "fsc_parts", "fsc_directions"}
+    rows = {
+        name: words
+        for name, (words,) in evaluate_results([tmp_path / "result.h5"], series, out).items()
+    }
+    names = {
+        "alignment",
+        "atoms",
+        "atoms_blind",
+        "displacements",
+        "sections",
+        "sections_truth",
+        "surfaces",
+        "power",
+    }
+    assert {path.stem for path in out.iterdir()} == names | {
+        "fsc_truth",
+        "fsc_parts",
+        "fsc_directions",
+    }
     assert len(ase.io.read(out / "atoms.xyz")) == numbers(rows["atoms"])[3]  # one for each true one
     assert len(ase.io.read(out / "atoms.cif")) == numbers(rows["atoms"])[3]
     assert (out / "atoms_blind.cif").exists()
@@ -91,7 +128,11 @@ def test_the_true_volume_turned_and_moved_is_nearly_perfect(series, tmp_path):
     np.testing.assert_allclose(numbers(rows["shift removed"]), by, atol=0.02)
     np.testing.assert_allclose(numbers(rows["rotation removed"]), [3, -2, 1], atol=0.1)
     assert numbers(rows["correlation of the potential"])[0] > 0.99
-    for name in ("resolution against the truth", "resolution along z", "resolution within the tilts"):
+    for name in (
+        "resolution against the truth",
+        "resolution along z",
+        "resolution within the tilts",
+    ):
         assert numbers(rows[name])[0] == pytest.approx(2 * VOXEL, rel=0.06)
     assert numbers(rows["in the missing wedge"])[1] > 0.99
     for name in ("atoms of Pt", "atoms of Al", "atoms of O"):
@@ -99,9 +140,13 @@ def test_the_true_volume_turned_and_moved_is_nearly_perfect(series, tmp_path):
         assert f1 > 0.97
         assert count >= 10
         assert max(dz, dy, dx) < 0.05
-    assert numbers(rows["shift error"])[2] < 1e-4  # the greatest; where probes stand is compared at two heights
+    assert (
+        numbers(rows["shift error"])[2] < 1e-4
+    )  # the greatest; where probes stand is compared at two heights
     assert numbers(rows["angle error"])[2] < 1e-4
-    assert numbers(rows["fidelity of the probes"])[1] > 0.999  # the least, 0.9 and less where they are 10 Å apart
+    assert (
+        numbers(rows["fidelity of the probes"])[1] > 0.999
+    )  # the least, 0.9 and less where they are 10 Å apart
     assert "hand" not in rows
 
 
@@ -115,7 +160,9 @@ def test_an_empty_wedge_is_seen_and_wrong_views_are_named(series):
         return np.fft.ifftn(np.fft.fftn(volume) * seen).real
 
     model, truth = moved(series, change=without_wedge), read_truth(series)
-    truth["shift_angstrom"] = truth["shift_angstrom"] + np.array([[0.0, 0.6], [0.0, 0.0], [0.0, 0.6]])
+    truth["shift_angstrom"] = truth["shift_angstrom"] + np.array(
+        [[0.0, 0.6], [0.0, 0.0], [0.0, 0.6]]
+    )
     rows = evaluate_volume(model, truth, read_native(series).tilts)
     assert numbers(rows["in the missing wedge"])[-2] < 0.5
     assert numbers(rows["resolution within the tilts"])[0] == pytest.approx(2 * VOXEL, rel=0.06)
@@ -135,7 +182,9 @@ def test_a_series_with_wrong_signs_shows_the_other_hand(series):
     flipped = jnp.roll(right.specimen.potential[::-1], 1, axis=0)  # about the middle voxel
     own = {"angles": PerView(jnp.asarray(angles[:, 1:])), "shift": right.specimen.shift}
     wrong = Volume(flipped, VOXEL, PerView(jnp.asarray(angles[:, 0])), taper=0.4, **own)
-    rows = evaluate_volume(Model(right.probe, wrong, right.scan, right.grid), truth, read_native(series).tilts)
+    rows = evaluate_volume(
+        Model(right.probe, wrong, right.scan, right.grid), truth, read_native(series).tilts
+    )
     assert "hand" in rows
     assert numbers(rows["correlation of the potential"])[0] > 0.99
     assert numbers(rows["shift error"])[2] < 1e-4
@@ -146,7 +195,10 @@ def test_what_the_illumination_took_over_is_given_back(series):
     """Positions moved by a, the probe in its window by b, the specimen by both: the same patterns."""
     truth, model = read_truth(series), moved(series)
     a, b = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 3, 2))
-    kicked = [shift(jnp.asarray(probe), by, model.grid) for probe, by in zip(truth["probe"], b, strict=True)]
+    kicked = [
+        shift(jnp.asarray(probe), by, model.grid)
+        for probe, by in zip(truth["probe"], b, strict=True)
+    ]
     places, shifts = truth["positions"] + a[:, None], truth["shift_angstrom"] + a + b
     specimen = Volume(
         model.specimen.potential,
@@ -155,7 +207,10 @@ def test_what_the_illumination_took_over_is_given_back(series):
         angles=model.specimen.angles,
         shift=PerView(jnp.asarray(shifts)),
     )
-    probe, scan = PixelProbe(PerView(jnp.stack(kicked))), FreeScan(PerView(PerShot(jnp.asarray(places))))
+    probe, scan = (
+        PixelProbe(PerView(jnp.stack(kicked))),
+        FreeScan(PerView(PerShot(jnp.asarray(places)))),
+    )
     found = alignment(Model(probe, specimen, scan, model.grid), truth)
     true = Alignment(rotation_matrices(np.deg2rad(truth["angles_deg"])), truth["shift_angstrom"])
     assert alignment_error(found, true, VOXEL).distances().max() < 0.01
@@ -168,7 +223,9 @@ def test_other_results_get_one_sentence(series, tmp_path):
     assert done.exit_code == 2
     assert "give a result with a Volume of the same views" in done.output
     with h5py.File(series) as file:
-        truth = {name: stored[()] for name, stored in file["truth"].items() if name != "atomic_numbers"}
+        truth = {
+            name: stored[()] for name, stored in file["truth"].items() if name != "atomic_numbers"
+        }
     with pytest.raises(ValueError, match="no atomic_numbers"):
         evaluate_volume(moved(series), truth, [0.0])
 

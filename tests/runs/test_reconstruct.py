@@ -25,11 +25,15 @@ def first(data):
 @pytest.fixture(scope="module")
 def result(data, first):
     rates = {"specimen": optax.adam(3e-2), "probe": optax.adam(5e-3)}
-    return jp.reconstruct(data, first, epochs=6, hold_out=0.1, optimiser=jp.per_part(rates), **QUIET)
+    return jp.reconstruct(
+        data, first, epochs=6, hold_out=0.1, optimiser=jp.per_part(rates), **QUIET
+    )
 
 
 def test_the_first_model_is_not_used_up(result, first):
-    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(first) if isinstance(leaf, jax.Array))
+    assert not any(
+        leaf.is_deleted() for leaf in jax.tree.leaves(first) if isinstance(leaf, jax.Array)
+    )
     assert np.isfinite(result.model.specimen.phase).all()
     assert result.losses[-1] < 0.9 * result.losses[0]
     assert result.verdict.explains
@@ -81,7 +85,10 @@ def test_a_loss_of_your_own_is_taken_as_it_is(data, first):
     def noise(predicted, counts):
         return jp.amplitude(predicted, counts)
 
-    plain, raised, same = (jp.reconstruct(data, first, loss=loss, epochs=1, **QUIET) for loss in (jp.amplitude, own, noise))
+    plain, raised, same = (
+        jp.reconstruct(data, first, loss=loss, epochs=1, **QUIET)
+        for loss in (jp.amplitude, own, noise)
+    )
     np.testing.assert_allclose(raised.losses[0], plain.losses[0] + 7.0, rtol=1e-6)
     assert same.losses == plain.losses
 
@@ -110,7 +117,7 @@ def test_every_figure_is_drawn(result, data, first):
         jp.figures.object(result.model, band_pass=(1.0, 5.0)),
         jp.figures.slices(result.model),
         jp.figures.probe(result.model),
-        jp.figures.positions(result.model, before=first),
+        jp.figures.probe_positions(result.model, before=first),
         jp.figures.patterns(result.model, data),
         jp.figures.loss(result.history),
     )

@@ -10,7 +10,9 @@ FLAT = np.ones((16, 16))
 
 def recorded(camera, mean, n=2000, gain=None, seed=0):
     gain = FLAT if gain is None else gain
-    return camera.recorded(np.full((n, 16, 16), mean), gain, np.random.default_rng(seed)).astype(float)
+    return camera.recorded(np.full((n, 16, 16), mean), gain, np.random.default_rng(seed)).astype(
+        float
+    )
 
 
 def test_a_counting_camera_is_poisson():
@@ -35,7 +37,8 @@ def test_spread_counts_are_correlated_as_the_spread_with_itself():
     line = np.exp(-(np.arange(-8, 9) ** 2) / (2 * sigma**2))
     overlap = np.correlate(line / line.sum(), line / line.sum(), "full")
     theory = {
-        (0, d): gain**2 * mean * overlap[16] * overlap[16 + d] + (gain * mean if d == 0 else 0) for d in (0, 1, 2)
+        (0, d): gain**2 * mean * overlap[16] * overlap[16 + d] + (gain * mean if d == 0 else 0)
+        for d in (0, 1, 2)
     }
     for (_, d), wanted in theory.items():
         measured = np.mean(off[:, :, : 8 - d] * off[:, :, d:])
@@ -67,7 +70,11 @@ def test_the_expectation_is_the_mean_of_the_noisy_counts():
     expected[0, 3:6, 0:9] = 4.0
     camera = {"gain": 6.0, "spread": 1.1, "readout": 0.5}
     written = Camera(**camera, noise=False).recorded(expected, FLAT, np.random.default_rng(0))
-    noisy = Camera(**camera).recorded(np.repeat(expected, 4000, 0), FLAT, np.random.default_rng(1)).mean(0)
+    noisy = (
+        Camera(**camera)
+        .recorded(np.repeat(expected, 4000, 0), FLAT, np.random.default_rng(1))
+        .mean(0)
+    )
     np.testing.assert_allclose(noisy, written[0], atol=5 * np.sqrt(4 * 36 / 4000))
     assert written[0, 4, 0] < 0.6 * 24  # half of it beyond the edge
 

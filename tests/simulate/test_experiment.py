@@ -12,7 +12,13 @@ from jaxptycho.distributed.sharding import mesh, share
 from jaxptycho.physics import waves
 from jaxptycho.physics.scattering import VOLT_ANGSTROM2, scattering_factor
 from jaxptycho.simulate.camera import Camera
-from jaxptycho.simulate.experiment import Experiment, Sampling, ViewErrors, patterns, simulate
+from jaxptycho.simulate.experiment import (
+    Experiment,
+    Sampling,
+    ViewErrors,
+    expected_patterns,
+    simulate,
+)
 from jaxptycho.simulate.microscope import Microscope
 from jaxptycho.simulate.phantoms.arrange import rotation
 from jaxptycho.simulate.scan import ScanErrors, raster
@@ -55,12 +61,19 @@ def test_finer_samples_leave_the_disc_centred():
     for finer in (2, 3):
         found = np.fft.fftshift(replace(nothing, sampling=Sampling(0.3, 2.0, finer)).expected(0)[4])
         y, x = np.mgrid[:20, :20] - 10
-        np.testing.assert_allclose([(found * y).sum(), (found * x).sum()], 0, atol=0.02 * found.sum())
+        np.testing.assert_allclose(
+            [(found * y).sum(), (found * x).sum()], 0, atol=0.02 * found.sum()
+        )
 
 
 def test_shots_are_shared_among_devices(still):
     assert len(jax.devices()) > 1
-    np.testing.assert_allclose(experiment().expected(0, compute=share(patterns, mesh(4))), still, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        experiment().expected(0, compute=share(expected_patterns, mesh(4))),
+        still,
+        rtol=1e-4,
+        atol=1e-5,
+    )
 
 
 def test_true_positions_are_used(still):
@@ -77,13 +90,17 @@ def over_places(rms, **changes):
     nodes, weights = np.polynomial.hermite_e.hermegauss(5)
     shifts = np.stack(np.meshgrid(nodes, nodes, indexing="ij"), -1).reshape(-1, 2) * rms
     weight = np.outer(weights, weights).ravel()
-    return np.einsum("i,iyx->yx", weight / weight.sum(), experiment(scan=shifts, **changes).expected(0))
+    return np.einsum(
+        "i,iyx->yx", weight / weight.sum(), experiment(scan=shifts, **changes).expected(0)
+    )
 
 
 def test_source_size_is_the_mean_over_places():
     spot, fwhm = np.zeros((1, 2)), 0.6
     mean = over_places(fwhm / 2.35482)
-    blurred = experiment(scan=spot, microscope=replace(LENS, source_fwhm=fwhm), configurations=64).expected(0)[0]
+    blurred = experiment(
+        scan=spot, microscope=replace(LENS, source_fwhm=fwhm), configurations=64
+    ).expected(0)[0]
     assert error(blurred, mean) < 0.012
     assert error(experiment(scan=spot).expected(0)[0], mean) > 0.02
 
@@ -93,7 +110,11 @@ def test_frozen_phonons_of_one_atom_are_the_mean_over_its_places():
 
     The mean is symmetric; half of the difference of opposite frequencies is the noise of few configurations.
     """
-    one = {"atoms": Atoms("Mo", positions=[[0, 0, 0]]), "microscope": Microscope(0.025), "projection": "infinite"}
+    one = {
+        "atoms": Atoms("Mo", positions=[[0, 0, 0]]),
+        "microscope": Microscope(0.025),
+        "projection": "infinite",
+    }
     still, mean = experiment(scan=np.zeros((1, 2)), **one), over_places(0.25, **one)
     shaking = replace(still, vibration=0.25, configurations=64).expected(0)[0]
     shaking = (shaking + np.roll(shaking[::-1, ::-1], 1, (0, 1))) / 2
@@ -104,8 +125,12 @@ def test_the_mean_potential_is_damped_by_debye_and_waller():
     """F(k) exp(−Bk²/4) with B = 8π²⟨u²⟩."""
     still = experiment()
     k2 = np.asarray(still.box.grid.k2())
-    sharp, soft = (np.fft.fft2(e.potential(100.0)[0]) for e in (still, replace(still, vibration=0.15)))
-    np.testing.assert_allclose(soft, sharp * np.exp(-2 * np.pi**2 * 0.15**2 * k2), atol=2e-4 * np.abs(sharp).max())
+    sharp, soft = (
+        np.fft.fft2(e.potential(100.0)[0]) for e in (still, replace(still, vibration=0.15))
+    )
+    np.testing.assert_allclose(
+        soft, sharp * np.exp(-2 * np.pi**2 * 0.15**2 * k2), atol=2e-4 * np.abs(sharp).max()
+    )
 
 
 def test_focal_spread_averages_defocus():
@@ -113,7 +138,10 @@ def test_focal_spread_averages_defocus():
     spread = experiment(microscope=lens, configurations=3, scan=np.zeros((1, 2)))
     defoci, _ = lens.incoherent(3, 1, 80.0, np.random.default_rng([0, 0, 3]))
     alone = [
-        experiment(microscope=replace(LENS, defocus=30.0 + float(d)), scan=np.zeros((1, 2))).expected(0) for d in defoci
+        experiment(
+            microscope=replace(LENS, defocus=30.0 + float(d)), scan=np.zeros((1, 2))
+        ).expected(0)
+        for d in defoci
     ]
     assert error(spread.expected(0), np.mean(alone, 0)) < 1e-4
     assert np.ptp(defoci) > 30
@@ -143,8 +171,12 @@ def test_views_turn_the_atoms_themselves():
     assert abs(view.angles[0] - 0.7) < 0.05
     assert np.abs(view.shift).max() < 0.3
     turned = series.atoms.positions @ rotation(*np.rad2deg(view.angles)).T + [*view.shift[::-1], 0]
-    alone = experiment(atoms=Atoms("MoS2W", positions=turned), microscope=replace(LENS, defocus=view.defocus))
-    top = alone.box.origin[0] - series.box.origin[0]  # views share one entrance face, from which defocus counts
+    alone = experiment(
+        atoms=Atoms("MoS2W", positions=turned), microscope=replace(LENS, defocus=view.defocus)
+    )
+    top = (
+        alone.box.origin[0] - series.box.origin[0]
+    )  # views share one entrance face, from which defocus counts
     wanted = replace(alone, microscope=replace(LENS, defocus=view.defocus - top))
     ours, theirs = series.expected(1), wanted.expected(0)
     assert error(np.sqrt(ours), np.sqrt(theirs)) < 0.03  # the slices lie elsewhere
@@ -157,15 +189,20 @@ def test_the_true_potential_is_that_of_all_atoms():
         slabs = np.asarray(replace(one, projection=projection).potential(3.0))
         assert len(slabs) == 2
         volume = slabs.sum() * np.prod(one.box.grid.pixel)
-        wanted = sum(VOLT_ANGSTROM2 * scattering_factor(int(z), np.array(0.0)) for z in one.atoms.numbers)
-        np.testing.assert_allclose(volume, wanted, rtol=1e-3)  # the tails before and behind the box too
+        wanted = sum(
+            VOLT_ANGSTROM2 * scattering_factor(int(z), np.array(0.0)) for z in one.atoms.numbers
+        )
+        np.testing.assert_allclose(
+            volume, wanted, rtol=1e-3
+        )  # the tails before and behind the box too
 
 
 def test_seeds_decide_everything():
     noisy = experiment(vibration=0.1, configurations=2, camera=Camera(gain=3.0, flatfield=0.02))
     seen = []
     first, again, other = (
-        [counts for _, _, counts in simulate(replace(noisy, seed=seed), seen.append)] for seed in (1, 1, 2)
+        [counts for _, _, counts in simulate(replace(noisy, seed=seed), seen.append)]
+        for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -176,7 +213,10 @@ def test_seeds_decide_everything():
 def test_what_memory_holds_decides_nothing(monkeypatch):
     """A view of 270 shots in parts of 128: the same counts, and never more than a part of the patterns at a time."""
     noisy = experiment(
-        vibration=0.1, configurations=2, microscope=replace(LENS, source_fwhm=0.3), scan=raster((15, 18), 0.1)
+        vibration=0.1,
+        configurations=2,
+        microscope=replace(LENS, source_fwhm=0.3),
+        scan=raster((15, 18), 0.1),
     )
     whole = np.concatenate([counts for *_, counts in simulate(noisy)])
     parts, expected = [], Experiment.expected
@@ -212,7 +252,10 @@ def test_patterns_lie_within_the_band_limit():
         ({"microscope": Microscope(0.025, 30.0, {"C30": 3e6})}, "its window only 8 Å"),
         ({"tilts": (0.0, 0.1), "view_errors": ViewErrors(defocus=400.0)}, "its window only 8 Å"),
         ({"microscope": replace(LENS, source_fwhm=0.5)}, "averaged over 1 configuration"),
-        ({"microscope": replace(LENS, chromatic=1e7, energy_fwhm=1.0)}, "averaged over 1 configuration"),
+        (
+            {"microscope": replace(LENS, chromatic=1e7, energy_fwhm=1.0)},
+            "averaged over 1 configuration",
+        ),
         ({"view_errors": ViewErrors(shift=1.0)}, "came without tilts"),
         ({"projection": "half"}, "unknown projection 'half'"),
         ({"vibration": {"Mo": 0.1}}, "for S, W"),

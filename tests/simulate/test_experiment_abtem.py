@@ -18,7 +18,12 @@ from jaxptycho.simulate.microscope import Microscope
 
 abtem = pytest.importorskip("abtem")
 
-EXACT = {"precision": "float64", "fft": "numpy", "dask.lazy": False, "diagnostics.progress_bar": False}
+EXACT = {
+    "precision": "float64",
+    "fft": "numpy",
+    "dask.lazy": False,
+    "diagnostics.progress_bar": False,
+}
 EXACT["antialias.taper"] = 0.0
 LENS = {"C12": 12.0, "phi12": 0.4, "C21": 300.0, "phi21": 0.9, "C30": 2e4, "C50": 3e6}
 FINER = 3  # samples of abTEM's potential for each of ours
@@ -47,12 +52,16 @@ def patterns(experiment, values) -> np.ndarray:
     grid, fine, lens = experiment.grid, experiment.fine, experiment.microscope
     n, found = fine.shape[0], []
     for place in experiment.views[0].positions:
-        corner, centre = windows.split_position(jnp.asarray(place), jnp.asarray(experiment.box.origin[1:]), fine)
+        corner, centre = windows.split_position(
+            jnp.asarray(place), jnp.asarray(experiment.box.origin[1:]), fine
+        )
         (y, x), middle = np.asarray(corner), np.asarray(centre, float)
         window = np.take(np.take(values, np.arange(y, y + n), 1), np.arange(x, x + n), 2)
         with abtem.config.set(EXACT), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            array = abtem.PotentialArray(window.transpose(0, 2, 1), experiment.box.thickness, sampling=fine.pixel[::-1])
+            array = abtem.PotentialArray(
+                window.transpose(0, 2, 1), experiment.box.thickness, sampling=fine.pixel[::-1]
+            )
             own = {"energy": 1e3 * grid.voltage_kv, "semiangle_cutoff": 1e3 * lens.semiangle}
             own["aberrations"] = {"C10": -lens.defocus} | LENS
             probe = abtem.Probe(gpts=fine.shape[::-1], sampling=fine.pixel[::-1], **own)
@@ -65,7 +74,14 @@ def patterns(experiment, values) -> np.ndarray:
 
 
 def test_an_experiment_agrees_with_abtem():
-    places = [[0.0, 0.0, 0.0], [1.8, 0.4, 3.1], [-1.0, 1.7, 6.2], [0.5, -2.0, 7.3], [1.9, 1.9, 1.4], [-2.1, -1.3, 4.6]]
+    places = [
+        [0.0, 0.0, 0.0],
+        [1.8, 0.4, 3.1],
+        [-1.0, 1.7, 6.2],
+        [0.5, -2.0, 7.3],
+        [1.9, 1.9, 1.4],
+        [-2.1, -1.3, 4.6],
+    ]
     experiment = Experiment(
         atoms=Atoms("SrTiO2SrTi", positions=places),
         grid=Grid((32, 32), 0.35, 200.0),
@@ -80,7 +96,9 @@ def test_an_experiment_agrees_with_abtem():
     scale = np.sqrt(ours.sum() / theirs.sum())
 
     def error(other, factor):
-        return np.linalg.norm(np.sqrt(ours) - factor * np.sqrt(other)) / np.linalg.norm(np.sqrt(ours))
+        return np.linalg.norm(np.sqrt(ours) - factor * np.sqrt(other)) / np.linalg.norm(
+            np.sqrt(ours)
+        )
 
     assert scale == pytest.approx(1, abs=2e-3)
     assert error(theirs, scale) < TOLERANCE

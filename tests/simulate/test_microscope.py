@@ -11,7 +11,9 @@ LENS = Microscope(0.02, 100.0, {"C30": 1e4}, source_fwhm=0.8, chromatic=1.2e7, e
 
 def test_focal_spread_by_hand():
     """Cc ΔE/E (1 + E/E₀)/(1 + E/2E₀) at 300 kV: 1.2 mm · 0.8 eV/300 keV = 32 Å, times 1.2271, over 2.3548."""
-    np.testing.assert_allclose(LENS.focal_spread(300.0), 32 * 1.58709 / 1.29354 / 2.35482, rtol=1e-4)
+    np.testing.assert_allclose(
+        LENS.focal_spread(300.0), 32 * 1.58709 / 1.29354 / 2.35482, rtol=1e-4
+    )
     assert Microscope(0.02).focal_spread(300.0) == 0
 
 
@@ -23,7 +25,9 @@ def test_one_ensemble_samples_source_and_defocus():
     sigma = 0.8 / 2.35482
     np.testing.assert_allclose(shifts.std((0, 1)), sigma, rtol=0.02)
     np.testing.assert_allclose(np.corrcoef(shifts.reshape(-1, 2).T)[0, 1], 0, atol=0.03)
-    np.testing.assert_allclose(shifts.mean(0), 0, atol=0.15 * sigma)  # evenly spread for every shot: at random 1/8
+    np.testing.assert_allclose(
+        shifts.mean(0), 0, atol=0.15 * sigma
+    )  # evenly spread for every shot: at random 1/8
 
 
 @pytest.mark.parametrize("n", [1, 3, 7])
@@ -55,7 +59,11 @@ def test_the_width_of_a_probe_is_that_of_its_rays():
         (Microscope(alpha), 300.0, 300 * alpha),
         (Microscope(alpha, 0.0, {"C30": 1e7}), 0.0, 1e7 * alpha**3),
         (Microscope(alpha, 0.0, {"C12": 50.0, "phi12": 0.4}), 300.0, 350 * alpha),
-        (Microscope(alpha, 0.0, {"C30": 1e6}), 400.0, 2 / 3 * 400 * np.sqrt(400 / 3e6)),  # where −dα + C α³ is extreme
+        (
+            Microscope(alpha, 0.0, {"C30": 1e6}),
+            400.0,
+            2 / 3 * 400 * np.sqrt(400 / 3e6),
+        ),  # where −dα + C α³ is extreme
     ):
         edge = abs(lens.aberrations.get("C30", 0.0) * alpha**3 - defocus * alpha)
         assert lens.width(grid, defocus) == pytest.approx(2 * max(reach, edge) + airy, rel=0.03)
@@ -72,7 +80,12 @@ def test_the_modes_of_a_partly_coherent_beam():
     inside = np.abs(psi) > 0
     psi, ky, kx, modes = psi[inside], ky[inside], kx[inside], modes[:, inside]
     apart = np.subtract.outer(ky, ky) ** 2 + np.subtract.outer(kx, kx) ** 2
-    phase = np.pi * grid.wavelength * lens.focal_spread(80.0) * np.subtract.outer(ky**2 + kx**2, ky**2 + kx**2)
+    phase = (
+        np.pi
+        * grid.wavelength
+        * lens.focal_spread(80.0)
+        * np.subtract.outer(ky**2 + kx**2, ky**2 + kx**2)
+    )
     sigma = 0.5 / 2.35482
     rho = np.outer(psi, psi.conj()) * np.exp(-2 * np.pi**2 * sigma**2 * apart - phase**2 / 2)
     found = modes.T @ modes.conj()
@@ -81,4 +94,6 @@ def test_the_modes_of_a_partly_coherent_beam():
 
 def test_a_coherent_lens_has_one_mode():
     grid, lens = Grid((32, 32), 0.3, 80.0), Microscope(0.02, 40.0)
-    np.testing.assert_allclose(lens.modes(grid, 5.0), np.asarray(lens.probe(5.0).spectrum(grid)), atol=1e-6)
+    np.testing.assert_allclose(
+        lens.modes(grid, 5.0), np.asarray(lens.probe(5.0).spectrum(grid)), atol=1e-6
+    )

@@ -12,20 +12,27 @@ from scipy.spatial import KDTree
 from jaxptycho.simulate.phantoms import PHANTOMS
 from jaxptycho.simulate.phantoms.amorphous import amorphous_carbon
 from jaxptycho.simulate.phantoms.arrange import (
-    centred,
+    centre_atoms,
     cut_box,
     displaced,
     merge,
     nearest,
     on_support,
+    remove_atoms,
     require_apart,
-    rotated,
+    rotate_atoms,
     rotation,
-    without,
 )
-from jaxptycho.simulate.phantoms.crystals import cobalt_oxide_cube, strontium_titanate, twisted_bilayer
+from jaxptycho.simulate.phantoms.crystals import (
+    cobalt_oxide_cube,
+    strontium_titanate,
+    twisted_bilayer,
+)
 from jaxptycho.simulate.phantoms.cutting import facetted, tile
-from jaxptycho.simulate.phantoms.molecules import copper_phthalocyanine, copper_phthalocyanine_molecule
+from jaxptycho.simulate.phantoms.molecules import (
+    copper_phthalocyanine,
+    copper_phthalocyanine_molecule,
+)
 from jaxptycho.simulate.phantoms.particles import (
     gadolinium_oxide_helix,
     platinum_in_alumina,
@@ -49,7 +56,9 @@ CLAIMS = {
 
 def density(atoms, size, centre=(0.0, 0.0, 0.0)):
     """Mass [g/cm³] of what is in a box [Å]."""
-    mass = cut_box(atoms, tuple(map(float, size)), tuple(map(float, centre))).get_masses().sum() / np.prod(size)
+    mass = cut_box(
+        atoms, tuple(map(float, size)), tuple(map(float, centre))
+    ).get_masses().sum() / np.prod(size)
     return mass / (1e-3 * units.kg / (1e-2 * units.m) ** 3)
 
 
@@ -65,9 +74,11 @@ def bonds(atoms, kind, other, reach):
 
 def middle_bonds(atoms, kind, other, reach, size=20.0):
     """Numbers of `other` within `reach` of each `kind` well inside [Å]."""
-    ends = cut_box(centred(atoms), (size, size, size))
-    near = KDTree(centred(atoms)[atoms.symbols == other].positions)
-    return near.query_ball_point(ends[ends.symbols == kind].positions, reach, return_length=True) - (kind == other)
+    ends = cut_box(centre_atoms(atoms), (size, size, size))
+    near = KDTree(centre_atoms(atoms)[atoms.symbols == other].positions)
+    return near.query_ball_point(
+        ends[ends.symbols == kind].positions, reach, return_length=True
+    ) - (kind == other)
 
 
 def turn_per_length(points):
@@ -97,7 +108,9 @@ def test_a_phantom_is_what_it_claims(name, phantoms):
     require_apart(atoms, least)
     count, total = sum(formula.values()), len(atoms)
     for symbol, n in formula.items():
-        np.testing.assert_allclose(np.mean(atoms.symbols == symbol), n / count, rtol=0.03, atol=1 / total)
+        np.testing.assert_allclose(
+            np.mean(atoms.symbols == symbol), n / count, rtol=0.03, atol=1 / total
+        )
 
 
 @pytest.mark.parametrize("name", CLAIMS)
@@ -108,15 +121,23 @@ def test_a_seed_makes_a_phantom(name, phantoms):
     assert random == (name in {"twisted_bilayer", "platinum_in_alumina", "amorphous_carbon"})
     if random:
         other = PHANTOMS[name](seed=1)
-        assert other.positions.shape != again.positions.shape or not np.allclose(other.positions, again.positions)
+        assert other.positions.shape != again.positions.shape or not np.allclose(
+            other.positions, again.positions
+        )
 
 
 def test_densities_are_those_of_the_matter(phantoms):
     """X-ray densities: Sr TiO₃ 5.12, Co₃O₄ 6.05, Pt 21.4, CuPc 1.64 g/cm³."""
     a = 3.905
-    assert density(phantoms["strontium_titanate"], (4 * a, 4 * a, 4 * a)) == pytest.approx(5.12, rel=0.01)
-    assert density(phantoms["cobalt_oxide_cube"], (8.0835 * 4,) * 3) == pytest.approx(6.05, rel=0.01)
-    assert density(phantoms["platinum_in_alumina"], (3.9242 * 4,) * 3) == pytest.approx(21.4, rel=0.01)
+    assert density(phantoms["strontium_titanate"], (4 * a, 4 * a, 4 * a)) == pytest.approx(
+        5.12, rel=0.01
+    )
+    assert density(phantoms["cobalt_oxide_cube"], (8.0835 * 4,) * 3) == pytest.approx(
+        6.05, rel=0.01
+    )
+    assert density(phantoms["platinum_in_alumina"], (3.9242 * 4,) * 3) == pytest.approx(
+        21.4, rel=0.01
+    )
     assert density(phantoms["copper_phthalocyanine"], (40, 40, 30)) == pytest.approx(1.64, rel=0.04)
 
 
@@ -169,12 +190,14 @@ def test_tellurium_is_made_of_chains_beside_the_tube():
     _, length = bonds(tellurium, "Te", "Te", 3.0)
     np.testing.assert_allclose(length, 2.835, atol=0.002)  # Cherin & Unger 1967
     assert 3.0 <= nearest(tellurium, carbon).min() < 4.0
-    assert density(centred(tellurium), (36.0, 36.0, 36.0)) == pytest.approx(6.24, rel=0.06)
+    assert density(centre_atoms(tellurium), (36.0, 36.0, 36.0)) == pytest.approx(6.24, rel=0.06)
     axis = carbon.positions[:, 0].min() + 20.34
     radii = np.hypot(carbon.positions[:, 0] - axis, carbon.positions[:, 2])
     walls = 3 * 1.42 * np.array([20, 25, 30]) / (2 * np.pi)
     assert np.abs(radii[:, None] - walls).min(1).max() < 0.05
-    np.testing.assert_allclose(np.bincount(np.abs(radii[:, None] - walls).argmin(1)), len(carbon) * walls / walls.sum())
+    np.testing.assert_allclose(
+        np.bincount(np.abs(radii[:, None] - walls).argmin(1)), len(carbon) * walls / walls.sum()
+    )
     assert np.mean(bonds(carbon, "C", "C", 1.6)[0] == 3) > 0.97
 
 
@@ -246,7 +269,12 @@ def test_phthalocyanine_is_bonded_as_it_should():
     assert neighbours == {"H": [1] * 16, "C": [3] * 32, "N": [2] * 4 + [3] * 4}
     assert bonded[0].sum() == 4
     # Cu–N, N–C, C–N bridge, C–C and C–H of Brown (1968), each to 0.05 Å
-    known = {"CuN": (1.935,), "CN": (1.328, 1.366), "CC": (1.388, 1.393, 1.400, 1.453), "CH": (1.08,)}
+    known = {
+        "CuN": (1.935,),
+        "CN": (1.328, 1.366),
+        "CC": (1.388, 1.393, 1.400, 1.453),
+        "CH": (1.08,),
+    }
     for i, j in np.argwhere(np.triu(bonded)):
         pair = "".join(sorted([molecule.symbols[i], molecule.symbols[j]])).replace("NCu", "CuN")
         assert min(abs(distances[i, j] - d) for d in known[pair]) < 0.05
@@ -266,7 +294,9 @@ def test_phthalocyanine_crystal_holds_whole_molecules_in_columns():
         np.testing.assert_allclose(inside, one.get_all_distances(), atol=1e-6)
         pairs = KDTree(film.positions).query_pairs(2.5, output_type="ndarray")
         pairs = pairs[pairs[:, 0] // 57 != pairs[:, 1] // 57]
-        assert np.linalg.norm(np.diff(film.positions[pairs], axis=1), axis=-1).min() == pytest.approx(2.05, abs=0.05)
+        assert np.linalg.norm(
+            np.diff(film.positions[pairs], axis=1), axis=-1
+        ).min() == pytest.approx(2.05, abs=0.05)
     apart = molecules[:, 0] - molecules[5, 0]
     step = apart[np.argsort(np.linalg.norm(apart, axis=1))[1]]  # to the next one in the column
     assert np.linalg.norm(step) == pytest.approx(3.769)
@@ -286,9 +316,14 @@ def test_tile_repeats_a_cell_along_any_zone():
         shifted = Atoms("Fe", positions=[middle + np.array([0, 0, np.linalg.norm(direction)])])
         assert nearest(shifted, film)[0] < 1e-6
     quartz = crystal(
-        ["Si", "O"], [(0.47, 0, 2 / 3), (0.41, 0.27, 0.79)], spacegroup=154, cellpar=[4.91, 4.91, 5.4, 90, 90, 120]
+        ["Si", "O"],
+        [(0.47, 0, 2 / 3), (0.41, 0.27, 0.79)],
+        spacegroup=154,
+        cellpar=[4.91, 4.91, 5.4, 90, 90, 120],
     )
-    assert density(tile(quartz, 60.0, 60.0, (1, 0, 1)), (50, 50, 50)) == pytest.approx(2.65, rel=0.02)
+    assert density(tile(quartz, 60.0, 60.0, (1, 0, 1)), (50, 50, 50)) == pytest.approx(
+        2.65, rel=0.02
+    )
 
 
 def test_facets_bound_a_crystal():
@@ -296,17 +331,19 @@ def test_facets_bound_a_crystal():
     octahedron = facetted(cell, {(1, 1, 1): 2 * 4.08 / np.sqrt(3)})
     assert len(octahedron) == 85  # n(2n² + 1)/3 with n = 5
     turned = facetted(cell, {(1, 1, 1): 2 * 4.08 / np.sqrt(3)}, rotation(37.0))
-    assert nearest(rotated(octahedron, 37.0), turned).max() < 1e-9
+    assert nearest(rotate_atoms(octahedron, 37.0), turned).max() < 1e-9
 
 
 def test_a_view_sees_what_the_convention_says():
     theta = np.radians(30.0)
-    (x, y, z), view = (1.0, 2.0, 3.0), rotated(Atoms("C", positions=[(1.0, 2.0, 3.0)]), 30.0)
+    (x, y, z), view = (1.0, 2.0, 3.0), rotate_atoms(Atoms("C", positions=[(1.0, 2.0, 3.0)]), 30.0)
     expected = [x * np.cos(theta) + z * np.sin(theta), y, -x * np.sin(theta) + z * np.cos(theta)]
     np.testing.assert_allclose(view.positions[0], expected, atol=1e-14)
     np.testing.assert_allclose(rotation(0.0, about_x_deg=90.0) @ [0, 1, 0], [0, 0, 1], atol=1e-15)
     np.testing.assert_allclose(rotation(0.0, about_z_deg=90.0) @ [1, 0, 0], [0, 1, 0], atol=1e-15)
-    np.testing.assert_allclose(rotation(20.0, 3.0, 4.0), rotation(0.0, 0.0, 4.0) @ rotation(0.0, 3.0) @ rotation(20.0))
+    np.testing.assert_allclose(
+        rotation(20.0, 3.0, 4.0), rotation(0.0, 0.0, 4.0) @ rotation(0.0, 3.0) @ rotation(20.0)
+    )
 
 
 def test_displacements_have_their_width():
@@ -338,7 +375,7 @@ def test_a_particle_stands_before_its_support():
 
 
 def test_boxes_side_by_side_share_no_atom():
-    atoms = centred(tile(bulk("Fe", cubic=True), 2 * 2.87, 2 * 2.87))
+    atoms = centre_atoms(tile(bulk("Fe", cubic=True), 2 * 2.87, 2 * 2.87))
     halves = [cut_box(atoms, (10.0, 10.0, 10.0), (x, 0.0, 0.0)) for x in (-5.0, 5.0)]
     assert sum(map(len, halves)) == len(atoms)
     assert all(map(len, halves))
@@ -346,16 +383,20 @@ def test_boxes_side_by_side_share_no_atom():
 
 def test_vacancies_are_counted():
     atoms = Atoms("Se4W", positions=np.arange(15).reshape(5, 3))
-    left = without(atoms, "Se", 2, np.random.default_rng(0), atoms.positions[:, 0] < 7)
+    left = remove_atoms(atoms, "Se", 2, np.random.default_rng(0), atoms.positions[:, 0] < 7)
     assert left.get_chemical_formula() == "Se2W"
     assert 9.0 in left.positions[:, 0]
-    with pytest.raises(ValueError, match="5 vacancies were asked for where 4 sites of Se can be empty"):
-        without(atoms, "Se", 5, np.random.default_rng(0))
+    with pytest.raises(
+        ValueError, match="5 vacancies were asked for where 4 sites of Se can be empty"
+    ):
+        remove_atoms(atoms, "Se", 5, np.random.default_rng(0))
 
 
 def test_overlapping_atoms_are_named():
     atoms = Atoms("SrOTi", positions=[(0, 0, 0), (3, 0, 0), (3, 0, 0.2)])
-    with pytest.raises(ValueError, match=r"1 pairs of atoms are not 0.5 Å apart \(first: O 1 and Ti 2, 0.200 Å\)"):
+    with pytest.raises(
+        ValueError, match=r"1 pairs of atoms are not 0.5 Å apart \(first: O 1 and Ti 2, 0.200 Å\)"
+    ):
         require_apart(atoms)
     require_apart(atoms, 0.1)
     require_apart(atoms[:1])

@@ -33,7 +33,9 @@ def test_errors_do_what_they_say():
     np.testing.assert_allclose(np.diff(drifted, 2, axis=0), 0, atol=1e-12)
     jitter = ScanErrors(jitter=0.3).applied(np.zeros((20000, 2)), RNG(1))
     np.testing.assert_allclose(jitter.std(0), 0.3, rtol=0.02)
-    np.testing.assert_array_equal(ScanErrors(drift=(5.0, 5.0)).applied(nominal[:1], RNG(0)), nominal[:1])
+    np.testing.assert_array_equal(
+        ScanErrors(drift=(5.0, 5.0)).applied(nominal[:1], RNG(0)), nominal[:1]
+    )
 
 
 def test_an_empty_raster_is_refused():

@@ -57,7 +57,9 @@ def test_sorted_atoms_have_the_potential_of_all(projection, shape):
 def test_atoms_beside_the_box_are_left_out():
     own = box()
     inside = content(NUMBERS, places(own), np.zeros(6), own)
-    beside = np.concatenate([places(own), [[0.0, 0.9, 0.0], [0.0, 1.0 + 4.9, 0.0], [0.0, 2.0, 6.0]]])
+    beside = np.concatenate(
+        [places(own), [[0.0, 0.9, 0.0], [0.0, 1.0 + 4.9, 0.0], [0.0, 2.0, 6.0]]]
+    )
     more = content(np.append(NUMBERS, [79, 79, 79]), beside, np.zeros(9), own)
     for first, second in zip(inside.kinds, more.kinds, strict=True):
         np.testing.assert_array_equal(first.blobs.volume, second.blobs.volume)
@@ -74,5 +76,7 @@ def test_transmissions_are_limited_phases():
     own = box(slices=2)
     found = content(NUMBERS, places(own), np.zeros(6), own)
     limit = np.asarray(waves.band_limit(own.grid))
-    wanted = np.fft.ifft2(limit * np.fft.fft2(np.exp(1j * own.grid.sigma * np.asarray(projected(found, own.grid)))))
+    wanted = np.fft.ifft2(
+        limit * np.fft.fft2(np.exp(1j * own.grid.sigma * np.asarray(projected(found, own.grid))))
+    )
     np.testing.assert_allclose(transmissions(found, own.grid), wanted, atol=2e-5)

@@ -23,7 +23,9 @@ def keys(data, **about):
 
 
 def dataset(counts, places, **changes):
-    return jp.Dataset(**({"counts": counts, "positions": places, "grid": GRID, "about": ABOUT} | changes))
+    return jp.Dataset(
+        **({"counts": counts, "positions": places, "grid": GRID, "about": ABOUT} | changes)
+    )
 
 
 def test_sound_data_give_no_caution(sound):
@@ -156,7 +158,9 @@ def test_a_probe_guess_in_the_corner(sound):
     assert keys(dataset(*sound, probe_guess=probe)) == []
     assert keys(dataset(*sound, probe_guess=np.fft.ifftshift(probe))) == ["probe.start"]
     modes = np.stack([probe, 0.1 * y * probe])
-    assert keys(dataset(*sound, probe_guess=np.fft.ifftshift(modes, axes=(1, 2)))) == ["probe.start"]
+    assert keys(dataset(*sound, probe_guess=np.fft.ifftshift(modes, axes=(1, 2)))) == [
+        "probe.start"
+    ]
 
 
 def test_a_mask_where_true_means_bad(sound):

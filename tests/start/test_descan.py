@@ -11,7 +11,7 @@ from listeners import Said
 import jaxptycho as jp
 from jaxptycho.io.native import write_native
 from jaxptycho.jobs.build import build_model
-from jaxptycho.jobs.describe import check
+from jaxptycho.jobs.describe import check_job
 from jaxptycho.jobs.reading import make_job
 from jaxptycho.jobs.runner import start
 from jaxptycho.jobs.series import series_model
@@ -33,11 +33,15 @@ def disc(moved=(0, 0), radius=SEMIANGLE, n=N):
     """A disc with a soft edge, its middle `moved` pixels off that of the camera."""
     y, x = (np.arange(n) - n // 2 - m for m in moved)
     step = GRID.wavelength / (n * PIXEL)
-    return np.rint(1e4 * np.clip(radius / step - np.hypot(y[:, None], x) + 0.5, 0, 1)).astype(np.uint16)
+    return np.rint(1e4 * np.clip(radius / step - np.hypot(y[:, None], x) + 0.5, 0, 1)).astype(
+        np.uint16
+    )
 
 
 def measured(moved=(0, 0), radius=SEMIANGLE, about=ABOUT, **more):
-    return jp.Dataset(np.tile(disc(moved, radius), (9, 1, 1)), PLACES, GRID, about=dict(about), **more)
+    return jp.Dataset(
+        np.tile(disc(moved, radius), (9, 1, 1)), PLACES, GRID, about=dict(about), **more
+    )
 
 
 def middle(model):
@@ -51,7 +55,10 @@ def middle_of_expected(model):
     """Middle of the expected pattern of shot 0 [pixels off that of the camera]."""
     pattern = np.fft.fftshift(np.asarray(jp.predict(model, np.arange(1))[0]))
     return np.array(
-        [(pattern.sum(1 - a) * (np.arange(n) - n // 2)).sum() / pattern.sum() for a, n in enumerate(pattern.shape)]
+        [
+            (pattern.sum(1 - a) * (np.arange(n) - n // 2)).sum() / pattern.sum()
+            for a, n in enumerate(pattern.shape)
+        ]
     )
 
 
@@ -70,7 +77,9 @@ def test_the_probe_stays_in_the_middle(moved, source):
     assert np.abs(middle(model)).max() < 0.05
     assert np.abs(middle_of_expected(model) - moved).max() < 0.15
     if np.rint(moved).any():
-        assert np.allclose(shift_of(model), np.rint(moved), atol=1e-4)  # whole pixels, the rest is a tilt of the beam
+        assert np.allclose(
+            shift_of(model), np.rint(moved), atol=1e-4
+        )  # whole pixels, the rest is a tilt of the beam
     else:
         assert model.detector == Ideal()
 
@@ -121,7 +130,9 @@ def test_a_centred_disc_changes_nothing():
     assert descan_rows(measured()) == {}
 
 
-@pytest.mark.parametrize("finer", [{"supersample": 3}, {"extend": 2}, {"supersample": 3, "extend": 2}], ids=str)
+@pytest.mark.parametrize(
+    "finer", [{"supersample": 3}, {"extend": 2}, {"supersample": 3, "extend": 2}], ids=str
+)
 def test_finer_and_larger_models_shift_the_same_pattern(finer):
     model = jp.first_model(measured((3, -2)), **finer)
     assert np.abs(middle(model)).max() < 0.05
@@ -144,7 +155,9 @@ def test_a_guess_in_the_file_keeps_its_place_and_loses_its_tilt():
 
 def middle_of(wave):
     power = np.abs(wave) ** 2
-    return np.array([(power.sum(1 - a) * (np.arange(N) - N // 2)).sum() / power.sum() * PIXEL for a in (0, 1)])
+    return np.array(
+        [(power.sum(1 - a) * (np.arange(N) - N // 2)).sum() / power.sum() * PIXEL for a in (0, 1)]
+    )
 
 
 def test_views_have_a_common_shift_or_each_its_own():
@@ -156,11 +169,15 @@ def test_views_have_a_common_shift_or_each_its_own():
     assert np.asarray(common.shift).shape == (2,)
     separate = jp.first_model(two((3, -2), (0, 2)))
     assert isinstance(separate.detector.shift, PerView)
-    assert np.abs(np.asarray(separate.detector.shift.values) * N * PIXEL - [(3, -2), (0, 2)]).max() < 0.1
+    assert (
+        np.abs(np.asarray(separate.detector.shift.values) * N * PIXEL - [(3, -2), (0, 2)]).max()
+        < 0.1
+    )
     assert np.abs(middle(separate)).max() < 0.05
     words = descan_rows(two((3, -2), (0, 2)))["bright-field disc"]
     assert (
-        words == "0.0 to 3.0, -2.0 to 2.0 pixels (y, x) off the middle: modelled as a pattern shift, one for each view"
+        words
+        == "0.0 to 3.0, -2.0 to 2.0 pixels (y, x) off the middle: modelled as a pattern shift, one for each view"
     )
 
 
@@ -175,7 +192,9 @@ def test_a_tilt_series_shifts_its_patterns():
 
 
 def test_a_hologram_has_no_disc():
-    data = jp.Dataset(np.tile(disc((3, -2)), (9, 1, 1)), PLACES, jp.Grid((N, N), PIXEL, wavelength=0.7))
+    data = jp.Dataset(
+        np.tile(disc((3, -2)), (9, 1, 1)), PLACES, jp.Grid((N, N), PIXEL, wavelength=0.7)
+    )
     model = jp.first_model(data, near_field=100.0)
     assert type(model.detector).__name__ == "NearField"
     with pytest.raises(ValueError, match="hologram"):
@@ -226,11 +245,11 @@ def test_inspect_validate_and_the_log_say_it(tmp_path):
     words = "3.0, -2.0 pixels (y, x) off the middle: modelled as a pattern shift"
     assert describe_data(data)["bright-field disc"] == words
     made = job(tmp_path, data)
-    assert check(made)["bright-field disc"] == words
+    assert check_job(made)["bright-field disc"] == words
     start(made, tmp_path / "run", heard)
     assert f"bright-field disc {words}" in heard.lines
     quiet = make_job({"data": {"file": str(tmp_path / "data.h5")}, "detector": {"descan": "none"}})
-    assert "bright-field disc" not in check(quiet)
+    assert "bright-field disc" not in check_job(quiet)
 
 
 @pytest.mark.parametrize("moved", [(3, -2), (-2, 0)], ids=str)
@@ -238,7 +257,11 @@ def test_every_slice_is_the_same_as_with_the_disc_in_the_middle(moved):
     """Simulated on the detector's axis; the camera moved; reconstructed from both."""
     size, about = 24, {"semiangle_mrad": 40.0, "defocus_angstrom": 60.0}
     grid = jp.Grid((size, size), PIXEL, 80.0)
-    places = np.stack(np.meshgrid(np.arange(4), np.arange(4), indexing="ij"), -1).reshape(-1, 2) * 2 * PIXEL
+    places = (
+        np.stack(np.meshgrid(np.arange(4), np.arange(4), indexing="ij"), -1).reshape(-1, 2)
+        * 2
+        * PIXEL
+    )
     step = grid.wavelength * grid.dk[0]
     y = np.arange(size) - size // 2
     flat = np.clip(0.04 / step - np.hypot(y[:, None], y) + 0.5, 0, 1) * 1e6
@@ -246,16 +269,23 @@ def test_every_slice_is_the_same_as_with_the_disc_in_the_middle(moved):
     vacuum = jp.first_model(blank, slices=3, thickness=60.0)
     rng = np.random.default_rng(3)
     true = replace(
-        vacuum, specimen=replace(vacuum.specimen, phase=0.2 * jnp.asarray(rng.normal(size=vacuum.specimen.phase.shape)))
+        vacuum,
+        specimen=replace(
+            vacuum.specimen, phase=0.2 * jnp.asarray(rng.normal(size=vacuum.specimen.phase.shape))
+        ),
     )
     counts = np.fft.fftshift(np.asarray(jp.predict(true, np.arange(16))), axes=(1, 2))
 
     def found(by):
         data = jp.Dataset(np.roll(counts, by, (1, 2)), places, grid, about=about)
         first = jp.first_model(data, slices=3, thickness=60.0, specimen="phase")
-        first = replace(first, detector=Descanned(jnp.asarray(np.array(by) * grid.dk)) if any(by) else Ideal())
+        first = replace(
+            first, detector=Descanned(jnp.asarray(np.array(by) * grid.dk)) if any(by) else Ideal()
+        )
         rates = jp.per_part(specimen=optax.adam(1e-2))
-        return jp.minimise(jp.misfit(jp.amplitude), first, jp.batches(data, size=16, epochs=5), rates)[0].specimen
+        return jp.minimise(
+            jp.misfit(jp.amplitude), first, jp.batches(data, size=16, epochs=5), rates
+        )[0].specimen
 
     assert np.abs(np.asarray(found((0, 0)).phase)).max() > 0.02
     assert np.allclose(found(moved).phase, found((0, 0)).phase, atol=1e-2)

@@ -8,7 +8,7 @@ from jaxptycho import Grid
 from jaxptycho.analysis.errors import Alignment, alignment_error
 from jaxptycho.analysis.volumes import rotation_matrices
 from jaxptycho.simulate.phantoms import platinum_in_alumina
-from jaxptycho.simulate.phantoms.arrange import at, rotated
+from jaxptycho.simulate.phantoms.arrange import at, rotate_atoms
 from jaxptycho.simulate.stacks import Box, content, projected
 from jaxptycho.tomography import alignment
 from jaxptycho.tomography.alignment import align, newton_step, without_gauge
@@ -32,15 +32,21 @@ def series(seed, shape, pixel, edge, core, shift, angle=0.5 * DEGREE):
     box = Box(np.array([-edge, *origin]), np.array([[0, 2 * edge]]), grid)
 
     def seen(angles, move):
-        turned = rotated(atoms, *np.rad2deg(angles))
+        turned = rotate_atoms(atoms, *np.rad2deg(angles))
         moved = at(turned, turned.positions + np.array([*move[::-1], 0])).positions[:, ::-1]
         image = np.asarray(
-            projected(content(atoms.numbers, moved, np.ones(len(atoms)), box, projection="infinite"), grid)
+            projected(
+                content(atoms.numbers, moved, np.ones(len(atoms)), box, projection="infinite"), grid
+            )
         )
         return image.reshape(shape[0], FINE, shape[1], FINE).mean((1, 3))
 
     images = np.stack([seen(*view) for view in zip(euler, shifts, strict=True)])
-    return images + NOISE * rng.normal(size=images.shape), nominal, Alignment(rotation_matrices(euler), shifts)
+    return (
+        images + NOISE * rng.normal(size=images.shape),
+        nominal,
+        Alignment(rotation_matrices(euler), shifts),
+    )
 
 
 def distances(geometry, true, voxel):
@@ -58,7 +64,9 @@ def small():
 def test_correlation_finds_shifts_of_every_size(reach):
     images, nominal, true = series(1, (48, 54), 0.8, 14.0, 8.0, reach)
     begin = distances(Geometry(nominal), true, 0.8)
-    found = distances(Geometry(nominal, None, coarse_shifts(images, nominal, (0.8, 0.8))), true, 0.8)
+    found = distances(
+        Geometry(nominal, None, coarse_shifts(images, nominal, (0.8, 0.8))), true, 0.8
+    )
     assert begin.max() > reach
     assert found.max() < 0.2
 
@@ -70,7 +78,14 @@ def test_a_small_series_is_aligned(small, quick_to_compile):
     weights[:, :4, :6] = 0
     spoilt = np.where(weights > 0, images + offsets, 1e5)
     found = align(
-        spoilt, Geometry(nominal), 1.0, weights=weights, free="constant", bins=(2,), coarse=False, angles=False
+        spoilt,
+        Geometry(nominal),
+        1.0,
+        weights=weights,
+        free="constant",
+        bins=(2,),
+        coarse=False,
+        angles=False,
     )
     errors = distances(found.geometry, true, 1.0)
     assert distances(Geometry(nominal), true, 1.0).mean() > 1.5
@@ -131,8 +146,13 @@ def test_coarser_pixels_keep_their_places():
         level = binned(image, np.ones(image.shape), (0.5, 0.5, 0.5), (9, 43, 51), size)
         rows, columns = np.indices(level.measured.shape[1:])
         weight = np.asarray(level.measured[0]) / float(level.measured.sum())
-        middle = [np.sum(weight * index) - n // 2 for index, n in zip((rows, columns), weight.shape, strict=True)]
-        np.testing.assert_allclose(np.multiply(middle, 0.5 * size) + level.offset, [1.3, -0.8], atol=0.03)
+        middle = [
+            np.sum(weight * index) - n // 2
+            for index, n in zip((rows, columns), weight.shape, strict=True)
+        ]
+        np.testing.assert_allclose(
+            np.multiply(middle, 0.5 * size) + level.offset, [1.3, -0.8], atol=0.03
+        )
 
 
 def test_a_common_field_is_narrower_at_higher_tilts():
@@ -176,5 +196,8 @@ def test_derivatives_of_a_view(quick_to_compile):
     _, slopes = alignment.linearised(projector(begin), jnp.asarray(volume))
     for number, slope in enumerate(slopes[0]):
         step = 1e-5 * np.eye(5)[number]
-        ends = (alignment.linearised(projector(begin + s * step), jnp.asarray(volume))[0][0] for s in (1, -1))
+        ends = (
+            alignment.linearised(projector(begin + s * step), jnp.asarray(volume))[0][0]
+            for s in (1, -1)
+        )
         np.testing.assert_allclose(slope, np.subtract(*ends) / 2e-5, rtol=1e-4, atol=1e-6)

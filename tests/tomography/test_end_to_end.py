@@ -34,7 +34,7 @@ from jaxptycho import (
 )
 from jaxptycho.analysis.volumes import euler_angles, rotation_matrices
 from jaxptycho.inverse.solvers.layerwise_adam import layerwise_adam
-from jaxptycho.inverse.step import owned
+from jaxptycho.inverse.step import copy_for_donation
 from jaxptycho.start.guess import first_model
 from jaxptycho.start.probes import of_every_view, radius_of
 from jaxptycho.tomography.gauge import common_move
@@ -56,7 +56,9 @@ def potential(n=12):
     """Some atoms of 1 Å."""
     z, y, x = (np.indices((n, n, n)) - n // 2) * VOXEL
     places = np.random.default_rng(0).uniform(-1.5, 1.5, (5, 3))
-    return jnp.asarray(sum(60 * np.exp(-((z - a) ** 2 + (y - b) ** 2 + (x - c) ** 2)) for a, b, c in places))
+    return jnp.asarray(
+        sum(60 * np.exp(-((z - a) ** 2 + (y - b) ** 2 + (x - c) ** 2)) for a, b, c in places)
+    )
 
 
 def places():
@@ -72,7 +74,10 @@ def series():
     data = Dataset(blank, places(), GRID, tilts=np.asarray(TRUE.tilts))
     model = first_series(data, potential(), VOXEL, TRUE, PROBE, slices=2)
     of_view = eqx.filter_jit(predict)
-    counts = [np.fft.fftshift(of_view(model, np.arange(9), view), axes=(1, 2))[:n] for view, n in enumerate(SHOTS)]
+    counts = [
+        np.fft.fftshift(of_view(model, np.arange(9), view), axes=(1, 2))[:n]
+        for view, n in enumerate(SHOTS)
+    ]
     return Dataset(counts, places(), GRID, tilts=np.asarray(TRUE.tilts)), model
 
 
@@ -81,9 +86,13 @@ def test_the_probe_comes_to_the_first_slice(series):
     _, model = series
     back = model.probe.propagate(GRID, model.specimen.above)
     np.testing.assert_allclose(back.spectrum(GRID), PROBE.spectrum(GRID), atol=1e-9)
-    focused = AberratedProbe(0.025, {"defocus": 20.0 - ALONG}, 1e4)  # underfocus is used up along the beam
+    focused = AberratedProbe(
+        0.025, {"defocus": 20.0 - ALONG}, 1e4
+    )  # underfocus is used up along the beam
     for probe in (PROBE, PixelProbe(pixels_of(PROBE))):
-        np.testing.assert_allclose(probe.propagate(GRID, ALONG).spectrum(GRID), focused.spectrum(GRID), atol=1e-9)
+        np.testing.assert_allclose(
+            probe.propagate(GRID, ALONG).spectrum(GRID), focused.spectrum(GRID), atol=1e-9
+        )
 
 
 def test_the_middle_of_the_first_slice_is_lit(series):
@@ -95,13 +104,17 @@ def test_the_middle_of_the_first_slice_is_lit(series):
     upright, of_view = Geometry(TRUE.tilts, None, TRUE.shifts), eqx.filter_jit(predict)
 
     def patterns(slices, early=0.0):
-        model = first_series(data, potential(), VOXEL, upright, PROBE, slices=slices, kernel="linear")
+        model = first_series(
+            data, potential(), VOXEL, upright, PROBE, slices=slices, kernel="linear"
+        )
         model = replace(model, probe=model.probe.propagate(GRID, -early * VOXEL))
         assert model.specimen.frame.depth.count == 24
         return np.concatenate([of_view(model, np.arange(n), view) for view, n in enumerate(SHOTS)])
 
     fine = patterns(24)
-    thick, thin, early = (np.linalg.norm(patterns(*case) - fine) for case in ((8,), (12,), (8, 1.0)))
+    thick, thin, early = (
+        np.linalg.norm(patterns(*case) - fine) for case in ((8,), (12,), (8, 1.0))
+    )
     assert thick / thin == pytest.approx(8 / 3, rel=0.1)
     assert early > 10 * thick
 
@@ -110,7 +123,9 @@ def test_the_radius_of_a_gaussian_probe():
     """Within r of a Gaussian of intensity e^(−r²/2s²) lies 1 − e^(−r²/2s²) of its power."""
     y, x = (0.5 * (np.arange(64) - 32) for _ in range(2))
     probe = PixelProbe(jnp.exp(-(y[:, None] ** 2 + x**2) / (4 * 3.0**2)).astype(complex)[None])
-    assert radius_of(probe, Grid((64, 64), 0.5, 80.0)) == pytest.approx(3.0 * np.sqrt(-2 * np.log(0.05)), abs=0.3)
+    assert radius_of(probe, Grid((64, 64), 0.5, 80.0)) == pytest.approx(
+        3.0 * np.sqrt(-2 * np.log(0.05)), abs=0.3
+    )
 
 
 def pixels_of(probe):
@@ -122,7 +137,9 @@ def test_ragged_views_are_batched_and_learnt(series):
     data, model = series
     drawn = list(batches(data, 4, 1))
     assert {b.counts.shape for b in drawn} == {(3, *GRID.shape)}
-    seen = sorted((int(b.view), int(s)) for b in drawn for s, w in zip(b.shots, b.weight, strict=True) if w)
+    seen = sorted(
+        (int(b.view), int(s)) for b in drawn for s, w in zip(b.shots, b.weight, strict=True) if w
+    )
     assert seen == [(view, shot) for view, n in enumerate(SHOTS) for shot in range(n)]
     loss = eqx.filter_jit(misfit(amplitude))
     assert max(float(loss(model, b)) for b in drawn) < 1e-3
@@ -131,15 +148,23 @@ def test_ragged_views_are_batched_and_learnt(series):
 def test_every_view_has_its_own_probe_defocus_dose_and_pose(series):
     """What is PerView moves with its view's batches alone."""
     data, model = series
-    lens = AberratedProbe(0.025, {"C10": PerView(jnp.array([-15.0, -25.0]))}, PerView(jnp.array([9e3, 1.1e4])))
+    lens = AberratedProbe(
+        0.025, {"C10": PerView(jnp.array([-15.0, -25.0]))}, PerView(jnp.array([9e3, 1.1e4]))
+    )
     own = replace(model, probe=lens)
     optimiser = per_part(
-        {"specimen.shift": optax.adam(0.1), "specimen.tilt": optax.adam(0.1), "probe": optax.adam(0.1)}
+        {
+            "specimen.shift": optax.adam(0.1),
+            "specimen.tilt": optax.adam(0.1),
+            "probe": optax.adam(0.1),
+        }
     )
     step = make_step(misfit(amplitude), optimiser)
     batch = make_batch(data, 1, range(6))
-    before = jax.tree.map(np.asarray, (own.specimen.shift, own.specimen.tilt, lens.aberrations, lens.dose))
-    new, _, _ = step(owned(own), init_state(optimiser, own), batch)
+    before = jax.tree.map(
+        np.asarray, (own.specimen.shift, own.specimen.tilt, lens.aberrations, lens.dose)
+    )
+    new, _, _ = step(copy_for_donation(own), init_state(optimiser, own), batch)
     after = new.specimen.shift, new.specimen.tilt, new.probe.aberrations, new.probe.dose
     for old, now in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
         assert np.all(old[0] == np.asarray(now)[0])
@@ -147,9 +172,13 @@ def test_every_view_has_its_own_probe_defocus_dose_and_pose(series):
     waves = pixels_of(PROBE)
     probes = of_every_view([PixelProbe(waves), PixelProbe(2 * waves)]).propagate(GRID, ALONG)
     np.testing.assert_allclose(probes.waves.values[1], 2 * probes.waves.values[0], rtol=1e-9)
-    lenses = of_every_view([PROBE, AberratedProbe(0.02, {"defocus": 30.0}, 5e3)]).propagate(GRID, ALONG)
+    lenses = of_every_view([PROBE, AberratedProbe(0.02, {"defocus": 30.0}, 5e3)]).propagate(
+        GRID, ALONG
+    )
     seen = [select(lenses, PerView, view).spectrum(GRID) for view in (0, 1)]
-    np.testing.assert_allclose(seen[0], PixelProbe(waves).propagate(GRID, ALONG).spectrum(GRID), atol=1e-9)
+    np.testing.assert_allclose(
+        seen[0], PixelProbe(waves).propagate(GRID, ALONG).spectrum(GRID), atol=1e-9
+    )
     np.testing.assert_allclose(jnp.sum(jnp.abs(seen[1]) ** 2), 5e3, rtol=1e-9)
     np.testing.assert_allclose(lenses.aberrations["C10"].values, [ALONG - 20.0, ALONG - 30.0])
 
@@ -170,7 +199,9 @@ def test_pose_steps_find_how_a_view_stands(series):
     np.testing.assert_allclose(found.tilt.values[0], TRUE.tilts[0], atol=2e-3)
     np.testing.assert_allclose(found.angles.values[0], TRUE.angles[0], atol=2e-3)
     np.testing.assert_array_equal(found.shift.values[1], TRUE.shifts[1] + 0.25)
-    still = replace(model, specimen=replace(model.specimen, tilt=jnp.zeros(()), angles=None, shift=jnp.zeros(2)))
+    still = replace(
+        model, specimen=replace(model.specimen, tilt=jnp.zeros(()), angles=None, shift=jnp.zeros(2))
+    )
     with pytest.raises(ValueError, match="give them PerView"):
         pose_step(still, batch)
 
@@ -178,7 +209,9 @@ def test_pose_steps_find_how_a_view_stands(series):
 def test_a_pose_step_keeps_within_its_budget(series):
     """The same step a shot at a time; then four times as many shots take next to no more memory."""
     data, model = series
-    away = replace(model, specimen=replace(model.specimen, angles=None, shift=PerView(TRUE.shifts + 0.1)))
+    away = replace(
+        model, specimen=replace(model.specimen, angles=None, shift=PerView(TRUE.shifts + 0.1))
+    )
     few, many = make_batch(data, 0, range(9)), make_batch(data, 0, np.tile(np.arange(9), 4))
     steps = [jax.jit(partial(pose_step, fields=("shift",), budget=budget)) for budget in (1.0, 1e9)]
     compiled = [[step.lower(away, batch).compile() for batch in (few, many)] for step in steps]
@@ -197,14 +230,20 @@ def test_a_move_of_the_whole_specimen_is_taken_out_of_the_steps(series):
     poses = np.concatenate([tilts[:, None], 0.02 * np.random.default_rng(0).normal(size=(7, 4))], 1)
     turn = Rotation.from_rotvec([1e-4, -2e-4, 1.5e-4]).as_matrix()[::-1, ::-1]
     before = rotation_matrices(poses[:, :3])
-    moved = np.concatenate([euler_angles(before @ turn), poses[:, 3:] + (before @ [0.1, -0.2, 0.3])[:, 1:]], 1)
+    moved = np.concatenate(
+        [euler_angles(before @ turn), poses[:, 3:] + (before @ [0.1, -0.2, 0.3])[:, 1:]], 1
+    )
     np.testing.assert_allclose(common_move(moved - poses, poses), moved - poses, atol=1e-7)
     own = 1e-3 * np.random.default_rng(1).normal(size=(7, 5))
     left = own - common_move(own, poses)
     assert 0.3 * np.linalg.norm(own) < np.linalg.norm(left) < np.linalg.norm(own)
     np.testing.assert_allclose(common_move(left, poses), 0, atol=1e-9)
-    shifted = eqx.tree_at(lambda m: m.specimen.shift.values, model, TRUE.shifts + jnp.array([0.1, 0.0]))
-    np.testing.assert_allclose(without_drift(shifted, model).specimen.shift.values, TRUE.shifts, atol=1e-4)
+    shifted = eqx.tree_at(
+        lambda m: m.specimen.shift.values, model, TRUE.shifts + jnp.array([0.1, 0.0])
+    )
+    np.testing.assert_allclose(
+        without_drift(shifted, model).specimen.shift.values, TRUE.shifts, atol=1e-4
+    )
 
 
 @pytest.mark.slow
@@ -239,7 +278,8 @@ def test_views_of_different_grids_are_no_projections():
     flat = PotentialSlices(jnp.zeros((1, 40, 44)), None, jnp.array(7.0), jnp.array([-10.0, -11.0]))
     models = [model_of(flat), model_of(flat, Grid((16, 16), 0.4, voltage_kv=80.0))]
     with pytest.raises(
-        ValueError, match=r"view 1 has pixels of \(0.4, 0.4\) Å, view 0 of \(0.5, 0.5\) Å; give one grid"
+        ValueError,
+        match=r"view 1 has pixels of \(0.4, 0.4\) Å, view 0 of \(0.5, 0.5\) Å; give one grid",
     ):
         projected_views(models, (30, 31))
 
@@ -255,8 +295,11 @@ def test_refusals(series):
         first_series(data, potential(), VOXEL, Geometry([0.1, 0.1]), PROBE, slices=2)
     require_field(data, (12, 16, 16), VOXEL, TRUE)
     with pytest.raises(
-        ValueError, match=r"view 0, .* is scanned to 2.1\d* Å from the tilt axis in y, and lit 3 Å further"
+        ValueError,
+        match=r"view 0, .* is scanned to 2.1\d* Å from the tilt axis in y, and lit 3 Å further",
     ):
         require_field(data, (12, 16, 16), VOXEL, TRUE, 3.0)
-    with pytest.raises(ValueError, match=r"view 0, at -22.92°, is scanned to .* from the tilt axis in x"):
+    with pytest.raises(
+        ValueError, match=r"view 0, at -22.92°, is scanned to .* from the tilt axis in x"
+    ):
         require_field(data, (2, 16, 8), VOXEL, TRUE)

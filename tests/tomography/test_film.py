@@ -9,7 +9,7 @@ from jaxptycho import Grid
 from jaxptycho.analysis.errors import Alignment, alignment_error
 from jaxptycho.analysis.volumes import rotation_matrices
 from jaxptycho.simulate.phantoms import amorphous_carbon
-from jaxptycho.simulate.phantoms.arrange import merge, rotated
+from jaxptycho.simulate.phantoms.arrange import merge, rotate_atoms
 from jaxptycho.simulate.stacks import Box, content, projected
 from jaxptycho.tomography.alignment import align
 from jaxptycho.tomography.coarse import film_shifts
@@ -44,20 +44,32 @@ def views(seed: int):
     """Projected potentials [V·Å] of 13 views of ±60° with shifts within 3.4 Å and angles within 0.2°, and how they stand."""
     rng, atoms, n = np.random.default_rng(seed), film(seed), int(FIELD / PIXEL)
     nominal = np.deg2rad(np.linspace(-60, 60, 13))
-    euler = np.stack([nominal, 0 * nominal, 0 * nominal], 1) + np.deg2rad(0.2) * rng.uniform(-1, 1, (13, 3))
+    euler = np.stack([nominal, 0 * nominal, 0 * nominal], 1) + np.deg2rad(0.2) * rng.uniform(
+        -1, 1, (13, 3)
+    )
     shifts, step = 3.4 * rng.uniform(-1, 1, (13, 2)), PIXEL / FINE
     corner = -FINE * (n // 2) * step - (FINE - 1) / 2 * step
     grid = Grid((FINE * n, FINE * n), step, voltage_kv=300)
     box = Box(np.array([-100.0, corner, corner]), np.array([[0, 200.0]]), grid)
 
     def seen(angles, shift):
-        places = rotated(atoms, *np.rad2deg(angles)).positions[:, ::-1] + np.array([0, *shift])
+        places = rotate_atoms(atoms, *np.rad2deg(angles)).positions[:, ::-1] + np.array([0, *shift])
         inside = (np.abs(places[:, 1:]) < FIELD / 2 + 3).all(1)
-        parts = content(atoms.numbers[inside], places[inside], np.full(inside.sum(), 0.5), box, projection="infinite")
+        parts = content(
+            atoms.numbers[inside],
+            places[inside],
+            np.full(inside.sum(), 0.5),
+            box,
+            projection="infinite",
+        )
         return np.asarray(projected(parts, grid)).reshape(n, FINE, n, FINE).mean((1, 3))
 
     images = np.stack([seen(*view) for view in zip(euler, shifts, strict=True)])
-    return images + NOISE * rng.normal(size=images.shape), nominal, Alignment(rotation_matrices(euler), shifts)
+    return (
+        images + NOISE * rng.normal(size=images.shape),
+        nominal,
+        Alignment(rotation_matrices(euler), shifts),
+    )
 
 
 def distances(nominal, shifts, true: Alignment):
@@ -83,7 +95,10 @@ def test_films_are_correlated_where_neighbours_see_the_same(seed):
 def test_a_film_is_aligned_by_its_common_field():
     images, nominal, true = views(1)
     depth = int(0.6 * FIELD / PIXEL) + 2  # so that it fills the field at every tilt
-    shape, options = (depth, *images.shape[1:]), {"free": "constant", "bins": (4, 2), "turns": 5, "iterations": 8}
+    shape, options = (
+        (depth, *images.shape[1:]),
+        {"free": "constant", "bins": (4, 2), "turns": 5, "iterations": 8},
+    )
     found = align(images, Geometry(nominal), PIXEL, shape, angles=False, extended=True, **options)
     errors = distances(nominal, found.geometry.shifts, true)
     assert errors.mean() < 0.25

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxptycho.tomography.linear import cgls, fista, sirt, total_variation, tv_step
+from jaxptycho.tomography.linear import cgls, fista, sirt, total_variation_of, tv_step
 from jaxptycho.tomography.projections import Geometry, Projector
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
@@ -44,11 +44,24 @@ def test_cgls_is_the_dense_solution(free):
     matrix = np.asarray(TINY.matrix)
     support, root = np.arange(SIZE[2]) > 0, np.sqrt(WEIGHTS).ravel()
     inside = np.broadcast_to(support, SIZE).ravel()
-    columns = matrix[:, inside] if free == "nothing" else np.concatenate([matrix[:, inside], planes()], 1)
+    columns = (
+        matrix[:, inside] if free == "nothing" else np.concatenate([matrix[:, inside], planes()], 1)
+    )
     damped = np.diag(np.r_[np.full(inside.sum(), 0.1), np.zeros(columns.shape[1] - inside.sum())])
     rows = np.concatenate([root[:, None] * columns, damped])
-    found = np.linalg.lstsq(rows, np.r_[root * np.ravel(IMAGES), np.zeros(len(damped))], rcond=None)[0]
-    solved = cgls(TINY, IMAGES, ZERO, 150, weights=WEIGHTS, support=inside.reshape(SIZE), free=free, damping=0.01)
+    found = np.linalg.lstsq(
+        rows, np.r_[root * np.ravel(IMAGES), np.zeros(len(damped))], rcond=None
+    )[0]
+    solved = cgls(
+        TINY,
+        IMAGES,
+        ZERO,
+        150,
+        weights=WEIGHTS,
+        support=inside.reshape(SIZE),
+        free=free,
+        damping=0.01,
+    )
     np.testing.assert_allclose(solved.volume[..., 1:].ravel(), found[: inside.sum()], atol=1e-5)
     assert not np.any(solved.volume[..., 0])
 
@@ -82,13 +95,15 @@ def test_without_any_weight_a_volume_stays(solver):
 def test_total_variation_draws_two_levels_together():
     """Of two flat parts, n₁ and n₂ voxels long, each comes towards the other by weight/nᵢ; their sum stays."""
     step = jnp.asarray(np.where(np.arange(8) < 3, 1.0, 5.0))[:, None, None] * jnp.ones((8, 8, 8))
-    smoothed = jax.jit(lambda volume: tv_step(volume, 1.5, jnp.zeros((3, 8, 8, 8)), iterations=500)[0])
+    smoothed = jax.jit(
+        lambda volume: tv_step(volume, 1.5, jnp.zeros((3, 8, 8, 8)), iterations=500)[0]
+    )
     for axis in range(3):
         volume = jnp.moveaxis(step, 0, axis)
         smooth = smoothed(volume)
         wanted = jnp.where(volume == 1, 1 + 1.5 / 3, 5 - 1.5 / 5)
         np.testing.assert_allclose(smooth, wanted, atol=2e-3)
-    np.testing.assert_allclose(total_variation(step), 4 * 64)
+    np.testing.assert_allclose(total_variation_of(step), 4 * 64)
 
 
 def test_total_variation_is_the_least_of_its_sum():
@@ -96,29 +111,40 @@ def test_total_variation_is_the_least_of_its_sum():
     volume, nothing = 0.3 + jnp.asarray(RNG.normal(size=SIZE)), jnp.zeros((3, *SIZE))
 
     def cost(candidate):
-        return 0.5 * jnp.sum((candidate - volume) ** 2) + 0.4 * total_variation(candidate)
+        return 0.5 * jnp.sum((candidate - volume) ** 2) + 0.4 * total_variation_of(candidate)
 
     best, _ = tv_step(volume, 0.4, nothing, positive=True, iterations=800)
     assert np.min(best) >= 0
-    others = (jnp.maximum(best + size * jnp.asarray(RNG.normal(size=SIZE)), 0) for size in (1e-3, 1e-2, 0.1, 1.0) * 5)
+    others = (
+        jnp.maximum(best + size * jnp.asarray(RNG.normal(size=SIZE)), 0)
+        for size in (1e-3, 1e-2, 0.1, 1.0) * 5
+    )
     assert all(cost(best) < cost(other) + 1e-5 for other in others)
 
 
 def test_total_variation_lowers_noise():
     flat = jnp.ones(SIZE)
     noisy = TINY(flat) + 0.1 * IMAGES
-    errors = [np.linalg.norm(fista(TINY, noisy, flat, 60, tv=tv).volume - flat) for tv in (0.0, 0.1)]
+    errors = [
+        np.linalg.norm(fista(TINY, noisy, flat, 60, tv=tv).volume - flat) for tv in (0.0, 0.1)
+    ]
     assert errors[1] < 0.3 * errors[0]
 
 
 @pytest.mark.parametrize("solver", [sirt, cgls, fista])
 def test_solvers_are_differentiable(solver):
     """By the operator and the data, in reverse."""
-    ways = jnp.asarray(RNG.normal(size=IMAGES.shape)), TINY.matrix * jnp.asarray(RNG.normal(size=TINY.matrix.shape))
+    ways = (
+        jnp.asarray(RNG.normal(size=IMAGES.shape)),
+        TINY.matrix * jnp.asarray(RNG.normal(size=TINY.matrix.shape)),
+    )
 
     def of(amount):
         return jnp.sum(
-            VOLUME * solver(Dense(TINY.matrix + amount * ways[1]), IMAGES + amount * ways[0], ZERO, 4).volume
+            VOLUME
+            * solver(
+                Dense(TINY.matrix + amount * ways[1]), IMAGES + amount * ways[0], ZERO, 4
+            ).volume
         )
 
     slope = jax.grad(of)(0.0)
@@ -131,8 +157,12 @@ def test_a_volume_is_differentiable_by_the_geometry():
     begin, ways = Geometry(np.linspace(-1.0, 1.0, 3)), RNG.normal(size=(3, 3))
 
     def of(amount):
-        geometry = Geometry(begin.tilts + amount * ways[0], None, begin.shifts + amount * ways[1:].T)
-        return jnp.sum(VOLUME * cgls(Projector(geometry, (0.5,) * 3, (7, 8)), IMAGES[:3], ZERO, 2).volume)
+        geometry = Geometry(
+            begin.tilts + amount * ways[0], None, begin.shifts + amount * ways[1:].T
+        )
+        return jnp.sum(
+            VOLUME * cgls(Projector(geometry, (0.5,) * 3, (7, 8)), IMAGES[:3], ZERO, 2).volume
+        )
 
     slope = jax.grad(of)(0.0)
     np.testing.assert_allclose(slope, (of(1e-5) - of(-1e-5)) / 2e-5, rtol=1e-5)

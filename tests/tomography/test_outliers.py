@@ -22,7 +22,9 @@ def projection(tilt, seed=3, along_x=False):
     atoms = np.random.default_rng(seed).uniform(-4.5, 4.5, (25, 3))
     across, along = atoms[:, 2] * np.cos(tilt) + atoms[:, 0] * np.sin(tilt), atoms[:, 1]
     y, x = (across, along) if along_x else (along, across)
-    return 70 * np.einsum("ay,ax->yx", *(np.exp(-((R - place[:, None]) ** 2) / 0.72) for place in (y, x)))
+    return 70 * np.einsum(
+        "ay,ax->yx", *(np.exp(-((R - place[:, None]) ** 2) / 0.72) for place in (y, x))
+    )
 
 
 def noise(size, seed=0):
@@ -32,7 +34,13 @@ def noise(size, seed=0):
 def aligned(views, extended, kept=slice(None), weights=SEEN, **options):
     images = np.asarray(views, np.float32)[kept]
     return align(
-        images, Geometry(TILTS[kept]), STEP, (46, N, N), weights=weights[kept], extended=extended, **OPTIONS | options
+        images,
+        Geometry(TILTS[kept]),
+        STEP,
+        (46, N, N),
+        weights=weights[kept],
+        extended=extended,
+        **OPTIONS | options,
     )
 
 
@@ -109,20 +117,28 @@ def test_the_rest_is_as_without_a_view_that_does_not_fit(name, extended):
 
 
 @pytest.mark.parametrize("extended", [PARTICLE, FILM])
-@pytest.mark.parametrize("missing", [(2,), (0,), pytest.param((4,), marks=pytest.mark.slow), (4, 7)])
+@pytest.mark.parametrize(
+    "missing", [(2,), (0,), pytest.param((4,), marks=pytest.mark.slow), (4, 7)]
+)
 def test_views_that_are_missing_move_others_by_a_fifth_of_the_error_of_all(missing, extended):
-    assert farthest(aligned_without(missing, extended)) < 1.2 * farthest(aligned_without((), extended))
+    assert farthest(aligned_without(missing, extended)) < 1.2 * farthest(
+        aligned_without((), extended)
+    )
 
 
 @pytest.mark.parametrize(("extended", "bound"), [(PARTICLE, 2.0), (FILM, 1.3)])
 def test_a_gap_of_45_degrees_doubles_the_error_of_a_particle(extended, bound):
     """Shifts across the axis that vary slowly with the tilt hardly differ from a change of the volume, and less so
     across a gap: 1.94 and 1.26 times the error of the complete series, with finer voxels and more rounds, too."""
-    assert farthest(aligned_without((2, 3), extended)) < bound * farthest(aligned_without((), extended))
+    assert farthest(aligned_without((2, 3), extended)) < bound * farthest(
+        aligned_without((), extended)
+    )
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="an outermost view has one neighbour, which does not tell which of them is foreign")
+@pytest.mark.xfail(
+    reason="an outermost view has one neighbour, which does not tell which of them is foreign"
+)
 @pytest.mark.parametrize("extended", [FILM, PARTICLE])
 def test_another_specimen_at_the_outermost_tilt_is_named(extended):
     views = SOUND.copy()
@@ -157,7 +173,9 @@ def test_a_view_without_weights_is_named():
 def test_a_series_of_empty_views_is_refused(left):
     views = SOUND.copy()
     views[left:] = 0
-    with pytest.raises(ValueError, match=f"{left} of 9 views can be aligned, at least 3 .* it is empty"):
+    with pytest.raises(
+        ValueError, match=f"{left} of 9 views can be aligned, at least 3 .* it is empty"
+    ):
         aligned(views, True)
 
 
@@ -178,7 +196,7 @@ def test_images_turn_towards_the_axis():
     """What was along x is along y, what was along y is along −x."""
     image = np.zeros((1, 21, 25))
     image[0, 10, 12 + 5], image[0, 10 + 3, 12] = 1.0, 2.0
-    turned, weights = levels.rotated(image, np.ones(image.shape), (0.5, 0.5), np.pi / 2)
+    turned, weights = levels.rotate_images(image, np.ones(image.shape), (0.5, 0.5), np.pi / 2)
     assert turned[0, 10 + 5, 12] == pytest.approx(1, abs=1e-6)
     assert turned[0, 10, 12 - 3] == pytest.approx(2, abs=1e-6)
     assert weights[0, 10, 12] == 1

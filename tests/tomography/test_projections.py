@@ -41,7 +41,10 @@ def test_a_gaussian_stands_where_it_was_turned_and_moved(angles):
 def test_adjoint_and_derivative():
     """⟨A V, P⟩ = ⟨V, Aᵀ P⟩, and the derivative by the geometry against differences."""
     rng = np.random.default_rng(0)
-    volume, images = jnp.asarray(rng.normal(size=(8, 9, 10))), jnp.asarray(rng.normal(size=(3, 11, 8)))
+    volume, images = (
+        jnp.asarray(rng.normal(size=(8, 9, 10))),
+        jnp.asarray(rng.normal(size=(3, 11, 8))),
+    )
     geometry = Geometry(TILTS, ANGLES, SHIFTS)
 
     @jax.jit
@@ -77,6 +80,8 @@ def test_refusals():
     with pytest.raises(ValueError, match="tells nothing of the depth"):
         require_series(images, 0.5, Geometry(np.full(3, 0.2)), (20, 20, 20))
     with pytest.raises(ValueError, match="view 1 holds values that are not finite"):
-        require_series(np.where(np.arange(3)[:, None, None] == 1, np.nan, images), 0.5, good, (20, 20, 20))
+        require_series(
+            np.where(np.arange(3)[:, None, None] == 1, np.nan, images), 0.5, good, (20, 20, 20)
+        )
     with pytest.raises(ValueError, match="in view 2, at 60°; give it more voxels"):
         require_series(images, 0.5, good, (4, 20, 20))

@@ -36,7 +36,10 @@ def _side_by_side(home, mesh: Mesh, share: int = 0):
     groups, slabs = mesh.shape[SHOTS], mesh.shape[SLABS]
     by_slab = [np.flatnonzero(home == slab) for slab in range(slabs)]
     share = max(share, math.ceil(max(map(len, by_slab)) / groups))
-    index, real = np.zeros((groups, slabs, share), int), np.zeros((groups, slabs, share), np.float32)
+    index, real = (
+        np.zeros((groups, slabs, share), int),
+        np.zeros((groups, slabs, share), np.float32),
+    )
     for slab, mine in enumerate(by_slab):
         for group in range(groups):
             own = mine[group::groups]
@@ -48,10 +51,12 @@ def homed(model: Model, shots: list[int], mesh: Mesh) -> list[Int[np.ndarray, "_
     """The slab of every shot of every view, where the windows lie now; `shots` are those of the views."""
     if SLABS not in mesh.shape:
         return [np.zeros(n, np.int16) for n in shots]
-    return [homes(model, view, mesh.shape[SLABS])[:n].astype(np.int16) for view, n in enumerate(shots)]
+    return [
+        homes(model, view, mesh.shape[SLABS])[:n].astype(np.int16) for view, n in enumerate(shots)
+    ]
 
 
-def deal(
+def slab_batches(
     data: Dataset,
     size: int,
     epochs: int = 1,
@@ -70,14 +75,32 @@ def deal(
     another one. What is left of an epoch wants that of its beginning.
     """
     if SLABS not in mesh.shape:
-        drawn = batches(data, size, epochs, order=order, seed=seed, first_epoch=first_epoch, shots=shots, part=part)
+        drawn = batches(
+            data,
+            size,
+            epochs,
+            order=order,
+            seed=seed,
+            first_epoch=first_epoch,
+            shots=shots,
+            part=part,
+        )
         yield from (even(batch, mesh) for batch in drawn)
         return
     slabs = mesh.shape[SLABS]
-    shots = [np.arange(n) for n in data.n_shots] if shots is None else [np.asarray(s) for s in shots]
+    shots = (
+        [np.arange(n) for n in data.n_shots] if shots is None else [np.asarray(s) for s in shots]
+    )
     counts = [math.ceil(len(mine) / size) for mine in shots]  # 0 of a view that is left out
-    of_slab = [[mine[home[v][mine] == slab] for slab in range(slabs)] for v, mine in enumerate(shots)]
-    most = max(math.ceil(len(s) / count) for mine, count in zip(of_slab, counts, strict=True) if count for s in mine)
+    of_slab = [
+        [mine[home[v][mine] == slab] for slab in range(slabs)] for v, mine in enumerate(shots)
+    ]
+    most = max(
+        math.ceil(len(s) / count)
+        for mine, count in zip(of_slab, counts, strict=True)
+        if count
+        for s in mine
+    )
     share = math.ceil(most / mesh.shape[SHOTS])
     for epoch in range(first_epoch, first_epoch + epochs):
         rng = np.random.default_rng([seed, epoch, 0])
@@ -86,7 +109,10 @@ def deal(
             if not count:
                 continue
             parts = [_parts(data.positions[view], own, count, order, rng) for own in mine]
-            groups += [(view, np.concatenate(together)) for together in zip(*_covering(parts, count), strict=True)]
+            groups += [
+                (view, np.concatenate(together))
+                for together in zip(*_covering(parts, count), strict=True)
+            ]
         for i in rng.permutation(len(groups)):
             view, together = groups[i]
             index, weight = _side_by_side(home[view][together], mesh, share)
@@ -97,7 +123,10 @@ def deal(
 
 def _parts(positions, own, count: int, order: str, rng) -> list[np.ndarray]:
     """The shots of one slab in `count` parts, by an order of `data.batches`; fewer shots than that are in one each."""
-    parts = [own[group] for group in ORDERS[order](positions[own], math.ceil(len(own) / max(count, 1)) or 1, rng)]
+    parts = [
+        own[group]
+        for group in ORDERS[order](positions[own], math.ceil(len(own) / max(count, 1)) or 1, rng)
+    ]
     if len(parts) == count or not parts:
         return parts
     return np.array_split(np.concatenate(parts), min(count, len(own)))

@@ -9,10 +9,17 @@ from jaxtyping import Array, Num
 SLABS = "slabs"
 
 
-def with_halo(rows: Num[Array, "z Y X"], reach: int, slabs: int, outside: float) -> Num[Array, "z _ X"]:
+def with_halo(
+    rows: Num[Array, "z Y X"], reach: int, slabs: int, outside: float
+) -> Num[Array, "z _ X"]:
     """A slab with `reach` rows of its neighbours on either side, `outside` where there are none."""
     return jnp.concatenate(
-        [_received(rows, reach, slabs, 1, outside), rows, _received(rows, reach, slabs, -1, outside)], 1
+        [
+            _received(rows, reach, slabs, 1, outside),
+            rows,
+            _received(rows, reach, slabs, -1, outside),
+        ],
+        1,
     )
 
 

@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Int
 
 from ...data import Batch
-from ...model import Model, positions
+from ...model import Model, probe_positions
 from ...parts.indexed import PerShot, PerView, plain, select
 from ...parts.slices import Slab, Sliced
 from ...parts.specimen import AbstractSpecimen
@@ -70,7 +70,11 @@ def fitted(model: Model, slabs: int, tree=None):
 
     def padded(leaf, spec):
         split = SLABS in spec
-        return jnp.pad(leaf, [(0, 0)] * (leaf.ndim - 2) + [(before, extra - before), (0, 0)]) if split else leaf
+        return (
+            jnp.pad(leaf, [(0, 0)] * (leaf.ndim - 2) + [(before, extra - before), (0, 0)])
+            if split
+            else leaf
+        )
 
     arrays, rest = eqx.partition(tree, eqx.is_array)
     return eqx.combine(jax.tree.map(padded, arrays, layout(arrays, model)), rest)
@@ -112,7 +116,10 @@ def own_part(model: Model, view, slabs: int) -> Model:
 
     sliced = specimen.slab_slices(grid, Slab(number, slabs, neighbours))
     first = number * rows - reach + specimen.anchor_row(rows) - specimen.anchor_row(slabs * rows)
-    origin = jax.tree.map(lambda o: o + jnp.stack([first, 0 * first]) * jnp.asarray(grid.pixel, o.dtype), sliced.origin)
+    origin = jax.tree.map(
+        lambda o: o + jnp.stack([first, 0 * first]) * jnp.asarray(grid.pixel, o.dtype),
+        sliced.origin,
+    )
     whole = with_halo(sliced.transmission, reach, slabs, 1.0)
     return eqx.tree_at(lambda m: m.specimen, model, Given(Sliced(whole, sliced.thickness, origin)))
 
@@ -137,5 +144,5 @@ def homes(model: Model, view: int, slabs: int) -> Int[np.ndarray, " shot"]:
     rows, pixel = stacks(model)[0].shape[1], grid.pixel[0]
     beyond = specimen.anchor_row(specimen.shapes(grid).plane[0]) - specimen.anchor_row(rows)
     origin = np.asarray(plain(specimen.slices_origin(grid)))[..., 0] + beyond * pixel
-    middle = np.round((positions(model, view)[:, 0] - origin) / pixel)
+    middle = np.round((probe_positions(model, view)[:, 0] - origin) / pixel)
     return np.clip(middle // (rows // slabs), 0, slabs - 1).astype(int)

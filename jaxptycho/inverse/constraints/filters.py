@@ -32,9 +32,13 @@ def filter_volume(stack: Stack, transfer: Float[Array, "z y f"]) -> Stack:
     return idct(filter_in_plane(spectrum, transfer), axis=0, norm="ortho")
 
 
-def plane_frequencies(shape: tuple[int, ...], pixel) -> tuple[Float[Array, "y 1"], Float[Array, "1 f"]]:
+def plane_frequencies(
+    shape: tuple[int, ...], pixel
+) -> tuple[Float[Array, "y 1"], Float[Array, "1 f"]]:
     """Frequencies (k_y, k_x) of `rfft2` [1/Å]."""
-    return jnp.fft.fftfreq(shape[0], pixel[0])[:, None], jnp.fft.rfftfreq(shape[1], pixel[1])[None, :]
+    return jnp.fft.fftfreq(shape[0], pixel[0])[:, None], jnp.fft.rfftfreq(shape[1], pixel[1])[
+        None, :
+    ]
 
 
 def depth_frequencies(slices: int, spacing: Scalar) -> Float[Array, "z"]:
@@ -55,7 +59,7 @@ def below(k: Float[Array, "*n"], cutoff: Scalar, edge: float) -> Float[Array, "*
     return 0.5 - 0.5 * jnp.cos(math.pi * jnp.clip((cutoff - k) / edge + 0.5, 0, 1))
 
 
-def gaussian(k2: Float[Array, "..."], sigma: float) -> Float[Array, "..."]:
+def gaussian_transfer(k2: Float[Array, "..."], sigma: float) -> Float[Array, "..."]:
     """exp(−2π²σ²k²), the transfer function of a Gaussian of standard deviation σ [Å]."""
     return jnp.exp(-2 * math.pi**2 * sigma**2 * k2)
 
@@ -97,7 +101,10 @@ def measurable_turned(
 
 
 def measured_part(
-    kz: Float[Array | np.ndarray, "..."], kr: Float[Array | np.ndarray, "..."], beta: Scalar, guard: Scalar
+    kz: Float[Array | np.ndarray, "..."],
+    kr: Float[Array | np.ndarray, "..."],
+    beta: Scalar,
+    guard: Scalar,
 ) -> Float[Array, "..."]:
     """W(k) = 1 − (2/π)·arctan(β² k_z²/k_r²): what a view can measure, with β = 1/α for its semiangle α [rad];
     ½ at the edge of the missing cone, k_z = α k_r (Chen et al., Science 372, 826 (2021)).

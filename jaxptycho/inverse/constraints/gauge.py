@@ -19,7 +19,7 @@ from ...physics import waves
 from ...physics.grids import Grid
 from ...physics.types import Intensity, Stack
 from ..illumination import illumination
-from .probe import centred
+from .probe import recentred
 
 
 def probe_centring():
@@ -96,7 +96,9 @@ def phase_ramp_removal():
         _multiplies_phases(model)
         specimen, grid = model.specimen, model.grid
         if specimen.shapes(grid).period is not None:
-            raise ValueError("a periodic specimen has no free phase ramp; leave this constraint out")
+            raise ValueError(
+                "a periodic specimen has no free phase ramp; leave this constraint out"
+            )
         stack = specimen.stack()
         n, unit = stack.shape[0], specimen.radians(grid)
         seen = illuminated(model)
@@ -107,8 +109,8 @@ def phase_ramp_removal():
         if n > 1:
             _far_field(model)
             drifts = beam_drift(specimen.thicknesses(grid), tilt, grid)
-            flat = flat.map_stacks(lambda slices: moved(slices, drifts, grid))
-        y, x = centred(grid)
+            flat = flat.map_stacks(lambda slices: move_slices(slices, drifts, grid))
+        y, x = recentred(grid)
         taken = jnp.exp(2j * math.pi * (tilt[0] * y + tilt[1] * x))
         probe = model.probe.map_waves(lambda basis, _: basis * taken)
         return replace(model, specimen=flat, probe=probe)
@@ -118,7 +120,7 @@ def phase_ramp_removal():
 
 def centre_of_mass(intensity: Intensity, grid: Grid) -> Float[Array, "2"]:
     """Centre of mass (y, x) [Å] from pixel [N//2, N//2]."""
-    y, x = centred(grid)
+    y, x = recentred(grid)
     total = jnp.maximum(jnp.sum(intensity), 1e-30)
     return jnp.stack([jnp.sum(y * intensity), jnp.sum(x * intensity)]) / total
 
@@ -135,17 +137,23 @@ def coordinates(shape: tuple[int, ...], weight: Float[Array, "Y X"], grid: Grid)
     return (y - jnp.sum(weight.sum(1) * y))[:, None], (x - jnp.sum(weight.sum(0) * x))[None, :]
 
 
-def fitted_tilt(phase: Float[Array, "Y X"], weight: Float[Array, "Y X"], coordinates) -> Float[Array, "2"]:
+def fitted_tilt(
+    phase: Float[Array, "Y X"], weight: Float[Array, "Y X"], coordinates
+) -> Float[Array, "2"]:
     """Slope (y, x) [1/Å] of the plane fitted to a phase by weighted least squares.
 
     `coordinates` are measured from the weighted centre, so the plane's height drops out.
     """
     y, x = coordinates
     normal = jnp.array([[jnp.sum(weight * a * b) for a in (y, x)] for b in (y, x)])
-    return jnp.linalg.solve(normal, jnp.stack([jnp.sum(weight * a * phase) for a in (y, x)])) / (2 * math.pi)
+    return jnp.linalg.solve(normal, jnp.stack([jnp.sum(weight * a * phase) for a in (y, x)])) / (
+        2 * math.pi
+    )
 
 
-def beam_drift(thickness: Float[Array, "z"], tilt: Float[Array, "2"], grid: Grid) -> Float[Array, "z 2"]:
+def beam_drift(
+    thickness: Float[Array, "z"], tilt: Float[Array, "2"], grid: Grid
+) -> Float[Array, "z 2"]:
     """How far [Å] a beam has wandered at every slice when all of `tilt` [1/Å] is in the probe and
     no longer given to it slice by slice: λ Σ_{i<n} Δz_i g (N−1−i)/N."""
     n = thickness.shape[0]
@@ -154,7 +162,7 @@ def beam_drift(thickness: Float[Array, "z"], tilt: Float[Array, "2"], grid: Grid
     return grid.wavelength * walked[:, None] * tilt
 
 
-def moved(stack: Stack, shifts: Float[Array, "z 2"], grid: Grid) -> Stack:
+def move_slices(stack: Stack, shifts: Float[Array, "z 2"], grid: Grid) -> Stack:
     """Every slice moved by its own shift (y, x) [Å], periodic at the edges."""
     ky, kx = (jnp.fft.fftfreq(n, p) for n, p in zip(stack.shape[1:], grid.pixel, strict=True))
 

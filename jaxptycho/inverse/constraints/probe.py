@@ -79,12 +79,12 @@ def in_phase(vectors: Complex[Array, "m n"]) -> Complex[Array, "m n"]:
 
 def disc(grid: Grid, radius: float) -> Float[Array, "y x"]:
     """1 within `radius` [Å] of pixel [N//2, N//2], 0 outside, the edge one pixel soft."""
-    y, x = centred(grid)
+    y, x = recentred(grid)
     distance = jnp.sqrt(y**2 + x**2)
     return jnp.clip((radius - distance) / max(grid.pixel) + 0.5, 0.0, 1.0)
 
 
-def centred(grid: Grid) -> tuple[Float[Array, "y 1"], Float[Array, "1 x"]]:
+def recentred(grid: Grid) -> tuple[Float[Array, "y 1"], Float[Array, "1 x"]]:
     """Coordinates (y, x) [Å] from pixel [N//2, N//2]."""
     y, x = (p * (jnp.arange(n) - n // 2) for n, p in zip(grid.shape, grid.pixel, strict=True))
     return y[:, None], x[None, :]

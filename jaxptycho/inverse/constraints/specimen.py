@@ -15,7 +15,9 @@ def amplitude_clamp(lowest: float = 0.0, highest: float = 1.0):
     In a weak-phase specimen |t| is 1 − a, to first order.
     """
     if not 0 <= lowest <= highest or highest == 0:
-        raise ValueError(f"got amplitudes from {lowest} to {highest}; give 0 ≤ lowest ≤ highest, and highest > 0")
+        raise ValueError(
+            f"got amplitudes from {lowest} to {highest}; give 0 ≤ lowest ≤ highest, and highest > 0"
+        )
 
     def project(model):
         specimen = model.specimen
@@ -54,7 +56,9 @@ def vacuum_surfaces(first: int = 1, last: int = 1):
     def empty(stack):
         n = stack.shape[0]
         if min(first, last) < 0 or first + last >= n:
-            raise ValueError(f"cannot empty {first} + {last} of {n} slices; leave at least one for the specimen")
+            raise ValueError(
+                f"cannot empty {first} + {last} of {n} slices; leave at least one for the specimen"
+            )
         inside = (jnp.arange(n) >= first) & (jnp.arange(n) < n - last)
         return jnp.where(inside[:, None, None], stack, 0)
 
@@ -66,7 +70,7 @@ def gaussian_in_plane(sigma_angstrom: float):
 
     def project(model):
         ky, kx = _plane(model)
-        transfer = filters.gaussian(ky**2 + kx**2, sigma_angstrom)
+        transfer = filters.gaussian_transfer(ky**2 + kx**2, sigma_angstrom)
         return _map_stacks(model, lambda stack: filters.filter_in_plane(stack, transfer))
 
     return project
@@ -78,7 +82,7 @@ def gaussian_along_z(sigma_angstrom: float):
     def project(model):
         specimen = model.specimen
         kz = filters.depth_frequencies(specimen.stack().shape[0], specimen.spacing(model.grid))
-        transfer = filters.gaussian(kz**2, sigma_angstrom)
+        transfer = filters.gaussian_transfer(kz**2, sigma_angstrom)
         return _map_stacks(model, lambda stack: filters.filter_along_z(stack, transfer))
 
     return project

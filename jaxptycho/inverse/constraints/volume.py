@@ -33,7 +33,9 @@ def support(model: Model, blur_angstrom: float, threshold: float = 0.1, edge_ang
     return lambda model: _map_stacks(model, lambda stack: mask * stack)
 
 
-def support_mask(volume, voxel: Lengths, blur: float, threshold: float, edge: float) -> Float[np.ndarray, "z y x"]:
+def support_mask(
+    volume, voxel: Lengths, blur: float, threshold: float, edge: float
+) -> Float[np.ndarray, "z y x"]:
     """1 where the volume, blurred by `blur` [Å], exceeds `threshold` times its maximum; falls to 0 over `edge` [Å]."""
     if not 0 < threshold < 1 or blur < 0 or edge < 0:
         raise ValueError(
@@ -42,7 +44,9 @@ def support_mask(volume, voxel: Lengths, blur: float, threshold: float, edge: fl
         )
     blurred = gaussian_filter(volume, [blur / step for step in voxel], mode="constant")
     if not blurred.max() > 0:
-        raise ValueError("a support of an empty specimen; start from one that was reconstructed at low resolution")
+        raise ValueError(
+            "a support of an empty specimen; start from one that was reconstructed at low resolution"
+        )
     distance = distance_transform_edt(blurred < threshold * blurred.max(), sampling=voxel)
     return np.asarray(filters.below(jnp.asarray(distance), edge / 2, edge))
 
@@ -65,7 +69,11 @@ def low_pass_volume(cutoff_inverse_angstrom: float, edge_inverse_angstrom: float
 
 
 def atomicity(
-    model: Model, atoms: int, distance_angstrom: float, strength: float = 1.0, sigma_angstrom: float | None = None
+    model: Model,
+    atoms: int,
+    distance_angstrom: float,
+    strength: float = 1.0,
+    sigma_angstrom: float | None = None,
 ):
     """The phase or potential replaced by the round Gaussians of its `atoms` highest maxima, a `strength` of 1 in full.
 
@@ -75,13 +83,15 @@ def atomicity(
     are lost at full strength, and no more than damped at a lower one.
     """
     if atoms < 1 or not 0 < strength <= 1:
-        raise ValueError(f"{atoms} atoms with a strength of {strength}; give at least one, and 0 < strength ≤ 1")
+        raise ValueError(
+            f"{atoms} atoms with a strength of {strength}; give at least one, and 0 < strength ≤ 1"
+        )
     voxel = _voxel(model)
 
     def change(stack: Stack):
         found = atoms_in(stack, voxel, atoms, distance_angstrom)
         sigma = jnp.min(found.usual) if sigma_angstrom is None else sigma_angstrom
-        return stack + strength * (gaussians(found, sigma, stack.shape, voxel) - stack)
+        return stack + strength * (round_gaussians(found, sigma, stack.shape, voxel) - stack)
 
     return lambda model: _map_stacks(model, change, ("phase",))
 
@@ -117,7 +127,7 @@ def atoms_in(volume: Stack, voxel: Lengths, atoms: int, distance: float) -> Foun
 
 
 @partial(jax.jit, static_argnames=("shape", "voxel"))
-def gaussians(found: Found, sigma: Scalar, shape: tuple[int, ...], voxel: Lengths) -> Stack:
+def round_gaussians(found: Found, sigma: Scalar, shape: tuple[int, ...], voxel: Lengths) -> Stack:
     """The volume of round Gaussians of standard deviation `sigma` [Å], each the product of its profiles."""
     profiles = []
     for place, n, step in zip(found.places.T, shape, voxel, strict=True):
@@ -137,13 +147,17 @@ def _parabolas(volume, index, height, voxel: Lengths, radius: float):
     shape = [2 * h + 1 for h in half]
     steps = np.indices(shape).reshape(3, -1).T - half
     near = np.sum((steps / np.maximum(half, radius / np.array(voxel))) ** 2, 1) <= 1 + 1e-6
-    terms = jnp.asarray(np.concatenate([np.ones((len(steps), 1)), steps, steps**2], 1), volume.dtype)
+    terms = jnp.asarray(
+        np.concatenate([np.ones((len(steps), 1)), steps, steps**2], 1), volume.dtype
+    )
     padded = jnp.pad(volume, [(h, h) for h in half])
 
     def fit(first, own):
         value = jax.lax.dynamic_slice(padded, first, shape).ravel() / jnp.where(own > 0, own, 1)
         weight = jnp.where(near & (value > 0), value, 0) ** 2
-        normal = jnp.einsum("w,wi,wj->ij", weight, terms, terms, precision="highest") + 1e-6 * jnp.eye(7)
+        normal = jnp.einsum(
+            "w,wi,wj->ij", weight, terms, terms, precision="highest"
+        ) + 1e-6 * jnp.eye(7)
         right = jnp.matmul(terms.T, weight * jnp.log(jnp.maximum(value, 1e-6)), precision="highest")
         return jnp.linalg.solve(normal, right)
 
@@ -151,7 +165,9 @@ def _parabolas(volume, index, height, voxel: Lengths, radius: float):
     peaked = (bend < -1e-3) & (jnp.abs(slope) < -2 * bend)  # with its top within a voxel
     bend = jnp.where(peaked, bend, -1.0)
     centre = jnp.where(peaked, -slope / (2 * bend), 0)
-    sigma = jnp.where(peaked & (height > 0)[:, None], jnp.sqrt(-1 / (2 * bend)) * jnp.asarray(voxel), jnp.nan)
+    sigma = jnp.where(
+        peaked & (height > 0)[:, None], jnp.sqrt(-1 / (2 * bend)) * jnp.asarray(voxel), jnp.nan
+    )
     rise = jnp.sum(jnp.where(peaked, -(slope**2) / (4 * bend), 0), axis=1)
     return centre, sigma, height * jnp.exp(log[:, 0] + rise)
 

@@ -1,6 +1,6 @@
 """Solvers: optax transformations that move a model, and what prepares gradients for them."""
 
-from .accumulation import gathered
+from .accumulation import accumulate_gradients
 from .layerwise_adam import layerwise_adam
 from .pie import epie, rpie
 from .preconditioning import PRECONDITIONERS, measured, shell_growth
@@ -10,7 +10,7 @@ __all__ = [
     "PRECONDITIONERS",
     "SOLVERS",
     "epie",
-    "gathered",
+    "accumulate_gradients",
     "layerwise_adam",
     "measured",
     "momentum",

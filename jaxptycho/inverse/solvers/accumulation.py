@@ -18,8 +18,10 @@ class Gathered(NamedTuple):
     batches: jax.Array
 
 
-def gathered(
-    inner: optax.GradientTransformation, batches: int, own: optax.GradientTransformation | None = None
+def accumulate_gradients(
+    inner: optax.GradientTransformation,
+    batches: int,
+    own: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformation:
     """`inner` once in so many batches, on the gradient Σ w g / Σ w of all their shots, w those of a batch.
 
@@ -36,10 +38,14 @@ def gathered(
 
         return jax.tree.map(of, params, is_leaf=lambda node: isinstance(node, varying))
 
-    return optax.partition({"shared": _once_in(batches, inner), "own": inner if own is None else own}, labels)
+    return optax.partition(
+        {"shared": _once_in(batches, inner), "own": inner if own is None else own}, labels
+    )
 
 
-def _once_in(batches: int, inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+def _once_in(
+    batches: int, inner: optax.GradientTransformation
+) -> optax.GradientTransformationExtraArgs:
     inner = optax.with_extra_args_support(inner)
 
     def empty(params, state):
@@ -53,12 +59,19 @@ def _once_in(batches: int, inner: optax.GradientTransformation) -> optax.Gradien
 
         def step():
             mean = jax.tree.map(lambda t: t / weight.astype(t.real.dtype), total)
-            updates, after = inner.update(mean, state.inner, params, batch=batch, **(extra | {"grad": mean}))  # type: ignore
+            updates, after = inner.update(
+                mean, state.inner, params, batch=batch, **(extra | {"grad": mean})
+            )  # type: ignore
             return updates, empty(grads, after)
 
         def wait():
-            return jax.tree.map(jnp.zeros_like, grads), Gathered(state.inner, total, weight, state.batches + 1)
+            return jax.tree.map(jnp.zeros_like, grads), Gathered(
+                state.inner, total, weight, state.batches + 1
+            )
 
         return jax.lax.cond(state.batches + 1 == batches, step, wait)
 
-    return optax.GradientTransformationExtraArgs(lambda params: empty(params, inner.init(params)), update)  # type: ignore
+    def init(params):
+        return empty(params, inner.init(params))
+
+    return optax.GradientTransformationExtraArgs(init, update)  # type: ignore

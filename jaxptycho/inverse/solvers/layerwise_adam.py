@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import optax
 
 
-def layerwise_adam(rate: float | Callable, b1: float = 0.9, b2: float = 0.999) -> optax.GradientTransformation:
+def layerwise_adam(
+    rate: float | Callable, b1: float = 0.9, b2: float = 0.999
+) -> optax.GradientTransformation:
     """Adam (Kingma & Ba 2015) whose second moment is the mean of |gradient|² over all of an array.
 
     Adam itself moves every voxel at about the same rate, those that hardly any pattern shows like those that
@@ -25,9 +27,17 @@ def layerwise_adam(rate: float | Callable, b1: float = 0.9, b2: float = 0.999) -
         del params
         count = optax.safe_increment(state.count)
         first = optax.tree.update_moment(updates, state.mu, b1, 1)
-        second = jax.tree.map(lambda g, v: b2 * v + (1 - b2) * jnp.mean(jnp.abs(g) ** 2), updates, state.nu)
-        corrected = (optax.tree.bias_correction(m, b, count) for m, b in ((first, b1), (second, b2)))
-        steps = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + jnp.finfo(v.dtype).tiny ** 0.5), *corrected)
+        second = jax.tree.map(
+            lambda g, v: b2 * v + (1 - b2) * jnp.mean(jnp.abs(g) ** 2), updates, state.nu
+        )
+        corrected = (
+            optax.tree.bias_correction(m, b, count) for m, b in ((first, b1), (second, b2))
+        )
+        steps = jax.tree.map(
+            lambda m, v: m / (jnp.sqrt(v) + jnp.finfo(v.dtype).tiny ** 0.5), *corrected
+        )
         return steps, optax.ScaleByAdamState(count, first, second)
 
-    return optax.chain(optax.GradientTransformation(init, update), optax.scale_by_learning_rate(rate))
+    return optax.chain(
+        optax.GradientTransformation(init, update), optax.scale_by_learning_rate(rate)
+    )

@@ -35,7 +35,7 @@ def _natural(params):
     return units, _over(params, units)
 
 
-def in_natural_units(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+def scale_parameters(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     """`inner`, working on parameters divided by the `natural_units` of the first model.
 
     It gets these as the extra argument `units`.
@@ -51,8 +51,12 @@ def in_natural_units(inner: optax.GradientTransformation) -> optax.GradientTrans
         units, state = state
         scaled = _times(grads, units)
 
-        def value_of(natural, model=None, batch=None, units=units):  # optax hands every extra argument on
-            assert value_fn is not None  # asked for by line searches alone, which `make_step` serves
+        def value_of(
+            natural, model=None, batch=None, units=units
+        ):  # optax hands every extra argument on
+            assert (
+                value_fn is not None
+            )  # asked for by line searches alone, which `make_step` serves
             return value_fn(jax.tree.map(_physical, natural, params, units, is_leaf=_is_masked))
 
         updates, state = inner.update(
@@ -69,7 +73,9 @@ def in_natural_units(inner: optax.GradientTransformation) -> optax.GradientTrans
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
 
 
-def of_own_share(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+def restrict_line_search(
+    inner: optax.GradientTransformation,
+) -> optax.GradientTransformationExtraArgs:
     """`inner` on its share of the parameters, the others masked: its line search varies that share alone."""
     inner = optax.with_extra_args_support(inner)
 

@@ -51,10 +51,12 @@ def epie(rate: float = 1.0) -> optax.GradientTransformationExtraArgs:
 def rpie(regularisation: float = 0.1, rate: float = 1.0) -> optax.GradientTransformationExtraArgs:
     """rPIE for the loss `misfit(amplitude)`, with a = `regularisation` in (0, 1]."""
     if not 0 < regularisation <= 1:
-        raise ValueError(f"regularisation is {regularisation}; rPIE wants a number above 0 and up to 1, which is ePIE")
+        raise ValueError(
+            f"regularisation is {regularisation}; rPIE wants a number above 0 and up to 1, which is ePIE"
+        )
 
     def init(params):
-        check(params)
+        require_supported(params)
         return optax.EmptyState()
 
     def update(grads, state, params=None, *, model, batch, units=None, **_):
@@ -62,14 +64,16 @@ def rpie(regularisation: float = 0.1, rate: float = 1.0) -> optax.GradientTransf
         half = rate / 2 * jnp.sum(batch.weight)  # the loss is a mean over shots, PIE adds them up
         updates = jax.tree.map(jnp.zeros_like, grads)
         if jax.tree.leaves(grads.specimen):
-            seen = illumination(model, batch)
+            seen = batch_illumination(model, batch)
             step = half / len(seen) / mixed(seen, regularisation)
             specimen = object_update(model.specimen, grads.specimen, step)
             updates = eqx.tree_at(_stacks, updates, specimen, is_leaf=lambda node: node is None)
         if jax.tree.leaves(grads.probe):
             size = 1.0 if units is None else plain(units.probe.waves)
             step = half / mixed(squared_object(model, batch), regularisation) / size**2
-            probe = jax.tree.map(lambda gradient: (-step * gradient).astype(gradient.dtype), grads.probe.waves)
+            probe = jax.tree.map(
+                lambda gradient: (-step * gradient).astype(gradient.dtype), grads.probe.waves
+            )
             updates = eqx.tree_at(lambda u: u.probe.waves, updates, probe)
         return updates, state
 
@@ -95,7 +99,7 @@ def mixed(power: Float[Array, "... y x"], a: float) -> Float[Array, "... y x"]:
     return (1 - a) * power + a * jnp.max(power, axis=(-2, -1), keepdims=True)
 
 
-def illumination(model: Model, batch: Batch) -> Stack:
+def batch_illumination(model: Model, batch: Batch) -> Stack:
     """Σ|ψ|² [quanta] over the shots of `batch` at every pixel of every slice, of the wave that enters it."""
     model = select(model, PerView, batch.view)
     sliced = model.specimen.slices(model.grid)
@@ -104,7 +108,7 @@ def illumination(model: Model, batch: Batch) -> Stack:
         index, weight = shot
         one, seen = select((model, sliced), PerShot, index)
         corner, centre = seen.corner(one.scan.position(), one.grid)
-        wave = waves.place(one.probe.spectrum(one.grid), centre, one.grid)
+        wave = waves.place_probe(one.probe.spectrum(one.grid), centre, one.grid)
         return corner, weight * entering(one, wave, seen, corner)
 
     shots = jnp.asarray(batch.shots), jnp.asarray(batch.weight)
@@ -130,7 +134,9 @@ def entering(model: Model, wave: Waves, sliced: Sliced, corner) -> Float[Array, 
 
 def folded(field: Float[Array, "z W H"], shape: tuple[int, ...]) -> Stack:
     """What was added to a specimen continued beyond its `shape`, added where it belongs."""
-    rows, columns = (jnp.arange(n) % size for n, size in zip(field.shape[1:], shape[1:], strict=True))
+    rows, columns = (
+        jnp.arange(n) % size for n, size in zip(field.shape[1:], shape[1:], strict=True)
+    )
     return jnp.zeros(shape, field.dtype).at[:, rows[:, None], columns].add(field)
 
 
@@ -146,10 +152,12 @@ def squared_object(model: Model, batch: Batch) -> Float[Array, "y x"]:
         return total + weight * (seen.real**2 + seen.imag**2), None
 
     blank = jnp.zeros(model.grid.shape, sliced.transmission.real.dtype)
-    return jax.lax.scan(of_shot, blank, (jnp.asarray(batch.shots), jnp.asarray(batch.weight, blank.dtype)))[0]
+    return jax.lax.scan(
+        of_shot, blank, (jnp.asarray(batch.shots), jnp.asarray(batch.weight, blank.dtype))
+    )[0]
 
 
-def check(params) -> None:
+def require_supported(params) -> None:
     """Raises ValueError for parameters that PIE has no update for."""
     for part, kind in ((params.specimen, SliceStack), (params.probe, PixelProbe)):
         if jax.tree.leaves(part) and not isinstance(part, kind):
@@ -157,15 +165,21 @@ def check(params) -> None:
                 f"PIE updates a {kind.__name__}, not a {type(part).__name__}; give this part another optimiser "
                 "with per_part"
             )
-    if jax.tree.leaves(params.specimen) and not all(x is None or eqx.is_array(x) for x in _stacks(params)):
-        raise ValueError("PIE updates phase and absorption together; give it the specimen and not one of its fields")
+    if jax.tree.leaves(params.specimen) and not all(
+        x is None or eqx.is_array(x) for x in _stacks(params)
+    ):
+        raise ValueError(
+            "PIE updates phase and absorption together; give it the specimen and not one of its fields"
+        )
     if not jax.tree.leaves((params.specimen, params.probe)):
         raise ValueError(
             "PIE updates the specimen and the probe and was given neither; give other parts another optimiser"
         )
     nodes = jax.tree.leaves(params.probe, is_leaf=lambda node: isinstance(node, PerShot))
     if any(isinstance(node, PerShot) for node in nodes):
-        raise ValueError("PIE updates waves that shots share; these are PerShot, give the probe another optimiser")
+        raise ValueError(
+            "PIE updates waves that shots share; these are PerShot, give the probe another optimiser"
+        )
 
 
 def _stacks(model):

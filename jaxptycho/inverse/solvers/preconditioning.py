@@ -18,7 +18,9 @@ from ...physics.types import Stack
 from ..constraints import filters
 
 
-def measured(semiangle_mrad: float, thickness_angstrom: float | None = None) -> optax.GradientTransformationExtraArgs:
+def measured(
+    semiangle_mrad: float, thickness_angstrom: float | None = None
+) -> optax.GradientTransformationExtraArgs:
     """The gradient times W(k) of `filters.measured_part`, in the frame of the beam of the view that it came from.
 
     What a view of this semiangle cannot measure, it does not move: the rest is left to the others. All of a volume's
@@ -47,7 +49,10 @@ def measured(semiangle_mrad: float, thickness_angstrom: float | None = None) -> 
 
 
 def shell_growth(
-    first_inverse_angstrom: float, last_inverse_angstrom: float, steps: int, edge_inverse_angstrom: float = 0.0
+    first_inverse_angstrom: float,
+    last_inverse_angstrom: float,
+    steps: int,
+    edge_inverse_angstrom: float = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
     """The gradient without its frequencies |k| beyond a cut-off that grows from `first` to `last` over so many steps.
 
@@ -64,12 +69,18 @@ def shell_growth(
         del params, extra
 
         def change(gradient: Stack):
-            k = filters.volume_frequency(gradient.shape, model.grid.pixel, model.specimen.spacing(model.grid))
-            return filters.filter_volume(gradient, filters.below(k, cutoff_at(state.count), edge_inverse_angstrom))
+            k = filters.volume_frequency(
+                gradient.shape, model.grid.pixel, model.specimen.spacing(model.grid)
+            )
+            return filters.filter_volume(
+                gradient, filters.below(k, cutoff_at(state.count), edge_inverse_angstrom)
+            )
 
         return of_stacks(updates, change), optax.ScaleByScheduleState(state.count + 1)
 
-    return _transformation(lambda params: optax.ScaleByScheduleState(jnp.zeros([], jnp.int32)), update)
+    return _transformation(
+        lambda params: optax.ScaleByScheduleState(jnp.zeros([], jnp.int32)), update
+    )
 
 
 def of_stacks(updates: Model, change: Callable[[Stack], Stack]) -> Model:

@@ -1,20 +1,20 @@
 """Steps of a job, by the kinds that job files name."""
 
 from ..context import Step
-from .align import Align
-from .atoms import Atoms
-from .evaluate import Evaluate
-from .linear import Linear
-from .refine import Refine
-from .simulate import Simulate
-from .views import Views
+from .align import AlignStep
+from .atoms import AtomsStep
+from .evaluate import EvaluateStep
+from .linear import LinearStep
+from .refine import RefineStep
+from .simulate import SimulateStep
+from .views import ViewsStep
 
 STEPS: dict[str, type[Step]] = {
-    "simulate": Simulate,
-    "views": Views,
-    "align": Align,
-    "linear": Linear,
-    "refine": Refine,
-    "atoms": Atoms,
-    "evaluate": Evaluate,
+    "simulate": SimulateStep,
+    "views": ViewsStep,
+    "align": AlignStep,
+    "linear": LinearStep,
+    "refine": RefineStep,
+    "atoms": AtomsStep,
+    "evaluate": EvaluateStep,
 }

@@ -11,8 +11,8 @@ import numpy as np
 from pydantic import Field
 
 from ...data import Dataset
-from ...distributed.multihost import once
-from ...io.atomic_write import drafted
+from ...distributed.multihost import run_on_rank0
+from ...io.atomic_write import atomic_path
 from ...model import Model
 from ...runs.state import State
 from ...tomography.alignment import Aligned, align
@@ -41,7 +41,7 @@ OUTSIDE = 0.35  # of the potential within, more than noise beyond a face; 0.32 a
 Bins = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
 
 
-class Align(Step):
+class AlignStep(Step):
     """Find the shifts (and angles) of all views from their projections."""
 
     needs: ClassVar = ("views",)
@@ -76,7 +76,7 @@ class Align(Step):
         found = self._aligned(models, context)
         axis = tilt_axis(data)
         in_patterns = found._replace(geometry=turned_about_beam(found.geometry, -axis))
-        once(partial(write_alignment, context.folder / ALIGNMENT, in_patterns))
+        run_on_rank0(partial(write_alignment, context.folder / ALIGNMENT, in_patterns))
         for name, value in found.words().items():
             context.listener.say(f"{name}: {value}")
         if volume_of(job).isolated:
@@ -149,7 +149,10 @@ def write_alignment(path: Path, found: Aligned) -> None:
     angles = np.rad2deg(np.column_stack([geometry.tilts, small]))
     explained = np.full(len(views), np.nan) if found.held_out is None else found.held_out
     numbers = np.column_stack([angles, geometry.shifts, found.misfits])
-    with drafted(path, overwrite=True) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+    with (
+        atomic_path(path, overwrite=True) as draft,
+        draft.open("w", newline="", encoding="utf-8") as file,
+    ):
         rows = csv.writer(file)
         rows.writerow(columns)
         for view in views:

@@ -18,7 +18,7 @@ from ..schema import key
 VOLUME_PER_ATOM = 12.0  # Å³, to count atoms where there is no volume yet
 
 
-class Atoms(Step):
+class AtomsStep(Step):
     """Trace atoms in the volume, or name traced atoms again by their occupancies and drop faint
     ones."""
 

@@ -4,8 +4,8 @@ import csv
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from ...distributed.gather import handed, whole
-from ...io.atomic_write import drafted
+from ...distributed.gather import gather_leaves, on_process_zero
+from ...io.atomic_write import atomic_path
 from ...io.native import require_truth
 from ...model import Model
 from ...reports.evaluate import evaluate_model
@@ -14,13 +14,15 @@ from ..context import Context, Step
 from ..schema import key
 
 
-class Evaluate(Step):
+class EvaluateStep(Step):
     """Compare the model with the ground truth of a simulated file."""
 
     needs: ClassVar = ("refine", "linear", "align", "views")
     kind: Literal["evaluate"]
     truth: str | None = key(
-        "file with /truth, relative to this job; default: the measurement", None, "scan.h5",
+        "file with /truth, relative to this job; default: the measurement",
+        None,
+        "scan.h5",
         role="input",
     )
 
@@ -35,16 +37,19 @@ class Evaluate(Step):
         file = self._file(context)
 
         def evaluated(model: Model) -> None:
-            rows = evaluate_model(whole(model), file, context.folder)
+            rows = evaluate_model(gather_leaves(model), file, context.folder)
             write_rows(context.folder / "evaluation.csv", rows)
             for name, value in rows.items():
                 context.listener.say(f"{name}: {value}")
 
-        handed(evaluated, state.model)
+        on_process_zero(evaluated, state.model)
         return state
 
 
 def write_rows(path: Path, rows: dict[str, str]) -> None:
     """Write names and values as a table."""
-    with drafted(path, overwrite=True) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+    with (
+        atomic_path(path, overwrite=True) as draft,
+        draft.open("w", newline="", encoding="utf-8") as file,
+    ):
         csv.writer(file).writerows([("measure", "value"), *rows.items()])

@@ -19,12 +19,14 @@ from ..series import tilt_axis, volume_of, voxel_of
 from .align import FULL_WEIGHT
 
 
-class Linear(Step):
+class LinearStep(Step):
     """Reconstruct a first volume from the aligned projections."""
 
     needs: ClassVar = ("views",)
     kind: Literal["linear"]
-    method: Literal["fista", "sirt", "cgls"] = key("fista (nowhere negative), sirt or cgls", "fista")
+    method: Literal["fista", "sirt", "cgls"] = key(
+        "fista (nowhere negative), sirt or cgls", "fista"
+    )
     iterations: int = key("iterations of the method", 20, ge=1)
     total_variation: float = key("weight of the total variation, for fista", 0.0, ge=0)
 

@@ -9,16 +9,16 @@ import equinox as eqx
 import jax
 
 from ...distributed.multihost import local
-from ...distributed.sharding import on_the_host, place
+from ...distributed.sharding import on_the_host, place_on_mesh
 from ...distributed.slabs.layout import fitted, require_lent
-from ...inverse.step import init_state, owned
+from ...inverse.step import copy_for_donation, init_state
 from ...model import Model
 from ...runs import checkpoints
 from ...runs.batch_source import BatchSource
 from ...runs.loop import Loop, Refinement, with_something
 from ...runs.state import Diverged, Progress, State, Stopped
 from ...start.reslice import with_modes, with_slices
-from ...tomography.poses import BUDGET, emptied, posed, without_drift
+from ...tomography.poses import BUDGET, posed, reset_volume, without_drift
 from ..context import Context, Step
 from ..optimisation import (
     Optimisation,
@@ -30,7 +30,7 @@ from ..optimisation import (
 from ..schema import key
 
 
-class Refine(Optimisation, Step):
+class RefineStep(Optimisation, Step):
     """Refine all parts from the patterns; each such step starts from the result of the last."""
 
     kind: Literal["refine"]
@@ -92,19 +92,21 @@ class Refine(Optimisation, Step):
                 moved = posed(
                     model, source.data, self.poses, self.pose_shots, seed, source.learn, budget
                 )
-                model = owned(without_drift(moved, model))
-            return (owned(emptied(model)) if self.reset_volume else model), self.reset_volume
+                model = copy_for_donation(without_drift(moved, model))
+            return (
+                copy_for_donation(reset_volume(model)) if self.reset_volume else model
+            ), self.reset_volume
 
         return change
 
     def preview(self, model: Model | None, context: Context) -> Model | None:
-        model = in_slabs(self.begin(model, context), context)
+        model = split_into_slabs(self.begin(model, context), context)
         if context.job.run.slabs > 1:
             require_lent(model)
         self.first_state(model, context)
         self.plan(model, context, context.source)
         if self.reset_volume:
-            return emptied(model)
+            return reset_volume(model)
         return model if model.specimen.listed_atoms() is not None else with_something(model)
 
     def first_state(self, model: Model, context: Context) -> Any:
@@ -118,14 +120,14 @@ class Refine(Optimisation, Step):
         if state.model is None:
             context.find_scan_map()
         first = self.begin(state.model, context)
-        progress = checkpoints.restore(
+        progress = checkpoints.restore_progress(
             context.checkpoints, context.number, first, partial(self._template, source), source
         )
         if progress is None:
-            begun = place(in_slabs(first, context), source.devices)
+            begun = place_on_mesh(split_into_slabs(first, context), source.devices)
             progress = Progress(begun, history=list(state.history))
         if progress.begun is None and self.needs_first_model:
-            progress.begun = owned(progress.model)
+            progress.begun = copy_for_donation(progress.model)
         refers_to = first if progress.begun is None else local(progress.begun)
         plan = self.plan(refers_to, context, source)
         patterns = source.shots_per_epoch
@@ -137,7 +139,7 @@ class Refine(Optimisation, Step):
 
         def keep() -> None:
             number = progress.epoch * loop.steps + len(progress.losses)
-            checkpoints.keep(context.checkpoints, context.number, number, progress, source)
+            checkpoints.save_progress(context.checkpoints, context.number, number, progress, source)
 
         loop.on_epoch = partial(self._epoch_over, loop.on_epoch, keep, context)
         try:
@@ -165,10 +167,10 @@ class Refine(Optimisation, Step):
         return {"model": model, "state": init_state(optimiser, model)} | begun
 
 
-def in_slabs(model: Model, context: Context) -> Model:
+def split_into_slabs(model: Model, context: Context) -> Model:
     """A copy of the model that falls into the slabs of the run."""
     with on_the_host():
-        return owned(fitted(model, context.job.run.slabs))
+        return copy_for_donation(fitted(model, context.job.run.slabs))
 
 
 def shapes(tree: Any) -> list[str]:

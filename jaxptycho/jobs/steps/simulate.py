@@ -13,7 +13,7 @@ from ..simulation import build_experiment, exposures, require_new, run_simulatio
 from ..simulation_sections import Simulation
 
 
-class Simulate(Simulation, Step):
+class SimulateStep(Simulation, Step):
     """Simulate a measurement from atoms to counts, with everything true of it under /truth."""
 
     simulates: ClassVar = True

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from ...data import Dataset
-from ...distributed.multihost import once
+from ...distributed.multihost import run_on_rank0
 from ...inverse import losses
 from ...inverse.losses import LOSSES
 from ...inverse.solvers.layerwise_adam import layerwise_adam
@@ -26,7 +26,7 @@ from ..sections import Setup
 from ..series import empty_volume, series_model, tilts_of, view_model, volume_of, voxel_of
 
 
-class Views(Step):
+class ViewsStep(Step):
     """Reconstruct every view separately, for its projection and its probe."""
 
     kind: Literal["views"]
@@ -65,7 +65,7 @@ class Views(Step):
             loss, data, optimiser, self.batch, self.epochs, **settings
         ):
             if view not in known:
-                once(partial(write, context.folder / f"view_{view:02d}.h5", model))
+                run_on_rank0(partial(write, context.folder / f"view_{view:02d}.h5", model))
             known[view] = model
             tilt = np.rad2deg(tilts_of(data)[view])
             context.listener.say(f"view {view}, at {tilt:+.1f}°, reconstructed separately")

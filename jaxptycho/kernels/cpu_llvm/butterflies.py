@@ -16,7 +16,16 @@ import numpy as np
 from llvmlite import ir
 
 INDEX, LANE, BYTE = ir.IntType(64), ir.IntType(32), ir.IntType(8)
-RADICES = {2: 1.5, 3: 2.1, 4: 1.9, 5: 3.0, 7: 5.0, 8: 3.0, 11: 10.0, 13: 13.0}  # with what one costs, about
+RADICES = {
+    2: 1.5,
+    3: 2.1,
+    4: 1.9,
+    5: 3.0,
+    7: 5.0,
+    8: 3.0,
+    11: 10.0,
+    13: 13.0,
+}  # with what one costs, about
 CONTRACT = ("contract",)  # a product and a sum may be one instruction
 
 Value = Any  # of llvmlite, whose methods do not tell what they return
@@ -51,7 +60,14 @@ def number_of(single: bool) -> ir.Type:
 class Code:
     """A function of LLVM that is being written: `arguments` are pointers to numbers, and indices."""
 
-    def __init__(self, module: ir.Module, name: str, arguments: Sequence[ir.Type], number: ir.Type, lanes: int):
+    def __init__(
+        self,
+        module: ir.Module,
+        name: str,
+        arguments: Sequence[ir.Type],
+        number: ir.Type,
+        lanes: int,
+    ):
         self.module, self.number, self.lanes = module, number, lanes
         self.vector, self.double = ir.VectorType(number, lanes), ir.VectorType(number, 2 * lanes)
         self.function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
@@ -69,16 +85,22 @@ class Code:
         return self.at.mul(self.index(a), self.index(b))
 
     def atmost(self, value, limit) -> Value:
-        return self.at.select(self.at.icmp_signed("<", self.index(value), self.index(limit)), value, self.index(limit))
+        return self.at.select(
+            self.at.icmp_signed("<", self.index(value), self.index(limit)), value, self.index(limit)
+        )
 
     def loop(self, stop, body: Callable[[Value], None], step: int = 1) -> None:
         """Runs `body(i)` for i = 0, step, … < stop."""
         self.fold(stop, [], lambda i, _: body(i) or [], step)
 
-    def fold(self, stop, values: Sequence[Value], body: Callable[[Value, list], list], step: int = 1) -> list[Value]:
+    def fold(
+        self, stop, values: Sequence[Value], body: Callable[[Value, list], list], step: int = 1
+    ) -> list[Value]:
         """What becomes of `values` by `values = body(i, values)` for i = 0, step, … < stop."""
         at, before = self.at, self.at.block
-        head, inside, after = (self.function.append_basic_block(n) for n in ("head", "inside", "after"))
+        head, inside, after = (
+            self.function.append_basic_block(n) for n in ("head", "inside", "after")
+        )
         at.branch(head)
         at.position_at_end(head)
         held = [at.phi(value.type) for value in (INDEX(0), *values)]
@@ -102,7 +124,9 @@ class Code:
         name = self.module.get_unique_name("table")
         constant: Any = ir.GlobalVariable(self.module, array, name)
         constant.linkage, constant.global_constant = "internal", True
-        constant.initializer = ir.Constant(array, [kind(float(v) if kind is self.number else int(v)) for v in values])
+        constant.initializer = ir.Constant(
+            array, [kind(float(v) if kind is self.number else int(v)) for v in values]
+        )
         return constant
 
     def entry(self, table: Value, i) -> Value:
@@ -125,7 +149,9 @@ class Code:
     def load_pairs(self, pointer: Value, offset) -> Complex:
         """Complex numbers of an array, real and imaginary parts in separate vectors."""
         both = self.load(pointer, offset, self.double)
-        return self.mixed(both, both, range(0, 2 * self.lanes, 2)), self.mixed(both, both, range(1, 2 * self.lanes, 2))
+        return self.mixed(both, both, range(0, 2 * self.lanes, 2)), self.mixed(
+            both, both, range(1, 2 * self.lanes, 2)
+        )
 
     def store_pairs(self, value: Complex, pointer: Value, offset) -> None:
         order = [i // 2 + i % 2 * self.lanes for i in range(2 * self.lanes)]
@@ -141,7 +167,9 @@ class Code:
 
     def everywhere(self, number: Value) -> Value:
         nothing = ir.Constant(ir.VectorType(number.type, self.lanes), ir.Undefined)
-        return self.mixed(self.at.insert_element(nothing, number, LANE(0)), nothing, [0] * self.lanes)
+        return self.mixed(
+            self.at.insert_element(nothing, number, LANE(0)), nothing, [0] * self.lanes
+        )
 
     def constant(self, value: float) -> Value:
         return ir.Constant(self.vector, [float(value)] * self.lanes)
@@ -172,7 +200,9 @@ class Code:
 
     def product(self, x: Complex, y: Complex) -> Complex:
         (a, b), (c, d) = x, y
-        ac, bd, ad, bc = (self.at.fmul(p, q, flags=CONTRACT) for p, q in ((a, c), (b, d), (a, d), (b, c)))
+        ac, bd, ad, bc = (
+            self.at.fmul(p, q, flags=CONTRACT) for p, q in ((a, c), (b, d), (a, d), (b, c))
+        )
         return self.at.fsub(ac, bd, flags=CONTRACT), self.at.fadd(ad, bc, flags=CONTRACT)
 
     def plus_minus_i(self, x: Complex, y: Complex) -> tuple[Complex, Complex]:
@@ -212,7 +242,9 @@ class Code:
         for k in half:
             angles = [2 * math.pi * (j * k % n) / n for j in half]
             terms = [self.scaled(s, math.cos(a)) for s, a in zip(sums, angles, strict=True)]
-            sines = [self.scaled(d, sign * math.sin(a)) for d, a in zip(differences, angles, strict=True)]
+            sines = [
+                self.scaled(d, sign * math.sin(a)) for d, a in zip(differences, angles, strict=True)
+            ]
             result[k], result[n - k] = self.plus_minus_i(
                 functools.reduce(self.added, terms, x[0]), functools.reduce(self.added, sines)
             )
@@ -237,7 +269,10 @@ class Code:
         def butterflies(j):
             first = self.times(j, 2 * (radix - 1))
             turns = [
-                tuple(self.everywhere(self.entry(factors, self.sum(first, 2 * k + part))) for part in (0, 1))
+                tuple(
+                    self.everywhere(self.entry(factors, self.sum(first, 2 * k + part)))
+                    for part in (0, 1)
+                )
                 for k in range(radix - 1)
             ]
 
@@ -268,4 +303,12 @@ class Code:
             lengths.reverse()
         for i, (length, radix) in enumerate(lengths):
             first, last = i == 0, i == len(lengths) - 1
-            self.stage(n, length, radix, sign, load if first else strip[0], store if last else strip[1], in_time)
+            self.stage(
+                n,
+                length,
+                radix,
+                sign,
+                load if first else strip[0],
+                store if last else strip[1],
+                in_time,
+            )

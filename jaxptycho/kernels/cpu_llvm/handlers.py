@@ -45,25 +45,27 @@ def description() -> str:
 
 def suits(plan: Planes) -> bool:
     """Whether there is a function for it on this machine."""
-    return planes.suits(plan, lanes(plan.single))
+    return planes.suits_planes(plan, lanes(plan.single))
 
 
 def scratch(plan: Planes) -> int:
     """Numbers of working space that its function requires."""
-    return planes.scratch(plan, lanes(plan.single))
+    return planes.plane_scratch(plan, lanes(plan.single))
 
 
 @functools.cache
 def target_of(plan: Plan) -> str:
     """Name under which XLA finds the function.
 
-    The last result of one of planes is working space of `scratch` numbers.
+    The last result of one of planes is working space of `plane_scratch` numbers.
     """
     name = f"jaxptycho_{plan.name}_{'f32' if plan.single else 'f64'}"
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
     engine.add_object_file(llvm.object_file.ObjectFileRef.from_data(_machine_code(plan)))
     engine.finalize_object()
-    handler = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(engine.get_function_address("handler"))
+    handler = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(
+        engine.get_function_address("handler")
+    )
     jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(handler), platform="cpu")
     _alive.append(engine)
     return name
@@ -74,12 +76,16 @@ _alive = []  # machine code must not be freed while XLA may call it
 
 def _features() -> str:
     # some processors are said to be faster with half their registers, which the code is not made for
-    return llvm.get_host_cpu_features().flatten() + (",-prefer-256-bit" if lanes(True) == 16 else "")
+    return llvm.get_host_cpu_features().flatten() + (
+        ",-prefer-256-bit" if lanes(True) == 16 else ""
+    )
 
 
 def _machine():
     target = llvm.Target.from_triple(llvm.get_process_triple())
-    return target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=_features(), opt=2, jit=True)
+    return target.create_target_machine(
+        cpu=llvm.get_host_cpu_name(), features=_features(), opt=2, jit=True
+    )
 
 
 def _machine_code(plan: Plan) -> bytes:
@@ -136,7 +142,9 @@ def _write_handler(module: ir.Module, plan: Plan, function: ir.Function) -> None
 
     extension = read(frame, abi.EXTENSION)
     with at.if_then(at.icmp_unsigned("!=", extension, nothing)):
-        asked = at.icmp_signed("==", read(extension, abi.EXTENSION_KIND, LANE), LANE(abi.METADATA_EXTENSION))
+        asked = at.icmp_signed(
+            "==", read(extension, abi.EXTENSION_KIND, LANE), LANE(abi.METADATA_EXTENSION)
+        )
         with at.if_then(asked):
             metadata = read(extension, abi.METADATA)
             major, minor = map(LANE, abi.VERSION)
@@ -151,7 +159,10 @@ def _write_handler(module: ir.Module, plan: Plan, function: ir.Function) -> None
     def count(buffer):
         """Planes in a buffer: the product of all its sides but two."""
         sides, last = read(buffer, abi.SIDES), at.sub(read(buffer, abi.RANK, INDEX), INDEX(2))
-        before, head, inside, after = at.block, *(handler.append_basic_block(n) for n in ("head", "inside", "after"))
+        before, head, inside, after = (
+            at.block,
+            *(handler.append_basic_block(n) for n in ("head", "inside", "after")),
+        )
         at.branch(head)
         at.position_at_end(head)
         i, product = at.phi(INDEX), at.phi(INDEX)

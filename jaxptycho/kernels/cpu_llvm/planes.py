@@ -44,7 +44,7 @@ class Planes(NamedTuple):
         return len(results(self.kind)) + 1
 
     def write(self, module: ir.Module, lanes: int) -> ir.Function:
-        return write(module, self, lanes)
+        return write_plane(module, self, lanes)
 
     def rows(self, lanes: int) -> int:
         """Rows of the working plane: whole strips."""
@@ -56,17 +56,17 @@ class Planes(NamedTuple):
         return (-(-self.m // lanes) | 1) * lanes
 
 
-def suits(plan: Planes, lanes: int) -> bool:
+def suits_planes(plan: Planes, lanes: int) -> bool:
     """Whether there is code for it."""
     return min(plan.n, plan.m) >= lanes and None not in (radices(plan.n), radices(plan.m))
 
 
-def scratch(plan: Planes, lanes: int) -> int:
+def plane_scratch(plan: Planes, lanes: int) -> int:
     """Numbers of working space: a strip, the working plane, and the transfer function in strips."""
     return 2 * (max(plan.n, plan.m) * lanes + plan.rows(lanes) * (plan.pitch(lanes) + plan.m))
 
 
-def write(module: ir.Module, plan: Planes, lanes: int) -> ir.Function:
+def write_plane(module: ir.Module, plan: Planes, lanes: int) -> ir.Function:
     """The function `(counts of planes, operands, results, scratch)`, of every operand a count and a pointer."""
     number = number_of(plan.single).as_pointer()
     operands, found = OPERANDS[plan.kind], results(plan.kind)
@@ -131,11 +131,18 @@ class _Worker:
         def store(y, x, value, fresh):
             place = self._pair(y, x)
             if "factor" in targets:
-                entered, factor = (code.load_pairs(sources[name], place) for name in ("entered", "factor"))
+                entered, factor = (
+                    code.load_pairs(sources[name], place) for name in ("entered", "factor")
+                )
                 nothing = code.constant(0.0)
-                more = (code.at.select(fresh, part, nothing) for part in code.product(value, entered))
+                more = (
+                    code.at.select(fresh, part, nothing) for part in code.product(value, entered)
+                )
                 erased = code.at.and_(fresh, code.everywhere(first))
-                before = (code.at.select(erased, nothing, part) for part in code.load_pairs(targets["factor"], place))
+                before = (
+                    code.at.select(erased, nothing, part)
+                    for part in code.load_pairs(targets["factor"], place)
+                )
                 code.store_pairs(code.added(tuple(before), tuple(more)), targets["factor"], place)
                 value = code.product(value, factor)
             code.store_pairs(value, targets["wave"], place)
@@ -152,10 +159,14 @@ class _Worker:
     def arrange(self, kernel):
         """The transfer function over n·m, strip by strip, place by place as `_rows_there_and_back` meets them."""
         code, (n, m), lanes = self.code, self.plan[1:3], self.lanes
-        row_of, place_of = (code.table(t, INDEX) for t in (frequencies(n), np.argsort(frequencies(m))))
+        row_of, place_of = (
+            code.table(t, INDEX) for t in (frequencies(n), np.argsort(frequencies(m)))
+        )
 
         def strip(start):
-            rows = [code.entry(row_of, code.atmost(code.sum(start, i), n - 1)) for i in range(lanes)]
+            rows = [
+                code.entry(row_of, code.atmost(code.sum(start, i), n - 1)) for i in range(lanes)
+            ]
             factors = code.moved(self.arranged, code.times(start, 2 * m))
 
             def tile(x):
@@ -163,7 +174,9 @@ class _Worker:
                 parts = [code.transposed(part) for part in zip(*values, strict=True)]
                 for i, value in enumerate(zip(*parts, strict=True)):
                     place = code.times(code.entry(place_of, code.sum(x, i)), 2 * lanes)
-                    for number, offset in zip(code.scaled(value, 1 / (n * m)), (0, lanes), strict=True):
+                    for number, offset in zip(
+                        code.scaled(value, 1 / (n * m)), (0, lanes), strict=True
+                    ):
                         code.store(number, factors, code.sum(place, offset))
 
             self._along(m, tile)
@@ -172,12 +185,16 @@ class _Worker:
 
     def _along(self, side: int, body):
         """`body(start)` for strips or tiles within a side of an array."""
-        self.code.loop(side, lambda start: body(self.code.atmost(start, side - self.lanes)), self.lanes)
+        self.code.loop(
+            side, lambda start: body(self.code.atmost(start, side - self.lanes)), self.lanes
+        )
 
     def _fresh(self, start, x):
         """Which places from x on begin with `start`, the others having been done before."""
         columns = ir.Constant(ir.VectorType(INDEX, self.lanes), list(range(self.lanes)))
-        return self.code.at.icmp_signed(">=", columns, self.code.everywhere(self.code.at.sub(start, x)))
+        return self.code.at.icmp_signed(
+            ">=", columns, self.code.everywhere(self.code.at.sub(start, x))
+        )
 
     def _pair(self, y, x):
         """Place of a complex number in an array."""
@@ -187,7 +204,9 @@ class _Worker:
         return self.code.sum(self.code.times(y, self.pitch), x)
 
     def _load_from_strip(self, place):
-        return tuple(self.code.load(line, self.code.times(place, self.lanes)) for line in self.lines)
+        return tuple(
+            self.code.load(line, self.code.times(place, self.lanes)) for line in self.lines
+        )
 
     def _store_in_strip(self, place, value):
         for number, line in zip(value, self.lines, strict=True):
@@ -218,7 +237,9 @@ class _Worker:
             def load(place):
                 return tuple(code.load(part, self._in_work(place, x)) for part in self.work)
 
-            code.transform(n, sign, load, lambda y, value: store(y, x, value, fresh), self.strip, in_time=True)
+            code.transform(
+                n, sign, load, lambda y, value: store(y, x, value, fresh), self.strip, in_time=True
+            )
 
         code.loop(m, strip, self.lanes)
 
@@ -236,7 +257,9 @@ class _Worker:
 
     def _tile(self, line, x, place_of):
         """Rows of a tile of the strip, from column x on."""
-        places = [self.code.times(place_of(self.code.sum(x, i)), self.lanes) for i in range(self.lanes)]
+        places = [
+            self.code.times(place_of(self.code.sum(x, i)), self.lanes) for i in range(self.lanes)
+        ]
         return self.code.transposed([self.code.load(line, place) for place in places])
 
     def _rows(self, store, sign):
@@ -251,7 +274,10 @@ class _Worker:
 
             def tile(start):
                 x = code.atmost(start, m - self.lanes)
-                parts = [self._tile(line, x, lambda column: code.entry(place_of, column)) for line in self.lines]
+                parts = [
+                    self._tile(line, x, lambda column: code.entry(place_of, column))
+                    for line in self.lines
+                ]
                 for i, value in enumerate(zip(*parts, strict=True)):
                     value = code.scaled(value, 1 / (n * m)) if sign > 0 else value
                     row = code.sum(y, i)
@@ -272,7 +298,9 @@ class _Worker:
 
             def times_kernel(place, value):
                 offset = code.times(place, 2 * self.lanes)
-                factor = tuple(code.load(factors, code.sum(offset, part)) for part in (0, self.lanes))
+                factor = tuple(
+                    code.load(factors, code.sum(offset, part)) for part in (0, self.lanes)
+                )
                 self._store_in_strip(place, code.product(value, factor))
 
             code.transform(m, sign, self._load_from_strip, times_kernel, self.strip)

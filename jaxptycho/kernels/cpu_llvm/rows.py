@@ -31,7 +31,14 @@ class Product(NamedTuple):
 
     @property
     def name(self) -> str:
-        sides = (self.groups, self.terms, self.count, self.sources, self.width, *(self.planes or ()))
+        sides = (
+            self.groups,
+            self.terms,
+            self.count,
+            self.sources,
+            self.width,
+            *(self.planes or ()),
+        )
         return f"{'scatter' if self.back else 'gather'}_{'x'.join(map(str, sides))}"
 
     def write(self, module: ir.Module, lanes: int) -> ir.Function:
@@ -47,7 +54,9 @@ class Product(NamedTuple):
 
         def entry(group, term, row):
             """Weight, and where the other row begins."""
-            place = code.sum(code.times(code.sum(code.times(group, self.terms), term), self.count), row)
+            place = code.sum(
+                code.times(code.sum(code.times(group, self.terms), term), self.count), row
+            )
             column = code.at.sext(code.at.load(code.moved(columns, place)), INDEX)
             return code.at.load(code.moved(values, place)), code.times(column, self.width)
 
@@ -75,7 +84,10 @@ class Product(NamedTuple):
             if self.back:
                 code.loop(self.sources, erase)
             one = scatter if self.back else gather
-            code.loop(self.groups, lambda group, one=one: code.loop(self.count, lambda row: one(group, row)))
+            code.loop(
+                self.groups,
+                lambda group, one=one: code.loop(self.count, lambda row: one(group, row)),
+            )
         if self.planes:
             Spline(*self.planes, self.width, self.single).solve(code, result, result)
         code.at.ret_void()
@@ -122,7 +134,9 @@ class Spline(NamedTuple):
                 along_q = part.sums(values, code.at.fneg(code.entry(pivot, q)), before)
                 both = part.products(by_p, along_q)
                 if not first:
-                    both = part.sums(both, code.at.fneg(by_p), part.load(result, code.sum(place, -row)))
+                    both = part.sums(
+                        both, code.at.fneg(by_p), part.load(result, code.sum(place, -row))
+                    )
                 part.store(both, result, place)
                 return along_q
 
@@ -135,10 +149,14 @@ class Spline(NamedTuple):
             def one(n, behind):
                 q = code.at.sub(INDEX(self.q - 1), n)
                 place = code.sum(code.times(p, row), code.times(q, self.width))
-                along_q = part.sums(part.load(result, place), code.at.fneg(code.entry(pivot, q)), behind)
+                along_q = part.sums(
+                    part.load(result, place), code.at.fneg(code.entry(pivot, q)), behind
+                )
                 both = along_q
                 if not last:
-                    both = part.sums(both, code.at.fneg(by_p), part.load(result, code.sum(place, row)))
+                    both = part.sums(
+                        both, code.at.fneg(by_p), part.load(result, code.sum(place, row))
+                    )
                 part.store(both, result, place)
                 return along_q
 
@@ -148,7 +166,9 @@ class Spline(NamedTuple):
             onward(part, INDEX(0), first=True)
             code.loop(self.p - 1, lambda n, part=part: onward(part, code.sum(n, 1)))
             back(part, INDEX(self.p - 1), last=True)
-            code.loop(self.p - 1, lambda n, part=part: back(part, code.at.sub(INDEX(self.p - 2), n)))
+            code.loop(
+                self.p - 1, lambda n, part=part: back(part, code.at.sub(INDEX(self.p - 2), n))
+            )
 
 
 class _Part:
@@ -161,14 +181,19 @@ class _Part:
         return [ir.Constant(kind, [0.0] * kind.count) for _, kind in self.places]
 
     def load(self, pointer: Value, start) -> list[Value]:
-        return [self.code.load(pointer, self.code.sum(start, place), kind) for place, kind in self.places]
+        return [
+            self.code.load(pointer, self.code.sum(start, place), kind)
+            for place, kind in self.places
+        ]
 
     def store(self, values: list[Value], pointer: Value, start) -> None:
         for value, (place, _) in zip(values, self.places, strict=True):
             self.code.store(value, pointer, self.code.sum(start, place))
 
     def products(self, number: Value, values: list[Value]) -> list[Value]:
-        return [self.code.at.fmul(self._everywhere(number, v.type), v, flags=CONTRACT) for v in values]
+        return [
+            self.code.at.fmul(self._everywhere(number, v.type), v, flags=CONTRACT) for v in values
+        ]
 
     def sums(self, sums: list[Value], number: Value, values: list[Value]) -> list[Value]:
         """Each sum and `number` times its value."""
@@ -184,7 +209,10 @@ class _Part:
 
 def _parts(code: Code, width: int, registers: int = REGISTERS) -> list[_Part]:
     """A row of `width` numbers, cut into registers and those into parts; the last register may be narrower."""
-    places = [(i, ir.VectorType(code.number, min(code.lanes, width - i))) for i in range(0, width, code.lanes)]
+    places = [
+        (i, ir.VectorType(code.number, min(code.lanes, width - i)))
+        for i in range(0, width, code.lanes)
+    ]
     return [_Part(code, places[i : i + registers]) for i in range(0, len(places), registers)]
 
 

@@ -8,15 +8,21 @@ from ase.data import atomic_masses, atomic_numbers
 from jaxtyping import Float
 from scipy.spatial import KDTree
 
-from .arrange import centred, require_positive
+from .arrange import centre_atoms, require_positive
 
 GRAM_PER_CM3 = 1e-3 * units.kg / (1e-2 * units.m) ** 3  # in atomic mass units per Å³
 CARBON = {("C", "C"): 1.35}  # Å; shorter than the bond of graphite, 1.42 Å
-ALUMINA = {("Al", "Al"): 2.8, ("Al", "O"): 1.7, ("O", "O"): 2.5}  # Å; Lamparter & Kniep, Physica B 234, 405 (1997)
+ALUMINA = {
+    ("Al", "Al"): 2.8,
+    ("Al", "O"): 1.7,
+    ("O", "O"): 2.5,
+}  # Å; Lamparter & Kniep, Physica B 234, 405 (1997)
 Table = tuple[np.ndarray, np.ndarray]  # each atom's kind, and the least distance [Å] of two kinds
 
 
-def amorphous_carbon(width: float = 60.0, thickness: float = 30.0, grams_per_cm3: float = 2.0, seed: int = 0) -> Atoms:
+def amorphous_carbon(
+    width: float = 60.0, thickness: float = 30.0, grams_per_cm3: float = 2.0, seed: int = 0
+) -> Atoms:
     """A support of amorphous carbon, `width`² × `thickness` [Å]: a random packing without bonds.
 
     Continued periodically in x and y it has no seam. Evaporated films have 1.8–2.1 g/cm³ (Robertson,
@@ -24,7 +30,7 @@ def amorphous_carbon(width: float = 60.0, thickness: float = 30.0, grams_per_cm3
     """
     require_positive(width=width, thickness=thickness, grams_per_cm3=grams_per_cm3)
     size = (width, width, thickness)
-    return centred(packed({"C": 1}, size, grams_per_cm3, CARBON, np.random.default_rng(seed)))
+    return centre_atoms(packed({"C": 1}, size, grams_per_cm3, CARBON, np.random.default_rng(seed)))
 
 
 def packed(
@@ -49,19 +55,26 @@ def packed(
 
 
 def push_apart(
-    positions: Float[np.ndarray, "atoms 3"], box: Float[np.ndarray, "3"], table: Table, rounds: int = 500
+    positions: Float[np.ndarray, "atoms 3"],
+    box: Float[np.ndarray, "3"],
+    table: Table,
+    rounds: int = 500,
 ) -> Float[np.ndarray, "atoms 3"]:
     """Positions [Å] in the periodic box, moved until every pair keeps its least distance."""
     kind, least = table
     for _ in range(rounds):
         positions = _wrapped(positions, box)
-        i, j = KDTree(positions, boxsize=box).query_pairs(1.02 * least.max(), output_type="ndarray").T
+        i, j = (
+            KDTree(positions, boxsize=box).query_pairs(1.02 * least.max(), output_type="ndarray").T
+        )
         offset = positions[j] - positions[i]
         offset -= box * np.round(offset / box)
         distance, wanted = np.linalg.norm(offset, axis=1), least[kind[i], kind[j]]
         if np.all(distance >= wanted):
             return positions
-        overlap = np.maximum(1.02 * wanted - distance, 0)  # a little further than need be, or it takes for ever
+        overlap = np.maximum(
+            1.02 * wanted - distance, 0
+        )  # a little further than need be, or it takes for ever
         push = (0.5 * overlap / np.maximum(distance, 1e-9))[:, None] * offset
         positions = positions + _summed(j, push, len(positions)) - _summed(i, push, len(positions))
     raise ValueError(

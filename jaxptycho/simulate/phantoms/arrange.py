@@ -13,21 +13,29 @@ from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
 
-def rotation(tilt_deg: float, about_x_deg: float = 0.0, about_z_deg: float = 0.0) -> Float[np.ndarray, "3 3"]:
+def rotation(
+    tilt_deg: float, about_x_deg: float = 0.0, about_z_deg: float = 0.0
+) -> Float[np.ndarray, "3 3"]:
     """The matrix R of a view, r′ = R r: first the tilt about y, then about x, then about z (the beam).
 
     Each angle is right-handed about its fixed axis, so that the tilt θ alone gives
     x′ = x cos θ + z sin θ, z′ = −x sin θ + z cos θ.
     """
-    return Rotation.from_euler("yxz", [tilt_deg, about_x_deg, about_z_deg], degrees=True).as_matrix()
+    return Rotation.from_euler(
+        "yxz", [tilt_deg, about_x_deg, about_z_deg], degrees=True
+    ).as_matrix()
 
 
-def rotated(atoms: Atoms, tilt_deg: float, about_x_deg: float = 0.0, about_z_deg: float = 0.0) -> Atoms:
+def rotate_atoms(
+    atoms: Atoms, tilt_deg: float, about_x_deg: float = 0.0, about_z_deg: float = 0.0
+) -> Atoms:
     """The atoms [Å] as a view sees them, turned about the origin by `rotation`."""
     return at(atoms, atoms.positions @ rotation(tilt_deg, about_x_deg, about_z_deg).T)
 
 
-def displaced(atoms: Atoms, rms_angstrom: float | Mapping[str, float], rng: np.random.Generator) -> Atoms:
+def displaced(
+    atoms: Atoms, rms_angstrom: float | Mapping[str, float], rng: np.random.Generator
+) -> Atoms:
     """One frozen phonon configuration [Å]: every coordinate shifted by its own Gaussian of this width.
 
     `rms_angstrom` is √⟨u_x²⟩ along one axis, so that B = 8π² rms² (Einstein model; Kirkland, *Advanced
@@ -43,7 +51,9 @@ def rms_of_atoms(atoms: Atoms, rms_angstrom: float | Mapping[str, float]) -> Flo
         return np.full(len(atoms), float(rms_angstrom))
     missing = sorted(set(atoms.symbols) - set(rms_angstrom))
     if missing:
-        raise ValueError(f"no displacement is given for {', '.join(missing)}; name every element of the specimen")
+        raise ValueError(
+            f"no displacement is given for {', '.join(missing)}; name every element of the specimen"
+        )
     return np.array([rms_angstrom[symbol] for symbol in atoms.symbols])
 
 
@@ -66,31 +76,39 @@ def on_support(particle: Atoms, support: Atoms, gap: float = 3.0) -> Atoms:
     The particle's own origin stays on the tilt axis; the support is centred on the particle.
     """
     low, high = particle.positions.min(0), particle.positions.max(0)
-    film = centred(support)
+    film = centre_atoms(support)
     height = high[2] + gap - film.positions[:, 2].min()
     middle = (low + high) / 2
     return merge(particle, at(film, film.positions + np.array([middle[0], middle[1], height])))
 
 
-def without(
-    atoms: Atoms, symbol: str, count: int, rng: np.random.Generator, where: Bool[np.ndarray, "_"] | None = None
+def remove_atoms(
+    atoms: Atoms,
+    symbol: str,
+    count: int,
+    rng: np.random.Generator,
+    where: Bool[np.ndarray, "_"] | None = None,
 ) -> Atoms:
     """The atoms [Å] with `count` random vacancies on sites of `symbol`, among those that `where` allows."""
     sites = np.flatnonzero((atoms.symbols == symbol) & (True if where is None else where))
     if not 0 <= count <= len(sites):
-        raise ValueError(f"{count} vacancies were asked for where {len(sites)} sites of {symbol} can be empty")
+        raise ValueError(
+            f"{count} vacancies were asked for where {len(sites)} sites of {symbol} can be empty"
+        )
     return atoms[np.delete(np.arange(len(atoms)), rng.choice(sites, count, replace=False))]
 
 
 def cut_box(
-    atoms: Atoms, size: tuple[float, float, float], centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    atoms: Atoms,
+    size: tuple[float, float, float],
+    centre: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> Atoms:
     """The atoms inside a box of `size` (x, y, z) [Å]; its far faces are open, so that boxes side by side share none."""
     offset = atoms.positions - centre + np.divide(size, 2)
     return atoms[np.all((offset >= 0) & (offset < size), axis=1)]
 
 
-def centred(atoms: Atoms) -> Atoms:
+def centre_atoms(atoms: Atoms) -> Atoms:
     """The atoms [Å] with the middle of their bounding box at the origin."""
     return at(atoms, atoms.positions - (atoms.positions.min(0) + atoms.positions.max(0)) / 2)
 

@@ -5,11 +5,13 @@ from ase import Atoms
 from ase.build import mx2
 from ase.spacegroup import crystal
 
-from .arrange import at, centred, merge, require_positive, rotated, without
+from .arrange import at, centre_atoms, merge, remove_atoms, require_positive, rotate_atoms
 from .cutting import Zone, facetted, tile
 
 
-def strontium_titanate(width: float = 39.05, thickness: float = 195.25, zone_axis: Zone = (0, 0, 1)) -> Atoms:
+def strontium_titanate(
+    width: float = 39.05, thickness: float = 195.25, zone_axis: Zone = (0, 0, 1)
+) -> Atoms:
     """A slab of SrTiO₃, `width`² × `thickness` [Å]; along [001] it begins with SrO and ends with TiO₂.
 
     Pm-3m, a = 3.905 Å (Okazaki & Kawaminami, Mater. Res. Bull. 8, 545 (1973)).
@@ -20,7 +22,11 @@ def strontium_titanate(width: float = 39.05, thickness: float = 195.25, zone_axi
 
 
 def twisted_bilayer(
-    width: float = 40.0, twist_deg: float = 8.0, spacing: float = 6.6, vacancies: int = 3, seed: int = 0
+    width: float = 40.0,
+    twist_deg: float = 8.0,
+    spacing: float = 6.6,
+    vacancies: int = 3,
+    seed: int = 0,
 ) -> Atoms:
     """A WSe₂ layer on the entrance side and MoS₂ `spacing` behind it, metal to metal, `width`² [Å].
 
@@ -38,7 +44,7 @@ def twisted_bilayer(
     both = at(both, both.positions - np.array([0, 0, middle]))
     x, y, z = both.positions.T
     where = (z < z.min() + 0.1) & (np.abs(x) < width / 6) & (np.abs(y) < width / 6)
-    return without(both, "Se", vacancies, np.random.default_rng(seed), where)
+    return remove_atoms(both, "Se", vacancies, np.random.default_rng(seed), where)
 
 
 def cobalt_oxide_cube(edge: float = 129.336) -> Atoms:
@@ -49,14 +55,18 @@ def cobalt_oxide_cube(edge: float = 129.336) -> Atoms:
     """
     require_positive(edge=edge)
     basis = [(1 / 8, 1 / 8, 1 / 8), (1 / 2, 1 / 2, 1 / 2), (0.2631, 0.2631, 0.2631)]
-    cell = crystal(["Co", "Co", "O"], basis, spacegroup=227, setting=2, cellpar=[8.0835] * 3 + [90] * 3)
+    cell = crystal(
+        ["Co", "Co", "O"], basis, spacegroup=227, setting=2, cellpar=[8.0835] * 3 + [90] * 3
+    )
     return facetted(cell, {(1, 0, 0): edge / 2, (1, 1, 1): 0.78 * edge})
 
 
 def _sheet(layer: Atoms, width: float, turn_deg: float) -> Atoms:
     """A square of the layer, turned about the beam."""
-    layer.center(vacuum=10.0, axis=2)  # a third lattice vector, so that one layer falls into one thickness
+    layer.center(
+        vacuum=10.0, axis=2
+    )  # a third lattice vector, so that one layer falls into one thickness
     height = layer.cell.array[2, 2]
-    wide = centred(tile(layer, 1.5 * width, height))
-    turned = rotated(wide, 0.0, about_z_deg=turn_deg)
+    wide = centre_atoms(tile(layer, 1.5 * width, height))
+    turned = rotate_atoms(wide, 0.0, about_z_deg=turn_deg)
     return turned[np.all(np.abs(turned.positions[:, :2]) < width / 2, axis=1)]

@@ -8,7 +8,7 @@ from ase import Atoms
 from jaxtyping import Float
 from scipy.spatial import HalfspaceIntersection
 
-from .arrange import centred, require_positive
+from .arrange import centre_atoms, require_positive
 
 Zone = tuple[int, int, int]
 ROUNDING = 1e-3  # Å: what the digits of a cif leave open
@@ -21,10 +21,16 @@ def tile(cell: Atoms, width: float, thickness: float, zone_axis: Zone = (0, 0, 1
     are open: a whole number of cells gives exactly these cells.
     """
     require_positive(width=width, thickness=thickness)
-    return centred(lattice(cell, zone_rotation(cell, zone_axis), np.zeros(3), np.array([width, width, thickness])))
+    return centre_atoms(
+        lattice(
+            cell, zone_rotation(cell, zone_axis), np.zeros(3), np.array([width, width, thickness])
+        )
+    )
 
 
-def facetted(cell: Atoms, facets: Mapping[Zone, float], turn: Float[np.ndarray, "3 3"] | None = None) -> Atoms:
+def facetted(
+    cell: Atoms, facets: Mapping[Zone, float], turn: Float[np.ndarray, "3 3"] | None = None
+) -> Atoms:
     """A crystallite [Å] around the cell's origin, bounded by whole families of lattice planes.
 
     `facets` gives each family {hkl} its distance [Å] from the middle; `cell` knows its space group, as
@@ -36,15 +42,19 @@ def facetted(cell: Atoms, facets: Mapping[Zone, float], turn: Float[np.ndarray, 
     bounds = np.column_stack([normals, -distances])
     corners = HalfspaceIntersection(bounds, np.zeros(3)).intersections
     atoms = lattice(cell, turn, corners.min(0) - 1, corners.max(0) + 1)
-    return centred(atoms[np.all(atoms.positions @ normals.T <= distances + ROUNDING, axis=1)])
+    return centre_atoms(atoms[np.all(atoms.positions @ normals.T <= distances + ROUNDING, axis=1)])
 
 
 def zone_rotation(cell: Atoms, zone_axis: Zone) -> Float[np.ndarray, "3 3"]:
     """The rotation R, r′ = R r, that brings the lattice direction [uvw] to z, and what it can of a to x."""
     if cell.cell.rank < 3:
-        raise ValueError(f"the cell has {cell.cell.rank} lattice vectors; a crystal to be repeated needs three")
+        raise ValueError(
+            f"the cell has {cell.cell.rank} lattice vectors; a crystal to be repeated needs three"
+        )
     if not any(zone_axis):
-        raise ValueError("the zone axis [0 0 0] has no direction; give the lattice direction along the beam")
+        raise ValueError(
+            "the zone axis [0 0 0] has no direction; give the lattice direction along the beam"
+        )
     z = _unit(np.array(zone_axis) @ cell.cell.array)
     across = [v - (v @ z) * z for v in cell.cell.array[:2]]
     x = _unit(next(v for v in across if np.linalg.norm(v) > ROUNDING))
@@ -52,16 +62,23 @@ def zone_rotation(cell: Atoms, zone_axis: Zone) -> Float[np.ndarray, "3 3"]:
 
 
 def lattice(
-    cell: Atoms, turn: Float[np.ndarray, "3 3"], low: Float[np.ndarray, "3"], high: Float[np.ndarray, "3"]
+    cell: Atoms,
+    turn: Float[np.ndarray, "3 3"],
+    low: Float[np.ndarray, "3"],
+    high: Float[np.ndarray, "3"],
 ) -> Atoms:
     """All atoms of the turned crystal in the box low ≤ r < high [Å]; the cell's origin stays at the origin."""
     vectors = cell.cell.array @ turn.T
     corners = np.array(list(product(*zip(low, high, strict=True)))) @ np.linalg.inv(vectors)
     first, last = np.floor(corners.min(0)).astype(int) - 1, np.ceil(corners.max(0)).astype(int) + 1
-    cells = np.stack(np.meshgrid(*map(np.arange, first, last + 1), indexing="ij"), -1).reshape(-1, 1, 3)
+    cells = np.stack(np.meshgrid(*map(np.arange, first, last + 1), indexing="ij"), -1).reshape(
+        -1, 1, 3
+    )
     sites = (cells + cell.cell.scaled_positions(cell.positions) % 1) @ vectors
     inside = np.all((sites >= low - ROUNDING) & (sites < high - ROUNDING), axis=-1)
-    return Atoms(numbers=np.broadcast_to(cell.numbers, inside.shape)[inside], positions=sites[inside])
+    return Atoms(
+        numbers=np.broadcast_to(cell.numbers, inside.shape)[inside], positions=sites[inside]
+    )
 
 
 def _planes(cell, facets):

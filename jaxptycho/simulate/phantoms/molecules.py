@@ -6,13 +6,15 @@ from ase.cell import Cell
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
-from .arrange import centred
+from .arrange import centre_atoms
 from .cutting import Zone, tile, zone_rotation
 
 CELL = Cell.fromcellpar([12.886, 3.769, 12.061, 96.22, 90.62, 90.32])  # α-CuPc, P-1, Z = 1
 
 
-def copper_phthalocyanine(width: float = 60.0, thickness: float = 37.69, zone_axis: Zone = (0, 1, 0)) -> Atoms:
+def copper_phthalocyanine(
+    width: float = 60.0, thickness: float = 37.69, zone_axis: Zone = (0, 1, 0)
+) -> Atoms:
     """A film of whole CuPc molecules, `width`² × `thickness` [Å] between their centres, by default seen along the columns.
 
     An idealised α phase: its cell, one molecule each (Hoshino, Takenaka & Miyaji, Acta Cryst. B59, 393 (2003)).
@@ -21,11 +23,15 @@ def copper_phthalocyanine(width: float = 60.0, thickness: float = 37.69, zone_ax
     """
     sites = Atoms("Cu", cell=CELL, pbc=True)
     centres = tile(sites, width, thickness, zone_axis).positions
-    along_b = Rotation.from_euler("zxz", [45.0, np.degrees(np.arccos(3.40 / CELL.lengths()[1])), 198.0], degrees=True)
+    along_b = Rotation.from_euler(
+        "zxz", [45.0, np.degrees(np.arccos(3.40 / CELL.lengths()[1])), 198.0], degrees=True
+    )
     turn = zone_rotation(sites, zone_axis) @ zone_rotation(sites, (0, 1, 0)).T @ along_b.as_matrix()
     molecule = copper_phthalocyanine_molecule()
     places = centres[:, None] + molecule.positions @ turn.T
-    return centred(Atoms(numbers=np.tile(molecule.numbers, len(centres)), positions=places.reshape(-1, 3)))
+    return centre_atoms(
+        Atoms(numbers=np.tile(molecule.numbers, len(centres)), positions=places.reshape(-1, 3))
+    )
 
 
 def copper_phthalocyanine_molecule() -> Atoms:
@@ -39,9 +45,24 @@ def copper_phthalocyanine_molecule() -> Atoms:
     beta = _reached(alpha, 1.453, 0.700)  # half of C–C 1.400 off the arm's axis, as is delta
     gamma = beta + 1.393 * _direction(31.2)  # C–C–C 121.2°
     delta = _reached(gamma, 1.388, 0.700)
-    on_gamma, on_delta = gamma + 1.08 * _away(gamma, beta, delta), delta + 1.08 * _away(delta, gamma, delta * [1, -1])
-    pairs = [("C", alpha), ("C", beta), ("C", gamma), ("C", delta), ("H", on_gamma), ("H", on_delta)]
-    arm = [("N", nitrogen), ("N", bridge), *pairs, *((symbol, place * [1, -1]) for symbol, place in pairs)]
+    on_gamma, on_delta = (
+        gamma + 1.08 * _away(gamma, beta, delta),
+        delta + 1.08 * _away(delta, gamma, delta * [1, -1]),
+    )
+    pairs = [
+        ("C", alpha),
+        ("C", beta),
+        ("C", gamma),
+        ("C", delta),
+        ("H", on_gamma),
+        ("H", on_delta),
+    ]
+    arm = [
+        ("N", nitrogen),
+        ("N", bridge),
+        *pairs,
+        *((symbol, place * [1, -1]) for symbol, place in pairs),
+    ]
     symbols = [symbol for symbol, _ in arm]
     flat = np.array([place for _, place in arm])
     arms = [flat, flat[:, ::-1] * [-1, 1], -flat, flat[:, ::-1] * [1, -1]]  # quarter turns

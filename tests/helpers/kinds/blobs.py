@@ -52,7 +52,9 @@ class Blobs(AbstractSpecimen):
     def with_slices(self, grid, slices):
         count = len(self.peaks)
         if slices % count:
-            raise ValueError(f"{count} slices of blobs cannot be cut into {slices}; give a multiple")
+            raise ValueError(
+                f"{count} slices of blobs cannot be cut into {slices}; give a multiple"
+            )
         factor = slices // count
         return replace(
             self,
