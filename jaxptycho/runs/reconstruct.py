@@ -94,6 +94,12 @@ def reconstruct(
     and seconds; a true answer stops. Raises ValueError where the loss is no longer a number, with
     the part that broke it.
     """
+    if not isinstance(data, Dataset):
+        raise ValueError(
+            f"reconstruct takes a measurement first, jaxptycho.Dataset, and got a "
+            f"{type(data).__name__}; the loop over batches of your own is jaxptycho.minimise(loss, "
+            "model, batches, optimiser)"
+        )
     start = first_model(data) if model is None else model
     both = optax.adam(5e-3), optax.adam(5e-3)
     moving = optimiser or per_part(specimen=both[0], probe=both[1])
