@@ -16,31 +16,32 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import xlogy
+from jax.typing import ArrayLike
 
 from ..data import Batch
 from ..model import Model
 from .microbatch import sum_over_shots
 
-Counts = jax.Array
-Noise = Callable[..., Counts]
+Counts = ArrayLike
+Noise = Callable[..., jax.Array]
 
 
-def amplitude(predicted: Counts, counts: Counts, eps: float = 1e-6) -> Counts:
+def amplitude(predicted: Counts, counts: Counts, eps: float = 1e-6) -> jax.Array:
     """(√(I+ε) − √(M+ε))²: Poisson noise made even (Thibault & Guizar-Sicairos 2012)."""
     return (jnp.sqrt(jnp.maximum(predicted, 0.0) + eps) - jnp.sqrt(counts + eps)) ** 2
 
 
-def anscombe(predicted: Counts, counts: Counts) -> Counts:
+def anscombe(predicted: Counts, counts: Counts) -> jax.Array:
     """The amplitude loss with ε = 3/8, the best at low counts (Anscombe 1948)."""
     return amplitude(predicted, counts, 0.375)
 
 
-def gaussian(predicted: Counts, counts: Counts, variance: float = 1.0) -> Counts:
+def gaussian(predicted: Counts, counts: Counts, variance: float = 1.0) -> jax.Array:
     """(I − M)²/(2·variance): additive noise of a camera."""
     return (counts - predicted) ** 2 / (2 * variance)
 
 
-def poisson(predicted: Counts, counts: Counts, eps: float = 1e-3) -> Counts:
+def poisson(predicted: Counts, counts: Counts, eps: float = 1e-3) -> jax.Array:
     """Poisson deviance M − I + I·log(I/M): 0 for a perfect fit, about ½ at high counts."""
     model, seen = jnp.maximum(predicted, 0.0) + eps, counts + eps
     return model - seen + xlogy(seen, seen) - seen * jnp.log(model)
