@@ -15,14 +15,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import xlogy
-from jax.typing import ArrayLike
 
 from ..data import Batch
 from ..model import Model
 from .microbatch import sum_over_shots
 
-Counts = ArrayLike
+Counts = jax.Array | np.ndarray | float
 Noise = Callable[..., jax.Array]
 
 
@@ -38,7 +38,7 @@ def anscombe(predicted: Counts, counts: Counts) -> jax.Array:
 
 def gaussian(predicted: Counts, counts: Counts, variance: float = 1.0) -> jax.Array:
     """(I − M)²/(2·variance): additive noise of a camera."""
-    return (counts - predicted) ** 2 / (2 * variance)
+    return jnp.square(counts - predicted) / (2 * variance)
 
 
 def poisson(predicted: Counts, counts: Counts, eps: float = 1e-3) -> jax.Array:
