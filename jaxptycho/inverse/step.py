@@ -99,7 +99,7 @@ def named(params, names: tuple[str, ...]):
     def label(path, _):
         node, shortest = params, 0
         for depth, key in enumerate(path):
-            if getattr(key, "name", None) in getattr(node, "given", ()):
+            if getattr(key, "name", None) in getattr(node, "fixed_by_default", ()):
                 shortest = len(path_of(path[: depth + 1]))
             node = child(node, key)
         own = {n: unwrapped(n) for n in names}

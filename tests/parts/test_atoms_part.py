@@ -88,5 +88,5 @@ def test_turned_atoms_look_like_their_turned_volume():
 
 
 def test_atoms_turn_once_for_all_shots():
-    with pytest.raises(ValueError, match="turn once for all shots of a view"):
+    with pytest.raises(ValueError, match="rotated once for all shots of a view"):
         Atoms([6], jnp.zeros((1, 3)), (8, 8), 2.0, tilt=PerShot(jnp.zeros(3)))
