@@ -10,12 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
-from numpy.typing import ArrayLike
 
 from ..physics import potentials, scattering, volumes
 from ..physics.grids import Grid
 from ..physics.mean_potential import atoms_potential
-from ..physics.types import Pair, Scalar, Stack
+from ..physics.types import Numbers, Pair, Scalar, Stack
 from .indexed import PerShot, PerView, Varying, add, as_array, axis_size, first_shot
 from .slices import AtomTable, Of, Sliced, Thickness, Voxels
 from .specimen import AbstractSpecimen, as_sliced, exponential
@@ -63,7 +62,7 @@ class Atoms(AbstractSpecimen):
 
     def __init__(
         self,
-        numbers: ArrayLike,
+        numbers: Numbers,
         positions: Any,
         shape: Sequence[int],
         thickness: Any,

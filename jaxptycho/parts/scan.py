@@ -7,10 +7,9 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
-from numpy.typing import ArrayLike
 
 from ..physics.grids import Grid
-from ..physics.types import Pair, Scalar
+from ..physics.types import Numbers, Pair, Scalar
 from .indexed import Varying, add
 
 Place = Float[Array | np.ndarray, "2"]  # (y, x)
@@ -77,7 +76,7 @@ def linear_map(
     return turn @ jnp.array([[1.0, 0.0], [shear, 1.0]]) @ jnp.diag(jnp.asarray(scale, float))
 
 
-def map_parameters(matrix: ArrayLike) -> Float[np.ndarray, "4"]:
+def map_parameters(matrix: Numbers) -> Float[np.ndarray, "4"]:
     """Scales (y, x), shear and rotation [rad] of a matrix on (y, x); inverse of `linear_map`."""
     matrix = np.asarray(matrix, float)
     rotation = np.arctan2(-matrix[0, 1], matrix[1, 1])

@@ -38,7 +38,9 @@ class Sliced(eqx.Module):
         _, rows, columns = self.transmission.shape
         return (rows, columns) if self.period is None else self.period
 
-    def corner(self, position: Float[Array, "2"], grid: Grid) -> tuple[Int[Array, "2"], Float[Array, "2"]]:
+    def corner(
+        self, position: Float[Array, "2"], grid: Grid
+    ) -> tuple[Int[Array, "2"], Float[Array, "2"]]:
         """First pixel of a shot's window, and the probe's centre in that window [Å]."""
         corner, centre = windows.split_position(position, self.origin, grid)
         return (corner if self.period is None else corner % jnp.asarray(self.period)), centre

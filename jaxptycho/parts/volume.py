@@ -11,12 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
-from numpy.typing import ArrayLike
 
 from ..kernels.resampling import INTERPOLATIONS
 from ..physics import slab_rotation, volumes
 from ..physics.grids import Grid
-from ..physics.types import Pair, Scalar, Stack
+from ..physics.types import Numbers, Pair, Scalar, Stack
 from .indexed import PerShot, Varying, add, as_array, plain
 from .slices import POTENTIALS, Lengths, Of, Slab, Sliced, Thickness, Voxels, finite_voxels
 from .specimen import AbstractSpecimen, exponential
@@ -53,7 +52,7 @@ class Volume(AbstractSpecimen):
     def __init__(
         self,
         potential: Any,
-        voxel: ArrayLike,
+        voxel: Numbers,
         tilt: Any = 0.0,
         n_slices: int | np.integer = 1,
         absorptive: Any = None,

@@ -1,4 +1,4 @@
-"""Solvers: optax transformations that move a model, and what prepares gradients for them."""
+"""Solvers: optax transformations that update a model, and preconditioners of gradients."""
 
 from .accumulation import accumulate_gradients
 from .layerwise_adam import layerwise_adam
