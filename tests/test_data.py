@@ -263,7 +263,7 @@ def test_batches_refuse_an_unknown_order_and_no_size():
         ValueError, match="unknown order of batches 'spiral'; known are random, compact, sparse"
     ):
         next(batches(dataset(), 4, order="spiral"))
-    with pytest.raises(ValueError, match="wanted at least 1"):
+    with pytest.raises(ValueError, match="give at least 1"):
         next(batches(dataset(), 0))
 
 

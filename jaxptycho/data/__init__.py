@@ -1,4 +1,4 @@
-"""Measured counts and the batches drawn from them: the host's side of the inverse problem."""
+"""Measured counts and batches of them: the host side of the inverse problem."""
 
 from .batch import Batch, Rows, materialize
 from .batching import batches, make_batch, split, stacked

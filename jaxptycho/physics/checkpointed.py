@@ -69,7 +69,7 @@ def _entering_last(wave, slices, kernel):
 
 
 def _back_through(n, cotangents, entering, slices, kernel):
-    """Cotangents of the wave before slice n, of the slices and of the kernel, from those behind it."""
+    """Cotangents of the wave before slice n, of slices and kernel, from those behind it."""
     cotangent, of_slices, of_kernel = cotangents
     back = jax.vjp(step, entering, slices[n], _own(kernel, n))[1]
     cotangent, of_slice, of_own = back(cotangent)

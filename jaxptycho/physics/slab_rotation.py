@@ -8,6 +8,7 @@ in closed form, so that the edges of slabs cause no artefact.
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -63,7 +64,9 @@ def slab_projections(
     wide = rows_needed(frame, total)
     first = number * own - wide  # the halo's first row in the full volume
     first_of_field = first - total // 2 + field // 2  # in its slices
-    rows, fixed = Axis(own + 2 * wide, dy, total // 2 - first), jnp.zeros(2)  # pyright: ignore[reportArgumentType]
+    middle: Any = total // 2 - first
+    rows = Axis(own + 2 * wide, dy, middle)
+    fixed = jnp.zeros(2)
     about_x, about_z = angles
     source = (Axis(nz, dz, nz // 2), Axis(nx, dx, nx // 2))
     plane = (depth, rows)
