@@ -12,31 +12,33 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.stats import poisson
 
-EXACT = 20  # counts up to which the unbiased estimate is computed, before it rounds off
-ALTERNATING = 4.0, 16.0  # counts between which its alternation is damped
-MOST = 40.0  # mean from which variances are constant
+from ..physics.types import Numbers
+
+EXACT = 20  # counts, up to which the unbiased estimate is computed without rounding errors
+ALTERNATING = 4.0, 16.0  # counts, range in which its alternation is damped
+MOST = 40.0  # mean, above which variances are constant
 COUNTS = np.arange(120)
 
 
-def amplitude_moments(expected) -> tuple[jax.Array, jax.Array]:
+def amplitude_moments(expected: Numbers) -> tuple[jax.Array, jax.Array]:
     """Mean and variance of √n for Poisson counts n of these means."""
     means, variances = _variances()
     variance = jnp.interp(expected, jnp.asarray(means), jnp.asarray(variances))
     return jnp.sqrt(jnp.maximum(expected - variance, 0)), variance
 
 
-def noise_of_counts(counts) -> jax.Array:
-    """Unbiased estimate of the variance of √n from single Poisson counts n, whatever their means.
+def noise_of_counts(counts: Numbers) -> jax.Array:
+    """Unbiased estimate of the variance of √n from single Poisson counts n of any mean.
 
     With a second count n′ of the same mean, var √n = E(n − √n √n′). The estimate h(n) has the
     same power series in the mean, so that E h(n) = var √n; its alternation between even and odd
-    counts, which is of no effect at high means, is damped.
+    counts, without effect at high means, is damped.
     """
     table = _unbiased()
     return jnp.interp(counts, jnp.arange(len(table)), jnp.asarray(table))
 
 
-def spread_of_noise(expected) -> jax.Array:
+def spread_of_noise(expected: Numbers) -> jax.Array:
     """Variance of (√n − E√n)² − `noise_of_counts(n)` for Poisson counts n of these means."""
     means, spread = _spread()
     return jnp.interp(expected, jnp.asarray(means), jnp.asarray(spread))
@@ -69,7 +71,7 @@ def _variances() -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def _unbiased() -> np.ndarray:
-    """h(n) from 0 to 40 counts: n! times the coefficients of e^μ var √n in powers of μ."""
+    """Estimate h(n) from 0 to 40 counts: n! times the coefficients of e^μ var √n in powers of μ."""
     pairs = [sum(comb(s, j) * (j * (s - j)) ** 0.5 for j in range(s + 1)) for s in range(EXACT + 2)]
     exact = np.array([n - _differences(pairs, n) for n in range(EXACT + 2)])
     smooth = (exact[:-2] + 2 * exact[1:-1] + exact[2:]) / 4

@@ -148,7 +148,7 @@ def _hot(seen: PixelStatistics, valid) -> Bool[np.ndarray, "y x"]:
 
 
 def _steady(seen: PixelStatistics) -> Bool[np.ndarray, "y x"]:
-    """Pixels whose counts are due to at least `HOT_EVENTS` electrons, n = mean² · shots / variance."""
+    """Pixels counting at least `HOT_EVENTS` electrons, n = mean² · shots / variance."""
     mean = seen.total / seen.shots
     variance = np.maximum(seen.squares / seen.shots - mean**2, 0)
     return (mean != 0) & (HOT_EVENTS * variance <= mean**2 * seen.shots) | (seen.shots == 1)

@@ -275,7 +275,7 @@ class Dataset:
                 )
 
     def _count_from_frame(self, rounding: float):
-        """Subtract `frame` in double precision; `rounding` [Å] is that of the positions as given."""
+        """Subtract `frame` in double precision; `rounding` [Å] is that of the originals."""
         pixel = min(self.grid.pixel)
         warn_of_rounding("positions", rounding, pixel)
         if self.tilts is not None:

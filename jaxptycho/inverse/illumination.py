@@ -1,5 +1,7 @@
 """Dose of the probe on every pixel of the specimen."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 

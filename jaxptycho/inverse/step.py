@@ -215,7 +215,7 @@ def make_step(
         )  # shared by all steps
         steps = batch if table is None else eqx.tree_at(lambda b: b.counts.table, batch, None)
 
-        def body(arrays: tuple[Any, ...], batch: Batch) -> Any:
+        def body(arrays: tuple[Any, ...], batch: Any) -> Any:
             if table is not None:
                 batch = eqx.tree_at(lambda b: b.counts, batch, Rows(batch.counts.index, table))
             model, state = structure.unflatten(eqx.combine(arrays, others))

@@ -100,7 +100,7 @@ class Atoms(AbstractSpecimen):
             )
         if any(isinstance(value, PerShot) for value in (tilt, angles, shift, axis)):
             raise ValueError(
-                "the pose of atoms is shared by all shots of a view; give tilt, angles, shift and "
+                "atoms are rotated once for all shots of a view; give tilt, angles, shift and "
                 "axis "
                 "PerView"
             )

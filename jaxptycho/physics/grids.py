@@ -1,13 +1,12 @@
 """Sampling grids and beam constants. Lengths in Å, frequencies in 1/Å, energies in kV."""
 
 import math
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-
-from .types import Numbers
 
 REST_ENERGY_EV = 510_998.95
 PHOTON_KEV_ANGSTROM = 12.398_42  # hc
@@ -42,8 +41,8 @@ class Grid(eqx.Module):
 
     def __init__(
         self,
-        shape: Numbers,
-        pixel: Numbers,
+        shape: Any,
+        pixel: Any,
         voltage_kv: float | None = None,
         wavelength: float | None = None,
     ) -> None:

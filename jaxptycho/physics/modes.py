@@ -1,5 +1,7 @@
 """Orthogonal modes of a partially coherent probe."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,6 +36,6 @@ def make_modes(wave: Array | np.ndarray, modes: int) -> jax.Array:
     return jnp.stack(basis)
 
 
-def with_dose(modes: Array | np.ndarray, dose: Scalar) -> jax.Array:
+def with_dose(modes: Any, dose: Scalar) -> jax.Array:
     """The modes scaled so that their intensities sum to `dose` [quanta]."""
     return modes * jnp.sqrt(dose / jnp.sum(jnp.abs(modes) ** 2))

@@ -38,7 +38,7 @@ def frame(
     voxel: tuple[float, ...],
     slices: int,
     depth: int | None = None,
-    field: tuple[int, int] | None = None,
+    field: tuple[int, ...] | None = None,
 ) -> Frame:
     """Frame of the beam for a volume of `shape` voxels (z, y, x) of `voxel` Å.
 

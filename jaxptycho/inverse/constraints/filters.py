@@ -45,7 +45,7 @@ def plane_frequencies(
 
 
 def depth_frequencies(slices: int, spacing: Scalar) -> Float[Array, "z"]:
-    """Frequencies k_z [1/Å] of the cosine transform: half steps, as the mirror doubles the stack."""
+    """Frequencies k_z [1/Å] of the cosine transform, in half steps of the FFT's."""
     return jnp.arange(slices) / (2 * slices * spacing)
 
 
@@ -87,7 +87,7 @@ def measurable(
 
 
 def filter_periodic(stack: Stack, transfer: Float[Array, "z y f"]) -> Stack:
-    """The stack, periodic along z too, filtered by a transfer function on frequencies of `rfftn`."""
+    """The stack, periodic also along z, filtered by a transfer function for `rfftn`."""
     return jnp.fft.irfftn(transfer * jnp.fft.rfftn(stack), s=stack.shape)
 
 

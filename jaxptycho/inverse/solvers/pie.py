@@ -40,7 +40,7 @@ from ...parts.probe import PixelProbe
 from ...parts.slices import Sliced
 from ...parts.specimen import SliceStack
 from ...physics import waves, windows
-from ...physics.types import Index, Stack, Waves
+from ...physics.types import Stack, Waves
 
 AT_ONCE = 16  # shots whose waves are in memory at the same time
 
