@@ -6,13 +6,12 @@ The variance of √n is nearly the same at every mean (Bartlett 1936): μ at low
 from collections.abc import Sequence
 from functools import cache
 from math import comb
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.stats import poisson
-
-from ..physics.types import Numbers
 
 EXACT = 20  # counts, up to which the unbiased estimate is computed without rounding errors
 ALTERNATING = 4.0, 16.0  # counts, range in which its alternation is damped
@@ -20,14 +19,14 @@ MOST = 40.0  # mean, above which variances are constant
 COUNTS = np.arange(120)
 
 
-def amplitude_moments(expected: Numbers) -> tuple[jax.Array, jax.Array]:
+def amplitude_moments(expected: Any) -> tuple[jax.Array, jax.Array]:
     """Mean and variance of √n for Poisson counts n of these means."""
     means, variances = _variances()
     variance = jnp.interp(expected, jnp.asarray(means), jnp.asarray(variances))
     return jnp.sqrt(jnp.maximum(expected - variance, 0)), variance
 
 
-def noise_of_counts(counts: Numbers) -> jax.Array:
+def noise_of_counts(counts: Any) -> jax.Array:
     """Unbiased estimate of the variance of √n from single Poisson counts n of any mean.
 
     With a second count n′ of the same mean, var √n = E(n − √n √n′). The estimate h(n) has the
@@ -38,7 +37,7 @@ def noise_of_counts(counts: Numbers) -> jax.Array:
     return jnp.interp(counts, jnp.arange(len(table)), jnp.asarray(table))
 
 
-def spread_of_noise(expected: Numbers) -> jax.Array:
+def spread_of_noise(expected: Any) -> jax.Array:
     """Variance of (√n − E√n)² − `noise_of_counts(n)` for Poisson counts n of these means."""
     means, spread = _spread()
     return jnp.interp(expected, jnp.asarray(means), jnp.asarray(spread))

@@ -171,7 +171,7 @@ def _fit(shape: Callable, profiles, spacing: float):
 def _fit_one(shape, z, profile):
     """Least squares in centre and log σ; height and floor are linear (Golub & Pereyra 1973)."""
 
-    def linear(p: np.ndarray) -> Any:
+    def linear(p: Any) -> Any:
         columns = np.stack([shape(z, p[0], np.exp(p[1])), np.ones_like(z)], 1)
         solved = np.linalg.lstsq(columns, profile, rcond=None)[0]
         return solved, columns @ solved - profile

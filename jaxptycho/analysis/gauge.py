@@ -5,7 +5,7 @@ are refined, an affine map of the scan do not change any pattern. `volumes` trea
 dimensions.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Complex, Float
@@ -211,13 +211,13 @@ def register(fixed: np.ndarray, moving: np.ndarray, digits: int = 2) -> Registra
     return Registration(peak, moved if np.iscomplexobj(moving) else moved.real)
 
 
-def correlation(first: Numbers, second: Numbers, where: np.ndarray | None = None) -> float:
+def correlation(first: Any, second: Any, where: np.ndarray | None = None) -> float:
     """Pearson's correlation of two images inside `where`."""
     where = np.ones(np.shape(first), bool) if where is None else where
     return float(np.corrcoef(np.ravel(first[where]), np.ravel(second[where]))[0, 1])
 
 
-def slope(first: Numbers, second: Numbers, where: np.ndarray | None = None) -> float:
+def slope(first: Any, second: Any, where: np.ndarray | None = None) -> float:
     """Factor a of the best fit second ≈ a·first + b inside `where`."""
     where = np.ones(np.shape(first), bool) if where is None else where
     return float(np.polyfit(np.ravel(first[where]), np.ravel(second[where]), 1)[0])

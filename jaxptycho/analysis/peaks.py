@@ -33,7 +33,7 @@ class Peaks(NamedTuple):
         """Integral A·Π σ√(2π) of every peak [image's unit × Å^d]."""
         return self.amplitude * np.prod(np.sqrt(2 * np.pi) * self.sigma, axis=1)
 
-    def where(self, chosen: Numbers) -> "Peaks":
+    def where(self, chosen: Any) -> "Peaks":
         """Only the `chosen` peaks, by a mask or by their numbers."""
         return Peaks(*(values[chosen] for values in self))
 

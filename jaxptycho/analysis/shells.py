@@ -177,7 +177,7 @@ def filling(window: Any) -> float:
     return float(np.sum(window**2) ** 2 / (np.size(window) * np.sum(window**4)))
 
 
-def falling(distance: Numbers, width: float) -> np.ndarray:
+def falling(distance: Any, width: float) -> np.ndarray:
     """Raised cosine from 1 to 0 of this width around distance zero, a step if it is zero."""
     if width == 0:
         return np.asarray(distance <= 0, float)

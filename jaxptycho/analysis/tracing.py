@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -95,7 +96,7 @@ def in_place(
 
 def lone_integrals(
     elements: Sequence[str],
-    voxel: Numbers,
+    voxel: Any,
     radius: float,
     debye_waller: float = 0.5,
     parametrisation: str = "lobato",
@@ -125,7 +126,7 @@ def lone_integrals(
     return found
 
 
-def named_anew(atoms: Atoms, elements: Sequence[str], voxel: Numbers) -> Atoms:
+def named_anew(atoms: Atoms, elements: Sequence[str], voxel: Any) -> Atoms:
     """Fully occupied atoms from refined occupancies, each of the element of equal scattering.
 
     The criterion is the integral of an isolated atom on voxels of `voxel` [Å] times the occupancy;

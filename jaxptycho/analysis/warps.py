@@ -203,9 +203,7 @@ def derivatives(
     return np.stack([*(tonal[i] for i in tones), *slopes, *turns])
 
 
-def solution(
-    columns: np.ndarray, weight: np.ndarray, missing: np.ndarray, damping: float
-) -> np.ndarray:
+def solution(columns: Any, weight: np.ndarray, missing: Any, damping: float) -> np.ndarray:
     """The damped least-squares step of all parameters."""
     weighted = columns.conj() * weight
     normal = (weighted @ columns.T).real
