@@ -9,8 +9,8 @@ from .registry import SOLVERS, momentum
 __all__ = [
     "PRECONDITIONERS",
     "SOLVERS",
-    "epie",
     "accumulate_gradients",
+    "epie",
     "layerwise_adam",
     "measured",
     "momentum",

@@ -70,7 +70,7 @@ def plane_scratch(plan: Planes, lanes: int) -> int:
 
 
 def write_plane(module: ir.Module, plan: Planes, lanes: int) -> ir.Function:
-    """Function `(counts of planes, operands, results, scratch)`, with pointers to the last three."""
+    """Function `(counts of planes, operands, results, scratch)`, of counts and pointers."""
     number = number_of(plan.single).as_pointer()
     operands = OPERANDS[plan.kind]
     found = results(plan.kind)
