@@ -272,7 +272,7 @@ def test_what_makes_no_sense_is_named():
     with pytest.raises(ValueError, match=r"no parameter 'probe' to have a prior of"):
         fisher(model, "scan", prior={"probe": 1.0})
     with pytest.raises(
-        ValueError, match=r"the prior is \{'scan': 0.0\}; wanted positive standard deviations"
+        ValueError, match=r"the prior is \{'scan': 0.0\}; give positive standard deviations"
     ):
         fisher(model, "scan", prior={"scan": 0.0})
     for shots in ([3, 4], [[]]):
@@ -280,5 +280,5 @@ def test_what_makes_no_sense_is_named():
             ValueError, match="give a list over views of lists of shots, with at least one shot"
         ):
             fisher(model, "scan", shots=shots)
-    with pytest.raises(ValueError, match="1 probes have no spread; take at least 2"):
+    with pytest.raises(ValueError, match="1 probes have no spread; give at least 2"):
         diagonal(fisher(model, "scan"), 1)
