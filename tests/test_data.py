@@ -58,8 +58,8 @@ def all_but(*pixels):
 
 
 REFUSED = {
-    "missing counts": ({"counts": None}, "counts want 3 dimensions"),
-    "one pattern": ({"counts": random_counts()}, "counts want 3 dimensions"),
+    "missing counts": ({"counts": None}, "counts require 3 dimensions"),
+    "one pattern": ({"counts": random_counts()}, "counts require 3 dimensions"),
     "no shots": ({"counts": random_counts(0), "positions": np.zeros((0, 2))}, "at least one shot"),
     "complex": ({"counts": random_counts(64) * 1j}, "real numbers"),
     "a ragged pattern": ({"counts": [random_counts()]}, "real numbers"),
