@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.stats import poisson
 
-EXACT = 20  # counts, up to which the unbiased estimate is computed without rounding errors
+MAX_EXACT_COUNTS = 20  # up to which the unbiased estimate has no rounding errors
 ALTERNATING = 4.0, 16.0  # counts, range in which its alternation is damped
-MOST = 40.0  # mean, above which variances are constant
+MIN_CONSTANT_MEAN = 40.0  # mean, above which variances are constant
 COUNTS = np.arange(120)
 
 
@@ -58,7 +58,7 @@ def _spread() -> tuple[np.ndarray, np.ndarray]:
 @cache
 def _distributions() -> tuple[np.ndarray, np.ndarray]:
     """Means, and the probabilities [mean, count] of `COUNTS` for each."""
-    means = np.concatenate([[0.0], np.geomspace(1e-4, MOST, 160)])
+    means = np.concatenate([[0.0], np.geomspace(1e-4, MIN_CONSTANT_MEAN, 160)])
     return means, poisson.pmf(COUNTS, means[:, None])
 
 
@@ -71,13 +71,16 @@ def _variances() -> tuple[np.ndarray, np.ndarray]:
 @cache
 def _unbiased() -> np.ndarray:
     """Estimate h(n) from 0 to 40 counts: n! times the coefficients of e^μ var √n in powers of μ."""
-    pairs = [sum(comb(s, j) * (j * (s - j)) ** 0.5 for j in range(s + 1)) for s in range(EXACT + 2)]
-    exact = np.array([n - _differences(pairs, n) for n in range(EXACT + 2)])
+    pairs = [
+        sum(comb(s, j) * (j * (s - j)) ** 0.5 for j in range(s + 1))
+        for s in range(MAX_EXACT_COUNTS + 2)
+    ]
+    exact = np.array([n - _differences(pairs, n) for n in range(MAX_EXACT_COUNTS + 2)])
     smooth = (exact[:-2] + 2 * exact[1:-1] + exact[2:]) / 4
-    kept = np.interp(np.arange(1, EXACT + 1), ALTERNATING, (1.0, 0.0))
+    kept = np.interp(np.arange(1, MAX_EXACT_COUNTS + 1), ALTERNATING, (1.0, 0.0))
     damped = smooth + kept * (exact[1:-1] - smooth)
     means, variances = _variances()
-    bright = np.interp(np.arange(EXACT + 1, MOST + 1), means, variances)
+    bright = np.interp(np.arange(MAX_EXACT_COUNTS + 1, MIN_CONSTANT_MEAN + 1), means, variances)
     return np.concatenate([[0.0], damped, bright])
 
 

@@ -10,7 +10,7 @@ from scipy.spatial import KDTree
 from ..physics.grids import Grid
 
 LEAST_STEP = 1e-6  # Å, smallest step between distinct positions
-ENOUGH_OVERLAP = 0.6  # Bunk et al., Ultramicroscopy 108, 481 (2008)
+MIN_OVERLAP = 0.6  # Bunk et al., Ultramicroscopy 108, 481 (2008)
 
 
 class Design(NamedTuple):
@@ -121,10 +121,10 @@ def _warnings(design: Design, thickness: float | None):
             f"{design.window:.3g} Å; "
             "reduce the defocus or the semiangle, or use a longer camera length"
         )
-    if design.overlap < ENOUGH_OVERLAP:
+    if design.overlap < MIN_OVERLAP:
         yield (
             f"neighbouring positions overlap by {100 * design.overlap:.3g} %, less than "
-            f"{100 * ENOUGH_OVERLAP:g} %; "
+            f"{100 * MIN_OVERLAP:g} %; "
             "use smaller steps or more defocus"
         )
     if 2 * design.detector_limit < design.information_limit:

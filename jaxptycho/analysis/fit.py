@@ -13,7 +13,7 @@ from ..inverse.microbatch import sum_over_shots
 from ..model import Model
 
 SUMS = 6  # number of sums of `fit_sums`
-LEAST = 0.1  # quanta, lower limit of the variance in chi2
+MIN_VARIANCE = 0.1  # quanta, lower limit of the variance in chi2
 
 
 def goodness_of_fit(
@@ -61,7 +61,7 @@ def fit_sums(model: Model, batch: Batch) -> jax.Array:
         expected = jnp.maximum(predicted, 0)
         difference = jnp.sqrt(expected) - jnp.sqrt(counts)
         seen = jnp.sqrt(counts)
-        variance = jnp.maximum(expected, LEAST)
+        variance = jnp.maximum(expected, MIN_VARIANCE)
         pixels = [
             difference**2,
             jnp.abs(difference),

@@ -24,7 +24,7 @@ from .shells import (
     windowed,
 )
 
-LEAST_SAMPLES = 50
+MIN_SAMPLES = 50
 
 
 class FourierCorrelation(NamedTuple):
@@ -42,7 +42,7 @@ class FourierCorrelation(NamedTuple):
         """
         frequency, correlation, samples = (values[np.isfinite(self.correlation)] for values in self)
         margin = correlation - threshold(np.maximum(samples, 1))
-        below = np.flatnonzero((margin < 0) & (samples >= LEAST_SAMPLES))
+        below = np.flatnonzero((margin < 0) & (samples >= MIN_SAMPLES))
         if len(below) == 0:
             return float(1 / frequency[-1])
         above = np.flatnonzero(margin[1 : below[0]] >= 0) + 1

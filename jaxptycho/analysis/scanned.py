@@ -8,7 +8,7 @@ from ..model import Model, probe_positions
 from ..parts.indexed import first_shot
 from ..physics.types import Numbers
 
-FLAT = 1e-3  # pixels
+MIN_BREADTH = 1e-3  # pixels
 
 
 def origin(model: Model) -> Float[np.ndarray, "2"]:
@@ -57,7 +57,9 @@ def encloses_area(model: Model) -> bool:
     """True if positions deviate by more than a thousandth of a pixel from their best line."""
     places = probe_positions(model)
     offsets = (places - places.mean(0)) / model.grid.pixel
-    return len(places) > 2 and bool(np.abs(offsets @ np.linalg.svd(offsets)[2][-1]).max() > FLAT)
+    return len(places) > 2 and bool(
+        np.abs(offsets @ np.linalg.svd(offsets)[2][-1]).max() > MIN_BREADTH
+    )
 
 
 def seen(model: Model, shape: tuple[int, ...]) -> Bool[np.ndarray, "Y X"]:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from ..physics.types import Numbers
 
 ROUNDS = 300  # rounds of expectation and maximisation
-NARROWEST = 1e-3  # relative spread of an element's integrals
+MIN_SPREAD = 1e-3  # relative spread of an element's integrals
 
 
 class Species(NamedTuple):
@@ -94,7 +94,7 @@ def _scaled(x, expected):
 
 def _mixture(x, mean):
     """Means, common spread and weights of a mixture of Gaussians, and log parts of every x."""
-    spread = max(np.ptp(x) / (4 * len(mean)), NARROWEST)
+    spread = max(np.ptp(x) / (4 * len(mean)), MIN_SPREAD)
     weight = np.full(len(mean), 1 / len(mean))
     for _ in range(ROUNDS):
         part = _parts(x, mean, spread, weight)
@@ -103,7 +103,7 @@ def _mixture(x, mean):
         before = mean
         mean = share.T @ x / count
         weight = count / len(x)
-        spread = max(np.sqrt(np.sum(share * (x[:, None] - mean) ** 2) / len(x)), NARROWEST)
+        spread = max(np.sqrt(np.sum(share * (x[:, None] - mean) ** 2) / len(x)), MIN_SPREAD)
         if np.abs(mean - before).max() < 1e-6 * spread:
             break
     return mean, spread, weight, _parts(x, mean, spread, weight)

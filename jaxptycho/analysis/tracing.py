@@ -18,7 +18,7 @@ from .peaks import find_peaks, fit_peaks
 from .species import species_by_ratio
 
 APART = 1.5  # Å, smallest distance of two peaks
-LEAST = 0.5  # smallest peak or occupancy of an atom, relative to the lightest element
+MIN_OCCUPANCY = 0.5  # smallest peak or occupancy of an atom, relative to the lightest element
 
 
 def atoms_of(
@@ -50,7 +50,9 @@ def atoms_of(
             if smooth is None
             else gaussian_filter(potential, smooth / np.array(volume.voxel))
         )
-        threshold = LEAST * float(highest.max()) * min(expected.values()) / max(expected.values())
+        threshold = (
+            MIN_OCCUPANCY * float(highest.max()) * min(expected.values()) / max(expected.values())
+        )
     peaks = find_peaks(potential, volume.voxel, threshold, distance, smooth=smooth)
     peaks = peaks.where(peaks.integral > 0)
     if not len(peaks.amplitude):
@@ -137,7 +139,7 @@ def named_anew(atoms: Atoms, elements: Sequence[str], voxel: Any) -> Atoms:
     )
     lone = np.array([expected[chemical_symbols[z]] for z in atoms.numbers])
     strength = np.asarray(plain(atoms.occupancy), float) * lone
-    kept = np.flatnonzero(strength >= LEAST * min(expected[name] for name in elements))
+    kept = np.flatnonzero(strength >= MIN_OCCUPANCY * min(expected[name] for name in elements))
     if not len(kept):
         raise ValueError(
             f"none of {len(strength)} atoms scatters half as much as the lightest of "

@@ -12,8 +12,8 @@ from .gauge import correlation, hann_windowed, register, without_ramp
 from .scanned import origin, scanned
 from .warps import Fit, PhaseTone, Sampled, Warp, applied, fit
 
-FEWEST = 64  # pixels on which two images are compared
-CLEAR = 1.5  # Nyquist frequency over cutoff, at which exp(−1.5⁴) = 0.6 % remains to alias
+MIN_PIXELS = 64  # pixels on which two images are compared
+NYQUIST_MARGIN = 1.5  # Nyquist frequency over cutoff, at which exp(−1.5⁴) = 0.6 % remains to alias
 
 
 class Agreement(NamedTuple):
@@ -42,7 +42,7 @@ def low_passed(image: np.ndarray, pixel: Numbers, cutoff: float) -> np.ndarray:
 
 def comparable(cutoff: float, *pixels: Numbers) -> float:
     """Cutoff [1/Å], limited to the smallest Nyquist frequency of all `pixels` [Å] over 1.5."""
-    return min(cutoff, 1 / (2 * CLEAR * max(np.max(pixel) for pixel in pixels)))
+    return min(cutoff, 1 / (2 * NYQUIST_MARGIN * max(np.max(pixel) for pixel in pixels)))
 
 
 def compare_phase(
@@ -136,7 +136,7 @@ def _columns(expected):
 
 
 def _require_overlap(inside, seen: Sampled, known: Sampled) -> None:
-    if inside.sum() < FEWEST:
+    if inside.sum() < MIN_PIXELS:
         ranges = [
             " and ".join(
                 f"{axis} = {c:.5g} to {c + p * (n - 1):.5g} Å"

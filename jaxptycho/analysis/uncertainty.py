@@ -22,7 +22,7 @@ from jaxtyping import Float
 from ..model import Model
 from .information import AT_ONCE, Fisher, matrix
 
-LEFT = 1e-2  # largest unsolved fraction of the noise without a warning
+MAX_RESIDUAL = 1e-2  # largest unsolved fraction of the noise without a warning
 
 
 class Bound(NamedTuple):
@@ -79,7 +79,7 @@ def sampled_bound(
     deviation = jnp.where(
         seen > jnp.finfo(seen.dtype).eps * jnp.max(seen), jnp.sqrt(variance), jnp.inf
     )
-    if not residual <= LEFT:
+    if not residual <= MAX_RESIDUAL:
         warnings.warn(
             f"after {steps} steps a part of {float(residual):.2g} of the noise is unsolved, and "
             "the "

@@ -20,7 +20,7 @@ from scipy.ndimage import (
 
 from ..physics.types import Numbers
 
-MOST = 1_000_000  # largest number of samples of the reference in a fit
+MAX_SAMPLES = 1_000_000  # largest number of samples of the reference in a fit
 ORDER = {2: 5, 3: 3}  # of the splines between pixels, by dimension
 STEPS = 30  # largest number of steps of a fit
 BORDER = 8  # pixels by which an image is continued
@@ -238,8 +238,8 @@ def applied(state: Fit, reference: Sampled, other: Sampled) -> tuple[np.ndarray,
     size = reference.values.size
     values = np.zeros(size, other.values.dtype)
     inside = np.zeros(size, bool)
-    for begin in range(0, size, MOST):
-        part = np.arange(begin, min(begin + MOST, size))
+    for begin in range(0, size, MAX_SAMPLES):
+        part = np.arange(begin, min(begin + MAX_SAMPLES, size))
         places = reference.places(part)
         seen, depth = sample(state.warp(places))
         inside[part] = depth >= 0
@@ -282,10 +282,10 @@ def gradient(image: Sampled, axis: int) -> np.ndarray:
 
 
 def subsample(where: np.ndarray) -> np.ndarray:
-    """Flat indices of the pixels `where`, at most `MOST` of them, sampled with a fixed seed."""
+    """Flat indices of at most `MAX_SAMPLES` pixels `where`, sampled with a fixed seed."""
     found = np.flatnonzero(where)
     return (
         found
-        if len(found) <= MOST
-        else np.sort(np.random.default_rng(0).choice(found, MOST, replace=False))
+        if len(found) <= MAX_SAMPLES
+        else np.sort(np.random.default_rng(0).choice(found, MAX_SAMPLES, replace=False))
     )

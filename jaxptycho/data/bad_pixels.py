@@ -15,9 +15,9 @@ from jaxtyping import Bool, Float, Num
 from numpy.typing import ArrayLike
 from scipy import ndimage
 
-MOSTLY = 0.5  # fraction of the patterns in which a pixel has its flag
+MIN_FLAGGED = 0.5  # fraction of the patterns in which a pixel has its flag
 STUCK_SHOTS = 16  # minimum number of patterns to distinguish a stuck pixel from a steady one
-NOISY = 0.85  # fraction of the neighbours of a stuck pixel that vary
+MIN_VARYING = 0.85  # fraction of the neighbours of a stuck pixel that vary
 FLAGS = 0.25  # largest fraction of flagged pixels; more are dark pixels after subtraction
 HOT_RATIO = 10.0  # over the fourth brightest of 24 neighbours; a measured central beam has 6
 HOT_COUNTS = 50  # counts of a hot pixel if there is only one pattern
@@ -86,7 +86,7 @@ def largest_value(dtype: np.dtype) -> int | None:
 def bad_pixels(seen: PixelStatistics, mask: Bool[np.ndarray, "y x"]) -> dict[str, np.ndarray]:
     """Defective pixels [y, x] of `mask`, by kind of defect (see the module)."""
     mean = seen.total / seen.shots
-    flagged = mask & (seen.flagged >= MOSTLY * seen.shots)
+    flagged = mask & (seen.flagged >= MIN_FLAGGED * seen.shots)
     negative = mask & (mean < 0) & (seen.changed == 0) & (seen.shots > 1)
     if negative.mean() > FLAGS:
         negative = np.zeros_like(mask)
@@ -135,7 +135,7 @@ def _stuck(seen: PixelStatistics, valid) -> Bool[np.ndarray, "y x"]:
     noisy = valid & (variance > 0.3 * np.abs(mean)) & (seen.changed > 0.1 * seen.shots)
     constant = valid & (seen.changed == 0) & (mean != 0)
     neighbours = _neighbours(noisy.astype(float), 1)
-    return constant & (np.nanmean(neighbours, 0) > NOISY)
+    return constant & (np.nanmean(neighbours, 0) > MIN_VARYING)
 
 
 def _hot(seen: PixelStatistics, valid) -> Bool[np.ndarray, "y x"]:

@@ -8,12 +8,12 @@ from scipy.spatial import KDTree
 
 WILD_RATIO = 3.0  # ratio of the doses of a shot and of the brightest shots around it
 WILD_DEVIATIONS = 8.0  # standard deviations of √dose over the scan
-NARROW = 0.5  # of the median: if 99 % of the doses exceed it, no pattern is empty by chance
+MIN_DOSE = 0.5  # of the median: if 99 % of the doses exceed it, no pattern is empty by chance
 NEIGHBOURS = 8
-FEWEST = 16  # patterns, minimum number for a statistical criterion
+MIN_SHOTS = 16  # patterns, minimum number for a statistical criterion
 FAR_STEPS = 20  # scan steps from the rest of the scan, beyond which a position is wrong
 FAR_WINDOWS = 2  # windows, likewise
-FEW = 0.1  # largest fraction of the shots that is left out
+MAX_LEFT_OUT = 0.1  # largest fraction of the shots that is left out
 
 
 def wild_doses(
@@ -26,7 +26,7 @@ def wild_doses(
     none. Patterns without counts are lost ones only if the others hold enough counts that an
     empty pattern cannot occur by chance.
     """
-    if len(dose) < FEWEST:
+    if len(dose) < MIN_SHOTS:
         return np.zeros(len(dose), bool)
     middle = float(np.median(dose))
     root = np.sqrt(dose)
@@ -34,7 +34,7 @@ def wild_doses(
     bright = root > np.sqrt(middle) + WILD_DEVIATIONS * deviation
     bright &= dose > WILD_RATIO * _bright_around(dose, positions)
     some = dose[dose > 0]
-    narrow = middle > 1 and np.percentile(some, 1) > NARROW * middle
+    narrow = middle > 1 and np.percentile(some, 1) > MIN_DOSE * middle
     return bright | ((dose == 0) & narrow)
 
 
@@ -64,4 +64,4 @@ def far_positions(
     graph = coo_array((np.ones(len(pairs)), pairs.T), (len(cells), len(cells)))
     group = csgraph.connected_components(graph, directed=False)[1][member.ravel()]
     outside = group != np.argmax(np.bincount(group))
-    return outside if outside.mean() <= FEW else np.zeros(n, bool)
+    return outside if outside.mean() <= MAX_LEFT_OUT else np.zeros(n, bool)

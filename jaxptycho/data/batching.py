@@ -13,7 +13,7 @@ from .dataset import Dataset
 from .layout import per_view
 from .ordering import ORDERS, even_size
 
-TOGETHER = 64  # shots of small batches that are processed in one call
+MAX_SHOTS_PER_CALL = 64  # shots of small batches that are processed in one call
 
 
 def split(
@@ -91,7 +91,7 @@ def make_batch(
     return Batch(np.int32(view), shots, data.counts_of(view, shots), weight)
 
 
-def stacked(batches: Iterable[Batch], shots: int = TOGETHER) -> Iterator[Batch]:
+def stacked(batches: Iterable[Batch], shots: int = MAX_SHOTS_PER_CALL) -> Iterator[Batch]:
     """The same batches, small ones stacked `[step, shot, …]` up to `shots` shots for one call.
 
     Batches that do not fill a stack are yielded singly, so that a step has at most two shapes.

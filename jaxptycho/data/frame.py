@@ -12,21 +12,24 @@ import numpy as np
 
 from ..physics.types import Numbers
 
-FAR = 10.0  # times (extent of the scan + window), beyond which positions get a nearer origin
+MAX_DISTANCE = (
+    10.0  # times (extent of the scan + window), beyond which positions get a nearer origin
+)
 MAX_ROUNDING = 0.01  # pixels
 
 
 def origin_of(positions: Sequence[np.ndarray], window: Numbers) -> tuple[float, float]:
     """Origin (y, x) [Å] near positions [shot, 2] of all views.
 
-    Along each axis their middle, rounded to an integer Å, if it is farther from zero than `FAR` ×
-    (extent + `window` [Å]), otherwise 0. A few positions far from the rest are ignored.
+    Along each axis their middle, rounded to an integer Å, if it is farther from zero than
+    `MAX_DISTANCE` × (extent + `window` [Å]), otherwise 0. A few positions far from the rest are
+    ignored.
     """
     places = np.concatenate(positions)
     middle = np.median(places, axis=0)
     extent = np.ptp(np.percentile(places, (10, 90), axis=0), axis=0)
     reach = extent + np.asarray(window)
-    y, x = np.where(np.abs(middle) > FAR * reach, np.rint(middle), 0.0)
+    y, x = np.where(np.abs(middle) > MAX_DISTANCE * reach, np.rint(middle), 0.0)
     return float(y), float(x)
 
 

@@ -8,8 +8,8 @@ from jaxtyping import Bool, Float
 from .bad_pixels import PixelStatistics
 from .dataset import Dataset
 
-EXCESS = 1.6  # variance over mean of dim pixels, of which the scan causes at most a few tenths
-ENOUGH = 20  # quanta of a pixel in the sample
+MIN_EXCESS = 1.6  # variance over mean of dim pixels, of which the scan causes at most a few tenths
+MIN_QUANTA = 20  # quanta of a pixel in the sample
 DIM_PIXELS = 30
 
 
@@ -47,13 +47,13 @@ def excess_variance(sample: PixelStatistics, mask: Bool[np.ndarray, "y x"] | Non
     """
     mean, variance = _moments(sample, mask)
     excess = variance / np.maximum(mean, 1e-30)
-    dim = (mean * sample.shots > ENOUGH * excess) & (mean < excess)
+    dim = (mean * sample.shots > MIN_QUANTA * excess) & (mean < excess)
     if dim.sum() < DIM_PIXELS:
         return 1.0
     slope, intercept = np.polyfit(mean[dim], excess[dim], 1)
     middle = float(np.median(excess[dim]))
     found = min(float(intercept), middle) if slope > 0 else middle
-    return found if found > EXCESS else 1.0
+    return found if found > MIN_EXCESS else 1.0
 
 
 def _moments(

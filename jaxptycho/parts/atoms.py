@@ -21,7 +21,9 @@ from .specimen import AbstractSpecimen, as_sliced, exponential
 from .stacks import PotentialSlices
 from .volume import Volume
 
-FAR = 1e4  # Å, outer limit of the first and the last slice, which include what reaches beyond
+OUTER_FACE = (
+    1e4  # Å, outer limit of the first and the last slice, which include what reaches beyond
+)
 
 
 class Atoms(AbstractSpecimen):
@@ -123,7 +125,7 @@ class Atoms(AbstractSpecimen):
         atoms = scattering.gaussians(np.array(self.numbers), self.parametrisation)
         weighted = atoms._replace(amplitude=jnp.asarray(atoms.amplitude) * self.occupancy[:, None])
         edges = jnp.arange(self.n_slices + 1) * self.thickness
-        edges = edges.at[0].set(-FAR).at[-1].set(FAR)
+        edges = edges.at[0].set(-OUTER_FACE).at[-1].set(OUTER_FACE)
         faces = jnp.stack([edges[:-1], edges[1:]], 1)
         inside = self.turned() - _in_space(0.0, self.origin)
         return potentials.slabs(inside, self.debye_waller, weighted, faces, self.shape, pixel)

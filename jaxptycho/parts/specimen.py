@@ -34,7 +34,7 @@ from .slices import (
     require_depth,
 )
 
-WRAP = 0.95 * math.pi  # rad, the phase beyond which a wrap by 2π cannot be excluded
+MAX_PHASE = 0.95 * math.pi  # rad, the phase beyond which a wrap by 2π cannot be excluded
 
 
 class AbstractSpecimen(eqx.Module):
@@ -204,7 +204,7 @@ class AbstractSpecimen(eqx.Module):
         if isinstance(transmission, Tracer):
             raise ValueError(f"a {type(self).__name__} has no phase in slices; {_DEFINE}")
         phase = jnp.angle(transmission)
-        if float(jnp.max(jnp.abs(phase))) > WRAP:
+        if float(jnp.max(jnp.abs(phase))) > MAX_PHASE:
             raise ValueError(
                 f"the phase of a slice of this {type(self).__name__} reaches ±π, beyond which its "
                 f"transmission does not determine it; {_DEFINE}"

@@ -15,7 +15,7 @@ from ..kernels import convolve, match_vma, step
 from .types import Index, Kernel, Kernels, Waves, Window
 from .waves import Exit
 
-LEAST_TRANSMISSION = 0.1  # for tracing a wave back: a lower one would amplify rounding errors
+MIN_TRANSMISSION = 0.1  # for tracing a wave back: a lower one would amplify rounding errors
 
 
 def multislice_sqrt(wave: Waves, slices: Window, kernel: Kernel | Kernels) -> Exit:
@@ -149,4 +149,4 @@ def _power(values):
 
 def _inverse(transmission):
     power = _power(transmission)
-    return jnp.where(power > LEAST_TRANSMISSION**2, jnp.conj(transmission) / power, jnp.nan)
+    return jnp.where(power > MIN_TRANSMISSION**2, jnp.conj(transmission) / power, jnp.nan)

@@ -19,12 +19,12 @@ from jaxtyping import Array, Float, Int
 from .types import Numbers
 
 VOLT_ANGSTROM2 = 47.87764737  # h²/(2πm₀e) [V·Å²]: V(k) [V·Å³] for each Å of f(k)
-HEAVIEST = 103
+MAX_ATOMIC_NUMBER = 103
 TABLES = {"lobato": "lobato2014.csv", "kirkland": "kirkland2010.csv"}
 STEP = 0.55  # step of ln γ
-BROAD = 1e3  # Å², larger than the widest Gaussian of any atom
-NARROW = 0.1  # times 1/k²: narrower Gaussians are merged
-LEAST = 1e-6  # relative to the strongest Gaussian of an element
+MAX_WIDTH = 1e3  # Å², larger than the widest Gaussian of any atom
+MIN_WIDTH = 0.1  # times 1/k²: narrower Gaussians are merged
+MIN_AMPLITUDE = 1e-6  # relative to the strongest Gaussian of an element
 
 
 class Gaussians(NamedTuple):
@@ -46,11 +46,11 @@ def table(name: str) -> dict[int, Float[np.ndarray, "rows terms"]]:
 
 def require_known(numbers: Numbers) -> None:
     """Raise ValueError for an atomic number without scattering factors."""
-    unknown = sorted({int(z) for z in np.ravel(numbers) if not 1 <= z <= HEAVIEST})
+    unknown = sorted({int(z) for z in np.ravel(numbers) if not 1 <= z <= MAX_ATOMIC_NUMBER})
     if unknown:
         raise ValueError(
             f"there are no scattering factors for atomic number {', '.join(map(str, unknown))}; "
-            f"give 1 to {HEAVIEST} (a placeholder among the atoms?)"
+            f"give 1 to {MAX_ATOMIC_NUMBER} (a placeholder among the atoms?)"
         )
 
 
@@ -76,7 +76,7 @@ def gaussians(
     A lower `k_max` requires fewer Gaussians.
     """
     require_known(numbers)
-    own = {int(z): _of_element(int(z), name, NARROW / k_max**2) for z in np.unique(numbers)}
+    own = {int(z): _of_element(int(z), name, MIN_WIDTH / k_max**2) for z in np.unique(numbers)}
     longest = max((len(element) for element in own.values()), default=0)
     padded = {
         z: np.pad(e, ((0, longest - len(e)), (0, 0)), constant_values=(0.0,))
@@ -89,7 +89,7 @@ def gaussians(
 @cache
 def _of_element(number: int, name: str, least: float) -> Float[np.ndarray, "g 2"]:
     """Amplitude [Å] and width [Å²] of the Gaussians of an element, narrowest first."""
-    width = np.exp(np.arange(np.log(1e-12), np.log(BROAD), STEP))
+    width = np.exp(np.arange(np.log(1e-12), np.log(MAX_WIDTH), STEP))
     extra = np.zeros((0, 2))
     if (
         name == "lobato"
@@ -105,4 +105,4 @@ def _of_element(number: int, name: str, least: float) -> Float[np.ndarray, "g 2"
     weight = amplitude[narrow].sum()
     first = [weight, max((amplitude * width)[narrow].sum() / weight, 0.0) if weight else 0.0]
     found = np.concatenate([[first], np.stack([amplitude, width], 1)[~narrow], extra])
-    return found[np.abs(found[:, 0]) > LEAST * np.abs(found[:, 0]).max()]
+    return found[np.abs(found[:, 0]) > MIN_AMPLITUDE * np.abs(found[:, 0]).max()]
