@@ -1,5 +1,6 @@
-"""The forward model: which counts are expected for these shots?"""
+"""The forward model: expected counts of shots."""
 
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from . import viewing
 from .parts.detector import AbstractDetector, Ideal
@@ -24,10 +25,11 @@ from .physics.waves import Exit
 
 
 class Model(eqx.Module):
-    """Everything that decides a pattern; each part is replaceable by one of your own.
+    """All that determines a pattern; each part may be replaced by a user-defined one.
 
-    Positions and the specimen's origin are counted from `frame` (y, x) [Å], which keeps them small
-    enough for single precision: add it for places in the frame of the measurement (`Dataset.frame`).
+    Positions and the specimen's origin are relative to `frame` (y, x) [Å], which keeps them small
+    enough for single precision: add it for positions in the frame of the measurement
+    (`Dataset.frame`).
     """
 
     probe: AbstractProbe
@@ -47,12 +49,17 @@ class Model(eqx.Module):
 
 
 def exit_wave(
-    model: Model, sliced: Sliced, window: Window, centre, multislice=waves.multislice
+    model: Model,
+    sliced: Sliced,
+    window: Window,
+    centre: Float[Array | np.ndarray, "2"],
+    multislice: Callable[..., Exit] = waves.multislice,
 ) -> Exit:
     """Wave behind the specimen of one shot [√quanta], in real space: `exit_wave(…).wave`.
 
-    `window` holds the transmissions under the probe, `centre` is where the probe's centre
-    stands in it [Å]; in `model` nothing varies any more. `multislice` brings the wave through.
+    `window` holds the transmission functions under the probe, `centre` is the position of the
+    probe's centre in it (y, x) [Å]; all values of `model` are those of the shot (`select`).
+    `multislice` propagates the wave through the slices.
     """
     grid = model.grid
     wave = waves.place_probe(model.probe.spectrum(grid), centre, grid)
@@ -66,7 +73,11 @@ def exit_wave(
 
 
 def simulate_pattern(
-    model: Model, sliced: Sliced, window: Window, centre, multislice=waves.multislice
+    model: Model,
+    sliced: Sliced,
+    window: Window,
+    centre: Float[Array | np.ndarray, "2"],
+    multislice: Callable[..., Exit] = waves.multislice,
 ) -> Pattern:
     """Expected counts of one shot; arguments as for `exit_wave`."""
     grid = model.grid
@@ -83,15 +94,16 @@ class ShotsOfView(Protocol):
 
 
 def predict(model: Model, shots: Indices | ShotsOfView, view: Index | None = None) -> Patterns:
-    """Expected counts [shot, y, x] of some shots of one view, zero frequency in the corner.
+    """Expected counts [shot, y, x] of selected shots of one view, zero frequency in the corner.
 
-    `shots` are their numbers, of `view` (by default 0), or a batch, which carries its view.
+    `shots` are their numbers in `view` (by default 0), or a batch, which carries its view.
     A pure function: jit, vmap, differentiate or linearize it. The specimen is sliced once.
     """
     if isinstance(shots, ShotsOfView):
         if view is not None:
             raise ValueError(
-                "a batch carries its view; leave view out, or give the numbers of shots: batch.shots"
+                "a batch carries its view; leave view out, or give the numbers of shots: "
+                "batch.shots"
             )
         shots, view = shots.shots, shots.view
     view = 0 if view is None else view
@@ -99,7 +111,7 @@ def predict(model: Model, shots: Indices | ShotsOfView, view: Index | None = Non
     model = select(model, PerView, view)
     sliced = model.specimen.slices(model.grid)
 
-    def of_shot(shot):
+    def of_shot(shot: Index) -> Pattern:
         one, seen = select((model, sliced), PerShot, shot)
         corner, centre = seen.corner(one.scan.position(), one.grid)
         return simulate_pattern(one, seen, seen.window(corner, one.grid), centre)
@@ -108,17 +120,18 @@ def predict(model: Model, shots: Indices | ShotsOfView, view: Index | None = Non
 
 
 def require_alive(tree: Any) -> None:
-    """Raises ValueError for a model whose arrays a step has taken over (they were donated)."""
+    """Raise ValueError for a model whose arrays were donated to a step."""
     for leaf in jax.tree.leaves(tree):
         if isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer) and leaf.is_deleted():
             raise ValueError(
-                "this model, or state, was used up by a step, which takes over the arrays that it is "
-                "given; use what the step returned, or give it a copy: jax.tree.map(jnp.copy, model)"
+                "this model, or state, was used up by a step, which takes over the arrays of its "
+                "arguments; use what the step returned, or give it a copy: "
+                "jax.tree.map(jnp.copy, model)"
             )
 
 
 def probe_positions(model: Model, view: int = 0) -> Float[np.ndarray, "shot 2"]:
-    """Where the probe's centre stood in every shot of a view (y, x) [Å], counted from `model.frame`."""
+    """Positions of the probe's centre in all shots of a view (y, x) [Å], from `model.frame`."""
     scan = select(model.scan, PerView, view)
     nodes = jax.tree.leaves(scan, is_leaf=lambda node: isinstance(node, PerShot))
     shots = max(
@@ -133,13 +146,15 @@ def _positions(scan, shots):
 
 
 def require_inside(model: Model, view: int = 0) -> None:
-    """Raises ValueError when a window runs over the edge of the specimen, where it would see other pixels."""
+    """Raise ValueError when the window of a shot extends beyond the edge of the specimen."""
     specimen = select(select(model.specimen, PerView, view), PerShot, 0)
     sliced = specimen.shapes(model.grid)
     if sliced.period is not None:
         return
-    places, pixel = probe_positions(model, view), np.asarray(model.grid.pixel)
-    window, shape = np.asarray(model.grid.shape), np.asarray(sliced.transmission.shape[1:])
+    places = probe_positions(model, view)
+    pixel = np.asarray(model.grid.pixel)
+    window = np.asarray(model.grid.shape)
+    shape = np.asarray(sliced.transmission.shape[1:])
     origin = np.asarray(specimen.slices_origin(model.grid))
     corners = np.round((places - origin) / pixel) - window // 2
     outside = (corners < 0) | (corners + window > shape)
@@ -150,10 +165,13 @@ def require_inside(model: Model, view: int = 0) -> None:
             for n in jax.tree.leaves(model, is_leaf=lambda n: isinstance(n, PerView))
         )
         whose = f" of view {view}" if several else ""
-        away, digits = model.frame[axis], 12 if any(model.frame) else 5
+        away = model.frame[axis]
+        digits = 12 if any(model.frame) else 5
         ends = away + origin[axis] + np.array([0, shape[axis] - 1]) * pixel[axis]
         raise ValueError(
-            f"the windows of {outside.any(1).sum()} shots{whose} reach outside the object (first: shot {shot} at "
-            f"{'yx'[axis]} = {away + places[shot, axis]:.{digits}g} Å with a window of {window[axis] * pixel[axis]:.5g} Å, the object "
-            f"lies from {ends[0]:.{digits}g} to {ends[1]:.{digits}g} Å); give the object a larger margin or drop these shots"
+            f"the windows of {outside.any(1).sum()} shots{whose} reach outside the object (first: "
+            f"shot {shot} at {'yx'[axis]} = {away + places[shot, axis]:.{digits}g} Å with a "
+            "window of "
+            f"{window[axis] * pixel[axis]:.5g} Å, the object extends from {ends[0]:.{digits}g} to "
+            f"{ends[1]:.{digits}g} Å); give the object a larger margin or drop these shots"
         )

@@ -1,6 +1,7 @@
-"""Figures and tables of a model or a measurement, loaded when somebody looks at one.
+"""Figures and tables of a model or a measurement, imported on first use.
 
-The one place where a lower folder reaches a higher one: whoever computes pays for no plots.
+The only place where a lower folder imports a higher one, so that computing does not import
+plotting libraries.
 """
 
 from importlib import import_module
@@ -13,7 +14,7 @@ def figures() -> Any:
 
 
 def table_of(thing: Any, kind: str) -> dict[str, str]:
-    """Rows of `inspect` about a "data" or "model"."""
+    """Rows of `inspect` for a dataset (`kind` "data") or a model ("model")."""
     return getattr(import_module(f"{__package__}.reports.describe"), f"describe_{kind}")(thing)
 
 

@@ -58,8 +58,8 @@ def all_but(*pixels):
 
 
 REFUSED = {
-    "missing counts": ({"counts": None}, "counts want 3 dimensions"),
-    "one pattern": ({"counts": random_counts()}, "counts want 3 dimensions"),
+    "missing counts": ({"counts": None}, "counts require 3 dimensions"),
+    "one pattern": ({"counts": random_counts()}, "counts require 3 dimensions"),
     "no shots": ({"counts": random_counts(0), "positions": np.zeros((0, 2))}, "at least one shot"),
     "complex": ({"counts": random_counts(64) * 1j}, "real numbers"),
     "a ragged pattern": ({"counts": [random_counts()]}, "real numbers"),
@@ -67,7 +67,7 @@ REFUSED = {
         {"counts": random_counts(64)[..., :3]},
         r"patterns are \(6, 3\) pixels, the grid is \(6, 4\)",
     ),
-    "positions too few": ({"positions": raster()[:63]}, r"want positions of shape \(64, 2\)"),
+    "positions too few": ({"positions": raster()[:63]}, r"require positions of shape \(64, 2\)"),
     "positions of 3": ({"positions": np.zeros((64, 3))}, r"got \(64, 3\)"),
     "positions of two views": (
         {"positions": [np.zeros((64, 2))] * 2},
@@ -85,7 +85,7 @@ REFUSED = {
     "empty": ({"counts": np.zeros((64, *GRID.shape), np.uint16)}, "hold no counts"),
     "all hidden": ({"mask": np.zeros(GRID.shape)}, "hides every pixel"),
     "mask of another shape": ({"mask": np.ones((4, 6))}, r"the mask is \(4, 6\) pixels"),
-    "tilts": ({"tilts": np.zeros(2)}, "a finite one for each of 1 views"),
+    "tilts": ({"tilts": np.zeros(2)}, "a finite one is required for each of 1 views"),
     "probe": ({"probe_guess": np.ones((4, 6))}, r"guess of the probe has shape \(4, 6\)"),
 }
 
@@ -263,7 +263,7 @@ def test_batches_refuse_an_unknown_order_and_no_size():
         ValueError, match="unknown order of batches 'spiral'; known are random, compact, sparse"
     ):
         next(batches(dataset(), 4, order="spiral"))
-    with pytest.raises(ValueError, match="wanted at least 1"):
+    with pytest.raises(ValueError, match="give at least 1"):
         next(batches(dataset(), 0))
 
 
@@ -277,7 +277,7 @@ def test_split_keeps_some_shots_aside():
     np.testing.assert_array_equal(held, again)
     assert (split(data, 0.25, seed=6)[1][0] != held).any()
     assert [len(h) for h in split(data, 0.0)[1]] == [0]
-    with pytest.raises(ValueError, match=r"hold_out = 1.0; wanted a fraction"):
+    with pytest.raises(ValueError, match=r"hold_out = 1.0; give a fraction"):
         split(data, 1.0)
 
 

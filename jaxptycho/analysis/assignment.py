@@ -1,4 +1,4 @@
-"""Found atoms against true ones: which is which, what is missing, extra, displaced, or of another element."""
+"""Comparison of found atoms with true ones: matched, missing, extra, displaced, swapped."""
 
 from typing import NamedTuple
 
@@ -9,12 +9,14 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components, min_weight_full_bipartite_matching
 from scipy.spatial import KDTree
 
+from ..physics.types import Numbers
+
 TOLERANCE = 0.7  # Å
-DENSE = 256  # atoms of a cluster up to which its matrix of distances is full
+DENSE = 256  # atoms, largest cluster with a full matrix of distances
 
 
 class Matching(NamedTuple):
-    """Pairs of found and true atoms, by their numbers, and who is left alone."""
+    """Pairs of found and true atoms, by their numbers, and unmatched atoms."""
 
     found: Int[np.ndarray, " m"]
     true: Int[np.ndarray, " m"]
@@ -23,7 +25,7 @@ class Matching(NamedTuple):
 
 
 class Score(NamedTuple):
-    """How many atoms were found, and how far from where they are."""
+    """Numbers of found and matched atoms, and their displacements."""
 
     found: int
     true: int
@@ -33,22 +35,22 @@ class Score(NamedTuple):
 
     @property
     def precision(self) -> float:
-        """The part of the found atoms that are true; NaN where none was found."""
+        """Fraction of the found atoms that are true; NaN if none was found."""
         return self.matched / self.found if self.found else np.nan
 
     @property
     def recall(self) -> float:
-        """The part of the true atoms that were found; NaN where there are none."""
+        """Fraction of the true atoms that were found; NaN if there are none."""
         return self.matched / self.true if self.true else np.nan
 
     @property
     def f1(self) -> float:
-        """2·matched/(found + true), the harmonic mean of precision and recall."""
+        """F₁ = 2·matched/(found + true), the harmonic mean of precision and recall."""
         return 2 * self.matched / (self.found + self.true) if self.found + self.true else np.nan
 
 
 class AtomComparison(NamedTuple):
-    """Found atoms against true ones: over all, whatever their elements, and element by element."""
+    """Found atoms against true ones: over all elements, and for each element."""
 
     matching: Matching
     overall: Score
@@ -57,21 +59,29 @@ class AtomComparison(NamedTuple):
 
 
 def compare_atoms(
-    found, true, tolerance: float = TOLERANCE, found_species=None, true_species=None
+    found: Numbers,
+    true: Numbers,
+    tolerance: float = TOLERANCE,
+    found_species: Numbers | None = None,
+    true_species: Numbers | None = None,
 ) -> AtomComparison:
     """Precision, recall, RMSD and bias of `found` positions [atom, axis] Å against `true` ones.
 
-    Atoms are matched by position alone, so that one at its place but of the wrong element is a swapped one and not
-    two errors. Remove translation and rotation first, if the experiment does not know them.
+    Atoms are matched by position only, so that an atom of the wrong element counts as one swapped
+    atom and not as two errors. Remove translation and rotation first if the experiment does not
+    determine them.
     """
-    found, true = _places(found, "found"), _places(true, "true")
+    found = _places(found, "found")
+    true = _places(true, "true")
     matching = assign(found, true, tolerance)
     moved = found[matching.found] - true[matching.true]
     overall = _score(found, true, moved)
     if found_species is None or true_species is None:
         return AtomComparison(matching, overall, {}, np.zeros(0, int))
-    ours, theirs = _symbols(found_species, found, "found"), _symbols(true_species, true, "true")
-    first, second = ours[matching.found], theirs[matching.true]
+    ours = _symbols(found_species, found, "found")
+    theirs = _symbols(true_species, true, "true")
+    first = ours[matching.found]
+    second = theirs[matching.true]
     elements = {
         str(name): _score(
             ours[ours == name], theirs[theirs == name], moved[(first == name) & (second == name)]
@@ -81,34 +91,38 @@ def compare_atoms(
     return AtomComparison(matching, overall, elements, np.flatnonzero(first != second))
 
 
-def assign(found, true, tolerance: float = TOLERANCE) -> Matching:
-    """The pairs of found and true positions [atom, axis] Å that lie within `tolerance` of one another.
+def assign(found: Numbers, true: Numbers, tolerance: float = TOLERANCE) -> Matching:
+    """Pairs of found and true positions [atom, axis] Å within `tolerance` of one another.
 
-    Of all assignments the one with the least Σ d² + tolerance² for every pair that is not made: no pair is ever
-    made to save another one further away. Solved exactly, one cluster of neighbours at a time, so that it costs
-    hardly more than the search for neighbours (Kuhn, Naval Res. Logist. Q. 2, 83 (1955)).
+    The assignment minimises Σ d², plus tolerance² for every pair that is not made, so that no
+    close pair is broken in favour of a distant one. It is solved exactly for each cluster of
+    neighbours, at hardly more cost than the search for neighbours (Kuhn, Naval Res. Logist. Q. 2,
+    83 (1955)).
     """
     if not tolerance > 0:
-        raise ValueError(f"atoms within {tolerance} Å; wanted a tolerance of more than 0")
-    found, true = _places(found, "found"), _places(true, "true")
+        raise ValueError(f"atoms within {tolerance} Å; give a tolerance of more than 0")
+    found = _places(found, "found")
+    true = _places(true, "true")
     if found.shape[1] != true.shape[1]:
         raise ValueError(
-            f"found atoms have {found.shape[1]} coordinates, true ones {true.shape[1]}; wanted as many"
+            f"found atoms have {found.shape[1]} coordinates, true ones {true.shape[1]}; give both "
+            "the same number"
         )
     edges = KDTree(found).sparse_distance_matrix(KDTree(true), tolerance, output_type="coo_matrix")
     gain = tolerance**2 - edges.data**2
     row, column = (np.asarray(side, int) for side in (edges.row, edges.col))
-    alone = (np.bincount(row, minlength=len(found))[row] == 1) & (
+    isolated = (np.bincount(row, minlength=len(found))[row] == 1) & (
         np.bincount(column, minlength=len(true))[column] == 1
     )
-    pairs = [(row[alone], column[alone])]
+    pairs = [(row[isolated], column[isolated])]
     pairs += [
         _best(row[c], column[c], gain[c])
-        for c in _clusters(row, column, ~alone, len(found), len(true))
+        for c in _clusters(row, column, ~isolated, len(found), len(true))
     ]
     first, second = (np.concatenate(side) for side in zip(*pairs, strict=True))
     order = np.argsort(first)
-    first, second = first[order], second[order]
+    first = first[order]
+    second = second[order]
     return Matching(
         first,
         second,
@@ -125,12 +139,13 @@ def _clusters(row, column, wanted, rows: int, columns: int):
     n = rows + columns
     graph = coo_array((np.ones(len(edges)), (row[edges], rows + column[edges])), shape=(n, n))
     label = connected_components(graph, directed=False)[1][row[edges]]
-    edges, label = edges[order := np.argsort(label, kind="stable")], label[order]
+    edges = edges[order := np.argsort(label, kind="stable")]
+    label = label[order]
     return np.split(edges, np.flatnonzero(np.diff(label)) + 1)
 
 
 def _best(row, column, gain):
-    """The pairs of greatest gain in one cluster; not to make a pair gains nothing."""
+    """Pairs of greatest total gain in one cluster; an omitted pair has gain 0."""
     rows, i = np.unique(row, return_inverse=True)
     columns, j = np.unique(column, return_inverse=True)
     if max(len(rows), len(columns)) <= DENSE:
@@ -145,10 +160,11 @@ def _best(row, column, gain):
 
 
 def _sparse_assignment(i, j, gain, a: int, b: int):
-    """The same for many atoms: each gets a partner of its own, with whom it stays when it makes no pair."""
+    """Pairs by a sparse assignment, in which an unmatched atom has a dummy partner."""
     first = np.concatenate([i, np.arange(a), b_ := a + np.arange(b), a + j])
     second = np.concatenate([j, b + np.arange(a), b_ - a, b + i])
-    # every full matching has a + b edges, so one constant for all keeps weights from zero, which would be no edge
+    # a constant keeps weights from zero, which would not be an edge; it has no effect, as every
+    # full matching has a + b edges
     weight = np.concatenate([-gain, np.zeros(a + b + len(i))]) + 2 * np.max(gain) + 1
     return min_weight_full_bipartite_matching(
         coo_array((weight, (first, second)), shape=(a + b, a + b)).tocsr()
@@ -166,7 +182,8 @@ def _places(positions, what: str) -> Float[np.ndarray, "n d"]:
     positions = np.asarray(positions, float)
     if positions.ndim != 2 or not np.isfinite(positions).all():
         raise ValueError(
-            f"{what} atoms came as an array of shape {positions.shape}; wanted finite [atom, axis] in Å"
+            f"{what} atoms came as an array of shape {positions.shape}; finite [atom, axis] in Å "
+            "are required"
         )
     return positions
 
@@ -175,6 +192,7 @@ def _symbols(species, positions, what: str):
     symbols = np.asarray(species, str)
     if symbols.shape != (len(positions),):
         raise ValueError(
-            f"{len(positions)} {what} atoms came with species of shape {symbols.shape}; wanted one each"
+            f"{len(positions)} {what} atoms came with species of shape {symbols.shape}; give "
+            "one each"
         )
     return symbols

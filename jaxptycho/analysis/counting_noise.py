@@ -6,37 +6,38 @@ The variance of √n is nearly the same at every mean (Bartlett 1936): μ at low
 from collections.abc import Sequence
 from functools import cache
 from math import comb
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.stats import poisson
 
-EXACT = 20  # counts up to which the unbiased estimate is computed, before it rounds off
-ALTERNATING = 4.0, 16.0  # counts between which its alternation is damped
-MOST = 40.0  # mean from which variances are constant
+MAX_EXACT_COUNTS = 20  # up to which the unbiased estimate has no rounding errors
+ALTERNATING = 4.0, 16.0  # counts, range in which its alternation is damped
+MIN_CONSTANT_MEAN = 40.0  # mean, above which variances are constant
 COUNTS = np.arange(120)
 
 
-def amplitude_moments(expected) -> tuple[jax.Array, jax.Array]:
+def amplitude_moments(expected: Any) -> tuple[jax.Array, jax.Array]:
     """Mean and variance of √n for Poisson counts n of these means."""
     means, variances = _variances()
     variance = jnp.interp(expected, jnp.asarray(means), jnp.asarray(variances))
     return jnp.sqrt(jnp.maximum(expected - variance, 0)), variance
 
 
-def noise_of_counts(counts) -> jax.Array:
-    """Unbiased estimate of the variance of √n from single Poisson counts n, whatever their means.
+def noise_of_counts(counts: Any) -> jax.Array:
+    """Unbiased estimate of the variance of √n from single Poisson counts n of any mean.
 
     With a second count n′ of the same mean, var √n = E(n − √n √n′). The estimate h(n) has the
     same power series in the mean, so that E h(n) = var √n; its alternation between even and odd
-    counts, which is of no effect at high means, is damped.
+    counts, without effect at high means, is damped.
     """
     table = _unbiased()
     return jnp.interp(counts, jnp.arange(len(table)), jnp.asarray(table))
 
 
-def spread_of_noise(expected) -> jax.Array:
+def spread_of_noise(expected: Any) -> jax.Array:
     """Variance of (√n − E√n)² − `noise_of_counts(n)` for Poisson counts n of these means."""
     means, spread = _spread()
     return jnp.interp(expected, jnp.asarray(means), jnp.asarray(spread))
@@ -57,7 +58,7 @@ def _spread() -> tuple[np.ndarray, np.ndarray]:
 @cache
 def _distributions() -> tuple[np.ndarray, np.ndarray]:
     """Means, and the probabilities [mean, count] of `COUNTS` for each."""
-    means = np.concatenate([[0.0], np.geomspace(1e-4, MOST, 160)])
+    means = np.concatenate([[0.0], np.geomspace(1e-4, MIN_CONSTANT_MEAN, 160)])
     return means, poisson.pmf(COUNTS, means[:, None])
 
 
@@ -69,14 +70,17 @@ def _variances() -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def _unbiased() -> np.ndarray:
-    """h(n) from 0 to 40 counts: n! times the coefficients of e^μ var √n in powers of μ."""
-    pairs = [sum(comb(s, j) * (j * (s - j)) ** 0.5 for j in range(s + 1)) for s in range(EXACT + 2)]
-    exact = np.array([n - _differences(pairs, n) for n in range(EXACT + 2)])
+    """Estimate h(n) from 0 to 40 counts: n! times the coefficients of e^μ var √n in powers of μ."""
+    pairs = [
+        sum(comb(s, j) * (j * (s - j)) ** 0.5 for j in range(s + 1))
+        for s in range(MAX_EXACT_COUNTS + 2)
+    ]
+    exact = np.array([n - _differences(pairs, n) for n in range(MAX_EXACT_COUNTS + 2)])
     smooth = (exact[:-2] + 2 * exact[1:-1] + exact[2:]) / 4
-    kept = np.interp(np.arange(1, EXACT + 1), ALTERNATING, (1.0, 0.0))
+    kept = np.interp(np.arange(1, MAX_EXACT_COUNTS + 1), ALTERNATING, (1.0, 0.0))
     damped = smooth + kept * (exact[1:-1] - smooth)
     means, variances = _variances()
-    bright = np.interp(np.arange(EXACT + 1, MOST + 1), means, variances)
+    bright = np.interp(np.arange(MAX_EXACT_COUNTS + 1, MIN_CONSTANT_MEAN + 1), means, variances)
     return np.concatenate([[0.0], damped, bright])
 
 

@@ -1,16 +1,17 @@
-"""What a tilt series measures in Fourier space: slabs, cones, and the wedge between the outermost views.
+"""Coverage of Fourier space by a tilt series: slabs, cones, and the missing wedge.
 
-A view of a thin specimen measures the plane k_z = 0 of its own frame, as thick as the inverse of the specimen's
-thickness. Where the waves are followed through the specimen it measures, in the first Born approximation, all of
-|k_z| ≤ α k_r + λk_r²/2: the planes open to cones that reach into the missing wedge.
+A view of a thin specimen measures the plane k_z = 0 in its frame, as thick as the inverse of the
+specimen's thickness. With multislice propagation it measures, in the first Born approximation,
+all |k_z| ≤ α k_r + λk_r²/2: the planes become cones that extend into the missing wedge.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy.stats import qmc
 
+from ..physics.types import Numbers
 from .depth import highest_depth_frequency
 
 
@@ -24,7 +25,7 @@ class TiltSeries(NamedTuple):
 
 
 class Coverage(NamedTuple):
-    """Parts (0 to 1) of the shells of a ball in Fourier space, and of all of it."""
+    """Covered fractions (0 to 1) of the shells of a ball in Fourier space."""
 
     frequency: Float[np.ndarray, " s"]  # 1/Å, middle of every shell
     slabs: Float[np.ndarray, " s"]  # measured by slabs, single slice
@@ -34,7 +35,7 @@ class Coverage(NamedTuple):
 
     @property
     def of_ball(self) -> dict[str, float]:
-        """The same of the whole ball, each shell by its volume."""
+        """Fractions of the entire ball, every shell weighted by its volume."""
         names = self._fields[1:]
         return {
             name: float(np.average(getattr(self, name), weights=self.frequency**2))
@@ -43,23 +44,27 @@ class Coverage(NamedTuple):
 
     @property
     def filled_wedge(self) -> float:
-        """The part of the missing wedge that cones fill; NaN without a wedge."""
+        """Fraction of the missing wedge that cones fill; NaN without a wedge."""
         ball = self.of_ball
         return ball["filled"] / ball["wedge"] if ball["wedge"] else np.nan
 
 
-def in_thin_slabs(kz, ky, kx, series: TiltSeries) -> Bool[np.ndarray, "..."]:
-    """Which frequencies [1/Å] the views measure of a thin specimen: |k_z′| ≤ 1/2t in the frame of one of them."""
+def in_thin_slabs(kz: Any, ky: Any, kx: Any, series: TiltSeries) -> Bool[np.ndarray, "..."]:
+    """Mask of frequencies [1/Å] that views of a thin specimen measure.
+
+    |k_z′| ≤ 1/2t in the frame of one of the views.
+    """
     return _any_view(series, kz, ky, kx, lambda along, across: along <= 0.5 / series.thickness)
 
 
-def in_cones(kz, ky, kx, series: TiltSeries) -> Bool[np.ndarray, "..."]:
-    """Which frequencies [1/Å] the views measure by multislice: |k_z′| ≤ α k_r′ + λk_r′²/2 in the frame of one of them.
+def in_cones(kz: Any, ky: Any, kx: Any, series: TiltSeries) -> Bool[np.ndarray, "..."]:
+    """Mask of frequencies [1/Å] that views measure by multislice.
 
-    The slab is part of it: at k_r = 0 a view measures what the specimen's thickness leaves undecided.
+    |k_z′| ≤ α k_r′ + λk_r′²/2 in the frame of one of the views, including the slab of the
+    specimen's thickness at k_r = 0.
     """
 
-    def measured(along, across):
+    def measured(along: np.ndarray, across: np.ndarray) -> np.ndarray:
         return along <= np.maximum(
             highest_depth_frequency(across, series.semiangle, series.wavelength),
             0.5 / series.thickness,
@@ -68,8 +73,9 @@ def in_cones(kz, ky, kx, series: TiltSeries) -> Bool[np.ndarray, "..."]:
     return _any_view(series, kz, ky, kx, measured)
 
 
-def in_wedge(kz, ky, kx, tilts) -> Bool[np.ndarray, "..."]:
-    """Which frequencies lie in the missing wedge: in the plane of no view between the outermost `tilts` [rad].
+def in_wedge(kz: Any, ky: Any, kx: Any, tilts: Numbers) -> Bool[np.ndarray, "..."]:
+    """Mask of frequencies in the missing wedge: outside the planes between the outermost tilts
+    [rad].
 
     The plane of the view at θ is k_z = k_x tan θ.
     """
@@ -82,32 +88,34 @@ def in_wedge(kz, ky, kx, tilts) -> Bool[np.ndarray, "..."]:
 def coverage(
     series: TiltSeries, resolution: float, shells: int = 32, points: int = 2**17
 ) -> Coverage:
-    """What slabs and cones fill of the ball of radius 1/`resolution` [Å], shell by shell.
+    """Coverage of the ball of radius 1/`resolution` [Å] by slabs and cones, shell by shell.
 
-    By counting on evenly spread points (Sobol's sequence), equally many in every shell; 2¹⁷ give 0.1 % of the ball.
+    Determined on quasi-random points (Sobol's sequence), the same number in every shell; 2¹⁷
+    points are accurate to 0.1 % of the ball.
     """
     tilts = np.asarray(series.tilts, float)
     numbers = np.asarray([series.semiangle, series.wavelength, series.thickness, resolution], float)
     if tilts.ndim != 1 or not len(tilts) or not np.isfinite(tilts).all() or not (numbers > 0).all():
         raise ValueError(
-            f"a coverage of tilts of shape {tilts.shape}, semiangle {series.semiangle} rad, wavelength "
-            f"{series.wavelength} Å, thickness {series.thickness} Å to {resolution} Å; wanted at least one finite "
+            f"a coverage of tilts of shape {tilts.shape}, semiangle {series.semiangle} rad, "
+            "wavelength "
+            f"{series.wavelength} Å, thickness {series.thickness} Å to {resolution} Å; give at "
+            "least one finite "
             "tilt in radians, and more than 0 for the others"
         )
     if np.ptp(tilts) > np.pi:
         raise ValueError(
-            f"the tilts span {np.ptp(tilts):.4g} rad; wanted at most half a turn, in radians"
+            f"the tilts span {np.ptp(tilts):.4g} rad; give at most half a turn, in radians"
         )
     spread = qmc.Sobol(3, scramble=False).random_base2(int(np.ceil(np.log2(points))))
-    radius, along, turn = (
-        spread[:, 0] / resolution,
-        2 * spread[:, 1] - 1,
-        np.pi * spread[:, 2],
-    )  # half, by Friedel
+    radius = spread[:, 0] / resolution
+    along = 2 * spread[:, 1] - 1
+    turn = np.pi * spread[:, 2]  # one half, by Friedel symmetry
     across = radius * np.sqrt(1 - along**2)
     k = across * np.sin(turn), radius * along, across * np.cos(turn)
     shell = np.minimum((spread[:, 0] * shells).astype(int), shells - 1)
-    cones, wedge = in_cones(*k, series), in_wedge(*k, tilts)
+    cones = in_cones(*k, series)
+    wedge = in_wedge(*k, tilts)
     count = np.bincount(shell, minlength=shells)
     parts = [
         np.bincount(shell, which, minlength=shells) / count

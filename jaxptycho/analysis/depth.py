@@ -1,7 +1,7 @@
-"""How well depth is told: what theory allows, what a stack of slices shows, how it correlates with a truth."""
+"""Depth resolution: theoretical limit, measured profiles, and correlation with a ground truth."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,21 +10,23 @@ from scipy.optimize import least_squares
 from scipy.special import erf
 
 from ..inverse.constraints.filters import measured_part
+from ..physics.types import Numbers
 
 FWHM = 2 * np.sqrt(2 * np.log(2))  # of a Gaussian, in σ
 RISE = 2.5631  # of an error function from 10 to 90 %, in σ
 
 
-def highest_depth_frequency(kr, semiangle: float, wavelength: float):
-    """α k_r + λk_r²/2 [1/Å], the highest |k_z| that a view of semiangle α [rad] measures at `kr` [1/Å].
+def highest_depth_frequency(kr: Any, semiangle: float, wavelength: float) -> Any:
+    """Highest |k_z| = α k_r + λk_r²/2 [1/Å] that a view of semiangle α [rad] measures at `kr`.
 
-    First Born approximation: the beams of the aperture cover the Ewald spheres between the two tangents.
+    First Born approximation: the beams of the aperture cover the Ewald spheres between the two
+    tangents.
     """
     return semiangle * kr + wavelength * kr**2 / 2
 
 
-def depth_resolution(kr, semiangle: float, wavelength: float) -> Float[np.ndarray, "..."]:
-    """The shortest period along z [Å] of a detail with the lateral frequency `kr` [1/Å]; infinite at 0."""
+def depth_resolution(kr: Numbers, semiangle: float, wavelength: float) -> Float[np.ndarray, "..."]:
+    """Shortest period along z [Å] at the lateral frequency `kr` [1/Å]; infinite at 0."""
     highest = np.asarray(highest_depth_frequency(np.asarray(kr, float), semiangle, wavelength))
     return np.divide(1, highest, out=np.full(highest.shape, np.inf), where=highest > 0)
 
@@ -32,10 +34,12 @@ def depth_resolution(kr, semiangle: float, wavelength: float) -> Float[np.ndarra
 def measurable_volume(
     shape: tuple[int, int, int], spacing: tuple[float, float, float], semiangle: float
 ) -> Float[Array, "z y x"]:
-    """W(k) of `measured_part` with β = 1/α on the frequencies of `fftn`, zero in the corner.
+    """Transfer function W(k) of `measured_part` with β = 1/α on the frequencies of `fftn`, zero in
+    the corner.
 
-    `shape` and `spacing` [Å] are those of a volume (z, y, x). Pad it in z before you multiply its transform, or its
-    faces mix; `inverse.filters.measurable` mirrors it instead.
+    `shape` and `spacing` [Å] are those of a volume (z, y, x). Pad the volume in z before
+    multiplying its transform, otherwise its faces mix; `inverse.constraints.filters.measurable`
+    mirrors it instead.
     """
     kz, ky, kx = (jnp.fft.fftfreq(n, d) for n, d in zip(shape, spacing, strict=True))
     kr = jnp.hypot(ky[:, None], kx)
@@ -46,24 +50,25 @@ def measurable_volume(
 def depth_profiles(
     stack: Float[np.ndarray, "z Y X"],
     columns: Float[np.ndarray, "n 2"],
-    pixel,
+    pixel: Numbers,
     radius: float,
-    origin=(0.0, 0.0),
+    origin: Numbers = (0.0, 0.0),
 ) -> Float[np.ndarray, "n z"]:
-    """What the slices hold along z at `columns` (y, x) [Å]: the mean weighted by (1 − u²)², u = distance/`radius` [Å].
+    """Profiles along z at `columns` (y, x) [Å].
 
-    `origin` [Å] is the position of pixel [0, 0].
+    Means weighted by (1 − u²)² with u = distance/`radius` [Å]. `origin` [Å] is the position of
+    pixel [0, 0].
     """
-    pixel, columns = (
-        np.broadcast_to(np.asarray(pixel, float), 2),
-        np.asarray(columns, float) - origin,
-    )
+    pixel = np.broadcast_to(np.asarray(pixel, float), 2)
+    columns = np.asarray(columns, float) - origin
     size = np.array(stack.shape[1:])
     outside = np.flatnonzero(((columns < -0.5 * pixel) | (columns > (size - 0.5) * pixel)).any(1))
     if len(outside):
         raise ValueError(
-            f"{len(outside)} columns lie outside the stack (first: column {outside[0]} at {columns[outside[0]]} Å from "
-            f"pixel [0, 0], the stack measures {size * pixel} Å); leave them out, or give the origin"
+            f"{len(outside)} columns are outside the stack (first: column {outside[0]} at "
+            f"{columns[outside[0]]} Å from pixel [0, 0], the stack measures {size * pixel} Å); "
+            "leave "
+            "them out, or give the origin"
         )
     offsets = np.moveaxis(
         np.indices([2 * int(np.ceil(radius / p)) + 1 for p in pixel]), 0, -1
@@ -102,26 +107,31 @@ class DepthEdges(NamedTuple):
 
 
 def fit_depth_peaks(profiles: Float[np.ndarray, "n z"], spacing: float) -> DepthPeaks:
-    """Where each profile peaks and how wide it is, by a Gaussian on a background; slices `spacing` [Å] apart."""
+    """Position and width of the peak of each profile, by a Gaussian fit; slices `spacing` [Å]
+    apart.
+    """
     centre, sigma, height, floor, residual = _fit(_gaussian, profiles, spacing)
     return DepthPeaks(centre, FWHM * sigma, height, floor, residual)
 
 
 def fit_depth_edges(profiles: Float[np.ndarray, "n z"], spacing: float) -> DepthEdges:
-    """Where each profile steps and how sharply, by an error function; slices `spacing` [Å] apart."""
+    """Position and width of the step of each profile, by an error function; `spacing` in Å."""
     centre, sigma, height, floor, residual = _fit(_edge, profiles, spacing)
     return DepthEdges(centre, RISE * sigma, height, floor, residual)
 
 
-def slice_correlation(result, truth, where=None) -> Float[np.ndarray, "z Z"]:
-    """Pearson's correlation of every slice of `result` [z, Y, X] with every one of `truth` [Z, Y, X], inside `where`.
+def slice_correlation(
+    result: Numbers, truth: Numbers, where: np.ndarray | None = None
+) -> Float[np.ndarray, "z Z"]:
+    """Pearson's correlation of every slice of `result` with every slice of `truth`, inside `where`.
 
-    A result that tells depth has its ridge on the diagonal, as narrow as its depth resolution.
+    `result` is [z, Y, X], `truth` [Z, Y, X]. A result that resolves depth has a ridge on the
+    diagonal, as narrow as its depth resolution.
     """
     if np.shape(result)[1:] != np.shape(truth)[1:]:
         raise ValueError(
-            f"slices of {np.shape(result)[1:]} pixels cannot be compared with ones of {np.shape(truth)[1:]}; "
-            "resample the truth onto the result's pixels"
+            f"slices of {np.shape(result)[1:]} pixels cannot be compared with ones of "
+            f"{np.shape(truth)[1:]}; resample the truth onto the result's pixels"
         )
     where = np.ones(np.shape(truth)[1:], bool) if where is None else where
     first, second = (np.asarray(stack, float)[:, where] for stack in (result, truth))
@@ -129,7 +139,7 @@ def slice_correlation(result, truth, where=None) -> Float[np.ndarray, "z Z"]:
     norm = np.outer(np.linalg.norm(first, axis=1), np.linalg.norm(second, axis=1))
     return np.divide(
         first @ second.T, norm, out=np.zeros(norm.shape), where=norm > 0
-    )  # an empty slice is like none
+    )  # an empty slice correlates with none
 
 
 def _gaussian(z, centre, sigma):
@@ -141,11 +151,13 @@ def _edge(z, centre, sigma):
 
 
 def _fit(shape: Callable, profiles, spacing: float):
-    """Centre and σ of `shape`, its height, the floor below it and the relative misfit, of every profile."""
+    """Centre, σ, height, background and relative misfit of `shape` in every profile."""
     profiles = np.asarray(profiles, float)
     if profiles.ndim != 2 or profiles.shape[1] < 5 or not np.isfinite(profiles).all():
         raise ValueError(
-            f"profiles came as an array of shape {profiles.shape}; wanted finite ones [profile, slice] of 5 slices or more"
+            f"profiles came as an array of shape {profiles.shape}; finite ones [profile, slice] "
+            "of 5 "
+            "slices or more are required"
         )
     z = spacing * np.arange(profiles.shape[1])
     fitted = [_fit_one(shape, z, profile) for profile in profiles]
@@ -157,14 +169,15 @@ def _fit(shape: Callable, profiles, spacing: float):
 
 
 def _fit_one(shape, z, profile):
-    """Least squares in centre and log σ alone: height and floor follow linearly (Golub & Pereyra 1973)."""
+    """Least squares in centre and log σ; height and floor are linear (Golub & Pereyra 1973)."""
 
-    def linear(p):
+    def linear(p: Any) -> Any:
         columns = np.stack([shape(z, p[0], np.exp(p[1])), np.ones_like(z)], 1)
         solved = np.linalg.lstsq(columns, profile, rcond=None)[0]
         return solved, columns @ solved - profile
 
-    step, length = z[1], z[-1]
+    step = z[1]
+    length = z[-1]
     bounds = [(-step, np.log(0.05 * step)), (length + step, np.log(2 * length))]
     starts = [(c, np.log(s)) for c in z for s in (step, 3 * step, length / 4)]
     start = min(starts, key=lambda p: np.sum(linear(p)[1] ** 2))

@@ -1,4 +1,4 @@
-"""An experiment in numbers, before it is made: sampling, overlap, dose, and what it can resolve."""
+"""Design of an experiment: sampling, overlap, dose, and attainable resolution."""
 
 import math
 from typing import NamedTuple
@@ -9,12 +9,12 @@ from scipy.spatial import KDTree
 
 from ..physics.grids import Grid
 
-LEAST_STEP = 1e-6  # Å, of positions that coincide
-ENOUGH_OVERLAP = 0.6  # Bunk et al., Ultramicroscopy 108, 481 (2008)
+LEAST_STEP = 1e-6  # Å, smallest step between distinct positions
+MIN_OVERLAP = 0.6  # Bunk et al., Ultramicroscopy 108, 481 (2008)
 
 
 class Design(NamedTuple):
-    """What follows from the optics and the scan; Å, radians and quanta."""
+    """Quantities derived from the optics and the scan; Å, radians and quanta."""
 
     information_limit: float  # 1/Å, of the bright field: 2α/λ
     detector_limit: float  # 1/Å, half the width of the pattern
@@ -27,7 +27,7 @@ class Design(NamedTuple):
     magnification: (
         float  # pixels of the detector per Å of the specimen in the Ronchigram; infinite in focus
     )
-    tilt_step: float  # rad, the largest that leaves no gap between neighbouring cones at the wanted resolution
+    tilt_step: float  # rad, largest without a gap between neighbouring cones at the resolution
     dose: float | None  # quanta/Å²
     warnings: tuple[str, ...]
 
@@ -57,23 +57,26 @@ def design(
     thickness: float | None = None,
     resolution: float | None = None,
 ) -> Design:
-    """The numbers of an experiment with a probe of `semiangle` [rad] and `defocus` [Å], scanned in steps of `step` [Å].
+    """Design of an experiment with a probe of `semiangle` [rad] and `defocus` [Å].
 
-    `step` is one number or (y, x), `quanta` those of a pattern, `thickness` [Å] the specimen's; the tilt step is for
-    `resolution` [Å], by default the information limit. The probe's radius is that of the cone of rays and of the Airy
-    disc together, r² = (Δf tan α)² + (0.61 λ/α)². Areal oversampling and Ronchigram magnification 1/(|Δf| λ dk) as in
-    Gilgenbach, Chen & LeBeau, Microsc. Microanal. 30, 703 (2024).
+    `step` [Å] of the scan is one number or (y, x), `quanta` those of a pattern, `thickness` [Å]
+    that of the specimen; the tilt step is for `resolution` [Å], by default the information limit.
+    The probe's radius combines the cone of rays and the Airy disc, r² = (Δf tan α)² +
+    (0.61 λ/α)². Areal oversampling and Ronchigram magnification 1/(|Δf| λ dk) as in Gilgenbach,
+    Chen & LeBeau, Microsc. Microanal. 30, 703 (2024).
     """
     steps = np.broadcast_to(np.asarray(step, float), 2)
     given = {"semiangle": semiangle, "step": steps.min(), "quanta": quanta, "thickness": thickness}
     for name, value in (given | {"resolution": resolution}).items():
         if value is not None and not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"{name} = {value}; an experiment wants more than 0")
+            raise ValueError(f"{name} = {value}; an experiment requires more than 0")
     if not semiangle < math.pi / 2 or not math.isfinite(defocus):
         raise ValueError(
-            f"semiangle {semiangle} rad and defocus {defocus} Å; wanted less than π/2 and a finite number"
+            f"semiangle {semiangle} rad and defocus {defocus} Å; give less than π/2 and a finite "
+            "number"
         )
-    wavelength, dk = grid.wavelength, max(grid.dk)
+    wavelength = grid.wavelength
+    dk = max(grid.dk)
     radius = defocused_radius(wavelength, semiangle, defocus)
     limit = 2 * semiangle / wavelength
     k = limit if resolution is None else 1 / resolution
@@ -95,40 +98,43 @@ def design(
 
 
 def defocused_radius(wavelength: float, semiangle: float, defocus: float) -> float:
-    """Radius [Å] of the cone of rays and of the Airy disc together, √((Δf tan α)² + (0.61 λ/α)²)."""
+    """Radius √((Δf tan α)² + (0.61 λ/α)²) [Å] of the cone of rays and the Airy disc combined."""
     return math.hypot(defocus * math.tan(semiangle), 0.61 * wavelength / semiangle)
 
 
 def area_per_shot(positions: Float[np.ndarray, "shot 2"]) -> float:
-    """Area [Å²] of the specimen for each position: the median nearest distance, squared."""
+    """Area [Å²] of the specimen per position: the square of the median nearest distance."""
     count = min(2, len(positions))
     distances = KDTree(positions).query(positions, k=count)[0].reshape(len(positions), -1)[:, -1]
     return max(float(np.median(distances)), LEAST_STEP) ** 2
 
 
 def tilt_step(semiangle: float, wavelength: float, resolution: float) -> float:
-    """2(α + λk/2) [rad] at k = 1/`resolution` [Å]: neighbouring views so far apart leave no gap between their cones."""
+    """Largest tilt step 2(α + λk/2) [rad] without gaps between cones at k = 1/`resolution` [Å]."""
     return 2 * (semiangle + wavelength / (2 * resolution))
 
 
 def _warnings(design: Design, thickness: float | None):
     if design.sampling < 1:
         yield (
-            f"the probe is {2 * design.probe_radius:.3g} Å wide and its window {design.window:.3g} Å; "
-            "lessen the defocus or the semiangle, or use a longer camera length"
+            f"the probe is {2 * design.probe_radius:.3g} Å wide and its window "
+            f"{design.window:.3g} Å; "
+            "reduce the defocus or the semiangle, or use a longer camera length"
         )
-    if design.overlap < ENOUGH_OVERLAP:
+    if design.overlap < MIN_OVERLAP:
         yield (
-            f"neighbouring positions overlap by {100 * design.overlap:.3g} %, less than {100 * ENOUGH_OVERLAP:g} %; "
-            "take smaller steps or more defocus"
+            f"neighbouring positions overlap by {100 * design.overlap:.3g} %, less than "
+            f"{100 * MIN_OVERLAP:g} %; "
+            "use smaller steps or more defocus"
         )
     if 2 * design.detector_limit < design.information_limit:
         yield (
-            f"the detector ends at {design.detector_limit:.3g} 1/Å, inside the bright field's disc of "
+            f"the detector ends at {design.detector_limit:.3g} 1/Å, inside the bright field's "
+            "disc of "
             f"{design.information_limit / 2:.3g} 1/Å; use a shorter camera length"
         )
     if thickness is not None and thickness > design.depth_of_field:
         yield (
-            f"the specimen of {thickness:.3g} Å is thicker than the depth of field of {design.depth_of_field:.3g} Å; "
-            "reconstruct it with several slices"
+            f"the specimen of {thickness:.3g} Å is thicker than the depth of field of "
+            f"{design.depth_of_field:.3g} Å; reconstruct it with several slices"
         )

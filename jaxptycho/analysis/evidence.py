@@ -138,7 +138,8 @@ def evidence(
     """
     enough = sum(map(len, held)) >= MIN_HELD_OUT and any(len(shots) > 1 for shots in held)
     per_quantum = counts_per_quantum(data)
-    totals, count = np.zeros(N_SUMS), 0
+    totals = np.zeros(N_SUMS)
+    count = 0
     for view, shots in enumerate(_subset(held if enough else learnt)):
         if len(shots) < 2:
             continue
@@ -204,8 +205,10 @@ def _subset(shots: list[np.ndarray]) -> list[np.ndarray]:
 
 def _amplitudes(predicted, counts):
     """Dose of a shot [quanta], and the amplitudes x and y of its normalized patterns."""
-    counts, predicted = counts.astype(predicted.dtype), jnp.maximum(predicted, 0)
-    dose, total = jnp.sum(counts), jnp.sum(predicted)
+    counts = counts.astype(predicted.dtype)
+    predicted = jnp.maximum(predicted, 0)
+    dose = jnp.sum(counts)
+    total = jnp.sum(predicted)
     measured = jnp.sqrt(counts / jnp.maximum(dose, 1e-30))
     modelled = amplitude_moments(dose * predicted / jnp.maximum(total, 1e-30))[0]
     return dose, measured, modelled / jnp.sqrt(jnp.maximum(dose, 1e-30))
@@ -214,7 +217,7 @@ def _amplitudes(predicted, counts):
 def _mean_amplitudes(model: Model, batch: Batch) -> jax.Array:
     """Σ d·x and Σ d·y of a batch [2, y, x]."""
 
-    def of_shot(predicted, counts):
+    def of_shot(predicted: jax.Array, counts: jax.Array) -> jax.Array:
         dose, measured, modelled = _amplitudes(predicted, counts)
         return dose * jnp.stack([measured, modelled])
 
@@ -232,7 +235,8 @@ def _comparison(reference, scale, model: Model, batch: Batch) -> jax.Array:
 
 def _compare_shot(reference, scale, predicted, counts):
     dose, measured, modelled = _amplitudes(predicted, counts)
-    counts, predicted = counts.astype(predicted.dtype), jnp.maximum(predicted, 0)
+    counts = counts.astype(predicted.dtype)
+    predicted = jnp.maximum(predicted, 0)
     x, y = measured - reference[0], modelled - reference[1]
     all_dose, per_quantum = scale
     variation = dose * jnp.sum(x**2)

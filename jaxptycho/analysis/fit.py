@@ -1,4 +1,6 @@
-"""How well a model explains the counts."""
+"""Goodness of fit of a model to counts."""
+
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -10,20 +12,22 @@ from ..inverse.losses import poisson
 from ..inverse.microbatch import sum_over_shots
 from ..model import Model
 
-SUMS = 6  # that a fit is judged by
-LEAST = 0.1  # quanta: less than this is never expected of a pixel when chi2 weighs it
+SUMS = 6  # number of sums of `fit_sums`
+MIN_VARIANCE = 0.1  # quanta, lower limit of the variance in chi2
 
 
-def goodness_of_fit(model: Model, data: Dataset, shots=None, size: int = 64) -> dict[str, float]:
-    """E, R, chi2 and deviance over all patterns, or over `shots` (a list over views).
+def goodness_of_fit(
+    model: Model, data: Dataset, shots: Any = None, size: int = 64
+) -> dict[str, float]:
+    """Measures E, R, chi2 and deviance over all patterns, or over `shots` (a list over views).
 
     With I measured and M predicted: E is the mean of (√I − √M)² over pixels and patterns,
     R = Σ|√I − √M| / Σ√I.
 
     chi2 is Pearson's Σ(I − M)²/v over its expectation ΣM/v, where v = max(M, 0.1): 1 for
-    Poisson counts of the true model however dark the pixels. It is the plain reduced χ² (pixels,
-    no parameters subtracted) where M ≥ 0.1; of patterns that the model was fitted to it is too
-    small, so take held-out ones. deviance is the mean of 2(M − I + I log(I/M)), about 1 at
+    Poisson counts of the true model at any dose. Where M ≥ 0.1 it is the reduced χ² (pixels, no
+    parameters subtracted); it is too small for patterns that the model was fitted to, so use
+    held-out ones. deviance is the mean of 2(M − I + I log(I/M)), about 1 at
     high counts and less where fewer than one quantum is expected.
     """
     shots = [np.arange(n) for n in data.n_shots] if shots is None else shots
@@ -36,7 +40,7 @@ def goodness_of_fit(model: Model, data: Dataset, shots=None, size: int = 64) -> 
 
 
 def measures(totals: np.ndarray, data: Dataset, shots: int) -> dict[str, float]:
-    """E, R, chi2 and deviance of so many shots of `data`, whose `fit_sums` are these in all."""
+    """Measures E, R, chi2 and deviance of `shots` shots of `data` from their total `fit_sums`."""
     squares, differences, amplitudes, pearson, expected, deviance = map(float, totals)
     values = shots * (
         data.grid.shape[0] * data.grid.shape[1] if data.mask is None else int(data.mask.sum())
@@ -50,12 +54,14 @@ def measures(totals: np.ndarray, data: Dataset, shots: int) -> dict[str, float]:
 
 
 def fit_sums(model: Model, batch: Batch) -> jax.Array:
-    """The sums over a batch's shots that `measures` are made of."""
+    """Sums over a batch's shots, from which `measures` are computed."""
 
-    def of_shot(predicted, counts):
-        counts, expected = counts.astype(predicted.dtype), jnp.maximum(predicted, 0)
-        difference, seen = jnp.sqrt(expected) - jnp.sqrt(counts), jnp.sqrt(counts)
-        variance = jnp.maximum(expected, LEAST)
+    def of_shot(predicted: jax.Array, counts: jax.Array) -> jax.Array:
+        counts = counts.astype(predicted.dtype)
+        expected = jnp.maximum(predicted, 0)
+        difference = jnp.sqrt(expected) - jnp.sqrt(counts)
+        seen = jnp.sqrt(counts)
+        variance = jnp.maximum(expected, MIN_VARIANCE)
         pixels = [
             difference**2,
             jnp.abs(difference),

@@ -1,16 +1,17 @@
-"""What a reconstruction cannot know, removed before two results are compared.
+"""Removal of ambiguities that the data cannot resolve, before two results are compared.
 
-A constant factor, a linear phase ramp (a tilt of the illumination), a shift and, where positions
-are refined, an affine map of the scan leave every pattern as it is. `volumes` does the same in
-three dimensions.
+A constant factor, a linear phase ramp (a tilt of the illumination), a shift and, if positions
+are refined, an affine map of the scan do not change any pattern. `volumes` treats three
+dimensions.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Complex, Float
 from scipy.ndimage import fourier_shift, gaussian_filter
 
+from ..physics.types import Numbers
 from .warps import Fit, PhaseTone, Sampled, Warp, WaveTone, applied, eroded, fit, sampled, smoothed
 
 Image = Float[np.ndarray, "_ _"]
@@ -20,14 +21,14 @@ ALL_MAPS = tuple(np.eye(4).reshape(4, 2, 2))  # generators of every 2×2 matrix
 
 
 class RegisteredImage(NamedTuple):
-    """An image without its gauge, and what was removed; places r from pixel [Ny//2, Nx//2] [Å].
+    """An image without its gauge, and the gauge; positions r from pixel [Ny//2, Nx//2] [Å].
 
     image(matrix·r + shift) = scale·reference(r) + offset + ramp·r of a phase, and
     image(matrix·r + shift) = scale·e^{i(offset + ramp·r)}·reference(r) of a wave.
     """
 
     image: np.ndarray  # on the pixels of the reference, 0 where `inside` is False
-    inside: np.ndarray  # where the image reaches
+    inside: np.ndarray  # area that the image covers
     shift: np.ndarray  # (y, x) [Å]
     matrix: np.ndarray  # on (y, x)
     scale: float
@@ -38,18 +39,19 @@ class RegisteredImage(NamedTuple):
 def align_phase(
     image: Image,
     reference: Image,
-    pixel=1.0,
+    pixel: Numbers = 1.0,
     where: Mask | None = None,
     affine: bool = False,
     scale: bool = False,
 ) -> RegisteredImage:
-    """A phase [rad] less offset, ramp and shift against a reference of equal shape, and what was removed.
+    """Phase [rad] without offset, ramp and shift against a reference of equal shape.
 
-    On request less an affine map (of some per cent and degrees) and a factor, too. `pixel` in Å;
-    only pixels of the reference `where` count.
+    Optionally also without an affine map (of some per cent and degrees) and a factor. `pixel` in
+    Å; only pixels of the reference `where` are used.
     """
     where = same_shape(image, reference, where)
-    target, other = sampled(reference, pixel), sampled(image, pixel)
+    target = sampled(reference, pixel)
+    other = sampled(image, pixel)
     fixed = hann_windowed(without_ramp(reference, where) * where)
     shift = -register(fixed, hann_windowed(without_ramp(image))).shift * target.pixel
     begin = Fit(Warp(np.eye(2), shift), PhaseTone(1.0, 0.0, np.zeros(2)))
@@ -61,18 +63,24 @@ def align_phase(
 
 
 def align_wave(
-    image: Wave, reference: Wave, pixel=1.0, where: Mask | None = None, affine: bool = False
+    image: Wave,
+    reference: Wave,
+    pixel: Numbers = 1.0,
+    where: Mask | None = None,
+    affine: bool = False,
 ) -> RegisteredImage:
-    """A complex image without constant factor, phase ramp and shift, and what was removed.
+    """Complex image without constant factor, phase ramp and shift against a reference.
 
-    As `align_phase`, at ramps of many turns over the field, too.
+    Arguments as for `align_phase`; ramps of many cycles over the field are allowed.
     """
     where = same_shape(image, reference, where)
-    target, other = sampled(reference, pixel), sampled(image, pixel)
+    target = sampled(reference, pixel)
+    other = sampled(image, pixel)
     ramp, shift = _coarse(reference, image, where, target.pixel)
     phases = (ramp @ other.places(np.arange(image.size))).reshape(image.shape)
     level = other._replace(values=image * np.exp(-1j * phases))
-    warp, plain = Warp(np.eye(2), shift), WaveTone(1.0, 0.0, np.zeros(2))
+    warp = Warp(np.eye(2), shift)
+    plain = WaveTone(1.0, 0.0, np.zeros(2))
     seen = reference * where
     constant = np.vdot(seen, applied(Fit(warp, plain), target, level)[0]) / np.vdot(seen, seen)
     begin = Fit(warp, WaveTone(float(abs(constant)), float(np.angle(constant)), np.zeros(2)))
@@ -91,17 +99,19 @@ def align_wave(
     )
 
 
-def same_shape(image, reference, where) -> np.ndarray:
-    """`where`, everywhere by default; ValueError unless image, reference and mask have one shape."""
+def same_shape(image: np.ndarray, reference: np.ndarray, where: np.ndarray | None) -> np.ndarray:
+    """Mask `where`, by default everywhere; ValueError unless all have one shape."""
     where = np.ones(reference.shape, bool) if where is None else where
     if image.shape != reference.shape or where.shape != reference.shape:
         raise ValueError(
-            f"an image of shape {image.shape} came with a reference of {reference.shape} and a mask of {where.shape}; "
-            "cut or resample them to one shape"
+            f"an image of shape {image.shape} came with a reference of {reference.shape} and a "
+            "mask "
+            f"of {where.shape}; cut or resample them to one shape"
         )
     if not (np.isfinite(image).all() and np.isfinite(reference).all()):
         raise ValueError(
-            "an image or its reference holds values that are not finite; fill them and leave them out by a mask"
+            "an image or its reference holds values that are not finite; fill them and leave them "
+            "out by a mask"
         )
     if not where.any():
         raise ValueError("no pixel is left to compare; give a mask that is somewhere True")
@@ -109,7 +119,7 @@ def same_shape(image, reference, where) -> np.ndarray:
 
 
 def _by_scales(target: Sampled, other: Sampled, begin: Fit, where, affine, tones) -> Fit:
-    """The fit, for an affine map from blurred images to sharp ones."""
+    """Fit; for an affine map in steps from blurred images to sharp ones."""
     if not affine:
         return fit(target, other, begin, (), tones, where)
     for width in np.array([6.0, 3.0, 1.5]) * target.pixel.min():
@@ -121,14 +131,15 @@ def _by_scales(target: Sampled, other: Sampled, begin: Fit, where, affine, tones
 def _coarse(reference, image, where, pixel) -> tuple[np.ndarray, np.ndarray]:
     """Ramp [rad/Å] and shift [Å] to a fraction of a fringe and of a pixel.
 
-    A ramp displaces the power spectrum, whatever the shift; afterwards each sharpens the other.
+    A ramp displaces the power spectrum for any shift; then both are refined alternately.
     """
     powers = [
         np.abs(np.fft.fft2(hann_windowed(a), [2 * n for n in a.shape])) ** 2
         for a in (reference * where, image)
     ]
     own, other = (np.fft.fftshift(np.fft.ifft2(power)) for power in powers)
-    cycles, shift = frequency(other * own.conj()), np.zeros(2)
+    cycles = frequency(other * own.conj())
+    shift = np.zeros(2)
     places = np.moveaxis(np.indices(image.shape), 0, -1)
     fixed = hann_windowed(_detail(reference) * where)
     for _ in range(2):
@@ -140,12 +151,12 @@ def _coarse(reference, image, where, pixel) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _detail(image):
-    """The image less what is broad, such as the rest of a ramp."""
+    """The image without broad features, such as the remainder of a ramp."""
     return image - gaussian_filter(image, min(image.shape) / 16)
 
 
 def frequency(product: Wave) -> Float[np.ndarray, "2"]:
-    """The strongest frequency (y, x) [cycles/pixel] of a complex image, to a quarter of 1/N."""
+    """Strongest frequency (y, x) [cycles/pixel] of a complex image, to a quarter of 1/N."""
     shape = [2 * n for n in product.shape]
     strength = np.abs(np.fft.fft2(product, shape))
     peak = np.unravel_index(np.argmax(strength), strength.shape)
@@ -153,7 +164,7 @@ def frequency(product: Wave) -> Float[np.ndarray, "2"]:
 
 
 def without_ramp(phase: Image, where: Mask | None = None) -> np.ndarray:
-    """The phase less the plane that fits it best inside `where` (least squares)."""
+    """Phase without the plane that fits it best inside `where` (least squares)."""
     y, x = np.indices(phase.shape)
     plane = np.stack([y, x, np.ones_like(y)], -1).astype(float)
     where = np.ones(phase.shape, bool) if where is None else where
@@ -162,23 +173,24 @@ def without_ramp(phase: Image, where: Mask | None = None) -> np.ndarray:
 
 
 def hann_windowed(image: np.ndarray) -> np.ndarray:
-    """The image under a Hann window that touches zero just outside."""
+    """Image under a Hann window that reaches zero just outside."""
     return image * np.outer(*(np.hanning(n + 2)[1:-1] for n in image.shape))
 
 
 class Registration(NamedTuple):
-    """What makes a moving image most like a fixed one: the shift (y, x) [pixels]."""
+    """Shift (y, x) [pixels] that registers a moving image on a fixed one, and the result."""
 
     shift: np.ndarray
     image: np.ndarray
 
 
-def register(fixed, moving, digits: int = 2) -> Registration:
-    """The moving image shifted onto the fixed one, and the shift that was needed [pixels].
+def register(fixed: np.ndarray, moving: np.ndarray, digits: int = 2) -> Registration:
+    """Moving image shifted onto the fixed one, and the shift [pixels].
 
-    To `digits` decimals of a pixel: the peak of the cross-correlation, refined by a matrix-product DFT around it
-    (Guizar-Sicairos et al., Opt. Lett. 33, 156 (2008)). Of complex images the constant phase between them is free;
-    of real ones the sign is not, or a lattice would lie on its own gaps.
+    To `digits` decimals of a pixel: the peak of the cross-correlation, refined by a matrix-product
+    DFT around it (Guizar-Sicairos et al., Opt. Lett. 33, 156 (2008)). The constant phase between
+    complex images is free; the sign of real ones is fixed, otherwise a lattice could match its
+    gaps.
     """
     product = np.fft.fft2(fixed) * np.conj(np.fft.fft2(moving))
     size_of = np.abs if np.iscomplexobj(fixed) or np.iscomplexobj(moving) else np.real
@@ -199,13 +211,13 @@ def register(fixed, moving, digits: int = 2) -> Registration:
     return Registration(peak, moved if np.iscomplexobj(moving) else moved.real)
 
 
-def correlation(first, second, where=None) -> float:
+def correlation(first: Any, second: Any, where: np.ndarray | None = None) -> float:
     """Pearson's correlation of two images inside `where`."""
     where = np.ones(np.shape(first), bool) if where is None else where
     return float(np.corrcoef(np.ravel(first[where]), np.ravel(second[where]))[0, 1])
 
 
-def slope(first, second, where=None) -> float:
-    """The factor a of the best fit second ≈ a·first + b inside `where`."""
+def slope(first: Any, second: Any, where: np.ndarray | None = None) -> float:
+    """Factor a of the best fit second ≈ a·first + b inside `where`."""
     where = np.ones(np.shape(first), bool) if where is None else where
     return float(np.polyfit(np.ravel(first[where]), np.ravel(second[where]), 1)[0])

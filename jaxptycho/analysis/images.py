@@ -1,22 +1,27 @@
-"""How far an image or a volume lies from a true one, pixel by pixel.
+"""Pixel-wise errors of an image or a volume against a true one.
 
-Remove the gauge first (`analysis.gauge`). `where` is True where pixels count; `span` is the range
-of values that counts as full contrast, by default that of the true image.
+Remove the gauge first (`analysis.gauge`). `where` is True for pixels to compare; `span` is the
+range of values of full contrast, by default that of the true image.
 """
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-SIGMA, RADIUS = 1.5, 5  # pixels: the window of 11 pixels of Wang et al.
+from ..physics.types import Numbers
+
+SIGMA = 1.5  # pixels, of the Gaussian window of Wang et al.
+RADIUS = 5  # pixels, of this window of 11 pixels
 
 
-def nrmse(image, truth, where=None) -> float:
+def nrmse(image: Numbers, truth: Numbers, where: np.ndarray | None = None) -> float:
     """Root mean square error over the root mean square of the truth: √(Σ|a − b|² / Σ|b|²)."""
     image, truth = _inside(where, image, truth)
     return float(np.linalg.norm(image - truth) / np.linalg.norm(truth))
 
 
-def psnr(image, truth, span: float | None = None, where=None) -> float:
+def psnr(
+    image: Numbers, truth: Numbers, span: float | None = None, where: np.ndarray | None = None
+) -> float:
     """Peak signal-to-noise ratio [dB]: 10 log₁₀(span² / mean|a − b|²)."""
     image, truth = _inside(where, image, truth)
     error = np.mean(np.abs(image - truth) ** 2)
@@ -24,12 +29,16 @@ def psnr(image, truth, span: float | None = None, where=None) -> float:
     return float(10 * np.log10(peak**2 / error)) if error > 0 else float("inf")
 
 
-def ssim(image, truth, span: float | None = None, where=None) -> float:
-    """Structural similarity, 1 for equal images: the mean of `ssim_map`, 5 pixels along each side left out."""
+def ssim(
+    image: Numbers, truth: Numbers, span: float | None = None, where: np.ndarray | None = None
+) -> float:
+    """Structural similarity, 1 for equal images: mean of `ssim_map` without a border."""
     shape = _same(image, truth)
     if min(shape) <= 2 * RADIUS:
         raise ValueError(
-            f"images of {shape} pixels are too small for SSIM; it wants more than {2 * RADIUS} a side"
+            f"images of {shape} pixels are too small for SSIM; it requires more than {2 * RADIUS} "
+            "a "
+            "side"
         )
     inner = (slice(RADIUS, -RADIUS),) * len(shape)
     similar = ssim_map(image, truth, np.ptp(truth) if span is None else span)[inner]
@@ -37,8 +46,8 @@ def ssim(image, truth, span: float | None = None, where=None) -> float:
     return float(np.mean(similar))
 
 
-def ssim_map(image, truth, span: float) -> np.ndarray:
-    """Structural similarity of the surroundings of every pixel.
+def ssim_map(image: Numbers, truth: Numbers, span: float) -> np.ndarray:
+    """Structural similarity in the window around every pixel.
 
     (2 m_a m_b + C₁)(2 s_ab + C₂) / ((m_a² + m_b² + C₁)(s_a² + s_b² + C₂)), means and covariances
     under a Gaussian of 1.5 pixels, C₁ = (0.01 span)², C₂ = (0.03 span)²
@@ -46,13 +55,15 @@ def ssim_map(image, truth, span: float) -> np.ndarray:
     """
     a, b = np.asarray(image, float), np.asarray(truth, float)
 
-    def mean(values):
+    def mean(values: np.ndarray) -> np.ndarray:
         return gaussian_filter(values, SIGMA, radius=RADIUS)
 
-    mean_a, mean_b = mean(a), mean(b)
+    mean_a = mean(a)
+    mean_b = mean(b)
     variances = mean(a**2) - mean_a**2 + mean(b**2) - mean_b**2
     covariance = mean(a * b) - mean_a * mean_b
-    c1, c2 = (0.01 * span) ** 2, (0.03 * span) ** 2
+    c1 = (0.01 * span) ** 2
+    c2 = (0.03 * span) ** 2
     alike = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
     return alike / ((mean_a**2 + mean_b**2 + c1) * (variances + c2))
 
@@ -60,7 +71,9 @@ def ssim_map(image, truth, span: float) -> np.ndarray:
 def _same(image, truth) -> tuple[int, ...]:
     if np.shape(image) != np.shape(truth):
         raise ValueError(
-            f"an image of {np.shape(image)} pixels came with a truth of {np.shape(truth)}; bring both to one grid"
+            f"an image of {np.shape(image)} pixels came with a truth of {np.shape(truth)}; bring "
+            "both "
+            "to one grid"
         )
     return np.shape(truth)
 

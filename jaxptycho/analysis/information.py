@@ -1,14 +1,14 @@
-"""What counts tell of a model: its Fisher information, an operator that is never written out.
+"""Fisher information of a model from counts, as an operator without a stored matrix.
 
 Poisson counts of expectation M(θ) hold the information I = Jᵀ diag(1/M) J about θ, with
 J = ∂M/∂θ (Kay, *Estimation Theory*, ch. 3; for ptychography Wei, Urbach & Coene, Phys. Rev. A
-102, 043516 (2020)). What is known beforehand adds its precision (Van Trees, *Detection,
+102, 043516 (2020)). Prior knowledge adds its precision (Van Trees, *Detection,
 Estimation, and Modulation Theory*, §2.4). Vectors are real and in the natural units of
-`inverse.units`, a complex parameter is its real and its imaginary part.
+`inverse.solvers.parameter_scaling`, a complex parameter is its real and its imaginary part.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -22,14 +22,14 @@ from ..inverse.step import named, trainable
 from ..model import Model, predict
 from ..parts.indexed import PerShot, PerView, axis_size, select
 
-AT_ONCE = 16  # vectors that the operator works on together
+AT_ONCE = 16  # vectors that the operator processes together
 Vector = Float[Array, "n"]
 
 
 class Fisher(eqx.Module):
     """Fisher information of some parameters of a model, a symmetric operator on vectors.
 
-    A vector has the chosen parameters one after the other; `tree` puts its entries back at their places.
+    A vector is the concatenation of the chosen parameters; `tree` restores their structure.
     """
 
     model: Model
@@ -42,14 +42,16 @@ class Fisher(eqx.Module):
     weight: Float[Array, "chunk b"]
 
     def product(self, vector: Vector) -> Vector:
-        """(I + prior)·vector."""
+        """Product (I + prior)·vector."""
         return self._pulled(lambda push, _: push(vector)) + self.precision * vector
 
-    def score(self, key) -> Vector:
-        """A random vector of covariance I + prior: the log-likelihood's slope under simulated noise."""
+    def score(self, key: Any) -> Vector:
+        """Random vector of covariance I + prior: the score of the log-likelihood under simulated
+        noise.
+        """
         of_counts, of_prior = jax.random.split(key)
 
-        def noise(push, number):
+        def noise(push: Callable, number: Any) -> Any:
             shape = jax.eval_shape(push, self.units)
             return jax.random.normal(
                 jax.random.fold_in(of_counts, number), shape.shape, shape.dtype
@@ -65,18 +67,18 @@ class Fisher(eqx.Module):
         )
 
     def tree(self, values: Float[Array | np.ndarray, "n"]) -> Model:
-        """The entries of a vector at their parameters' places, without a change of units.
+        """Entries of a vector in the structure of the parameters, without a change of units.
 
-        A complex parameter holds that of its real part + i that of its imaginary part.
+        A complex parameter is the entry of its real part + i that of its imaginary part.
         """
         parts = ravel_pytree(_real_parts(self.chosen))[1](jnp.asarray(values, self.units.dtype))
 
-        def whole(like, value):
+        def whole(like: Any, value: Any) -> Any:
             return jax.lax.complex(value[0], value[1]) if jnp.iscomplexobj(like) else value
 
         return jax.tree.map(whole, self.chosen, parts)
 
-    def linear(self, chunk):
+    def linear(self, chunk: Any) -> Any:
         """Expected counts of a chunk of shots, and K = diag(1/√M) J as a function of a vector."""
         view, shots, weight = chunk
         nothing = jnp.zeros_like(self.units)
@@ -90,14 +92,14 @@ class Fisher(eqx.Module):
         return expected, lambda vector: root * push(vector)
 
     @property
-    def chunks(self):
-        """View, shots and weights of every chunk that is worked off at once."""
+    def chunks(self) -> Any:
+        """View, shots and weights of every chunk that is processed at once."""
         return self.views, self.shots, self.weight
 
     def _pulled(self, seen):
-        """Σ over the chunks of Kᵀ seen(K, number of the chunk)."""
+        """Sum over the chunks of Kᵀ seen(K, number of the chunk)."""
 
-        def add(total, numbered):
+        def add(total: Any, numbered: Any) -> Any:
             number, chunk = numbered
             push = self.linear(chunk)[1]
             (back,) = jax.linear_transpose(push, self.units)(seen(push, number))
@@ -123,12 +125,13 @@ def fisher(
     prior: Mapping[str, float] | None = None,
     size: int = 16,
 ) -> Fisher:
-    """Fisher information of the parameters that `names` cover, paths as for `inverse.solve.per_part`.
+    """Fisher information of the parameters that `names` cover, paths as for
+    `inverse.step.per_part`.
 
     `fisher(model, "specimen.phase", "probe", dose=1e4)`. Of all shots or `shots`, a list over
-    views, in chunks of `size`. `dose` [quanta per shot, detected] scales all patterns alike to
-    that mean, with the background that they may have. `prior` maps paths to the standard
-    deviation with which their parameters are known beforehand.
+    views, in chunks of `size`. `dose` [quanta per shot, detected] scales all patterns equally
+    to that mean, including their background. `prior` maps paths to the standard
+    deviation of the prior of their parameters.
     """
     params = trainable(model)
     chosen = _covered(params, names, "take the information of")
@@ -149,20 +152,21 @@ def matrix(information: Fisher) -> Float[np.ndarray, "n n"]:
 
 
 def diagonal(information: Fisher, probes: int = 64, seed: int = 0) -> Probed:
-    """Information of every parameter were all others known [1/unit²], by random signs.
+    """Information of every parameter for known others [1/unit²], by random signs.
 
     E[z·(I z)] = diag I for z = ±1 (Bekas, Kokiopoulou & Saad 2007).
     """
     if probes < 2:
-        raise ValueError(f"{probes} probes have no spread; take at least 2")
+        raise ValueError(f"{probes} probes have no spread; give at least 2")
     found = _probed(information, jax.random.split(jax.random.key(seed), probes))
-    value, error = jnp.mean(found, 0), jnp.std(found, 0, ddof=1) / jnp.sqrt(probes)
+    value = jnp.mean(found, 0)
+    error = jnp.std(found, 0, ddof=1) / jnp.sqrt(probes)
     return Probed(*(information.tree(v / information.units**2) for v in (value, error)))
 
 
 @eqx.filter_jit
 def _mean_dose(information):
-    def total(chunk):
+    def total(chunk: Any) -> Any:
         return jnp.sum(chunk[2] * jnp.sum(information.linear(chunk)[0], (1, 2)))
 
     return jnp.sum(jax.lax.map(total, information.chunks)) / jnp.sum(information.weight)
@@ -172,7 +176,7 @@ def _mean_dose(information):
 def _matrix(information):
     every = jnp.eye(len(information.units), dtype=information.units.dtype)
 
-    def add(total, chunk):
+    def add(total: Any, chunk: Any) -> Any:
         columns = jax.lax.map(information.linear(chunk)[1], every, batch_size=AT_ONCE).reshape(
             len(every), -1
         )
@@ -183,7 +187,7 @@ def _matrix(information):
 
 @eqx.filter_jit
 def _probed(information, keys):
-    def probe(key):
+    def probe(key: Any) -> Any:
         signs = jax.random.rademacher(key, information.units.shape, information.units.dtype)
         return signs * information.product(signs)
 
@@ -195,9 +199,9 @@ def _real_parts(tree):
 
 
 def _filled(chosen, scalars) -> Vector:
-    """A vector that holds for every parameter of `chosen` the scalar at its place in `scalars`."""
+    """Vector with the corresponding scalar of `scalars` for every parameter of `chosen`."""
 
-    def fill(leaf, scalar):
+    def fill(leaf: Any, scalar: Any) -> Any:
         if leaf is None:
             return None
         return jnp.full((1 + jnp.iscomplexobj(leaf), *leaf.shape), scalar, leaf.real.dtype)
@@ -206,7 +210,7 @@ def _filled(chosen, scalars) -> Vector:
 
 
 def _covered(params, names, wanted):
-    """The parameters that `names` cover, None elsewhere; every name must cover some."""
+    """Parameters that `names` cover, None elsewhere; every name must cover at least one."""
     labels = named(params, names)
     unused = set(names) - set(jax.tree.leaves(labels))
     if unused or not names:
@@ -219,16 +223,19 @@ def _covered(params, names, wanted):
 
 
 def _precision(chosen, units, prior) -> Vector:
-    """1/σ² of the prior in natural units; a complex deviation is shared by both components."""
+    """Precision 1/σ² of the prior in natural units; a complex deviation is shared by both
+    components.
+    """
     if not all(deviation > 0 for deviation in prior.values()):
         raise ValueError(
-            f"the prior is {dict(prior)}; wanted positive standard deviations (leave out what is unknown)"
+            f"the prior is {dict(prior)}; give positive standard deviations (leave out what is "
+            "unknown)"
         )
     if not prior:
         return jnp.zeros_like(units)
     _covered(chosen, tuple(prior), "have a prior of")
 
-    def of_component(label, leaf):
+    def of_component(label: Any, leaf: Any) -> Any:
         return prior.get(label, np.inf) ** -2 * (2 if jnp.iscomplexobj(leaf) else 1)
 
     return (
@@ -237,7 +244,8 @@ def _precision(chosen, units, prior) -> Vector:
 
 
 def _every_shot(model):
-    views, shots = axis_size(model, PerView), axis_size(select(model, PerView, 0), PerShot)
+    views = axis_size(model, PerView)
+    shots = axis_size(select(model, PerView, 0), PerShot)
     return [np.arange(shots)] * views
 
 
@@ -245,10 +253,13 @@ def _chunks(shots, size, dtype):
     """Shots of every view as chunks of one size, padded with weight 0."""
     if not all(np.ndim(mine) == 1 for mine in shots) or not any(len(mine) for mine in shots):
         raise ValueError(
-            f"the shots are {shots}; wanted a list over views of lists of shots, with one shot at least"
+            f"the shots are {shots}; give a list over views of lists of shots, with at least one "
+            "shot"
         )
     size = min(size, max(len(mine) for mine in shots))
-    views, chunks, weights = [], [], []
+    views = []
+    chunks = []
+    weights = []
     for view, mine in enumerate(shots):
         for start in range(0, len(mine), size):
             part = np.asarray(mine[start : start + size], np.int32)

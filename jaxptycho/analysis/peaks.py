@@ -1,7 +1,7 @@
-"""Peaks of an image or a volume: local maxima, and Gaussians fitted to them, all at once on the device."""
+"""Peaks of an image or a volume: local maxima and Gaussians fitted to them on the device."""
 
 from functools import partial, reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +11,12 @@ from jaxtyping import Array, Bool, Float, Int
 from scipy.ndimage import gaussian_filter, maximum_filter
 from scipy.spatial import KDTree
 
-from ..physics.types import Scalar
+from ..physics.types import Numbers, Scalar
 
-ITERATIONS = 60  # of Levenberg and Marquardt, the neighbours' parts anew in each
+ITERATIONS = 60  # of Levenberg and Marquardt, with updated contributions of neighbours
 BATCH = 256  # windows that are in memory at once
-NEIGHBOURS = 32  # at most; the nearest count
-REACH = 2.5  # radii of windows, up to which a peak counts as a neighbour
+NEIGHBOURS = 32  # largest number; the nearest are used
+REACH = 2.5  # window radii, largest distance of a neighbour
 
 
 class Peaks(NamedTuple):
@@ -30,29 +30,30 @@ class Peaks(NamedTuple):
 
     @property
     def integral(self) -> Float[np.ndarray, " n"]:
-        """A·Π σ√(2π), the volume under the peak [image's unit × Å^d]."""
+        """Integral A·Π σ√(2π) of every peak [image's unit × Å^d]."""
         return self.amplitude * np.prod(np.sqrt(2 * np.pi) * self.sigma, axis=1)
 
-    def where(self, chosen) -> "Peaks":
+    def where(self, chosen: Any) -> "Peaks":
         """Only the `chosen` peaks, by a mask or by their numbers."""
         return Peaks(*(values[chosen] for values in self))
 
 
 def find_peaks(
-    image,
-    spacing,
+    image: Numbers,
+    spacing: Numbers,
     threshold: float,
     distance: float,
-    radius=None,
-    origin=0.0,
+    radius: Numbers | None = None,
+    origin: Numbers = 0.0,
     smooth: float | None = None,
 ) -> Peaks:
     """Gaussians fitted to the local maxima of an image or a volume, the brightest first.
 
-    `spacing` [Å], one or one for each axis, is that of pixels or voxels, `origin` [Å] the position of the first.
-    Maxima count where the image exceeds `threshold` and lie at least `distance` [Å] from any brighter one; windows
-    reach to `radius` [Å], one or one for each axis, by default to `distance`. `smooth` [Å] is the standard deviation
-    of a Gaussian that blurs a noisy image before its maxima are looked for; the fits see the image itself.
+    `spacing` [Å], one or one for each axis, is that of pixels or voxels, `origin` [Å] the position
+    of the first. Maxima exceed `threshold` and are at least `distance` [Å] from any brighter one;
+    windows have the `radius` [Å], one or one for each axis, by default `distance`. `smooth` [Å]
+    is the standard deviation of a Gaussian that blurs a noisy image before the search for maxima;
+    the fits use the original image.
     """
     image = np.asarray(image)
     spacing = _per_axis(spacing, image.ndim, "spacing")
@@ -64,16 +65,19 @@ def find_peaks(
     )
 
 
-def local_maxima(image, spacing, threshold: float, distance: float) -> Int[np.ndarray, "n d"]:
-    """Indices of the pixels above `threshold` that none of their neighbours exceeds, the brightest first.
+def local_maxima(
+    image: Numbers, spacing: Numbers, threshold: float, distance: float
+) -> Int[np.ndarray, "n d"]:
+    """Indices of local maxima above `threshold`, the brightest first.
 
-    Of maxima closer than `distance` [Å] to one another the brightest stays.
+    Of maxima closer than `distance` [Å] to one another the brightest is kept.
     """
     image = np.asarray(image, np.result_type(np.asarray(image).dtype, np.float32))
     spacing = _per_axis(spacing, image.ndim, "spacing")
     if not np.isfinite(image).all():
         raise ValueError(
-            "the image holds values that are not finite; mend or mask them before looking for peaks"
+            "the image holds values that are not finite; correct or mask them before looking "
+            "for peaks"
         )
     top = maximum_filter(image, 3, mode="constant", cval=-np.inf) == image
     maxima = np.argwhere(top & (image > threshold))
@@ -81,13 +85,16 @@ def local_maxima(image, spacing, threshold: float, distance: float) -> Int[np.nd
     return maxima[_apart(maxima * spacing, distance)]
 
 
-def fit_peaks(image, spacing, maxima: Int[np.ndarray, "n d"], radius) -> Peaks:
-    """A Gaussian with its own width along every axis, and a background, fitted around each of the `maxima`.
+def fit_peaks(
+    image: Numbers, spacing: Numbers, maxima: Int[np.ndarray, "n d"], radius: Numbers
+) -> Peaks:
+    """Gaussians with a separate width along every axis, and a background, at the `maxima`.
 
-    Least squares weighted by (1 − u²)², u the distance from the peak's centre in units of `radius` [Å] (one or one
-    for each axis): the window follows the centre without jumps, so that it biases no symmetric peak, Gaussian or
-    not. What the other peaks contribute to a window is subtracted, so that overlapping ones are fitted together. The
-    radius is best two to four σ. A fixed number of Levenberg–Marquardt steps for all peaks at a time.
+    Least squares weighted by (1 − u²)², u the distance from the peak's centre in units of `radius`
+    [Å] (one or one for each axis): the window follows the centre continuously, so that it biases
+    no symmetric peak, Gaussian or not. The contributions of other peaks to a window are
+    subtracted, so that overlapping peaks are fitted together. The radius is best two to four σ.
+    All peaks take a fixed number of Levenberg–Marquardt steps in parallel.
     """
     image = np.asarray(image)
     spacing, radius = (
@@ -95,13 +102,15 @@ def fit_peaks(image, spacing, maxima: Int[np.ndarray, "n d"], radius) -> Peaks:
         for v, n in ((spacing, "spacing"), (radius, "the radius of the windows"))
     )
     if not len(maxima):
-        none, nowhere = np.zeros(0), np.zeros((0, image.ndim))
+        none = np.zeros(0)
+        nowhere = np.zeros((0, image.ndim))
         return Peaks(nowhere, none, nowhere, none, none)
     half = tuple(int(np.ceil(r / s)) for r, s in zip(radius, spacing, strict=True))
     if min(half) < 1 or any(n < 2 for n in image.shape):
         raise ValueError(
-            f"windows of radius {radius} Å on pixels of {spacing} Å of an image of {image.shape} pixels hold too "
-            "little for a fit; give a larger radius, or sum the axis that is too short"
+            f"windows of radius {radius} Å on pixels of {spacing} Å of an image of {image.shape} "
+            "pixels hold too little for a fit; give a larger radius, or sum the axis that is too "
+            "short"
         )
     values = jnp.asarray(image, float)
     padded = np.concatenate(
@@ -114,7 +123,7 @@ def fit_peaks(image, spacing, maxima: Int[np.ndarray, "n d"], radius) -> Peaks:
 
 
 class _Gaussian(NamedTuple):
-    """What is fitted; σ by its logarithm, so that it stays positive."""
+    """Parameters of a fit; the logarithm of σ keeps it positive."""
 
     amplitude: Scalar | Float[Array, "..."]
     background: Scalar | Float[Array, "..."]
@@ -134,7 +143,7 @@ def _fit(image, others, counted, start, spacing, radius, half):
     cut = partial(_cut, padded, image.shape, spacing, radius, half)
     peaks = jax.lax.map(partial(_first_guess, cut, radius), start, batch_size=BATCH)
 
-    def improve(_, state):
+    def improve(_: Any, state: Any) -> Any:
         peaks, damping = state
         around = jax.tree.map(lambda values: values[others], peaks)
         mine = (peaks, damping, around, counted, start)
@@ -150,7 +159,7 @@ def _fit(image, others, counted, start, spacing, radius, half):
 
 
 def _cut(padded, shape, spacing, radius, half, centre) -> _Window:
-    """The window around the pixel nearest to `centre`, weightless beyond `radius` and beyond the image."""
+    """Window around the pixel nearest to `centre`, of weight 0 beyond `radius` and the image."""
     middle = jnp.clip(jnp.round(centre / spacing).astype(int), 0, jnp.asarray(shape) - 1)
     values = jax.lax.dynamic_slice(padded, middle, [2 * h + 1 for h in half])
     places = [middle[a] + jnp.arange(-h, h + 1) for a, h in enumerate(half)]
@@ -169,15 +178,15 @@ def _first_guess(cut, radius, centre) -> _Gaussian:
 
 
 def _step(cut, spacing, radius, peak: _Gaussian, damping, around, counted, start):
-    """One step of Levenberg and Marquardt, taken if it lessens the misfit; the peak and its new damping."""
+    """Step of Levenberg and Marquardt, if it reduces the misfit; the peak and its new damping."""
     window = cut(peak.centre)
     goal = window.values - _sum(around, counted, window.axes)
     flat, unravel = ravel_pytree(peak)
 
-    def model(p):
+    def model(p: jax.Array) -> jax.Array:
         return (jnp.sqrt(window.weight) * _evaluate(unravel(p), window.axes)).ravel()
 
-    def cost(p):
+    def cost(p: jax.Array) -> jax.Array:
         return jnp.sum((model(p) - seen) ** 2)
 
     seen = (jnp.sqrt(window.weight) * goal).ravel()
@@ -195,7 +204,7 @@ def _step(cut, spacing, radius, peak: _Gaussian, damping, around, counted, start
             jnp.log(2 * radius),
         ),
     )
-    better = cost(ravel_pytree(tried)[0]) < cost(flat)  # False where it is no number
+    better = cost(ravel_pytree(tried)[0]) < cost(flat)  # False for NaN
     peak = jax.tree.map(lambda new, old: jnp.where(better, new, old), tried, peak)
     return peak, jnp.clip(jnp.where(better, damping / 5, damping * 5), 1e-9, 1e6)
 
@@ -213,13 +222,13 @@ def _evaluate(peak: _Gaussian, axes):
 
 
 def _profiles(peak: _Gaussian, axes):
-    """A Gaussian is the product of its profiles along the axes."""
+    """Profiles of a Gaussian along the axes, whose product it is."""
     each = zip(axes, peak.centre, jnp.exp(peak.log_sigma), strict=True)
     return [jnp.exp(-(((x - c) / s) ** 2) / 2) for x, c, s in each]
 
 
 def _sum(around: _Gaussian, counted: Bool[Array, " k"], axes):
-    """What the peaks `around` contribute to a window, their backgrounds left out."""
+    """Contribution of the peaks `around` to a window, without their backgrounds."""
     profiles = jax.vmap(lambda one: _profiles(one, axes))(around)
     letters = "abc"[: len(axes)]
     amplitudes = jnp.where(counted, around.amplitude, 0)
@@ -235,35 +244,38 @@ def _outer(combine, vectors):
 
 
 def _rounded(n: int) -> int:
-    """`n` or somewhat more: whole batches, or a power of two, so that little is compiled anew."""
+    """Size of at least `n`: full batches, or a power of two, to limit compilations."""
     return -(-n // BATCH) * BATCH if n > BATCH else max(8, 1 << (n - 1).bit_length())
 
 
 def _neighbours(places, rows: int) -> tuple[Int[np.ndarray, "n k"], Bool[np.ndarray, "n k"]]:
-    """The peaks that reach into each one's window, whose radius is the unit of length: numbers, and which count.
+    """Numbers of the peaks that reach into the window of each peak, and a mask of valid ones.
 
-    For `rows` peaks, of which those after the last of `places` have no neighbours.
+    The unit of length is the window's radius. For `rows` peaks, of which those after the last of
+    `places` have no neighbours.
     """
     tree = KDTree(places)
     most = int(np.max(tree.query_ball_point(places, REACH, return_length=True))) - 1
     columns = min(max(4, 1 << max(most - 1, 0).bit_length()), NEIGHBOURS)
     distance, index = (
         np.asarray(v)[:, 1:] for v in tree.query(places, columns + 1)
-    )  # without itself
-    others, counted = np.zeros((rows, columns), np.int32), np.zeros((rows, columns), bool)
+    )  # without the peak itself
+    others = np.zeros((rows, columns), np.int32)
+    counted = np.zeros((rows, columns), bool)
     counted[: len(places)] = distance < REACH
     others[: len(places)] = np.where(distance < REACH, index, 0)
     return others, counted
 
 
 def _apart(places, distance: float) -> Bool[np.ndarray, " n"]:
-    """Which of the places, the most important first, stay when no two may be closer than `distance`."""
+    """Mask of places, in order of importance, at least `distance` from one another."""
     pairs = (
         KDTree(places).query_pairs(distance, output_type="ndarray")
         if len(places)
         else np.zeros((0, 2), int)
     )
-    kept, undecided = np.zeros(len(places), bool), np.ones(len(places), bool)
+    kept = np.zeros(len(places), bool)
+    undecided = np.ones(len(places), bool)
     while undecided.any():
         pairs = pairs[undecided[pairs].all(1)]
         first = undecided.copy()
@@ -284,6 +296,6 @@ def _per_axis(value, axes: int, what: str, signed: bool = False) -> Float[np.nda
     ):
         wanted = "one number" if signed else "one positive number"
         raise ValueError(
-            f"{what} = {value!r} Å; wanted {wanted}, or one for each of the image's {axes} axes"
+            f"{what} = {value!r} Å; give {wanted}, or one for each of the image's {axes} axes"
         )
     return np.broadcast_to(numbers, axes)

@@ -4,11 +4,12 @@ One set of functions for images (FRC) and volumes (FSC), real or complex.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import fft
 
+from ..physics.types import Numbers
 from .shells import (
     Pixel,
     Vector,
@@ -23,7 +24,7 @@ from .shells import (
     windowed,
 )
 
-LEAST_SAMPLES = 50
+MIN_SAMPLES = 50
 
 
 class FourierCorrelation(NamedTuple):
@@ -31,18 +32,17 @@ class FourierCorrelation(NamedTuple):
 
     frequency: np.ndarray  # 1/Å, middle of every shell
     correlation: np.ndarray  # NaN in shells without samples
-    samples: np.ndarray  # Fourier pixels in every shell, as many as the window leaves independent
+    samples: np.ndarray  # number of independent Fourier pixels in every shell
 
     def resolution(self, threshold: Callable) -> float:
-        """Where the curve falls below `threshold(samples)` [Å]: the last shell if it never does, ∞ if it
-        is nowhere above.
+        """Resolution [Å] at which the curve falls below `threshold(samples)`.
 
-        Shells of fewer than 50 samples alone decide nothing: there a dip says more of the window
-        and of the ramp that was removed than of the resolution.
+        The last shell if it never does, ∞ if it is nowhere above. Shells of fewer than 50 samples
+        are ignored: a dip there is due to the window and the removed ramp.
         """
         frequency, correlation, samples = (values[np.isfinite(self.correlation)] for values in self)
         margin = correlation - threshold(np.maximum(samples, 1))
-        below = np.flatnonzero((margin < 0) & (samples >= LEAST_SAMPLES))
+        below = np.flatnonzero((margin < 0) & (samples >= MIN_SAMPLES))
         if len(below) == 0:
             return float(1 / frequency[-1])
         above = np.flatnonzero(margin[1 : below[0]] >= 0) + 1
@@ -53,7 +53,8 @@ class FourierCorrelation(NamedTuple):
 
     @property
     def ssnr(self) -> np.ndarray:
-        """Spectral signal-to-noise ratio of all data, the correlation being that of their two halves.
+        """Spectral signal-to-noise ratio of all data, the correlation being that of their two
+        halves.
 
         2 FSC/(1 − FSC) (Penczek, Methods Enzymol. 482, 73 (2010)); each half has half of it.
         """
@@ -62,18 +63,18 @@ class FourierCorrelation(NamedTuple):
             return 2 * correlation / (1 - correlation)
 
 
-def one_bit(samples):
-    """One bit of information per Fourier pixel from both halves together."""
+def one_bit(samples: Any) -> Any:
+    """Threshold of one bit of information per Fourier pixel from both halves together."""
     return (0.5 + 2.4142 / np.sqrt(samples)) / (1.5 + 1.4142 / np.sqrt(samples))
 
 
-def half_bit(samples):
-    """Half a bit of information per Fourier pixel from both halves together."""
+def half_bit(samples: Any) -> Any:
+    """Threshold of half a bit of information per Fourier pixel from both halves together."""
     return (0.2071 + 1.9102 / np.sqrt(samples)) / (1.2071 + 0.9102 / np.sqrt(samples))
 
 
-def fixed(level: float):
-    """The same threshold for every shell: 0.143 for two halves, 0.5 against a truth."""
+def fixed(level: float) -> Callable:
+    """Constant threshold for all shells: 0.143 for two halves, 0.5 against a truth."""
     return lambda samples: np.full(np.shape(samples), level)
 
 
@@ -81,25 +82,30 @@ THRESHOLDS = {"one-bit": one_bit, "half-bit": half_bit, "0.143": fixed(0.143)}  
 
 
 def fourier_correlation(
-    first, second, pixel: Pixel, window=None, where: Where = all_frequencies
+    first: Numbers,
+    second: Numbers,
+    pixel: Pixel,
+    window: Any = None,
+    where: Where = all_frequencies,
 ) -> FourierCorrelation:
-    """FRC or FSC = Re ΣF₁F₂* / √(Σ|F₁|²Σ|F₂|²) of two registered images of equal shape.
+    """Correlation Re ΣF₁F₂* / √(Σ|F₁|²Σ|F₂|²), FRC or FSC, of registered images of equal shape.
 
-    `window` (`taper`, `soft_mask`) is laid on both, without it they are taken as periodic;
+    `window` (`taper`, `soft_mask`) is applied to both, without it they are assumed periodic;
     `where` weights the Fourier pixels (`cone`, `wedge`). `samples` counts both Friedel mates, as
-    the thresholds have it, of which in real images one is independent: independent noise then has
-    a correlation of mean 0 and variance 1/samples, half of that if it is complex.
+    the thresholds expect, of which one is independent in real images: the correlation of
+    independent noise has mean 0 and variance 1/samples, half of that if it is complex.
     """
     return fourier_correlations(first, second, pixel, [where], window)[0]
 
 
 def fourier_correlations(
-    first, second, pixel: Pixel, wheres: Sequence[Where], window=None
+    first: Numbers, second: Numbers, pixel: Pixel, wheres: Sequence[Where], window: Any = None
 ) -> list[FourierCorrelation]:
-    """The correlation in several parts of Fourier space, from one transform of each image."""
+    """Correlations in several parts of Fourier space, from one transform of each image."""
     if np.shape(first) != np.shape(second):
         raise ValueError(
-            f"images of {np.shape(first)} and {np.shape(second)} pixels have no common rings; cut both to one shape"
+            f"images of {np.shape(first)} and {np.shape(second)} pixels have no common rings; cut "
+            "both to one shape"
         )
     half = np.isrealobj(first) and np.isrealobj(second)
     images = (
@@ -109,7 +115,9 @@ def fourier_correlations(
     )
     a, b = (transform(image, half) for image in images)
     rings = shells(np.shape(first), pixel, half)
-    cross, power_a, power_b = np.real(a * b.conj()), np.abs(a) ** 2, np.abs(b) ** 2
+    cross = np.real(a * b.conj())
+    power_a = np.abs(a) ** 2
+    power_b = np.abs(b) ** 2
     independent = 1.0 if window is None else filling(window)
 
     def within(where: Where) -> FourierCorrelation:
@@ -124,39 +132,40 @@ def fourier_correlations(
 
 
 def directional_correlations(
-    first,
-    second,
+    first: Numbers,
+    second: Numbers,
     pixel: Pixel,
     axes: Sequence[Vector] | np.ndarray,
     half_angle: float,
     edge: float = 0.0,
-    window=None,
+    window: Any = None,
 ) -> list[FourierCorrelation]:
-    """The correlation in a double cone about each of `axes`, half angle and soft edge in rad (Tan et al. 2017)."""
+    """Correlations in a double cone about each of `axes`; angles in rad (Tan et al. 2017)."""
     return fourier_correlations(
         first, second, pixel, [cone(axis, half_angle, edge) for axis in axes], window
     )
 
 
 class WedgeCorrelations(NamedTuple):
-    """What was measured of a tilt series, and what was recovered of the rest."""
+    """Correlations inside the measured part of a tilt series, and in the missing wedge."""
 
     inside: FourierCorrelation
     outside: FourierCorrelation
 
 
 def wedge_correlations(
-    first,
-    second,
+    first: Numbers,
+    second: Numbers,
     pixel: Pixel,
     tilts: tuple[float, float],
-    window=None,
+    window: Any = None,
     where: Where = all_frequencies,
 ) -> WedgeCorrelations:
-    """The correlation of volumes [z, y, x] within the tilts from lowest to highest [rad], and in the missing wedge.
+    """Correlation of volumes [z, y, x] inside the tilts [rad], and in the missing wedge.
 
-    Against a truth, the second is the only number that shows a recovered wedge. A window mixes
-    the two near their border. `where` is a further weight, such as a cone.
+    `tilts` are the lowest and the highest. Against a truth, only the second one measures the
+    recovery of the wedge. A window mixes the two near their border. `where` is a further weight,
+    such as a cone.
     """
     measured = wedge(*tilts)
     both = [lambda k, part=part: part(k) * where(k) for part in (measured, outside(measured))]
@@ -164,7 +173,7 @@ def wedge_correlations(
 
 
 class Control(NamedTuple):
-    """A correlation under a mask, and what the mask alone contributes to it."""
+    """A correlation under a mask, and the contribution of the mask to it."""
 
     masked: FourierCorrelation
     randomised: FourierCorrelation
@@ -172,14 +181,14 @@ class Control(NamedTuple):
 
 
 def phase_randomised_control(
-    first, second, pixel: Pixel, window, beyond: float, seed: int = 0
+    first: Numbers, second: Numbers, pixel: Pixel, window: Any, beyond: float, seed: int = 0
 ) -> Control:
-    """The correlation under `window`, of which what the window itself makes is removed.
+    """Correlation under `window`, corrected for the contribution of the window.
 
-    The phases of both images beyond a frequency [1/Å] are drawn by lot and the correlation
-    computed again: FSC_true = (FSC_t − FSC_n)/(1 − FSC_n) (Chen et al., Ultramicroscopy 135, 24
-    (2013)). Applied from two shells behind that frequency, before which the window smears
-    what both images keep in common.
+    The phases of both images beyond a frequency [1/Å] are randomised and the correlation
+    recomputed: FSC_true = (FSC_t − FSC_n)/(1 − FSC_n) (Chen et al., Ultramicroscopy 135, 24
+    (2013)). Applied from two shells beyond that frequency, since the window smears the
+    common part of both images up to there.
     """
     masked = fourier_correlation(first, second, pixel, window)
     one, other = (
@@ -187,15 +196,19 @@ def phase_randomised_control(
         for n, image in enumerate((first, second))
     )
     randomised = fourier_correlation(one, other, pixel, window)
-    total, noise, frequency = masked.correlation, randomised.correlation, masked.frequency
+    total = masked.correlation
+    noise = randomised.correlation
+    frequency = masked.frequency
     true = (total - noise) / np.maximum(1 - noise, 1e-6)
     changed = frequency >= beyond + 1.999 * frequency[1]
     return Control(masked, randomised, masked._replace(correlation=np.where(changed, true, total)))
 
 
-def with_random_phases(image, pixel: Pixel, beyond: float, seed) -> np.ndarray:
-    """The image with random phases beyond a frequency [1/Å], its power spectrum and its being real unchanged."""
-    rng, half, shape = np.random.default_rng(seed), np.isrealobj(image), np.shape(image)
+def with_random_phases(image: Numbers, pixel: Pixel, beyond: float, seed: Any) -> np.ndarray:
+    """Image with random phases beyond a frequency [1/Å]; power spectrum and realness are kept."""
+    rng = np.random.default_rng(seed)
+    half = np.isrealobj(image)
+    shape = np.shape(image)
     noise = rng.normal(size=shape) if half else rng.normal(size=shape) + 1j * rng.normal(size=shape)
     phases = transform(noise, half)
     phases /= np.abs(phases)

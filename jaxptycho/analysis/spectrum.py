@@ -1,7 +1,7 @@
-"""What an image alone says of its resolution: power spectrum, Bragg peaks, edges."""
+"""Resolution estimates from a single image: power spectrum, Bragg peaks, edges."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -10,6 +10,7 @@ from scipy.ndimage import map_coordinates, maximum_filter
 from scipy.optimize import curve_fit
 from scipy.special import erf, erfinv
 
+from ..physics.types import Numbers
 from .shells import Pixel, Vector, filling, per_axis, shells, transform, windowed
 
 LOBE = 2  # frequency steps from the peak to the first zero of a Hann window
@@ -20,13 +21,14 @@ class RadialSpectrum(NamedTuple):
     """Mean power of every ring or shell."""
 
     frequency: np.ndarray  # 1/Å
-    power: np.ndarray  # of white noise its variance, whatever the window
-    samples: np.ndarray  # Fourier pixels, as many as the window leaves independent
+    power: np.ndarray  # the variance in case of white noise, for any window
+    samples: np.ndarray  # number of independent Fourier pixels
 
 
-def radial_spectrum(image, pixel: Pixel, window=None) -> RadialSpectrum:
+def radial_spectrum(image: Numbers, pixel: Pixel, window: Any = None) -> RadialSpectrum:
     """Mean of |F|² / (N·mean w²) over every ring of an image or shell of a volume."""
-    half, n = np.isrealobj(image), np.size(image)
+    half = np.isrealobj(image)
+    n = np.size(image)
     rings = shells(np.shape(image), pixel, half)
     power = np.abs(transform(image if window is None else windowed(image, window), half)) ** 2
     passed = 1.0 if window is None else float(np.mean(window**2))
@@ -38,7 +40,7 @@ def radial_spectrum(image, pixel: Pixel, window=None) -> RadialSpectrum:
 
 
 class InformationLimit(NamedTuple):
-    """Where the power of an image drowns in noise."""
+    """Limit at which the power of an image reaches that of noise."""
 
     resolution: float  # Å; ∞ if no ring rises above the floor
     floor: float  # power of the noise
@@ -47,12 +49,12 @@ class InformationLimit(NamedTuple):
 def information_limit(
     spectrum: RadialSpectrum, top: float = 0.15, sigmas: float = 5.0
 ) -> InformationLimit:
-    """The finest period whose ring rises above the noise floor.
+    """Finest period with a ring above the noise floor.
 
-    The floor is the median power of the highest `top` fraction of the rings, the noise being
-    taken as white and these rings as nothing but noise: check in the figure that the spectrum
-    ends flat. The mean of n/2 independent exponentially distributed powers scatters by √(2/n) of
-    itself; a ring counts when it is `sigmas` of that above the floor.
+    The floor is the median power of the highest `top` fraction of the rings, assuming
+    white noise and no signal in these rings: check in the figure that the spectrum is flat at its
+    end. The mean of n/2 independent exponentially distributed powers has the relative deviation
+    √(2/n); a ring is significant if it is `sigmas` deviations above the floor.
     """
     floor = float(np.median(spectrum.power[round((1 - top) * len(spectrum.power)) :]))
     level = floor * (1 + sigmas * np.sqrt(2 / spectrum.samples))
@@ -63,29 +65,33 @@ def information_limit(
 
 
 def bragg_visibility(
-    image, pixel: Pixel, vectors: Sequence | np.ndarray
+    image: Numbers, pixel: Pixel, vectors: Sequence | np.ndarray
 ) -> Float[np.ndarray, " g"]:
     """Peak power at each reciprocal vector [1/Å] (y, x) over the mean power around it.
 
     Under a Hann window. The peak is the highest Fourier pixel within a lobe of the vector, the
     background the median between 3 and 8 frequency steps from it over ln 2: the mean of an
-    exponential distribution, which other peaks in the ring do not lift.
+    exponential distribution, which other peaks in the ring do not affect.
     """
     power, steps = _hann_power(image, pixel)
     places = np.round(np.atleast_2d(vectors) / steps).astype(int)
     reach = np.abs(places).max(0) + RING
     if (reach >= np.array(power.shape) // 2).any():
         raise ValueError(
-            f"the reciprocal vectors reach {np.abs(np.atleast_2d(vectors)).max(0)} 1/Å; the image is sampled up to "
-            f"{steps * np.array(power.shape) / 2} 1/Å, less {RING} frequency steps of surroundings"
+            f"the reciprocal vectors reach {np.abs(np.atleast_2d(vectors)).max(0)} 1/Å; the image "
+            "is "
+            f"sampled up to {steps * np.array(power.shape) / 2} 1/Å, less {RING} frequency steps "
+            "of "
+            "surroundings"
         )
     around = np.stack(
         np.meshgrid(*[np.arange(-RING, RING + 1)] * np.ndim(image), indexing="ij"), -1
     )
     distance = np.linalg.norm(around, axis=-1)
-    near, ring = around[distance <= LOBE], around[(distance > LOBE + 1) & (distance <= RING)]
+    near = around[distance <= LOBE]
+    ring = around[(distance > LOBE + 1) & (distance <= RING)]
 
-    def visibility(place):
+    def visibility(place: np.ndarray) -> Any:
         peak, background = (power[tuple((place + part).T)] for part in (near, ring))
         return np.max(peak) / (np.median(background) / np.log(2))
 
@@ -93,9 +99,9 @@ def bragg_visibility(
 
 
 def bragg_peaks(
-    image, pixel: Pixel, count: int = 6, beyond: float = 0.0
+    image: Numbers, pixel: Pixel, count: int = 6, beyond: float = 0.0
 ) -> Float[np.ndarray, "g d"]:
-    """Reciprocal vectors [1/Å] of the strongest peaks beyond a frequency [1/Å], one of each Friedel pair.
+    """Reciprocal vectors [1/Å] of the strongest peaks beyond a frequency, one per Friedel pair.
 
     Local maxima of the power under a Hann window, refined by the parabola through the logarithm
     of the power at the peak and its neighbours.
@@ -110,7 +116,7 @@ def bragg_peaks(
     strongest = found[np.argsort(-power[tuple(found.T)])[:count]]
     logs = np.log(power + np.finfo(float).tiny)
 
-    def refined(place):
+    def refined(place: np.ndarray) -> np.ndarray:
         lines = [
             logs[tuple(((place + np.outer((-1, 0, 1), unit)) % shape).T)]
             for unit in np.eye(len(shape), dtype=int)
@@ -140,20 +146,22 @@ class Edge(NamedTuple):
     height: float
 
     def width(self, low: float = 0.25) -> float:
-        """The distance in which the profile climbs from the fraction `low` of its height to 1 − low [Å]."""
+        """Distance [Å] over which the profile rises from the fraction `low` of its height to 1 −
+        low.
+        """
         return float(self.sigma * 2 * np.sqrt(2) * erfinv(1 - 2 * low))
 
 
 def fit_edge(profile: Float[np.ndarray, " n"], step: float) -> Edge:
-    """The fit of a + h/2·(1 + erf((x − x₀)/(√2 σ))) to a profile sampled every `step` [Å]."""
+    """Fit of a + h/2·(1 + erf((x − x₀)/(√2 σ))) to a profile sampled every `step` [Å]."""
     n = len(profile)
     if n < 5:
-        raise ValueError(f"a profile of {n} points holds no edge to fit; wanted at least 5")
+        raise ValueError(f"a profile of {n} points is too short for an edge; give at least 5")
     x = step * np.arange(n)
     ends = [np.mean(part) for part in (profile[: max(1, n // 5)], profile[-max(1, n // 5) :])]
     middle = step * np.argmin(np.abs(profile - np.mean(ends)))
 
-    def model(x, base, height, position, sigma):
+    def model(x: Any, base: Any, height: Any, position: Any, sigma: Any) -> Any:
         return base + height / 2 * (1 + erf((x - position) / (np.sqrt(2) * sigma)))
 
     first = (ends[0], ends[1] - ends[0], middle, n * step / 10)
@@ -161,7 +169,7 @@ def fit_edge(profile: Float[np.ndarray, " n"], step: float) -> Edge:
         (_, height, position, sigma), _ = curve_fit(model, x, profile, first)
     except RuntimeError:
         raise ValueError(
-            "no edge fits this profile; take one across a single step between two plateaus"
+            "no edge fits this profile; use one across a single step between two plateaus"
         ) from None
     return Edge(float(position), float(abs(sigma)), float(height * np.sign(sigma)))
 
@@ -171,14 +179,13 @@ def line_profile(
 ) -> tuple[np.ndarray, float]:
     """Values along the line between two points (y, x) [Å] from pixel [0, 0], and their step [Å].
 
-    The mean over `width` [Å] across the line; as fine as the finer pixel, by cubic splines.
+    The mean over `width` [Å] across the line, by cubic splines at steps of the finer pixel.
     """
-    size, start, end = (
-        np.array(per_axis(pixel, 2)),
-        np.asarray(start, float),
-        np.asarray(end, float),
-    )
-    length, step = np.linalg.norm(end - start), size.min()
+    size = np.array(per_axis(pixel, 2))
+    start = np.asarray(start, float)
+    end = np.asarray(end, float)
+    length = np.linalg.norm(end - start)
+    step = size.min()
     if not length > step:
         raise ValueError(f"a profile from {start} to {end} Å is shorter than a pixel")
     along = (end - start) / length

@@ -1,4 +1,4 @@
-"""A reconstruction against what is known to be true."""
+"""Comparison of a reconstruction with a ground truth."""
 
 from typing import NamedTuple
 
@@ -6,17 +6,18 @@ import numpy as np
 from jaxtyping import Float
 
 from ..model import Model
+from ..physics.types import Numbers
 from .depth import slice_correlation
 from .gauge import correlation, hann_windowed, register, without_ramp
 from .scanned import origin, scanned
 from .warps import Fit, PhaseTone, Sampled, Warp, applied, fit
 
-FEWEST = 64  # pixels on which two images are compared
-CLEAR = 1.5  # cutoffs from zero to the coarser Nyquist frequency, where exp(−1.5⁴) = 0.6 % is left to fold back
+MIN_PIXELS = 64  # pixels on which two images are compared
+NYQUIST_MARGIN = 1.5  # Nyquist frequency over cutoff, at which exp(−1.5⁴) = 0.6 % remains to alias
 
 
 class Agreement(NamedTuple):
-    """How a phase compares with the true one, and both as compared: on the scanned area, without their gauge."""
+    """Comparison of a phase with the true one, on the scanned area and without their gauge."""
 
     correlation: float
     slope: float  # reconstructed per true radian
@@ -31,7 +32,7 @@ def phases(model: Model) -> Float[np.ndarray, "z Y X"]:
     return np.asarray(model.specimen.phase_per_slice(model.grid), float)
 
 
-def low_passed(image: np.ndarray, pixel, cutoff: float) -> np.ndarray:
+def low_passed(image: np.ndarray, pixel: Numbers, cutoff: float) -> np.ndarray:
     """The image times exp(−(k/cutoff)⁴) in Fourier space; `pixel` in Å, `cutoff` in 1/Å."""
     steps = np.broadcast_to(pixel, 2)
     ky, kx = (np.fft.fftfreq(n, p) for n, p in zip(image.shape, steps, strict=True))
@@ -39,39 +40,37 @@ def low_passed(image: np.ndarray, pixel, cutoff: float) -> np.ndarray:
     return np.fft.ifft2(np.fft.fft2(image) * np.exp(-((k2 / cutoff**2) ** 2))).real
 
 
-def comparable(cutoff: float, *pixels) -> float:
-    """The cutoff [1/Å], or the greatest that `pixels` [Å] of all images show: their least Nyquist frequency over 1.5."""
-    return min(cutoff, 1 / (2 * CLEAR * max(np.max(pixel) for pixel in pixels)))
+def comparable(cutoff: float, *pixels: Numbers) -> float:
+    """Cutoff [1/Å], limited to the smallest Nyquist frequency of all `pixels` [Å] over 1.5."""
+    return min(cutoff, 1 / (2 * NYQUIST_MARGIN * max(np.max(pixel) for pixel in pixels)))
 
 
 def compare_phase(
     phase: Float[np.ndarray, "Y X"],
     model: Model,
     truth: np.ndarray,
-    truth_pixel,
+    truth_pixel: Numbers,
     cutoff: float = 1.6,
-    truth_origin=None,
+    truth_origin: Numbers | None = None,
 ) -> Agreement:
     """A phase [rad] on the model's grid against a true one [rad] with pixels of `truth_pixel` Å.
 
-    The truth's pixel [0, 0] stands at `truth_origin` (y, x) [Å] in the frame of the measurement,
-    and nothing is compared beyond its edges; without an origin it stands at (0, 0) and the
-    truth is periodic. Both are low-passed by exp(−(k/cutoff)⁴), with at most `comparable` of both
-    pixels, for a finer truth would fold back on coarser ones; the phase is registered, offset and ramp
-    are removed, and only the scanned area counts.
+    The truth's pixel [0, 0] is at `truth_origin` (y, x) [Å] in the frame of the measurement, and
+    only the area inside its edges is compared; without an origin it is at (0, 0) and the truth
+    is periodic. Both are low-passed by exp(−(k/cutoff)⁴), with at most `comparable` of both
+    pixels to avoid aliasing; the phase is registered, offset and ramp are removed, and only the
+    scanned area is used.
     """
-    area, pixel, cutoff = (
-        scanned(model),
-        np.array(model.grid.pixel),
-        comparable(cutoff, model.grid.pixel, truth_pixel),
-    )
+    area = scanned(model)
+    pixel = np.array(model.grid.pixel)
+    cutoff = comparable(cutoff, model.grid.pixel, truth_pixel)
     begin = np.array([part.start for part in area])
     found = low_passed(without_ramp(phase, _inside(phase.shape, area)), pixel, cutoff)[area]
     seen = Sampled(found, pixel, origin(model) + begin * pixel)
     steps = np.broadcast_to(np.asarray(truth_pixel, float), 2)
     known = _known(np.asarray(truth, float), steps, cutoff, truth_origin, model.frame)
     state = Fit(Warp(np.eye(2), np.zeros(2)), PhaseTone(1.0, 0.0, np.zeros(2)))
-    for _ in range(2):  # the truth is cut anew at each shift, so that no edge takes part
+    for _ in range(2):  # the truth is cut again at each shift, to exclude its edges
         expected, inside = applied(state, seen, known)
         _require_overlap(inside, seen, known)
         fixed, moving = (
@@ -93,17 +92,18 @@ def compare_slices(
     stack: Float[np.ndarray, "z Y X"],
     model: Model,
     truth: Float[np.ndarray, "Z v u"],
-    truth_pixel,
+    truth_pixel: Numbers,
     agreement: Agreement,
     cutoff: float = 1.6,
-    truth_origin=None,
+    truth_origin: Numbers | None = None,
 ) -> Float[np.ndarray, "z Z"]:
-    """The correlation of every slice [rad] with every slab of a truth, at the shift of their sums; else as `compare_phase`."""
-    area, pixel, cutoff = (
-        scanned(model),
-        np.array(model.grid.pixel),
-        comparable(cutoff, model.grid.pixel, truth_pixel),
-    )
+    """Correlation of every slice [rad] with every slab of a truth, at the shift of their sums.
+
+    Other arguments as for `compare_phase`.
+    """
+    area = scanned(model)
+    pixel = np.array(model.grid.pixel)
+    cutoff = comparable(cutoff, model.grid.pixel, truth_pixel)
     own = _inside(stack.shape[1:], area)
     found = np.stack([low_passed(without_ramp(phase, own), pixel, cutoff)[area] for phase in stack])
     seen = Sampled(found[0], pixel, origin(model) + np.array([part.start for part in area]) * pixel)
@@ -117,8 +117,10 @@ def compare_slices(
 
 
 def _known(truth, pixel, cutoff, corner, frame) -> Sampled:
-    """The low-passed truth, counted from `frame` (y, x) [Å]: periodic, or mirrored at its edges so that they do not
-    wrap into one another."""
+    """Low-passed truth, relative to `frame` (y, x) [Å].
+
+    Periodic, or mirrored at its edges so that opposite edges do not mix.
+    """
     if corner is None:
         nearest = np.mod(np.negative(frame), truth.shape * pixel)
         return Sampled(low_passed(truth, pixel, cutoff), pixel, nearest, periodic=True)
@@ -128,13 +130,13 @@ def _known(truth, pixel, cutoff, corner, frame) -> Sampled:
 
 
 def _columns(expected):
-    """What a phase is fitted by: the true one, a constant, and a plane."""
+    """Regressors of a phase: the true one, a constant, and a plane."""
     y, x = np.indices(expected.shape)
     return np.stack([expected, np.ones_like(expected), y, x], -1)
 
 
 def _require_overlap(inside, seen: Sampled, known: Sampled) -> None:
-    if inside.sum() < FEWEST:
+    if inside.sum() < MIN_PIXELS:
         ranges = [
             " and ".join(
                 f"{axis} = {c:.5g} to {c + p * (n - 1):.5g} Å"

@@ -1,7 +1,7 @@
 """Verdict of a run in plain words, from its `evidence` and its history, with likely causes."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import equinox as eqx
@@ -35,13 +35,13 @@ class Verdict:
 def judge(
     model: Model, data: Dataset, history: Iterable = (), hold_out: float = 0.0, seed: int = 0
 ) -> Verdict:
-    """Verdict about a model of `data`, judged by the shots that `split(data, hold_out, seed)` keeps aside.
+    """Verdict about a model of `data`, from the shots that `split(data, hold_out, seed)` holds out.
 
-    `history` holds rows with `step`, `loss` and `held_out`, or losses alone.
+    `history` holds rows with `step`, `loss` and `held_out`, or only losses.
     """
     learnt, held = split(data, hold_out, seed)
 
-    def sums(function, view, shots):
+    def sums(function: Callable, view: int, shots: np.ndarray) -> np.ndarray:
         size = min(BATCH, len(shots))
         parts = np.split(shots, range(size, len(shots), size))
         found = [_compiled(function, model, make_batch(data, view, part, size)) for part in parts]
@@ -54,7 +54,9 @@ _compiled = eqx.filter_jit(lambda function, model, batch: function(model, batch)
 
 
 def conclude(evidence: Evidence, history: Iterable = ()) -> Verdict:
-    """Verdict from the evidence and the history of a run (rows with `step`, `loss`, `held_out`, or losses)."""
+    """Verdict from the evidence and the history of a run (rows with `step`, `loss`, `held_out`, or
+    losses).
+    """
     rows = [_row(row) for row in history]
     step = [row for row in rows if row[0] == rows[-1][0]]
     first, last = (step[0][1], step[-1][1]) if step else (math.nan, math.nan)
@@ -68,12 +70,14 @@ def conclude(evidence: Evidence, history: Iterable = ()) -> Verdict:
     lines = [_headline(evidence, explains, risen), *_notes(evidence)]
     if len(step) > 1 and last > first:
         lines.append(
-            f"The loss rose from {first:.4g} in the first epoch of this step to {last:.4g} in its last."
+            f"The loss rose from {first:.4g} in the first epoch of this step to {last:.4g} in its "
+            "last."
         )
     if overfitted:
         lines.append(
-            f"The held-out loss is {excess:.1f} times the training loss: over-fitting, a wrong geometry, or positions "
-            "and intensities of single shots, which are not refined for held-out ones."
+            f"The held-out loss is {excess:.1f} times the training loss: over-fitting, a wrong "
+            "geometry, or positions and intensities of single shots, which are not refined for "
+            "held-out ones."
         )
     falling = len(step) > 1 and last < 0.98 * step[-2][1]
     causes = _causes(evidence, risen, overfitted, len(rows) < 3 or falling) if doubtful else []
@@ -100,7 +104,8 @@ def _headline(found: Evidence, explains: bool, risen: bool) -> str:
         return "A single pattern shows no variation that a model could explain."
     if not found.varies and explains:
         return (
-            f"The {patterns} differ by no more than noise: they do not show whether the model explains more "
+            f"The {patterns} differ by no more than noise: they do not show whether the model "
+            "explains more "
             "than their mean pattern."
         )
     if not found.varies:
@@ -108,7 +113,8 @@ def _headline(found: Evidence, explains: bool, risen: bool) -> str:
     if not found.significant:
         exaggerates = "exaggerates how they differ and " if found.predicts else ""
         return (
-            f"The model does not explain the {patterns}: it {exaggerates}predicts them no better than "
+            f"The model does not explain the {patterns}: it {exaggerates}predicts them no better "
+            "than "
             "their mean pattern does."
         )
     verb = "explains" if found.held_out else "reproduces"
@@ -119,7 +125,8 @@ def _headline(found: Evidence, explains: bool, risen: bool) -> str:
     if found.noise_limited:
         chance = found.covariance / found.covariance_error
         return (
-            f"The model {verb} how {patterns} differ, {chance:.0f} standard errors above chance; most of "
+            f"The model {verb} how {patterns} differ, {chance:.0f} standard errors above chance; "
+            "most of "
             "their variation is noise."
         )
     share = _percent(found.share, found.share_error)
@@ -127,25 +134,28 @@ def _headline(found: Evidence, explains: bool, risen: bool) -> str:
 
 
 def _notes(found: Evidence) -> list[str]:
-    """What the evidence shows beside the conclusion, and what it does not show."""
+    """Remarks on the evidence and its limits, in addition to the conclusion."""
     notes = []
     if found.varies and found.noise > 0:
         measured, left = (
             v / found.noise for v in (found.variation, found.variation - found.explained)
         )
         notes.append(
-            f"Variation between these patterns over that of counting noise: {measured:.3g} measured, {left:.3g} "
-            "after subtraction of the model's prediction (1 is noise alone)."
+            f"Variation between these patterns over that of counting noise: {measured:.3g} "
+            "measured, "
+            f"{left:.3g} after subtraction of the model's prediction (1 is pure noise)."
         )
     if found.varies and found.counts_per_quantum != 1:
         notes.append(
-            f"One electron or photon makes about {found.counts_per_quantum:.2g} counts in a pixel; the noise is "
-            "computed accordingly."
+            f"One electron or photon makes about {found.counts_per_quantum:.2g} counts in a "
+            "pixel; the "
+            "noise is computed accordingly."
         )
     if found.shots and not found.held_out:
         notes.append(
-            f"Fewer than {MIN_HELD_OUT} patterns were held out, so these are patterns of the fit, and over-fitting "
-            "or a wrong geometry may go unnoticed: increase data.hold_out."
+            f"Fewer than {MIN_HELD_OUT} patterns were held out, so these are patterns of the fit, "
+            "and "
+            "over-fitting or a wrong geometry may go unnoticed: increase data.hold_out."
         )
     return notes
 
@@ -160,7 +170,10 @@ AXES = "axes of the scan on the detector: data.scan_transform"
 DEFOCUS = "sign or value of the defocus (> 0 is underfocus): probe.defocus_angstrom"
 OPTICS = "units of semiangle (mrad) and voltage (kV): probe.semiangle_mrad, data.voltage_kv"
 CORNER = "patterns whose zero frequency is not in the middle: counts in the file"
-NEAR_FIELD = "in-line holograms taken for diffraction patterns: data.near_field, detector.effective_distance_angstrom"
+NEAR_FIELD = (
+    "in-line holograms taken for diffraction patterns: data.near_field, "
+    "detector.effective_distance_angstrom"
+)
 PIXELS = "bad pixels or frames: mask in the file"
 RATES = "rates too large: step.0.rates"
 EPOCHS = "too few epochs or too small rates: step.0.epochs, step.0.rates"

@@ -1,7 +1,7 @@
-"""What the reconstruction of a volume cannot know, removed before it is compared with another.
+"""Removal of ambiguities of a volume that a tilt series cannot resolve, before comparisons.
 
-A tilt series fixes neither where the specimen lies nor how it is turned, its projections leave
-the offset open, and a series whose angles have the wrong sign shows the mirror image in z.
+A tilt series determines neither the position nor the orientation of the specimen, its projections
+do not determine the offset, and with the wrong sign of all angles it yields the mirror image in z.
 """
 
 from itertools import product
@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.spatial.transform import Rotation
 
+from ..physics.types import Numbers
 from .gauge import same_shape
 from .warps import Fit, PhaseTone, Sampled, Warp, applied, eroded, fit, sampled, smoothed
 
@@ -18,39 +19,43 @@ Volume = Float[np.ndarray, "_ _ _"]
 TURNS = tuple(np.cross(axis, np.eye(3)).T for axis in np.eye(3))  # generators of rotations
 SEARCHED = np.deg2rad(15.0) * np.array(
     list(product((0, -1, 1), repeat=3))
-)  # rotation vectors tried first
-COARSE = 16  # samples along the longest side while these are tried
+)  # initial rotation vectors
+COARSE = 16  # samples along the longest side for these
 HANDS = {False: np.eye(3), True: np.diag([-1.0, 1, 1])}
 
 
 class AlignedVolume(NamedTuple):
-    """A volume without its gauge, and what was removed; places r from the middle voxel [n//2, …] [Å].
+    """A volume without its gauge, and the gauge; positions r from the central voxel [n//2, …] [Å].
 
-    volume(rotation·S·r + shift) = scale·reference(r) + offset, where S turns z into −z in a
-    mirrored volume and else does nothing.
+    volume(rotation·S·r + shift) = scale·reference(r) + offset, where S inverts z in a mirrored
+    volume and is otherwise the identity.
     """
 
     volume: np.ndarray  # on the voxels of the reference, 0 where `inside` is False
-    inside: np.ndarray  # where the volume reaches
+    inside: np.ndarray  # region that the volume covers
     shift: np.ndarray  # (z, y, x) [Å]
     rotation: np.ndarray  # on (z, y, x)
     angles: np.ndarray  # degrees: about y, then x, then z
     scale: float
     offset: float
-    mirrored: bool  # whether the volume has the other hand
-    agreement: tuple[float, float]  # correlation with the reference as it is, and mirrored
+    mirrored: bool  # True if the volume has the opposite hand
+    agreement: tuple[float, float]  # correlation with the reference, and with its mirror image
 
 
 def align_volume(
-    volume: Volume, reference: Volume, voxel=1.0, where: Bool[np.ndarray, "_ _ _"] | None = None
-):
-    """A volume turned, shifted and scaled onto a reference of equal shape: an `AlignedVolume`.
+    volume: Volume,
+    reference: Volume,
+    voxel: Numbers = 1.0,
+    where: Bool[np.ndarray, "_ _ _"] | None = None,
+) -> AlignedVolume:
+    """Volume rotated, shifted and scaled onto a reference of equal shape.
 
-    Rotations of up to 20° are found, and the hand. `voxel` [Å] is one number or (z, y, x); only
-    voxels of the reference `where` count.
+    Rotations of up to 20° and the hand are determined. `voxel` [Å] is one number or (z, y, x);
+    only voxels of the reference `where` are used.
     """
     where = same_shape(volume, reference, where)
-    target, other = sampled(reference, voxel), sampled(volume, voxel)
+    target = sampled(reference, voxel)
+    other = sampled(volume, voxel)
     fits = {hand: _by_scales(target, other, matrix, where) for hand, matrix in HANDS.items()}
     moved = {hand: applied(state, target, other) for hand, state in fits.items()}
     agreement = {
@@ -73,7 +78,10 @@ def align_volume(
 
 
 def rotation_matrices(angles: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3 3"]:
-    """Rotations on (z, y, x) by angles [rad] about y (the tilt: x′ = x cos θ + z sin θ), then x, then z."""
+    """Rotations on (z, y, x) by angles [rad] about y, then x, then z.
+
+    The tilt about y is x′ = x cos θ + z sin θ.
+    """
     return Rotation.from_euler("yxz", angles).as_matrix()[..., ::-1, ::-1]
 
 
@@ -83,14 +91,16 @@ def euler_angles(matrices: Float[np.ndarray, "*n 3 3"]) -> Float[np.ndarray, "*n
 
 
 def as_rotations(matrices: Float[np.ndarray, "*n 3 3"]) -> Rotation:
-    """Matrices on (z, y, x) as scipy's rotations, which know (x, y, z)."""
+    """Matrices on (z, y, x) as scipy's rotations, which act on (x, y, z)."""
     return Rotation.from_matrix(matrices[..., ::-1, ::-1])
 
 
 def _by_scales(target: Sampled, other: Sampled, hand, where) -> Fit:
-    """The best of several beginnings on blurred volumes, sharpened step by step."""
+    """Best of several starts on blurred volumes, refined at decreasing blur."""
     width = max(n * p for n, p in zip(target.values.shape, target.pixel, strict=True)) / COARSE
-    a, b, mask = smoothed(target, width), smoothed(other, width), eroded(where, target, width)
+    a = smoothed(target, width)
+    b = smoothed(other, width)
+    mask = eroded(where, target, width)
     begun = sorted(
         (_begun(a, b, mask, _turn(vector) @ hand) for vector in SEARCHED), key=lambda pair: -pair[0]
     )
@@ -109,10 +119,11 @@ def _fitted(target, other, begin: Fit, where) -> Fit:
 
 
 def _begun(target: Sampled, other: Sampled, where, matrix) -> tuple[float, Fit]:
-    """The best shift for a rotation, to a voxel, and the correlation that it reaches."""
+    """Correlation for a rotation at the best shift to a voxel, and the fit."""
     tone = PhaseTone(1.0, 0.0, np.zeros(3))
     turned, _ = applied(Fit(Warp(matrix, np.zeros(3)), tone), target, other)
-    fixed, moving = (target.values - target.values[where].mean()) * where, turned - turned.mean()
+    fixed = (target.values - target.values[where].mean()) * where
+    moving = turned - turned.mean()
     shape = [2 * n for n in fixed.shape]
     spectra = [np.fft.rfftn(values, shape, (0, 1, 2)) for values in (moving, fixed)]
     products = np.fft.irfftn(spectra[0] * spectra[1].conj(), shape, (0, 1, 2))

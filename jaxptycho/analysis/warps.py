@@ -1,13 +1,13 @@
-"""How an image or a volume lies on a reference: displacement and contrast together, by least squares.
+"""Least-squares registration of an image or a volume: displacement and contrast together.
 
-In any number of dimensions. Places are in Å from the middle pixel `[n//2, …]` of the reference.
+In any number of dimensions. Positions are in Å from the central pixel `[n//2, …]` of the reference.
 The derivatives are those of the reference, computed once, so that a step costs one resampling
 (inverse composition: Baker & Matthews, Int. J. Comput. Vis. 56, 221 (2004)), with
 Levenberg–Marquardt damping.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.ndimage import (
@@ -18,50 +18,56 @@ from scipy.ndimage import (
     spline_filter1d,
 )
 
-MOST = 1_000_000  # samples of the reference that take part in a fit
+from ..physics.types import Numbers
+
+MAX_SAMPLES = 1_000_000  # largest number of samples of the reference in a fit
 ORDER = {2: 5, 3: 3}  # of the splines between pixels, by dimension
-STEPS = 30  # at most, of a fit
-BORDER = 8  # pixels that an image is continued by
+STEPS = 30  # largest number of steps of a fit
+BORDER = 8  # pixels by which an image is continued
 
 
 class Sampled(NamedTuple):
-    """Values on a regular grid whose pixel `[0, …]` lies at `corner`."""
+    """Values on a regular grid with pixel `[0, …]` at `corner`."""
 
     values: np.ndarray
     pixel: np.ndarray  # Å, along every axis
     corner: np.ndarray  # Å
     periodic: bool = False
 
-    def places(self, chosen) -> np.ndarray:
-        """Where the pixels of flat index `chosen` lie [Å], axes first."""
+    def places(self, chosen: Any) -> np.ndarray:
+        """Positions [Å] of the pixels of flat index `chosen`, axes first."""
         index = np.stack(np.unravel_index(chosen, self.values.shape))
         return self.corner[:, None] + self.pixel[:, None] * index
 
 
-def sampled(values, pixel) -> Sampled:
-    """An array on its own grid, the middle pixel at the origin; `pixel` [Å] is one number or one per axis."""
+def sampled(values: Numbers, pixel: Numbers) -> Sampled:
+    """Array on a grid with the central pixel at the origin; `pixel` [Å] is one number or one per
+    axis.
+    """
     values = np.asarray(values, np.result_type(values, float))
     pixel = np.broadcast_to(np.asarray(pixel, float), values.ndim)
     return Sampled(values, pixel, -(np.array(values.shape) // 2) * pixel)
 
 
 def smoothed(image: Sampled, width: float) -> Sampled:
-    """The image blurred by a Gaussian of standard deviation `width` [Å], and as coarse as that allows."""
+    """Image blurred by a Gaussian of standard deviation `width` [Å], subsampled accordingly."""
     blurred = gaussian_filter(image.values, width / image.pixel, mode="nearest")
     steps = np.maximum(1, np.floor(width / image.pixel)).astype(int)
-    begin = (np.array(image.values.shape) // 2) % steps  # the middle pixel stays one
+    begin = (np.array(image.values.shape) // 2) % steps  # the central pixel is kept
     coarse = tuple(slice(b, None, s) for b, s in zip(begin, steps, strict=True))
     return Sampled(blurred[coarse], image.pixel * steps, image.corner + begin * image.pixel)
 
 
 def eroded(where: np.ndarray, grid: Sampled, width: float) -> np.ndarray:
-    """The mask on the pixels of `smoothed(grid, width)`, less its border; everywhere if nothing would remain."""
+    """Mask on the pixels of `smoothed(grid, width)` without its border; everywhere if that is
+    empty.
+    """
     inner = smoothed(grid._replace(values=where.astype(float)), width).values > 0.9
     return inner if inner.any() else np.ones_like(inner)
 
 
 class Warp(NamedTuple):
-    """A place r of the reference is seen at matrix·r + shift."""
+    """Map of a position r of the reference to matrix·r + shift."""
 
     matrix: np.ndarray
     shift: np.ndarray  # Å
@@ -70,51 +76,51 @@ class Warp(NamedTuple):
         return self.matrix @ places + self.shift[:, None]
 
     def before(self, turn: np.ndarray, shift: np.ndarray) -> "Warp":
-        """This warp after the inverse of r → turn·r + shift."""
+        """Composition of this warp with the inverse of r → turn·r + shift."""
         matrix = self.matrix @ np.linalg.inv(turn)
         return Warp(matrix, self.shift - matrix @ shift)
 
 
 class PhaseTone(NamedTuple):
-    """A real image as scale·reference + offset + ramp·r."""
+    """Contrast of a real image: scale·reference + offset + ramp·r."""
 
     scale: float
     offset: float
     ramp: np.ndarray  # per Å
 
-    def undone(self, values, places):
-        """The values as they would be without scale, offset and ramp."""
+    def undone(self, values: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """Values without scale, offset and ramp."""
         return (values - self.offset - self.ramp @ places) / self.scale
 
     @staticmethod
-    def columns(reference, places):
-        """Derivatives of the values by scale, offset and ramp where these are 1, 0 and 0."""
+    def columns(reference: np.ndarray, places: np.ndarray) -> Any:
+        """Derivatives of the values with respect to scale, offset and ramp at 1, 0 and 0."""
         return [reference, np.ones_like(reference), *places]
 
-    def then(self, steps) -> "PhaseTone":
-        """This tone on top of a small one."""
+    def then(self, steps: Any) -> "PhaseTone":
+        """Composition of this tone with a small one."""
         steps = self.scale * steps
         return PhaseTone(self.scale + steps[0], self.offset + steps[1], self.ramp + steps[2:])
 
 
 class WaveTone(NamedTuple):
-    """A complex image as scale·e^{i(offset + ramp·r)}·reference."""
+    """Contrast of a complex image: scale·e^{i(offset + ramp·r)}·reference."""
 
     scale: float
     offset: float  # rad
     ramp: np.ndarray  # rad/Å
 
-    def undone(self, values, places):
-        """The values as they would be without scale, offset and ramp."""
+    def undone(self, values: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """Values without scale, offset and ramp."""
         return values * np.exp(-1j * (self.offset + self.ramp @ places)) / self.scale
 
     @staticmethod
-    def columns(reference, places):
-        """Derivatives of the values by scale, offset and ramp where these are 1, 0 and 0."""
+    def columns(reference: np.ndarray, places: np.ndarray) -> Any:
+        """Derivatives of the values with respect to scale, offset and ramp at 1, 0 and 0."""
         return [reference, 1j * reference, *(1j * reference * places)]
 
-    def then(self, steps) -> "WaveTone":
-        """This tone on top of a small one."""
+    def then(self, steps: Any) -> "WaveTone":
+        """Composition of this tone with a small one."""
         return WaveTone(
             self.scale * np.exp(steps[0]), self.offset + steps[1], self.ramp + steps[2:]
         )
@@ -124,7 +130,7 @@ Tone = PhaseTone | WaveTone
 
 
 class Fit(NamedTuple):
-    """Warp and tone with which the reference explains an image best."""
+    """Warp and tone of the best fit of a reference to an image."""
 
     warp: Warp
     tone: Tone
@@ -138,20 +144,22 @@ def fit(
     tones: Sequence[int] = (0, 1, 2, 3),
     where: np.ndarray | None = None,
 ) -> Fit:
-    """Least squares of other(matrix·r + shift) against the reference with its tone.
+    """Least-squares fit of other(matrix·r + shift) to the reference with its tone.
 
-    The shift is free, the matrix moves along `generators` (antisymmetric for rotations), and of
-    the tone the entries `tones` (0 scale, 1 offset, from 2 the ramp). Only places `where`
-    count. Begins within about half the finest detail of the images.
+    Free are the shift, the matrix along `generators` (antisymmetric for rotations), and the
+    entries `tones` of the tone (0 scale, 1 offset, from 2 the ramp). Only positions `where` are
+    used. The start must be within about half the finest detail of the images.
     """
     chosen = subsample(np.ones(reference.values.shape, bool) if where is None else where)
-    places, target = reference.places(chosen), reference.values.ravel()[chosen]
+    places = reference.places(chosen)
+    target = reference.values.ravel()[chosen]
     columns = derivatives(reference, chosen, begin.tone, generators, tones)
-    sample, reach = sampler(other), np.abs(places).max()
+    sample = sampler(other)
+    reach = np.abs(places).max()
 
-    def seen(state: Fit):
+    def seen(state: Fit) -> Any:
         values, depth = sample(state.warp(places))
-        weight = np.clip(depth / BORDER, 0, 1)  # near the edges splines are least sure
+        weight = np.clip(depth / BORDER, 0, 1)  # splines are least accurate near the edges
         missing = state.tone.undone(values, places) - target
         return (
             missing,
@@ -159,7 +167,8 @@ def fit(
             state.tone.scale**2 * (weight @ np.abs(missing) ** 2) / max(weight.sum(), 1e-9),
         )
 
-    state, damping = begin, 1e-6
+    state = begin
+    damping = 1e-6
     missing, weight, cost = seen(state)
     for _ in range(STEPS):
         step = solution(columns, weight, missing, damping)
@@ -167,18 +176,23 @@ def fit(
         result = seen(trial)
         if (
             result[2] <= cost and result[1].sum() > weight.sum() / 2
-        ):  # no better fit by losing sight
+        ):  # a fit must not improve by a loss of overlap
             done = result[2] > (1 - 1e-8) * cost
-            state, (missing, weight, cost), damping = trial, result, max(damping / 10, 1e-9)
+            state = trial
+            (missing, weight, cost) = result
+            damping = max(damping / 10, 1e-9)
         else:
-            done, damping = False, max(10 * damping, 1e-3)
+            done = False
+            damping = max(10 * damping, 1e-3)
         if done or moved < 1e-5 * reference.pixel.min():
             break
     return state
 
 
-def derivatives(reference: Sampled, chosen, tone: Tone, generators, tones) -> np.ndarray:
-    """Changes of the reference [parameter, place] per unit of tone, shift and matrix."""
+def derivatives(
+    reference: Sampled, chosen: Any, tone: Tone, generators: Any, tones: Any
+) -> np.ndarray:
+    """Derivatives of the reference [parameter, place] with respect to tone, shift and matrix."""
     places = reference.places(chosen)
     slopes = [gradient(reference, axis).ravel()[chosen] for axis in range(reference.values.ndim)]
     turns = [
@@ -189,35 +203,43 @@ def derivatives(reference: Sampled, chosen, tone: Tone, generators, tones) -> np
     return np.stack([*(tonal[i] for i in tones), *slopes, *turns])
 
 
-def solution(columns, weight, missing, damping: float) -> np.ndarray:
+def solution(columns: Any, weight: np.ndarray, missing: Any, damping: float) -> np.ndarray:
     """The damped least-squares step of all parameters."""
     weighted = columns.conj() * weight
     normal = (weighted @ columns.T).real
-    lengths = np.sqrt(np.diag(normal)) + 1e-300  # parameters have many units
+    lengths = np.sqrt(np.diag(normal)) + 1e-300  # parameters have different units
     equal = normal / np.outer(lengths, lengths) + damping * np.eye(len(normal))
     return np.linalg.lstsq(equal, (weighted @ missing).real / lengths, rcond=1e-12)[0] / lengths
 
 
-def changed(state: Fit, step, generators, tones, reach: float) -> tuple[Fit, float]:
-    """The state after a step, and how far the step moves a place at a distance `reach` [Å]."""
+def changed(
+    state: Fit, step: np.ndarray, generators: Any, tones: Any, reach: float
+) -> tuple[Fit, float]:
+    """State after a step, and the displacement [Å] by the step at a distance `reach` [Å]."""
     dimensions = len(state.warp.shift)
     tonal, shift, angles = np.split(step, [len(tones), len(tones) + dimensions])
-    tone_step, same = np.zeros(2 + dimensions), np.eye(dimensions)
+    tone_step = np.zeros(2 + dimensions)
+    same = np.eye(dimensions)
     tone_step[list(tones)] = tonal
     half = np.tensordot(angles, generators, 1) / 2 if len(generators) else 0 * same
     turn = np.linalg.solve(
         same - half, same + half
-    )  # Cayley's transform: of antisymmetric matrices, a rotation
+    )  # Cayley's transform: a rotation for antisymmetric matrices
     moved = float(np.abs(shift).max() + np.abs(turn - same).max() * reach)
     return Fit(state.warp.before(turn, shift), state.tone.then(tone_step)), moved
 
 
 def applied(state: Fit, reference: Sampled, other: Sampled) -> tuple[np.ndarray, np.ndarray]:
-    """The other image on the reference's pixels without warp and tone (0 beyond its edges), and where it reaches."""
-    sample, size = sampler(other), reference.values.size
-    values, inside = np.zeros(size, other.values.dtype), np.zeros(size, bool)
-    for begin in range(0, size, MOST):
-        part = np.arange(begin, min(begin + MOST, size))
+    """The other image on the reference's pixels without warp and tone, and the area it covers.
+
+    0 beyond its edges.
+    """
+    sample = sampler(other)
+    size = reference.values.size
+    values = np.zeros(size, other.values.dtype)
+    inside = np.zeros(size, bool)
+    for begin in range(0, size, MAX_SAMPLES):
+        part = np.arange(begin, min(begin + MAX_SAMPLES, size))
         places = reference.places(part)
         seen, depth = sample(state.warp(places))
         inside[part] = depth >= 0
@@ -226,20 +248,21 @@ def applied(state: Fit, reference: Sampled, other: Sampled) -> tuple[np.ndarray,
 
 
 def sampler(image: Sampled) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """A function of places [axis, place] (Å) that gives the image there by splines, and how far inside they lie [pixels].
+    """Function of positions [axis, place] (Å): image values by splines, and depth [pixels].
 
-    The latter is negative beyond the edges.
+    The depth is the distance from the nearest edge, negative beyond it.
     """
-    mode, order = ("grid-wrap" if image.periodic else "mirror"), ORDER[image.values.ndim]
-    last, corner, values = np.array(image.values.shape) - 1, image.corner, image.values
-    if not image.periodic:  # continued smoothly, or the splines would bend to level edges
-        values, corner = (
-            np.pad(values, BORDER, "reflect", reflect_type="odd"),
-            corner - BORDER * image.pixel,
-        )
+    mode = "grid-wrap" if image.periodic else "mirror"
+    order = ORDER[image.values.ndim]
+    last = np.array(image.values.shape) - 1
+    corner = image.corner
+    values = image.values
+    if not image.periodic:  # continued smoothly, otherwise splines would have zero slope at edges
+        values = np.pad(values, BORDER, "reflect", reflect_type="odd")
+        corner = corner - BORDER * image.pixel
     weights = spline_filter(values, order, output=values.dtype.type, mode=mode)
 
-    def sample(places):
+    def sample(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         index = (places - corner[:, None]) / image.pixel[:, None]
         steps = (places - image.corner[:, None]) / image.pixel[:, None]
         depth = np.minimum(steps, last[:, None] - steps).min(0)
@@ -250,7 +273,7 @@ def sampler(image: Sampled) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarr
 
 
 def gradient(image: Sampled, axis: int) -> np.ndarray:
-    """The derivative along an axis [per Å] of the quintic spline through the values."""
+    """Derivative along an axis [per Å] of the quintic spline through the values."""
     weights = spline_filter1d(image.values, 5, axis, output=image.values.dtype.type, mode="mirror")
     return (
         convolve1d(weights, np.array([1, 10, 0, -10, -1]) / 24, axis, mode="mirror")
@@ -259,10 +282,10 @@ def gradient(image: Sampled, axis: int) -> np.ndarray:
 
 
 def subsample(where: np.ndarray) -> np.ndarray:
-    """Flat indices of the places `where`, at most `MOST` of them, drawn with a fixed seed."""
+    """Flat indices of at most `MAX_SAMPLES` pixels `where`, sampled with a fixed seed."""
     found = np.flatnonzero(where)
     return (
         found
-        if len(found) <= MOST
-        else np.sort(np.random.default_rng(0).choice(found, MOST, replace=False))
+        if len(found) <= MAX_SAMPLES
+        else np.sort(np.random.default_rng(0).choice(found, MAX_SAMPLES, replace=False))
     )

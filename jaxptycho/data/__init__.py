@@ -1,4 +1,4 @@
-"""Measured counts and the batches drawn from them: the host's side of the inverse problem."""
+"""Measured counts and batches of them: the host side of the inverse problem."""
 
 from .batch import Batch, Rows, materialize
 from .batching import batches, make_batch, split, stacked
@@ -10,11 +10,11 @@ __all__ = [
     "ALONE",
     "Batch",
     "Dataset",
-    "Rows",
     "ProcessShard",
-    "materialize",
+    "Rows",
     "batches",
     "make_batch",
+    "materialize",
     "prefetch",
     "split",
     "stacked",

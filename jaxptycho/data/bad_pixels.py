@@ -1,10 +1,10 @@
-"""Pixels of a camera that do not measure, found in the patterns themselves.
+"""Detection of defective camera pixels from the patterns.
 
 Flagged: the largest value of the type, or a constant negative one, as cameras mark dead pixels and
-gaps between chips. Stuck: a value that never changes where the neighbours vary. Hot: far above all
-neighbours. Dead: nothing ever arrives where both sides of it are illuminated. A sound pattern has
-none of these: its features are as wide as the bright-field disc or a speckle, and its dark regions
-are no narrow straight stripes.
+gaps between chips. Stuck: a constant value where the neighbours vary. Hot: far above all
+neighbours. Dead: always zero between pixels that are illuminated on both sides. A sound pattern
+has none of these: its features are as wide as the bright-field disc or a speckle, and its dark
+regions are not narrow straight stripes.
 """
 
 from collections.abc import Iterable
@@ -15,35 +15,35 @@ from jaxtyping import Bool, Float, Num
 from numpy.typing import ArrayLike
 from scipy import ndimage
 
-MOSTLY = 0.5  # fraction of the patterns in which a pixel holds its flag
-STUCK_SHOTS = 16  # fewer patterns do not tell a stuck pixel from a steady one
-NOISY = 0.85  # fraction of the neighbours of a stuck pixel that vary
-FLAGS = 0.25  # largest fraction of pixels that are flagged; more are dark ones after subtraction
+MIN_FLAGGED = 0.5  # fraction of the patterns in which a pixel has its flag
+STUCK_SHOTS = 16  # minimum number of patterns to distinguish a stuck pixel from a steady one
+MIN_VARYING = 0.85  # fraction of the neighbours of a stuck pixel that vary
+FLAGS = 0.25  # largest fraction of flagged pixels; more are dark pixels after subtraction
 HOT_RATIO = 10.0  # over the fourth brightest of 24 neighbours; a measured central beam has 6
-HOT_COUNTS = 50  # of a single pattern that is all there is
-HOT_EVENTS = 20  # electrons in the sample, so that a few are no hot pixel whatever they count
-BRIGHT = 0.2  # of the largest value, around a flagged pixel that was illuminated too much
-ROUND = 20  # pixels, from which a region of flags is round like a bright-field disc
+HOT_COUNTS = 50  # counts of a hot pixel if there is only one pattern
+HOT_EVENTS = 20  # electrons in the sample, so that a few electrons are not a hot pixel
+BRIGHT = 0.2  # of the largest value, around a saturated pixel
+ROUND = 20  # pixels, from which a round region of flags is a bright-field disc
 SATURATED = "saturated in most patterns"
-GAP_WIDTH = 8  # pixels, the widest gap between two chips that is told from a dark region
-ILLUMINATED = 30  # electrons of all patterns on both sides of a dead pixel: e⁻³⁰ by chance
-COMPACT = 3  # pixels, the longer side of a cluster of dead pixels that is no stripe
+GAP_WIDTH = 8  # pixels, widest gap between two chips that is distinguished from a dark region
+ILLUMINATED = 30  # electrons of all patterns on either side of a dead pixel: e⁻³⁰ by chance
+COMPACT = 3  # pixels, longer side of a cluster of dead pixels that is not a stripe
 
 
 class PixelStatistics(NamedTuple):
-    """Sums over a sample of patterns, zero frequency in the middle."""
+    """Sums over a sample of patterns, zero frequency in the centre."""
 
     shots: int
     total: Float[np.ndarray, "y x"]
     squares: Float[np.ndarray, "y x"]
-    flagged: Num[np.ndarray, "y x"]  # patterns with the largest value of the type, or no number
+    flagged: Num[np.ndarray, "y x"]  # patterns with the largest value of the type, or NaN
     changed: Num[np.ndarray, "y x"]  # patterns that differ from the first
     first: Float[np.ndarray, "y x"]
     largest: Float[np.ndarray, "y x"]
 
 
 def pixel_statistics(blocks: Iterable[Num[np.ndarray, "b y x"]]) -> PixelStatistics:
-    """Sums over blocks of patterns as the camera wrote them."""
+    """Sums over blocks of patterns as stored by the camera."""
     sums: PixelStatistics | None = None
     for block in blocks:
         largest = largest_value(block.dtype)
@@ -61,12 +61,12 @@ def pixel_statistics(blocks: Iterable[Num[np.ndarray, "b y x"]]) -> PixelStatist
         )
         sums = here if sums is None else _added(sums, here)
     if sums is None:
-        raise ValueError("no patterns came; give at least one block of them")
+        raise ValueError("got no patterns; give at least one block of them")
     return sums
 
 
 def _added(sums: PixelStatistics, more: PixelStatistics) -> PixelStatistics:
-    """Sums over the patterns of both."""
+    """Sums over the patterns of two samples."""
     return PixelStatistics(
         sums.shots + more.shots,
         sums.total + more.total,
@@ -79,14 +79,14 @@ def _added(sums: PixelStatistics, more: PixelStatistics) -> PixelStatistics:
 
 
 def largest_value(dtype: np.dtype) -> int | None:
-    """Value by which cameras flag pixels in this type; None where it may be a count."""
+    """Value with which cameras flag pixels in this type; None if it may be a count."""
     return int(np.iinfo(dtype).max) if dtype.kind in "ui" else None
 
 
 def bad_pixels(seen: PixelStatistics, mask: Bool[np.ndarray, "y x"]) -> dict[str, np.ndarray]:
-    """Pixels [y, x] of `mask` that do not measure, by what is wrong with them (see the module)."""
+    """Defective pixels [y, x] of `mask`, by kind of defect (see the module)."""
     mean = seen.total / seen.shots
-    flagged = mask & (seen.flagged >= MOSTLY * seen.shots)
+    flagged = mask & (seen.flagged >= MIN_FLAGGED * seen.shots)
     negative = mask & (mean < 0) & (seen.changed == 0) & (seen.shots > 1)
     if negative.mean() > FLAGS:
         negative = np.zeros_like(mask)
@@ -105,7 +105,7 @@ def bad_pixels(seen: PixelStatistics, mask: Bool[np.ndarray, "y x"]) -> dict[str
 
 
 def _saturated(seen: PixelStatistics, flagged, valid) -> Bool[np.ndarray, "y x"]:
-    """Flagged regions whose border is nearly as bright, or round ones in counts of the same order."""
+    """Flagged regions with a border nearly as bright, or round ones in counts of the same order."""
     labels: np.ndarray = ndimage.label(flagged, np.ones((3, 3)))[0]  # pyright: ignore
     found = np.zeros_like(flagged)
     brightest = np.where(valid, seen.largest, 0).max(initial=0)
@@ -121,13 +121,13 @@ def _saturated(seen: PixelStatistics, flagged, valid) -> Bool[np.ndarray, "y x"]
 
 
 def saturated_fraction(seen: PixelStatistics, saturated: Bool[np.ndarray, "y x"]) -> float:
-    """Saturated pixels as a fraction of all that reach `BRIGHT` of the same value on average."""
+    """Saturated pixels as a fraction of all pixels that reach `BRIGHT` of that value on average."""
     level = seen.largest[saturated].max()
     return float(saturated.sum() / (saturated | (seen.total > BRIGHT * level * seen.shots)).sum())
 
 
 def _stuck(seen: PixelStatistics, valid) -> Bool[np.ndarray, "y x"]:
-    """Constant pixels, other than zero, whose neighbours vary as counts do."""
+    """Pixels of a constant value other than zero, whose neighbours vary as counts do."""
     if seen.shots < STUCK_SHOTS:
         return np.zeros_like(valid)
     mean = seen.total / seen.shots
@@ -135,11 +135,11 @@ def _stuck(seen: PixelStatistics, valid) -> Bool[np.ndarray, "y x"]:
     noisy = valid & (variance > 0.3 * np.abs(mean)) & (seen.changed > 0.1 * seen.shots)
     constant = valid & (seen.changed == 0) & (mean != 0)
     neighbours = _neighbours(noisy.astype(float), 1)
-    return constant & (np.nanmean(neighbours, 0) > NOISY)
+    return constant & (np.nanmean(neighbours, 0) > MIN_VARYING)
 
 
 def _hot(seen: PixelStatistics, valid) -> Bool[np.ndarray, "y x"]:
-    """Pixels far above the fourth brightest of the 24 around them."""
+    """Pixels far above the fourth brightest of their 24 neighbours."""
     total = np.where(valid, np.maximum(seen.total, 0), np.nan)
     ranked = -np.sort(-np.nan_to_num(_neighbours(total, 2), nan=0.0), axis=0)
     enough = np.isfinite(total).sum() > 25
@@ -148,14 +148,14 @@ def _hot(seen: PixelStatistics, valid) -> Bool[np.ndarray, "y x"]:
 
 
 def _steady(seen: PixelStatistics) -> Bool[np.ndarray, "y x"]:
-    """Pixels whose counts come from at least `HOT_EVENTS` electrons, n = mean² · shots / variance."""
+    """Pixels counting at least `HOT_EVENTS` electrons, n = mean² · shots / variance."""
     mean = seen.total / seen.shots
     variance = np.maximum(seen.squares / seen.shots - mean**2, 0)
     return (mean != 0) & (HOT_EVENTS * variance <= mean**2 * seen.shots) | (seen.shots == 1)
 
 
 def _neighbours(image: ArrayLike, reach: int) -> Float[np.ndarray, "n y x"]:
-    """Values of all pixels up to `reach` away, NaN beyond the edge."""
+    """Values of all pixels up to `reach` pixels away, NaN beyond the edge."""
     image = np.asarray(image, float)
     padded = np.pad(image, reach, constant_values=np.nan)
     height, width = image.shape
@@ -173,10 +173,10 @@ def _neighbours(image: ArrayLike, reach: int) -> Float[np.ndarray, "n y x"]:
 def electrons(
     total: Float[np.ndarray, "y x"], shots: int, seen: PixelStatistics
 ) -> Float[np.ndarray, "y x"]:
-    """Least number of electrons that make the `total` counts of so many shots, mean² · shots / variance.
+    """Lower bound on the electrons in the `total` counts of `shots` shots.
 
-    Whatever an electron counts: where few come, variance is mean times that; where the specimen
-    makes counts vary more, the number comes out too small.
+    mean² · shots / variance, for any number of counts per electron: at low dose the variance is
+    the mean times that number; if the specimen varies the counts more, the bound is too small.
     """
     mean = total / shots
     variance = np.maximum(seen.squares / seen.shots - (seen.total / seen.shots) ** 2, 0)
@@ -184,12 +184,12 @@ def electrons(
 
 
 def dead_pixels(total: Float[np.ndarray, "y x"], mask: Bool[np.ndarray, "y x"]) -> np.ndarray:
-    """Pixels [y, x] of `mask` that never count between illuminated ones.
+    """Pixels [y, x] of `mask` that are always zero between illuminated ones.
 
     `total` are the electrons of all patterns. A dead pixel or gap is a rectangle of zeros, up to
     `GAP_WIDTH` wide, with at least `ILLUMINATED` electrons in the pixels next to it on both sides;
-    a stripe goes on along its axis as far as it is dark. Between the discs of a diffraction
-    pattern, too, it is dark: these regions have curved sides, or fall off towards the gap.
+    a stripe extends along its axis as far as it is dark. Dark regions between the discs of a
+    diffraction pattern differ: they have curved sides, or fall off towards the gap.
     """
     dark = mask & (total == 0)
     if not dark.any():
@@ -203,7 +203,7 @@ def dead_pixels(total: Float[np.ndarray, "y x"], mask: Bool[np.ndarray, "y x"]) 
         labels: np.ndarray = ndimage.label(candidates)[0]  # pyright: ignore
         for number, place in enumerate(ndimage.find_objects(labels), 1):
             if not (labels[place] == number).all():
-                continue  # no rectangle
+                continue  # not a rectangle
             height, width = (s.stop - s.start for s in place)
             length, breadth = (width, height) if axis == 0 else (height, width)
             if max(height, width) <= COMPACT:
@@ -217,17 +217,22 @@ def _between_illuminated(dark, total, mask) -> np.ndarray:
     """Dark pixels in runs along each row with illuminated pixels at both ends."""
     found = np.zeros_like(dark)
     bright = mask & (total >= ILLUMINATED)
-    for row, (zeros, lit) in enumerate(zip(dark, bright, strict=True)):
+    for row, (zeros, bright_here) in enumerate(zip(dark, bright, strict=True)):
         edges = np.flatnonzero(np.diff(np.concatenate([[0], zeros.astype(int), [0]])))
         for start, stop in edges.reshape(-1, 2):
             inside = start > 0 and stop < len(zeros)
-            if inside and stop - start <= GAP_WIDTH and lit[start - 1] and lit[stop]:
+            if (
+                inside
+                and stop - start <= GAP_WIDTH
+                and bright_here[start - 1]
+                and bright_here[stop]
+            ):
                 found[row, start:stop] = True
     return found
 
 
 def _enclosed(place, total, dark, mask) -> bool:
-    """Whether everything around a small rectangle is illuminated."""
+    """True if all pixels around a small rectangle are illuminated."""
     y, x = (slice(max(s.start - 1, 0), s.stop + 1) for s in place)
     ring = np.ones(total[y, x].shape, bool)
     ring[place[0].start - y.start :, place[1].start - x.start :][
@@ -238,19 +243,21 @@ def _enclosed(place, total, dark, mask) -> bool:
 
 
 def _sharp(place, total, axis: int) -> bool:
-    """Whether the counts beside a stripe do not fall off towards it on both sides.
+    """True unless the counts beside a stripe fall off towards it on both sides.
 
-    The chord of a disc, three pixels from its rim to one, shortens by √3; the cut by a gap does not.
+    The chord of a disc shortens by √3 from three pixels to one pixel from its rim; a gap has no
+    such effect.
     """
     image, (rows, columns) = (total, place) if axis else (total.T, place[::-1])
     sums = image[rows].sum(0)
-    before, after = sums[: columns.start][::-1][:3], sums[columns.stop :][:3]
+    before = sums[: columns.start][::-1][:3]
+    after = sums[columns.stop :][:3]
     falls = [len(side) == 3 and side[0] < 0.7 * side[2] for side in (before, after)]
     return not all(falls)
 
 
 def _extended(place, dark, axis: int) -> tuple[slice, slice]:
-    """The stripe, as far along its axis as it is dark over its full breadth."""
+    """The stripe, extended along its axis as far as it is dark over its full width."""
     image, (rows, columns) = (dark, place) if axis else (dark.T, place[::-1])
     empty = image[:, columns].all(1)
     start, stop = rows.start, rows.stop
@@ -263,7 +270,7 @@ def _extended(place, dark, axis: int) -> tuple[slice, slice]:
 
 
 def describe_pixels(pixels: Bool[np.ndarray, "y x"]) -> str:
-    """Number and place of some pixels: rows, columns or the first of them."""
+    """Number and position of pixels: rows, columns or the first of them."""
     places = np.argwhere(pixels)
     rows, columns = np.unique(places[:, 0]), np.unique(places[:, 1])
     count = f"{len(places)} pixel{'s' if len(places) > 1 else ''}"

@@ -1,4 +1,4 @@
-"""Shots that do not belong to a scan: frames gone wild or lost, and positions far from the rest."""
+"""Detection of invalid shots: corrupted or lost frames, and positions far from the scan."""
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -6,25 +6,27 @@ from scipy.ndimage import median_filter
 from scipy.sparse import coo_array, csgraph
 from scipy.spatial import KDTree
 
-WILD_RATIO = 3.0  # of the doses of a shot and of the brightest shots around it
-WILD_DEVIATIONS = 8.0  # of √dose over the scan
-NARROW = 0.5  # of the median, above which 99 % of the doses lie where no pattern is empty by chance
+WILD_RATIO = 3.0  # ratio of the doses of a shot and of the brightest shots around it
+WILD_DEVIATIONS = 8.0  # standard deviations of √dose over the scan
+MIN_DOSE = 0.5  # of the median: if 99 % of the doses exceed it, no pattern is empty by chance
 NEIGHBOURS = 8
-FEWEST = 16  # patterns, of which fewer tell nothing of what is usual
-FAR_STEPS, FAR_WINDOWS = 20, 2  # from the rest of the scan, beyond which a position is wrong
-FEW = 0.1  # largest fraction of the shots that is left out as wrong
+MIN_SHOTS = 16  # patterns, minimum number for a statistical criterion
+FAR_STEPS = 20  # scan steps from the rest of the scan, beyond which a position is wrong
+FAR_WINDOWS = 2  # windows, likewise
+MAX_LEFT_OUT = 0.1  # largest fraction of the shots that is left out
 
 
 def wild_doses(
     dose: Float[np.ndarray, " shot"], positions: Float[np.ndarray, "shot 2"]
 ) -> Bool[np.ndarray, " shot"]:
-    """Patterns with far more counts than all around them in space and time, or lost ones.
+    """Corrupted patterns, with far more counts than their neighbours, and lost ones.
 
-    √dose has the same deviation at every dose of Poisson counts. A region that is brighter, such
-    as vacuum beside a thick specimen, has bright neighbours; a frame gone wild has none. Patterns
-    without counts are lost ones only where others hold so many that chance explains none.
+    √dose of Poisson counts has the same deviation at every dose. A brighter region, such as
+    vacuum beside a thick specimen, has bright neighbours in space and time; a corrupted frame has
+    none. Patterns without counts are lost ones only if the others hold enough counts that an
+    empty pattern cannot occur by chance.
     """
-    if len(dose) < FEWEST:
+    if len(dose) < MIN_SHOTS:
         return np.zeros(len(dose), bool)
     middle = float(np.median(dose))
     root = np.sqrt(dose)
@@ -32,12 +34,12 @@ def wild_doses(
     bright = root > np.sqrt(middle) + WILD_DEVIATIONS * deviation
     bright &= dose > WILD_RATIO * _bright_around(dose, positions)
     some = dose[dose > 0]
-    narrow = middle > 1 and np.percentile(some, 1) > NARROW * middle
+    narrow = middle > 1 and np.percentile(some, 1) > MIN_DOSE * middle
     return bright | ((dose == 0) & narrow)
 
 
 def _bright_around(dose, positions) -> Float[np.ndarray, " shot"]:
-    """The third largest dose of the nearest shots in space, or that of the five around in time."""
+    """Third largest dose of the nearest shots in space, or of the five adjacent in time."""
     count = min(NEIGHBOURS + 1, len(dose))
     near = KDTree(positions).query(positions, k=count)[1].reshape(len(dose), count)
     ranked = np.sort(np.where(near == np.arange(len(dose))[:, None], 0, dose[near]), axis=1)
@@ -49,8 +51,8 @@ def far_positions(
 ) -> Bool[np.ndarray, " shot"]:
     """Shots farther from the scan than `FAR_STEPS` steps and `FAR_WINDOWS` windows [Å].
 
-    Positions no farther apart than that hang together; the largest group is the scan. Where the
-    others are more than a tenth of all, nothing tells which of them are wrong.
+    Positions within this distance are connected; the largest group is the scan. If the others are
+    more than a tenth of all, the wrong ones cannot be identified.
     """
     n = len(positions)
     if n < 4:
@@ -62,4 +64,4 @@ def far_positions(
     graph = coo_array((np.ones(len(pairs)), pairs.T), (len(cells), len(cells)))
     group = csgraph.connected_components(graph, directed=False)[1][member.ravel()]
     outside = group != np.argmax(np.bincount(group))
-    return outside if outside.mean() <= FEW else np.zeros(n, bool)
+    return outside if outside.mean() <= MAX_LEFT_OUT else np.zeros(n, bool)

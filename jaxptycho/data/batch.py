@@ -1,4 +1,6 @@
-"""Some shots of one view, as a step takes them."""
+"""Batches: some shots of one view with their counts."""
+
+from typing import Any
 
 import equinox as eqx
 import numpy as np
@@ -6,16 +8,16 @@ from jaxtyping import Array, Float, Int, Num
 
 
 class Rows(eqx.Module):
-    """Where the counts of shots stand in a table of patterns that the device keeps."""
+    """Indices of the counts of shots in a table of patterns on the device."""
 
     index: Int[Array | np.ndarray, "*step b"]
     table: Num[Array, "n y x"] | None = None
 
 
 class Batch(eqx.Module):
-    """Some shots of one view. A short last batch is padded with `weight` 0.
+    """Shots of one view. A short last batch is padded with `weight` 0.
 
-    Several batches of one shape, stacked along a first axis, are also one (`stacked`).
+    Several batches of one shape, stacked along a first axis, also form a batch (`stacked`).
     """
 
     view: int | np.integer | Int[Array | np.ndarray, "*step"]
@@ -25,8 +27,9 @@ class Batch(eqx.Module):
 
 
 def materialize(batch: Batch) -> Batch:
-    """The batch with its counts, where it only says which rows of a table they are."""
+    """The batch with its counts in place of their rows in a table."""
     if not isinstance(batch.counts, Rows):
         return batch
-    counts = batch.counts.table.at[batch.counts.index].get(mode="promise_in_bounds")  # pyright: ignore[reportOptionalMemberAccess]
+    table: Any = batch.counts.table
+    counts = table.at[batch.counts.index].get(mode="promise_in_bounds")
     return Batch(batch.view, batch.shots, counts, batch.weight)

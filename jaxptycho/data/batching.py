@@ -1,28 +1,31 @@
-"""Which shots are kept aside, and the batches that the others are drawn in."""
+"""Held-out shots, and batches of the others."""
 
 import math
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
 
+from ..physics.types import Numbers
 from .batch import Batch
 from .dataset import Dataset
 from .layout import per_view
 from .ordering import ORDERS, even_size
 
-TOGETHER = 64  # shots of small batches that one call works off
+MAX_SHOTS_PER_CALL = 64  # shots of small batches that are processed in one call
 
 
 def split(
     data: Dataset, hold_out: float, seed: int = 0
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Shots of every view to learn from, and a random fraction `hold_out` to validate with."""
+    """Training shots of every view, and a random fraction `hold_out` for validation."""
     if not 0 <= hold_out < 1:
         raise ValueError(
-            f"hold_out = {hold_out}; wanted a fraction from 0 to less than 1, so that shots are left"
+            f"hold_out = {hold_out}; give a fraction from 0 to less than 1, so that shots are left"
         )
-    learn, held = [], []
+    learn = []
+    held = []
     for view, n in enumerate(data.n_shots):
         order = np.random.default_rng([seed, view, 1]).permutation(n)
         n_held = min(round(hold_out * n), n - 1)
@@ -39,19 +42,20 @@ def batches(
     order: str = "random",
     seed: int = 0,
     first_epoch: int = 0,
-    shots=None,
+    shots: Any = None,
     part: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
-    """Every shot (or `shots`, of the one view or a list over views) once an epoch, in batches of `size`.
+    """Batches of `size` that contain every shot once per epoch.
 
-    `order` is "random", "compact" (neighbours together) or "sparse" (each batch spread over
-    the scan); anew each epoch, and decided by `seed` and the number of the epoch alone. `part` (i, n) reads the
-    i-th of n equal parts of every batch and nothing else.
+    `shots` restricts them to some shots, of the single view or as a list over views. `order` is
+    "random", "compact" (neighbours together) or "sparse" (each batch spread over the scan);
+    it differs in each epoch and depends only on `seed` and the number of the epoch. `part` (i, n)
+    reads only the i-th of n equal parts of every batch.
     """
     if order not in ORDERS:
         raise ValueError(f"unknown order of batches {order!r}; known are {', '.join(ORDERS)}")
     if size < 1:
-        raise ValueError(f"batches of {size} shots; wanted at least 1")
+        raise ValueError(f"batches of {size} shots; give at least 1")
     shots = [np.arange(n) for n in data.n_shots] if shots is None else per_view(shots)
     largest = max(even_size(len(mine), size) for mine in shots)
     for epoch in range(first_epoch, first_epoch + epochs):
@@ -66,22 +70,31 @@ def batches(
 
 
 def make_batch(
-    data: Dataset, view: int, shots, size: int | None = None, part: tuple[int, int] = (0, 1)
+    data: Dataset,
+    view: int,
+    shots: Numbers,
+    size: int | None = None,
+    part: tuple[int, int] = (0, 1),
 ) -> Batch:
-    """One batch of the given shots, padded to `size` and to equal parts; the i-th of n of these for `part` (i, n)."""
-    shots, (i, n) = np.asarray(shots), part
+    """One batch of the given shots, padded to `size` and to equal parts.
+
+    `part` (i, n) is the i-th of n parts.
+    """
+    shots = np.asarray(shots)
+    (i, n) = part
     own = math.ceil((size or len(shots)) / n)
     padding = own * n - len(shots)
     weight = np.concatenate([np.ones(len(shots), np.float32), np.zeros(padding, np.float32)])
     shots = np.concatenate([shots, np.repeat(shots[:1], padding)]).astype(np.int32)
-    weight, shots = weight[i * own : (i + 1) * own], shots[i * own : (i + 1) * own]
+    weight = weight[i * own : (i + 1) * own]
+    shots = shots[i * own : (i + 1) * own]
     return Batch(np.int32(view), shots, data.counts_of(view, shots), weight)
 
 
-def stacked(batches: Iterable[Batch], shots: int = TOGETHER) -> Iterator[Batch]:
-    """The same batches, small ones stacked `[step, shot, …]` up to `shots` shots: one call works off a stack.
+def stacked(batches: Iterable[Batch], shots: int = MAX_SHOTS_PER_CALL) -> Iterator[Batch]:
+    """The same batches, small ones stacked `[step, shot, …]` up to `shots` shots for one call.
 
-    What does not fill a stack comes singly, so that a step meets two shapes at most.
+    Batches that do not fill a stack are yielded singly, so that a step has at most two shapes.
     """
     waiting: list[Batch] = []
     for batch in batches:

@@ -1,4 +1,4 @@
-"""Measured counts, checked and clean, read when they are needed."""
+"""Measured counts, checked and cleaned, read on demand."""
 
 import math
 import warnings
@@ -13,6 +13,7 @@ from jaxtyping import Float, Num
 
 from .. import viewing
 from ..physics.grids import Grid
+from ..physics.types import Numbers
 from .bad_pixels import (
     SATURATED,
     PixelStatistics,
@@ -32,33 +33,35 @@ from .patterns import AsSeen, Chosen, read_by
 from .process_shard import ALONE, ProcessShard
 
 BLOCK = 64  # patterns read at once
-MIN_EXTENT = 1e-3  # pixels, below which no scan is sampled
-SAMPLE, SAMPLE_PIXELS = 256, 2**24  # patterns that are looked at first, and pixels in all of them
-MAX_SATURATED = 0.3  # of the bright field, beyond which a camera has measured nothing of use
+MIN_EXTENT = 1e-3  # pixels, smallest plausible extent of a scan
+SAMPLE = 256  # patterns in the sample for defective pixels
+SAMPLE_PIXELS = 2**24  # pixels in this sample
+MAX_SATURATED = 0.3  # fraction of the bright field, beyond which the data are unusable
 IN_MEMORY_BYTES = 4 * 2**30  # datasets up to this size are kept in memory, as integers
 
 
 @dataclass(eq=False, repr=False)
 class Dataset:
-    """Counts, where they were taken, and what is known of the instrument.
+    """Counts, their positions, and parameters of the instrument.
 
     `counts` are `[shot, y, x]`, a scan `[scan y, scan x, y, x]`, a tilt series `[view, shot, y, x]`
-    with its `tilts`, or a list over views, with the zero frequency in the middle as a camera shows
-    it; anything sliceable will do (h5py datasets and memory maps are read block by block, NumPy's
-    masked arrays bring their mask). `positions` `[…, 2]` are (y, x) of the probe's centre in Å.
-    `mask` is True where a pixel counts. `about` holds what else is known, under the names of the
-    native format (`semiangle_mrad`, `defocus_angstrom` …).
+    with its `tilts`, or a list over views, with the zero frequency in the centre as a camera shows
+    it; any sliceable array is accepted (h5py datasets and memory maps are read block by block,
+    NumPy's masked arrays define the mask). `positions` `[…, 2]` are (y, x) of the probe's centre
+    in Å. `mask` is True where a pixel counts. `about` holds further parameters, under the names
+    of the native format (`semiangle_mrad`, `defocus_angstrom` …).
 
-    `positions` far from zero, as stages report them, are kept less their middle: `frame` (y, x)
-    [Å] is where their zero lies in the frame that they came in. Given, it is taken as it is. A
-    tilt series keeps its own, in which the tilt axis goes through zero.
+    `positions` far from zero, as stages report them, are stored relative to their middle: `frame`
+    (y, x) [Å] is the position of their zero in the original frame; a given `frame` is used
+    unchanged. A tilt series keeps its frame, in which the tilt axis passes through zero.
 
-    Building reads every pattern once, of many processes each its own part (`sharing`). Negative
-    counts are clipped to zero and pixels outside the mask zeroed. Pixels that do not measure are
-    masked (`data.bad_pixels`), shots that do not belong to the scan left out (`data.bad_shots`),
-    with a warning that counts and places them; `bad_data="keep"` leaves all as it is. `shots` are the
-    numbers of those that remain. Raises ValueError for misshaped arrays, NaN inside the mask, no
-    counts at all, a mask that hides everything, positions or tilts that cannot be in Å or radians.
+    The constructor reads every pattern once, each of several processes a separate part
+    (`sharing`). Negative counts are clipped to zero and pixels outside the mask zeroed. Defective
+    pixels are masked (`data.bad_pixels`), invalid shots left out (`data.bad_shots`), with a
+    warning that reports their number and positions; `bad_data="keep"` disables this. `shots` are
+    the numbers of the remaining shots. Raises ValueError for misshaped arrays, NaN inside the
+    mask, no counts, a mask that excludes all pixels, and positions or tilts that cannot be in Å
+    or radians.
     """
 
     counts: Any
@@ -69,8 +72,8 @@ class Dataset:
     probe_guess: np.ndarray | None = None  # [y, x] or [mode, y, x], centre at [N//2, N//2]
     about: dict[str, Any] = field(default_factory=dict)
     sharing: InitVar[ProcessShard] = ALONE
-    frame: Any = None  # (y, x) [Å], where the zero of `positions` lies in the file's frame
-    bad_data: Literal["leave_out", "keep"] = "leave_out"  # pixels and shots that are no data
+    frame: Any = None  # (y, x) [Å], zero of `positions` in the file's frame
+    bad_data: Literal["leave_out", "keep"] = "leave_out"  # treatment of invalid pixels and shots
 
     def __post_init__(self, sharing: ProcessShard):
         one_scan = self.tilts is None
@@ -101,7 +104,7 @@ class Dataset:
         return viewing.figures().mean_pattern(self)
 
     def __repr__(self) -> str:
-        """What `jaxptycho inspect` prints of the file."""
+        """Table of the dataset, as printed by `jaxptycho inspect`."""
         rows = viewing.table_of(self, "data").items()
         return "Dataset\n" + "\n".join(f"  {name}: {value}" for name, value in rows)
 
@@ -119,11 +122,11 @@ class Dataset:
         return [len(p) for p in self.positions]
 
     def dose(self, view: int = 0) -> Float[np.ndarray, " shot"]:
-        """Quanta counted in every shot."""
+        """Sum of the counts of every shot."""
         return self._dose[view]
 
     def mean_pattern(self) -> Float[np.ndarray, "y x"]:
-        """Mean counts over all shots and views, zero frequency in the middle."""
+        """Mean counts over all shots and views, zero frequency in the centre."""
         return np.fft.fftshift(np.sum(self._total, 0)) / sum(self.n_shots)
 
     @cached_property
@@ -132,7 +135,7 @@ class Dataset:
         return pixel_statistics(self.raw_sample())
 
     def raw_sample(self) -> Iterator[Num[np.ndarray, "b y x"]]:
-        """Blocks of up to 256 patterns, spread over all shots, as the camera wrote them."""
+        """Blocks of up to 256 patterns, spread over all shots, as stored by the camera."""
         count = np.clip(SAMPLE_PIXELS // math.prod(self.grid.shape), 16, SAMPLE)
         each = max(1, int(count) // self.n_views)
         for counts, n in zip(self.counts, self.n_shots, strict=True):
@@ -142,15 +145,15 @@ class Dataset:
 
     @property
     def kinds(self) -> list[np.dtype]:
-        """The types of the patterns of every view."""
+        """Data types of the patterns of every view."""
         return [patterns.dtype for patterns in self._clean]
 
-    def patterns(self, view: int, shots) -> Num[np.ndarray, "b y x"]:
-        """Counts of some shots as losses want them: clean, zero frequency in the corner."""
+    def patterns(self, view: int, shots: Numbers) -> Num[np.ndarray, "b y x"]:
+        """Counts of selected shots for losses: clean, zero frequency in the corner."""
         return self._clean[view][shots]
 
-    def counts_of(self, view: int, shots) -> Num[np.ndarray, "b y x"] | Rows:
-        """What a batch carries of some shots: their patterns, or where these stand in a table (`indexed`)."""
+    def counts_of(self, view: int, shots: Numbers) -> Num[np.ndarray, "b y x"] | Rows:
+        """Counts of a batch: the patterns of its shots, or their rows in a table (`indexed`)."""
         return (
             self.patterns(view, shots)
             if self._first is None
@@ -158,23 +161,26 @@ class Dataset:
         )
 
     def indexed(self) -> "Dataset":
-        """The same measurement, whose batches say where counts stand in a table of the patterns of all views."""
+        """The same measurement, whose batches refer to rows of a table of the patterns of all
+        views.
+        """
         other = copy(self)
         other._first = np.cumsum([0, *self.n_shots])
         return other
 
     def view(self, number: int) -> "Dataset":
-        """The measurement of one view alone."""
+        """The measurement of a single view."""
         other = copy(self)
         for name in ("counts", "positions", "shots", "_clean", "_dose", "_total"):
             setattr(other, name, [getattr(self, name)[number]])
         other.tilts = None if self.tilts is None else np.asarray(self.tilts)[[number]]
-        other._first, other.about = None, dict(self.about)
+        other._first = None
+        other.about = dict(self.about)
         other.__dict__.pop("sample", None)
         return other
 
     def subset(self, shots: Sequence | np.ndarray, sharing: ProcessShard = ALONE) -> "Dataset":
-        """The same measurement with only `shots` (of the one view, or a list over views)."""
+        """The same measurement with only `shots` (of the single view, or a list over views)."""
         chosen = [np.sort(s) for s in per_view(shots)]
         some = [Chosen(clean, s) for clean, s in zip(self._clean, chosen, strict=True)]
         counts = [AsSeen(clean, self.grid.shape, self.mask) for clean in some]
@@ -187,36 +193,43 @@ class Dataset:
     def _check_scan(self):
         if len(self.counts) != len(self.positions):
             raise ValueError(
-                f"counts of {len(self.counts)} views came with positions of {len(self.positions)}; give both "
-                "for the same views (one array [scan y, scan x, y, x] without tilts is one scan; views are "
-                "a list, or come with tilts)"
+                f"counts of {len(self.counts)} views came with positions of "
+                f"{len(self.positions)}; give "
+                "both for the same views (one array [scan y, scan x, y, x] without tilts is one "
+                "scan; views are a list, or come with tilts)"
             )
         for view, (counts, positions) in enumerate(zip(self.counts, self.positions, strict=True)):
             where = self._where(view)
             if len(counts.shape) != 3 or counts.shape[0] == 0 or counts.dtype.kind not in "buif":
                 raise ValueError(
                     f"the counts{where} have shape {tuple(counts.shape)} and type {counts.dtype}; "
-                    "wanted real numbers [shot, y, x] of at least one shot"
+                    "real numbers [shot, y, x] of at least one shot are required"
                 )
             if tuple(counts.shape[1:]) != self.grid.shape:
                 raise ValueError(
-                    f"patterns{where} are {tuple(counts.shape[1:])} pixels, the grid is {self.grid.shape}"
+                    f"patterns{where} are {tuple(counts.shape[1:])} pixels, the grid is "
+                    f"{self.grid.shape}"
                 )
             if positions.shape != (counts.shape[0], 2):
                 raise ValueError(
-                    f"{counts.shape[0]} patterns{where} want positions of shape ({counts.shape[0]}, 2) in Å; "
+                    f"{counts.shape[0]} patterns{where} require positions of shape "
+                    f"({counts.shape[0]}, 2) in Å; "
                     f"got {positions.shape}"
                 )
             if not np.isfinite(positions).all():
                 bad = int(np.flatnonzero(~np.isfinite(positions).all(1))[0])
                 raise ValueError(
-                    f"the position of shot {bad}{where} is {positions[bad]}; every shot wants a finite one"
+                    f"the position of shot {bad}{where} is {positions[bad]}; every shot requires a "
+                    "finite one"
                 )
-            extent, pixel = np.ptp(positions, axis=0).max(), min(self.grid.pixel)
+            extent = np.ptp(positions, axis=0).max()
+            pixel = min(self.grid.pixel)
             if 0 < extent < MIN_EXTENT * pixel:
                 raise ValueError(
-                    f"the scan{where} extends over {extent:.3g} Å, where one pixel of the object is "
-                    f"{pixel:.3g} Å: positions are required in Å; are these in m? (multiply them by 1e10, "
+                    f"the scan{where} extends over {extent:.3g} Å, where one pixel of the object "
+                    "is "
+                    f"{pixel:.3g} Å: positions are required in Å; are these in m? (multiply them "
+                    "by 1e10, "
                     "or set data.position_unit)"
                 )
 
@@ -227,17 +240,18 @@ class Dataset:
             np.shape(self.tilts) != (self.n_views,) or not np.isfinite(self.tilts).all()
         ):
             raise ValueError(
-                f"the tilts are {self.tilts}; wanted a finite one for each of {self.n_views} views"
+                f"the tilts are {self.tilts}; a finite one is required for each of {self.n_views} "
+                "views"
             )
         if self.tilts is not None and np.abs(self.tilts).max() > 2 * np.pi:
             raise ValueError(
-                f"the tilts reach {np.abs(self.tilts).max():.4g}, more than a full turn of 2π; a Dataset "
-                "requires radians: give np.deg2rad(tilts)"
+                f"the tilts reach {np.abs(self.tilts).max():.4g}, more than a full turn of 2π; a "
+                "Dataset requires radians: give np.deg2rad(tilts)"
             )
         if self.mask is not None:
             if (
                 getattr(self.mask, "dtype", np.dtype(object)).kind != "b"
-            ):  # parts know it by identity
+            ):  # parts compare it by identity
                 self.mask = numbers(self.mask, "the mask", bool)
             if self.mask.shape != self.grid.shape:
                 raise ValueError(
@@ -256,12 +270,12 @@ class Dataset:
                 or not probe.any()
             ):
                 raise ValueError(
-                    f"the guess of the probe has shape {probe.shape}; wanted finite waves [y, x] or [mode, y, x] "
-                    f"of {self.grid.shape} pixels, not zero everywhere"
+                    f"the guess of the probe has shape {probe.shape}; finite waves [y, x] or "
+                    f"[mode, y, x] of {self.grid.shape} pixels, not zero everywhere, are required"
                 )
 
     def _count_from_frame(self, rounding: float):
-        """Subtract `frame` in double precision; `rounding` [Å] is that of the positions as given."""
+        """Subtract `frame` in double precision; `rounding` [Å] is that of the originals."""
         pixel = min(self.grid.pixel)
         warn_of_rounding("positions", rounding, pixel)
         if self.tilts is not None:
@@ -277,10 +291,11 @@ class Dataset:
         return f" of view {view}" if self.n_views > 1 else ""
 
     def _look(self, sharing: ProcessShard):
-        """Reads this process's part of the patterns, for what all say together."""
+        """Read this process's part of the patterns, and combine the findings of all processes."""
         self._dose = [np.zeros(n) for n in self.n_shots]
         self._total = [np.zeros(self.grid.shape) for _ in self.n_shots]
-        clipped, wrong = 0, None
+        clipped = 0
+        wrong = None
         try:
             for view, clean in enumerate(self._clean):
                 first, end = sharing.own(self.n_shots[view])
@@ -299,7 +314,8 @@ class Dataset:
         found = sharing.summed(
             np.concatenate([[clipped], *self._dose, *(t.ravel() for t in self._total)])
         )
-        clipped, found = int(found[0]), found[1:]
+        clipped = int(found[0])
+        found = found[1:]
         doses, totals = np.split(found, [sum(self.n_shots)])
         self._dose = np.split(doses, np.cumsum(self.n_shots)[:-1])
         self._total = list(totals.reshape(-1, *self.grid.shape))
@@ -310,29 +326,31 @@ class Dataset:
             )
 
     def _mask(self, found: dict[str, np.ndarray]):
-        """Masks pixels [y, x], named by what is wrong with them, and warns of them."""
+        """Mask pixels [y, x] by kind of defect, with a warning."""
         if not found:
             return
         left = self._visible() & ~np.any(list(found.values()), axis=0)
         what = "; ".join(f"{describe_pixels(pixels)} {words}" for words, pixels in found.items())
         if SATURATED in found and saturated_fraction(self.sample, found[SATURATED]) > MAX_SATURATED:
             raise ValueError(
-                f"the camera is saturated: {what}, most of the bright field; what is brighter is lost: use "
-                "a shorter exposure or a file with more bits"
+                f"the camera is saturated: {what}, most of the bright field; brighter counts are "
+                "lost: "
+                "use a shorter exposure or a file with more bits"
             )
         if not left.any():
             raise ValueError(
-                f"no pixel of the detector measures: {what}; check the type and the units of the counts"
+                f"no pixel of the detector measures: {what}; check the type and the units of the "
+                "counts"
             )
         self.mask = left
         warnings.warn(f'masked {what} (data.bad_data = "keep" leaves them in)', stacklevel=5)
 
     def _visible(self) -> np.ndarray:
-        """Pixels [y, x] that count."""
+        """Valid pixels [y, x]."""
         return np.ones(self.grid.shape, bool) if self.mask is None else self.mask
 
     def _leave_out_bad_shots(self):
-        """Leaves out wild and lost patterns, and positions far from the scan."""
+        """Leave out corrupted and lost patterns, and positions far from the scan."""
         window = max(n * p for n, p in zip(self.grid.shape, self.grid.pixel, strict=True))
         for view, (dose, positions) in enumerate(zip(self._dose, self.positions, strict=True)):
             far = far_positions(positions, window)
@@ -345,7 +363,8 @@ class Dataset:
                 if bad.any():
                     shot = int(np.flatnonzero(bad)[0])
                     warnings.warn(
-                        f"left out {bad.sum()} of {len(bad)} shots{self._where(view)} {where} (first: "
+                        f"left out {bad.sum()} of {len(bad)} shots{self._where(view)} {where} "
+                        "(first: "
                         f'shot {shot} at {values[shot]}; data.bad_data = "keep" leaves them in)',
                         stacklevel=4,
                     )
@@ -353,7 +372,7 @@ class Dataset:
                 self._keep_shots(view, ~(far | wild))
 
     def _keep_shots(self, view: int, good: np.ndarray):
-        """Restricts a view to its `good` shots."""
+        """Restrict a view to its `good` shots."""
         for start in range(0, (~good).sum(), BLOCK):
             out = np.flatnonzero(~good)[start : start + BLOCK]
             self._total[view] -= self._clean[view][out].sum(0, dtype=float)
@@ -364,13 +383,14 @@ class Dataset:
         self._dose[view] = self._dose[view][good]
 
     def _check_doses(self):
-        """Raises ValueError without any counts, and warns of patterns that hold none."""
+        """Raise ValueError without any counts, and warn of patterns without counts."""
         for view, dose in enumerate(self._dose):
             if np.isinf(dose).any():
                 raise ValueError(
-                    f"counts of {np.isinf(dose).sum()} of {len(dose)} patterns{self._where(view)} are larger "
-                    f"than 32 bits hold (first: shot {np.flatnonzero(np.isinf(dose))[0]}); mask flagged "
-                    "pixels, or divide all counts by those of one electron"
+                    f"counts of {np.isinf(dose).sum()} of {len(dose)} patterns{self._where(view)} "
+                    "are "
+                    f"larger than 32 bits hold (first: shot {np.flatnonzero(np.isinf(dose))[0]}); "
+                    "mask flagged pixels, or divide all counts by those of one electron"
                 )
             empty = np.flatnonzero(dose == 0)
             if len(empty) == len(dose):
@@ -380,7 +400,8 @@ class Dataset:
                 )
             if len(empty):
                 warnings.warn(
-                    f"{len(empty)} of {len(dose)} patterns{self._where(view)} hold no counts (first: "
+                    f"{len(empty)} of {len(dose)} patterns{self._where(view)} hold no counts "
+                    "(first: "
                     f"shot {empty[0]}); they are kept as data of a low dose",
                     stacklevel=4,
                 )

@@ -1,4 +1,4 @@
-"""Two halves of a measurement that share no noise: what agrees in both was in the specimen."""
+"""Two halves of a measurement with independent noise: features common to both are real."""
 
 import numpy as np
 
@@ -9,10 +9,10 @@ BLOCK = 64  # patterns read at once
 
 
 def checkerboard(data: Dataset) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Two halves of the shots of every view, each shot in the other half than its nearest neighbours.
+    """Two halves of the shots of every view, nearest neighbours in different halves.
 
-    On a raster of any orientation the fields of a checkerboard: every edge of the minimum
-    spanning tree, which joins nearest neighbours, changes the colour.
+    On a raster of any orientation the halves are the fields of a checkerboard: the colour
+    alternates along every edge of the minimum spanning tree, which joins nearest neighbours.
     """
     colours = [alternating(positions) for positions in data.positions]
     return [np.flatnonzero(c == 0) for c in colours], [np.flatnonzero(c == 1) for c in colours]
@@ -25,13 +25,13 @@ def thinned(
     fraction: float = 0.5,
     sharing: ProcessShard = ALONE,
 ) -> Dataset:
-    """One of two measurements of all shots, between which the quanta are drawn by lot: `half` 0 has `fraction`
-    of them, 1 the others.
+    """One of two measurements of all shots, to which quanta are assigned randomly.
 
-    Counts of a floating type are thinned where all of them are whole numbers; else ValueError.
-    Both parts of a Poisson count split by a binomial draw are Poisson and independent. Drawn when
-    read, by `seed`, view and shot alone: the same however the shots are asked for, and the two
-    always add up to the whole.
+    `half` 0 has the `fraction` of them, 1 the others. Counts of a floating type are thinned if
+    all are integers, else ValueError. Both parts of a Poisson count split by a binomial
+    distribution are Poisson and independent. They are sampled on reading and depend only on
+    `seed`, view and shot: the order of reading has no effect, and the two halves always add up
+    to the original counts.
     """
     if wrong := sharing.said(_not_whole(data, sharing)):
         raise ValueError(wrong)
@@ -43,7 +43,7 @@ def thinned(
 
 
 def _not_whole(data: Dataset, sharing: ProcessShard) -> str | None:
-    """Return why quanta cannot be drawn, from the first count of this process's part that is no whole number."""
+    """Reason why quanta cannot be drawn: the first non-integer count in this process's part."""
     for view, counts in enumerate(data.counts):
         first, end = sharing.own(data.n_shots[view])
         for start in range(first, end, BLOCK) if counts.dtype.kind == "f" else ():
@@ -52,25 +52,29 @@ def _not_whole(data: Dataset, sharing: ProcessShard) -> str | None:
             if parts.any():
                 shot = start + int(np.flatnonzero(parts.any((1, 2)))[0])
                 return (
-                    f"counts are no whole numbers (first: {block[parts][0]:.6g} in shot {shot} of view {view}), and only "
-                    "whole quanta can be drawn: divide them by the counts of one electron and round, or split the "
-                    "positions instead (--by positions)"
+                    f"counts are no whole numbers (first: {block[parts][0]:.6g} in shot {shot} of "
+                    "view "
+                    f"{view}), and only whole quanta can be drawn: divide them by the counts of "
+                    "one "
+                    "electron and round, or split the positions instead (--by positions)"
                 )
     return None
 
 
 class _Thinned:
-    """Some of the quanta of one view, clean and as a camera shows them, drawn when indexed."""
+    """Part of the quanta of one view, clean and in camera layout, sampled when indexed."""
 
     checked = True  # bad pixels and shots were left out before
 
     def __init__(self, data: Dataset, view: int, half: int, seed: int, fraction: float):
-        self.data, self.view, self.half, self.seed, self.fraction = data, view, half, seed, fraction
+        self.data = data
+        self.view = view
+        self.half = half
+        self.seed = seed
+        self.fraction = fraction
         kind = data.kinds[view]
-        self.shape, self.dtype = (
-            (data.n_shots[view], *data.grid.shape),
-            kind if kind.kind in "ui" else np.dtype("u4"),
-        )
+        self.shape = (data.n_shots[view], *data.grid.shape)
+        self.dtype = kind if kind.kind in "ui" else np.dtype("u4")
 
     def __getitem__(self, index):
         shots = np.arange(self.shape[0])[index]

@@ -1,4 +1,6 @@
-"""Counts and positions in the layouts that files and callers have them in, as lists over views."""
+"""Conversion of counts and positions from the layouts of files and callers to lists over views."""
+
+from typing import Any
 
 import numpy as np
 
@@ -7,7 +9,10 @@ class _View:
     """One view of an array over views, read when indexed."""
 
     def __init__(self, array, view: int):
-        self.array, self.view, self.shape, self.dtype = array, view, array.shape[1:], array.dtype
+        self.array = array
+        self.view = view
+        self.shape = array.shape[1:]
+        self.dtype = array.dtype
 
     def __getitem__(self, index):
         return self.array[self.view, index]
@@ -18,11 +23,9 @@ class _Raster:
 
     def __init__(self, array):
         lines, self.columns = array.shape[:2]
-        self.array, self.shape, self.dtype = (
-            array,
-            (lines * self.columns, *array.shape[2:]),
-            array.dtype,
-        )
+        self.array = array
+        self.shape = (lines * self.columns, *array.shape[2:])
+        self.dtype = array.dtype
 
     def __getitem__(self, index):
         shots = np.arange(self.shape[0])[index]
@@ -33,8 +36,8 @@ class _Raster:
         return found
 
 
-def per_view(shots) -> list[np.ndarray]:
-    """Shots as a list over views, which those of the one view are not."""
+def per_view(shots: Any) -> list[np.ndarray]:
+    """Shots as a list over views, also those of a single view."""
     return (
         [np.asarray(shots)]
         if len(shots) == 0 or np.ndim(shots[0]) == 0
@@ -42,8 +45,8 @@ def per_view(shots) -> list[np.ndarray]:
     )
 
 
-def by_view(array, dimensions, name, one_scan: bool):
-    """Arrays of every view; what has an axis too many is one scan, or an array over views."""
+def by_view(array: Any, dimensions: int, name: str, one_scan: bool) -> list:
+    """Arrays of every view; an additional axis is that of a scan or of the views."""
     if isinstance(array, (list, tuple)):
         return [a if hasattr(a, "shape") else np.asarray(a) for a in array]
     shape = np.shape(array)
@@ -54,26 +57,30 @@ def by_view(array, dimensions, name, one_scan: bool):
     if len(shape) == dimensions + 1:
         return [_View(array, view) for view in range(shape[0])]
     raise ValueError(
-        f"{name} want {dimensions} dimensions, or {dimensions + 1} with a view axis in front; got shape {tuple(shape)}"
+        f"{name} require {dimensions} dimensions, or {dimensions + 1} with a view axis in front; "
+        "got "
+        f"shape {tuple(shape)}"
     )
 
 
 def without_masks(counts: list) -> tuple[list, np.ndarray | None]:
-    """Plain arrays for NumPy's masked ones, and the pixels [y, x] that these hide in all patterns."""
+    """Plain arrays of NumPy's masked ones, and the pixels [y, x] masked in all patterns."""
     hidden = [c.mask.reshape(-1, *c.shape[-2:]) for c in map(_array, counts) if np.ma.is_masked(c)]
     if not hidden:
         return counts, None
     always = np.any([mask.all(0) for mask in hidden], axis=0)
     if any((mask & ~always).any() for mask in hidden):
         raise ValueError(
-            "the masked array of counts hides other pixels from pattern to pattern; one mask [y, x] for "
-            "all is required: give it as mask (True where a pixel counts), and leave other shots out"
+            "the masked array of counts hides other pixels from pattern to pattern; one mask [y, "
+            "x] for "
+            "all is required: give it as mask (True where a pixel counts), and leave other shots "
+            "out"
         )
     return [_plain(c) for c in counts], always
 
 
 def _array(counts):
-    """The array behind a view or a raster."""
+    """Underlying array of a view or a raster."""
     return getattr(counts, "array", counts)
 
 

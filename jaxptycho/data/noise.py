@@ -8,19 +8,19 @@ from jaxtyping import Bool, Float
 from .bad_pixels import PixelStatistics
 from .dataset import Dataset
 
-EXCESS = 1.6  # variance over mean of dim pixels; the scan adds at most a few tenths
-ENOUGH = 20  # quanta of a pixel in the sample
+MIN_EXCESS = 1.6  # variance over mean of dim pixels, of which the scan causes at most a few tenths
+MIN_QUANTA = 20  # quanta of a pixel in the sample
 DIM_PIXELS = 30
 
 
 def counts_per_quantum(data: Dataset) -> float:
-    """Counts that an electron or photon makes in a pixel; 1 where nothing shows that it is more."""
+    """Counts per electron or photon in a pixel; 1 without evidence of more."""
     exact = unit(data)
     return excess_variance(data.sample, data.mask) if exact is None else exact
 
 
 def unit(data: Dataset) -> float | None:
-    """The unit of which all counts are multiples, where it is not 1."""
+    """Common divisor of all counts, None if it is 1."""
     block = next(data.raw_sample())
     block = block.reshape(len(block), -1)
     keep = slice(None) if data.mask is None else data.mask.ravel()
@@ -33,28 +33,27 @@ def unit(data: Dataset) -> float | None:
     whole = np.abs(multiples - np.rint(multiples)) < 1e-3 * np.maximum(multiples, 1)
     dense = np.rint(multiples[len(values) // 2]) < 4 * len(
         values
-    )  # not a few values of a wide range
+    )  # not just a few values of a wide range
     if whole.all() and dense and not math.isclose(found, 1, rel_tol=1e-3):
         return float(found)
     return None
 
 
 def excess_variance(sample: PixelStatistics, mask: Bool[np.ndarray, "y x"] | None) -> float:
-    """Counts of a quantum, by how much more dim pixels vary than single quanta would; 1 for these.
+    """Counts per quantum, from the excess variance of dim pixels; 1 for single quanta.
 
-    What the specimen adds to variance over mean is proportional to the mean: the value at mean 0,
-    of a line through pixels to which a quantum comes once in a few patterns, is that of the
-    camera alone.
+    The contribution of the specimen to variance over mean is proportional to the mean: the value
+    at mean 0 of a line through pixels with a quantum in a few patterns is that of the camera.
     """
     mean, variance = _moments(sample, mask)
     excess = variance / np.maximum(mean, 1e-30)
-    dim = (mean * sample.shots > ENOUGH * excess) & (mean < excess)
+    dim = (mean * sample.shots > MIN_QUANTA * excess) & (mean < excess)
     if dim.sum() < DIM_PIXELS:
         return 1.0
     slope, intercept = np.polyfit(mean[dim], excess[dim], 1)
     middle = float(np.median(excess[dim]))
     found = min(float(intercept), middle) if slope > 0 else middle
-    return found if found > EXCESS else 1.0
+    return found if found > MIN_EXCESS else 1.0
 
 
 def _moments(

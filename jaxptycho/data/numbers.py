@@ -1,4 +1,4 @@
-"""Arrays of numbers out of whatever a file or a caller gives."""
+"""Conversion of numbers from files and callers to arrays."""
 
 from typing import Any
 
@@ -8,9 +8,10 @@ ACCEPTED = {bool: "buif", float: "uif", complex: "uifc"}  # kinds of numpy's typ
 
 
 def numbers(values: Any, what: str, dtype: type) -> np.ndarray:
-    """Return `values` as an array of `dtype` (bool, float or complex) in the machine's byte order, NaN where masked.
+    """Return `values` as an array of `dtype` (bool, float or complex), NaN where masked.
 
-    Raises ValueError for text, records and everything else that `dtype` does not hold.
+    The array has the machine's byte order. Raises ValueError for text, records and any other
+    type that `dtype` cannot represent.
     """
     given = values if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
     if given.dtype.kind not in ACCEPTED[dtype]:

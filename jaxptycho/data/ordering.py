@@ -1,30 +1,37 @@
-"""Orders in which the shots of a scan are visited: random, neighbours together, spread, alternating.
+"""Orders of the shots of a scan: random, neighbours together, spread, alternating.
 
-Functions of the positions [Å] alone. An order gives groups of at most `size` indices that hold
-every shot once; they are as equal as can be, so that little of a padded batch is idle.
+They depend only on the positions [Å]. An order consists of groups of at most `size` indices that
+contain every shot once, of nearly equal size to minimise the padding of batches.
 """
 
 import math
 
 import numpy as np
+from jaxtyping import Float
 from scipy.sparse import coo_array, csgraph
 from scipy.spatial import KDTree
 
 
-def random(positions, size, rng):
-    """Groups drawn by lot."""
+def random(
+    positions: Float[np.ndarray, "shot 2"], size: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Groups of random shots."""
     order = rng.permutation(len(positions))
     return np.array_split(order, math.ceil(len(order) / size)) if len(order) else []
 
 
-def compact(positions, size, rng):
+def compact(
+    positions: Float[np.ndarray, "shot 2"], size: int, rng: np.random.Generator
+) -> list[np.ndarray]:
     """Groups of neighbours, in boxes of a random orientation."""
     return _boxes(
         _turned(positions, rng), np.arange(len(positions)), even_size(len(positions), size)
     )
 
 
-def sparse(positions, size, rng):
+def sparse(
+    positions: Float[np.ndarray, "shot 2"], size: int, rng: np.random.Generator
+) -> list[np.ndarray]:
     """Groups spread over the scan: each holds one shot of every box of neighbours."""
     n = math.ceil(len(positions) / size)
     boxes = [
@@ -34,17 +41,20 @@ def sparse(positions, size, rng):
     return [np.array([box[i] for box in boxes if i < len(box)]) for i in range(n)]
 
 
-def spread(positions, fraction, seed=0):
-    """Indices, in order, of a `fraction` of the positions that lies evenly over the scan: at equal steps along
-    a path through ever smaller boxes of neighbours."""
-    n, rng = len(positions), np.random.default_rng([seed, 4])
+def spread(positions: Float[np.ndarray, "shot 2"], fraction: float, seed: int = 0) -> np.ndarray:
+    """Sorted indices of a `fraction` of the positions, evenly distributed over the scan.
+
+    They are at equal steps along a path through successively smaller boxes of neighbours.
+    """
+    n = len(positions)
+    rng = np.random.default_rng([seed, 4])
     size = max(1, round(fraction * n))
     path = np.concatenate(_boxes(_turned(positions, rng), np.arange(n), 1))
     return np.sort(path[((np.arange(size) + rng.uniform()) * n / size).astype(int)])
 
 
 def even_size(n: int, size: int) -> int:
-    """Size of the largest of the groups into which `n` shots fall, `size` at most."""
+    """Size of the largest of equal groups of `n` shots, at most `size`."""
     return math.ceil(n / math.ceil(n / size)) if n else 1
 
 
@@ -52,7 +62,7 @@ ORDERS = {"random": random, "compact": compact, "sparse": sparse}
 
 
 def _boxes(points, index, size):
-    """Neighbours in boxes of `size`, the last one with what is left, by bisection of the longer side."""
+    """Boxes of `size` neighbours, the last with the remainder, by bisection of the longer side."""
     if len(index) <= size:
         return [index] if len(index) else []
     axis = int(np.argmax(np.ptp(points[index], axis=0)))
@@ -66,12 +76,12 @@ def _turned(positions, rng):
     return positions @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
 
 
-def alternating(positions) -> np.ndarray:
-    """A colour 0 or 1 for every position: the parity of the steps along the minimum spanning tree."""
+def alternating(positions: Float[np.ndarray, "shot 2"]) -> np.ndarray:
+    """Colour 0 or 1 of every position: the parity of the steps along the minimum spanning tree."""
     n = len(positions)
     distance, near = KDTree(positions).query(positions, k=min(9, n))
     rows = np.repeat(np.arange(n), near.size // n)
-    # no edge has length zero in a sparse graph, not even between shots at one place
+    # an edge of a sparse graph must not have length zero, even between shots at one position
     lengths = distance.ravel() + 1e-6 * distance.max() + np.finfo(float).tiny
     tree = csgraph.minimum_spanning_tree(coo_array((lengths, (rows, near.ravel())), (n, n)).tocsr())
     first = np.unique(csgraph.connected_components(tree, directed=False)[1], return_index=True)[1]

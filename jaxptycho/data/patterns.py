@@ -1,4 +1,4 @@
-"""The patterns of one view, clean and with the zero frequency in the corner, read when they are wanted."""
+"""Patterns of one view, clean and with the zero frequency in the corner, read on demand."""
 
 import math
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ from jaxtyping import Num
 
 
 class Look(NamedTuple):
-    """Clean patterns as they are first read, and what was not as it should be."""
+    """Clean patterns on first reading, and the corrections that were made."""
 
     patterns: Num[np.ndarray, "b y x"]
     negative: int = 0  # counts that were clipped to zero
@@ -16,13 +16,15 @@ class Look(NamedTuple):
 
 
 class Patterns:
-    """Those of an array as cameras give them, [shot, y, x]; where `keep`, what was read once stays in memory."""
+    """Patterns of an array [shot, y, x] in camera layout; with `keep` they are kept in memory."""
 
     def __init__(self, counts: Any, mask: np.ndarray | None, keep: bool):
-        self.counts, self.mask, self.dtype = counts, mask, clean_dtype(counts.dtype)
+        self.counts = counts
+        self.mask = mask
+        self.dtype = clean_dtype(counts.dtype)
         self._kept = (
             np.empty(counts.shape, self.dtype) if keep else None
-        )  # takes memory only where it is filled
+        )  # occupies memory only where it is filled
         self._known = np.zeros(counts.shape[0], bool)
 
     def __getitem__(self, shots) -> Num[np.ndarray, "b y x"]:
@@ -36,16 +38,18 @@ class Patterns:
         return self._kept[shots]
 
     def look(self, start: int, stop: int, where: str) -> "Look":
-        """Some patterns when they are first read.
+        """Patterns `start` to `stop` on first reading.
 
-        Raises ValueError for what is no number inside the mask; `where` names the view.
+        Raises ValueError for NaN inside the mask; `where` names the view.
         """
         block = np.asarray(self.counts[start:stop])
         seen = block if self.mask is None else block[:, self.mask]
         if np.issubdtype(block.dtype, np.floating) and not np.isfinite(seen).all():
             shot = start + int(np.flatnonzero(~np.isfinite(seen).reshape(len(seen), -1).all(1))[0])
             raise ValueError(
-                f"counts of shot {shot}{where} are not finite inside the mask; mask these pixels or mend the file"
+                f"counts of shot {shot}{where} are not finite inside the mask; mask these pixels "
+                "or "
+                "correct the file"
             )
         clean = self._cleaned(block)
         if self._kept is not None:
@@ -56,12 +60,12 @@ class Patterns:
         return Look(clean, negative, np.any((seen > largest).reshape(len(seen), -1), axis=1))
 
     def _largest(self, stored: np.dtype) -> int | None:
-        """Largest count of a wider `stored` type that is kept; None where all are."""
+        """Largest count of a wider `stored` type that is representable; None if all are."""
         wider = self.dtype.kind in "ui" and stored.itemsize > self.dtype.itemsize
         return int(np.iinfo(str(self.dtype)).max) if wider else None
 
     def _read(self, shots):
-        in_order, places = np.unique(shots, return_inverse=True)  # as files are read
+        in_order, places = np.unique(shots, return_inverse=True)  # in the order of files
         return self._cleaned(np.asarray(self.counts[in_order]))[places]
 
     def _cleaned(self, block):
@@ -75,38 +79,38 @@ class Patterns:
 
 
 class Chosen:
-    """Some shots of a view, whose own reader keeps what was read."""
+    """Selected shots of a view, read and cached by its reader."""
 
     def __init__(self, patterns: "Patterns | Chosen", shots: np.ndarray):
-        self.patterns, self.shots, self.dtype = patterns, shots, patterns.dtype
+        self.patterns = patterns
+        self.shots = shots
+        self.dtype = patterns.dtype
 
     def __getitem__(self, shots) -> Num[np.ndarray, "b y x"]:
         return self.patterns[self.shots[shots]]
 
     def look(self, start: int, stop: int, where: str) -> "Look":
-        """As `Patterns.look`, of what was looked at before."""
+        """Patterns as from `Patterns.look`, checked before."""
         return Look(self[np.arange(start, stop)])
 
 
 class AsSeen:
-    """Patterns that were made clean with `mask`, as a camera shows them."""
+    """Patterns that were cleaned with `mask`, in camera layout."""
 
     checked = True  # bad pixels and shots were left out before
 
     def __init__(self, clean: Chosen, shape: tuple[int, int], mask: np.ndarray | None):
-        self.clean, self.shape, self.dtype, self.mask = (
-            clean,
-            (len(clean.shots), *shape),
-            clean.dtype,
-            mask,
-        )
+        self.clean = clean
+        self.shape = (len(clean.shots), *shape)
+        self.dtype = clean.dtype
+        self.mask = mask
 
     def __getitem__(self, index):
         return np.fft.fftshift(self.clean[index], axes=(1, 2))
 
 
 def read_by(counts: list, mask: np.ndarray | None, limit: int) -> list[Patterns | Chosen]:
-    """What reads the patterns of every view, and keeps them where all take no more than `limit` bytes."""
+    """Readers of the patterns of every view, with a cache if all fit into `limit` bytes."""
     size = sum(math.prod(c.shape) * clean_dtype(c.dtype).itemsize for c in counts)
     return [
         c.clean if isinstance(c, AsSeen) and c.mask is mask else Patterns(c, mask, size <= limit)
@@ -114,8 +118,8 @@ def read_by(counts: list, mask: np.ndarray | None, limit: int) -> list[Patterns 
     ]
 
 
-def clean_dtype(dtype):
-    """Integers stay integers, of 32 bits at most; everything else is in single precision."""
+def clean_dtype(dtype: Any) -> np.dtype:
+    """Data type of clean counts: integers of at most 32 bits, otherwise single precision."""
     if dtype.kind == "u":
         return dtype.newbyteorder("=") if dtype.itemsize <= 4 else np.dtype(np.uint32)
     return np.dtype(np.int32 if dtype.kind == "i" else np.float32)

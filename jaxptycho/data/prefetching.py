@@ -1,16 +1,18 @@
-"""Work done ahead by a thread."""
+"""Prefetching by a thread."""
 
 import queue
 import threading
 from collections.abc import Generator, Iterable
+from typing import Any
 
 
 def prefetch(items: Iterable, depth: int = 2) -> Generator:
-    """The same items, made ahead by a thread while the device computes."""
+    """The same items, computed in advance by a thread while the device works."""
     ready: queue.Queue = queue.Queue(depth)
-    done, stop = object(), threading.Event()
+    done = object()
+    stop = threading.Event()
 
-    def put(item) -> bool:
+    def put(item: Any) -> bool:
         while not stop.is_set():
             try:
                 ready.put(item, timeout=0.1)
@@ -19,13 +21,13 @@ def prefetch(items: Iterable, depth: int = 2) -> Generator:
                 continue
         return False
 
-    def work():
+    def work() -> None:
         try:
             for item in items:
                 if not put((item, None)):
                     return
             put((done, None))
-        except BaseException as error:  # handed to the reader, who raises it
+        except BaseException as error:  # raised again in the reader
             put((done, error))
 
     threading.Thread(target=work, daemon=True).start()

@@ -1,4 +1,4 @@
-"""How processes share the first look at the patterns: each reads its own part, and all learn what was found."""
+"""Sharing of the first reading of patterns among processes, with the findings combined."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,16 +7,16 @@ import numpy as np
 
 
 class ProcessShard(NamedTuple):
-    """Which part is read here, and how all parts come together; by itself a process reads everything."""
+    """Part of the patterns that a process reads (by default all), and reductions over processes."""
 
     part: tuple[int, int] = (0, 1)  # the i-th of n
     summed: Callable[[np.ndarray], np.ndarray] = lambda values: values  # over all processes
     said: Callable[[str | None], str | None] = lambda mine: (
         mine
-    )  # by the first that has something to say
+    )  # of the first process with a message
 
     def own(self, n: int) -> tuple[int, int]:
-        """The first of `n` patterns that is read here, and the first that is not any more."""
+        """Range [first, stop) of `n` patterns that this process reads."""
         i, of = self.part
         return n * i // of, n * (i + 1) // of
 

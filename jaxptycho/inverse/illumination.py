@@ -1,7 +1,9 @@
 """Dose of the probe on every pixel of the specimen."""
 
+from typing import Any
+
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ..model import Model
 from ..parts.indexed import first_shot, vmap_shots
@@ -9,11 +11,11 @@ from ..physics import waves, windows
 
 
 def illumination(model: Model) -> Float[Array, "Y X"]:
-    """Σ_shots |ψ|² on every pixel of the specimen, with the first shot's probe for all."""
+    """Dose Σ_shots |ψ|² on every pixel of the specimen, with the probe of the first shot."""
     grid = model.grid
     ny, nx = model.specimen.shapes(grid).plane
 
-    def corner(seen):
+    def corner(seen: Any) -> Int[Array, "2"]:
         scan, specimen = seen
         return windows.split_position(scan.position(), specimen.slices_origin(grid), grid)[0]
 

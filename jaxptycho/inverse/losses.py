@@ -1,9 +1,9 @@
-"""What makes a model good: noise models, and the mean misfit over a batch.
+"""Losses: noise models, and their mean misfit over a batch.
 
 A noise model is any function `noise(predicted, counts, **options)` of predicted and measured
 counts, pixel by pixel; `LOSSES` lists those that jobs can name. A loss is any
-`loss(model, batch) -> scalar` that averages over the shots of the batch with their weight:
-then neither rates nor the weights of penalties depend on the batch size. I is measured, M
+`loss(model, batch) -> scalar` that averages over the shots of the batch with their weights, so
+that rates and the weights of penalties do not depend on the batch size. I is measured, M
 predicted, both in quanta.
 """
 
@@ -27,23 +27,26 @@ Noise = Callable[..., jax.Array]
 
 
 def amplitude(predicted: Counts, counts: Counts, eps: float = 1e-6) -> jax.Array:
-    """(√(I+ε) − √(M+ε))²: Poisson noise made even (Thibault & Guizar-Sicairos 2012)."""
+    """Amplitude loss (√(I+ε) − √(M+ε))²: Poisson noise of uniform variance (Thibault &
+    Guizar-Sicairos 2012).
+    """
     return (jnp.sqrt(jnp.maximum(predicted, 0.0) + eps) - jnp.sqrt(counts + eps)) ** 2
 
 
 def anscombe(predicted: Counts, counts: Counts) -> jax.Array:
-    """The amplitude loss with ε = 3/8, the best at low counts (Anscombe 1948)."""
+    """Amplitude loss with ε = 3/8, the best choice at low counts (Anscombe 1948)."""
     return amplitude(predicted, counts, 0.375)
 
 
 def gaussian(predicted: Counts, counts: Counts, variance: float = 1.0) -> jax.Array:
-    """(I − M)²/(2·variance): additive noise of a camera."""
+    """Gaussian loss (I − M)²/(2·variance): additive noise of a camera."""
     return jnp.square(counts - predicted) / (2 * variance)
 
 
 def poisson(predicted: Counts, counts: Counts, eps: float = 1e-3) -> jax.Array:
     """Poisson deviance M − I + I·log(I/M): 0 for a perfect fit, about ½ at high counts."""
-    model, seen = jnp.maximum(predicted, 0.0) + eps, counts + eps
+    model = jnp.maximum(predicted, 0.0) + eps
+    seen = counts + eps
     return model - seen + xlogy(seen, seen) - seen * jnp.log(model)
 
 
@@ -57,10 +60,10 @@ def from_noise_or_loss(
     options: Mapping[str, Any] = MappingProxyType({}),
     budget: float | None = None,
 ) -> Callable[[Model, Batch], jax.Array]:
-    """A loss from a noise model or a loss with its options, whichever `function` is.
+    """A loss from `function`, a noise model or a loss, with its options.
 
-    A noise model begins with the parameters `predicted, counts`; anything else is a loss
-    `loss(model, batch)`. `budget` [bytes] is that of the gradient of a noise model.
+    The first parameters of a noise model are `predicted, counts`; any other function is a loss
+    `loss(model, batch)`. `budget` [bytes] limits the gradient of a noise model.
     """
     chosen = partial(function, **options) if options else function
     names = list(inspect.signature(function).parameters)
@@ -73,16 +76,16 @@ def misfit(
     multislice: Callable | None = None,
     budget: float | None = None,
 ) -> Callable[[Model, Batch], jax.Array]:
-    """A loss: Σ over pixels of `noise`, averaged over the shots of a batch [quanta per shot].
+    """Loss: Σ over pixels of `noise`, averaged over the shots of a batch [quanta per shot].
 
-    Worked off in micro-batches of `micro` shots, by default as many as fit the cache; their
-    gradients are added up on the way, so memory does not grow with the batch. `multislice` is
-    one of `physics.waves` or `physics.checkpointed`. What of both is not given is chosen so that the gradient keeps
-    within `budget` [bytes], by default half of the device's memory.
+    The batch is processed in micro-batches of `micro` shots, by default as many as fit the cache;
+    their gradients are accumulated, so memory does not grow with the batch. `multislice` is one
+    of `physics.waves` or `physics.checkpointed`. Both default to the fastest choice whose
+    gradient fits `budget` [bytes], by default half of the device's memory.
     """
 
-    def loss(model: Model, batch: Batch):
-        def of_shot(predicted, counts):
+    def loss(model: Model, batch: Batch) -> jax.Array:
+        def of_shot(predicted: Counts, counts: Counts) -> jax.Array:
             return jnp.sum(noise(predicted, counts.astype(predicted.dtype)))
 
         total = sum_over_shots(of_shot, model, batch, micro, multislice, budget)

@@ -1,18 +1,19 @@
-"""What a batch may take at once: how many shots at a time, and which waves are kept for the gradient.
+"""Memory of a step: number of shots per micro-batch, and the waves stored for the gradient.
 
-The bytes of a plan are those that the compiler sets aside; it is asked only where a plan comes
-near the budget, for it has to compile the plan to know.
+The bytes of a plan are those that the compiler allocates. A plan is compiled to obtain them only
+if its estimate is near the budget.
 """
 
 import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from ..data import Batch
 from ..model import Model
@@ -21,17 +22,18 @@ from ..physics import checkpointed, waves
 
 Loss = Callable[[Model, Batch], jax.Array]
 
-# least and most waves of a chunk: a CPU's second-level cache, of which four shots make good use, or a GPU's
+# least and largest size of the waves of a chunk: the second-level cache of a CPU, in which four
+# shots are efficient, or the cache of a GPU
 CHUNK_BYTES = {
     "cpu": (2**19, 2**21),
     "gpu": (48 * 2**20, 48 * 2**20),
     "tpu": (16 * 2**20, 16 * 2**20),
 }
-CONTROL_GROUP = Path("/sys/fs/cgroup/memory.max")  # what a container or a batch system grants
+CONTROL_GROUP = Path("/sys/fs/cgroup/memory.max")  # limit of a container or a batch system
 
 
 class MicrobatchPlan(NamedTuple):
-    """How the shots of a batch are worked off: `micro` at a time, through which multislice."""
+    """Plan to process the shots of a batch: `micro` at a time, by `multislice`."""
 
     micro: int
     multislice: Callable = waves.multislice
@@ -40,8 +42,11 @@ class MicrobatchPlan(NamedTuple):
 def plans(
     model: Model, shots: int, micro: int | None = None, multislice: Callable | None = None
 ) -> list[MicrobatchPlan]:
-    """Ways to work off `shots`, the fastest first: as many at a time as fit the cache, then fewer,
-    then fewer waves kept for the gradient; `micro` and `multislice` stand where they are given."""
+    """Plans to process `shots`, the fastest first.
+
+    Micro-batches as large as fit the cache come first, then smaller ones, then multislices that
+    store fewer waves for the gradient. `micro` and `multislice` fix these choices.
+    """
     if multislice is checkpointed.multislice_reversible:
         require_lossless(model)
     most = min(shots, _cached_shots(model))
@@ -61,9 +66,10 @@ def fastest(
     choice: Sequence[MicrobatchPlan],
     budget: float | None,
 ) -> MicrobatchPlan:
-    """The first plan whose loss `by(plan)` and its gradient keep within `budget` [bytes], beside model and batch.
+    """First plan of `choice` whose loss `by(plan)` and gradient fit `budget` [bytes].
 
-    Without a budget it is half of the device, and the leanest plan is tried in any case.
+    Model and batch are not counted. The default budget is half of the device's memory; with it
+    the last plan, which requires the least memory, is returned in any case.
     """
     most = _half_the_device() if budget is None else budget
     if 4 * _roughly(model, choice[0]) < most:
@@ -77,13 +83,14 @@ def fastest(
     if budget is None:
         return leanest
     raise ValueError(
-        f"the gradient takes {size / 1e6:.4g} MB with {leanest.micro} shots at a time and {leanest.multislice.__name__}, "
-        f"the budget is {budget / 1e6:.4g} MB; give more, or try checkpointed.multislice_reversible or a smaller specimen"
+        f"the gradient takes {size / 1e6:.4g} MB with {leanest.micro} shots at a time and "
+        f"{leanest.multislice.__name__}, the budget is {budget / 1e6:.4g} MB; give more, or try "
+        "checkpointed.multislice_reversible or a smaller specimen"
     )
 
 
 def require_lossless(model: Model) -> None:
-    """Raises ValueError when the propagator loses frequencies, whatever its parameters: such waves cannot be traced back."""
+    """Raise ValueError for a propagator that loses frequencies: its waves cannot be traced back."""
     propagator = select(model.propagator, PerShot, 0)
     with jax.ensure_compile_time_eval():
         still = jax.tree.map(
@@ -92,26 +99,27 @@ def require_lossless(model: Model) -> None:
         passed = float(jnp.min(jnp.abs(still.kernel(model.grid, 10.0))))
     if passed < 1 - 1e-3:
         raise ValueError(
-            f"multislice_reversible traces waves back, but a propagator of type {type(propagator).__name__} loses "
-            f"frequencies of this grid for good (|P| falls to {passed:.2g}); leave out its band limit, take a coarser pixel, "
-            "or take checkpointed.multislice_sqrt"
+            f"multislice_reversible traces waves back, but a propagator of type "
+            f"{type(propagator).__name__} loses frequencies of this grid for good (|P| falls to "
+            f"{passed:.2g}); leave out its band limit, use a coarser pixel, or use "
+            "checkpointed.multislice_sqrt"
         )
 
 
 def needed(loss: Loss, model: Model, batch: Batch) -> int:
-    """Bytes that a loss and its gradient take on a device beside model and batch, by the compiler's plan.
+    """Bytes of a loss and its gradient on a device, without model and batch, by the compiler.
 
-    Nothing is computed; arrays count by shape and type alone. A loss that is no scalar has no gradient.
-    0 where a compiler does not say.
+    No value is computed; only shapes and types of arrays matter. A loss that is not a scalar is
+    counted without gradient. 0 if the compiler does not report its memory.
     """
     arrays, rest = eqx.partition(
         (model, batch), lambda leaf: hasattr(leaf, "shape") and hasattr(leaf, "dtype")
     )
 
-    def value(params, others, batch):
+    def value(params: PyTree, others: PyTree, batch: PyTree) -> jax.Array:
         return loss(eqx.combine(params, others), batch)
 
-    def program(arrays):
+    def program(arrays: PyTree) -> Any:
         model, batch = eqx.combine(arrays, rest)
         params, others = eqx.partition(model, eqx.is_inexact_array)
         scalar = jax.eval_shape(lambda p: value(p, others, batch), params).ndim == 0
@@ -123,12 +131,12 @@ def needed(loss: Loss, model: Model, batch: Batch) -> int:
 
 
 def device_memory() -> int | None:
-    """Bytes of one device, a CPU's shared among all its devices; None where nobody says."""
+    """Bytes of one device, those of a CPU shared among its devices; None if unknown."""
     if jax.default_backend() != "cpu":
         return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     try:
         whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not on Windows
+    except (AttributeError, ValueError, OSError):  # not available on Windows
         return None
     granted = CONTROL_GROUP.read_text().strip() if CONTROL_GROUP.exists() else ""
     return min(whole, int(granted) if granted.isdigit() else whole) // jax.local_device_count()
@@ -140,16 +148,17 @@ def _half_the_device() -> float:
 
 
 def _roughly(model: Model, plan: MicrobatchPlan) -> int:
-    """Bytes of a plan's waves, of the windows it cuts, and of the gradient, within a factor of two."""
+    """Bytes of the waves, windows and gradient of a plan, accurate to a factor of two."""
     spectrum = _spectrum(model)
     slices = _slices(model)
-    modes, pixels = spectrum.shape[0], math.prod(spectrum.shape[1:])
+    modes = spectrum.shape[0]
+    pixels = math.prod(spectrum.shape[1:])
     planes = plan.micro * (slices.shape[0] * (modes + 4) + 10 * modes)
     return spectrum.dtype.itemsize * (planes * pixels + 2 * slices.size)
 
 
 def _cached_shots(model: Model) -> int:
-    """How many shots' waves fit the cache; a CPU's also holds those that entered each slice."""
+    """Number of shots whose waves fit the cache; a CPU's also holds those entering each slice."""
     spectrum = _spectrum(model)
     size = math.prod(spectrum.shape) * spectrum.dtype.itemsize
     platform = jax.default_backend()

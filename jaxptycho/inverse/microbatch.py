@@ -1,16 +1,19 @@
 """Sums over the shots of a batch, in micro-batches that fit the cache.
 
 The gradient is computed chunk by chunk in the forward pass and scaled in the backward pass,
-which a sum allows: waves of one chunk are all that is ever stored, nothing is computed twice,
-and the specimen's gradient is added window by window in place.
+which is exact for a sum: only the waves of one chunk are stored, no value is computed twice,
+and the specimen's gradient is accumulated window by window in place.
 """
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, PyTree
 
 from ..data import Batch
 from ..model import Model, simulate_pattern
@@ -18,8 +21,9 @@ from ..parts.indexed import PerShot, PerView, select
 from ..parts.probe import AbstractProbe
 from ..parts.slices import Sliced
 from ..physics import windows
-from ..physics.types import Waves
-from .memory import fastest, plans
+from ..physics.grids import Grid
+from ..physics.types import Index, Waves, Window
+from .memory import MicrobatchPlan, fastest, plans
 
 
 def sum_over_shots(
@@ -29,19 +33,20 @@ def sum_over_shots(
     micro: int | None = None,
     multislice: Callable | None = None,
     budget: float | None = None,
-):
-    """Σ weight · of_shot(predicted, counts) over the shots of `batch`.
+) -> jax.Array:
+    """Sum Σ weight · of_shot(predicted, counts) over the shots of `batch`.
 
-    `of_shot` maps two patterns to a scalar (or, where no gradient is asked for, an array).
-    What is not given, of `micro` shots at a time and the `multislice` of `physics.waves` or `physics.checkpointed`, is
-    the fastest way that keeps within `budget` bytes, by default half of the device (`memory.plans`).
-    First derivatives only, in reverse mode; for others use `predict`.
+    `of_shot` maps two patterns to a scalar (or, if no gradient is required, to an array). The
+    defaults of `micro`, the number of shots at a time, and of `multislice`, a function of
+    `physics.waves` or `physics.checkpointed`, are the fastest choice that fits `budget` bytes, by
+    default half of the device (`memory.plans`). First derivatives only, in reverse mode; for
+    others use `predict`.
     """
     model = select(model, PerView, batch.view)
     sliced = model.specimen.slices(model.grid)
     choice = plans(model, len(batch.shots), micro, multislice)
 
-    def by(plan):
+    def by(plan: MicrobatchPlan) -> Callable[[Model, Batch], jax.Array]:
         return lambda model, batch: sum_over_shots(
             of_shot, model, batch, plan.micro, plan.multislice, math.inf
         )
@@ -53,16 +58,16 @@ def sum_over_shots(
 
 
 class _Spectrum(AbstractProbe):
-    """A probe whose spectrum is known."""
+    """A probe given by its spectrum."""
 
     values: Waves
 
-    def spectrum(self, grid):
+    def spectrum(self, grid: Grid) -> Waves:
         return self.values
 
 
 def _with_spectrum(model: Model) -> Model:
-    """The model whose probe, if all shots share it, is transformed once and not chunk by chunk."""
+    """The model, with the spectrum of a shared probe computed once for all chunks."""
     nodes = jax.tree.leaves(model.probe, is_leaf=lambda node: isinstance(node, PerShot))
     if any(isinstance(node, PerShot) for node in nodes):
         return model
@@ -70,13 +75,13 @@ def _with_spectrum(model: Model) -> Model:
 
 
 def _chunks(arrays, size):
-    """Every array `[shot, …]` as `[chunk, shot, …]`, padded with zeros (so with weight 0)."""
+    """Arrays `[shot, …]` reshaped to `[chunk, shot, …]`, padded with zeros (of weight 0)."""
     n = len(arrays[0])
     counts = range(max(1, round(0.8 * n / size)), math.ceil(n / size) + 1)
     count = min(counts, key=lambda c: c * math.ceil(n / c))  # least padding
     size = math.ceil(n / count)
 
-    def cut(array):
+    def cut(array: jax.Array | np.ndarray) -> jax.Array:
         padding = [(0, count * size - n)] + [(0, 0)] * (array.ndim - 1)
         return jnp.pad(jnp.asarray(array), padding).reshape(count, size, *array.shape[1:])
 
@@ -84,7 +89,7 @@ def _chunks(arrays, size):
 
 
 def _corners(rest: Model, sliced: Sliced, shots):
-    def of_shot(shot):
+    def of_shot(shot: Index) -> Int[Array, "2"]:
         scan, own = select((rest.scan, sliced), PerShot, shot)
         return own.corner(scan.position(), rest.grid)[0]
 
@@ -92,10 +97,10 @@ def _corners(rest: Model, sliced: Sliced, shots):
 
 
 def _chunk_sum(parts, seen, chunk, of_shot, multislice):
-    """One chunk's sum; `seen` are the windows of its shots, cut from the specimen."""
+    """Sum over one chunk; `seen` are the windows of its shots, cut from the specimen."""
     shots, counts, weight = chunk
 
-    def one(shot, window, pattern):
+    def one(shot: Index, window: Window, pattern: jax.Array) -> jax.Array:
         model, sliced = select(parts, PerShot, shot)
         centre = sliced.corner(model.scan.position(), model.grid)[1]
         return of_shot(simulate_pattern(model, sliced, window, centre, multislice), pattern)
@@ -115,7 +120,7 @@ def _without_transmission(sliced: Sliced) -> Sliced:
 def _sum(parts, chunks, of_shot, multislice):
     rest, sliced = parts
 
-    def of_chunk(chunk):
+    def of_chunk(chunk: PyTree) -> jax.Array:
         seen = _cut_all(sliced, _corners(rest, sliced, chunk[0]), rest.grid)
         return _chunk_sum(parts, seen, chunk, of_shot, multislice)
 
@@ -129,10 +134,10 @@ def _sum_forward(perturbed, parts, chunks, of_shot, multislice):
     small = (rest, _without_transmission(sliced))
     diff, fixed = eqx.partition(small, eqx.is_inexact_array)
 
-    def chunk_sum(diff, seen, chunk):
+    def chunk_sum(diff: PyTree, seen: jax.Array, chunk: PyTree) -> jax.Array:
         return _chunk_sum(eqx.combine(diff, fixed), seen, chunk, of_shot, multislice)
 
-    def body(carry, chunk):
+    def body(carry: Any, chunk: PyTree) -> Any:
         grads, field = carry
         corners = _corners(rest, sliced, chunk[0])
         seen = _cut_all(sliced, corners, rest.grid)

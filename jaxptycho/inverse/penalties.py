@@ -1,14 +1,14 @@
-"""Penalties: what is known beforehand of a specimen, as a price added to the loss.
+"""Penalties: prior knowledge of a specimen, as a term added to the loss.
 
 A penalty is any `penalty(model) -> scalar`. The functions here build such closures from plain
 keyword numbers; `PENALTIES` lists them by the names that job files use, and their annotated
-signatures say which keys there are, of which type and with which default (none: required).
+signatures define the keys with their types and defaults (keys without default are required).
 
-`weight` is in quanta per shot, as the loss is: what a phase of 1 rad (for L1, L2 and W(k)), or
-a step of 1 rad between neighbours, everywhere in one slice costs. The sum runs over slices and
-is averaged over the pixels of a plane, so a weight means the same in a larger field of view and
-for every batch size. A potential is counted in radians per slice of mean thickness, an
-absorption in −ln|t|.
+`weight` is in quanta per shot, as the loss is: the penalty of a phase of 1 rad (for L1, L2 and
+W(k)), or of steps of 1 rad between neighbours, throughout one slice. It is summed over slices and
+averaged over the pixels of a plane, so the meaning of a weight depends neither on the field of
+view nor on the batch size. A potential is converted to radians per slice of mean thickness; an
+absorption is −ln|t|.
 """
 
 from collections.abc import Callable
@@ -33,22 +33,22 @@ def sum_of(*penalties: Penalty) -> Penalty:
 
 
 def l1(weight: float, of: Of = "phase") -> Penalty:
-    """Σ|φ|: sparse specimens, empty between their atoms (Tibshirani 1996)."""
+    """Penalty Σ|φ|: sparse specimens, empty between their atoms (Tibshirani 1996)."""
     return lambda model: weight * per_pixel(jnp.abs(model.specimen.phase_per_slice(model.grid, of)))
 
 
 def l2(weight: float, of: Of = "phase") -> Penalty:
-    """Σφ²: small values (Tikhonov 1963)."""
+    """Penalty Σφ²: small values (Tikhonov 1963)."""
     return lambda model: weight * per_pixel(model.specimen.phase_per_slice(model.grid, of) ** 2)
 
 
 def total_variation(
     weight: float, along: Along = "plane", of: Of = "phase", smooth: float = 1e-2
 ) -> Penalty:
-    """Σ √(|∇φ|² + s²) − s: flat areas with sharp edges (Rudin, Osher & Fatemi 1992).
+    """Penalty Σ √(|∇φ|² + s²) − s: flat areas with sharp edges (Rudin, Osher & Fatemi 1992).
 
-    Steps below `smooth` [rad] count quadratically (Vogel & Oman 1996). In a "volume" all directions count alike:
-    steps along z are those over the distance of a pixel.
+    Steps below `smooth` [rad] count quadratically (Vogel & Oman 1996). For "volume" the weight is
+    isotropic: steps along z are scaled to the distance of a pixel.
     """
 
     if smooth <= 0:
@@ -56,7 +56,7 @@ def total_variation(
             f"smooth is {smooth}; give a positive step [rad], below which edges are rounded"
         )
 
-    def penalty(model):
+    def penalty(model: Model) -> jax.Array:
         steps2 = squared_steps(model, of, along)
         return weight * per_pixel(jnp.sqrt(steps2 + smooth**2) - smooth)
 
@@ -64,22 +64,20 @@ def total_variation(
 
 
 def tikhonov(weight: float, along: Along = "plane", of: Of = "phase") -> Penalty:
-    """Σ|∇φ|²: smooth specimens (Tikhonov 1963)."""
+    """Penalty Σ|∇φ|²: smooth specimens (Tikhonov 1963)."""
     return lambda model: weight * per_pixel(squared_steps(model, of, along))
 
 
 def missing_cone(weight: float, semiangle_mrad: float, of: Of = "phase") -> Penalty:
-    """‖√(1−W)·Fφ‖² with the W(k) of `filters.measurable`: nothing where a view measures nothing.
+    """Penalty ‖√(1−W)·Fφ‖², W(k) of `filters.measurable`: damping of unmeasured frequencies.
 
-    Soft where `constraints.missing_cone_filter` is hard; the sum over slices costs nothing.
+    The soft form of `constraints.missing_cone_filter`; the sum over slices is not penalised.
     """
 
-    def penalty(model):
+    def penalty(model: Model) -> jax.Array:
         model.specimen.require_fixed_beam()
-        phase, spacing = (
-            model.specimen.phase_per_slice(model.grid, of),
-            model.specimen.spacing(model.grid),
-        )
+        phase = model.specimen.phase_per_slice(model.grid, of)
+        spacing = model.specimen.spacing(model.grid)
         kept = filters.measurable(phase.shape, model.grid.pixel, spacing, 1e-3 * semiangle_mrad)
         return weight * per_pixel(phase * filters.filter_volume(phase, 1 - kept))
 
@@ -92,12 +90,12 @@ PENALTIES: dict[str, Callable[..., Penalty]] = {
 
 
 def per_pixel(price: Stack) -> jax.Array:
-    """Summed over slices, averaged over the pixels of a plane."""
+    """Sum over slices, averaged over the pixels of a plane."""
     return jnp.sum(price) / (price.shape[-2] * price.shape[-1])
 
 
 def squared_steps(model: Model, of: Of, along: Along) -> Stack:
-    """|∇φ|² [rad²], from forward differences to the next pixel or slice; at the far edge there is no step."""
+    """Squared gradient |∇φ|² [rad²] from forward differences, zero at the far edge."""
     stack = model.specimen.phase_per_slice(model.grid, of)
     lengths = jnp.ones(3, stack.dtype)
     if along == "z":
@@ -107,7 +105,7 @@ def squared_steps(model: Model, of: Of, along: Along) -> Stack:
             model.grid.pixel
         )
 
-    def steps(axis):
+    def steps(axis: int) -> Stack:
         last = jax.lax.slice_in_dim(stack, stack.shape[axis] - 1, None, axis=axis)
         return jnp.diff(stack, axis=axis, append=last) / lengths[axis]
 

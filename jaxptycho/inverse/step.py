@@ -8,10 +8,11 @@ like the others.
 import contextlib
 import gc
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from functools import partial
 from itertools import groupby
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -26,7 +27,7 @@ from ..model import Model, require_alive, require_inside
 from ..parts.indexed import PerView, axis_size, mask_unseen_updates
 from .solvers.parameter_scaling import child, restrict_line_search, scale_parameters
 
-AHEAD = 8  # calls that the host may be ahead of the device, whose memory holds the batches of all of them
+AHEAD = 8  # calls by which the host may precede the device, which holds the batches of all
 
 
 def identity(model: Model) -> Model:
@@ -35,20 +36,23 @@ def identity(model: Model) -> Model:
 
 
 class PerPart(optax.GradientTransformationExtraArgs):
-    """An optimiser that says which parameters it moves: `moved(params)` is True for those, a tree like `params`."""
+    """An optimiser with a mask of the parameters that it moves, `moved(params)`, like `params`."""
 
     moved: Callable[[PyTree], PyTree]
 
 
-def per_part(optimisers=None, /, **by_name) -> PerPart:
-    """One optimiser for each part or field, the rest of the model stays put.
+def per_part(
+    optimisers: Mapping[Any, optax.GradientTransformation] | None = None, /, **by_name
+) -> PerPart:
+    """One optimiser for each part or field; the rest of the model is fixed.
 
     `per_part(specimen=optax.adam(5e-3), probe=optax.adam(5e-3))`; fields by their path:
-    `per_part({"scan.matrix": optax.adam(1e-2)})`, the longest path wins; what wraps a part has no
-    name in it (`detector.shift` of `Masked(…, Descanned(…))`); several together:
-    `per_part({("specimen", "probe"): optax.lbfgs()})`. What a part calls `given` (the
-    thickness of a specimen, nominal positions) moves only when named itself. Rates are in the
-    natural units of `inverse.units`, about 1 for every parameter: 5e-3 suits most data.
+    `per_part({"scan.matrix": optax.adam(1e-2)})`, the longest path wins, and wrappers of a part
+    are omitted from it (`detector.shift` of `Masked(…, Descanned(…))`); several together:
+    `per_part({("specimen", "probe"): optax.lbfgs()})`. Fields that a part lists in
+    `fixed_by_default` (the thickness of a specimen, nominal positions) are optimised only under
+    their full path. Rates are in natural units (`solvers.parameter_scaling`), about 1 for
+    every parameter: 5e-3 suits most data.
     """
     transforms: dict[Hashable, optax.GradientTransformation] = {"frozen": optax.set_to_zero()}
     group_of = {}
@@ -58,7 +62,7 @@ def per_part(optimisers=None, /, **by_name) -> PerPart:
         transforms[group] = restrict_line_search(optimiser)
         group_of |= dict.fromkeys(names, group)
 
-    def labels(params):
+    def labels(params: PyTree) -> PyTree:
         found = named(params, tuple(group_of))
         require_parameters(params, set(group_of) - set(jax.tree.leaves(found)))
         return jax.tree.map(lambda name: group_of.get(name, "frozen"), found)
@@ -68,8 +72,8 @@ def per_part(optimisers=None, /, **by_name) -> PerPart:
     return made
 
 
-def require_parameters(params, unused: Iterable[str]) -> None:
-    """Raises ValueError for `unused` names, which no parameter of `params` has, with those that were meant."""
+def require_parameters(params: PyTree, unused: Iterable[str]) -> None:
+    """Raise ValueError for `unused` names, which match no parameter, with the closest ones."""
     for name in sorted(unused):
         paths = [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
         fields = {
@@ -86,20 +90,25 @@ def require_parameters(params, unused: Iterable[str]) -> None:
         raise ValueError(f"the model has no parameter {name!r} to optimise; {hint}{known}")
 
 
-def path_of(path) -> str:
-    """The path of a leaf as rates name it, wrappers left out: `scan.positions`, `detector.shift` also
-    where it is `detector.detector.shift`."""
+def path_of(path: tuple[Any, ...]) -> str:
+    """Path of a leaf as rates name it, without wrappers.
+
+    `scan.positions`; `detector.shift` also for `detector.detector.shift`.
+    """
     return unwrapped(jax.tree_util.keystr(path, simple=True, separator="."))
 
 
-def named(params, names: tuple[str, ...]):
-    """Which of `names` (paths of parts or fields) moves each parameter: the longest that covers
-    it, "frozen" where none does. What a part calls `given` is covered by its own path alone."""
+def named(params: PyTree, names: tuple[str, ...]) -> PyTree:
+    """For each parameter the longest of `names` (paths of parts or fields) that covers it.
 
-    def label(path, _):
-        node, shortest = params, 0
+    "frozen" if none does. Fields in `fixed_by_default` are covered only by their full path.
+    """
+
+    def label(path: tuple[Any, ...], _: Any) -> str:
+        node = params
+        shortest = 0
         for depth, key in enumerate(path):
-            if getattr(key, "name", None) in getattr(node, "given", ()):
+            if getattr(key, "name", None) in getattr(node, "fixed_by_default", ()):
                 shortest = len(path_of(path[: depth + 1]))
             node = child(node, key)
         own = {n: unwrapped(n) for n in names}
@@ -114,30 +123,30 @@ def named(params, names: tuple[str, ...]):
 
 
 def unwrapped(name: str) -> str:
-    """A dotted name, each part that repeats the one before it left out."""
+    """A dotted name without parts that repeat the preceding one."""
     return ".".join(part for part, _ in groupby(name.split(".")))
 
 
 def trainable(model: Model) -> Model:
-    """The model's parameters alone: every inexact array, None elsewhere."""
+    """Parameters of a model: every inexact array, None elsewhere."""
     return eqx.filter(model, eqx.is_inexact_array)
 
 
 def strip_weak_types(tree: PyTree) -> PyTree:
-    """The tree without weak types, which would make the second step trace again."""
+    """The tree without weak types, which would cause a retrace in the second step."""
     return jax.tree.map(
         lambda x: jax.lax.convert_element_type(x, x.dtype) if eqx.is_array(x) else x, tree
     )
 
 
 def copy_for_donation(tree: PyTree) -> PyTree:
-    """A copy, strongly typed, that a step may take over: arrays that two leaves share cannot be donated."""
+    """A strongly typed copy for donation to a step: arrays that leaves share cannot be donated."""
     return jax.tree.map(lambda x: x.copy() if eqx.is_array(x) else x, strip_weak_types(tree))
 
 
 @contextlib.contextmanager
-def gc_disabled():
-    """Garbage is collected afterwards: a full collection in the midst of tracing takes a third of its time."""
+def gc_disabled() -> Iterator[None]:
+    """Disable garbage collection, which takes a third of the time of tracing."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -152,24 +161,24 @@ def make_step(
     optimiser: optax.GradientTransformation,
     project: Callable[[Model], Model] = identity,
     penalty: Callable[[Model], jax.Array] | None = None,
-):
-    """A pure, compiled `step(model, state, batch) -> model, state, info`.
+) -> Callable[[Model, Any, Batch], tuple[Model, Any, dict[str, jax.Array]]]:
+    """Compile a pure `step(model, state, batch) -> model, state, info`.
 
     One step of `optimiser` on `loss(model, batch) + penalty(model)`, then `project`. `info`
-    holds `loss` (without the penalty) and `finite`. `init_state(optimiser, model)` makes the
+    holds `loss` (without the penalty) and `finite`. `init_state(optimiser, model)` returns the
     first state; model and state are donated: keep no other reference to their arrays.
-    A stack of batches (`data.stacked`) is worked off step by step in one call, `info` for each.
-    Calls return before the device is done, unless it is `AHEAD` calls behind.
+    A stack of batches (`data.stacked`) is processed step by step in one call, `info` for each.
+    Calls return before the device has finished, unless it is `AHEAD` calls behind.
     """
     optimiser = optax.with_extra_args_support(optimiser)
     moved_by = getattr(optimiser, "moved", lambda params: jax.tree.map(lambda _: True, params))
 
-    def objective(params, rest, batch):
+    def objective(params: PyTree, rest: PyTree, batch: Batch) -> tuple[jax.Array, jax.Array]:
         model = eqx.combine(params, rest)
         value = loss(model, batch)
         return value + (0.0 if penalty is None else penalty(model)), value
 
-    def one(model, state, batch):
+    def one(model: Model, state: Any, batch: Batch) -> tuple[Model, Any, dict[str, jax.Array]]:
         batch = materialize(batch)
         params, rest = eqx.partition(model, eqx.is_inexact_array)
         moved = moved_by(params)
@@ -177,7 +186,7 @@ def make_step(
         (total, value), grads = jax.value_and_grad(objective, has_aux=True)(
             moving, eqx.combine(fixed, rest), batch
         )
-        # JAX's gradient by a complex leaf is the conjugate of the direction of ascent.
+        # JAX's gradient with respect to a complex leaf is the conjugate of the direction of ascent.
         grads = eqx.combine(jax.tree.map(jnp.conj, grads), jax.tree.map(jnp.zeros_like, fixed))
         updates, state = optimiser.update(
             grads,
@@ -195,15 +204,18 @@ def make_step(
         new = project(eqx.apply_updates(model, updates))
         return strip_weak_types(new), state, {"loss": value, "finite": jnp.isfinite(total)}
 
-    # not Equinox's jit, which waits for the end of every call: the device would be idle until the next one is there
+    # not Equinox's jit, which waits for the end of every call: the device would be idle
+    # until the next call arrives
     @partial(jax.jit, static_argnums=(2, 3), donate_argnums=0)
-    def together(arrays, batch, others, structure):
+    def together(
+        arrays: tuple[Any, ...], batch: Any, others: tuple[Any, ...], structure: Any
+    ) -> Any:
         table = (
             batch.counts.table if isinstance(batch.counts, Rows) else None
-        )  # the same for all steps
+        )  # shared by all steps
         steps = batch if table is None else eqx.tree_at(lambda b: b.counts.table, batch, None)
 
-        def body(arrays, batch):
+        def body(arrays: tuple[Any, ...], batch: Any) -> Any:
             if table is not None:
                 batch = eqx.tree_at(lambda b: b.counts, batch, Rows(batch.counts.index, table))
             model, state = structure.unflatten(eqx.combine(arrays, others))
@@ -214,7 +226,7 @@ def make_step(
 
     calls = deque(maxlen=AHEAD)
 
-    def step(model, state, batch):
+    def step(model: Model, state: Any, batch: Batch) -> tuple[Model, Any, dict[str, jax.Array]]:
         require_alive((model, state))
         leaves, structure = jax.tree.flatten((model, state))
         arrays, others = eqx.partition(tuple(leaves), eqx.is_array)
@@ -229,9 +241,10 @@ def make_step(
     return step
 
 
-def init_state(optimiser: optax.GradientTransformation, model: Model):
-    """The optimiser's first state for `model`."""
-    return copy_for_donation(optimiser.init(trainable(model)))  # pyright: ignore[reportArgumentType]
+def init_state(optimiser: optax.GradientTransformation, model: Model) -> Any:
+    """Initial state of the optimiser for `model`."""
+    params: Any = trainable(model)
+    return copy_for_donation(optimiser.init(params))
 
 
 def minimise(
@@ -244,9 +257,10 @@ def minimise(
 ) -> tuple[Model, jax.Array]:
     """The model after one step per batch, and the loss of every step.
 
-    A loop that anyone can write by hand around `make_step`.
+    A simple loop around `make_step`.
     """
-    step, history = make_step(loss, optimiser, project, penalty), []
+    step = make_step(loss, optimiser, project, penalty)
+    history = []
     for view in range(axis_size(model, PerView)):
         require_inside(model, view)
     model, state = copy_for_donation(model), init_state(optimiser, model)

@@ -26,7 +26,8 @@ def step(
 
 
 def _convolution_derivative(one, there, back, primals, tangents):
-    (wave, kernel), (of_wave, of_kernel) = primals, tangents
+    (wave, kernel) = primals
+    (of_wave, of_kernel) = tangents
     parts = [one.bind(*matched(of_wave, kernel))] if is_known(of_wave) else []
     if is_known(of_kernel):
         parts.append(back(jnp_spread(of_kernel, wave) * there(wave)))

@@ -1,5 +1,7 @@
 """Fourier transforms of planes, and of the product of a wave and a factor that planes share."""
 
+from typing import Any
+
 from jax.interpreters import ad
 from jaxtyping import Array, Complex
 
@@ -24,7 +26,7 @@ def diffract(wave: Planes, factor: Complex[Array, "*f y x"]) -> Planes:
     return _DIFFRACT.bind(*matched(wave, factor))
 
 
-def product_tangent(of_wave, of_factor, wave, factor):
+def product_tangent(of_wave: Any, of_factor: Any, wave: Any, factor: Any) -> Any:
     """Tangent of factor · wave."""
     return jnp_spread(factor, wave) * of_wave + jnp_spread(of_factor, wave) * wave
 

@@ -1,12 +1,14 @@
-"""Multislice in one kernel of a GPU (Pallas): the wave stays on chip, a propagation is matrix products.
+"""Multislice in one kernel of a GPU (Pallas): the wave stays on chip, a propagation is matrix
+products.
 
-Pallas knows neither FFTs nor complex numbers. A circulant matrix for each axis, C_y ψ C_xᵀ, propagates by a transfer
-function that is a product of one of k_y and one of k_x; any other takes two pairs of DFT matrices, F̄ (P ∘ F ψ F) F̄.
-A product of complex matrices is three of real ones (Gauss), each of them three on tensor cores (TF32×3, which equals
-float32; `Precision.HIGHEST` would leave the tensor cores alone). One program takes one mode of one shot through all slices.
+Pallas supports neither FFTs nor complex numbers. A circulant matrix for each axis, C_y ψ C_xᵀ,
+propagates by a transfer function that is a product of one of k_y and one of k_x; any other takes
+two pairs of DFT matrices, F̄ (P ∘ F ψ F) F̄. A product of complex matrices is three of real ones
+(Gauss), each of them three on tensor cores (TF32×3, which equals float32; `Precision.HIGHEST` would
+not use the tensor cores). One program propagates one mode of one shot through all slices.
 
-MFLOP for a wave of N² pixels and a gap, the same forward and backward, and ns by arithmetic on an H200
-(300 of its 495 TFLOP/s in TF32, copies at 4.3 TB/s), forward and backward together:
+MFLOP for a wave of N² pixels and a gap, the same forward and backward, and ns by arithmetic on an
+H200 (300 of its 495 TFLOP/s in TF32, copies at 4.3 TB/s), forward and backward together:
 
     N                       32       64      128
     circulant, 36 N³       1.2      9.4       75   MFLOP
@@ -15,13 +17,15 @@ MFLOP for a wave of N² pixels and a gap, the same forward and backward, and ns 
     DFT + 4 passes          24      155     1130   ns
     FFT by XLA, 31 passes   59      236      945   ns
 
-The gradient requires the waves that entered each slice. Stored, they cost two passes of 8 N² bytes, recomputed from the
-exit wave 36 N³ FLOP: 15 ns against 31 for N = 64, 61 against 252 for N = 128, so they are stored.
+The gradient requires the waves that entered each slice. Stored, they cost two passes of 8 N² bytes,
+recomputed from the exit wave 36 N³ FLOP: 15 ns against 31 for N = 64, 61 against 252 for N = 128,
+so they are stored.
 
-By `ptxas` (Triton 3.6, sm_90a) a program for 32² spills nothing, one for 64² 1.4 kB a thread and gap, one for 128² 11 kB,
-2.9 MB in all, where the wave and its product alone fill the registers: expect a gain for 32² and 64², none for 128².
-Nothing is measured on a GPU yet: only `benchmarks/bench_fused.py` uses these functions.
-Pallas' way through Triton is deprecated since JAX 0.11; its successor (Mosaic) knows Hopper and newer only.
+By `ptxas` (Triton 3.6, sm_90a) a program for 32² spills nothing, one for 64² 1.4 kB a thread and
+gap, one for 128² 11 kB, 2.9 MB in all, where the wave and its product fill the registers:
+expect a gain for 32² and 64², none for 128². Nothing is measured on a GPU yet: only
+`benchmarks/bench_fused.py` uses these functions. Pallas' way through Triton is deprecated since JAX
+0.11; its successor (Mosaic) supports only Hopper and newer.
 """
 
 import functools
@@ -63,8 +67,8 @@ def multislice_fused_dft(wave: Waves, slices: Window, kernel: Transfer) -> Waves
 def _fused(operators, wave, slices, kernel):
     if not set(wave.shape[1:]) <= set(SIZES):
         raise ValueError(
-            f"windows of {' × '.join(map(str, wave.shape[1:]))} pixels do not suit the fused multislice, which takes 16, 32, "
-            "64 or 128; pad the patterns or take waves.multislice"
+            f"windows of {' × '.join(map(str, wave.shape[1:]))} pixels do not suit the fused "
+            "multislice, which supports 16, 32, 64 or 128; pad the patterns or use waves.multislice"
         )
     if slices.shape[0] == 1:
         return wave
@@ -85,7 +89,7 @@ def _backward(operators, seen, cotangent):
     entering, wave, slices, kernel = seen
     of_wave, of_gaps = _adjoint(cotangent, entering, slices, _transposed(*operators(kernel)))
     of_slices = jnp.sum(_waves(of_gaps), 0), jnp.zeros_like(slices[-1:])
-    # the compiler leaves it out where nobody asks for the kernel's gradient
+    # the compiler removes it if the kernel's gradient is not used
     of_kernel = jax.vjp(functools.partial(_by_steps, wave, slices), kernel)[1](cotangent)[0]
     return _waves(of_wave)[:, 0], jnp.concatenate(of_slices), of_kernel
 
@@ -128,13 +132,13 @@ def _transposed(left, right, *more):
 
 
 def _entering(wave, slices, operators, keep):
-    """The wave that enters each slice, or the last alone."""
+    """Wave entering each slice, or only the last."""
     gaps = len(slices) - 1
 
-    def through(precision, wave, slices, *refs):
+    def through(precision: Any, wave: Any, slices: Any, *refs) -> Any:
         *operators, out = refs
 
-        def one_slice(n, psi):
+        def one_slice(n: Any, psi: Any) -> Any:
             if keep:
                 _write(out, n, psi)
             return _propagate(_times(_read(slices, n), psi), operators, n, precision)
@@ -147,13 +151,16 @@ def _entering(wave, slices, operators, keep):
 
 
 def _adjoint(cotangent, entering, slices, operators):
-    """Cotangents of the wave and, mode by mode, of the slices, from that of the wave that enters the last slice."""
+    """Cotangents of the wave and, mode by mode, of the slices.
+
+    From the cotangent of the wave entering the last slice.
+    """
     gaps = len(slices) - 1
 
-    def back(precision, cotangent, entering, slices, *refs):
+    def back(precision: Any, cotangent: Any, entering: Any, slices: Any, *refs) -> Any:
         *operators, of_wave, of_slices = refs
 
-        def one_slice(i, psi):
+        def one_slice(i: Any, psi: Any) -> Any:
             n = gaps - 1 - i
             psi = _propagate(psi, operators, n, precision)
             _write(of_slices, n, _times(_read(entering, n), psi))
@@ -165,15 +172,17 @@ def _adjoint(cotangent, entering, slices, operators):
 
 
 def _call(body, of_mode, of_shot, counts):
-    """Stacks [mode, count, part, y, x] that `body` writes, one program for each mode, from such stacks of each mode
-    and arrays [count, y, x] of all."""
+    """Stacks [mode, count, part, y, x] written by `body`, one program per mode.
+
+    The inputs are such stacks of each mode and arrays [count, y, x] of all modes.
+    """
     modes, _, _, *shape = of_mode[0].shape
     planes = [*of_mode, *map(_planes, of_shot)]
 
-    def own(count):
+    def own(count: Any) -> Any:
         return pl.BlockSpec((None, count, 2, *shape), lambda m: (m, 0, 0, 0, 0))
 
-    def whole(array):
+    def whole(array: Any) -> Any:
         return pl.BlockSpec(array.shape, lambda m: (0,) * array.ndim)
 
     varies = {"manual_axis_type": jax.typeof(planes[0]).manual_axis_type}
@@ -219,18 +228,22 @@ def _times(a, b):
 def _product(a, b, precision):
     """Matrix product of complex matrices, by three real ones (Gauss)."""
     dot = functools.partial(jnp.dot, precision=precision)
-    both, turn = dot(a[0] + a[1], b[0]), dot(a[0], b[1] - b[0])
+    both = dot(a[0] + a[1], b[0])
+    turn = dot(a[0], b[1] - b[0])
     return both - dot(a[1], b[0] + b[1]), both + turn
 
 
 def _propagate(psi, operators, n, precision):
-    """Left matrix times wave times right matrix; with more operators these are spectra, multiplied and brought back."""
+    """Left matrix times wave times right matrix.
+
+    With more operators these are spectra, which are multiplied and transformed back.
+    """
     left, right, *more = operators
 
-    def own(ref):  # read when it is wanted, for registers are few
+    def own(ref: Any) -> Any:  # read on use, since registers are few
         return _read(ref, n if ref.shape[0] > 1 else 0)
 
-    def sandwich(left, right, psi):
+    def sandwich(left: Any, right: Any, psi: Any) -> Any:
         return _product(own(left), _product(psi, own(right), precision), precision)
 
     psi = sandwich(left, right, psi)

@@ -1,7 +1,9 @@
 """Operations on planes as primitives of JAX: linear in each operand, mapped over any axes, and
 lowered to an accelerator of the platform or to `reference`."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,13 +50,15 @@ def _lower_for_cpu(kind, otherwise, context, *operands):
     return rule(context.replace(avals_out=[*context.avals_out, space]), *operands)[:-1]
 
 
-def primitive(name: str, operands: tuple[str, ...], results=("wave",)) -> Primitive:
+def primitive(
+    name: str, operands: tuple[str, ...], results: tuple[str, ...] = ("wave",)
+) -> Primitive:
     """Primitive whose results have the shapes of the operands of these names."""
     one = Primitive(f"{name}_planes")
     one.multiple_results = len(results) > 1
     like = [operands.index(name) for name in results]
 
-    def shapes(*avals):
+    def shapes(*avals) -> Any:
         found = [avals[i] for i in like]
         return found if one.multiple_results else found[0]
 
@@ -64,7 +68,7 @@ def primitive(name: str, operands: tuple[str, ...], results=("wave",)) -> Primit
     return one
 
 
-def derived(name: str, operands: tuple[str, ...], function) -> Primitive:
+def derived(name: str, operands: tuple[str, ...], function: Callable) -> Primitive:
     """Primitive that is lowered to other ones everywhere; so is its derivative."""
     one = primitive(name, operands)
     mlir.register_lowering(one, mlir.lower_fun(function, multiple_results=False))
@@ -72,23 +76,23 @@ def derived(name: str, operands: tuple[str, ...], function) -> Primitive:
     return one
 
 
-def derived_by_parts(one: Primitive, function) -> None:
+def derived_by_parts(one: Primitive, function: Callable) -> None:
     """Give a primitive the derivative of the `function` of other primitives that it equals."""
 
-    def jvp(primals, tangents):
+    def jvp(primals: Any, tangents: Any) -> Any:
         return jax.jvp(function, primals, tuple(map(ad.instantiate_zeros, tangents)))
 
     ad.primitive_jvps[one] = jvp
 
 
-def matched(*operands):
+def matched(*operands) -> Any:
     """The operands with one type, varying over the same axes of a mesh."""
     dtype = jnp.result_type(*operands)
     return match_vma(*(a.astype(dtype) for a in operands))
 
 
-def is_known(tangent) -> bool:
-    """Whether a tangent is not zero by construction."""
+def is_known(tangent: Any) -> bool:
+    """True for a tangent that is not zero by construction."""
     return not isinstance(tangent, ad.Zero)
 
 
@@ -96,13 +100,13 @@ def _batched(primitive, names, operands, axes):
     """Batching rule: shared operands stay shared where the operation allows it, else repeat."""
     size = next(a.shape[axis] for a, axis in zip(operands, axes, strict=True) if axis is not None)
     only_wave = axes[0] is not None and not any(a is not None for a in axes[1:])
-    alone = only_wave and {*names[1:]} <= {"factor", "kernel"}
-    place = max((a.ndim - 2 for a in operands[1:]), default=0) if alone else 0
+    keep_shared = only_wave and {*names[1:]} <= {"factor", "kernel"}
+    place = max((a.ndim - 2 for a in operands[1:]), default=0) if keep_shared else 0
 
-    def moved(name, operand, axis):
+    def moved(name: str, operand: Any, axis: Any) -> Any:
         if axis is not None:
             return jnp.moveaxis(operand, axis, place)
-        if alone or (name == "kernel" and operand.ndim == 2):
+        if keep_shared or (name == "kernel" and operand.ndim == 2):
             return operand
         return jnp.broadcast_to(operand, (size, *operand.shape))
 

@@ -5,6 +5,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -115,7 +116,7 @@ def jnp_sparse_product(
     at_once = max(n for n in most if len(column) % n == 0 and n < max(2, len(column)))
 
     @jax.checkpoint
-    def add(total, terms):
+    def add(total: Array, terms: Any) -> Any:
         pairs = zip(*terms, strict=True)
         taken = (v[:, None] * rows.at[c].get(mode="promise_in_bounds") for c, v in pairs)
         return sum(taken, total), None

@@ -37,12 +37,12 @@ class Interpolation(NamedTuple):
     splined: bool  # of the spline coefficients that interpolate the samples
 
 
-def hat(d):
+def hat(d: Array) -> Array:
     """Compute 1 − |d|; its derivative at a corner is that on the side of larger d."""
     return jnp.where(jnp.abs(d) <= 1, jnp.where(d <= 0, 1 + d, 1 - d), 0)
 
 
-def bspline(d):
+def bspline(d: Array):
     """The cubic B-spline."""
     d = jnp.abs(d)
     return jnp.where(d < 1, 2 / 3 - d**2 * (1 - d / 2), jnp.where(d < 2, (2 - d) ** 3 / 6, 0))
@@ -73,7 +73,8 @@ def rotate_planes(
     place = (angle, shift.astype(planes.dtype), source, target, bins, joined)
     forward = _gathering(*place)
     transposed = _gathering_back(*jax.lax.stop_gradient(place[:2]), *place[2:])
-    (p, q, columns), rows = planes.shape, planes.reshape(-1, planes.shape[2])
+    (p, q, columns) = planes.shape
+    rows = planes.reshape(-1, planes.shape[2])
     rotated = sparse_product(*forward, *transposed, rows, (p, q) if joined.splined else None)
     return rotated.reshape(target[0].count // bins, target[1].count, columns)
 
@@ -132,7 +133,9 @@ def _gathering_back(angle, shift, source, target, bins, kernel: Interpolation) -
     bin_of = first[0] // bins + reached[:, None, None, None]
     after = there[0] - (bins * bin_of)[:, None]
     summed = jnp.sum(jnp.where((after >= 0) & (after < bins), weight, 0), 1)
-    p, q, sizes = bin_of, there[1][0], (target[0].count // bins, target[1].count)
+    p = bin_of
+    q = there[1][0]
+    sizes = (target[0].count // bins, target[1].count)
     inside = (p >= 0) & (p < sizes[0]) & (q >= 0) & (q < sizes[1])
     column = jnp.clip(p, 0, sizes[0] - 1) * sizes[1] + jnp.clip(q, 0, sizes[1] - 1)
     both = column, jnp.where(inside, summed, 0)

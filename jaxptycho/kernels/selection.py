@@ -1,4 +1,4 @@
-"""Choice of what computes a kernel: an accelerator where it is able and faster, else `reference`.
+"""Choice of the implementation of a kernel: an accelerator if able and faster, else `reference`.
 
 Made when a program is lowered for a platform, so a compiled program keeps its choice.
 """
@@ -19,7 +19,7 @@ MAX_CORES_PER_DEVICE = 4  # XLA's transforms on more cores beat the code that ru
 
 
 class Choice(NamedTuple):
-    """Whether the kernels of `cpu_llvm` compute on CPU devices, and the reason in words."""
+    """Use of the kernels of `cpu_llvm` on CPU devices, and the reason."""
 
     accelerated: bool
     reason: str

@@ -50,7 +50,8 @@ def sparse_product(
 
 def _spline_batched(operands, axes):
     """Batching rule: a new axis is more columns."""
-    (values,), (axis,) = operands, axes
+    (values,) = operands
+    (axis,) = axes
     joined = jnp.moveaxis(values, axis, -1)
     found = _SPLINE.bind(joined.reshape(*joined.shape[:2], -1))
     return found.reshape(joined.shape), joined.ndim - 1
@@ -96,7 +97,8 @@ def _coefficients(rows, planes):
 
 
 def _derivative(primals, tangents, **how):
-    of_value, of_rows = tangents[1], tangents[4]
+    of_value = tangents[1]
+    of_rows = tangents[4]
     parts = []
     if not isinstance(of_value, ad.Zero):
         parts.append(_plain(primals[0], of_value, *primals[2:], **how))
@@ -134,7 +136,8 @@ def _lower_product(context, *operands, back, planes):
         return by_parts(context, *operands, planes=planes)
     which = (2, 3, 4) if back else (0, 1, 4)
     of_matrix, _, rows = avals = [context.avals_in[i] for i in which]
-    sources, width = (context.avals_out[0] if back else rows).shape[0], rows.shape[1]
+    sources = (context.avals_out[0] if back else rows).shape[0]
+    width = rows.shape[1]
     single = rows.dtype == jnp.float32
     plan = handlers.Product(*of_matrix.shape, sources, width, single, back, planes)
     rule = jax.ffi.ffi_lowering(handlers.target_of(plan))

@@ -1,6 +1,7 @@
-"""What the camera makes of the exit wave. Wrap detectors in one another to add effects."""
+"""Detectors: counts from the exit wave. Wrap detectors in one another to combine effects."""
 
 import abc
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -15,19 +16,22 @@ from .propagator import AbstractPropagator, Fresnel
 
 
 class AbstractDetector(eqx.Module):
+    """Expected counts of a shot from its exit wave. A kind of detector needs only `detect`."""
+
     @abc.abstractmethod
     def detect(self, exit: Exit, grid: Grid, offset: Pair = (0.0, 0.0)) -> Pattern:
-        """Expected counts of one shot, the detector's middle in the corner [0, 0], of the wave `exit` (`exit.wave`).
+        """Expected counts of one shot, the detector's centre in the corner [0, 0].
 
-        `offset` (y, x) [Å] is how far from pixel [N//2, N//2] of its window the probe stands;
-        in the laboratory the probe rests, so a detector that sees real space undoes it.
+        `exit.wave` is the exit wave. `offset` (y, x) [Å] is the displacement of the probe from
+        pixel [N//2, N//2] of its window; the probe is at rest in the laboratory, so a detector
+        in real space removes this displacement.
         """
 
 
 class Ideal(AbstractDetector):
     """The far field on a perfect camera."""
 
-    def detect(self, exit, grid, offset=(0.0, 0.0)):
+    def detect(self, exit: Exit, grid: Grid, offset: Pair = (0.0, 0.0)) -> Pattern:
         return waves.far_field(exit)
 
 
@@ -41,46 +45,48 @@ class NearField(AbstractDetector):
     distance: Varying[Scalar]  # Å
     propagator: AbstractPropagator = Fresnel()
 
-    def detect(self, exit, grid, offset=(0.0, 0.0)):
+    def detect(self, exit: Exit, grid: Grid, offset: Pair = (0.0, 0.0)) -> Pattern:
         back = waves.phase_ramp(grid, (-offset[0], -offset[1]))
         return waves.near_field(exit, back * self.propagator.kernel(grid, self.distance))
 
-    def scale(self, grid):
+    def scale(self, grid: Grid) -> dict[str, Any]:
         return {"distance": min(grid.pixel) ** 2 / grid.wavelength}
 
 
 class Descanned(AbstractDetector):
-    """The whole pattern moved by `shift` (y, x) [1/Å]: what is left of the scan behind the
-    specimen when PerShot, a detector off its axis when shared."""
+    """The entire pattern displaced by `shift` (y, x) [1/Å].
+
+    PerShot it describes residual descan, shared a detector off the optical axis.
+    """
 
     shift: Varying[Pair]  # 1/Å
     detector: AbstractDetector = Ideal()
 
-    def detect(self, exit, grid, offset=(0.0, 0.0)):
+    def detect(self, exit: Exit, grid: Grid, offset: Pair = (0.0, 0.0)) -> Pattern:
         moved = exit._replace(entering=waves.tilted(exit.entering, grid, self.shift))
         return self.detector.detect(moved, grid, offset)
 
-    def scale(self, grid):
+    def scale(self, grid: Grid) -> dict[str, Any]:
         return {"shift": max(grid.dk)}
 
 
 class Gain(AbstractDetector):
-    """Counts times `factor`: per-shot intensity when PerShot, a gain map when an image."""
+    """Counts times `factor`: the intensity of each shot if PerShot, a gain map if an image."""
 
     factor: Varying[Scalar | Intensity]
     detector: AbstractDetector = Ideal()
 
-    def detect(self, exit, grid, offset=(0.0, 0.0)):
-        return self.factor * self.detector.detect(exit, grid, offset)
+    def detect(self, exit: Exit, grid: Grid, offset: Pair = (0.0, 0.0)) -> Pattern:
+        return jnp.multiply(self.factor, self.detector.detect(exit, grid, offset))
 
 
 class Background(AbstractDetector):
-    """Counts that come from elsewhere, added to every pattern: one number or an image."""
+    """Background counts added to every pattern: one number or an image."""
 
     counts: Varying[Scalar | Intensity]
     detector: AbstractDetector = Ideal()
 
-    def detect(self, exit, grid, offset=(0.0, 0.0)):
+    def detect(self, exit: Exit, grid: Grid, offset: Pair = (0.0, 0.0)) -> Pattern:
         return self.detector.detect(exit, grid, offset) + self.counts
 
 
@@ -90,50 +96,50 @@ class Blurred(AbstractDetector):
     sigma: Varying[Scalar]
     detector: AbstractDetector = Ideal()
 
-    def detect(self, exit, grid, offset=(0.0, 0.0)):
+    def detect(self, exit: Exit, grid: Grid, offset: Pair = (0.0, 0.0)) -> Pattern:
         pattern = self.detector.detect(exit, grid, offset)
         return detection.filter_pattern(pattern, detection.gaussian_mtf(pattern.shape, self.sigma))
 
 
 class ModulationTransfer(AbstractDetector):
-    """Counts through a measured transfer function: `mtf` from zero to `mtf[-1]` at Nyquist."""
+    """Counts filtered by a measured transfer function, `mtf[0]` at zero, `mtf[-1]` at Nyquist."""
 
     mtf: Varying[Float[Array, "q"]]
     detector: AbstractDetector = Ideal()
 
-    def detect(self, exit, grid, offset=(0.0, 0.0)):
+    def detect(self, exit: Exit, grid: Grid, offset: Pair = (0.0, 0.0)) -> Pattern:
         pattern = self.detector.detect(exit, grid, offset)
         return detection.filter_pattern(pattern, detection.radial_mtf(pattern.shape, self.mtf))
 
 
 class SuperSampled(AbstractDetector):
-    """A model finer than the detector: `factor`² model pixels are summed to each of its pixels."""
+    """A model sampled finer than the detector: `factor`² model pixels sum to one detector pixel."""
 
     detector: AbstractDetector = Ideal()
     factor: int = eqx.field(static=True, default=2)
 
-    def detect(self, exit, grid, offset=(0.0, 0.0)):
+    def detect(self, exit: Exit, grid: Grid, offset: Pair = (0.0, 0.0)) -> Pattern:
         return detection.sum_pixels(self.detector.detect(exit, grid, offset), self.factor)
 
 
 class Cropped(AbstractDetector):
-    """A model that reaches further than the detector, whose `shape` is kept."""
+    """A model that extends beyond the detector; its central `shape` is kept."""
 
     shape: tuple[int, int] = eqx.field(static=True)
     detector: AbstractDetector = Ideal()
 
-    def detect(self, exit, grid, offset=(0.0, 0.0)):
+    def detect(self, exit: Exit, grid: Grid, offset: Pair = (0.0, 0.0)) -> Pattern:
         return detection.crop(self.detector.detect(exit, grid, offset), self.shape)
 
 
 class Masked(AbstractDetector):
-    """Dead pixels and beam stops: where `mask` is False nothing is expected.
+    """Dead pixels and beam stops: zero counts are expected where `mask` is False.
 
-    Batches hold no counts there either, so every loss is blind to these pixels.
+    Batches hold zero counts there as well, so these pixels do not contribute to any loss.
     """
 
-    mask: Varying[Bool[Array, "y x"]]  # the detector's middle in the corner
+    mask: Varying[Bool[Array, "y x"]]  # the detector's centre in the corner
     detector: AbstractDetector = Ideal()
 
-    def detect(self, exit, grid, offset=(0.0, 0.0)):
+    def detect(self, exit: Exit, grid: Grid, offset: Pair = (0.0, 0.0)) -> Pattern:
         return jnp.where(self.mask, self.detector.detect(exit, grid, offset), 0.0)

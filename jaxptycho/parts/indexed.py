@@ -1,9 +1,9 @@
-"""Rule one: variation is a value.
+"""Values that vary over shots or views: variation is a property of a value, not of a part.
 
 A plain array is shared by all shots. `PerShot(values)` or `PerView(values)` anywhere inside
-a model gives every shot or view its own entry of the leading axis (nested for both:
+a model gives every shot or view a separate entry of the leading axis (nested for both:
 `PerView(PerShot(values))`, values `[view, shot, …]`). `select` resolves them in one place,
-before the physics, which never sees the difference.
+before the physics, which receives plain arrays only.
 """
 
 from collections.abc import Callable
@@ -13,9 +13,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, Float, PyTree
 
-from ..physics.types import Index
+from ..physics.types import Index, Indices
 
 T = TypeVar("T")
 
@@ -32,12 +32,12 @@ class PerView(eqx.Module):
     values: PyTree
 
 
-if TYPE_CHECKING:  # to the reader of a method, a selected value
+if TYPE_CHECKING:  # type checkers see the selected value, as methods do
     Varying = Annotated[Any | T, "shared, PerShot or PerView"]
-else:  # to the constructor, any of the three
+else:  # at run time constructors accept all three forms
 
     class Varying:
-        """`Varying[T]`: a T shared by all shots, or one for each by PerShot or PerView."""
+        """Type `Varying[T]`: a T shared by all shots, or one T per shot or view."""
 
         def __class_getitem__(cls, kind):
             return kind | PerShot | PerView
@@ -50,8 +50,8 @@ def plain(value: PyTree) -> PyTree:
     return value
 
 
-def as_array(value):
-    """Numbers as arrays, so that they can be refined; what varies stays as it is."""
+def as_array(value: Any) -> Any:
+    """Numbers as arrays, which can be refined; arrays, PerShot and PerView unchanged."""
     return (
         jnp.asarray(value, float)
         if isinstance(value, (int, float, tuple, list, np.ndarray))
@@ -62,17 +62,17 @@ def as_array(value):
 def select(tree: PyTree, kind: type, index: Index) -> PyTree:
     """`tree` with every `kind` (PerShot or PerView) replaced by its entry `index`."""
 
-    def is_kind(node):
+    def is_kind(node: Any) -> bool:
         return isinstance(node, kind)
 
-    def pick(node):
+    def pick(node: Any) -> Any:
         return jax.tree.map(lambda values: values[index], node.values) if is_kind(node) else node
 
     return jax.tree.map(pick, tree, is_leaf=is_kind)
 
 
 def first_shot(tree: T) -> T:
-    """`tree` as the first shot of the first view sees it."""
+    """`tree` with the values of the first shot of the first view."""
     return select(select(tree, PerView, 0), PerShot, 0)
 
 
@@ -91,11 +91,11 @@ def map_varying(function: Callable, value: PyTree) -> PyTree:
 
 
 def vmap_shots(function: Callable, tree: PyTree) -> PyTree:
-    """`function(tree)` as every shot of every view sees it, along one leading axis."""
+    """`function(tree)` with the values of every shot of every view, along one leading axis."""
     views = axis_size(tree, PerView)
     shots = axis_size(select(tree, PerView, 0), PerShot)
 
-    def of_view(view):
+    def of_view(view: Index) -> PyTree:
         own = select(tree, PerView, view)
         return jax.vmap(lambda shot: function(select(own, PerShot, shot)))(jnp.arange(shots))
 
@@ -112,32 +112,33 @@ def add(value: PyTree, change: PyTree) -> PyTree:
             return kind(jax.vmap(add, in_axes=(0, 0 if separate else None))(value.values, entries))
         if isinstance(change, kind):
             raise ValueError(
-                f"the change differs from entry to entry: wrap what it changes in {kind.__name__} as well"
+                f"the change differs from entry to entry; wrap the value that it changes in "
+                f"{kind.__name__} as well"
             )
     if not eqx.is_array(value):
-        raise ValueError(
-            f"got the fixed numbers {value}; make them an array, so that they can be moved"
-        )
+        raise ValueError(f"got the fixed numbers {value}; make them an array, which can be moved")
     return value + change.astype(value.dtype)
 
 
-def mask_unseen_updates(updates: PyTree, view: Index, shots, weight) -> PyTree:
+def mask_unseen_updates(
+    updates: PyTree, view: Index, shots: Indices, weight: Float[Array | np.ndarray, " b"]
+) -> PyTree:
     """`updates` of a model with the entries of shots and views outside the batch set to zero.
 
-    Momentum would otherwise keep moving parameters of shots that the gradient says nothing of.
+    Momentum would otherwise keep moving parameters on which the gradient does not depend.
     """
 
-    def of_shots(node):
+    def of_shots(node: Any) -> Any:
         if not isinstance(node, PerShot):
             return node
 
-        def mask(values):
+        def mask(values: Array) -> Array:
             seen = jnp.zeros(values.shape[0], bool).at[shots].max(weight > 0)
             return values * seen.reshape(-1, *(1 for _ in values.shape[1:]))
 
         return PerShot(jax.tree.map(mask, node.values))
 
-    def of_views(node):
+    def of_views(node: Any) -> Any:
         if not isinstance(node, PerView):
             return of_shots(node)
         own = select(node, PerView, view)

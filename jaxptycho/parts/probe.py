@@ -1,4 +1,4 @@
-"""What falls on the specimen."""
+"""Probes: the illumination of the specimen."""
 
 import abc
 import math
@@ -22,10 +22,10 @@ Moments = Complex[Array, "j j"] | Float[Array, "j j"]
 
 
 class AbstractProbe(eqx.Module):
-    """The illumination. A kind of probe needs `spectrum` alone.
+    """Illumination of the specimen. A kind of probe needs only `spectrum`.
 
     The |…|² of its modes sum to the dose of a shot. Every other method has a default, or raises
-    ValueError in one sentence where only the kind itself could answer.
+    ValueError in one sentence where the answer depends on the kind.
     """
 
     @abc.abstractmethod
@@ -33,9 +33,9 @@ class AbstractProbe(eqx.Module):
         """Spectra of the incoherent modes [√quanta], the probe's centre at the origin."""
 
     def mean_dose(self, grid: Grid) -> Scalar:
-        """Σ|ψ|² [quanta per shot], the mean over shots and views."""
+        """Dose Σ|ψ|² [quanta per shot], the mean over shots and views."""
 
-        def dose(probe):
+        def dose(probe: "AbstractProbe") -> Scalar:
             return jnp.sum(waves.intensity(probe.spectrum(grid)))
 
         return jnp.mean(vmap_shots(dose, self))
@@ -51,11 +51,12 @@ class AbstractProbe(eqx.Module):
         """The probe in the plane `distance` [Å] further along the beam."""
         if axis_size(self, PerShot) > 1:
             raise ValueError(
-                f"a {type(self).__name__} that differs from shot to shot cannot be propagated; define its `propagate`"
+                f"a {type(self).__name__} that differs from shot to shot cannot be propagated; "
+                "define its `propagate`"
             )
         kernel = waves.fresnel(grid, distance)
 
-        def pixels(probe):
+        def pixels(probe: "AbstractProbe") -> Waves:
             behind = waves.inverse_fourier(kernel * probe.spectrum(grid))
             return jnp.fft.fftshift(behind, axes=(-2, -1))
 
@@ -83,43 +84,44 @@ class AbstractProbe(eqx.Module):
 
     def _without_waves(self) -> ValueError:
         return ValueError(
-            f"{type(self).__name__} has no free waves; use a PixelProbe or a RelaxedProbe, or leave this constraint out"
+            f"{type(self).__name__} has no free waves; use a PixelProbe or a RelaxedProbe, "
+            "or leave this constraint out"
         )
 
 
 class PixelProbe(AbstractProbe):
-    """One complex number per pixel and mode, as seen: the probe's centre at [N//2, N//2]."""
+    """One complex number per pixel and mode, the probe's centre at [N//2, N//2]."""
 
     waves: Varying[Waves]  # √quanta
 
-    def spectrum(self, grid):
+    def spectrum(self, grid: Grid) -> Waves:
         return waves.fourier(jnp.fft.ifftshift(self.waves, axes=(-2, -1)))
 
-    def scale(self, grid):
+    def scale(self, grid: Grid) -> dict[str, Any]:
         return {"waves": rms_amplitude(self.waves)}
 
-    def mean_dose(self, grid):
+    def mean_dose(self, grid: Grid) -> Scalar:
         return _mean_dose(self)
 
-    def scale_dose(self, factor):
+    def scale_dose(self, factor: Scalar) -> "PixelProbe":
         return _scale_waves(self, factor)
 
-    def propagate(self, grid, distance):
+    def propagate(self, grid: Grid, distance: Scalar) -> "PixelProbe":
         return _propagate_waves(self, grid, distance)
 
-    def reduce_waves(self, function):
-        def reduce(modes):
+    def reduce_waves(self, function: Callable[[Basis, Moments], PyTree]) -> PyTree:
+        def reduce(modes: Waves) -> PyTree:
             return function(modes[None], jnp.ones((1, 1), modes.real.dtype))
 
         return map_varying(reduce, self.waves)
 
-    def map_waves(self, function):
-        def change(basis, moments):
+    def map_waves(self, function: Callable[[Basis, Moments], Basis]) -> "PixelProbe":
+        def change(basis: Basis, moments: Moments) -> Array:
             return function(basis, moments).astype(basis.dtype)[0]
 
         return PixelProbe(self.reduce_waves(change))
 
-    def with_modes(self, modes):
+    def with_modes(self, modes: int) -> "PixelProbe":
         if self.waves.shape[0] == modes:
             return self
         power = jnp.sum(jnp.abs(self.waves) ** 2)
@@ -127,7 +129,7 @@ class PixelProbe(AbstractProbe):
 
 
 class RelaxedProbe(AbstractProbe):
-    """ψ_p = Σ_j c_{p,j} ψ_j: few basis waves, coefficients per shot.
+    """Probe ψ_p = Σ_j c_{p,j} ψ_j: a few basis waves with coefficients for every shot.
 
     Orthogonal probe relaxation (Odstrčil et al., Optics Express 24, 8360 (2016)).
     """
@@ -135,49 +137,49 @@ class RelaxedProbe(AbstractProbe):
     waves: Varying[Complex[Array, "j m y x"]]  # √quanta, centre at [N//2, N//2]
     coefficients: Varying[Float[Array, "j"] | Complex[Array, "j"]]
 
-    def spectrum(self, grid):
+    def spectrum(self, grid: Grid) -> Waves:
         basis = waves.fourier(jnp.fft.ifftshift(self.waves, axes=(-2, -1)))
         return jnp.tensordot(self.coefficients.astype(basis.dtype), basis, 1)
 
-    def scale(self, grid):
+    def scale(self, grid: Grid) -> dict[str, Any]:
         return {"waves": rms_amplitude(self.waves)}
 
-    def mean_dose(self, grid):
+    def mean_dose(self, grid: Grid) -> Scalar:
         return _mean_dose(self)
 
-    def scale_dose(self, factor):
+    def scale_dose(self, factor: Scalar) -> "RelaxedProbe":
         return _scale_waves(self, factor)
 
-    def propagate(self, grid, distance):
+    def propagate(self, grid: Grid, distance: Scalar) -> "RelaxedProbe":
         return _propagate_waves(self, grid, distance)
 
-    def reduce_waves(self, function):
+    def reduce_waves(self, function: Callable[[Basis, Moments], PyTree]) -> PyTree:
         if not isinstance(self.waves, PerView):
             return function(self.waves, _moments(self.coefficients))
         separate = isinstance(self.coefficients, PerView)
         coefficients: Any = self.coefficients
         coefficients = coefficients.values if separate else coefficients
 
-        def of_view(basis, coefficients):
+        def of_view(basis: Basis, coefficients: Array) -> PyTree:
             return function(basis, _moments(coefficients))
 
         mapped = jax.vmap(of_view, in_axes=(0, 0 if separate else None))
         return PerView(mapped(self.waves.values, coefficients))
 
-    def map_waves(self, function):
-        def change(basis, moments):
+    def map_waves(self, function: Callable[[Basis, Moments], Basis]) -> "RelaxedProbe":
+        def change(basis: Basis, moments: Moments) -> Array:
             return function(basis, moments).astype(basis.dtype)
 
         return RelaxedProbe(self.reduce_waves(change), self.coefficients)
 
 
 class AberratedProbe(AbstractProbe):
-    """A round aperture and the aberrations of the lens, every number differentiable.
+    """A round aperture and the aberrations of the lens, all of them differentiable.
 
     `aberrations` maps names (`C10` = −defocus, `C12a`, `C12b` … `C56b`, Å; see
     `physics.aberrations.cartesian`) to values. `centre` is the middle of the bright-field
-    disc (y, x) [rad], about which the aberrations are counted: it tilts the beam and leaves the
-    probe in its place.
+    disc (y, x) [rad], the origin of the aberrations: it tilts the beam and leaves the position of
+    the probe unchanged.
     """
 
     semiangle: Varying[Scalar]  # rad
@@ -185,9 +187,16 @@ class AberratedProbe(AbstractProbe):
     dose: Varying[Scalar]  # quanta per shot
     centre: Varying[Pair]  # rad
 
-    def __init__(self, semiangle, aberrations: Mapping | None = None, dose=1.0, centre=(0.0, 0.0)):
-        """`aberrations` may hold `defocus` (> 0 is underfocus) and polar pairs `C12`, `phi12`."""
-        self.semiangle, self.dose = _real(semiangle), _real(dose)
+    def __init__(
+        self,
+        semiangle: Any,
+        aberrations: Mapping | None = None,
+        dose: Any = 1.0,
+        centre: Any = (0.0, 0.0),
+    ) -> None:
+        """Accept `defocus` (> 0 is underfocus) and polar pairs `C12`, `phi12` as aberrations."""
+        self.semiangle = _real(semiangle)
+        self.dose = _real(dose)
         names = {} if aberrations is None else dict(aberrations)
         varying = {k: v for k, v in names.items() if isinstance(v, (PerShot, PerView))}
         fixed = cartesian({k: v for k, v in names.items() if k not in varying})
@@ -196,14 +205,15 @@ class AberratedProbe(AbstractProbe):
             centre if isinstance(centre, (PerShot, PerView)) else jnp.asarray(centre, float)
         )
 
-    def spectrum(self, grid):
+    def spectrum(self, grid: Grid) -> Waves:
         amplitude = aberrations.aperture(grid, self.semiangle, self.centre)
         amplitude = amplitude * jnp.sqrt(self.dose / jnp.sum(amplitude**2))
         surface = aberrations.phase_surface(self.aberrations, grid, self.centre)
         return (amplitude * jnp.exp(-1j * surface))[None]
 
-    def scale(self, grid):
-        edge, step = jnp.max(plain(self.semiangle)), grid.wavelength * max(grid.dk)
+    def scale(self, grid: Grid) -> dict[str, Any]:
+        edge = jnp.max(plain(self.semiangle))
+        step = grid.wavelength * max(grid.dk)
         one_radian = {
             name: grid.wavelength / (2 * math.pi) * (n + 1) / edge ** (n + 1)
             for name in self.aberrations
@@ -212,42 +222,44 @@ class AberratedProbe(AbstractProbe):
         dose = jnp.mean(plain(self.dose))
         return {"semiangle": step, "centre": step, "aberrations": one_radian, "dose": dose}
 
-    def mean_dose(self, grid):
+    def mean_dose(self, grid: Grid) -> Scalar:
         return jnp.mean(plain(self.dose))
 
-    def scale_dose(self, factor):
+    def scale_dose(self, factor: Scalar) -> "AberratedProbe":
         new = jax.tree.map(lambda dose: (factor * dose).astype(dose.dtype), self.dose)
         return eqx.tree_at(lambda p: p.dose, self, new)
 
-    def propagate(self, grid, distance):
-        """A tilted probe stays in its place as well: its shift by `distance` × `centre` is left out."""
+    def propagate(self, grid: Grid, distance: Scalar) -> "AberratedProbe":
+        """Change of defocus; the lateral shift by `distance` × `centre` of a tilted probe is
+        omitted.
+        """
         defocus = self.aberrations.get("C10", jnp.zeros(()))
         moved = map_varying(lambda c10: c10 + distance, defocus)
         return eqx.tree_at(lambda p: p.aberrations, self, self.aberrations | {"C10": moved})
 
 
 def mean_intensity(basis: Basis, moments: Moments) -> Intensity:
-    """Σ_m |Σ_j c_j ψ_jm|², the mean over the shots."""
+    """Intensity Σ_m |Σ_j c_j ψ_jm|², the mean over the shots."""
     mixed = jnp.einsum("jk,jmyx,kmyx->yx", moments.astype(basis.dtype), basis, jnp.conj(basis))
     return mixed.real
 
 
-def rms_amplitude(probe_waves) -> Float[Array, ""]:
-    """√(dose/N) [√quanta]: the amplitude of a probe spread evenly over its window."""
+def rms_amplitude(probe_waves: PyTree) -> Float[Array, ""]:
+    """Amplitude √(dose/N) [√quanta] of a probe spread evenly over its window."""
     values = plain(probe_waves)
     total = jnp.sum(jnp.abs(values) ** 2) / math.prod(values.shape[:-3])
     return jnp.sqrt(total / (values.shape[-1] * values.shape[-2]))
 
 
 def _mean_dose(probe: PixelProbe | RelaxedProbe) -> Scalar:
-    def dose(basis, moments):
+    def dose(basis: Basis, moments: Moments) -> Scalar:
         return jnp.sum(mean_intensity(basis, moments))
 
     return jnp.mean(plain(probe.reduce_waves(dose)))
 
 
 def _scale_waves(probe, factor: Scalar):
-    def scaled(values):
+    def scaled(values: Array) -> Array:
         return (jnp.sqrt(factor) * values).astype(values.dtype)
 
     return eqx.tree_at(lambda p: p.waves, probe, jax.tree.map(scaled, probe.waves))
@@ -261,7 +273,7 @@ def _propagate_waves(probe, grid: Grid, distance: Scalar):
 
 
 def _behind(centred: Complex[Array, "*n y x"], kernel: Kernel) -> Complex[Array, "*n y x"]:
-    """Waves with their centre at [N//2, N//2] behind a propagator."""
+    """Waves centred at [N//2, N//2] after a propagator."""
     spectrum = waves.fourier(jnp.fft.ifftshift(centred, axes=(-2, -1)))
     return jnp.fft.fftshift(waves.inverse_fourier(kernel * spectrum), axes=(-2, -1))
 

@@ -1,6 +1,7 @@
-"""How the wave travels between two slices."""
+"""Propagators: transfer of the wave between two slices."""
 
 import abc
+from typing import Any
 
 import equinox as eqx
 
@@ -11,6 +12,8 @@ from .indexed import Varying
 
 
 class AbstractPropagator(eqx.Module):
+    """Propagation of the wave over a distance. A kind of propagator needs only `kernel`."""
+
     @abc.abstractmethod
     def kernel(self, grid: Grid, distance: Scalar) -> Kernel:
         """Transfer function over `distance` [Å], zero frequency in the corner."""
@@ -19,14 +22,14 @@ class AbstractPropagator(eqx.Module):
 class Fresnel(AbstractPropagator):
     """The paraxial propagator."""
 
-    def kernel(self, grid, distance):
+    def kernel(self, grid: Grid, distance: Scalar) -> Kernel:
         return waves.fresnel(grid, distance)
 
 
 class AngularSpectrum(AbstractPropagator):
-    """The exact propagator of free space."""
+    """The exact (angular spectrum) propagator of free space."""
 
-    def kernel(self, grid, distance):
+    def kernel(self, grid: Grid, distance: Scalar) -> Kernel:
         return waves.angular_spectrum(grid, distance)
 
 
@@ -36,18 +39,18 @@ class Tilted(AbstractPropagator):
     angles: Varying[Pair]  # rad
     propagator: AbstractPropagator = Fresnel()
 
-    def kernel(self, grid, distance):
+    def kernel(self, grid: Grid, distance: Scalar) -> Kernel:
         return self.propagator.kernel(grid, distance) * waves.tilt(grid, distance, self.angles)
 
-    def scale(self, grid):
+    def scale(self, grid: Grid) -> dict[str, Any]:
         return {"angles": 1e-2}
 
 
 class BandLimited(AbstractPropagator):
-    """Any propagator without the frequencies beyond `fraction` of Nyquist."""
+    """Any propagator, limited to the frequencies below `fraction` of Nyquist."""
 
     propagator: AbstractPropagator = Fresnel()
     fraction: float = eqx.field(static=True, default=2 / 3)
 
-    def kernel(self, grid, distance):
+    def kernel(self, grid: Grid, distance: Scalar) -> Kernel:
         return self.propagator.kernel(grid, distance) * waves.band_limit(grid, self.fraction)

@@ -1,7 +1,7 @@
-"""Where the probe stands on the specimen."""
+"""Scans: positions of the probe on the specimen."""
 
 import abc
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -9,16 +9,18 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from ..physics.grids import Grid
-from ..physics.types import Pair
+from ..physics.types import Numbers, Pair, Scalar
 from .indexed import Varying, add
 
 Place = Float[Array | np.ndarray, "2"]  # (y, x)
 
 
 class AbstractScan(eqx.Module):
+    """Position of the probe in every shot. A kind of scan needs only `position`."""
+
     @abc.abstractmethod
     def position(self) -> Float[Array, "2"]:
-        """Where the probe's centre stands on the specimen (y, x) [Å]."""
+        """Position of the probe's centre on the specimen (y, x) [Å]."""
 
     def move(self, by: PyTree) -> "AbstractScan":
         """The scan with every position moved by `by` (y, x) [Å], shared, PerShot or PerView."""
@@ -26,52 +28,56 @@ class AbstractScan(eqx.Module):
 
 
 class FreeScan(AbstractScan):
-    """Every shot has its own position."""
+    """A separate position for every shot."""
 
     positions: Varying[Pair]  # Å
 
-    def position(self):
+    def position(self) -> Any:
         return self.positions
 
-    def move(self, by):
+    def move(self, by: PyTree) -> "FreeScan":
         return eqx.tree_at(lambda s: s.positions, self, add(self.positions, by))
 
-    def scale(self, grid: Grid):
+    def scale(self, grid: Grid) -> dict[str, Any]:
         return {"positions": max(grid.pixel)}
 
 
 class AffineScan(AbstractScan):
-    """Nominal positions through one linear map (scale, shear, rotation) about `pivot`, a
-    shift, and what remains for every shot."""
+    """Nominal positions mapped linearly (scale, shear, rotation) about `pivot`, and shifted.
+
+    `residual` is the remaining displacement of every shot.
+    """
 
     nominal: Varying[Place]  # Å
     matrix: Varying[Float[Array, "2 2"]]
     shift: Varying[Place]  # Å
     residual: Varying[Place]  # Å
     pivot: Varying[Place]  # Å
-    given: ClassVar = ("nominal", "pivot")
+    fixed_by_default: ClassVar = ("nominal", "pivot")
 
-    def position(self):
+    def position(self) -> Float[Array, "2"]:
         turned = self.matrix @ (self.nominal - self.pivot)
         return turned + self.pivot + self.shift + self.residual
 
-    def move(self, by):
+    def move(self, by: PyTree) -> "AffineScan":
         return eqx.tree_at(lambda s: s.shift, self, add(self.shift, by))
 
-    def scale(self, grid: Grid):
+    def scale(self, grid: Grid) -> dict[str, Any]:
         pixel = max(grid.pixel)
         return {"nominal": pixel, "matrix": 1e-2, "shift": pixel, "residual": pixel, "pivot": pixel}
 
 
-def linear_map(scale=(1.0, 1.0), shear=0.0, rotation=0.0) -> Float[Array, "2 2"]:
-    """Matrix on (y, x): scales, then shears x by `shear`·y, then rotates by `rotation` [rad]."""
+def linear_map(
+    scale: Pair = (1.0, 1.0), shear: Scalar = 0.0, rotation: Scalar = 0.0
+) -> Float[Array, "2 2"]:
+    """Matrix on (y, x) that scales, then shears x by `shear`·y and rotates by `rotation` [rad]."""
     c, s = jnp.cos(rotation), jnp.sin(rotation)
     turn = jnp.array([[c, -s], [s, c]])
     return turn @ jnp.array([[1.0, 0.0], [shear, 1.0]]) @ jnp.diag(jnp.asarray(scale, float))
 
 
-def map_parameters(matrix) -> Float[np.ndarray, "4"]:
-    """Scales (y, x), shear and rotation [rad] of a matrix on (y, x), the inverse of `linear_map`."""
+def map_parameters(matrix: Numbers) -> Float[np.ndarray, "4"]:
+    """Scales (y, x), shear and rotation [rad] of a matrix on (y, x); inverse of `linear_map`."""
     matrix = np.asarray(matrix, float)
     rotation = np.arctan2(-matrix[0, 1], matrix[1, 1])
     c, s = np.cos(rotation), np.sin(rotation)

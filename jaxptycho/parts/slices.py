@@ -1,4 +1,4 @@
-"""What a specimen hands to its callers: slices for the wave, voxels and atoms for files."""
+"""Forms of a specimen for its callers: slices for the wave, voxels and atoms for files."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ..physics import windows
 from ..physics.grids import Grid
@@ -25,7 +25,7 @@ POTENTIALS: Mapping[Of, str] = MappingProxyType(
 
 
 class Sliced(eqx.Module):
-    """A specimen as the wave meets it: transmission functions and their positions."""
+    """Slices of a specimen along the beam: transmission functions and their positions."""
 
     transmission: Slices  # entrance face first
     thickness: Varying[Thickness]  # Å, one for all slices or one each
@@ -38,13 +38,15 @@ class Sliced(eqx.Module):
         _, rows, columns = self.transmission.shape
         return (rows, columns) if self.period is None else self.period
 
-    def corner(self, position, grid: Grid):
+    def corner(
+        self, position: Float[Array, "2"], grid: Grid
+    ) -> tuple[Int[Array, "2"], Float[Array, "2"]]:
         """First pixel of a shot's window, and the probe's centre in that window [Å]."""
         corner, centre = windows.split_position(position, self.origin, grid)
         return (corner if self.period is None else corner % jnp.asarray(self.period)), centre
 
-    def window(self, corner, grid: Grid) -> Window:
-        """The transmissions that one shot sees."""
+    def window(self, corner: Int[Array, "2"], grid: Grid) -> Window:
+        """Transmission functions in the window of one shot."""
         return windows.cut(self.transmission, corner, grid.shape)
 
 
@@ -53,16 +55,18 @@ class Slab(NamedTuple):
 
     number: Index  # of the slab, from 0
     count: int  # of slabs
-    with_halo: Callable[[Stack, int, float], Stack]  # rows, reach, value outside: with neighbours'
+    with_halo: Callable[
+        [Stack, int, float], Stack
+    ]  # (rows, reach, value outside) -> rows with halos
 
 
 class Voxels(NamedTuple):
-    """A volume, or slices one behind the other, entrance face first."""
+    """A volume, or a stack of slices, entrance face first."""
 
     values: Float[np.ndarray, "z y x"]
     voxel: tuple[float, float, float]  # Å (z, y, x)
     corner: tuple[float, float, float]  # Å (z, y, x), position of the middle of voxel [0, 0, 0]
-    what: str  # with its unit
+    what: str  # name of the quantity with its unit
 
 
 class AtomTable(NamedTuple):
@@ -72,14 +76,15 @@ class AtomTable(NamedTuple):
     positions: Float[np.ndarray, "atom 3"]  # Å (z, y, x), z from the entrance face
     debye_waller: Float[np.ndarray, " atom"]  # Å², B = 8π²⟨u²⟩
     occupancy: Float[np.ndarray, " atom"]
-    axis: float | None  # Å below the entrance face, None where it was not given
+    axis: float | None  # Å below the entrance face, None if not specified
 
 
 def require_depth(slices: Float[Array, "z *n"]) -> None:
     """Raise ValueError for one slice, which has no depth."""
     if slices.shape[0] < 2:
         raise ValueError(
-            "the specimen has one slice and no neighbours along z; use at least two, or leave this out"
+            "the specimen has one slice and no neighbours along z; use at least two, or leave this "
+            "out"
         )
 
 
@@ -88,6 +93,7 @@ def finite_voxels(values: Stack) -> Float[np.ndarray, "z y x"]:
     single = np.asarray(values, np.float32)
     if not np.isfinite(single).all():
         raise ValueError(
-            "the specimen holds values that are not finite; look at the run's history before exporting it"
+            "the specimen holds values that are not finite; look at the run's history before "
+            "exporting it"
         )
     return single

@@ -1,7 +1,7 @@
-"""What the wave passes through: the protocol of a specimen, and free slices, its common form.
+"""Specimens: their protocol, and a stack of free slices, the common form.
 
-A new kind of specimen is a subclass of `AbstractSpecimen` with a method `slices`; whatever else
-the package asks of it has a default here, to be overridden where the kind knows better.
+A new kind of specimen is a subclass of `AbstractSpecimen` with a method `slices`; every other
+method that the package calls has a default here, which a kind may override.
 """
 
 import abc
@@ -34,21 +34,23 @@ from .slices import (
     require_depth,
 )
 
-WRAP = 0.95 * math.pi  # rad: a phase beyond may have been folded back by 2π
+MAX_PHASE = 0.95 * math.pi  # rad, the phase beyond which a wrap by 2π cannot be excluded
 
 
 class AbstractSpecimen(eqx.Module):
-    """Any specimen. A kind needs `slices` alone.
+    """Any specimen. A kind of specimen needs only `slices`.
 
     A kind that holds arrays of slices or voxels names them in `held`; penalties, constraints,
-    figures, exports and slabs then use these. One that does not (atoms, blobs, a network) is
-    shown and compared by `in_slices`. A method that only the kind itself could answer raises
-    ValueError in one sentence.
+    figures, exports and slabs then use these. Any other kind (atoms, blobs, a network) is
+    shown and compared by `in_slices`. A method without a meaningful default raises ValueError
+    in one sentence. Fields in `fixed_by_default` are optimised only where rates name them.
     """
 
     held: ClassVar[Mapping[Of, str]] = MappingProxyType({})  # fields of its arrays [z, y, x]
     labels: ClassVar[Mapping[Of, str]] = PHASES  # of these arrays, with their units
-    phase_is_gauge: ClassVar[bool] = False  # patterns show no offset or ramp of a slice's phase
+    phase_is_gauge: ClassVar[bool] = (
+        False  # offset and ramp of a slice's phase do not affect patterns
+    )
 
     @abc.abstractmethod
     def slices(self, grid: Grid) -> Sliced:
@@ -95,21 +97,21 @@ class AbstractSpecimen(eqx.Module):
         """
         return 0.0
 
-    # what it holds, and its phase
+    # arrays, and their phase
 
     def stack(self, of: Of = "phase") -> Stack:
-        """Phase [rad] or potential [V] of every slice, or the absorption, as it is held."""
+        """Phase [rad] or potential [V] of every slice, or the absorption, as stored."""
         values = self._held(of)
         if values is None:
             raise ValueError(
-                "the specimen has no absorption; give it an array of zeros or ask for its phase alone"
+                "the specimen has no absorption; give it an array of zeros or use its phase only"
             )
         return values
 
     def map_stacks(
         self, function: Callable[[Stack], Stack], of: tuple[Of, ...] = ("phase", "absorption")
     ) -> "AbstractSpecimen":
-        """The specimen with `function(stack)` in place of those of the stacks `of` that it has.
+        """The specimen with `function(stack)` in place of those stacks `of` that it holds.
 
         Dtypes are kept.
         """
@@ -128,7 +130,7 @@ class AbstractSpecimen(eqx.Module):
     def phase_per_slice(self, grid: Grid, of: Of = "phase") -> Stack:
         """Phase [rad] or absorption −ln|t| of every slice.
 
-        That of a potential is given for slices of mean thickness.
+        The phase of a potential refers to slices of mean thickness.
         """
         if self.held:
             values = self.stack(of)
@@ -161,11 +163,11 @@ class AbstractSpecimen(eqx.Module):
 
     @property
     def rotates(self) -> bool:
-        """Whether views see it rotated about a tilt axis."""
+        """True if the specimen is rotated about a tilt axis from view to view."""
         return False
 
     def require_fixed_beam(self) -> None:
-        """Raise ValueError for a specimen that rotates, where a missing cone has no meaning."""
+        """Raise ValueError for a specimen that rotates, for which no missing cone is defined."""
         if self.rotates:
             raise ValueError(
                 "a missing-cone filter is defined in one beam direction and does not apply to a "
@@ -189,10 +191,10 @@ class AbstractSpecimen(eqx.Module):
         return self
 
     def in_slices(self, grid: Grid) -> "AbstractSpecimen":
-        """A specimen that holds the slices of the first view: itself, where it holds stacks.
+        """A specimen that holds the slices of the first view, or this one if it holds stacks.
 
-        By default read from the transmission functions, which show a phase up to 2π; raises
-        ValueError where it comes near ±π.
+        By default derived from the transmission functions, which determine the phase up to 2π;
+        raises ValueError where the phase approaches ±π.
         """
         if self.held:
             return self
@@ -202,10 +204,10 @@ class AbstractSpecimen(eqx.Module):
         if isinstance(transmission, Tracer):
             raise ValueError(f"a {type(self).__name__} has no phase in slices; {_DEFINE}")
         phase = jnp.angle(transmission)
-        if float(jnp.max(jnp.abs(phase))) > WRAP:
+        if float(jnp.max(jnp.abs(phase))) > MAX_PHASE:
             raise ValueError(
                 f"the phase of a slice of this {type(self).__name__} reaches ±π, beyond which its "
-                f"transmission does not show it; {_DEFINE}"
+                f"transmission does not determine it; {_DEFINE}"
             )
         loss = -jnp.log(jnp.maximum(jnp.abs(transmission), 1e-30))
         absorption = loss if float(jnp.max(jnp.abs(loss))) > 1e-5 else None
@@ -213,7 +215,7 @@ class AbstractSpecimen(eqx.Module):
         return SliceStack(phase, absorption, sliced.thickness, sliced.origin, periodic)
 
     def in_voxels(self, grid: Grid, like: "AbstractSpecimen | None" = None) -> "AbstractSpecimen":
-        """A `Volume` about its tilt axis: itself, or rendered on the voxels of `like`."""
+        """A `Volume` about the tilt axis: this one, or one rendered on the voxels of `like`."""
         raise ValueError(
             f"a {type(self).__name__} of one view has no voxels about a tilt axis; compare two "
             "results of tilt series, or two of one view"
@@ -241,15 +243,16 @@ class AbstractSpecimen(eqx.Module):
             )
         y, x = (float(v) for v in np.asarray(origin))
         dz = float(depths[0]) or min(grid.pixel)
-        voxel, corner = (dz, *grid.pixel), (float(depths[0]) / 2, y, x)
+        voxel = (dz, *grid.pixel)
+        corner = (float(depths[0]) / 2, y, x)
         return Voxels(values, voxel, corner, shown.labels[of])
 
     def listed_atoms(self) -> AtomTable | None:
-        """The atoms that it is made of, None for any other specimen."""
+        """Table of the atoms of the specimen, None for a specimen without atoms."""
         return None
 
     def summary(self) -> dict[str, str]:
-        """What it adds to the table of a job, by name."""
+        """Rows that the specimen adds to the table of a job, by name."""
         return {}
 
     # slabs of rows for several devices
@@ -257,7 +260,7 @@ class AbstractSpecimen(eqx.Module):
     def slab_stacks(self) -> list:
         """The arrays [z, y, x], or their shapes, that slabs split along y.
 
-        Raises ValueError for a specimen that has none.
+        Raises ValueError for a specimen without such arrays.
         """
         if not self.held:
             raise ValueError(
@@ -268,23 +271,24 @@ class AbstractSpecimen(eqx.Module):
         return [values for values in found if values is not None]
 
     def anchor_row(self, rows: int) -> int:
-        """The one of so many `rows` that keeps its position when rows are added: the first."""
+        """Index of the row that keeps its position when rows are added to `rows`: the first."""
         return 0
 
     def slab_slices(self, grid: Grid, slab: Slab) -> Sliced:
-        """Slices of one slab, whose rows it holds."""
+        """Slices of one slab; this specimen holds the rows of that slab."""
         return self.slices(grid)
 
     def slab_reach(self) -> int:
-        """Rows that a slab takes of its neighbours on either side to be rotated."""
+        """Number of rows that a slab requires from each neighbour in order to be rotated."""
         return 0
 
     def require_slab_angles(self) -> None:
-        """Raise ValueError where a view is rotated further than slabs reach."""
+        """Raise ValueError where a view is rotated beyond the reach of the halos of slabs."""
 
     def _fixed_in_place(self) -> ValueError:
         return ValueError(
-            f"a {type(self).__name__} cannot be moved; define its `position` and `move`, or leave this constraint out"
+            f"a {type(self).__name__} cannot be moved; define its `position` and `move`, or leave "
+            "this constraint out"
         )
 
     def _held(self, of: Of) -> Stack | None:
@@ -300,36 +304,37 @@ _DEFINE = "define its `in_slices(grid)`, which returns them as a SliceStack"
 
 
 class AbstractStack(AbstractSpecimen):
-    """Slices that are held as arrays [z, y, x].
+    """Slices stored as arrays [z, y, x].
 
     A kind has the fields `thickness`, `origin` and `periodic` of a `SliceStack`.
     """
 
-    def slices_origin(self: Any, grid):
+    def slices_origin(self: Any, grid: Grid) -> Varying[Pair]:
         return self.origin
 
-    def shared_thickness(self: Any, grid):
+    def shared_thickness(self: Any, grid: Grid) -> Thickness:
         if isinstance(self.thickness, (PerShot, PerView)):
             raise ValueError(
-                "the slices have another thickness in every view or shot; give one for all, or export one view or "
-                "shot at a time"
+                "the slices have another thickness in every view or shot; give one for all, or "
+                "export one view or shot at a time"
             )
         return jnp.asarray(self.thickness)
 
     @property
-    def position(self: Any):
+    def position(self: Any) -> Varying[Pair]:
         return self.origin
 
-    def move(self: Any, by):
+    def move(self: Any, by: PyTree) -> Any:
         return eqx.tree_at(lambda s: s.origin, self, add(self.origin, by))
 
-    def with_slices(self, grid, slices):
+    def with_slices(self, grid: Grid, slices: int) -> "AbstractStack":
         thickness = np.asarray(self.thicknesses(grid), float)
         if len(thickness) == slices:
             return self
         if slices > 1 and not thickness.all():
             raise ValueError(
-                f"a specimen of thickness 0 cannot be cut into {slices} slices; give its thickness in Å"
+                f"a specimen of thickness 0 cannot be cut into {slices} slices; give its thickness "
+                "in Å"
             )
         shares = self._shares(thickness, slices)
         new = self.map_stacks(
@@ -339,19 +344,21 @@ class AbstractStack(AbstractSpecimen):
         return eqx.tree_at(lambda s: s.thickness, new, each)
 
     def _shares(self, thickness: np.ndarray, slices: int) -> Float[np.ndarray, "new old"]:
-        """Weight of every old slice in every new one: phases add up."""
+        """Weight of every old slice in every new one; phases are additive."""
         return overlap(thickness, slices)
 
-    def slab_stacks(self: Any):
+    def slab_stacks(self: Any) -> list:
         if self.periodic:
             raise ValueError(
-                "a periodic specimen cannot be split into slabs; give it a margin instead, or use one slab"
+                "a periodic specimen cannot be split into slabs; give it a margin instead, or use "
+                "one "
+                "slab"
             )
         return super().slab_stacks()
 
 
 class SliceStack(AbstractStack):
-    """Free phase and absorption in every slice: t = e^{iφ−a}.
+    """Free phase and absorption in every slice, t = e^{iφ−a}.
 
     One slice is a thin specimen; without absorption it is the strong phase approximation.
     A periodic specimen continues beyond its edges.
@@ -362,20 +369,20 @@ class SliceStack(AbstractStack):
     thickness: Varying[Thickness]  # Å
     origin: Varying[Pair]  # Å
     periodic: bool = eqx.field(static=True, default=False)
-    given: ClassVar = ("thickness", "origin")
+    fixed_by_default: ClassVar = ("thickness", "origin")
     held: ClassVar = MappingProxyType({"phase": "phase", "absorption": "absorption"})
     phase_is_gauge: ClassVar = True
 
-    def slices(self, grid):
+    def slices(self, grid: Grid) -> Sliced:
         return as_sliced(exponential(self.phase, self.absorption), self, grid)
 
 
 def exponential(phase: Stack, absorption: Stack | None) -> Slices:
-    """e^{iφ−a}."""
+    """Transmission function e^{iφ−a}."""
     return transmission_function(phase, jnp.zeros_like(phase) if absorption is None else absorption)
 
 
-def as_sliced(transmission: Slices, specimen, grid: Grid) -> Sliced:
+def as_sliced(transmission: Slices, specimen: Any, grid: Grid) -> Sliced:
     """Slices with the thickness and origin of `specimen`, continued by a window if periodic."""
     if not specimen.periodic:
         return Sliced(transmission, specimen.thickness, specimen.origin)

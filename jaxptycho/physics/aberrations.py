@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .grids import Grid
-from .types import Scalar
+from .types import Pair, Scalar
 
 ORDERS = tuple((n, m) for n in range(1, 6) for m in range((n + 1) % 2, n + 2, 2))
 NAMES = tuple(f"C{n}{m}{part}" for n, m in ORDERS for part in (("a", "b") if m else ("",)))
@@ -42,14 +42,18 @@ def cartesian(coefficients: Mapping[str, float]) -> dict[str, float]:
 
 
 def order(name: str) -> int:
-    """n of a coefficient's name."""
+    """Radial order n of a coefficient, from its name."""
     return int(name[1])
 
 
-def basis(name: str, grid: Grid, centre=(0.0, 0.0)) -> Float[Array, "y x"]:
-    """Phase [rad] of a coefficient of 1 Å: (2π/λ)(λk)^{n+1}/(n+1) · cos or sin mφ, about `centre` (y, x) [rad]."""
+def basis(name: str, grid: Grid, centre: Pair = (0.0, 0.0)) -> Float[Array, "y x"]:
+    """Phase [rad] of a coefficient of 1 Å, (2π/λ)(λk)^{n+1}/(n+1) · cos or sin mφ.
+
+    k is relative to `centre` (y, x) [rad], the centre of the aperture.
+    """
     ky, kx = grid.frequencies()
-    n, m = int(name[1]), int(name[2])
+    n = int(name[1])
+    m = int(name[2])
     w = grid.wavelength * (kx + 1j * ky) - (centre[1] + 1j * centre[0])  # (λk) e^{iφ}
     turned = w**m * jnp.abs(w) ** (n + 1 - m) if m else jnp.abs(w) ** (n + 1)
     part = turned.imag if name.endswith("b") else turned.real
@@ -57,18 +61,21 @@ def basis(name: str, grid: Grid, centre=(0.0, 0.0)) -> Float[Array, "y x"]:
 
 
 def phase_surface(
-    coefficients: Mapping[str, Scalar], grid: Grid, centre=(0.0, 0.0)
+    coefficients: Mapping[str, Scalar], grid: Grid, centre: Pair = (0.0, 0.0)
 ) -> Float[Array, "y x"]:
-    """χ(k) [rad] = (2π/λ) Σ (λk)^{n+1}/(n+1) · C_{n,m} cos m(φ−φ_{n,m}); the probe is A e^{−iχ}.
+    """Phase χ(k) [rad] of the aberrations; the probe is A e^{−iχ}.
 
-    k is counted from `centre` (y, x) [rad], the middle of the aperture.
+    χ = (2π/λ) Σ (λk)^{n+1}/(n+1) · C_{n,m} cos m(φ−φ_{n,m}). k is relative to `centre` (y, x)
+    [rad], the centre of the aperture.
     """
     terms = (jnp.asarray(value) * basis(name, grid, centre) for name, value in coefficients.items())
     return sum(terms, jnp.zeros(grid.shape))
 
 
-def aperture(grid: Grid, semiangle, centre=(0.0, 0.0)) -> Float[Array, "y x"]:
-    """Round aperture of `semiangle` [rad] around `centre` (y, x) [rad], its edge one pixel soft."""
+def aperture(grid: Grid, semiangle: Scalar, centre: Pair = (0.0, 0.0)) -> Float[Array, "y x"]:
+    """Round aperture of `semiangle` [rad] around `centre` (y, x) [rad] with a soft edge of one
+    pixel.
+    """
     ky, kx = grid.frequencies()
     dy, dx = ky - centre[0] / grid.wavelength, kx - centre[1] / grid.wavelength
     radius = jnp.sqrt(dy**2 + dx**2 + 1e-30)

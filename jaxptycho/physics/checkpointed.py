@@ -1,42 +1,45 @@
-"""Multislice in little memory: the same wave as by `waves.multislice`, fewer waves kept for its gradient.
+"""Multislice of low memory: the wave of `waves.multislice`, with fewer waves stored.
 
-Both functions have derivatives in reverse mode only, slice by slice from the last, so that they work in place.
+Both functions have derivatives in reverse mode only, computed in place slice by slice from the
+last.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from ..kernels import convolve, match_vma, step
-from .types import Kernel, Kernels, Waves, Window
+from .types import Index, Kernel, Kernels, Waves, Window
 from .waves import Exit
 
-LEAST_TRANSMISSION = 0.1  # through which a wave is traced back: less would magnify rounding errors
+MIN_TRANSMISSION = 0.1  # for tracing a wave back: a lower one would amplify rounding errors
 
 
 def multislice_sqrt(wave: Waves, slices: Window, kernel: Kernel | Kernels) -> Exit:
-    """The wave as by `multislice`; about 2√n waves are kept instead of n, at one more pass for the gradient.
+    """Wave of `multislice` with about 2√n stored waves instead of n, for one additional pass.
 
-    One wave in √n is kept, the others are computed anew from there when the gradient comes by
-    (Griewank, Optim. Methods Softw. 1, 35 (1992)).
+    Every √n-th wave is stored; the gradient recomputes the others from these (Griewank, Optim.
+    Methods Softw. 1, 35 (1992)).
     """
     return _behind(_recomputed, wave, slices, kernel)
 
 
 def multislice_reversible(wave: Waves, slices: Window, kernel: Kernel | Kernels) -> Exit:
-    """The wave as by `multislice`; only the last wave is kept, at one more pass for the gradient.
+    """Wave of `multislice` with only the last wave stored, for one additional pass.
 
-    The gradient traces it back by P* and 1/t, which wants |P| = 1 (no band limit, no evanescent
-    waves) and |t| > 0.1; elsewhere it is NaN rather than wrong, and so is the wave if |P| ≠ 1.
-    Losses refuse propagators of that kind in words (`inverse.memory`).
+    The gradient traces the wave back by P* and 1/t, which requires |P| = 1 (no band limit, no
+    evanescent waves) and |t| > 0.1; otherwise it is NaN, never a wrong number, and so is the wave
+    if |P| ≠ 1. Losses raise ValueError for such propagators (`inverse.memory`).
     """
     lossless = jnp.abs(_power(kernel) - 1) < 1e-3
     return _behind(_traced_back, wave, slices, jnp.where(lossless, kernel, jnp.nan))
 
 
 def _behind(through, wave, slices, kernel):
-    """`through` all slices but the last."""
+    """Exit wave by `through` of all slices but the last."""
     if slices.shape[0] > 1:
         wave = through(*match_vma(wave, slices, kernel))
     return Exit(wave, slices[-1])
@@ -51,12 +54,12 @@ def _own(kernel, n):
 
 
 def _onward(wave, slices, kernel, n):
-    """The wave that enters slice n + 1."""
+    """Wave entering slice n + 1."""
     return step(wave, slices[n], _own(kernel, n))
 
 
 def _through(wave, slices, kernel, first, last):
-    """The wave that enters slice `last`, from that which enters slice `first`."""
+    """Wave entering slice `last`, from the wave entering slice `first`."""
 
     return jax.lax.fori_loop(first, last, lambda n, wave: _onward(wave, slices, kernel, n), wave)
 
@@ -66,7 +69,7 @@ def _entering_last(wave, slices, kernel):
 
 
 def _back_through(n, cotangents, entering, slices, kernel):
-    """Cotangents of the wave before slice n, of the slices and of the kernel, from those behind it."""
+    """Cotangents of the wave before slice n, of slices and kernel, from those behind it."""
     cotangent, of_slices, of_kernel = cotangents
     back = jax.vjp(step, entering, slices[n], _own(kernel, n))[1]
     cotangent, of_slice, of_own = back(cotangent)
@@ -83,8 +86,9 @@ def _trace_back(seen, cotangent):
     entering, slices, kernel = seen
     gaps = slices.shape[0] - 1
 
-    def one_slice(i, carry):
-        (wave, cotangents), n = carry, gaps - 1 - i
+    def one_slice(i: Index, carry: Any) -> Any:
+        (wave, cotangents) = carry
+        n = gaps - 1 - i
         wave = convolve(wave, jnp.conj(_own(kernel, n))) * _inverse(slices[n])
         return wave, _back_through(n, cotangents, wave, slices, kernel)
 
@@ -96,7 +100,7 @@ def _keep_some(wave, slices, kernel):
     gaps = slices.shape[0] - 1
     length = math.isqrt(gaps)
 
-    def stretch(k, carry):
+    def stretch(k: Index, carry: Any) -> Any:
         wave, kept = carry
         first = k * length
         return _through(wave, slices, kernel, first, jnp.minimum(first + length, gaps)), kept.at[
@@ -113,16 +117,16 @@ def _recompute(seen, cotangent):
     gaps = slices.shape[0] - 1
     length = math.isqrt(gaps)
 
-    def stretch(i, carry):
+    def stretch(i: Index, carry: Any) -> Any:
         cotangents, between = carry
         k = len(kept) - 1 - i
         first = k * length
         count = jnp.minimum(length, gaps - first)
 
-        def onward(j, between):
+        def onward(j: Index, between: Array) -> Array:
             return between.at[j].set(_onward(between[j - 1], slices, kernel, first + j - 1))
 
-        def backward(j, cotangents):
+        def backward(j: Index, cotangents: Any) -> Any:
             n = first + count - 1 - j
             return _back_through(n, cotangents, between[n - first], slices, kernel)
 
@@ -133,7 +137,8 @@ def _recompute(seen, cotangent):
     return jax.lax.fori_loop(0, len(kept), stretch, start)[0]
 
 
-_traced_back, _recomputed = jax.custom_vjp(_entering_last), jax.custom_vjp(_entering_last)
+_traced_back = jax.custom_vjp(_entering_last)
+_recomputed = jax.custom_vjp(_entering_last)
 _traced_back.defvjp(_trace, _trace_back)
 _recomputed.defvjp(_keep_some, _recompute)
 
@@ -144,4 +149,4 @@ def _power(values):
 
 def _inverse(transmission):
     power = _power(transmission)
-    return jnp.where(power > LEAST_TRANSMISSION**2, jnp.conj(transmission) / power, jnp.nan)
+    return jnp.where(power > MIN_TRANSMISSION**2, jnp.conj(transmission) / power, jnp.nan)

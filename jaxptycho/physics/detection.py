@@ -1,4 +1,4 @@
-"""From the intensity that arrives to the counts that a camera gives."""
+"""Counts of a camera from the intensity on it."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -12,27 +12,29 @@ def _half_frequencies(shape: tuple[int, ...]):
 
 
 def gaussian_mtf(shape: tuple[int, ...], sigma: Scalar) -> Float[Array, "y f"]:
-    """exp(−2π²σ²q²), the transfer function of a Gaussian point spread of `sigma` [pixels]."""
+    """Transfer function exp(−2π²σ²q²) of a Gaussian point spread of `sigma` [pixels]."""
     qy, qx = _half_frequencies(shape)
     return jnp.exp(-2 * jnp.pi**2 * sigma**2 * (qy**2 + qx**2))
 
 
 def radial_mtf(shape: tuple[int, ...], mtf: Float[Array, "q"]) -> Float[Array, "y f"]:
-    """A radial transfer function given at evenly spaced frequencies from 0 to Nyquist, the
-    last value continued beyond."""
+    """Radial transfer function from its values at equal steps from 0 to Nyquist.
+
+    The last value is continued beyond Nyquist.
+    """
     qy, qx = _half_frequencies(shape)
     return jnp.interp(jnp.sqrt(qy**2 + qx**2), jnp.linspace(0.0, 0.5, mtf.shape[0]), mtf)
 
 
 def filter_pattern(pattern: Intensity, mtf: Float[Array, "y f"]) -> Intensity:
-    """The pattern convolved with the point spread whose transform is `mtf`."""
+    """The pattern convolved with the point spread function whose transform is `mtf`."""
     return jnp.fft.irfft2(mtf * jnp.fft.rfft2(pattern), s=pattern.shape)
 
 
 def sum_pixels(pattern: Intensity, factor: int) -> Pattern:
     """Blocks of `factor`² pixels summed; each block is centred on its detector pixel.
 
-    An even factor leaves it half a model pixel off, which a tilt of the illumination absorbs.
+    An even factor leaves an offset of half a model pixel, which a tilt of the illumination absorbs.
     """
     ny, nx = pattern.shape[0] // factor, pattern.shape[1] // factor
     rolled = jnp.roll(pattern, (factor // 2, factor // 2), axis=(0, 1))
@@ -40,7 +42,7 @@ def sum_pixels(pattern: Intensity, factor: int) -> Pattern:
 
 
 def crop(pattern: Intensity, shape: tuple[int, ...]) -> Pattern:
-    """The `shape` pixels around the pattern's middle, which stays in the corner."""
+    """The `shape` pixels around the pattern's centre, which remains in the corner."""
     for axis, (n, size) in enumerate(zip(shape, pattern.shape, strict=True)):
         index = (jnp.arange(n) + n // 2) % n - n // 2
         pattern = jnp.take(pattern, index % size, axis=axis)

@@ -1,6 +1,7 @@
 """Sampling grids and beam constants. Lengths in Å, frequencies in 1/Å, energies in kV."""
 
 import math
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ from jaxtyping import Array, Float
 
 REST_ENERGY_EV = 510_998.95
 PHOTON_KEV_ANGSTROM = 12.398_42  # hc
-VOLTAGE_KV = (0.3, 5000.0)  # beyond which a voltage is in another unit
+VOLTAGE_KV = (0.3, 5000.0)  # range of plausible voltages; others are in another unit
 
 
 def electron_wavelength(voltage_kv: float) -> float:
@@ -19,18 +20,18 @@ def electron_wavelength(voltage_kv: float) -> float:
 
 
 def interaction_constant(voltage_kv: float) -> float:
-    """Phase per projected potential, σ [rad/(V·Å)] (Kirkland 2010, eq. 5.6)."""
+    """Phase σ per projected potential [rad/(V·Å)] (Kirkland 2010, eq. 5.6)."""
     energy = 1e3 * voltage_kv
     relativistic = (energy + REST_ENERGY_EV) / (energy + 2 * REST_ENERGY_EV)
     return 2 * math.pi * relativistic / (electron_wavelength(voltage_kv) * energy)
 
 
 class Grid(eqx.Module):
-    """Where a wave is sampled, and at which wavelength.
+    """Sampling of a wave, and its wavelength.
 
     `Grid(shape=(128, 128), pixel=0.2, voltage_kv=80.0)`, or `wavelength=…` [Å] for photons
-    and any other wave. `pixel` [Å] may differ between y and x, as it does when a
-    rectangular pattern has square detector pixels.
+    and any other wave. `pixel` [Å] may differ between y and x, as for a rectangular
+    pattern with square detector pixels.
     """
 
     shape: tuple[int, int] = eqx.field(static=True)
@@ -38,28 +39,35 @@ class Grid(eqx.Module):
     wavelength: float = eqx.field(static=True)
     voltage_kv: float | None = eqx.field(static=True)
 
-    def __init__(self, shape, pixel, voltage_kv=None, wavelength=None):
+    def __init__(
+        self,
+        shape: Any,
+        pixel: Any,
+        voltage_kv: float | None = None,
+        wavelength: float | None = None,
+    ) -> None:
         if voltage_kv is not None and not VOLTAGE_KV[0] <= voltage_kv <= VOLTAGE_KV[1]:
             raise ValueError(
-                f"voltage_kv = {voltage_kv}, where {VOLTAGE_KV[0]:g} to {VOLTAGE_KV[1]:g} kV are expected; is it in V?"
+                f"voltage_kv = {voltage_kv}, where {VOLTAGE_KV[0]:g} to {VOLTAGE_KV[1]:g} kV are "
+                "expected; is it in V?"
             )
         if voltage_kv is not None and wavelength is None:
-            self.voltage_kv, self.wavelength = (
-                float(voltage_kv),
-                electron_wavelength(float(voltage_kv)),
-            )
+            self.voltage_kv = float(voltage_kv)
+            self.wavelength = electron_wavelength(float(voltage_kv))
         elif voltage_kv is None and wavelength is not None:
-            self.voltage_kv, self.wavelength = None, float(wavelength)
+            self.voltage_kv = None
+            self.wavelength = float(wavelength)
         else:
             raise ValueError(
-                "a Grid takes either voltage_kv [kV] or wavelength [Å], and one of them"
+                "a Grid requires either voltage_kv [kV] or wavelength [Å], exactly one of them"
             )
         ny, nx = (int(n) for n in shape)
         py, px = (float(p) for p in (pixel if isinstance(pixel, (tuple, list)) else (pixel, pixel)))
-        self.shape, self.pixel = (ny, nx), (py, px)
+        self.shape = (ny, nx)
+        self.pixel = (py, px)
         if min(ny, nx) < 1 or min(py, px, self.wavelength) <= 0:
             raise ValueError(
-                f"a Grid wants positive lengths; got shape {(ny, nx)}, pixel {(py, px)} Å, "
+                f"a Grid requires positive lengths; got shape {(ny, nx)}, pixel {(py, px)} Å, "
                 f"wavelength {self.wavelength} Å"
             )
 
@@ -68,7 +76,8 @@ class Grid(eqx.Module):
         """Interaction constant σ [rad/(V·Å)]; electrons only."""
         if self.voltage_kv is None:
             raise ValueError(
-                "only electrons see a potential: give this Grid voltage_kv, not wavelength"
+                "only electrons are scattered by a potential: give this Grid voltage_kv, not "
+                "wavelength"
             )
         return interaction_constant(self.voltage_kv)
 
@@ -79,7 +88,8 @@ class Grid(eqx.Module):
 
     def frequencies(self) -> tuple[Float[Array, "y 1"], Float[Array, "1 x"]]:
         """Spatial frequencies (k_y, k_x) [1/Å], zero in the corner."""
-        (ny, nx), (py, px) = self.shape, self.pixel
+        (ny, nx) = self.shape
+        (py, px) = self.pixel
         ky, kx = np.fft.fftfreq(ny, py), np.fft.fftfreq(nx, px)
         return jnp.asarray(ky[:, None]), jnp.asarray(kx[None, :])
 

@@ -1,10 +1,11 @@
-"""What a perfect reconstruction would show: the mean potential of known atoms, voxel by voxel."""
+"""Mean potential of known atoms in every voxel: the ideal result of a reconstruction."""
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import fft
 
 from .scattering import VOLT_ANGSTROM2, scattering_factor
+from .types import Numbers
 
 
 def atoms_potential(
@@ -12,15 +13,16 @@ def atoms_potential(
     positions: Float[np.ndarray, "atom 3"],
     debye_waller: Float[np.ndarray, " atom"],
     shape: tuple[int, int, int],
-    voxel,
+    voxel: Numbers,
     parametrisation: str = "lobato",
     occupancy: Float[np.ndarray, " atom"] | float = 1.0,
 ) -> Float[np.ndarray, "z y x"]:
-    """Potential [V] of atoms at (z, y, x) [Å] from the middle voxel [n//2, …], of B = 8π²⟨u²⟩ [Å²] each.
+    """Potential [V] of atoms at (z, y, x) [Å] from the central voxel [n//2, …].
 
-    Its Fourier series Σ f(k) e^{−Bk²/4 − 2πik·r} up to the voxels' own frequencies, so that nothing is averaged
-    over voxels; periodic, which is why atoms outside the volume are left out. `voxel` [Å] is one number or (z, y, x);
-    of an atom that is there in part, the `occupancy` counts.
+    Fourier series Σ f(k) e^{−Bk²/4 − 2πik·r} up to the frequencies of the voxels, hence without
+    an average over voxels, with B = 8π²⟨u²⟩ [Å²] of every atom. The series is periodic, so atoms
+    outside the volume are omitted. `voxel` [Å] is one number or (z, y, x); `occupancy` weights
+    every atom.
     """
     voxel = np.broadcast_to(np.asarray(voxel, float), 3)
     places = positions / voxel + np.array(shape) // 2
@@ -36,8 +38,9 @@ def atoms_potential(
     kz, ky, kx = (k / v for k, v in zip(steps, voxel, strict=True))
     across = ky[:, None] ** 2 + kx**2
 
-    def plane(kz, along):
-        total, k2 = np.zeros(across.shape, complex), across + kz**2
+    def plane(kz: float | np.floating, along: np.ndarray) -> np.ndarray:
+        total = np.zeros(across.shape, complex)
+        k2 = across + kz**2
         for kind, (number, b) in enumerate(kinds):
             rows, columns = (wave[:, own == kind] for wave in waves[1:])
             factor = scattering_factor(int(number), k2, parametrisation) * np.exp(-b / 4 * k2)

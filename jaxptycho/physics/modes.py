@@ -1,17 +1,21 @@
 """Orthogonal modes of a partially coherent probe."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
 
 from .types import Scalar
 
-MODE_POWER = 0.05  # of every further mode, relative to the first
+MODE_POWER = 0.05  # power of every further mode, relative to the first
 
 
-def make_modes(wave, modes: int) -> jax.Array:
-    """The wave itself and its products with ever higher powers of y and x, all orthogonal.
+def make_modes(wave: Array | np.ndarray, modes: int) -> jax.Array:
+    """The wave and its products with increasing powers of y and x, orthogonalised.
 
-    Further modes hold 5 % of the first one's power each. A stack of modes is completed or cut.
+    Every further mode has 5 % of the power of the first. A stack of modes is completed or cut.
     """
     given = wave[None] if wave.ndim == 2 else wave
     first = given[0]
@@ -32,6 +36,6 @@ def make_modes(wave, modes: int) -> jax.Array:
     return jnp.stack(basis)
 
 
-def with_dose(modes, dose: Scalar) -> jax.Array:
+def with_dose(modes: Any, dose: Scalar) -> jax.Array:
     """The modes scaled so that their intensities sum to `dose` [quanta]."""
     return modes * jnp.sqrt(dose / jnp.sum(jnp.abs(modes) ** 2))

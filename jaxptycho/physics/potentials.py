@@ -1,10 +1,10 @@
-"""From atoms to the projected potential of thin slices, in the independent-atom approximation.
+"""Projected potential of thin slices from atoms, in the independent-atom approximation.
 
-An atom is a sum of Gaussians (`scattering.gaussians`). Which part of each belongs to a slice is
-said by `finite`, which integrates between the slice's faces, or by `infinite`, which gives an atom
-whole to the slice that holds its centre (Kirkland 2010, §5.3–5.4). Everything is differentiable in
-positions and Debye–Waller factors, `infinite` in z excepted. Images are periodic with the array:
-an atom near an edge reaches over to the other.
+An atom is a sum of Gaussians (`scattering.gaussians`). The part of each that belongs to a slice
+is given by `finite`, which integrates between the slice's faces, or by `infinite`, which assigns
+an atom entirely to the slice that contains its centre (Kirkland 2010, §5.3–5.4). All functions
+are differentiable in positions and Debye–Waller factors, except `infinite` in z. Images are
+periodic with the array: an atom near one edge contributes at the opposite edge.
 
 A Gaussian is separable, so the image of many is one product of a matrix of rows with one of
 columns: 2·Y·X operations for each, at the speed of the device's matrix unit.
@@ -12,7 +12,7 @@ columns: 2·Y·X operations for each, at the speed of the device's matrix unit.
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +26,14 @@ from .types import Stack
 CHUNK = 4096  # Gaussians in one product
 
 
-def finite(z, width, top, bottom, erf=erf):
-    """The part of a Gaussian e^{−width·k²} at height `z` [Å] between the faces `top` and `bottom` [Å].
+def finite(
+    z: Array | np.ndarray | float,
+    width: Array | np.ndarray | float,
+    top: Array | np.ndarray | float,
+    bottom: Array | np.ndarray | float,
+    erf: Callable = erf,
+) -> Any:
+    """Fraction of a Gaussian e^{−width·k²} at height `z` [Å] between faces `top`, `bottom` [Å].
 
     Its density along z has the variance width/2π².
     """
@@ -35,8 +41,14 @@ def finite(z, width, top, bottom, erf=erf):
     return (erf((bottom - z) * steepness) - erf((top - z) * steepness)) / 2
 
 
-def infinite(z, width, top, bottom, erf=erf):
-    """1 for what is centred between the faces `top` and `bottom` [Å], else 0."""
+def infinite(
+    z: Array | np.ndarray | float,
+    width: Array | np.ndarray | float,
+    top: Array | np.ndarray | float,
+    bottom: Array | np.ndarray | float,
+    erf: Callable = erf,
+) -> Any:
+    """Fraction 1 for a centre between the faces `top` and `bottom` [Å], else 0."""
     return ((top <= z) & (z < bottom)) * (0 * width + 1)
 
 
@@ -47,8 +59,8 @@ class Blobs(NamedTuple):
     """Many Gaussians of few widths around few places, in V·Å³."""
 
     volume: Float[Array | np.ndarray, "... blob"]  # V·Å³
-    place: Int[Array | np.ndarray, "... blob"]  # its number
-    width: Int[Array | np.ndarray, "... blob"]  # its number
+    place: Int[Array | np.ndarray, "... blob"]  # index of its place
+    width: Int[Array | np.ndarray, "... blob"]  # index of its width
 
 
 def slabs(
@@ -68,7 +80,7 @@ def slabs(
     volume = VOLT_ANGSTROM2 * jnp.asarray(atoms.amplitude, positions.dtype)
     number = jnp.arange(width.size)
 
-    def slab(own):
+    def slab(own: Float[Array, "2"]) -> Float[Array, "Y X"]:
         part = volume * share(positions[:, :1], width, own[0], own[1])
         blobs = Blobs(part.ravel(), number // width.shape[1], number)
         return image(blobs, positions[:, 1:], width.ravel(), shape, pixel)
@@ -83,18 +95,18 @@ def image(
     shape: tuple[int, int],
     pixel: tuple[float, float],
 ) -> Float[Array, "Y X"]:
-    """Σ of Gaussians of spectrum volume·e^{−width·k²} at `places` (y, x) [Å], in V·Å.
+    """Sum [V·Å] of Gaussians of spectrum volume·e^{−width·k²} at `places` (y, x) [Å].
 
-    Limited to the frequencies of the grid, so that sums over pixels are exact however narrow
-    a Gaussian is.
+    Band-limited to the frequencies of the grid, so that sums over pixels are exact for Gaussians
+    of any width.
     """
     return of_spectrum(spectrum(blobs, places, widths, shape, pixel), shape, pixel)
 
 
 def of_spectrum(
     spectrum: Complex[Array, "Y f"], shape: tuple[int, int], pixel: tuple[float, float]
-):
-    """The image [V·Å] of a spectrum [V·Å³] on the frequencies of `rfft2`."""
+) -> Float[Array, "Y X"]:
+    """Image [V·Å] of a spectrum [V·Å³] on the frequencies of `rfft2`."""
     return jnp.fft.irfft2(spectrum, shape) / (pixel[0] * pixel[1])
 
 
@@ -105,13 +117,14 @@ def spectrum(
     shape: tuple[int, int],
     pixel: tuple[float, float],
 ) -> Complex[Array, "Y f"]:
-    """Σ volume·e^{−width·k² − 2πi k·place} [V·Å³] on the frequencies of `rfft2`.
+    """Spectrum Σ volume·e^{−width·k² − 2πi k·place} [V·Å³] on the frequencies of `rfft2`.
 
-    One real product over k_y, k_x ≥ 0 of the cosines and sines of all blobs holds the whole plane.
+    One real product over k_y, k_x ≥ 0 of the cosines and sines of all blobs determines the entire
+    plane.
     """
     axes = [_waves(*axis) for axis in zip(shape, pixel, places.T, (widths, widths), strict=True)]
 
-    def product(blobs: Blobs):
+    def product(blobs: Blobs) -> Any:
         rows, columns = (wave[blobs.place] * size[blobs.width][:, None] for wave, size in axes)
         rows, columns = (
             v.reshape(len(v), -1) for v in (blobs.volume[:, None, None] * rows, columns)
@@ -121,12 +134,13 @@ def spectrum(
     half = shape[0] // 2 + 1, shape[1] // 2 + 1
     found = _in_chunks(product, blobs, jnp.zeros((2 * half[0], 2 * half[1]), places.dtype))
     (cc, cs), (sc, ss) = found.reshape(2, half[0], 2, half[1]).swapaxes(1, 2)
-    above, below = jax.lax.complex(cc - ss, -sc - cs), jax.lax.complex(cc + ss, sc - cs)
+    above = jax.lax.complex(cc - ss, -sc - cs)
+    below = jax.lax.complex(cc + ss, sc - cs)
     return jnp.concatenate([above, below[(shape[0] - 1) // 2 : 0 : -1]])
 
 
 def _in_chunks(product: Callable, blobs: Blobs, total):
-    """Σ product(chunk of blobs), without the memory of all at once."""
+    """Sum of `product` over chunks of blobs, in the memory of one chunk."""
     if len(blobs.volume) <= CHUNK:
         return product(blobs)
     padding = -len(blobs.volume) % CHUNK
@@ -138,13 +152,16 @@ def _in_chunks(product: Callable, blobs: Blobs, total):
 def _waves(
     n: int, step: float, centres, widths
 ) -> tuple[Float[Array, "place 2 f"], Float[Array, "width f"]]:
-    """cos and sin of 2πk·centre, and e^{−width·k²}, at the frequencies k ≥ 0 of `n` points, `step` [Å] apart."""
+    """Factors cos and sin of 2πk·centre, and e^{−width·k²}.
+
+    k ≥ 0 are the frequencies of `n` points, `step` [Å] apart.
+    """
     k = jnp.arange(n // 2 + 1, dtype=widths.dtype)
     turns = k * (centres / (n * step))[:, None]
     phase = (
         2 * jnp.pi * (turns - jnp.round(turns))
-    )  # whole turns would cost accuracy in single precision
-    both_signs = k < n / 2  # at Nyquist they are one, and their sines cancel
+    )  # multiples of 2π would cost accuracy in single precision
+    both_signs = k < n / 2  # at Nyquist both signs coincide, and their sines cancel
     return jnp.stack([jnp.cos(phase), jnp.where(both_signs, jnp.sin(phase), 0)], 1), jnp.exp(
         -widths[:, None] * (k / (n * step)) ** 2
     )

@@ -1,13 +1,14 @@
-"""A volume in slabs along y that views rotate about x and z as well, by small angles.
+"""Projection of a volume in slabs along y, with small rotations about x and z.
 
-Rows then mix with near ones. The tilt about y is done within each slab; what follows takes a halo
-of the tilted volume, wide enough for the largest angle and for the spline, whose coefficients in
-one row know of samples some rows away. They are those of the full volume, in closed form, so that
-a slab's edges do not show.
+These rotations mix neighbouring rows. The tilt about y is done within each slab; the others use a
+halo of the tilted volume, wide enough for the largest angle and for the spline, whose
+coefficients in one row depend on samples several rows away. They equal those of the full volume,
+in closed form, so that the edges of slabs cause no artefact.
 """
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,21 +18,24 @@ from ..kernels.resampling import INTERPOLATIONS, Axis, rotate_planes
 from .types import Index, Pair, Scalar, Stack
 from .volumes import Frame
 
-DECAY = 2 - math.sqrt(3)  # of a cubic spline's coefficients with each row, signs alternate
-SPLINE = 18  # rows after which these are below 10⁻¹⁰
-LARGEST = math.radians(2.0)  # angle about x or z that halos are made for in any case
-ROWS, WIDEST = 4.0, math.radians(6.0)  # in a small volume more: rows at its rim, up to this angle
+DECAY = 2 - math.sqrt(3)  # of a cubic spline's coefficients per row, with alternating signs
+SPLINE = 18  # rows, after which these are below 10⁻¹⁰
+MIN_LIMIT = math.radians(2.0)  # angle about x or z that halos of all volumes allow
+RIM_ROWS = 4.0  # rows of displacement at the rim that halos of small volumes allow,
+MAX_LIMIT = math.radians(6.0)  # up to this angle
 
 
 def rows_needed(frame: Frame, rows: int) -> int:
-    """Rows that a slab takes from the tilted volume of so many `rows`, on either side."""
+    """Number of halo rows that a slab of a tilted volume of `rows` rows requires on either side."""
     angles = zip(largest_angles(frame), _half_widths(frame), strict=True)
     return sum(math.ceil(angle * half + angle**2 * rows / 4) + SPLINE + 2 for angle, half in angles)
 
 
 def largest_angles(frame: Frame) -> tuple[float, float]:
-    """Angles about x and z [rad] that halos are made for."""
-    about_x, about_z = (min(max(LARGEST, ROWS / half), WIDEST) for half in _half_widths(frame))
+    """Largest angles about x and z [rad] for which the halos suffice."""
+    about_x, about_z = (
+        min(max(MIN_LIMIT, RIM_ROWS / half), MAX_LIMIT) for half in _half_widths(frame)
+    )
     return about_x, about_z
 
 
@@ -47,28 +51,35 @@ def slab_projections(
     field: int,
     with_halo: Callable[[Stack, int, float], Stack],
 ) -> Float[Array, "_ _ _"]:
-    """`volumes.beam_slices` of slab `number`, whose neighbours hold the other rows.
+    """Slices `volumes.beam_slices` of slab `number`; neighbours hold the other rows.
 
-    `field` is the number of rows that the slices of the full volume have; `with_halo(rows, reach,
-    outside)` adds those of the neighbours.
+    `field` is the number of rows of the slices of the full volume; `with_halo(rows, reach,
+    outside)` adds the rows of the neighbours.
     """
-    (nz, own, nx), (dz, dy, dx) = values.shape, voxel
-    depth, columns, total = frame.depth, frame.columns, slabs * own
+    (nz, own, nx) = values.shape
+    (dz, dy, dx) = voxel
+    depth = frame.depth
+    columns = frame.columns
+    total = slabs * own
     wide = rows_needed(frame, total)
     first = number * own - wide  # the halo's first row in the full volume
     first_of_field = first - total // 2 + field // 2  # in its slices
-    rows, fixed = Axis(own + 2 * wide, dy, total // 2 - first), jnp.zeros(2)  # pyright: ignore[reportArgumentType]
+    middle: Any = total // 2 - first
+    rows = Axis(own + 2 * wide, dy, middle)
+    fixed = jnp.zeros(2)
     about_x, about_z = angles
-    source, plane = (Axis(nz, dz, nz // 2), Axis(nx, dx, nx // 2)), (depth, rows)
+    source = (Axis(nz, dz, nz // 2), Axis(nx, dx, nx // 2))
+    plane = (depth, rows)
     tilted = rotate_planes(values.swapaxes(1, 2), tilt, fixed, source, (depth, columns), 1, kernel)
     lent = with_halo(tilted.swapaxes(1, 2), wide, 0.0)
     weights = INTERPOLATIONS[kernel]
-    joined = weights._replace(splined=False)  # coefficients are made here
+    joined = weights._replace(splined=False)  # coefficients are computed here
     lent = _coefficients(lent, 1, first, total) if weights.splined else lent
     sums = rotate_planes(lent, -about_x, fixed, plane, plane, frame.samples, joined)
     index = first_of_field + np.arange(rows.count)
     sums = jnp.where(((index >= 0) & (index < field))[:, None], sums, 0)
-    plane, sums = (rows, columns), jnp.moveaxis(sums, 0, 2)
+    plane = (rows, columns)
+    sums = jnp.moveaxis(sums, 0, 2)
     sums = _coefficients(sums, 0, first_of_field, field) if weights.splined else sums
     rotated = rotate_planes(sums, -about_z, fixed, plane, plane, 1, joined)
     return depth.step * jnp.moveaxis(rotated[wide : wide + own], 2, 0)
@@ -82,8 +93,12 @@ def _half_widths(frame: Frame) -> tuple[float, float]:
 
 
 def _coefficients(planes, axis: int, first, total: int):
-    """Spline coefficients of planes that hold some of `total` rows, from `first` on along `axis`, as the whole has them."""
-    starts, sizes = [0, 0], list(planes.shape[:2])
+    """Spline coefficients of planes with a part of `total` rows, from `first` on along `axis`.
+
+    They equal those of the full volume.
+    """
+    starts = [0, 0]
+    sizes = list(planes.shape[:2])
     starts[axis], sizes[axis] = first, total
     p, q = (
         _inverse(start + np.arange(count), size).astype(planes.dtype)
@@ -94,13 +109,11 @@ def _coefficients(planes, axis: int, first, total: int):
 
 
 def _inverse(index, n: int):
-    """Rows and columns `index` of the inverse of the n × n matrix with (1, 4, 1)/6 about its diagonal, 0 beyond it."""
+    """Rows and columns `index` of the inverse of the n × n matrix with diagonals (1, 4, 1)/6."""
     a, b = jnp.asarray(index)[:, None], jnp.asarray(index)[None, :]
-    low, high, apart = (
-        jnp.maximum(jnp.minimum(a, b), -1),
-        jnp.minimum(jnp.maximum(a, b), n),
-        jnp.abs(a - b),
-    )
+    low = jnp.maximum(jnp.minimum(a, b), -1)
+    high = jnp.minimum(jnp.maximum(a, b), n)
+    apart = jnp.abs(a - b)
     ends = (
         (1 - DECAY ** (2.0 * (low + 1)))
         * (1 - DECAY ** (2.0 * (n - high)))

@@ -1,8 +1,9 @@
-"""e^{iφ−a} by sums, differences and products alone, which compilers turn into vector code.
+"""Transmission function e^{iφ−a}, by sums, differences and products that compilers vectorise.
 
-XLA's own exponential of complex numbers takes sines one by one on a CPU, and slower ones beyond a few radians. Here the
-phase is brought between −π/4 and π/4 by multiples of π/2, subtracted in three parts short enough for exact products
-(Cody & Waite 1980), and the sine and cosine of the rest are the polynomials of Cephes (single precision) and FDLIBM.
+XLA's exponential of complex numbers computes sines one at a time on a CPU, and more slowly beyond
+a few radians. Here the phase is reduced to −π/4 … π/4 by multiples of π/2, subtracted in three
+parts short enough for exact products (Cody & Waite 1980), and the sine and cosine of the
+remainder are the polynomials of Cephes (single precision) and FDLIBM (double precision).
 """
 
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from jaxtyping import Array, Complex, Float
 
 
 class Precision(NamedTuple):
-    """The parts of π/2, and the coefficients of the polynomials of r², from the highest power down."""
+    """Parts of π/2, and coefficients of the polynomials of r², from the highest power down."""
 
     parts: tuple[float, float, float]
     sine: tuple[float, ...]  # (sin r − r)/r³
@@ -52,9 +53,9 @@ Reals = Float[Array, "..."]
 
 @jax.custom_jvp
 def transmission_function(phase: Reals, loss: Reals) -> Complex[Array, "..."]:
-    """e^{iφ−a} of a phase φ [rad] and a loss a, right to the last digit of e^{−a} for |φ| < 10⁴.
+    """Transmission e^{iφ−a} of a phase φ [rad] and a loss a, to the last digit for |φ| < 10⁴.
 
-    Beyond that it may be off by what the last digit of φ is worth.
+    For larger phases the error is that of the last digit of φ.
     """
     decay, cosine, sine = jnp.exp(-loss), *_circle(phase)
     return jax.lax.complex(decay * cosine, decay * sine)
@@ -62,12 +63,13 @@ def transmission_function(phase: Reals, loss: Reals) -> Complex[Array, "..."]:
 
 @transmission_function.defjvp
 def _transmission_jvp(primals, tangents):
-    wave, (phase, loss) = transmission_function(*primals), tangents
+    wave = transmission_function(*primals)
+    (phase, loss) = tangents
     return wave, wave * jax.lax.complex(-loss, phase)
 
 
 def _circle(phase):
-    """Cosine and sine."""
+    """Cosine and sine of a phase [rad]."""
     of = DOUBLE if phase.dtype == jnp.float64 else SINGLE
     turns = jnp.round(phase * phase.dtype.type(2 / np.pi))
     rest = phase
@@ -77,8 +79,11 @@ def _circle(phase):
     sine = rest + rest * square * _polynomial(of.sine, square)
     cosine = 1 - square / 2 + square * square * _polynomial(of.cosine, square)
     quarter = turns.astype(jnp.int32)
-    odd, up, left = quarter & 1 == 1, quarter & 2 == 0, (quarter + 1) & 2 == 2
-    real, imaginary = jnp.where(odd, sine, cosine), jnp.where(odd, cosine, sine)
+    odd = quarter & 1 == 1
+    up = quarter & 2 == 0
+    left = (quarter + 1) & 2 == 2
+    real = jnp.where(odd, sine, cosine)
+    imaginary = jnp.where(odd, cosine, sine)
     return jnp.where(left, -real, real), jnp.where(up, imaginary, -imaginary)
 
 

@@ -1,8 +1,11 @@
-"""Names for the values that cross borders.
+"""Types of the values that functions exchange.
 
-Lower-case `y x` run over the probe's window, upper-case `Y X` over the whole specimen, `v u`
+Lower-case `y x` run over the probe's window, upper-case `Y X` over the entire specimen, `v u`
 over the detector, `z` over slices, `m` over incoherent modes, `b` over the shots of a batch.
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Complex, Float, Int
@@ -11,6 +14,7 @@ Index = int | np.integer | Int[Array | np.ndarray, ""]
 Indices = Int[Array | np.ndarray, " b"]
 Scalar = float | int | Float[Array | np.ndarray, ""]
 Pair = tuple[Scalar, Scalar] | Float[Array | np.ndarray, "2"]  # (y, x)
+Numbers = float | int | np.number | Array | np.ndarray | Sequence[Any]  # for np.asarray
 Kernel = Complex[Array, "y x"]
 Kernels = Complex[Array, "z y x"]
 Waves = Complex[Array, "m y x"]

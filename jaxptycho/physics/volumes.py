@@ -1,7 +1,7 @@
-"""A volume as the beam of one view meets it: turned, shifted, and summed into slices.
+"""A volume in the frame of the beam of one view: rotated, shifted, and summed into slices.
 
-A rotation in space is one about y (the tilt), then small ones about x and z, each of all planes
-across its axis (`kernels.resampling`). The volume is zero outside.
+A rotation in space is one about y (the tilt), then small ones about x and z, each applied to all
+planes perpendicular to its axis (`kernels.resampling`). The volume is zero outside.
 """
 
 import math
@@ -13,13 +13,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..kernels.resampling import Axis, rotate_planes
-from .types import Pair, Scalar, Stack
+from .types import Numbers, Pair, Scalar, Stack
 
 Triple = tuple[Scalar, Scalar, Scalar] | Float[Array | np.ndarray, "3"]  # (z, y, x)
 
 
 class Frame(NamedTuple):
-    """The slices of the beam's frame: `count` of them, each the sum of `samples` along the beam."""
+    """Slices in the beam's frame: `count` slices, each the sum of `samples` along the beam."""
 
     count: int
     samples: int
@@ -29,20 +29,26 @@ class Frame(NamedTuple):
 
     @property
     def thickness(self) -> float:
-        """Of one slice [Å]."""
+        """Thickness of one slice [Å]."""
         return self.samples * self.depth.step
 
 
 def frame(
-    shape: tuple[int, ...], voxel: tuple[float, ...], slices: int, depth=None, field=None
+    shape: tuple[int, ...],
+    voxel: tuple[float, ...],
+    slices: int,
+    depth: int | None = None,
+    field: tuple[int, ...] | None = None,
 ) -> Frame:
-    """The beam's frame of a volume of `shape` voxels (z, y, x) of `voxel` Å, which cuts `depth` samples into `slices`.
+    """Frame of the beam for a volume of `shape` voxels (z, y, x) of `voxel` Å.
 
-    Samples along the beam are the z voxels, or equal parts of one where a voxel is much longer in z than in x;
-    `depth` is at first as many as the volume has, and `field` its (y, x) pixels.
+    `depth` samples are cut into `slices`. Samples along the beam are the z voxels, or equal parts
+    of them where a voxel is much longer in z than in x; `depth` is by default the number of
+    samples of the volume, and `field` (y, x) its number of pixels.
     """
     parts = max(1, math.ceil(voxel[0] / voxel[2] - 0.5))
-    step, count = voxel[0] / parts, depth or shape[0] * parts
+    step = voxel[0] / parts
+    count = depth or shape[0] * parts
     if slices < 1 or count % slices:
         raise ValueError(
             f"{count} samples along the beam cannot be cut into {slices} equal slices; "
@@ -50,17 +56,23 @@ def frame(
         )
     above = (
         (count - 1) * step + (1 - shape[0] % 2) * voxel[0]
-    ) / 2  # the faces stay where the volume's are
+    ) / 2  # keeps the faces of the volume
     along = Axis(count, step, math.floor(above / step + 0.5))
     rows, columns = (Axis(n, p, n // 2) for n, p in zip(field or shape[1:], voxel[1:], strict=True))
     return Frame(slices, count // slices, along, rows, columns)
 
 
 def depth_of(
-    shape: tuple[int, ...], voxel: tuple[float, ...], slices: int, tilts, angles=None
+    shape: tuple[int, ...],
+    voxel: tuple[float, ...],
+    slices: int,
+    tilts: Numbers,
+    angles: Numbers | None = None,
 ) -> int:
-    """How many samples along the beam hold the whole volume at all `tilts`, and `angles` about x and z [view, 2], in
-    rad, and divide into `slices`."""
+    """Number of samples along the beam that contain the full volume, a multiple of `slices`.
+
+    `tilts` [view] and `angles` about x and z [view, 2] are in rad.
+    """
     sizes = [n * p for n, p in zip(shape, voxel, strict=True)]
     tilts = np.atleast_1d(np.asarray(tilts, float))
     about_x = (
@@ -71,13 +83,16 @@ def depth_of(
     level = np.cos(about_x) * (sizes[0] * np.abs(np.cos(tilts)) + sizes[2] * np.abs(np.sin(tilts)))
     longest = np.max(
         level + np.abs(np.sin(about_x)) * sizes[1]
-    )  # a turn about z is across the beam
+    )  # a rotation about z is about the beam
     step = frame(shape, voxel, 1).depth.step
     return slices * math.ceil(longest / (slices * step) - 1e-6)
 
 
 def rotation_matrix(angles: Triple) -> Float[Array, "3 3"]:
-    """The rotation on (z, y, x) by angles [rad] about y (the tilt: x′ = x cos θ + z sin θ), then about x, then z."""
+    """Rotation on (z, y, x) by angles [rad] about y, then x, then z.
+
+    The tilt about y is x′ = x cos θ + z sin θ.
+    """
     (cy, sy), (cx, sx), (cz, sz) = ((jnp.cos(angle), jnp.sin(angle)) for angle in angles)
     tilt = jnp.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]])
     about_x = jnp.array([[cx, sx, 0], [-sx, cx, 0], [0, 0, 1]])
@@ -85,7 +100,10 @@ def rotation_matrix(angles: Triple) -> Float[Array, "3 3"]:
 
 
 def taper_faces(volume: Stack, voxel: tuple[float, ...], width: float) -> Stack:
-    """The volume, brought to zero by sin² over the last `width` [Å] before its faces, where a step would diffract."""
+    """The volume, tapered to zero by sin² over the last `width` [Å] before its faces.
+
+    A step at the faces would diffract.
+    """
     for axis, step in enumerate(voxel):
         inside = np.minimum(k := np.arange(volume.shape[axis]) + 0.5, k[::-1]) * step
         window = (
@@ -108,14 +126,18 @@ def beam_slices(
     shift: Triple | None = None,
     kernel: str = "cubic",
 ) -> Float[Array, "_ _ _"]:
-    """∫V dz′ of every slice [V·Å] in the beam's frame, where the volume stands turned by `tilt`, then by `angles`
-    about x and z [rad], then moved by `shift` (z, y, x) [Å].
+    """Projected potential ∫V dz′ of every slice [V·Å] in the beam's frame.
 
-    Without angles and shift each plane across y is turned alone, for a third of the time.
+    The volume is rotated by `tilt`, then by `angles` about x and z [rad], then moved by `shift`
+    (z, y, x) [Å]. Without angles and shift each plane perpendicular to y is rotated separately,
+    in a third of the time.
     """
     own = [Axis(n, p, n // 2) for n, p in zip(volume.shape, voxel, strict=True)]
-    along, rows, columns = frame.depth, frame.rows, frame.columns
-    standing, bins = jnp.zeros(2), frame.samples
+    along = frame.depth
+    rows = frame.rows
+    columns = frame.columns
+    standing = jnp.zeros(2)
+    bins = frame.samples
     planes = volume.swapaxes(1, 2)
     if angles is None and shift is None:
         sums = rotate_planes(
@@ -141,7 +163,7 @@ def beam_slices(
 
 
 def resized(stack: Stack, rows: int) -> Float[Array, "z _ X"]:
-    """The stack with `rows` rows, cut or continued by zeros, the middle row n//2 kept."""
+    """The stack with `rows` rows, cropped or padded by zeros about the middle row n//2."""
     before = rows // 2 - stack.shape[1] // 2
     return jax.lax.pad(
         stack,

@@ -1,23 +1,23 @@
-"""The part of the specimen that a shot sees: cutting windows out and adding them back."""
+"""Windows of the specimen that shots see: extraction, and its adjoint."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Int
 
 from .grids import Grid
-from .types import Pair, Slices, Stack, Window
+from .types import Index, Pair, Slices, Stack, Window
 
 
 def split_position(
     position: Float[Array, "2"], origin: Pair, grid: Grid
 ) -> tuple[Int[Array, "2"], Float[Array, "2"]]:
-    """First pixel of the window of a probe at `position` [Å], and where the probe's centre
-    stands in that window [Å].
+    """First pixel of the window of a probe at `position` [Å], and its centre in the window [Å].
 
-    The centre lies within half a pixel of pixel [N//2, N//2]; only this remainder is
+    The centre is within half a pixel of pixel [N//2, N//2]; only this remainder is
     differentiable. `origin` [Å] is the position of the specimen's pixel [0, 0].
     """
-    pixel, middle = jnp.asarray(grid.pixel), jnp.asarray([n // 2 for n in grid.shape])
+    pixel = jnp.asarray(grid.pixel)
+    middle = jnp.asarray([n // 2 for n in grid.shape])
     offset = position - jnp.asarray(origin)
     corner = jnp.round(jax.lax.stop_gradient(offset) / pixel).astype(int) - middle
     return corner, offset - corner * pixel
@@ -35,20 +35,20 @@ def cut(slices: Slices, corner: Int[Array, "2"], shape: tuple[int, int]) -> Wind
     return jax.lax.dynamic_slice(slices, (0, corner[0], corner[1]), (slices.shape[0], *shape))
 
 
-def add_back(slices: Slices | Stack, corners: Int[Array, "b 2"], windows) -> Slices | Stack:
-    """Adjoint of `cut` for a batch: each window added to `slices` where it came from.
+def add_back(slices: Slices | Stack, corners: Int[Array, "b 2"], windows: Array) -> Slices | Stack:
+    """Adjoint of `cut` for a batch: each window added to `slices` at its corner.
 
-    In place when `slices` is the carry of a loop, so the cost is that of the windows and
-    not that of the specimen.
+    In place when `slices` is the carry of a loop, so the cost depends on the size of the
+    windows and not on that of the specimen.
     """
     by = {"cuda": scatter, "rocm": scatter, "default": one_by_one}
     return jax.lax.platform_dependent(slices, corners, windows, **by)
 
 
-def one_by_one(slices, corners, windows):
-    """`add_back` in a loop over the windows, the quickest on CPUs."""
+def one_by_one(slices: Array, corners: Array, windows: Array) -> Array:
+    """Adjoint `add_back` by a loop over the windows, the fastest form on CPUs."""
 
-    def add(n, slices):
+    def add(n: Index, slices: Array) -> Array:
         start = (0, corners[n, 0], corners[n, 1])
         old = jax.lax.dynamic_slice(slices, start, windows.shape[1:])
         return jax.lax.dynamic_update_slice(slices, old + windows[n], start)
@@ -56,8 +56,11 @@ def one_by_one(slices, corners, windows):
     return jax.lax.fori_loop(0, windows.shape[0], add, slices)
 
 
-def scatter(slices, corners, windows):
-    """`add_back` at once, for GPUs: real and imaginary parts apart, as their atomic additions are of 32 bits."""
+def scatter(slices: Array, corners: Array, windows: Array) -> Array:
+    """Adjoint `add_back` in one operation, for GPUs.
+
+    Real and imaginary parts are added separately, as atomic additions have 32 bits.
+    """
     if jnp.iscomplexobj(slices):
         parts = (scatter(part(slices), corners, part(windows)) for part in (jnp.real, jnp.imag))
         return jax.lax.complex(*parts)

@@ -275,7 +275,7 @@ def test_scores_of_classes_are_drawn_over_cases():
         (lambda: compare_atoms(np.zeros((2, 3)), np.zeros((1, 3)), 0.7, ["O"], ["O"]), "one each"),
         (lambda: compare_atoms(np.zeros(3), np.zeros((1, 3))), r"\[atom, axis\]"),
         (lambda: species_by_integral(np.array([1.0, -2.0]), ["O"]), "not positive"),
-        (lambda: species_by_integral(np.array([1.0, 1.0]), ["O", "Pt"]), "cannot be told"),
+        (lambda: species_by_integral(np.array([1.0, 1.0]), ["O", "Pt"]), "cannot be divided"),
     ],
 )
 def test_bad_input_gets_one_sentence(call, words):

@@ -94,7 +94,7 @@ def test_profiles_follow_the_columns():
     np.testing.assert_allclose(fit_depth_peaks(profiles, 12.0).position, depths, atol=1e-3)
     middle = depth_profiles(np.ones((3, 40, 44)), columns, pixel, 0.8, origin)
     np.testing.assert_allclose(middle, 1.0)
-    with pytest.raises(ValueError, match="1 columns lie outside"):
+    with pytest.raises(ValueError, match="1 columns are outside"):
         depth_profiles(stack, np.array([[0.0, 1.0]]), pixel, 0.8, origin)
 
 

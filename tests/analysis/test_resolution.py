@@ -147,7 +147,7 @@ def test_what_does_not_fit_is_refused():
         cone((0, 0, 0), 0.3)
     with pytest.raises(ValueError, match="lowest angle first"):
         wedge(0.5, -0.5)
-    with pytest.raises(ValueError, match="lies in a volume"):
+    with pytest.raises(ValueError, match="is defined in a volume"):
         fourier_correlation(np.ones((4, 4)), np.ones((4, 4)), 1.0, where=wedge(-0.5, 0.5))
     with pytest.raises(ValueError, match="support of a mask is empty"):
         soft_mask(np.zeros((4, 4), bool), 2.0)

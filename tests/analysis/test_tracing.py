@@ -60,5 +60,5 @@ def test_they_stand_where_the_volume_stands():
 def test_refusals():
     with pytest.raises(ValueError, match="no element is called Xy"):
         atoms_of(volume(), ["O", "Xy"], 1.0)
-    with pytest.raises(ValueError, match=r"nothing exceeds 1000000\.0 V"):
+    with pytest.raises(ValueError, match=r"no voxel exceeds 1000000\.0 V"):
         atoms_of(volume(), ["O"], 1e6)

@@ -105,5 +105,5 @@ def test_a_truth_elsewhere_is_refused():
 
 
 def test_a_scan_beside_the_specimen_is_refused():
-    with pytest.raises(ValueError, match="no position lies on the specimen"):
+    with pytest.raises(ValueError, match="no position is on the specimen"):
         scanned(model_of(np.zeros((PIXELS, PIXELS)), beyond=60.0))

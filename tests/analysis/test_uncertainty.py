@@ -93,7 +93,7 @@ def test_an_interferometer_is_limited_by_shot_noise(phase):
 def test_what_no_pattern_shows_is_refused_or_known_beforehand():
     with pytest.raises(
         ValueError,
-        match=r"outside what the patterns tell; ask for a quantity that no gauge changes",
+        match=r"not determined by the patterns; use a quantity that no gauge changes",
     ):
         deviation_of(
             lambda m: m.specimen.phase[0, 0, 0], fisher(interferometer(), "specimen.phase")
@@ -272,13 +272,13 @@ def test_what_makes_no_sense_is_named():
     with pytest.raises(ValueError, match=r"no parameter 'probe' to have a prior of"):
         fisher(model, "scan", prior={"probe": 1.0})
     with pytest.raises(
-        ValueError, match=r"the prior is \{'scan': 0.0\}; wanted positive standard deviations"
+        ValueError, match=r"the prior is \{'scan': 0.0\}; give positive standard deviations"
     ):
         fisher(model, "scan", prior={"scan": 0.0})
     for shots in ([3, 4], [[]]):
         with pytest.raises(
-            ValueError, match="wanted a list over views of lists of shots, with one shot at least"
+            ValueError, match="give a list over views of lists of shots, with at least one shot"
         ):
             fisher(model, "scan", shots=shots)
-    with pytest.raises(ValueError, match="1 probes have no spread; take at least 2"):
+    with pytest.raises(ValueError, match="1 probes have no spread; give at least 2"):
         diagonal(fisher(model, "scan"), 1)

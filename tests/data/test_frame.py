@@ -230,7 +230,7 @@ def test_a_tilt_series_is_never_moved_and_refused_far_from_its_axis(counts):
     )  # noqa: E731
     assert series(4000.0).frame == (0.0, 0.0)
     assert np.array_equal(series(4000.0).positions[0], PLACES + 4000)
-    with pytest.raises(ValueError, match="required to lie on the tilt axis"):
+    with pytest.raises(ValueError, match="required to be on the tilt axis"):
         series(1e8)
 
 

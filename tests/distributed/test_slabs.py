@@ -239,11 +239,11 @@ def test_halos_are_made_for_angles_and_a_view_beyond_them_is_named():
     angles[1, 1] = -math.radians(2.5)
     with pytest.raises(
         ValueError,
-        match=r"view 1 is turned about z by 2.5°, halos of slabs are made for 2°; use one",
+        match=r"view 1 is rotated about z by 2.5°, halos of slabs allow at most 2°; use one",
     ):
         slabs.require_lent(turn(angles))
     angles[1, 1] = np.nan
-    with pytest.raises(ValueError, match="view 1 is turned about z by nan"):
+    with pytest.raises(ValueError, match="view 1 is rotated about z by nan"):
         slabs.require_lent(turn(angles))
     assert slabs.lent(thin()) == 0
     slabs.require_lent(thin())

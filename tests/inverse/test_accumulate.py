@@ -81,7 +81,7 @@ def test_waves_that_lose_frequencies_are_not_traced_back():
     loss = misfit(poisson, multislice=multislice_reversible)
     with pytest.raises(
         ValueError,
-        match=r"BandLimited loses frequencies .*\|P\| falls to 0\).* take checkpointed.multislice_sqrt",
+        match=r"BandLimited loses frequencies .*\|P\| falls to 0\).* use checkpointed.multislice_sqrt",
     ):
         jax.eval_shape(lambda model: loss(model, any_batch(model)), model)
 

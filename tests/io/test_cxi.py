@@ -178,7 +178,7 @@ BAD = {
     "energy and wavelength": ({f"{SOURCE}/energy": h * c / 2e-10}, "wanted joules and metres"),
     "too few positions": (
         {"entry_1/sample_1/geometry_1/translation": np.zeros((3, 3))},
-        "8 patterns want positions",
+        "8 patterns require positions",
     ),
     "flat positions": (
         {"entry_1/sample_1/geometry_1/translation": np.zeros(SHOTS)},

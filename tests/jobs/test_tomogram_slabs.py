@@ -47,7 +47,7 @@ def test_a_view_that_turns_beyond_the_halo_of_slabs_ends_the_run_with_its_name(s
     good = Progress(model)
     angles = good.model.specimen.angles.values.at[1, 0].set(np.deg2rad(-7.0))
     turned = Progress(eqx.tree_at(lambda m: m.specimen.angles.values, good.model, angles))
-    name = "view 1 is turned about x by 7°, halos of slabs are made for 6°; use one slab"
+    name = "view 1 is rotated about x by 7°, halos of slabs allow at most 6°; use one slab"
     with pytest.raises(Diverged, match=f"in step 'coarse', epoch 1 {name}"):
         loop._require_inside(turned, good)
     assert not turned.model.specimen.angles.values.any()  # the last good model is kept

@@ -26,7 +26,7 @@ def test_slices_multiply_to_the_phase_of_the_whole():
 def test_a_bad_specimen_is_refused():
     with pytest.raises(ValueError, match="atomic number 0;"):
         Atoms([0], jnp.zeros((1, 3)), (8, 8), 2.0)
-    with pytest.raises(ValueError, match=r"0 slices of 2\.0 Å; wanted at least one"):
+    with pytest.raises(ValueError, match=r"0 slices of 2\.0 Å; give at least one"):
         Atoms([6], jnp.zeros((1, 3)), (8, 8), 2.0, n_slices=0)
     with pytest.raises(ValueError, match=r"1 slices of -1\.0 Å"):
         Atoms([6], jnp.zeros((1, 3)), (8, 8), -1.0)
@@ -88,5 +88,5 @@ def test_turned_atoms_look_like_their_turned_volume():
 
 
 def test_atoms_turn_once_for_all_shots():
-    with pytest.raises(ValueError, match="turn once for all shots of a view"):
+    with pytest.raises(ValueError, match="rotated once for all shots of a view"):
         Atoms([6], jnp.zeros((1, 3)), (8, 8), 2.0, tilt=PerShot(jnp.zeros(3)))

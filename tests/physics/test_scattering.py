@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from jaxptycho.physics import scattering
-from jaxptycho.physics.scattering import HEAVIEST, TABLES, gaussians, scattering_factor
+from jaxptycho.physics.scattering import MAX_ATOMIC_NUMBER, TABLES, gaussians, scattering_factor
 
-EVERY = np.arange(1, HEAVIEST + 1)
+EVERY = np.arange(1, MAX_ATOMIC_NUMBER + 1)
 K = np.linspace(0, 10, 201)  # 1/Å
 
 

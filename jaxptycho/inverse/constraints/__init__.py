@@ -1,4 +1,4 @@
-"""Constraints: what is known for certain, or a free choice, restored after every step.
+"""Constraints: exact prior knowledge, or a choice of gauge, restored after every step.
 
 `project(model) -> model` functions, made by the builders here; `CONSTRAINTS` lists those that jobs
 can name, and `registry` describes their protocol.

@@ -1,12 +1,13 @@
 """Filters of a stack of slices, as transfer functions.
 
-In plane the transform is the FFT and the stack wraps around, which a margin of vacuum makes
-harmless. Along z it is the cosine transform (DCT-II): the stack is continued by its mirror
-image, the faces do not mix, and what has k_z = 0, the sum over slices that a pattern shows
-best, goes through unchanged.
+In plane the transform is the FFT and the stack is periodic, without effect if there is a margin
+of vacuum. Along z it is the cosine transform (DCT-II): the stack is continued by its mirror
+image, the faces do not mix, and the component at k_z = 0, the sum over slices that patterns
+determine best, is unchanged.
 """
 
 import math
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +18,9 @@ from ...physics.types import Scalar, Stack
 
 
 def filter_in_plane(stack: Stack, transfer: Float[Array, "*z y f"]) -> Stack:
-    """Every slice filtered by `transfer`, one or one each, on the frequencies of `plane_frequencies`."""
+    """Every slice filtered by `transfer`, one or one each, on the frequencies of
+    `plane_frequencies`.
+    """
     return jnp.fft.irfft2(transfer * jnp.fft.rfft2(stack), s=stack.shape[-2:])
 
 
@@ -33,7 +36,7 @@ def filter_volume(stack: Stack, transfer: Float[Array, "z y f"]) -> Stack:
 
 
 def plane_frequencies(
-    shape: tuple[int, ...], pixel
+    shape: tuple[int, ...], pixel: Sequence[Scalar]
 ) -> tuple[Float[Array, "y 1"], Float[Array, "1 f"]]:
     """Frequencies (k_y, k_x) of `rfft2` [1/Å]."""
     return jnp.fft.fftfreq(shape[0], pixel[0])[:, None], jnp.fft.rfftfreq(shape[1], pixel[1])[
@@ -42,34 +45,40 @@ def plane_frequencies(
 
 
 def depth_frequencies(slices: int, spacing: Scalar) -> Float[Array, "z"]:
-    """Frequencies k_z of the cosine transform [1/Å]: half steps, since the mirror doubles the stack."""
+    """Frequencies k_z [1/Å] of the cosine transform, in half steps of the FFT's."""
     return jnp.arange(slices) / (2 * slices * spacing)
 
 
-def volume_frequency(shape: tuple[int, ...], pixel, spacing: Scalar) -> Float[Array, "z y f"]:
-    """|k| on the frequencies of `filter_volume` [1/Å]."""
+def volume_frequency(
+    shape: tuple[int, ...], pixel: Sequence[Scalar], spacing: Scalar
+) -> Float[Array, "z y f"]:
+    """Modulus |k| [1/Å] on the frequencies of `filter_volume`."""
     ky, kx = plane_frequencies(shape[1:], pixel)
     return jnp.sqrt(depth_frequencies(shape[0], spacing)[:, None, None] ** 2 + ky**2 + kx**2)
 
 
 def below(k: Float[Array, "*n"], cutoff: Scalar, edge: float) -> Float[Array, "*n"]:
-    """1 below the cut-off and 0 above, falling as a raised cosine over `edge` around it; a step if that is zero."""
+    """Low-pass filter: 1 below the cut-off, 0 above, a raised cosine of width `edge` between."""
     if edge == 0:
         return (k <= cutoff).astype(k.dtype)
     return 0.5 - 0.5 * jnp.cos(math.pi * jnp.clip((cutoff - k) / edge + 0.5, 0, 1))
 
 
 def gaussian_transfer(k2: Float[Array, "..."], sigma: float) -> Float[Array, "..."]:
-    """exp(−2π²σ²k²), the transfer function of a Gaussian of standard deviation σ [Å]."""
+    """Transfer function exp(−2π²σ²k²) of a Gaussian of standard deviation σ [Å]."""
     return jnp.exp(-2 * math.pi**2 * sigma**2 * k2)
 
 
 def measurable(
-    shape: tuple[int, ...], pixel, spacing: Scalar, semiangle: float, slab: float = 0.0
+    shape: tuple[int, ...],
+    pixel: Sequence[Scalar],
+    spacing: Scalar,
+    semiangle: float,
+    slab: float = 0.0,
 ) -> Float[Array, "z y f"]:
-    """`measured_part` of a view of semiangle α [rad], on the frequencies of `filter_volume`.
+    """Transfer function `measured_part` of a view of semiangle α [rad], for `filter_volume`.
 
-    What lies within |k_z| ≤ `slab` [1/Å] counts as measured.
+    Frequencies |k_z| ≤ `slab` [1/Å] count as measured.
     """
     ky, kx = plane_frequencies(shape[1:], pixel)
     kz = depth_frequencies(shape[0], spacing)[:, None, None]
@@ -78,7 +87,7 @@ def measurable(
 
 
 def filter_periodic(stack: Stack, transfer: Float[Array, "z y f"]) -> Stack:
-    """The stack filtered by a transfer function on the frequencies of `rfftn`; it wraps around along z as well."""
+    """The stack, periodic also along z, filtered by a transfer function for `rfftn`."""
     return jnp.fft.irfftn(transfer * jnp.fft.rfftn(stack), s=stack.shape)
 
 
@@ -89,9 +98,10 @@ def measurable_turned(
     semiangle: float,
     slab: float = 0.0,
 ) -> Float[Array, "z y f"]:
-    """`measurable` of a view of semiangle α [rad], whose beam sees a volume turned by `rotation` on (z, y, x).
+    """Transfer function `measurable` of a view that sees a volume rotated by `rotation`.
 
-    On the frequencies of `filter_periodic`: a frequency of the volume turns as its places do.
+    `rotation` acts on (z, y, x) and `semiangle` is in rad. On the frequencies of
+    `filter_periodic`, which rotate as positions do.
     """
     ky, kx = plane_frequencies(shape[1:], voxel[1:])
     k = jnp.broadcast_arrays(jnp.fft.fftfreq(shape[0], voxel[0])[:, None, None], ky, kx)
@@ -106,14 +116,15 @@ def measured_part(
     beta: Scalar,
     guard: Scalar,
 ) -> Float[Array, "..."]:
-    """W(k) = 1 − (2/π)·arctan(β² k_z²/k_r²): what a view can measure, with β = 1/α for its semiangle α [rad];
-    ½ at the edge of the missing cone, k_z = α k_r (Chen et al., Science 372, 826 (2021)).
+    """Measurable part of a view, W(k) = 1 − (2/π)·arctan(β² k_z²/k_r²) with β = 1/α.
 
-    k_r² is guarded by that of `guard` [1/Å], best half the specimen's smallest frequency step.
+    α [rad] is the semiangle; W is ½ at the edge of the missing cone, k_z = α k_r (Chen et al.,
+    Science 372, 826 (2021)). `guard`² is added to k_r² [1/Å²]: best half the smallest frequency
+    step of the specimen.
     """
     return 1 - 2 / math.pi * jnp.arctan((beta * kz) ** 2 / (kr**2 + guard**2))
 
 
 def _beyond(k: Float[Array, "*n"], width: float) -> Float[Array, "*n"]:
-    """How far |k| goes beyond `width`."""
+    """Excess of |k| over `width`."""
     return jnp.maximum(jnp.abs(k) - width, 0)

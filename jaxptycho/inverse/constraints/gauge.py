@@ -1,10 +1,11 @@
-"""Gauges: what no pattern shows, fixed by builders of `project(model) -> model`, see `constraints`.
+"""Gauges: ambiguities that patterns cannot resolve, fixed by builders of `project(model) -> model`.
 
-What one part loses another gains, so predictions stay as they are (up to the sampling: a probe
-must fade before the edges of its window and of its spectrum).
+A change of one part is compensated by another, so predictions are unchanged (up to the sampling:
+a probe must fade before the edges of its window and of its spectrum). See `constraints`.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import jax
@@ -13,8 +14,9 @@ from jaxtyping import Array, Float
 
 from ...model import Model
 from ...parts.detector import NearField
-from ...parts.indexed import PerView, axis_size, select, vmap_shots
+from ...parts.indexed import PerView, Varying, axis_size, select, vmap_shots
 from ...parts.probe import Basis, Moments, mean_intensity
+from ...parts.scan import AbstractScan
 from ...physics import waves
 from ...physics.grids import Grid
 from ...physics.types import Intensity, Stack
@@ -22,16 +24,16 @@ from ..illumination import illumination
 from .probe import recentred
 
 
-def probe_centring():
-    """The probe's centre of mass brought to [N//2, N//2], and the scan moved along with the probe."""
+def probe_centring() -> Callable[[Model], Model]:
+    """Move the probe's centre of mass to [N//2, N//2], and the scan with it."""
 
-    def project(model):
+    def project(model: Model) -> Model:
         _far_field(model)
 
-        def offset(basis: Basis, moments: Moments):
+        def offset(basis: Basis, moments: Moments) -> Float[Array, "2"]:
             return centre_of_mass(mean_intensity(basis, moments), model.grid)
 
-        def centre(basis: Basis, moments: Moments):
+        def centre(basis: Basis, moments: Moments) -> Basis:
             back = -offset(basis, moments)
             return jax.vmap(lambda modes: waves.shift(modes, back, model.grid))(basis)
 
@@ -41,17 +43,17 @@ def probe_centring():
     return project
 
 
-def position_recentring(model: Model):
-    """Positions without their mean displacement from those of `model`; the specimen moves along.
+def position_recentring(model: Model) -> Callable[[Model], Model]:
+    """Remove the mean displacement of positions from those of `model`; the specimen moves too.
 
-    Only the specimen's origin changes, or a volume's shift, of which every view may have its own, so patterns stay
-    exactly as they are.
+    Only the specimen's origin changes, or a volume's shift, which may be PerView, so patterns
+    are exactly unchanged.
     """
 
-    def of_view(scan):
+    def of_view(scan: AbstractScan) -> Float[Array, "2"]:
         return jnp.mean(vmap_shots(lambda own: own.position(), scan), axis=0)
 
-    def mean(scan):
+    def mean(scan: AbstractScan) -> Varying[Float[Array, "2"]]:
         views = axis_size(scan, PerView)
         if views == 1:
             return of_view(select(scan, PerView, 0))
@@ -59,24 +61,26 @@ def position_recentring(model: Model):
 
     start = mean(model.scan)
 
-    def project(model):
+    def project(model: Model) -> Model:
         back = jax.tree.map(jnp.subtract, start, mean(model.scan))
         shared = not isinstance(model.specimen.position, PerView)
-        if isinstance(back, PerView) and shared:  # what all views share moves by their mean
+        if (
+            isinstance(back, PerView) and shared
+        ):  # a position that all views share moves by their mean
             back = jnp.mean(back.values, 0)
         return replace(model, scan=model.scan.move(back), specimen=model.specimen.move(back))
 
     return project
 
 
-def phase_offset_removal():
-    """Every slice without its mean phase over the illuminated area, a constant phase of the wave."""
+def phase_offset_removal() -> Callable[[Model], Model]:
+    """Remove the mean phase of every slice over the illuminated area, a constant of the wave."""
 
-    def project(model):
+    def project(model: Model) -> Model:
         _multiplies_phases(model)
         seen = illuminated(model)
 
-        def without_mean(phase: Stack):
+        def without_mean(phase: Stack) -> Stack:
             return phase - jnp.sum(seen * phase, axis=(1, 2), keepdims=True)
 
         return replace(model, specimen=model.specimen.map_stacks(without_mean, ("phase",)))
@@ -84,23 +88,25 @@ def phase_offset_removal():
     return project
 
 
-def phase_ramp_removal():
-    """The specimen without the linear ramp of its phase, which the probe takes over as a tilt.
+def phase_ramp_removal() -> Callable[[Model], Model]:
+    """Remove the linear ramp of the specimen's phase, which becomes a tilt of the probe.
 
-    The ramp is fitted to the summed phase by least squares over the illuminated area and taken
-    from all slices alike. The tilted beam wanders on its way down, so slices below the first
-    are moved along (`beam_drift`), which is exact behind a Fresnel propagator.
+    The ramp is fitted to the summed phase by least squares over the illuminated area and
+    subtracted from all slices equally. The tilted beam drifts with depth, so slices below the
+    first are moved with it (`beam_drift`), which is exact for a Fresnel propagator.
     """
 
-    def project(model):
+    def project(model: Model) -> Model:
         _multiplies_phases(model)
-        specimen, grid = model.specimen, model.grid
+        specimen = model.specimen
+        grid = model.grid
         if specimen.shapes(grid).period is not None:
             raise ValueError(
                 "a periodic specimen has no free phase ramp; leave this constraint out"
             )
         stack = specimen.stack()
-        n, unit = stack.shape[0], specimen.radians(grid)
+        n = stack.shape[0]
+        unit = specimen.radians(grid)
         seen = illuminated(model)
         y, x = coordinates(stack.shape[1:], seen, grid)
         tilt = fitted_tilt(jnp.sum(unit * stack, axis=0), seen, (y, x))
@@ -131,18 +137,22 @@ def illuminated(model: Model) -> Float[Array, "Y X"]:
     return seen / jnp.maximum(jnp.sum(seen), 1e-30)
 
 
-def coordinates(shape: tuple[int, ...], weight: Float[Array, "Y X"], grid: Grid):
+def coordinates(
+    shape: tuple[int, ...], weight: Float[Array, "Y X"], grid: Grid
+) -> tuple[Float[Array, "Y 1"], Float[Array, "1 X"]]:
     """Coordinates (y, x) [Å] of the specimen's pixels from the weighted centre."""
     y, x = (p * jnp.arange(n, dtype=weight.dtype) for n, p in zip(shape, grid.pixel, strict=True))
     return (y - jnp.sum(weight.sum(1) * y))[:, None], (x - jnp.sum(weight.sum(0) * x))[None, :]
 
 
 def fitted_tilt(
-    phase: Float[Array, "Y X"], weight: Float[Array, "Y X"], coordinates
+    phase: Float[Array, "Y X"],
+    weight: Float[Array, "Y X"],
+    coordinates: tuple[Float[Array, "Y 1"], Float[Array, "1 X"]],
 ) -> Float[Array, "2"]:
     """Slope (y, x) [1/Å] of the plane fitted to a phase by weighted least squares.
 
-    `coordinates` are measured from the weighted centre, so the plane's height drops out.
+    `coordinates` are relative to the weighted centre, so the offset of the plane vanishes.
     """
     y, x = coordinates
     normal = jnp.array([[jnp.sum(weight * a * b) for a in (y, x)] for b in (y, x)])
@@ -154,8 +164,10 @@ def fitted_tilt(
 def beam_drift(
     thickness: Float[Array, "z"], tilt: Float[Array, "2"], grid: Grid
 ) -> Float[Array, "z 2"]:
-    """How far [Å] a beam has wandered at every slice when all of `tilt` [1/Å] is in the probe and
-    no longer given to it slice by slice: λ Σ_{i<n} Δz_i g (N−1−i)/N."""
+    """Drift [Å] of a beam at every slice when the full `tilt` [1/Å] moves from slices to probe.
+
+    λ Σ_{i<n} Δz_i g (N−1−i)/N with the tilt g, removed from each of N slices in equal parts.
+    """
     n = thickness.shape[0]
     early = jnp.arange(n - 1, -1, -1) / n
     walked = jnp.cumsum(thickness * early) - thickness * early
@@ -163,10 +175,10 @@ def beam_drift(
 
 
 def move_slices(stack: Stack, shifts: Float[Array, "z 2"], grid: Grid) -> Stack:
-    """Every slice moved by its own shift (y, x) [Å], periodic at the edges."""
+    """Every slice moved by a separate shift (y, x) [Å], periodic at the edges."""
     ky, kx = (jnp.fft.fftfreq(n, p) for n, p in zip(stack.shape[1:], grid.pixel, strict=True))
 
-    def move(image, shift):
+    def move(image: Float[Array, "Y X"], shift: Float[Array, "2"]) -> Float[Array, "Y X"]:
         ramp = jnp.exp(-2j * math.pi * (ky[:, None] * shift[0] + kx[None, :] * shift[1]))
         return jnp.fft.ifft2(ramp * jnp.fft.fft2(image)).real
 
@@ -177,13 +189,16 @@ def _far_field(model):
     parts = jax.tree.leaves(model.detector, is_leaf=lambda part: isinstance(part, NearField))
     if any(isinstance(part, NearField) for part in parts):
         raise ValueError(
-            "a hologram shows where the beam stands in its window; leave this constraint out in near field"
+            "a hologram depends on the position of the beam in its window; leave this constraint "
+            "out "
+            "in near field"
         )
 
 
 def _multiplies_phases(model):
     if not model.specimen.phase_is_gauge:
         raise ValueError(
-            f"the phase of a {type(model.specimen).__name__} is no factor e^(iφ) of the wave, so patterns show its "
-            "offset and ramp; use a SliceStack or PotentialSlices, or leave this constraint out"
+            f"the phase of a {type(model.specimen).__name__} is no factor e^(iφ) of the wave, so "
+            "patterns depend on its offset and ramp; use a SliceStack or PotentialSlices, or leave "
+            "this constraint out"
         )

@@ -1,19 +1,19 @@
-"""Constraints: what is known for certain, or free to choose, put back after every step.
+"""Constraints: exact prior knowledge, or a choice of gauge, restored after every step.
 
 A constraint is any `project(model) -> model`; `all_of` runs several in the order given. The
 functions of `specimen_constraints`, `volume_constraints`, `probe_constraints` and `gauges` build
 such closures, and `CONSTRAINTS` lists them by the names that job files use. The protocol:
 
 - a builder takes plain numbers by keyword, with the unit in the key (`semiangle_mrad`,
-  `sigma_angstrom`); its annotated signature says which keys there are, of which type, and which
-  default (none: required);
+  `sigma_angstrom`); its annotated signature defines the keys with their types and defaults (keys
+  without default are required);
 - a builder whose first parameter is called `model` requires the model that the run or step starts
   from: `builder(model, **keys)`;
-- `project` keeps every shape, dtype and wrapping, and runs inside the compiled step;
-- where a constraint has no meaning for a part it raises ValueError when it is applied, before
-  anything is compiled: `jax.eval_shape(project, model)` finds out without computing.
+- `project` keeps every shape, dtype and wrapper, and runs inside the compiled step;
+- a constraint that does not apply to a part raises ValueError when it is applied, before
+  compilation: `jax.eval_shape(project, model)` checks this without computing.
 
-Builders that take arrays (`probe_mask`, `probe_spectrum_mask`) are for Python alone.
+Builders that take arrays (`probe_mask`, `probe_spectrum_mask`) are available in Python only.
 """
 
 import inspect
@@ -29,7 +29,7 @@ Project = Callable[[Model], Model]
 
 
 def all_of(*projects: Project) -> Project:
-    """One projection after the other, in the order given."""
+    """Sequence of projections, in the order given."""
 
     def project(model: Model) -> Model:
         for one in projects:
@@ -74,5 +74,5 @@ def build(name: str, model: Model, **keys) -> Project:
 
 
 def wants_model(builder: Callable) -> bool:
-    """Whether a builder is called with the model that a run or step starts from."""
+    """True if a builder requires the model that a run or step starts from."""
     return "model" in inspect.signature(builder).parameters

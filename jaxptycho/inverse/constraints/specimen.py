@@ -1,5 +1,6 @@
 """Constraints of the specimen: builders of `project(model) -> model`, see `constraints`."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import jax.numpy as jnp
@@ -9,8 +10,8 @@ from ...physics.types import Stack
 from . import filters
 
 
-def amplitude_clamp(lowest: float = 0.0, highest: float = 1.0):
-    """|t| kept within [lowest, highest] by the absorption; matter does not amplify, |t| ≤ 1.
+def amplitude_clamp(lowest: float = 0.0, highest: float = 1.0) -> Callable[[Model], Model]:
+    """Limit |t| to [lowest, highest] by the absorption; matter does not amplify, |t| ≤ 1.
 
     In a weak-phase specimen |t| is 1 − a, to first order.
     """
@@ -19,13 +20,13 @@ def amplitude_clamp(lowest: float = 0.0, highest: float = 1.0):
             f"got amplitudes from {lowest} to {highest}; give 0 ≤ lowest ≤ highest, and highest > 0"
         )
 
-    def project(model):
+    def project(model: Model) -> Model:
         specimen = model.specimen
-        specimen.stack("absorption")  # refuses a specimen without
+        specimen.stack("absorption")  # raises for a specimen without one
         low, high = specimen.absorption_at(highest), specimen.absorption_at(lowest)
         unit = 1 / specimen.radians(model.grid)
 
-        def clamp(absorption: Stack):
+        def clamp(absorption: Stack) -> Stack:
             return jnp.clip(absorption, low * unit, high * unit)
 
         return replace(model, specimen=specimen.map_stacks(clamp, ("absorption",)))
@@ -33,27 +34,27 @@ def amplitude_clamp(lowest: float = 0.0, highest: float = 1.0):
     return project
 
 
-def positivity():
-    """Phase or potential ≥ 0: atoms attract electrons (photons mostly give the opposite sign).
+def positivity() -> Callable[[Model], Model]:
+    """Limit phase or potential to ≥ 0: atoms attract electrons (the sign for photons is opposite).
 
-    Of a specimen made of atoms, occupancies and Debye–Waller factors.
+    For a specimen made of atoms, occupancies and Debye–Waller factors ≥ 0.
     """
     return lambda model: replace(model, specimen=model.specimen.nonnegative())
 
 
-def identical_slices():
-    """Every slice replaced by the mean of all: a crystal along a zone axis, or a first guess."""
+def identical_slices() -> Callable[[Model], Model]:
+    """Replace every slice by the mean of all: a crystal along a zone axis, or a first guess."""
 
-    def mean(stack):
+    def mean(stack: Stack) -> Stack:
         return jnp.broadcast_to(jnp.mean(stack, axis=0), stack.shape)
 
     return lambda model: _map_stacks(model, mean)
 
 
-def vacuum_surfaces(first: int = 1, last: int = 1):
-    """The `first` slices at the entrance and the `last` at the exit face emptied, phase and absorption."""
+def vacuum_surfaces(first: int = 1, last: int = 1) -> Callable[[Model], Model]:
+    """Empty the `first` slices at the entrance face and the `last` slices at the exit face."""
 
-    def empty(stack):
+    def empty(stack: Stack) -> Stack:
         n = stack.shape[0]
         if min(first, last) < 0 or first + last >= n:
             raise ValueError(
@@ -65,10 +66,10 @@ def vacuum_surfaces(first: int = 1, last: int = 1):
     return lambda model: _map_stacks(model, empty)
 
 
-def gaussian_in_plane(sigma_angstrom: float):
-    """Every slice blurred by a Gaussian of standard deviation `sigma_angstrom`, periodic at the edges."""
+def gaussian_in_plane(sigma_angstrom: float) -> Callable[[Model], Model]:
+    """Blur every slice by a Gaussian of standard deviation `sigma_angstrom`, periodic at edges."""
 
-    def project(model):
+    def project(model: Model) -> Model:
         ky, kx = _plane(model)
         transfer = filters.gaussian_transfer(ky**2 + kx**2, sigma_angstrom)
         return _map_stacks(model, lambda stack: filters.filter_in_plane(stack, transfer))
@@ -76,10 +77,10 @@ def gaussian_in_plane(sigma_angstrom: float):
     return project
 
 
-def gaussian_along_z(sigma_angstrom: float):
-    """The stack blurred along z by a Gaussian, mirrored at its faces; the sum over slices stays."""
+def gaussian_along_z(sigma_angstrom: float) -> Callable[[Model], Model]:
+    """Blur the stack along z by a Gaussian, mirrored at its faces; the sum over slices is kept."""
 
-    def project(model):
+    def project(model: Model) -> Model:
         specimen = model.specimen
         kz = filters.depth_frequencies(specimen.stack().shape[0], specimen.spacing(model.grid))
         transfer = filters.gaussian_transfer(kz**2, sigma_angstrom)
@@ -88,10 +89,10 @@ def gaussian_along_z(sigma_angstrom: float):
     return project
 
 
-def low_pass(cutoff_inverse_angstrom: float):
-    """Every slice without its frequencies beyond the cut-off."""
+def low_pass(cutoff_inverse_angstrom: float) -> Callable[[Model], Model]:
+    """Remove the frequencies of every slice beyond the cut-off."""
 
-    def project(model):
+    def project(model: Model) -> Model:
         ky, kx = _plane(model)
         transfer = (ky**2 + kx**2 <= cutoff_inverse_angstrom**2).astype(ky.dtype)
         return _map_stacks(model, lambda stack: filters.filter_in_plane(stack, transfer))
@@ -99,16 +100,18 @@ def low_pass(cutoff_inverse_angstrom: float):
     return project
 
 
-def missing_cone_filter(semiangle_mrad: float):
-    """The stack times W(k) of `filters.measurable`: damps what no view of this semiangle measures.
+def missing_cone_filter(semiangle_mrad: float) -> Callable[[Model], Model]:
+    """Multiply the stack's spectrum by W(k) of `filters.measurable`.
 
-    The sum over slices stays as it is.
+    This damps the frequencies that a view of this semiangle cannot measure; the sum over slices
+    is unchanged.
     """
 
-    def project(model):
+    def project(model: Model) -> Model:
         model.specimen.require_fixed_beam()
         specimen = model.specimen
-        shape, spacing = specimen.stack().shape, specimen.spacing(model.grid)
+        shape = specimen.stack().shape
+        spacing = specimen.spacing(model.grid)
         transfer = filters.measurable(shape, model.grid.pixel, spacing, 1e-3 * semiangle_mrad)
         return _map_stacks(model, lambda stack: filters.filter_volume(stack, transfer))
 

@@ -1,9 +1,10 @@
 """Constraints in all three dimensions: builders of `project(model) -> model`, see `constraints`.
 
-For a volume that turns, and for a stack whose slices are thin enough to show depth.
+For a volume that rotates, and for a stack of slices thin enough to resolve depth.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from ...model import Model
@@ -21,12 +22,14 @@ from . import filters
 Lengths = tuple[float, float, float]
 
 
-def support(model: Model, blur_angstrom: float, threshold: float = 0.1, edge_angstrom: float = 1.0):
-    """Nothing outside the support of `model`: where its blurred phase or potential exceeds a part of its maximum.
+def support(
+    model: Model, blur_angstrom: float, threshold: float = 0.1, edge_angstrom: float = 1.0
+) -> Callable[[Model], Model]:
+    """Empty the volume outside the support of `model`, its blurred phase or potential.
 
-    The volume that a step starts from shows at low resolution where the specimen is; `blur_angstrom` is the
-    standard deviation of the Gaussian, `threshold` the part, and beyond the support the mask falls over
-    `edge_angstrom`. (Marchesini et al., Phys. Rev. B 68, 140101 (2003).)
+    The support is where the phase or potential of `model`, blurred by a Gaussian of standard
+    deviation `blur_angstrom`, exceeds the fraction `threshold` of its maximum; beyond it the mask
+    falls over `edge_angstrom` (Marchesini et al., Phys. Rev. B 68, 140101 (2003)).
     """
     volume = np.asarray(model.specimen.stack(), float)
     mask = jnp.asarray(support_mask(volume, _voxel(model), blur_angstrom, threshold, edge_angstrom))
@@ -34,33 +37,41 @@ def support(model: Model, blur_angstrom: float, threshold: float = 0.1, edge_ang
 
 
 def support_mask(
-    volume, voxel: Lengths, blur: float, threshold: float, edge: float
+    volume: Float[np.ndarray, "z y x"], voxel: Lengths, blur: float, threshold: float, edge: float
 ) -> Float[np.ndarray, "z y x"]:
-    """1 where the volume, blurred by `blur` [Å], exceeds `threshold` times its maximum; falls to 0 over `edge` [Å]."""
+    """Mask of the volume blurred by `blur` [Å], above `threshold` times its maximum.
+
+    1 inside; it falls to 0 over `edge` [Å].
+    """
     if not 0 < threshold < 1 or blur < 0 or edge < 0:
         raise ValueError(
-            f"a support of threshold {threshold}, blur {blur} Å and edge {edge} Å; give a threshold between 0 and 1, "
-            "and lengths that are not negative"
+            f"a support of threshold {threshold}, blur {blur} Å and edge {edge} Å; give a "
+            "threshold "
+            "between 0 and 1, and lengths that are not negative"
         )
     blurred = gaussian_filter(volume, [blur / step for step in voxel], mode="constant")
     if not blurred.max() > 0:
         raise ValueError(
-            "a support of an empty specimen; start from one that was reconstructed at low resolution"
+            "a support of an empty specimen; start from one that was reconstructed at low "
+            "resolution"
         )
     distance = distance_transform_edt(blurred < threshold * blurred.max(), sampling=voxel)
     return np.asarray(filters.below(jnp.asarray(distance), edge / 2, edge))
 
 
-def low_pass_volume(cutoff_inverse_angstrom: float, edge_inverse_angstrom: float = 0.0):
-    """The specimen without its frequencies |k| beyond the cut-off, around which it may fall over an edge.
+def low_pass_volume(
+    cutoff_inverse_angstrom: float, edge_inverse_angstrom: float = 0.0
+) -> Callable[[Model], Model]:
+    """Remove frequencies |k| beyond the cut-off, with a soft edge around it.
 
-    Several with growing cut-offs, each for some epochs, let the specimen grow in Fourier space shell by shell; so
-    does `preconditioning.shell_growth`, step by step.
+    A sequence of growing cut-offs, each for some epochs, extends the specimen in Fourier space
+    shell by shell; `preconditioning.shell_growth` does the same step by step.
     """
 
-    def project(model):
+    def project(model: Model) -> Model:
         specimen = model.specimen
-        shape, spacing = specimen.stack().shape, specimen.spacing(model.grid)
+        shape = specimen.stack().shape
+        spacing = specimen.spacing(model.grid)
         k = filters.volume_frequency(shape, model.grid.pixel, spacing)
         transfer = filters.below(k, cutoff_inverse_angstrom, edge_inverse_angstrom)
         return _map_stacks(model, lambda stack: filters.filter_volume(stack, transfer))
@@ -74,13 +85,14 @@ def atomicity(
     distance_angstrom: float,
     strength: float = 1.0,
     sigma_angstrom: float | None = None,
-):
-    """The phase or potential replaced by the round Gaussians of its `atoms` highest maxima, a `strength` of 1 in full.
+) -> Callable[[Model], Model]:
+    """Replace the phase or potential by round Gaussians at its `atoms` highest maxima.
 
-    Maxima count that nothing exceeds within `distance_angstrom`. Each is fitted for its place, width and height and
-    becomes a Gaussian of the same integral and of one width: `sigma_angstrom`, or what is usual along the axis where
-    peaks are sharpest. So what a missing wedge drew out in length is round again. Weak atoms that do not show yet
-    are lost at full strength, and no more than damped at a lower one.
+    A maximum is the highest value within `distance_angstrom`. Its position, width and height are
+    fitted, and it becomes a Gaussian of the same integral and of a common width:
+    `sigma_angstrom`, or the median width along the axis where peaks are sharpest. Peaks that a
+    missing wedge elongates become round again. `strength` is the weight of the replacement: weak
+    atoms without a maximum are lost at 1 and only damped at lower values.
     """
     if atoms < 1 or not 0 < strength <= 1:
         raise ValueError(
@@ -88,7 +100,7 @@ def atomicity(
         )
     voxel = _voxel(model)
 
-    def change(stack: Stack):
+    def change(stack: Stack) -> Stack:
         found = atoms_in(stack, voxel, atoms, distance_angstrom)
         sigma = jnp.min(found.usual) if sigma_angstrom is None else sigma_angstrom
         return stack + strength * (round_gaussians(found, sigma, stack.shape, voxel) - stack)
@@ -97,7 +109,7 @@ def atomicity(
 
 
 class Found(NamedTuple):
-    """Gaussians fitted to the highest maxima of a volume; those that it does not have are of integral 0."""
+    """Gaussians fitted to the highest maxima of a volume; missing ones have integral 0."""
 
     places: Float[Array, "atom 3"]  # Å from the first voxel (z, y, x)
     integral: Float[Array, " atom"]  # of the volume's unit × Å³
@@ -106,10 +118,11 @@ class Found(NamedTuple):
 
 @partial(jax.jit, static_argnames=("voxel", "atoms", "distance"))
 def atoms_in(volume: Stack, voxel: Lengths, atoms: int, distance: float) -> Found:
-    """The `atoms` highest maxima that nothing exceeds within `distance` [Å].
+    """The `atoms` highest maxima, each the highest value within `distance` [Å].
 
-    The logarithm of a Gaussian is a parabola, fitted by least squares within half the distance with the weight V²
-    that even noise of V asks for (Guo, IEEE Signal Process. Mag. 28, 134 (2011)): exact for one that stands alone.
+    The logarithm of a Gaussian is a parabola, fitted by least squares within half the distance
+    with the weight V² for uniform noise of V (Guo, IEEE Signal Process. Mag. 28, 134 (2011)):
+    exact for an isolated Gaussian.
     """
     highest = volume
     for axis, step in enumerate(voxel):
@@ -128,21 +141,21 @@ def atoms_in(volume: Stack, voxel: Lengths, atoms: int, distance: float) -> Foun
 
 @partial(jax.jit, static_argnames=("shape", "voxel"))
 def round_gaussians(found: Found, sigma: Scalar, shape: tuple[int, ...], voxel: Lengths) -> Stack:
-    """The volume of round Gaussians of standard deviation `sigma` [Å], each the product of its profiles."""
+    """Volume of round Gaussians of standard deviation `sigma` [Å], as products of profiles."""
     profiles = []
     for place, n, step in zip(found.places.T, shape, voxel, strict=True):
         away = (jnp.arange(n, dtype=place.dtype) * step - place[:, None]) / sigma
         profiles.append(jnp.exp(-(away**2) / 2) / (math.sqrt(2 * math.pi) * sigma))
     depth, rows, columns = profiles
 
-    def plane(part):
+    def plane(part: Float[Array, " atom"]) -> Float[Array, "y x"]:
         return jnp.matmul(((found.integral * part)[:, None] * rows).T, columns, precision="highest")
 
     return jax.lax.map(plane, depth.T)
 
 
 def _parabolas(volume, index, height, voxel: Lengths, radius: float):
-    """Centres [voxels from `index`], σ [Å, NaN where there is no maximum] and heights of parabolas through log V."""
+    """Centres [voxels from `index`], σ [Å, NaN without a maximum], heights of parabolas log V."""
     half = [max(1, round(radius / step)) for step in voxel]
     shape = [2 * h + 1 for h in half]
     steps = np.indices(shape).reshape(3, -1).T - half
@@ -152,7 +165,7 @@ def _parabolas(volume, index, height, voxel: Lengths, radius: float):
     )
     padded = jnp.pad(volume, [(h, h) for h in half])
 
-    def fit(first, own):
+    def fit(first: Int[Array, "3"], own: Float[Array, ""]) -> Float[Array, "7"]:
         value = jax.lax.dynamic_slice(padded, first, shape).ravel() / jnp.where(own > 0, own, 1)
         weight = jnp.where(near & (value > 0), value, 0) ** 2
         normal = jnp.einsum(
@@ -162,7 +175,7 @@ def _parabolas(volume, index, height, voxel: Lengths, radius: float):
         return jnp.linalg.solve(normal, right)
 
     log, slope, bend = jnp.split(jax.vmap(fit)(index, height), [1, 4], axis=1)
-    peaked = (bend < -1e-3) & (jnp.abs(slope) < -2 * bend)  # with its top within a voxel
+    peaked = (bend < -1e-3) & (jnp.abs(slope) < -2 * bend)  # with its maximum within a voxel
     bend = jnp.where(peaked, bend, -1.0)
     centre = jnp.where(peaked, -slope / (2 * bend), 0)
     sigma = jnp.where(
@@ -173,7 +186,7 @@ def _parabolas(volume, index, height, voxel: Lengths, radius: float):
 
 
 def _voxel(model: Model) -> Lengths:
-    """Of the specimen (z, y, x) [Å]."""
+    """Voxel of the specimen (z, y, x) [Å]."""
     return float(model.specimen.spacing(model.grid)), *model.grid.pixel
 
 

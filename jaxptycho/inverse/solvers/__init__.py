@@ -1,4 +1,4 @@
-"""Solvers: optax transformations that move a model, and what prepares gradients for them."""
+"""Solvers: optax transformations that update a model, and preconditioners of gradients."""
 
 from .accumulation import accumulate_gradients
 from .layerwise_adam import layerwise_adam
@@ -9,8 +9,8 @@ from .registry import SOLVERS, momentum
 __all__ = [
     "PRECONDITIONERS",
     "SOLVERS",
-    "epie",
     "accumulate_gradients",
+    "epie",
     "layerwise_adam",
     "measured",
     "momentum",

@@ -1,29 +1,32 @@
-"""Adam that knows one size of gradient for a whole array, for volumes and wide objects."""
+"""Adam with one second moment per array, for volumes and wide objects."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import PyTree
 
 
 def layerwise_adam(
     rate: float | Callable, b1: float = 0.9, b2: float = 0.999
 ) -> optax.GradientTransformation:
-    """Adam (Kingma & Ba 2015) whose second moment is the mean of |gradient|² over all of an array.
+    """Adam (Kingma & Ba 2015) whose second moment is the mean of |gradient|² over an array.
 
-    Adam itself moves every voxel at about the same rate, those that hardly any pattern shows like those that
-    all show; so a volume fills with what no view denies before its atoms have grown. With one moment for all,
-    steps keep the shape of the gradient, as in gradient descent, and their size needs no search, as in Adam.
-    Layers of nets with one moment each: Ginsburg et al., arXiv:1905.11286 (2019).
+    Adam moves every voxel at about the same rate, regardless of the number of patterns that
+    depend on it; a volume is then filled with density that no view contradicts before its atoms
+    have formed. With one moment for all voxels, steps keep the shape of the gradient, as in
+    gradient descent, and their size requires no search, as in Adam. One moment per layer of a
+    network: NovoGrad, Ginsburg et al., arXiv:1905.11286 (2019).
     """
 
-    def init(params):
+    def init(params: PyTree) -> Any:
         first = jax.tree.map(jnp.zeros_like, params)
         second = jax.tree.map(lambda p: jnp.zeros((), p.real.dtype), params)
         return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), first, second)
 
-    def update(updates, state, params=None):
+    def update(updates: PyTree, state: Any, params: PyTree | None = None) -> Any:
         del params
         count = optax.safe_increment(state.count)
         first = optax.tree.update_moment(updates, state.mu, b1, 1)

@@ -1,19 +1,23 @@
-"""Parameters as optimisers see them: every one of order one, whatever its physical unit.
+"""Scaling of parameters to order one, independent of their physical units, for optimisers.
 
-A part says the typical size of its fields with `scale(grid) -> {field: size}` (a pixel for
-positions, √(dose/N) for a probe, one radian of phase for a potential or an aberration); what
-says nothing counts as 1. Users read and write physical units throughout.
+A part defines the typical size of its fields by `scale(grid) -> {field: size}` (a pixel for
+positions, √(dose/N) for a probe, one radian of phase for a potential or an aberration); other
+fields have size 1. Users read and write physical units throughout.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import PyTree
 
 
-def natural_units(params):
-    """The size of every parameter, a tree of scalars like `params` (a model's arrays)."""
+def natural_units(params: PyTree) -> PyTree:
+    """Typical size of every parameter, a tree of scalars like `params` (a model's arrays)."""
 
-    def unit(path, leaf):
+    def unit(path: tuple[Any, ...], leaf: Any) -> jax.Array:
         node = params
         for depth, key in enumerate(path):
             sizes = node.scale(params.grid) if hasattr(node, "scale") else {}
@@ -30,33 +34,41 @@ def natural_units(params):
 
 @jax.jit
 def _natural(params):
-    """The natural units, and the parameters in them; one program, since each that runs alone takes its start-up time."""
+    """Natural units, and the parameters in them, in one program to save start-up time."""
     units = natural_units(params)
     return units, _over(params, units)
 
 
 def scale_parameters(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """`inner`, working on parameters divided by the `natural_units` of the first model.
+    """Apply `inner` to parameters divided by the `natural_units` of the first model.
 
-    It gets these as the extra argument `units`.
+    `inner` receives these as the extra argument `units`.
     """
     inner = optax.with_extra_args_support(inner)
 
-    def init(params):
+    def init(params: PyTree) -> Any:
         units, natural = _natural(params)
         return units, inner.init(natural)
 
-    def update(grads, state, params=None, *, value_fn=None, grad=None, **extra):
+    def update(
+        grads: PyTree,
+        state: Any,
+        params: PyTree | None = None,
+        *,
+        value_fn: Callable | None = None,
+        grad: PyTree | None = None,
+        **extra,
+    ) -> Any:
         del grad
         units, state = state
         scaled = _times(grads, units)
 
         def value_of(
-            natural, model=None, batch=None, units=units
-        ):  # optax hands every extra argument on
+            natural: PyTree, model: Any = None, batch: Any = None, units: PyTree = units
+        ) -> jax.Array:  # optax passes every extra argument
             assert (
                 value_fn is not None
-            )  # asked for by line searches alone, which `make_step` serves
+            )  # called only by line searches, for which `make_step` provides it
             return value_fn(jax.tree.map(_physical, natural, params, units, is_leaf=_is_masked))
 
         updates, state = inner.update(
@@ -70,23 +82,23 @@ def scale_parameters(inner: optax.GradientTransformation) -> optax.GradientTrans
         )
         return _times(updates, units), (units, state)
 
-    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
+    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore
 
 
 def restrict_line_search(
     inner: optax.GradientTransformation,
 ) -> optax.GradientTransformationExtraArgs:
-    """`inner` on its share of the parameters, the others masked: its line search varies that share alone."""
+    """Restrict the line search of `inner` to its parameters; all others are masked."""
     inner = optax.with_extra_args_support(inner)
 
-    def update(grads, state, params=None, **extra):
+    def update(grads: PyTree, state: Any, params: PyTree | None = None, **extra) -> Any:
         return inner.update(grads, state, params, **(extra | {"grad": grads}))
 
-    return optax.GradientTransformationExtraArgs(inner.init, update)  # pyright: ignore[reportArgumentType]
+    return optax.GradientTransformationExtraArgs(inner.init, update)  # pyright: ignore
 
 
-def child(node, key):
-    """What a node of the tree holds under `key`, an entry of a path."""
+def child(node: Any, key: Any) -> Any:
+    """Child of a node of the tree under `key`, an entry of a path."""
     if isinstance(key, jax.tree_util.GetAttrKey):
         return getattr(node, key.name)
     return node[getattr(key, "key", getattr(key, "idx", None))]
@@ -97,7 +109,7 @@ def _is_masked(node):
 
 
 def _physical(natural, now, unit):
-    """A parameter in its physical unit; one that its optimiser does not see is as it is now."""
+    """A parameter in its physical unit; a masked one is unchanged."""
     return now if _is_masked(natural) else natural * unit
 
 

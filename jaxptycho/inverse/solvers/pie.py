@@ -1,35 +1,37 @@
 """Ptychographic iterative engines: ePIE (Maiden & Rodenburg 2009) and rPIE (Maiden et al. 2017).
 
-Both are gradient steps on the amplitude loss whose length is found pixel by pixel: the gradient
-by the wave behind the specimen is twice the difference between the wave and its copy with the
-measured moduli, so PIE's update of the object is half the gradient over the illumination,
+Both are gradient steps on the amplitude loss with a step length per pixel: the gradient with
+respect to the wave behind the specimen is twice the difference between the wave and its copy with
+the measured moduli, so PIE's update of the object is half the gradient over the illumination,
 
     Δt = −rate · ½∂L/∂t / ((1−a)·Σ|ψ|² + a·max Σ|ψ|²),
 
-and that of the probe the same with Σ|O|². The sums run over a batch: one shot is Maiden's
-sequential update, more are its parallel form. With a = 1 this is ePIE, smaller a (rPIE) let
-dimly lit pixels move faster.
+and that of the probe is the same with Σ|O|². The sums run over a batch: one shot is Maiden's
+sequential update, more are its parallel form. With a = 1 this is ePIE; a smaller a
+(rPIE) moves dimly illuminated pixels faster.
 
 `rpie(a)` is an optax transformation that moves the phase and absorption of a SliceStack and the
-waves of a PixelProbe, whichever it is given, and nothing else. So it stands where other
-optimisers stand, each part with its own `a`:
+waves of a PixelProbe, either or both. It is used as any other optimiser, with a separate `a`
+for each part:
 
     per_part(specimen=rpie(0.1), probe=rpie(0.5), scan=optax.adam(1e-2))
-    make_step(misfit(amplitude), rpie())            # specimen and probe, all else stays put
+    make_step(misfit(amplitude), rpie())            # specimen and probe, all else is fixed
 
 Thick specimens (the parallel form of 3PIE, Maiden et al. 2012): ψ is the wave that enters each
 slice through those before it, |O|² that of the first slice, and the step of every slice is
 divided by their number n. The exit wave changes by Σ_n U_n ψ_n Δt_n, with U_n the way from slice
 n to the exit; as ‖Σ_n a_n‖² ≤ n·Σ_n ‖a_n‖² (equal for slices so thin that only the projection
-counts), steps n times as long overshoot: by 3PIE's sequential update each slice meets what the
-others left. One slice is exact. |O|² is taken at whole pixels.
+matters), steps n times as long overshoot, whereas in 3PIE's sequential update each slice sees
+the residual of the others. One slice is exact. |O|² is evaluated at integer pixels.
 """
+
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int, PyTree
 
 from ...data import Batch
 from ...model import Model
@@ -40,28 +42,39 @@ from ...parts.specimen import SliceStack
 from ...physics import waves, windows
 from ...physics.types import Stack, Waves
 
-AT_ONCE = 16  # shots whose waves are held in memory together
+AT_ONCE = 16  # shots whose waves are in memory at the same time
 
 
 def epie(rate: float = 1.0) -> optax.GradientTransformationExtraArgs:
-    """ePIE: `rpie` with a = 1, every step scaled by the brightest pixel."""
+    """Extended PIE: `rpie` with a = 1, every step scaled by the brightest pixel."""
     return rpie(1.0, rate)
 
 
 def rpie(regularisation: float = 0.1, rate: float = 1.0) -> optax.GradientTransformationExtraArgs:
-    """rPIE for the loss `misfit(amplitude)`, with a = `regularisation` in (0, 1]."""
+    """Regularised PIE for the loss `misfit(amplitude)`, with a = `regularisation` in (0, 1]."""
     if not 0 < regularisation <= 1:
         raise ValueError(
-            f"regularisation is {regularisation}; rPIE wants a number above 0 and up to 1, which is ePIE"
+            f"regularisation is {regularisation}; rPIE requires a number above 0 and up to 1, "
+            "which "
+            "is ePIE"
         )
 
-    def init(params):
+    def init(params: PyTree) -> Any:
         require_supported(params)
         return optax.EmptyState()
 
-    def update(grads, state, params=None, *, model, batch, units=None, **_):
+    def update(
+        grads: PyTree,
+        state: Any,
+        params: PyTree | None = None,
+        *,
+        model: Any,
+        batch: Batch,
+        units: PyTree | None = None,
+        **_,
+    ) -> Any:
         del params
-        half = rate / 2 * jnp.sum(batch.weight)  # the loss is a mean over shots, PIE adds them up
+        half = rate / 2 * jnp.sum(batch.weight)  # the loss is a mean over shots, PIE uses their sum
         updates = jax.tree.map(jnp.zeros_like, grads)
         if jax.tree.leaves(grads.specimen):
             seen = batch_illumination(model, batch)
@@ -77,34 +90,34 @@ def rpie(regularisation: float = 0.1, rate: float = 1.0) -> optax.GradientTransf
             updates = eqx.tree_at(lambda u: u.probe.waves, updates, probe)
         return updates, state
 
-    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
+    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore
 
 
-def object_update(specimen: SliceStack, grads, step: Stack) -> tuple[Stack, Stack | None]:
+def object_update(specimen: SliceStack, grads: PyTree, step: Stack) -> tuple[Stack, Stack | None]:
     """Changes of phase and absorption that change t = e^u, u = iφ − a, by −step·∂L/∂t.
 
     ∂L/∂t = G/t* with G = i∂L/∂φ − ∂L/∂a, so the change of u is log(1 − step·G/|t|²). Without
-    absorption the change is that of the phase alone.
+    absorption only the phase changes.
     """
     if specimen.absorption is None:
         return jnp.angle(1 - 1j * step * grads.phase).astype(grads.phase.dtype), None
     gradient = jax.lax.complex(-grads.absorption, grads.phase)
     factor = 1 - step * jnp.exp(2 * specimen.absorption) * gradient
-    damped = -jnp.log(jnp.maximum(jnp.abs(factor), 1e-6))  # from t = 0 there would be no way back
+    damped = -jnp.log(jnp.maximum(jnp.abs(factor), 1e-6))  # t = 0 could not be left again
     return jnp.angle(factor).astype(grads.phase.dtype), damped.astype(grads.absorption.dtype)
 
 
 def mixed(power: Float[Array, "... y x"], a: float) -> Float[Array, "... y x"]:
-    """(1−a)·power + a·max power, the maximum over each plane."""
+    """Regularised power (1−a)·power + a·max power, the maximum over each plane."""
     return (1 - a) * power + a * jnp.max(power, axis=(-2, -1), keepdims=True)
 
 
 def batch_illumination(model: Model, batch: Batch) -> Stack:
-    """Σ|ψ|² [quanta] over the shots of `batch` at every pixel of every slice, of the wave that enters it."""
+    """Dose Σ|ψ|² [quanta] entering every pixel of every slice, over the shots of `batch`."""
     model = select(model, PerView, batch.view)
     sliced = model.specimen.slices(model.grid)
 
-    def of_shot(shot):
+    def of_shot(shot: Any) -> Any:
         index, weight = shot
         one, seen = select((model, sliced), PerShot, index)
         corner, centre = seen.corner(one.scan.position(), one.grid)
@@ -117,12 +130,14 @@ def batch_illumination(model: Model, batch: Batch) -> Stack:
     return folded(windows.add_back(blank, corners, seen), model.specimen.stack().shape)
 
 
-def entering(model: Model, wave: Waves, sliced: Sliced, corner) -> Float[Array, "z y x"]:
-    """Intensity with which the probe's wave of one shot enters every slice."""
+def entering(
+    model: Model, wave: Waves, sliced: Sliced, corner: Int[Array, "2"]
+) -> Float[Array, "z y x"]:
+    """Intensity of the wave of one shot at the entrance of every slice."""
     seen = sliced.window(corner, model.grid)
     gaps = jnp.broadcast_to(sliced.thickness, seen.shape[:1])[:-1]
 
-    def travel(wave, layer):
+    def travel(wave: Waves, layer: Any) -> Any:
         transmission, distance = layer
         kernel = model.propagator.kernel(model.grid, distance)
         wave = waves.propagate(waves.transmit(wave, transmission), kernel)
@@ -133,7 +148,7 @@ def entering(model: Model, wave: Waves, sliced: Sliced, corner) -> Float[Array, 
 
 
 def folded(field: Float[Array, "z W H"], shape: tuple[int, ...]) -> Stack:
-    """What was added to a specimen continued beyond its `shape`, added where it belongs."""
+    """Sum a field over the periodic continuation of a specimen of this `shape`."""
     rows, columns = (
         jnp.arange(n) % size for n, size in zip(field.shape[1:], shape[1:], strict=True)
     )
@@ -141,11 +156,11 @@ def folded(field: Float[Array, "z W H"], shape: tuple[int, ...]) -> Stack:
 
 
 def squared_object(model: Model, batch: Batch) -> Float[Array, "y x"]:
-    """Σ|t|² of the first slice over the windows of the shots of `batch`."""
+    """Sum Σ|t|² of the first slice over the windows of the shots of `batch`."""
     model = select(model, PerView, batch.view)
     sliced = model.specimen.slices(model.grid)
 
-    def of_shot(total, shot):
+    def of_shot(total: Any, shot: Any) -> Any:
         index, weight = shot
         corner = sliced.corner(select(model.scan, PerShot, index).position(), model.grid)[0]
         seen = sliced.window(corner, model.grid)[0]
@@ -157,28 +172,33 @@ def squared_object(model: Model, batch: Batch) -> Float[Array, "y x"]:
     )[0]
 
 
-def require_supported(params) -> None:
-    """Raises ValueError for parameters that PIE has no update for."""
+def require_supported(params: PyTree) -> None:
+    """Raise ValueError for parameters that PIE cannot update."""
     for part, kind in ((params.specimen, SliceStack), (params.probe, PixelProbe)):
         if jax.tree.leaves(part) and not isinstance(part, kind):
             raise ValueError(
-                f"PIE updates a {kind.__name__}, not a {type(part).__name__}; give this part another optimiser "
-                "with per_part"
+                f"PIE updates a {kind.__name__}, not a {type(part).__name__}; give this part "
+                "another "
+                "optimiser with per_part"
             )
     if jax.tree.leaves(params.specimen) and not all(
         x is None or eqx.is_array(x) for x in _stacks(params)
     ):
         raise ValueError(
-            "PIE updates phase and absorption together; give it the specimen and not one of its fields"
+            "PIE updates phase and absorption together; give it the specimen and not one of its "
+            "fields"
         )
     if not jax.tree.leaves((params.specimen, params.probe)):
         raise ValueError(
-            "PIE updates the specimen and the probe and was given neither; give other parts another optimiser"
+            "PIE updates the specimen and the probe and was given neither; give other parts "
+            "another "
+            "optimiser"
         )
     nodes = jax.tree.leaves(params.probe, is_leaf=lambda node: isinstance(node, PerShot))
     if any(isinstance(node, PerShot) for node in nodes):
         raise ValueError(
-            "PIE updates waves that shots share; these are PerShot, give the probe another optimiser"
+            "PIE updates waves that shots share; these are PerShot, give the probe another "
+            "optimiser"
         )
 
 

@@ -1,7 +1,8 @@
-"""Gradients of the specimen, filtered before an optimiser sees them: optax transformations for `per_part`.
+"""Filters of the specimen's gradient before an optimiser: optax transformations for `per_part`.
 
-`per_part(specimen=optax.chain(measured(21.4), optax.adam(1e-2)))`. `PRECONDITIONERS` lists their builders by the
-names that job files use; they follow the protocol of `constraints`: plain numbers by keyword, the unit in the key.
+`per_part(specimen=optax.chain(measured(21.4), optax.adam(1e-2)))`. `PRECONDITIONERS` lists
+their builders by the names that job files use; they follow the protocol of `constraints`: plain
+numbers by keyword, the unit in the key.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import PyTree
 
+from ...data.batch import Batch
 from ...model import Model
 from ...parts.indexed import PerView, select
 from ...physics.types import Stack
@@ -21,17 +24,20 @@ from ..constraints import filters
 def measured(
     semiangle_mrad: float, thickness_angstrom: float | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """The gradient times W(k) of `filters.measured_part`, in the frame of the beam of the view that it came from.
+    """Gradient times W(k) of `filters.measured_part` in the beam frame of its view.
 
-    What a view of this semiangle cannot measure, it does not move: the rest is left to the others. All of a volume's
-    spectrum turns with the view. A specimen of `thickness_angstrom` leaves |k_z| up to 1/2t undecided, which counts
-    as measured: without it the gaps between the cones of few views would hardly move.
+    Each view updates only the frequencies that it can measure with this semiangle; the entire
+    spectrum of a volume rotates with the view. Frequencies |k_z| up to 1/2t of a specimen of
+    `thickness_angstrom` t count as measured: otherwise the gaps between the cones of few views
+    would hardly be updated.
     """
     semiangle = 1e-3 * semiangle_mrad
     slab = 0.0 if thickness_angstrom is None else 0.5 / thickness_angstrom
 
-    def change(gradient: Stack, model: Model, batch):
-        specimen, grid, shape = model.specimen, model.grid, gradient.shape
+    def change(gradient: Stack, model: Model, batch: Batch) -> Stack:
+        specimen = model.specimen
+        grid = model.grid
+        shape = gradient.shape
         rotation = select(specimen, PerView, batch.view).stack_rotation()
         if rotation is None:
             spacing = specimen.spacing(grid)
@@ -41,7 +47,15 @@ def measured(
         kept = filters.measurable_turned(shape, voxel, rotation, semiangle, slab)
         return filters.filter_periodic(gradient, kept)
 
-    def update(updates, state, params=None, *, model, batch, **extra):
+    def update(
+        updates: PyTree,
+        state: Any,
+        params: PyTree | None = None,
+        *,
+        model: Model,
+        batch: Batch,
+        **extra,
+    ) -> Any:
         del params, extra
         return of_stacks(updates, lambda gradient: change(gradient, model, batch)), state
 
@@ -54,18 +68,21 @@ def shell_growth(
     steps: int,
     edge_inverse_angstrom: float = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
-    """The gradient without its frequencies |k| beyond a cut-off that grows from `first` to `last` over so many steps.
+    """Gradient low-passed at a cut-off |k| that grows from `first` to `last` in `steps` steps.
 
-    Coarse shells of the specimen settle before finer ones can go astray, as in resolution marching.
+    Coarse shells of the specimen converge before finer ones are updated, as in resolution
+    marching.
     """
     if not 0 < first_inverse_angstrom <= last_inverse_angstrom or steps < 1:
         raise ValueError(
-            f"shells that grow from {first_inverse_angstrom} to {last_inverse_angstrom} 1/Å in {steps} steps; give "
-            "0 < first ≤ last, and at least one step"
+            f"shells that grow from {first_inverse_angstrom} to {last_inverse_angstrom} 1/Å in "
+            f"{steps} steps; give 0 < first ≤ last, and at least one step"
         )
     cutoff_at: Any = optax.linear_schedule(first_inverse_angstrom, last_inverse_angstrom, steps)
 
-    def update(updates, state, params=None, *, model, **extra):
+    def update(
+        updates: PyTree, state: Any, params: PyTree | None = None, *, model: Model, **extra
+    ) -> Any:
         del params, extra
 
         def change(gradient: Stack):
@@ -84,9 +101,9 @@ def shell_growth(
 
 
 def of_stacks(updates: Model, change: Callable[[Stack], Stack]) -> Model:
-    """`updates` of a model with `change` of the specimen's stacks, its arrays of three dimensions."""
+    """Updates of a model with `change` applied to the specimen's stacks, its 3D arrays."""
 
-    def of_array(array):
+    def of_array(array: Any) -> Any:
         return change(array).astype(array.dtype) if array.ndim == 3 else array
 
     specimen = jax.tree.map(of_array, updates.specimen)
@@ -99,4 +116,4 @@ PRECONDITIONERS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]]
 
 
 def _transformation(init, update):
-    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
+    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore

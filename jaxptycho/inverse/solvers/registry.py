@@ -1,6 +1,6 @@
 """Solvers that a job can name: `make(learning_rate, **options)`, an optax transformation.
 
-All of optax that begins with a learning rate, and those of this package.
+All optimisers of optax whose first parameter is a learning rate, and those of this package.
 """
 
 import inspect

@@ -1,7 +1,7 @@
 """Fields of XLA's foreign function interface that a handler reads or writes, as offsets in bytes.
 
-They are part of the interface (`xla/ffi/api/c_api.h`), which jaxlib brings along as a header:
-`require_layout` derives them from there and refuses to go on where they differ.
+They are part of the interface (`xla/ffi/api/c_api.h`), which jaxlib provides as a header:
+`require_layout` derives them from it and raises RuntimeError if they differ.
 """
 
 import ctypes
@@ -12,12 +12,17 @@ import jax
 
 HEADER = "xla/ffi/api/c_api.h"
 EXTENSION = 8
-ARGUMENTS, RESULTS = 72, 112
-DATA, RANK, SIDES = 24, 32, 40
-EXTENSION_KIND, METADATA = 8, 24
-MAJOR_VERSION, MINOR_VERSION = 24, 28
+ARGUMENTS = 72
+RESULTS = 112
+DATA = 24
+RANK = 32
+SIDES = 40
+EXTENSION_KIND = 8
+METADATA = 24
+MAJOR_VERSION = 24
+MINOR_VERSION = 28
 METADATA_EXTENSION = 1
-VERSION = 0, 1  # of the interface that the fields belong to: the oldest minor one that has them
+VERSION = 0, 1  # oldest version of the interface with these fields
 
 FIELDS = {
     "XLA_FFI_CallFrame.extension_start": EXTENSION,
@@ -82,7 +87,7 @@ def constants(header: str) -> dict[str, int]:
 def offsets(header: str) -> dict[str, int]:
     """Offsets of the fields of a header's structs, nested ones by their path: `Struct.a.b`.
 
-    Structs with fields of types that are not C's or the header's own are left out.
+    Structs with fields of types unknown to C and to the header are omitted.
     """
     code = re.sub(r"//[^\n]*|/\*.*?\*/", "", header, flags=re.S)
     types = C_TYPES | {name: ctypes.c_int for name in ENUM.findall(code)}

@@ -1,10 +1,11 @@
 """Fourier transforms of many lines at once, as code for LLVM.
 
-A strip is `lanes` neighbouring lines, stored position by position: one vector register holds the real parts of
-all lines at one position, another the imaginary parts. So no arithmetic ever crosses lanes, and a strip stays in
-the first-level cache. Transforms are those of Cooley and Tukey with mixed radices, in place: decimated in frequency
-they end in the order of `frequencies`, decimated in time they begin in it, so that a pair of both with a product
-between them sorts nothing (Van Loan, Computational Frameworks for the FFT, 1992, §§ 1.9 and 2.3).
+A strip is `lanes` neighbouring lines, stored position by position: one vector register holds the
+real parts of all lines at one position, another the imaginary parts. Arithmetic never crosses
+lanes, and a strip stays in the first-level cache. Transforms are those of Cooley and Tukey with
+mixed radices, in place: decimated in frequency they end in the order of `frequencies`, decimated
+in time they begin in it, so that a pair of both with a product between them requires no sorting
+(Van Loan, Computational Frameworks for the FFT, 1992, §§ 1.9 and 2.3).
 """
 
 import functools
@@ -15,7 +16,9 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-INDEX, LANE, BYTE = ir.IntType(64), ir.IntType(32), ir.IntType(8)
+INDEX = ir.IntType(64)
+LANE = ir.IntType(32)
+BYTE = ir.IntType(8)
 RADICES = {
     2: 1.5,
     3: 2.1,
@@ -25,16 +28,16 @@ RADICES = {
     8: 3.0,
     11: 10.0,
     13: 13.0,
-}  # with what one costs, about
+}  # with their approximate cost
 CONTRACT = ("contract",)  # a product and a sum may be one instruction
 
-Value = Any  # of llvmlite, whose methods do not tell what they return
+Value = Any  # of llvmlite, whose methods are not annotated
 Complex = tuple[Value, ...]  # real and imaginary parts
 
 
 @functools.cache
 def radices(n: int) -> tuple[int, ...] | None:
-    """The cheapest factors of n into `RADICES`, the largest first; None where there are none."""
+    """Cheapest factors of n into `RADICES`, the largest first; None if there are none."""
     if n == 1:
         return ()
     found = [(r, rest) for r in RADICES if n % r == 0 if (rest := radices(n // r)) is not None]
@@ -53,12 +56,12 @@ def frequencies(n: int) -> np.ndarray:
 
 
 def number_of(single: bool) -> ir.Type:
-    """The type of a number, in single or double precision."""
+    """Type of a number in single or double precision."""
     return ir.FloatType() if single else ir.DoubleType()
 
 
 class Code:
-    """A function of LLVM that is being written: `arguments` are pointers to numbers, and indices."""
+    """Builder of an LLVM function; `arguments` are pointers to numbers, and indices."""
 
     def __init__(
         self,
@@ -68,36 +71,44 @@ class Code:
         number: ir.Type,
         lanes: int,
     ):
-        self.module, self.number, self.lanes = module, number, lanes
-        self.vector, self.double = ir.VectorType(number, lanes), ir.VectorType(number, 2 * lanes)
+        self.module = module
+        self.number = number
+        self.lanes = lanes
+        self.vector = ir.VectorType(number, lanes)
+        self.double = ir.VectorType(number, 2 * lanes)
         self.function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
         self.at: Any = ir.IRBuilder(self.function.append_basic_block("entry"))
 
     # indices and loops
 
-    def index(self, value) -> Value:
+    def index(self, value: Value) -> Value:
         return value if isinstance(value, ir.Value) else INDEX(int(value))
 
     def sum(self, *terms) -> Value:
         return functools.reduce(self.at.add, map(self.index, terms))
 
-    def times(self, a, b) -> Value:
+    def times(self, a: Value, b: Value) -> Value:
         return self.at.mul(self.index(a), self.index(b))
 
-    def atmost(self, value, limit) -> Value:
+    def atmost(self, value: Value, limit: Value) -> Value:
         return self.at.select(
             self.at.icmp_signed("<", self.index(value), self.index(limit)), value, self.index(limit)
         )
 
-    def loop(self, stop, body: Callable[[Value], None], step: int = 1) -> None:
-        """Runs `body(i)` for i = 0, step, … < stop."""
+    def loop(self, stop: Value, body: Callable[[Value], None], step: int = 1) -> None:
+        """Emit `body(i)` for i = 0, step, … < stop."""
         self.fold(stop, [], lambda i, _: body(i) or [], step)
 
     def fold(
-        self, stop, values: Sequence[Value], body: Callable[[Value, list], list], step: int = 1
+        self,
+        stop: Value,
+        values: Sequence[Value],
+        body: Callable[[Value, list], list],
+        step: int = 1,
     ) -> list[Value]:
-        """What becomes of `values` by `values = body(i, values)` for i = 0, step, … < stop."""
-        at, before = self.at, self.at.block
+        """Result of `values = body(i, values)` for i = 0, step, … < stop."""
+        at = self.at
+        before = self.at.block
         head, inside, after = (
             self.function.append_basic_block(n) for n in ("head", "inside", "after")
         )
@@ -118,50 +129,51 @@ class Code:
 
     # memory
 
-    def table(self, values, kind: ir.Type) -> Value:
-        """Constants that `entry` reads."""
+    def table(self, values: Any, kind: ir.Type) -> Value:
+        """Table of constants for `entry`."""
         array = ir.ArrayType(kind, len(values))
         name = self.module.get_unique_name("table")
         constant: Any = ir.GlobalVariable(self.module, array, name)
-        constant.linkage, constant.global_constant = "internal", True
+        constant.linkage = "internal"
+        constant.global_constant = True
         constant.initializer = ir.Constant(
             array, [kind(float(v) if kind is self.number else int(v)) for v in values]
         )
         return constant
 
-    def entry(self, table: Value, i) -> Value:
+    def entry(self, table: Value, i: Value) -> Value:
         return self.at.load(self.at.gep(table, [INDEX(0), self.index(i)], inbounds=True))
 
-    def moved(self, pointer: Value, offset) -> Value:
+    def moved(self, pointer: Value, offset: Value) -> Value:
         return self.at.gep(pointer, [self.index(offset)], inbounds=True)
 
-    def load(self, pointer: Value, offset, kind: ir.Type | None = None) -> Value:
+    def load(self, pointer: Value, offset: Value, kind: ir.Type | None = None) -> Value:
         typed = self.at.bitcast(self.moved(pointer, offset), (kind or self.vector).as_pointer())
         return self.at.load(typed, align=self._alignment())
 
-    def store(self, value: Value, pointer: Value, offset) -> None:
+    def store(self, value: Value, pointer: Value, offset: Value) -> None:
         typed = self.at.bitcast(self.moved(pointer, offset), value.type.as_pointer())
         self.at.store(value, typed, align=self._alignment())
 
     def _alignment(self) -> int:
         return 4 if isinstance(self.number, ir.FloatType) else 8
 
-    def load_pairs(self, pointer: Value, offset) -> Complex:
+    def load_pairs(self, pointer: Value, offset: Value) -> Complex:
         """Complex numbers of an array, real and imaginary parts in separate vectors."""
         both = self.load(pointer, offset, self.double)
         return self.mixed(both, both, range(0, 2 * self.lanes, 2)), self.mixed(
             both, both, range(1, 2 * self.lanes, 2)
         )
 
-    def store_pairs(self, value: Complex, pointer: Value, offset) -> None:
+    def store_pairs(self, value: Complex, pointer: Value, offset: Value) -> None:
         order = [i // 2 + i % 2 * self.lanes for i in range(2 * self.lanes)]
         real, imaginary = value
         self.store(self.mixed(real, imaginary, order), pointer, offset)
 
     # vectors
 
-    def mixed(self, a: Value, b: Value, order) -> Value:
-        """The elements of a and b, one after the other, that `order` names."""
+    def mixed(self, a: Value, b: Value, order: Any) -> Value:
+        """Elements of the concatenation of a and b in the given `order`."""
         order = list(order)
         return self.at.shuffle_vector(a, b, ir.Constant(ir.VectorType(LANE, len(order)), order))
 
@@ -175,8 +187,10 @@ class Code:
         return ir.Constant(self.vector, [float(value)] * self.lanes)
 
     def transposed(self, rows: Sequence[Value]) -> list[Value]:
-        """The columns of a square of vectors, blocks of 1, 2, 4 … exchanged."""
-        rows, size, lanes = list(rows), 1, range(self.lanes)
+        """Columns of a square of vectors, by exchange of blocks of 1, 2, 4 …"""
+        rows = list(rows)
+        size = 1
+        lanes = range(self.lanes)
         while size < self.lanes:
             low = [lane if not lane & size else self.lanes + lane - size for lane in lanes]
             high = [lane + size if not lane & size else self.lanes + lane for lane in lanes]
@@ -199,15 +213,17 @@ class Code:
         return tuple(self.at.fmul(a, self.constant(factor), flags=CONTRACT) for a in x)
 
     def product(self, x: Complex, y: Complex) -> Complex:
-        (a, b), (c, d) = x, y
+        (a, b) = x
+        (c, d) = y
         ac, bd, ad, bc = (
             self.at.fmul(p, q, flags=CONTRACT) for p, q in ((a, c), (b, d), (a, d), (b, c))
         )
         return self.at.fsub(ac, bd, flags=CONTRACT), self.at.fadd(ad, bc, flags=CONTRACT)
 
     def plus_minus_i(self, x: Complex, y: Complex) -> tuple[Complex, Complex]:
-        """x + iy and x − iy."""
-        (a, b), (c, d) = x, y
+        """Pair x + iy and x − iy."""
+        (a, b) = x
+        (c, d) = y
         at = self.at
         plus = at.fsub(a, d, flags=CONTRACT), at.fadd(b, c, flags=CONTRACT)
         return plus, (at.fadd(a, d, flags=CONTRACT), at.fsub(b, c, flags=CONTRACT))
@@ -215,13 +231,14 @@ class Code:
     # transforms
 
     def dft(self, x: Sequence[Complex], sign: int) -> list[Complex]:
-        """Σ_j x_j e^{sign·2πi jk/n} of few numbers."""
+        """Transform Σ_j x_j e^{sign·2πi jk/n} of few numbers."""
         n = len(x)
         if n == 1:
             return list(x)
         if n % 2:
             return self._odd(x, sign)
-        even, odd = self.dft(x[::2], sign), self.dft(x[1::2], sign)
+        even = self.dft(x[::2], sign)
+        odd = self.dft(x[1::2], sign)
         low, high = [], []
         for k, (e, o) in enumerate(zip(even, odd, strict=True)):
             if 4 * k == n:  # the factor is ±i
@@ -234,8 +251,9 @@ class Code:
         return low + high
 
     def _odd(self, x, sign):
-        """Of an odd number: x_j + x_{n−j} takes cosines, x_j − x_{n−j} sines."""
-        n, half = len(x), range(1, len(x) // 2 + 1)
+        """Transform of an odd number: cosines of x_j + x_{n−j}, sines of x_j − x_{n−j}."""
+        n = len(x)
+        half = range(1, len(x) // 2 + 1)
         sums = [self.added(x[j], x[n - j]) for j in half]
         differences = [self.subtracted(x[j], x[n - j]) for j in half]
         result = [functools.reduce(self.added, sums, x[0])] + [x[0]] * (n - 1)
@@ -251,7 +269,7 @@ class Code:
         return result
 
     def _turned(self, x, angle):
-        """x e^{i·angle}; by an eighth of a turn in two sums."""
+        """Product x e^{i·angle}; for an eighth of a turn by two sums."""
         cosine, sine = math.cos(angle), math.sin(angle)
         if angle == 0:
             return x
@@ -260,13 +278,25 @@ class Code:
         plus, minus = self.plus_minus_i(x, x)  # (1 + i) x and (1 − i) x
         return self.scaled(plus if cosine * sine > 0 else minus, cosine)
 
-    def stage(self, n: int, length: int, radix: int, sign: int, load, store, in_time: bool) -> None:
-        """Blocks of `length` of a line of n split into `radix`; `load(position)`, `store(position, value)`."""
+    def stage(
+        self,
+        n: int,
+        length: int,
+        radix: int,
+        sign: int,
+        load: Callable,
+        store: Callable,
+        in_time: bool,
+    ) -> None:
+        """Stage that splits blocks of `length` of a line of n into `radix` parts.
+
+        By `load(position)` and `store(position, value)`.
+        """
         apart = length // radix
         angles = sign * 2 * np.pi / length * np.outer(np.arange(apart), np.arange(1, radix))
         factors = self.table(np.stack([np.cos(angles), np.sin(angles)], -1).ravel(), self.number)
 
-        def butterflies(j):
+        def butterflies(j: Value) -> Any:
             first = self.times(j, 2 * (radix - 1))
             turns = [
                 tuple(
@@ -276,10 +306,10 @@ class Code:
                 for k in range(radix - 1)
             ]
 
-            def turned(x):
+            def turned(x: Value) -> Any:
                 return x if apart == 1 else [x[0], *map(self.product, x[1:], turns)]
 
-            def block(start):
+            def block(start: Value) -> Any:
                 places = [self.sum(start, j, k * apart) for k in range(radix)]
                 x = [load(place) for place in places]
                 y = self.dft(turned(x), sign) if in_time else turned(self.dft(x, sign))
@@ -290,12 +320,15 @@ class Code:
 
         self.loop(apart, butterflies)
 
-    def transform(self, n: int, sign: int, load, store, strip, in_time: bool = False) -> None:
-        """A line of n, unscaled: from `load` by way of `strip`, itself a pair of load and store, to `store`.
+    def transform(
+        self, n: int, sign: int, load: Callable, store: Callable, strip: Any, in_time: bool = False
+    ) -> None:
+        """Unscaled transform of a line of n from `load` via `strip` to `store`.
 
-        Decimated in frequency, or `in_time`.
+        `strip` is a pair of load and store. Decimated in frequency, or `in_time`.
         """
-        lengths, length = [], n
+        lengths = []
+        length = n
         for radix in radices(n) or ():
             lengths.append((length, radix))
             length //= radix

@@ -1,7 +1,7 @@
-"""From code for LLVM to functions that XLA calls on the CPU.
+"""Compilation of LLVM code to functions that XLA calls on the CPU.
 
-A handler of XLA's foreign function interface takes one pointer, to a frame of which it reads a few
-fields (`abi`).
+A handler of XLA's foreign function interface receives one pointer to a frame, of which it reads a
+few fields (`abi`).
 """
 
 import contextlib
@@ -10,6 +10,7 @@ import functools
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import jax
 import llvmlite.binding as llvm
@@ -37,19 +38,19 @@ def lanes(single: bool) -> int:
 
 
 def description() -> str:
-    """The machine that the code is made for, in words."""
+    """Description of the machine for which code is generated."""
     version = ".".join(map(str, llvm.llvm_version_info))
     width = f"{lanes(True)} float32 or {lanes(False)} float64 numbers a register"
     return f"LLVM {version} for {llvm.get_host_cpu_name()}, {width}"
 
 
 def suits(plan: Planes) -> bool:
-    """Whether there is a function for it on this machine."""
+    """True if a plan has a function on this machine."""
     return planes.suits_planes(plan, lanes(plan.single))
 
 
 def scratch(plan: Planes) -> int:
-    """Numbers of working space that its function requires."""
+    """Numbers of working space that the function of a plan requires."""
     return planes.plane_scratch(plan, lanes(plan.single))
 
 
@@ -57,7 +58,7 @@ def scratch(plan: Planes) -> int:
 def target_of(plan: Plan) -> str:
     """Name under which XLA finds the function.
 
-    The last result of one of planes is working space of `plane_scratch` numbers.
+    The last result of a function of planes is working space of `plane_scratch` numbers.
     """
     name = f"jaxptycho_{plan.name}_{'f32' if plan.single else 'f64'}"
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
@@ -75,7 +76,7 @@ _alive = []  # machine code must not be freed while XLA may call it
 
 
 def _features() -> str:
-    # some processors are said to be faster with half their registers, which the code is not made for
+    # LLVM prefers half-width registers on some processors, which the code does not support
     return llvm.get_host_cpu_features().flatten() + (
         ",-prefer-256-bit" if lanes(True) == 16 else ""
     )
@@ -89,7 +90,7 @@ def _machine():
 
 
 def _machine_code(plan: Plan) -> bytes:
-    """The function's object file, kept beside JAX's compiled programs where these are kept."""
+    """Object file of a function, cached beside JAX's compiled programs if these are cached."""
     folder = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
     if folder is None or "://" in folder:
         return _compiled(plan)
@@ -98,7 +99,7 @@ def _machine_code(plan: Plan) -> bytes:
         return file.read_bytes()
     except OSError:
         code = _compiled(plan)
-    with contextlib.suppress(OSError):  # a folder that cannot be written to keeps nothing
+    with contextlib.suppress(OSError):  # no cache in a read-only folder
         file.parent.mkdir(parents=True, exist_ok=True)
         own = file.with_suffix(f".{os.getpid()}")
         own.write_bytes(code)
@@ -107,7 +108,7 @@ def _machine_code(plan: Plan) -> bytes:
 
 
 def _key(plan: Plan) -> str:
-    """All that decides a function's machine code."""
+    """Hash key of all that determines a function's machine code."""
     folder = Path(__file__).parent
     files = [*sorted(folder.glob("*.py")), folder.parent / "operations.py"]
     sources = [path.read_bytes() for path in files]
@@ -131,13 +132,13 @@ def _write_handler(module: ir.Module, plan: Plan, function: ir.Function) -> None
     (frame,) = handler.args
     nothing = ir.Constant(POINTER, None)
 
-    def field(base, offset, kind: ir.Type):
+    def field(base: Any, offset: Any, kind: ir.Type) -> Any:
         return at.bitcast(at.gep(base, [INDEX(offset)]), kind.as_pointer())
 
-    def read(base, offset, kind: ir.Type = POINTER):
+    def read(base: Any, offset: Any, kind: ir.Type = POINTER) -> Any:
         return at.load(field(base, offset, kind))
 
-    def item(pointer, n):
+    def item(pointer: Any, n: Any) -> Any:
         return read(pointer, 8 * n)
 
     extension = read(frame, abi.EXTENSION)
@@ -151,21 +152,24 @@ def _write_handler(module: ir.Module, plan: Plan, function: ir.Function) -> None
             at.store(major, field(metadata, abi.MAJOR_VERSION, LANE))
             at.store(minor, field(metadata, abi.MINOR_VERSION, LANE))
             at.ret(nothing)
-    arguments, results = read(frame, abi.ARGUMENTS), read(frame, abi.RESULTS)
+    arguments = read(frame, abi.ARGUMENTS)
+    results = read(frame, abi.RESULTS)
 
-    def data(buffer):
+    def data(buffer: Any) -> Any:
         return at.bitcast(read(buffer, abi.DATA), number_of(plan.single).as_pointer())
 
-    def count(buffer):
-        """Planes in a buffer: the product of all its sides but two."""
-        sides, last = read(buffer, abi.SIDES), at.sub(read(buffer, abi.RANK, INDEX), INDEX(2))
+    def count(buffer: Any) -> Any:
+        """Number of planes in a buffer: the product of all its sides but two."""
+        sides = read(buffer, abi.SIDES)
+        last = at.sub(read(buffer, abi.RANK, INDEX), INDEX(2))
         before, head, inside, after = (
             at.block,
             *(handler.append_basic_block(n) for n in ("head", "inside", "after")),
         )
         at.branch(head)
         at.position_at_end(head)
-        i, product = at.phi(INDEX), at.phi(INDEX)
+        i = at.phi(INDEX)
+        product = at.phi(INDEX)
         for value, start in ((i, 0), (product, 1)):
             value.add_incoming(INDEX(start), before)
         at.cbranch(at.icmp_signed("<", i, last), inside, after)
@@ -177,10 +181,8 @@ def _write_handler(module: ir.Module, plan: Plan, function: ir.Function) -> None
         at.position_at_end(after)
         return product
 
-    operands, results = (
-        [item(arguments, n) for n in range(plan.operands)],
-        [item(results, n) for n in range(plan.results)],
-    )
+    operands = [item(arguments, n) for n in range(plan.operands)]
+    results = [item(results, n) for n in range(plan.results)]
     counts = map(count, operands) if plan.counted else ()
     at.call(function, [*counts, *map(data, operands), *map(data, results)])
     at.ret(nothing)

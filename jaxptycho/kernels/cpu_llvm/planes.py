@@ -1,14 +1,15 @@
 """Fourier transforms of planes, and convolutions of planes, as code for LLVM.
 
-Columns are transformed first, `lanes` of them at a time, straight from the complex array into a plane of real and
-one of imaginary parts; then rows, turned by `transposed` into strips. A convolution multiplies each strip of rows by
-the transfer function and transforms it back before it leaves the first-level cache; then columns come back. So a
-plane is read and written three times at most, twice of them within the second-level cache. Where a side is no multiple
-of `lanes` the last strip of an array overlaps the one before it; the working plane has as many more rows instead, so
-that rows are worked on in place.
+Columns are transformed first, `lanes` of them at a time, directly from the complex array into a
+plane of real and one of imaginary parts; then rows, transposed by `transposed` into strips. A
+convolution multiplies each strip of rows by the transfer function and transforms it back before
+it leaves the first-level cache; then columns are transformed back. A plane is read and written at
+most three times, twice within the second-level cache. If a side is not a multiple of `lanes` the
+last strip of an array overlaps the one before it; the working plane has additional rows instead,
+so that rows are processed in place.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -18,7 +19,7 @@ from .butterflies import INDEX, Code, Value, frequencies, number_of, radices
 
 
 class Planes(NamedTuple):
-    """What is computed, one of `operations.OPERANDS`, of planes of n × m."""
+    """Plan of an operation of `operations.OPERANDS` on planes of n × m."""
 
     kind: str
     n: int
@@ -31,7 +32,7 @@ class Planes(NamedTuple):
 
     @property
     def counted(self) -> bool:
-        """Whether the function requires the number of planes of each operand."""
+        """True if the function requires the number of planes of each operand."""
         return True
 
     @property
@@ -40,24 +41,26 @@ class Planes(NamedTuple):
 
     @property
     def results(self) -> int:
-        """With the working space."""
+        """Number of results, including the working space."""
         return len(results(self.kind)) + 1
 
     def write(self, module: ir.Module, lanes: int) -> ir.Function:
         return write_plane(module, self, lanes)
 
     def rows(self, lanes: int) -> int:
-        """Rows of the working plane: whole strips."""
+        """Rows of the working plane, full strips."""
         return -(-self.n // lanes) * lanes
 
     def pitch(self, lanes: int) -> int:
-        """Numbers from one row of the working plane to the next: an odd number of registers, for a power of two
-        would bring a column into few places of the cache."""
+        """Numbers from one row of the working plane to the next: an odd number of registers.
+
+        A power of two would map a column to few sets of the cache.
+        """
         return (-(-self.m // lanes) | 1) * lanes
 
 
 def suits_planes(plan: Planes, lanes: int) -> bool:
-    """Whether there is code for it."""
+    """True if code exists for a plan."""
     return min(plan.n, plan.m) >= lanes and None not in (radices(plan.n), radices(plan.m))
 
 
@@ -67,27 +70,29 @@ def plane_scratch(plan: Planes, lanes: int) -> int:
 
 
 def write_plane(module: ir.Module, plan: Planes, lanes: int) -> ir.Function:
-    """The function `(counts of planes, operands, results, scratch)`, of every operand a count and a pointer."""
+    """Function `(counts of planes, operands, results, scratch)`, of counts and pointers."""
     number = number_of(plan.single).as_pointer()
-    operands, found = OPERANDS[plan.kind], results(plan.kind)
+    operands = OPERANDS[plan.kind]
+    found = results(plan.kind)
     kinds = [INDEX] * len(operands) + [number] * (len(operands) + len(found) + 1)
     code = Code(module, "planes", kinds, number_of(plan.single), lanes)
     arguments = iter(code.function.args)
     counts, sources = ({name: next(arguments) for name in operands} for _ in range(2))
-    targets, space = {name: next(arguments) for name in found}, next(arguments)
+    targets = {name: next(arguments) for name in found}
+    space = next(arguments)
     for pointer in (*sources.values(), *targets.values(), space):
         pointer.add_attribute("noalias")
     worker = _Worker(code, plan, space)
 
-    def own(name, pointer, p):
-        """What belongs to plane p."""
+    def own(name: str, pointer: Value, p: Value) -> Any:
+        """Pointer to the data of plane p."""
         n = p if counts.get(name, counts["wave"]) is counts["wave"] else code.at.sdiv(p, each(name))
         return code.moved(pointer, code.times(n, 2 * plan.n * plan.m))
 
-    def each(name):
+    def each(name: str) -> Any:
         return code.at.sdiv(counts["wave"], counts[name])
 
-    def of_plane(p):
+    def of_plane(p: Value) -> Any:
         if "kernel" in operands:
             first = code.at.icmp_signed("==", code.at.srem(p, each("kernel")), INDEX(0))
             with code.at.if_then(first):
@@ -108,27 +113,33 @@ def write_plane(module: ir.Module, plan: Planes, lanes: int) -> ir.Function:
 
 class _Worker:
     def __init__(self, code: Code, plan: Planes, space: Value):
-        self.code, self.plan, self.lanes = code, plan, code.lanes
+        self.code = code
+        self.plan = plan
+        self.lanes = code.lanes
         self.pitch = plan.pitch(code.lanes)
-        longest, plane = max(plan.n, plan.m) * code.lanes, plan.rows(code.lanes) * self.pitch
+        longest = max(plan.n, plan.m) * code.lanes
+        plane = plan.rows(code.lanes) * self.pitch
         places = (0, longest, 2 * longest, 2 * longest + plane, 2 * (longest + plane))
         *self.lines, real, imaginary, self.arranged = (code.moved(space, place) for place in places)
         self.work = real, imaginary
         self.strip = self._load_from_strip, self._store_in_strip
 
-    def plane(self, sources, targets, first: Value):
-        """One plane; `first` is true for the first that adds to a factor's gradient."""
-        code, plan = self.code, self.plan
+    def plane(self, sources: Value, targets: Value, first: Value) -> Any:
+        """Operation on one plane; `first` is true for the first one that adds to a factor's
+        gradient.
+        """
+        code = self.code
+        plan = self.plan
         back = plan.kind in ("ifft2", "correlate", "step_back")
         sign = 1 if back else -1
 
-        def load(y, x):
+        def load(y: Value, x: Value) -> Any:
             wave = code.load_pairs(sources["wave"], self._pair(y, x))
             if plan.kind not in ("step", "diffract"):
                 return wave
             return code.product(wave, code.load_pairs(sources["factor"], self._pair(y, x)))
 
-        def store(y, x, value, fresh):
+        def store(y: Value, x: Value, value: Value, fresh: Any) -> Any:
             place = self._pair(y, x)
             if "factor" in targets:
                 entered, factor = (
@@ -156,20 +167,22 @@ class _Worker:
             self._rows_there_and_back(sign)
             self._columns_back(store, -sign)
 
-    def arrange(self, kernel):
-        """The transfer function over n·m, strip by strip, place by place as `_rows_there_and_back` meets them."""
-        code, (n, m), lanes = self.code, self.plan[1:3], self.lanes
+    def arrange(self, kernel: Value) -> Any:
+        """Transfer function over n·m, in the order of strips of `_rows_there_and_back`."""
+        code = self.code
+        (n, m) = self.plan[1:3]
+        lanes = self.lanes
         row_of, place_of = (
             code.table(t, INDEX) for t in (frequencies(n), np.argsort(frequencies(m)))
         )
 
-        def strip(start):
+        def strip(start: Value) -> Any:
             rows = [
                 code.entry(row_of, code.atmost(code.sum(start, i), n - 1)) for i in range(lanes)
             ]
             factors = code.moved(self.arranged, code.times(start, 2 * m))
 
-            def tile(x):
+            def tile(x: Value) -> Any:
                 values = [code.load_pairs(kernel, self._pair(row, x)) for row in rows]
                 parts = [code.transposed(part) for part in zip(*values, strict=True)]
                 for i, value in enumerate(zip(*parts, strict=True)):
@@ -184,20 +197,20 @@ class _Worker:
         code.loop(n, strip, lanes)
 
     def _along(self, side: int, body):
-        """`body(start)` for strips or tiles within a side of an array."""
+        """Loop over `body(start)` for strips or tiles within a side of an array."""
         self.code.loop(
             side, lambda start: body(self.code.atmost(start, side - self.lanes)), self.lanes
         )
 
     def _fresh(self, start, x):
-        """Which places from x on begin with `start`, the others having been done before."""
+        """Mask of positions from x on that are at or after `start`; the others are done before."""
         columns = ir.Constant(ir.VectorType(INDEX, self.lanes), list(range(self.lanes)))
         return self.code.at.icmp_signed(
             ">=", columns, self.code.everywhere(self.code.at.sub(start, x))
         )
 
     def _pair(self, y, x):
-        """Place of a complex number in an array."""
+        """Position of a complex number in an array."""
         return self.code.times(2, self.code.sum(self.code.times(y, self.plan.m), x))
 
     def _in_work(self, y, x):
@@ -213,11 +226,12 @@ class _Worker:
             self.code.store(number, line, self.code.times(place, self.lanes))
 
     def _columns(self, load, sign, row_of):
-        """Columns of what `load(y, x)` gives, transformed into rows `row_of(place)` of the working plane."""
-        code, (n, m) = self.code, self.plan[1:3]
+        """Columns from `load(y, x)`, transformed into rows `row_of(place)` of the working plane."""
+        code = self.code
+        (n, m) = self.plan[1:3]
 
-        def strip(x):
-            def store(place, value):
+        def strip(x: Value) -> Any:
+            def store(place: Value, value: Value) -> Any:
                 pixel = self._in_work(row_of(place), x)
                 for number, part in zip(value, self.work, strict=True):
                     code.store(number, part, pixel)
@@ -227,14 +241,18 @@ class _Worker:
         self._along(m, strip)
 
     def _columns_back(self, store, sign):
-        """Columns of the working plane, in the order that `_columns` leaves, back to `store(y, x, value, fresh)`."""
-        code, (n, m) = self.code, self.plan[1:3]
+        """Columns of the working plane, in the order of `_columns`, back to `store`.
 
-        def strip(start):
+        `store(y, x, value, fresh)`.
+        """
+        code = self.code
+        (n, m) = self.plan[1:3]
+
+        def strip(start: Value) -> Any:
             x = code.atmost(start, m - self.lanes)
             fresh = self._fresh(start, x)
 
-            def load(place):
+            def load(place: Value) -> Any:
                 return tuple(code.load(part, self._in_work(place, x)) for part in self.work)
 
             code.transform(
@@ -245,9 +263,10 @@ class _Worker:
 
     def _into_strip(self, y):
         """Rows of the working plane from y on."""
-        code, lanes = self.code, range(self.lanes)
+        code = self.code
+        lanes = range(self.lanes)
 
-        def tile(x):
+        def tile(x: Value) -> Any:
             for part, line in zip(self.work, self.lines, strict=True):
                 rows = [code.load(part, self._in_work(code.sum(y, i), x)) for i in lanes]
                 for i, column in enumerate(code.transposed(rows)):
@@ -264,15 +283,16 @@ class _Worker:
 
     def _rows(self, store, sign):
         """Rows of the working plane, transformed to `store(y, x, value, fresh)`."""
-        code, (n, m) = self.code, self.plan[1:3]
+        code = self.code
+        (n, m) = self.plan[1:3]
         place_of = code.table(np.argsort(frequencies(m)), INDEX)
 
-        def strip(first):
+        def strip(first: Any) -> Any:
             y = code.atmost(first, n - self.lanes)
             self._into_strip(y)
             code.transform(m, sign, *self.strip, self.strip)
 
-            def tile(start):
+            def tile(start: Value) -> Any:
                 x = code.atmost(start, m - self.lanes)
                 parts = [
                     self._tile(line, x, lambda column: code.entry(place_of, column))
@@ -289,14 +309,15 @@ class _Worker:
         code.loop(n, strip, self.lanes)
 
     def _rows_there_and_back(self, sign):
-        """Rows of the working plane transformed, multiplied by the arranged kernel, and transformed back."""
-        code, (n, m) = self.code, self.plan[1:3]
+        """Rows of the working plane, transformed, multiplied by the kernel, transformed back."""
+        code = self.code
+        (n, m) = self.plan[1:3]
 
-        def strip(y):
+        def strip(y: Value) -> Any:
             self._into_strip(y)
             factors = code.moved(self.arranged, code.times(y, 2 * m))
 
-            def times_kernel(place, value):
+            def times_kernel(place: Value, value: Value) -> Any:
                 offset = code.times(place, 2 * self.lanes)
                 factor = tuple(
                     code.load(factors, code.sum(offset, part)) for part in (0, self.lanes)
@@ -306,7 +327,7 @@ class _Worker:
             code.transform(m, sign, self._load_from_strip, times_kernel, self.strip)
             code.transform(m, -sign, *self.strip, self.strip, in_time=True)
 
-            def tile(x):
+            def tile(x: Value) -> Any:
                 for part, line in zip(self.work, self.lines, strict=True):
                     for i, row in enumerate(self._tile(line, x, lambda column: column)):
                         code.store(row, part, self._in_work(code.sum(y, i), x))

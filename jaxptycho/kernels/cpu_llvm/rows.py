@@ -1,22 +1,25 @@
 """Sparse matrices and spline filters that act on rows of an array, as code for LLVM.
 
-Every row is contiguous and all its numbers are treated equally, some registers of them at a time, which stay in
-registers while a sum or a recursion runs.
+Every row is contiguous and all its numbers are treated equally, several registers at a time, which
+remain in registers during a sum or a recursion.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 
 from .butterflies import CONTRACT, INDEX, LANE, Code, Value, number_of
 
-REGISTERS = 8  # of numbers of one row that are worked on together
+REGISTERS = 8  # registers of one row that are processed together
 
 
 class Product(NamedTuple):
-    """A sparse matrix with `terms` entries for each of `count` rows in each of `groups`, `column` and `value` [group,
-    term, row], times an array of `sources` rows; or, `back`, its transpose times one of as many rows as it has, in the
-    place of which come spline coefficients if they are `planes` (p, q)."""
+    """Product of a sparse matrix, `column` and `value` [group, term, row], with an array.
+
+    The matrix has `terms` entries for each of `count` rows in each of `groups`; the array has
+    `sources` rows. With `back` the transposed matrix is applied to an array of as many rows as
+    the matrix; the result is replaced by its spline coefficients if it is `planes` (p, q).
+    """
 
     groups: int
     terms: int
@@ -27,7 +30,9 @@ class Product(NamedTuple):
     back: bool
     planes: tuple[int, int] | None = None
 
-    counted, operands, results = False, 3, 1
+    counted = False
+    operands = 3
+    results = 1
 
     @property
     def name(self) -> str:
@@ -42,18 +47,18 @@ class Product(NamedTuple):
         return f"{'scatter' if self.back else 'gather'}_{'x'.join(map(str, sides))}"
 
     def write(self, module: ir.Module, lanes: int) -> ir.Function:
-        """The function `(column, value, array, result)`."""
+        """Function `(column, value, array, result)`."""
         code = _code(module, self, lanes)
         for pointer in code.function.args:
             pointer.add_attribute("noalias")
         columns, values, array, result = code.function.args
         columns = code.at.bitcast(columns, LANE.as_pointer())
 
-        def start_of(group, row):
+        def start_of(group: Value, row: Value) -> Any:
             return code.times(code.sum(code.times(group, self.count), row), self.width)
 
-        def entry(group, term, row):
-            """Weight, and where the other row begins."""
+        def entry(group: Value, term: Value, row: Value) -> Any:
+            """Weight, and start of the other row."""
             place = code.sum(
                 code.times(code.sum(code.times(group, self.terms), term), self.count), row
             )
@@ -62,23 +67,23 @@ class Product(NamedTuple):
 
         for part in _parts(code, self.width):
 
-            def gather(group, row, part=part):
-                def add(term, sums):
+            def gather(group: Value, row: Value, part: Value = part) -> Any:
+                def add(term: Value, sums: Value) -> Any:
                     weight, start = entry(group, term, row)
                     return part.sums(sums, weight, part.load(array, start))
 
                 part.store(code.fold(self.terms, part.zeros(), add), result, start_of(group, row))
 
-            def scatter(group, row, part=part):
+            def scatter(group: Value, row: Value, part: Value = part) -> Any:
                 numbers = part.load(array, start_of(group, row))
 
-                def add(term):
+                def add(term: Value) -> Any:
                     weight, start = entry(group, term, row)
                     part.store(part.sums(part.load(result, start), weight, numbers), result, start)
 
                 code.loop(self.terms, add)
 
-            def erase(row, part=part):
+            def erase(row: Value, part: Value = part) -> Any:
                 part.store(part.zeros(), result, code.times(row, self.width))
 
             if self.back:
@@ -95,40 +100,45 @@ class Product(NamedTuple):
 
 
 class Spline(NamedTuple):
-    """The coefficients of cubic B-splines along the first two axes p, q of an array, zero outside: the matrix with
-    (1, 4, 1)/6 about its diagonal, solved by elimination (Golub & Van Loan, Matrix Computations, § 4.3)."""
+    """Coefficients of cubic B-splines along the first two axes p, q of an array, zero outside.
+
+    The matrix with diagonals (1, 4, 1)/6, solved by elimination (Golub & Van Loan, Matrix
+    Computations, § 4.3).
+    """
 
     p: int
     q: int
     width: int  # numbers along the last axis
     single: bool  # precision
 
-    counted, operands, results = False, 1, 1
+    counted = False
+    operands = 1
+    results = 1
 
     @property
     def name(self) -> str:
         return f"spline_{self.p}x{self.q}x{self.width}"
 
     def write(self, module: ir.Module, lanes: int) -> ir.Function:
-        """The function `(array, result)`, which may be the same."""
+        """Function `(array, result)`, which may be the same."""
         code = _code(module, self, lanes)
         self.solve(code, *code.function.args)
         code.at.ret_void()
         return code.function
 
     def solve(self, code: Code, array: Value, result: Value) -> None:
-        """Writes the coefficients of `array` to `result`."""
+        """Write the coefficients of `array` to `result`."""
         pivots = [0.0]
         for _ in range(max(self.p, self.q)):
             pivots.append(1 / (4 - pivots[-1]))
         pivot, of_values = (code.table([f * x for x in pivots[1:]], code.number) for f in (1, 36))
         row = self.q * self.width
 
-        def onward(part, p, first=False):
-            """A row of planes in which both axes are eliminated, as far as those before it and before each place go."""
+        def onward(part: Value, p: Value, first: Any = False) -> Any:
+            """Forward elimination of a row of planes along both axes."""
             by_p = code.entry(pivot, p)
 
-            def one(q, before):
+            def one(q: Value, before: Value) -> Any:
                 place = code.sum(code.times(p, row), code.times(q, self.width))
                 values = part.products(code.entry(of_values, q), part.load(array, place))
                 along_q = part.sums(values, code.at.fneg(code.entry(pivot, q)), before)
@@ -142,11 +152,11 @@ class Spline(NamedTuple):
 
             code.fold(self.q, part.zeros(), one)
 
-        def back(part, p, last=False):
-            """The same, from behind."""
+        def back(part: Value, p: Value, last: Any = False) -> Any:
+            """Back substitution of a row of planes along both axes."""
             by_p = code.entry(pivot, p)
 
-            def one(n, behind):
+            def one(n: Value, behind: Value) -> Any:
                 q = code.at.sub(INDEX(self.q - 1), n)
                 place = code.sum(code.times(p, row), code.times(q, self.width))
                 along_q = part.sums(
@@ -162,7 +172,9 @@ class Spline(NamedTuple):
 
             code.fold(self.q, part.zeros(), one)
 
-        for part in _parts(code, self.width, REGISTERS // 2):  # the row before is held as well
+        for part in _parts(
+            code, self.width, REGISTERS // 2
+        ):  # the previous row is also in registers
             onward(part, INDEX(0), first=True)
             code.loop(self.p - 1, lambda n, part=part: onward(part, code.sum(n, 1)))
             back(part, INDEX(self.p - 1), last=True)
@@ -172,21 +184,22 @@ class Spline(NamedTuple):
 
 
 class _Part:
-    """Some registers of numbers of one row: the places where they begin in it, and their types."""
+    """Registers of numbers of one row: their start positions in it, and their types."""
 
     def __init__(self, code: Code, places: list[tuple[int, ir.VectorType]]):
-        self.code, self.places = code, places
+        self.code = code
+        self.places = places
 
     def zeros(self) -> list[Value]:
         return [ir.Constant(kind, [0.0] * kind.count) for _, kind in self.places]
 
-    def load(self, pointer: Value, start) -> list[Value]:
+    def load(self, pointer: Value, start: Value) -> list[Value]:
         return [
             self.code.load(pointer, self.code.sum(start, place), kind)
             for place, kind in self.places
         ]
 
-    def store(self, values: list[Value], pointer: Value, start) -> None:
+    def store(self, values: list[Value], pointer: Value, start: Value) -> None:
         for value, (place, _) in zip(values, self.places, strict=True):
             self.code.store(value, pointer, self.code.sum(start, place))
 
@@ -196,7 +209,7 @@ class _Part:
         ]
 
     def sums(self, sums: list[Value], number: Value, values: list[Value]) -> list[Value]:
-        """Each sum and `number` times its value."""
+        """Sums plus `number` times the values."""
         more = self.products(number, values)
         return [self.code.at.fadd(s, m, flags=CONTRACT) for s, m in zip(sums, more, strict=True)]
 
@@ -208,7 +221,7 @@ class _Part:
 
 
 def _parts(code: Code, width: int, registers: int = REGISTERS) -> list[_Part]:
-    """A row of `width` numbers, cut into registers and those into parts; the last register may be narrower."""
+    """Row of `width` numbers, cut into registers and parts; the last register may be narrower."""
     places = [
         (i, ir.VectorType(code.number, min(code.lanes, width - i)))
         for i in range(0, width, code.lanes)
@@ -217,7 +230,7 @@ def _parts(code: Code, width: int, registers: int = REGISTERS) -> list[_Part]:
 
 
 def _code(module: ir.Module, plan, lanes: int) -> Code:
-    """A function of as many pointers as the plan has operands and results."""
+    """Builder of a function with one pointer per operand and result of the plan."""
     pointers = [number_of(plan.single).as_pointer()] * (plan.operands + plan.results)
     code = Code(module, "rows", pointers, number_of(plan.single), lanes)
     return code

@@ -20,7 +20,7 @@ class Blobs(AbstractSpecimen):
     origin: jnp.ndarray  # Å
     width: float = eqx.field(static=True)  # Å, standard deviation
     shape: tuple = eqx.field(static=True)
-    given: ClassVar = ("thickness", "origin")
+    fixed_by_default: ClassVar = ("thickness", "origin")
 
     def phases(self, grid):
         y, x = (np.arange(n) * p for n, p in zip(self.shape, grid.pixel, strict=True))
@@ -81,7 +81,7 @@ class Relief(AbstractSpecimen):
     per_angstrom: float = eqx.field(static=True)  # rad
     held: ClassVar = {"phase": "height"}
     labels: ClassVar = {"phase": "height (Å)"}
-    given: ClassVar = ("origin",)
+    fixed_by_default: ClassVar = ("origin",)
 
     def slices(self, grid):
         phase = self.per_angstrom * self.height
