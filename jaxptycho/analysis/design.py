@@ -31,7 +31,7 @@ class Design(NamedTuple):
     dose: float | None  # quanta/Å²
     warnings: tuple[str, ...]
 
-    def rows(self) -> list[tuple[str, str]]:
+    def summary(self) -> list[tuple[str, str]]:
         """Words and values of a table, the dose only where it is known."""
         rows = [
             ("information limit 2α/λ", f"{1 / self.information_limit:.3g} Å"),

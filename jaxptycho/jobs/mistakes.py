@@ -8,8 +8,9 @@ from .schema import Section, suggest
 
 
 def mistake_sentence(error, root: type[Section]) -> str:
-    """One flat sentence of a pydantic error: where, what came, what was wanted."""
-    (where, names), came = _place(error["loc"], root), error["input"]
+    """Sentence of a pydantic error: its place, what came, what was required."""
+    where, names = _place(error["loc"], root)
+    came = error["input"]
     name = where.rpartition(".")[2]
     match error["type"]:
         case "extra_forbidden":
@@ -36,8 +37,9 @@ def mistake_sentence(error, root: type[Section]) -> str:
             what = "a list of sections" if several else "a section"
             return f"{where} = {came!r}: it is {what}, whose keys are {', '.join(inside)}; set one of them, such as {example}"
         case "value_error":
-            told = where if isinstance(came, dict) else f"{where} = {came!r}"
-            return f"{told}: {error['ctx']['error']}"
+            value = "" if isinstance(came, dict) else f" = {came!r}"
+            place = f"{where}{value}: " if where else ""  # a validator of the whole job has none
+            return f"{place}{error['ctx']['error']}"
         case _:
             wanted = (
                 error["msg"]

@@ -69,7 +69,7 @@ def evaluate_scan(
         )
     error = positions_against(model, truth)
     if error is not None:
-        rows |= error.words()
+        rows |= error.summary()
     modes = true_modes(model, truth)
     if modes is not None:
         found = probe_modes(model).waves

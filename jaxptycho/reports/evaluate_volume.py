@@ -121,7 +121,7 @@ def evaluate_volume(
         | gauge_rows(gauge)
         | detail_rows(curves)
         | atom_rows(traced, blind, refined)
-        | error.words()
+        | error.summary()
     )
 
 

@@ -71,7 +71,7 @@ class Aligned(NamedTuple):
             None if self.held_out is None else float(np.median(np.delete(self.held_out, self.bad)))
         )
 
-    def words(self) -> dict[str, str]:
+    def summary(self) -> dict[str, str]:
         """Summary of the views."""
         fitting = np.delete(self.misfits, self.bad)
         rows = {"misfit of the views": f"median {np.median(fitting):.3g}"}

@@ -42,7 +42,7 @@ def test_a_view_that_is_left_out_is_in_no_batch(series, order):
 def test_views_that_do_not_fit_are_dropped_from_all_that_follows(series, tmp_path, monkeypatch):
     geometry = Geometry(np.deg2rad(SIMULATION["tilt_series"]["tilts_deg"]))
     found = Aligned(geometry, np.zeros((16, 16, 16)), np.ones(3), [1], np.zeros(1))
-    assert found.words()["views that do not fit"] == "1"
+    assert found.summary()["views that do not fit"] == "1"
     monkeypatch.setattr("jaxptycho.jobs.steps.align.align", lambda *series, **options: found)
     data = read(series)
     left_out = {}

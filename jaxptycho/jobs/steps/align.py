@@ -77,7 +77,7 @@ class AlignStep(Step):
         axis = tilt_axis(data)
         in_patterns = found._replace(geometry=turned_about_beam(found.geometry, -axis))
         run_on_rank0(partial(write_alignment, context.folder / ALIGNMENT, in_patterns))
-        for name, value in found.words().items():
+        for name, value in found.summary().items():
             context.listener.say(f"{name}: {value}")
         if volume_of(job).isolated:
             warn_outside(job, self.bins[-1], found, data)

@@ -65,7 +65,7 @@ class RefineStep(Optimisation, Step):
             return self.changed(model)
 
     def plan(self, model: Model, context: Context, source: BatchSource) -> Refinement:
-        """What is minimised from `model` on, and how."""
+        """Loss, optimiser and constraints of the step, which starts from `model`."""
         after_step, projections = build_constraints(self, model)
         return Refinement(
             loss=build_loss(self, context.job.run.budget_gib),
@@ -101,6 +101,11 @@ class RefineStep(Optimisation, Step):
 
     def preview(self, model: Model | None, context: Context) -> Model | None:
         model = split_into_slabs(self.begin(model, context), context)
+        if self.poses != "nominal" and not model.specimen.rotates:
+            raise ValueError(
+                f"step.{context.number}.poses = {self.poses!r} came with a specimen that does not "
+                'rotate; set poses = "nominal", or specimen.kind = "volume" for a tilt series'
+            )
         if context.job.run.slabs > 1:
             require_lent(model)
         self.first_state(model, context)
