@@ -43,11 +43,8 @@ def differences(before: Section, after: Section) -> list[str]:
 def _different(one: Any, other: Any, where: str) -> Iterator[str]:
     if isinstance(one, dict) and isinstance(other, dict):
         pairs = {name: (one.get(name), other.get(name)) for name in one | other}
-    elif (
-        _has_sections(one)
-        and _has_sections(other, True)
-        or _has_sections(other)
-        and isinstance(one, list)
+    elif (_has_sections(one) and _has_sections(other, True)) or (
+        _has_sections(other) and isinstance(one, list)
     ):
         longest = max(len(one), len(other))
         padded = ([*values, *[None] * (longest - len(values))] for values in (one, other))

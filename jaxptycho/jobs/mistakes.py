@@ -74,17 +74,12 @@ def _place(loc, root: type[Section]) -> tuple[str, dict]:
 
 
 def _tag_of(section: type[Section]) -> str:
-    """What pydantic calls a section where one of several kinds is meant."""
+    """Name that pydantic gives to a section where several kinds are possible."""
     if section.__name__ in ("Named", "Step"):
         return "module:function"
     kind = section.model_fields["kind"].annotation if "kind" in section.model_fields else None
     values = get_args(kind)
-    of_step = len(values) == 1 and section.__name__.lower() == values[0]
-    return (
-        values[0]
-        if of_step and section.__module__.endswith(f"steps.{values[0]}")
-        else section.__name__
-    )
+    return values[0] if section.__name__.endswith("Step") and values else section.__name__
 
 
 def _keys_at(loc, root: type[Section]) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 from ..analysis.coverage import TiltSeries, coverage
 from ..analysis.design import design
 from ..distributed.sharding import mesh, share
-from ..io.native import writing
+from ..io.native import native_writer
 from ..physics.grids import Grid
 from ..simulate.camera import Camera
 from ..simulate.experiment import (
@@ -68,7 +68,9 @@ def check_simulation(job: Simulation) -> dict[str, str]:
     )
     found = [*simulation_cautions(experiment), *planned.warnings]
     warnings = {"warning": "; ".join(found)} if found else {}
-    return describe_experiment(experiment) | dict(planned.summary()) | covered(experiment) | warnings
+    return (
+        describe_experiment(experiment) | dict(planned.summary()) | covered(experiment) | warnings
+    )
 
 
 def covered(experiment: Experiment) -> dict[str, str]:
@@ -204,7 +206,7 @@ def write_experiment(
     positions = [experiment.scan] * experiment.n_views
     kind = experiment.camera.dtype
     facts = truth(experiment, job.slab_angstrom)
-    with writing(
+    with native_writer(
         path, experiment.grid, positions, kind, tilts=tilts, about=about, truth=facts
     ) as put:
         for view, block, counts in simulate(experiment, report, share(expected_patterns, mesh())):

@@ -94,7 +94,7 @@ def test_mistakes_are_named(wrong, said):
         {"step": [{"kind": "atoms"}]},
         {"step": [{"kind": "refine"}, {"kind": "linear"}]},
         {"specimen": {"kind": "volume"}, "data": {"file": "x", "near_field": True}},
-        {"specimen": {"kind": "volume"}, "probe": {"kind": "aberrated"}},
+        {"specimen": {"kind": "volume"}, "probe": {"kind": "relaxed"}},
     ],
 )
 def test_mistake_of_the_whole_job_has_no_empty_place(wrong):
@@ -107,7 +107,9 @@ def test_mistake_of_the_whole_job_has_no_empty_place(wrong):
 @pytest.mark.parametrize("poses", ["shifts", "all"])
 def test_poses_of_a_specimen_that_does_not_rotate_are_refused(kind, poses, values, tmp_path):
     job = make_job(values | {"specimen": {"kind": kind}} | refine(poses=poses))
-    with pytest.raises(ValueError, match=r"step\.0\.poses = .* does not rotate; set poses") as caught:
+    with pytest.raises(
+        ValueError, match=r"step\.0\.poses = .* does not rotate; set poses"
+    ) as caught:
         start(job, tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()

@@ -18,7 +18,7 @@ from jaxptycho.jobs.steps.align import ALIGNMENT
 from jaxptycho.jobs.steps.views import depth_of_middle, probes_of, sliced_view
 from jaxptycho.runs.state import State
 from jaxptycho.tomography.alignment import Aligned
-from jaxptycho.tomography.poses import posed
+from jaxptycho.tomography.poses import refine_poses
 from jaxptycho.tomography.projections import Geometry
 from jaxptycho.tomography.views import projected_views
 
@@ -154,5 +154,5 @@ def test_films_are_aligned_by_their_common_field(
 
 def posed_in_turn(model, data, shots):
     """The model after a pose step, and how far the shift of every view went."""
-    new = posed(model, data, "shifts", shots=[np.array(own, int) for own in shots])
+    new = refine_poses(model, data, "shifts", shots=[np.array(own, int) for own in shots])
     return new, *(np.asarray(new.specimen.shift.values) - np.asarray(model.specimen.shift.values))

@@ -16,7 +16,7 @@ from ...io.atomic_write import atomic_path
 from ...model import Model
 from ...runs.state import State
 from ...tomography.alignment import Aligned, align
-from ...tomography.projections import Geometry, turned_about_beam
+from ...tomography.projections import Geometry, rotate_about_beam
 from ...tomography.series import at_faces
 from ...tomography.views import projected_views
 from ..context import Context, Step
@@ -75,7 +75,7 @@ class AlignStep(Step):
         models = [state.views[view] for view in range(data.n_views)]
         found = self._aligned(models, context)
         axis = tilt_axis(data)
-        in_patterns = found._replace(geometry=turned_about_beam(found.geometry, -axis))
+        in_patterns = found._replace(geometry=rotate_about_beam(found.geometry, -axis))
         run_on_rank0(partial(write_alignment, context.folder / ALIGNMENT, in_patterns))
         for name, value in found.summary().items():
             context.listener.say(f"{name}: {value}")

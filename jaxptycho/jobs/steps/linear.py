@@ -11,7 +11,7 @@ from ...parts.indexed import PerView, plain
 from ...runs.loop import with_something
 from ...runs.state import State
 from ...tomography import linear
-from ...tomography.projections import Geometry, Projector, turned_about_beam
+from ...tomography.projections import Geometry, Projector, rotate_about_beam
 from ...tomography.views import projected_views
 from ..context import Context, Step
 from ..schema import key
@@ -46,7 +46,7 @@ class LinearStep(Step):
         start = model.specimen.potential
         field = (start.shape[1], start.shape[2])
         views = projected_views([state.views[view] for view in range(data.n_views)], field, axis)
-        geometry = turned_about_beam(geometry_of(model), axis)
+        geometry = rotate_about_beam(geometry_of(model), axis)
         operator = Projector(geometry, voxel_of(context.job, data), field)
         weights = (views.weights > FULL_WEIGHT).astype(np.float32)
         weights[list(state.left_out)] = 0

@@ -18,7 +18,7 @@ from ...runs.batch_source import BatchSource
 from ...runs.loop import Loop, Refinement, with_something
 from ...runs.state import Diverged, Progress, State, Stopped
 from ...start.reslice import with_modes, with_slices
-from ...tomography.poses import BUDGET, posed, reset_volume, without_drift
+from ...tomography.poses import BUDGET, refine_poses, reset_volume, without_drift
 from ..context import Context, Step
 from ..optimisation import (
     Optimisation,
@@ -89,7 +89,7 @@ class RefineStep(Optimisation, Step):
                 model = project(model) if term.due(epoch) else model
             if self.poses != "nominal":
                 seed = (epoch, run.seed)
-                moved = posed(
+                moved = refine_poses(
                     model, source.data, self.poses, self.pose_shots, seed, source.learn, budget
                 )
                 model = copy_for_donation(without_drift(moved, model))
