@@ -1,4 +1,5 @@
-"""`jaxptycho demo`: a bilayer simulated, reconstructed as any measurement is, and compared with the truth.
+"""`jaxptycho demo`: a bilayer simulated, reconstructed as any measurement is, and compared with the
+truth.
 
 The simulation shares neither grid nor slices with the reconstruction: atoms vibrate, the pixel is
 half as large, and a slice is 2 Å thick.
@@ -76,7 +77,8 @@ probe = {{rate = 5e-3, schedule = "cosine"}}
 
 
 def run_demo(out: Path, positions: int = 16, epochs: int = 40) -> dict[str, float]:
-    """Simulates a scan of `positions`², reconstructs it in `out`, says and returns how good it became.
+    """Simulates a scan of `positions`², reconstructs it in `out`, says and returns how good it
+    became.
 
     `correlation_1` and `_2` compare each layer with its own truth, `crosstalk_1` and `_2` with
     the other's, `resolution_angstrom` is where the ring correlation with the truth falls to 0.5.
@@ -105,10 +107,12 @@ def run_demo(out: Path, positions: int = 16, epochs: int = 40) -> dict[str, floa
             f"with that of the other {figures[f'crosstalk_{n}']:.3f}"
         )
     print(
-        f"resolution {figures['resolution_angstrom']:.2f} Å (ring correlation with the truth at 0.5)"
+        f"resolution {figures['resolution_angstrom']:.2f} Å (ring correlation with the truth at "
+        "0.5)"
     )
     print(
-        f"{figures['seconds']:.0f} s in all; look at {out / 'layers.png'} and {out / 'run' / 'figures'}"
+        f"{figures['seconds']:.0f} s in all; look at {out / 'layers.png'} and "
+        f"{out / 'run' / 'figures'}"
     )
     return figures
 
@@ -119,11 +123,14 @@ def since(began: float) -> float:
 
 
 def compare_layers(model: Model, truth: dict[str, Any]) -> tuple[list[Agreement], list[Agreement]]:
-    """The upper and the lower half of the slices, each against its own layer, and each against the other."""
+    """The upper and the lower half of the slices, each against its own layer, and each against the
+    other.
+    """
     stack = phases(model)
     halves = stack.reshape(2, -1, *stack.shape[1:]).sum(1)
     layers = model.grid.sigma * truth["potential"]
-    pixel, corner = truth["pixel_angstrom"], truth["origin_angstrom"][1:]
+    pixel = truth["pixel_angstrom"]
+    corner = truth["origin_angstrom"][1:]
 
     def compared(half: int, layer: int) -> Agreement:
         return compare_phase(halves[half], model, layers[layer], pixel, truth_origin=corner)

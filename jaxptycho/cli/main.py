@@ -1,4 +1,6 @@
-"""Command line: `jaxptycho demo | new | run | resume | inspect | validate | compare | halves | export`."""
+"""Command line: `jaxptycho demo | new | run | resume | inspect | validate | compare | halves |
+export`.
+"""
 
 import sys
 import warnings
@@ -74,7 +76,9 @@ def together(
         int | None, typer.Option(envvar="JAX_PROCESS_ID", help="Which of them this is, from 0.")
     ] = None,
 ) -> None:
-    """Differentiable electron ptychography in JAX: from measured counts to a reconstructed specimen."""
+    """Differentiable electron ptychography in JAX: from measured counts to a reconstructed
+    specimen.
+    """
     from ..distributed.multihost import join
 
     join(coordinator, processes, rank)
@@ -111,7 +115,8 @@ def new(
         near = get_close_matches(str(file).lower(), PHANTOMS, 1, 0.55)
         hint = f"did you mean {near[0]}? " if near else ""
         raise ValueError(
-            f"{file} is neither a file nor a phantom; {hint}phantoms are {', '.join(sorted(PHANTOMS))}"
+            f"{file} is neither a file nor a phantom; {hint}phantoms are "
+            f"{', '.join(sorted(PHANTOMS))}"
         )
     text = new_simulation(str(file), target) if phantom else new_job(file, target, template)
     with target.open("x", encoding="utf-8") as written:
@@ -150,7 +155,9 @@ def resume(
     settings: Settings = [],  # noqa: B006
     debug: Debug = False,
 ) -> None:
-    """Go on with an interrupted run, to the result that it would have had, or further: --set step.0.epochs=80."""
+    """Go on with an interrupted run, to the result that it would have had, or further: --set
+    step.0.epochs=80.
+    """
     from ..jobs.runner import resume as continued
 
     _tell(continued(run, _listener(), settings=settings))
@@ -236,7 +243,9 @@ def halves(
     ] = By.positions,
     debug: Debug = False,
 ) -> None:
-    """Reconstruct two halves of the data, each alone: Fourier ring or shell correlation and resolution."""
+    """Reconstruct two halves of the data, each alone: Fourier ring or shell correlation and
+    resolution.
+    """
     from ..jobs.halves import compare_halves
     from ..jobs.reading import read_job
     from ..runs.progress import ProgressBar
@@ -263,7 +272,9 @@ def export(
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Write the specimen of a result for other programs, its voxels in Å or its atoms; never overwrites."""
+    """Write the specimen of a result for other programs, its voxels in Å or its atoms; never
+    overwrites.
+    """
     from ..io.exports import export as write_export
     from ..runs.folder import load_result
 
@@ -282,7 +293,9 @@ def _listener():
 
 
 def _tell(outcome) -> None:
-    """Print the summary and the verdict of a run, in the first of many processes; exit with its code in all."""
+    """Print the summary and the verdict of a run, in the first of many processes; exit with its
+    code in all.
+    """
     from ..distributed.multihost import first
 
     if first():

@@ -1,8 +1,9 @@
 """Checkpoints: states of a run by number, each there whole or not at all.
 
-Orbax writes them while the computation goes on, each process its own part of every array, into a folder that takes
-its number as a name when all is on the disk. Arrays come back where those of a template lie, so a run may go on with
-another number of devices. Orbax notices what is missing, not what has changed: every array has a checksum.
+Orbax writes them while the computation goes on, each process its own part of every array, into a
+folder that takes its number as a name when all is on the disk. Arrays come back where those of a
+template lie, so a run may go on with another number of devices. Orbax notices what is missing, not
+what has changed: every array has a checksum.
 """
 
 import json
@@ -26,7 +27,8 @@ class Checkpoints:
     """Those in `folder`, which all processes see; the last `kept` stay."""
 
     def __init__(self, folder: Path, kept: int = 2):
-        self.folder, self.kept = folder.resolve(), kept
+        self.folder = folder.resolve()
+        self.kept = kept
         self._open: Any = None
         self._newest: int | None = None
 
@@ -45,7 +47,9 @@ class Checkpoints:
         )
 
     def save(self, number: int, tree: Any, about: Any = None) -> None:
-        """Begins to write the arrays and numbers of `tree`, and `about` (JSON), unless `number` is there already."""
+        """Begins to write the arrays and numbers of `tree`, and `about` (JSON), unless `number` is
+        there already.
+        """
         from orbax.checkpoint import v1 as orbax  # 0.3 s, when the first one is due
 
         if number in (self._newest, *self.numbers()):
@@ -67,14 +71,17 @@ class Checkpoints:
         self._newest = number
 
     def last(self, template: Callable[[Any], Any], least: int = 0) -> tuple[Any, Any] | None:
-        """The tree and `about` of the newest checkpoint that can be read, None without any from `least` on.
+        """The tree and `about` of the newest checkpoint that can be read, None without any from
+        `least` on.
 
-        `template(about)` is a tree of the same structure, whose arrays lie where those of the answer shall. What
-        cannot be read is passed over with a warning, and renamed once an older one was read: what only looks
-        damaged, to a program that changed or ran out of memory, is not lost. Raises ValueError where nothing can.
+        `template(about)` is a tree of the same structure, whose arrays lie where those of the
+        answer shall. What cannot be read is passed over with a warning, and renamed once an older
+        one was read: what only looks damaged, to a program that changed or ran out of memory, is
+        not lost. Raises ValueError where nothing can.
         """
         passed: dict[int, str] = {}
-        found, number = None, self._older(None, least)
+        found = None
+        number = self._older(None, least)
         while number is not None and found is None:
             self._require_seen(number)
             found, reason = self._read(number, template)
@@ -88,7 +95,8 @@ class Checkpoints:
             )
         if found is None and (reason := next(iter(passed.values()), None) or self._given_up()):
             raise ValueError(
-                f"no checkpoint in {self.folder} can be read ({reason}); begin again in another folder"
+                f"no checkpoint in {self.folder} can be read ({reason}); begin again in another "
+                "folder"
             )
         run_on_rank0(
             lambda: [self._given(one).rename(self._given(one, ".unreadable")) for one in passed]
@@ -96,7 +104,9 @@ class Checkpoints:
         return found
 
     def about(self) -> Any | None:
-        """`about` of the newest checkpoint that this process can read, without its arrays; None without any."""
+        """`about` of the newest checkpoint that this process can read, without its arrays; None
+        without any.
+        """
         for number in self.numbers():
             try:
                 return self._looked_at(number)["about"]
@@ -111,7 +121,9 @@ class Checkpoints:
         return self.folder / f"{number}{suffix}"
 
     def _older(self, than: int | None, least: int) -> int | None:
-        """The number of the next older checkpoint that the first process sees, the same in all processes."""
+        """The number of the next older checkpoint that the first process sees, the same in all
+        processes.
+        """
         older = (n for n in self.numbers() if n >= least and (than is None or n < than))
         found = broadcast_str(str(next(older, "none")) if first() else None)
         return None if found in (None, "none") else int(found)
@@ -124,16 +136,20 @@ class Checkpoints:
     def _require_seen(self, number: int) -> None:
         if not all_processes(self._given(number).is_dir()):
             raise ValueError(
-                f"checkpoint {number} in {self.folder} is not seen by all processes; give a folder on a file system "
+                f"checkpoint {number} in {self.folder} is not seen by all processes; give a "
+                "folder on a file system "
                 "that all of them share"
             )
 
     def _read(
         self, number: int, template: Callable[[Any], Any]
     ) -> tuple[tuple[Any, Any] | None, str | None]:
-        """Tree and `about`, or the reason why not: the same in all processes, which agree before orbax makes them
-        wait for one another."""
-        kept, like, why = None, None, None
+        """Tree and `about`, or the reason why not: the same in all processes, which agree before
+        orbax makes them wait for one another.
+        """
+        kept = None
+        like = None
+        why = None
         try:
             kept = self._looked_at(number)
             like = template(kept["about"])
@@ -177,7 +193,9 @@ class Checkpoints:
 
 
 def _require_readable(path: Path) -> None:
-    """Raises ValueError where a file is missing or short: orbax would notice, but leave its own threads in disorder."""
+    """Raise ValueError where a file is missing or short: orbax would notice, but leave its own
+    threads in disorder.
+    """
     import tensorstore
 
     stored = tensorstore.KvStore.open({"driver": "ocdbt", "base": f"file://{path}/state/"}).result()
@@ -192,7 +210,9 @@ def _require_same(one: dict, other: dict, what: str) -> None:
 
 
 def _named(tree: Any) -> dict[str, Any]:
-    """Arrays and numbers of a tree by their paths; nothing of an array without elements has to be kept."""
+    """Arrays and numbers of a tree by their paths; nothing of an array without elements has to be
+    kept.
+    """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
         _name(path): _stored(leaf)
@@ -259,7 +279,9 @@ def _checksums(leaves: dict[str, Any]) -> dict[str, int]:
 
 @jax.jit
 def _sum(values: jax.Array) -> jax.Array:
-    """Σ (2i + 1) wᵢ modulo 2³² over the words w of the array: whole numbers, so that no order of adding matters."""
+    """Σ (2i + 1) wᵢ modulo 2³² over the words w of the array: whole numbers, so that no order of
+    adding matters.
+    """
     if jnp.iscomplexobj(values):
         values = jnp.stack([values.real, values.imag])
     if values.dtype == bool:
@@ -283,7 +305,8 @@ def _explained(folder: Path):
         yield
     except Exception as error:
         raise OSError(
-            f"a checkpoint in {folder} could not be written ({_line(error)}), earlier ones are kept; make room and go "
+            f"a checkpoint in {folder} could not be written ({_line(error)}), earlier ones are "
+            "kept; make room and go "
             "on with `jaxptycho resume`"
         ) from error
 

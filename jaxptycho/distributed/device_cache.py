@@ -1,7 +1,8 @@
-"""Patterns that stay on the devices: copied there once, as the integers that they are, where they fit.
+"""Patterns that stay on the devices: copied there once, as the integers that they are, where they
+fit.
 
-Batches then say only which rows of the table they are (`Dataset.indexed`), and the step takes these, so that many steps
-are one call and the host sends next to nothing.
+Batches then say only which rows of the table they are (`Dataset.indexed`), and the step takes
+these, so that many steps are one call and the host sends next to nothing.
 """
 
 import math
@@ -26,7 +27,7 @@ TOGETHER = 1024  # shots that one call works off: few calls, and still a moment 
 
 
 def fits(data: Dataset) -> bool:
-    """Whether all patterns are of one type and take no more than their share of each device.
+    """True if all patterns are of one type and take no more than their share of each device.
 
     A CPU has them at hand in any case.
     """
@@ -36,13 +37,16 @@ def fits(data: Dataset) -> bool:
 
 
 def pattern_table(data: Dataset, mesh: Mesh) -> jax.Array | None:
-    """The patterns of all views [n, y, x] on every device of `mesh`, None where they do not fit; each process reads its
-    part of them."""
+    """The patterns of all views [n, y, x] on every device of `mesh`, None where they do not fit;
+    each process reads its part of them.
+    """
     if not fits(data):
         return None
-    whole, spread = NamedSharding(mesh, P()), NamedSharding(mesh, P(mesh.axis_names))
+    whole = NamedSharding(mesh, P())
+    spread = NamedSharding(mesh, P(mesh.axis_names))
     (rank, of), first = part(), 0
-    shape, kind = (sum(data.n_shots), *data.grid.shape), data.kinds[0]
+    shape = (sum(data.n_shots), *data.grid.shape)
+    kind = data.kinds[0]
     found = jax.jit(lambda: jnp.zeros(shape, kind), out_shardings=whole)()
     size = -(-BLOCK // mesh.size) * mesh.size
     for view, count in enumerate(data.n_shots):
@@ -53,12 +57,15 @@ def pattern_table(data: Dataset, mesh: Mesh) -> jax.Array | None:
             )  # the last one stands there several times
             own = padded[rank * len(padded) // of : (rank + 1) * len(padded) // of]
             sent = jax.make_array_from_process_local_data(spread, data.patterns(view, own))
-            found, first = _put(found, sent, np.int32(first), len(here)), first + len(here)
+            found = _put(found, sent, np.int32(first), len(here))
+            first = first + len(here)
     return found
 
 
 def in_calls(batches: Iterator[Batch], steps: int) -> Iterator[Batch]:
-    """The batches of an epoch of so many `steps`, stacked for as few and as equal calls as `TOGETHER` lets be."""
+    """The batches of an epoch of so many `steps`, stacked for as few and as equal calls as
+    `TOGETHER` lets be.
+    """
     first = next(batches, None)
     if first is None:
         return

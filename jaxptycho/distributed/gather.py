@@ -1,4 +1,6 @@
-"""Arrays that lie on many devices, handed over piece by piece: no host ever holds one that is too large for it."""
+"""Arrays that lie on many devices, handed over piece by piece: no host ever holds one that is too
+large for it.
+"""
 
 from collections.abc import Callable, Iterator
 from itertools import chain
@@ -16,13 +18,16 @@ Place = tuple[slice, ...]
 
 
 class ShardedLeaf:
-    """An array of this shape and type, whose `pieces` with their places come once, after those of all arrays that
-    stand before it in its tree."""
+    """An array of this shape and type, whose `pieces` with their places come once, after those of
+    all arrays that stand before it in its tree.
+    """
 
     def __init__(
         self, shape: tuple[int, ...], dtype: np.dtype, pieces: Iterator[tuple[Place, np.ndarray]]
     ):
-        self.shape, self.dtype, self.pieces = shape, dtype, pieces
+        self.shape = shape
+        self.dtype = dtype
+        self.pieces = pieces
 
     def whole(self) -> np.ndarray:
         """All of it in one array."""
@@ -33,8 +38,9 @@ class ShardedLeaf:
 
 
 def on_process_zero(task: Callable[[Any], T], tree: Any) -> T | None:
-    """What `task(tree)` returns to the first process, which does it alone with `ShardedLeaf` in the place of every array that
-    lies in pieces; where it fails all stop."""
+    """What `task(tree)` returns to the first process, which does it alone with `ShardedLeaf` in the
+    place of every array that lies in pieces; where it fails all stop.
+    """
     leaves, structure = jax.tree.flatten(tree)
     pieces = {number: _pieces(leaf) for number, leaf in enumerate(leaves) if _in_pieces(leaf)}
     others = chain.from_iterable(pieces.values())
@@ -72,7 +78,9 @@ def _in_pieces(leaf: Any) -> bool:
 
 
 def _pieces(array: jax.Array) -> Iterator[tuple[Place, np.ndarray]]:
-    """Every piece of an array and its place, in order; the first process gets them all, one at a time."""
+    """Every piece of an array and its place, in order; the first process gets them all, one at a
+    time.
+    """
     owners: dict[str, tuple[Place, int]] = {}
     for device, place in array.sharding.devices_indices_map(array.shape).items():
         known = owners.get(str(place))

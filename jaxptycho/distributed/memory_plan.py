@@ -1,4 +1,6 @@
-"""What lies where on a mesh, and what a step sends: read off the compiled program, before anything is computed."""
+"""What lies where on a mesh, and what a step sends: read off the compiled program, before anything
+is computed.
+"""
 
 import math
 import re
@@ -74,7 +76,8 @@ class MemoryPlan(NamedTuple):
         }
         if self.slabs > 1:
             rows["halo"] = (
-                f"{self.halo} rows on either side, {100 * self.halo_share:.3g} % of a device's transmissions"
+                f"{self.halo} rows on either side, {100 * self.halo_share:.3g} % of a device's "
+                "transmissions"
             )
             rows["halo"] += (
                 f"; {self.turned} rows of the volume for small angles" if self.turned else ""
@@ -111,7 +114,9 @@ def plan(loss: Loss, model: Model, state, batch: Batch, mesh: Mesh) -> MemoryPla
 
 
 def compiled(loss: Loss, model: Model, batch: Batch, mesh: Mesh):
-    """The gradient of `loss` on `mesh`, compiled from shapes alone, each array where `place` puts it."""
+    """The gradient of `loss` on `mesh`, compiled from shapes alone, each array where `place` puts
+    it.
+    """
     (params, others), rest = _split(model)
     parts = mesh.shape.get(slabs.SLABS, 1)
 
@@ -130,7 +135,9 @@ def compiled(loss: Loss, model: Model, batch: Batch, mesh: Mesh):
 
 
 def traffic(text: str) -> dict[str, int]:
-    """Bytes that reach a device in one run of a compiled program, by each kind of collective; a loop counts once."""
+    """Bytes that reach a device in one run of a compiled program, by each kind of collective; a
+    loop counts once.
+    """
     found: dict[str, int] = dict.fromkeys(KINDS, 0)
     for line in text.splitlines():
         match = re.search(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(", line)

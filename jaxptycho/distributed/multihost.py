@@ -1,8 +1,8 @@
 """Many processes: how they find one another, agree, and share out the batches.
 
-Each runs the same program on its own devices; arrays of a mesh over all devices are parts of one array. So every
-process has to come to the same computations in the same order: what one does alone goes through `run_on_rank0`, what one
-decides through `all_processes`.
+Each runs the same program on its own devices; arrays of a mesh over all devices are parts of one
+array. So every process has to come to the same computations in the same order: what one does alone
+goes through `run_on_rank0`, what one decides through `all_processes`.
 """
 
 import itertools
@@ -34,23 +34,30 @@ LAUNCHERS = (
 
 
 def join(coordinator: str | None = None, count: int | None = None, rank: int | None = None) -> int:
-    """Number of processes that work together from here on: as given, else as srun or mpirun says, else one.
+    """Number of processes that work together from here on: as given, else as srun or mpirun says,
+    else one.
 
-    `coordinator` is the address (host:port) of process 0. To be called before JAX computes anything.
+    `coordinator` is the address (host:port) of process 0. To be called before JAX computes
+    anything.
     """
-    env, local = os.environ, None
+    env = os.environ
+    local = None
     for total, own, here in LAUNCHERS:
         if count is None and rank is None and total in env and own in env:
-            count, rank, local = int(env[total]), int(env[own]), env.get(here)
+            count = int(env[total])
+            rank = int(env[own])
+            local = env.get(here)
     if count is None and rank is None:
         if coordinator is not None:
             raise ValueError(
-                f"the coordinator {coordinator} came alone; give the number of processes and the rank too"
+                f"the coordinator {coordinator} came alone; give the number of processes and the "
+                "rank too"
             )
         return 1
     if count is None or rank is None or not 0 <= rank < count:
         raise ValueError(
-            f"process {rank} of {count}; give the number of processes and a rank from 0 to less than it"
+            f"process {rank} of {count}; give the number of processes and a rank from 0 to less "
+            "than it"
         )
     if count == 1:
         return 1
@@ -70,7 +77,8 @@ def join(coordinator: str | None = None, count: int | None = None, rank: int | N
         )
     except ValueError as error:
         raise ValueError(
-            f"process {rank} of {count} does not know where process 0 is ({error}); set JAX_COORDINATOR_ADDRESS to its "
+            f"process {rank} of {count} does not know where process 0 is ({error}); set "
+            "JAX_COORDINATOR_ADDRESS to its "
             "host:port"
         ) from error
     return count
@@ -78,7 +86,9 @@ def join(coordinator: str | None = None, count: int | None = None, rank: int | N
 
 @contextmanager
 def none_left_waiting(orderly: tuple[int, ...]):
-    """Ends a process that fails at once: an exit in good order would wait for the others, which wait for this one."""
+    """Ends a process that fails at once: an exit in good order would wait for the others, which
+    wait for this one.
+    """
     try:
         yield
     except BaseException as error:
@@ -88,8 +98,10 @@ def none_left_waiting(orderly: tuple[int, ...]):
         if not isinstance(error, SystemExit):
             traceback.print_exc()
         print(
-            f"error: process {jax.process_index()} of {jax.process_count()} stops, and so will the others; where no "
-            "reason is given, another one has died: its own messages say why; go on with `jaxptycho resume` in all",
+            f"error: process {jax.process_index()} of {jax.process_count()} stops, and so will "
+            "the others; where no "
+            "reason is given, another one has died: its own messages say why; go on with "
+            "`jaxptycho resume` in all",
             file=sys.stderr,
             flush=True,
         )
@@ -98,12 +110,12 @@ def none_left_waiting(orderly: tuple[int, ...]):
 
 
 def first() -> bool:
-    """Whether this is the process that writes and draws."""
+    """True if this is the process that writes and draws."""
     return jax.process_index() == 0
 
 
 def all_processes(true: bool) -> bool:
-    """Whether it is true in all processes; every one of them has to ask."""
+    """True if it is true in all processes; every one of them has to ask."""
     if jax.process_count() == 1:
         return true
     from jax.experimental.multihost_utils import process_allgather
@@ -112,7 +124,9 @@ def all_processes(true: bool) -> bool:
 
 
 def broadcast_str(mine: str | None) -> str | None:
-    """What the first process that has something to say says, the same text in all; every one of them has to ask."""
+    """What the first process that has something to say says, the same text in all; every one of
+    them has to ask.
+    """
     if jax.process_count() == 1:
         return mine
     return next((words.decode() for words in _of_all((mine or "").encode()) if words), None)
@@ -136,7 +150,9 @@ def sharing() -> ProcessShard:
 
 
 def _of_all(mine: bytes) -> list[bytes]:
-    """The bytes of every process, in the order of their ranks: numbers would lose digits on a device."""
+    """The bytes of every process, in the order of their ranks: numbers would lose digits on a
+    device.
+    """
     from jax.experimental.multihost_utils import process_allgather
 
     meet()
@@ -147,7 +163,8 @@ def _of_all(mine: bytes) -> list[bytes]:
 
 def run_on_rank0(task: Callable[[], T]) -> T | None:
     """What `task` returns to the first process, which does it alone; where it fails all stop."""
-    answer, failed = None, None
+    answer = None
+    failed = None
     if first():
         try:
             answer = task()
@@ -163,7 +180,9 @@ def run_on_rank0(task: Callable[[], T]) -> T | None:
 
 
 def meet() -> None:
-    """Waits for all processes, for days if need be: a computation that waits for another process gives up long before."""
+    """Waits for all processes, for days if need be: a computation that waits for another process
+    gives up long before.
+    """
     if jax.process_count() > 1:
         from orbax.checkpoint import multihost
 
@@ -173,10 +192,13 @@ def meet() -> None:
 
 
 def agreed(why: Callable[[], str | None]) -> Callable[[], str | None]:
-    """`why` to stop, as a question that all processes answer alike; they ask one another at every eighth call."""
+    """`why` to stop, as a question that all processes answer alike; they ask one another at every
+    eighth call.
+    """
     if jax.process_count() == 1:
         return why
-    calls, reasons = itertools.count(), []
+    calls = itertools.count()
+    reasons = []
 
     def together():
         if not reasons and next(calls) % EVERY == 0:
@@ -208,7 +230,9 @@ def global_batch(batch: Batch, mesh: Mesh) -> Batch:
 
 
 def local(tree):
-    """The tree with its arrays whole and on the host, where they lie on devices of other processes too."""
+    """The tree with its arrays whole and on the host, where they lie on devices of other processes
+    too.
+    """
     if jax.process_count() == 1:
         return tree
     from jax.experimental.multihost_utils import process_allgather

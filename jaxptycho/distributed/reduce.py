@@ -1,4 +1,6 @@
-"""Sums over devices, as few of them as can be: every one waits for all devices, however little it adds up."""
+"""Sums over devices, as few of them as can be: every one waits for all devices, however little it
+adds up.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,8 @@ SMALL = (
 
 
 def psum_packed(tree, specs, axes: tuple[str, ...]):
-    """The arrays of `tree` summed over the devices along those of `axes` that their `specs` do not name.
+    """The arrays of `tree` summed over the devices along those of `axes` that their `specs` do not
+    name.
 
     Small ones that are summed along all axes are one vector. To be called within `shard_map`.
     """

@@ -34,15 +34,18 @@ def one_device_per_core() -> int:
 
 
 def mesh(devices: int | None = None, slabs: int = 1) -> Mesh:
-    """`devices` (default: all), over which shots are spread, and in groups of `slabs` the rows of the specimen.
+    """`devices` (default: all), over which shots are spread, and in groups of `slabs` the rows of
+    the specimen.
 
-    Views are no axis of their own: a batch holds shots of one view, whose volume is turned once, and the next batch
-    is another view's. Groups of shots divide what groups of views would, and every group turns the same slab.
+    Views are no axis of their own: a batch holds shots of one view, whose volume is turned once,
+    and the next batch is another view's. Groups of shots divide what groups of views would, and
+    every group turns the same slab.
     """
     devices = devices or jax.device_count()
     if devices % slabs:
         raise ValueError(
-            f"{devices} devices do not fall into groups of {slabs} slabs; give a divisor of {devices}"
+            f"{devices} devices do not fall into groups of {slabs} slabs; give a divisor of "
+            f"{devices}"
         )
     shape = {SHOTS: devices // slabs} | ({SLABS: slabs} if slabs > 1 else {})
     made = jax.make_mesh(
@@ -61,13 +64,16 @@ def on_the_host():
 
 
 def require_in_turn(owners: list[int], processes: int) -> None:
-    """Raises ValueError unless the devices of a mesh belong to all processes in turn, the same number to each: every
-    process reads its own part of a batch, the rank-th."""
+    """Raise ValueError unless the devices of a mesh belong to all processes in turn, the same
+    number to each: every process reads its own part of a batch, the rank-th.
+    """
     share = len(owners) // processes
     if owners != [rank for rank in range(processes) for _ in range(share)]:
         raise ValueError(
-            f"the devices of this mesh belong to the processes {owners} in this order; wanted the same number of each of "
-            f"{processes}, one process after the other: use all devices (run.devices), as many in every process"
+            f"the devices of this mesh belong to the processes {owners} in this order; wanted the "
+            "same number of each of "
+            f"{processes}, one process after the other: use all devices (run.devices), as many in "
+            "every process"
         )
 
 
@@ -76,11 +82,12 @@ def distribute(
 ) -> Callable[[Model, Batch], jax.Array]:
     """The same `loss`, each device working off its share of the batch's shots.
 
-    A loss averages over shots with their weight, so the shares are averaged with theirs; the
-    result and its gradient are those of one device. The batch size must be a multiple of the
-    number of devices. On a mesh with slabs the model is placed by `place_on_mesh` and batches are drawn by `dealing.deal`,
-    or brought in order by `dealing.arrange`; the loss is NaN where a window has left its slab and the halo.
-    First derivatives by the model only, in reverse mode: each device takes its own, and all are summed at once.
+    A loss averages over shots with their weight, so the shares are averaged with theirs; the result
+    and its gradient are those of one device. The batch size must be a multiple of the number of
+    devices. On a mesh with slabs the model is placed by `place_on_mesh` and batches are drawn by
+    `dealing.deal`, or brought in order by `dealing.arrange`; the loss is NaN where a window has
+    left its slab and the halo. First derivatives by the model only, in reverse mode: each device
+    takes its own, and all are summed at once.
     """
     if mesh.size == 1:
         return loss
@@ -108,7 +115,9 @@ def _mean_backward(gradient, cotangent, perturbed, model, batch, loss, mesh):
 
 
 def _with_gradient(wanted, model, batch, loss, mesh):
-    """The mean over all shots and, summed over the devices with it, its gradient by the `wanted` arrays of the model."""
+    """The mean over all shots and, summed over the devices with it, its gradient by the `wanted`
+    arrays of the model.
+    """
     parts_wanted = eqx.filter(_parts(model, mesh), wanted)
 
     def share(model, batch):
@@ -129,7 +138,9 @@ def _with_gradient(wanted, model, batch, loss, mesh):
 def over_shots(
     function: Callable[[Model, Batch], Any], mesh: Mesh
 ) -> Callable[[Model, Batch], Any]:
-    """The same `function`, a tree of sums over a batch's shots, each device working off its share, as in `distribute`."""
+    """The same `function`, a tree of sums over a batch's shots, each device working off its share,
+    as in `distribute`.
+    """
     if mesh.size == 1:
         return function
 
@@ -145,7 +156,9 @@ def over_shots(
 
 
 def _on_shares(function, model: Model, batch: Batch, mesh: Mesh, made):
-    """`function` on every device, of its part of the model and its share of the batch; `made` says where results lie."""
+    """`function` on every device, of its part of the model and its share of the batch; `made` says
+    where results lie.
+    """
     arrays, rest = eqx.partition(model, eqx.is_array)
     parts = _parts(model, mesh)
 
@@ -161,7 +174,8 @@ def _on_shares(function, model: Model, batch: Batch, mesh: Mesh, made):
 def _require_shares(batch: Batch, mesh: Mesh) -> None:
     if len(batch.shots) % mesh.size:
         raise ValueError(
-            f"a batch of {len(batch.shots)} shots cannot be split over {mesh.size} devices; use a multiple"
+            f"a batch of {len(batch.shots)} shots cannot be split over {mesh.size} devices; use a "
+            "multiple"
         )
 
 
@@ -191,12 +205,15 @@ def _of_own(function, model: Model, batch: Batch, mesh: Mesh):
 
 
 def _varying(array, spec: P, axes):
-    """The array as one that differs from device to device along all `axes`, along those of `spec` as it does already."""
+    """The array as one that differs from device to device along all `axes`, along those of `spec`
+    as it does already.
+    """
     return jax.lax.pcast(array, tuple(axis for axis in axes if axis not in spec), to="varying")
 
 
 def place_on_mesh(tree, mesh: Mesh, model: Model | None = None):
-    """The tree, a model or what an optimiser remembers of `model`, with each array where steps on `mesh` have it.
+    """The tree, a model or what an optimiser remembers of `model`, with each array where steps on
+    `mesh` have it.
 
     A specimen's rows lie in slabs where the mesh has some; all else is on every device.
     """
@@ -210,7 +227,9 @@ def place_on_mesh(tree, mesh: Mesh, model: Model | None = None):
 
 
 def place_on_new_mesh(tree, mesh: Mesh, model: Model):
-    """As `place_on_mesh`, of what lay in other slabs: on every device where its rows do not fall into those of `mesh`."""
+    """As `place_on_mesh`, of what lay in other slabs: on every device where its rows do not fall
+    into those of `mesh`.
+    """
     slabs = mesh.shape.get(SLABS, 1)
     return (
         place_on_mesh(tree, mesh, model)
@@ -235,7 +254,9 @@ def keep_sharding(project: Callable[[Model], Model], mesh: Mesh) -> Callable[[Mo
 def share(
     function: Callable[[Model, Any], jax.Array], mesh: Mesh
 ) -> Callable[[Model, Any], jax.Array]:
-    """The same `function(model, shots)`, whose answer has one row for each shot, each device working off its shots."""
+    """The same `function(model, shots)`, whose answer has one row for each shot, each device
+    working off its shots.
+    """
     if mesh.size == 1:
         return function
 
@@ -257,7 +278,9 @@ def share(
 
 
 def replicate(tree, mesh: Mesh):
-    """The tree with its arrays on every device of `mesh`, as steps with a distributed loss return them."""
+    """The tree with its arrays on every device of `mesh`, as steps with a distributed loss return
+    them.
+    """
     arrays, rest = eqx.partition(tree, eqx.is_array)
     return eqx.combine(
         jax.tree.map(lambda leaf: _put(leaf, NamedSharding(mesh, P())), arrays), rest
@@ -265,7 +288,9 @@ def replicate(tree, mesh: Mesh):
 
 
 def _put(array, where: NamedSharding) -> jax.Array:
-    """The array where it shall lie; one that every process has for itself stays among its own devices."""
+    """The array where it shall lie; one that every process has for itself stays among its own
+    devices.
+    """
     known = jax.process_count() == 1 or (
         isinstance(array, jax.Array) and not array.is_fully_addressable
     )
@@ -277,7 +302,9 @@ def _put(array, where: NamedSharding) -> jax.Array:
 
 
 class Copied(NamedTuple):
-    """An array on the host, the parts of it that lie on devices of this process, and where they lay."""
+    """An array on the host, the parts of it that lie on devices of this process, and where they
+    lay.
+    """
 
     parts: dict[str, np.ndarray]  # by their place
     shape: tuple[int, ...]
@@ -285,7 +312,9 @@ class Copied(NamedTuple):
 
 
 def snapshot(tree):
-    """The tree with its arrays as copies on the host, which no donation touches; each process has its own parts."""
+    """The tree with its arrays as copies on the host, which no donation touches; each process has
+    its own parts.
+    """
 
     def copy(leaf):
         if not isinstance(leaf, jax.Array):
@@ -314,7 +343,9 @@ def restore(tree):
 
 
 def even(batch: Batch, mesh: Mesh) -> Batch:
-    """The batch, or this process's part of it, padded with weight 0 to a multiple of the number of its devices."""
+    """The batch, or this process's part of it, padded with weight 0 to a multiple of the number of
+    its devices.
+    """
     extra = -len(batch.shots) % mesh.local_mesh.size
     if not extra:
         return batch

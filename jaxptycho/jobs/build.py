@@ -44,8 +44,9 @@ FIELDS, QUANTA = (
 
 
 def read_data(section: Data, seed: int = 0, sharing: ProcessShard = ALONE) -> Dataset:
-    """The dataset that a job names, its own values in the place of the file's; `seed` draws shots and quanta, and
-    `sharing` says what each process looks at."""
+    """The dataset that a job names, its own values in the place of the file's; `seed` draws shots
+    and quanta, and `sharing` says what each process looks at.
+    """
     known = {
         name: value
         for name, value in section
@@ -91,7 +92,8 @@ def known_of(job: Setup, slices: int) -> dict[str, Any]:
 
 def of_instrument(job: Setup) -> dict[str, Any]:
     """Probe and detector of a job, as keywords of `guess_model`."""
-    probe, detector = job.probe, job.detector
+    probe = job.probe
+    detector = job.detector
     return {
         "modes": probe.modes,
         "probe": probe.start,
@@ -105,16 +107,16 @@ def of_instrument(job: Setup) -> dict[str, Any]:
 
 
 def build_model(job: Setup, data: Dataset, matrix: np.ndarray | None = None) -> Model:
-    """The model that a job starts from; `matrix` is the linear map of an affine scan, by default the identity."""
+    """The model that a job starts from; `matrix` is the linear map of an affine scan, by default
+    the identity.
+    """
     nominal = data
     if matrix is not None:  # the specimen reaches as far as the mapped positions
         data = place_nominal(data, matrix)
-    probe, specimen, detector, leans = (
-        job.probe,
-        slices_of(job),
-        job.detector,
-        job.propagator.tilted_beam,
-    )
+    probe = job.probe
+    specimen = slices_of(job)
+    detector = job.detector
+    leans = job.propagator.tilted_beam
     if leans:
         require_tilted_beam(job, data)
     separate = is_reference(specimen.kind)
@@ -168,7 +170,7 @@ def _made(
 
 
 def require_options_used(section: Specimen | Probe | Detector, name: str) -> None:
-    """Raises ValueError for options of a registered kind, whose keys are its own."""
+    """Raise ValueError for options of a registered kind, whose keys are its own."""
     if section.options and not is_reference(section.kind):
         raise ValueError(
             f"{name}.options are keywords of a module:function, and {name}.kind is "
@@ -211,7 +213,8 @@ def _probe(section: Probe, model: Model, data: Dataset, camera: Detector) -> Abs
     semiangle = section.semiangle_mrad or about.get("semiangle_mrad")
     if semiangle is None:
         raise ValueError(
-            "an aberrated probe requires probe.semiangle_mrad; neither the job nor the file gives it"
+            "an aberrated probe requires probe.semiangle_mrad; neither the job nor the file gives "
+            "it"
         )
     if section.modes > 1:
         raise ValueError(
@@ -285,6 +288,7 @@ def read_mtf(file: str) -> tuple[float, ...]:
         return tuple(map(float, np.loadtxt(file, ndmin=2)[:, -1]))
     except (ValueError, IndexError) as error:
         raise ValueError(
-            f"detector.mtf_file = {file} is no table of numbers ({error}); the transfer function from zero to Nyquist is "
+            f"detector.mtf_file = {file} is no table of numbers ({error}); the transfer function "
+            "from zero to Nyquist is "
             "required in its last column"
         ) from None

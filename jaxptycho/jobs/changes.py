@@ -64,7 +64,7 @@ def _has_sections(value: Any, or_empty: bool = False) -> bool:
 
 
 def require_applicable(keys: Sequence[str], job: Job, reached: Reached) -> None:
-    """Raises ValueError for a key that can no longer change."""
+    """Raise ValueError for a key that can no longer change."""
     files = files_of(job)
     for key in keys:
         section, _, rest = key.partition(".")
@@ -85,8 +85,9 @@ def require_applicable(keys: Sequence[str], job: Job, reached: Reached) -> None:
 
 
 def _require_open(key: str, job: Job, reached: Reached) -> None:
-    """Raises ValueError for a key of a step that is over, or that the step under way depends on."""
-    number, name = int(key.split(".")[1]), [*key.split("."), ""][2]
+    """Raise ValueError for a key of a step that is over, or that the step under way depends on."""
+    number = int(key.split(".")[1])
+    name = [*key.split("."), ""][2]
     if len(job.step) <= reached.step and reached.begun:
         raise ValueError(f"--set {key} takes away step.{reached.step}, which has begun; {NEW}")
     if number > reached.step or (number == reached.step and not reached.begun):
@@ -115,7 +116,7 @@ def _require_open(key: str, job: Job, reached: Reached) -> None:
 
 
 def require_files(job: Job, folder: Path) -> None:
-    """Raises ValueError for a file of the job that is not where `run.toml` names it."""
+    """Raise ValueError for a file of the job that is not where `run.toml` names it."""
     for key, file in files_of(job).items():
         if not Path(file).exists():
             raise ValueError(

@@ -58,7 +58,8 @@ def check_job(job: Job) -> dict[str, str]:
     for step in job.step:
         if isinstance(step, SimulateStep):
             rows |= check_simulation(step)
-    source, refining = runner.source, [step for step in job.step if isinstance(step, RefineStep)]
+    source = runner.source
+    refining = [step for step in job.step if isinstance(step, RefineStep)]
     if source is None or model is None:
         return rows
     data = source.data

@@ -55,8 +55,12 @@ def mistake_sentence(error, root: type[Section]) -> str:
 
 
 def _place(loc, root: type[Section]) -> tuple[str, dict]:
-    """Place of an error, as `--set` takes it (`step.0.constraint.1.start`), and the keys known there."""
-    found, known, shown = [root], [root], []
+    """Place of an error, as `--set` takes it (`step.0.constraint.1.start`), and the keys known
+    there.
+    """
+    found = [root]
+    known = [root]
+    shown = []
     for part in loc:
         tagged = (
             [section for section in found if _tag_of(section) == part] if len(found) > 1 else []

@@ -129,7 +129,7 @@ class Optimisation(Section):
 
     @property
     def needs_first_model(self) -> bool:
-        """Whether a constraint is made from the model that the step starts from."""
+        """True if a constraint is made from the model that the step starts from."""
         return any(_takes_model(term.kind) for term in self.constraint)
 
     @property
@@ -193,13 +193,15 @@ def build_optimiser(section: Optimisation, steps: int) -> optax.GradientTransfor
     if filters and ("lbfgs" in used or not any(of_specimen(part) for part in section.rates)):
         raise ValueError(
             f"step {section.name!r} has preconditions and {', '.join(sorted(used))} for "
-            f"{', '.join(section.rates) or 'nothing'}; they filter the gradient of the specimen, so "
+            f"{', '.join(section.rates) or 'nothing'}; they filter the gradient of the specimen, "
+            "so "
             "give it a rate, and an optimiser that takes one"
         )
     of_one = sorted(used & OF_ONE_BATCH.keys())
     if of_one and section.accumulate > 1:
         raise ValueError(
-            f"step {section.name!r} accumulates {section.accumulate} batches for {of_one[0]}, which "
+            f"step {section.name!r} accumulates {section.accumulate} batches for {of_one[0]}, "
+            "which "
             f"{OF_ONE_BATCH[of_one[0]]} one; leave accumulate out and give it larger batches, or "
             "take another optimiser"
         )
@@ -222,7 +224,7 @@ def build_optimiser(section: Optimisation, steps: int) -> optax.GradientTransfor
 
 
 def of_specimen(part: str) -> bool:
-    """Whether a path names the specimen or a field of it."""
+    """True if a path names the specimen or a field of it."""
     return part.split(".")[0] == "specimen"
 
 

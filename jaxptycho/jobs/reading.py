@@ -20,7 +20,8 @@ S = TypeVar("S", bound=Section)
 
 
 def read_job(path: str | Path, settings: Sequence[str] = ()) -> Job:
-    """The checked job of a TOML file, with `settings` such as `step.0.epochs=5` in place of its own.
+    """The checked job of a TOML file, with `settings` such as `step.0.epochs=5` in place of its
+    own.
 
     Files are found relative to the job; those of `settings` in the working folder, too. Raises
     ValueError with a sentence for every mistake.
@@ -51,7 +52,8 @@ def parse(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         if is_hdf5(path):
             raise ValueError(
-                f"{path} is an HDF5 file, and a job file (TOML) is required; `jaxptycho new` writes "
+                f"{path} is an HDF5 file, and a job file (TOML) is required; `jaxptycho new` "
+                "writes "
                 "one for measurements"
             ) from None
         raise ValueError(
@@ -177,7 +179,8 @@ def change(values: dict[str, Any], setting: str) -> list[str]:
         elif inside is not None and not isinstance(inside, dict | list):
             value_of = ".".join(parents[: depth + 1])
             raise ValueError(
-                f"--set {setting}: {value_of} is a value ({inside!r}) and has no keys; set {value_of} itself"
+                f"--set {setting}: {value_of} is a value ({inside!r}) and has no keys; set "
+                f"{value_of} itself"
             )
         if not isinstance(node, list):
             following = [*parents, last][depth + 1]
@@ -190,17 +193,22 @@ def change(values: dict[str, Any], setting: str) -> list[str]:
 
 
 def _parts(key: str, setting: str) -> list[str]:
-    """The parts of a key as TOML has them: separated by dots, quoted where they hold dots themselves."""
+    """The parts of a key as TOML has them: separated by dots, quoted where they hold dots
+    themselves.
+    """
     try:
-        node, parts = tomllib.loads(f"{key} = 0"), []
+        node = tomllib.loads(f"{key} = 0")
+        parts = []
     except tomllib.TOMLDecodeError:
-        node, parts = 0, []
+        node = 0
+        parts = []
     while isinstance(node, dict) and len(node) == 1:
         ((name, node),) = node.items()
         parts.append(name)
     if node != 0 or not parts:
         raise ValueError(
-            f"--set {setting}: {key!r} is no key; separate its parts by dots, as in step.0.epochs=20"
+            f"--set {setting}: {key!r} is no key; separate its parts by dots, as in "
+            "step.0.epochs=20"
         )
     return parts
 
@@ -216,10 +224,12 @@ def _of_rates(path: list[str]) -> list[str]:
 def _index(entries: list, path: list[str], setting: str) -> int:
     """The last part of the path as the number of an entry."""
     *before, last = path
-    where, n = ".".join(before), len(entries)
+    where = ".".join(before)
+    n = len(entries)
     if not last.isdigit():
         raise ValueError(
-            f"--set {setting}: {where} has several entries, counted from 0; name one, as in {where}.0"
+            f"--set {setting}: {where} has several entries, counted from 0; name one, as in "
+            f"{where}.0"
         )
     if int(last) >= n:
         known = (

@@ -84,8 +84,8 @@ def resume(
 ) -> Outcome:
     """How an interrupted run, continued to the result that it would have had, ended.
 
-    `settings` such as `step.0.epochs=80` change its job for what is still to come. Raises ValueError
-    for one that does not apply any more.
+    `settings` such as `step.0.epochs=80` change its job for what is still to come. Raises
+    ValueError for one that does not apply any more.
     """
     require_run(folder)
     job, keys = changed_job(folder, settings)
@@ -110,7 +110,8 @@ class Runner:
         stop: Stop | None = None,
         stopper: SignalStopper | None = None,
     ):
-        self.job, self.folder = job, folder
+        self.job = job
+        self.folder = folder
         self.listener = listener or ProgressListener()
         why = (stopper or SignalStopper()).why
         self.stop = agreed(lambda: (stop and stop()) or why())
@@ -127,7 +128,7 @@ class Runner:
         self.checkpoints.__exit__(*error)
 
     def check(self) -> Model | None:
-        """Raises ValueError for what does not fit together, before anything is computed; returns
+        """Raise ValueError for what does not fit together, before anything is computed; returns
         the model as the last step hands it on, as far as its shapes go."""
         model = None
         for number, step in enumerate(self.job.step):
@@ -147,7 +148,8 @@ class Runner:
                     state = self._step(number, step, state)
             why = "finished"
         except Stopped as stopped:
-            why, state = stopped.reason, stopped.state
+            why = stopped.reason
+            state = stopped.state
         except Diverged as error:
             self._save(error.state or state)
             raise
@@ -208,14 +210,16 @@ class Runner:
         return context
 
     def _epoch_over(self, context: Context, progress: Progress) -> None:
-        history, every = progress.history, self.job.figures.every
+        history = progress.history
+        every = self.job.figures.every
         run_on_rank0(partial(write_history, self.folder / "history.csv", history))
         if every and len(history) % every == 0:
             self.draw(progress.model, history)
 
     def _save(self, state: State, why: str = "finished") -> Outcome:
         """Write history, result and figures of what was reached."""
-        model, history = state.model, list(state.history)
+        model = state.model
+        history = list(state.history)
         if self.source is None or model is None:
             return Outcome(self.folder, why, {}, model, history)
         source = self.source.without(state.left_out)
@@ -239,7 +243,8 @@ class Runner:
             self.first = self.context(0, self.job.step[0]).first_model()
         draw = series_figures.write_series_figures if self.job.is_series else plots.write_figures
         more = {} if self.job.is_series else {"band_pass": self.job.figures.band_pass_angstrom}
-        data, first = self.source.data, self.first
+        data = self.source.data
+        first = self.first
         folder = self.folder / "figures"
 
         def drawn(model: Model) -> None:
@@ -265,7 +270,7 @@ class Runner:
         return Reached(done, 0, False)
 
     def require_applicable(self, keys: Sequence[str], before: Job) -> None:
-        """Raises ValueError for changed keys that contradict what the run of `before` has done."""
+        """Raise ValueError for changed keys that contradict what the run of `before` has done."""
         reached = self.reached()
         require_applicable(keys, self.job, reached)
         last = checkpoints.newest_place(self.checkpoints)
@@ -281,11 +286,12 @@ class Runner:
             self._require_same_state(before.step[last.step], last.step)
 
     def _require_same_state(self, before: Step, number: int) -> None:
-        """Raises ValueError where the optimiser of a step under way has another state than before."""
+        """Raise ValueError where the optimiser of a step under way has another state than before."""
         after = self.job.step[number]
         if not (isinstance(before, RefineStep) and isinstance(after, RefineStep)):
             return
-        model, context = self._model_before(number), self.context(number, after)
+        model = self._model_before(number)
+        context = self.context(number, after)
         old, new = (
             shapes(step.first_state(split_into_slabs(step.begin(model, context), context), context))
             for step in (before, after)

@@ -101,12 +101,13 @@ class Scheduled(Section):
     def _either(self):
         if self.each_step and (self.start, self.stop, self.every) != (0, None, 1):
             raise ValueError(
-                "what happens after each step has no start, stop or every; leave these or each_step out"
+                "what happens after each step has no start, stop or every; leave these or "
+                "each_step out"
             )
         return self
 
     def due(self, epoch: int) -> bool:
-        """Whether it acts in this epoch of the step."""
+        """True if it acts in this epoch of the step."""
         after = epoch - self.start
         return after >= 0 and after % self.every == 0 and (self.stop is None or epoch < self.stop)
 
@@ -177,7 +178,8 @@ def _external(base: type[Section]) -> type[Section]:
             except ValidationError as error:
                 told = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
                 raise ValueError(
-                    f"{self.kind} has the options {', '.join(section.model_fields) or 'none'}, and these "
+                    f"{self.kind} has the options {', '.join(section.model_fields) or 'none'}, "
+                    "and these "
                     f"do not fit: {'; '.join(told)}"
                 ) from None
             return self

@@ -58,7 +58,8 @@ class Lens(Section):
     voltage_kv: float = key("acceleration voltage", gt=0.1, le=5000)
     semiangle_mrad: Semiangle = key("convergence semiangle")
     defocus_angstrom: float = key(
-        "defocus where the box begins, > 0 is underfocus; the file of a series gives it at the axis",
+        "defocus where the box begins, > 0 is underfocus; the file of a series gives it at the "
+        "axis",
         0.0,
     )
     aberrations_angstrom: Aberrations = key("further aberrations by name: C12a, C12b, C30 …", {})

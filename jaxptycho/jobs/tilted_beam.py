@@ -13,25 +13,31 @@ EDGE = 4  # pixels around what the tilted windows reach
 
 
 def require_tilted_beam(job: Setup, data: Dataset) -> None:
-    """ValueError for a measurement without tilts or with large ones, a single slice, or a probe that is not brought to another height."""
+    """ValueError for a measurement without tilts or with large ones, a single slice, or a probe
+    that is not brought to another height.
+    """
     if data.tilts is None:
         raise ValueError(
-            "propagator.tilted_beam requires the tilts of the views, which the file does not give; write tilt_deg [view] "
+            "propagator.tilted_beam requires the tilts of the views, which the file does not "
+            "give; write tilt_deg [view] "
             "beside its counts"
         )
     if axis := data.about.get("tilt_axis_deg"):
         raise ValueError(
-            f"the tilt axis is {axis:+.4g}° away from the axes of the patterns, along which propagator.tilted_beam requires it; "
+            f"the tilt axis is {axis:+.4g}° away from the axes of the patterns, along which "
+            "propagator.tilted_beam requires it; "
             "reconstruct the views as a volume (specimen.kind = 'volume'), or turn the patterns"
         )
     require_small(data.tilts)  # before they say how large the object is
     if job.specimen.slices < 2:
         raise ValueError(
-            "a tilted beam moves from slice to slice, and specimen.slices is 1; give the thickness and several slices"
+            "a tilted beam moves from slice to slice, and specimen.slices is 1; give the "
+            "thickness and several slices"
         )
     if job.probe.kind == "relaxed":
         raise ValueError(
-            "a relaxed probe does not go with propagator.tilted_beam; take a pixel or an aberrated one"
+            "a relaxed probe does not go with propagator.tilted_beam; take a pixel or an "
+            "aberrated one"
         )
 
 
@@ -43,8 +49,9 @@ def axis_of(job: Setup, data: Dataset) -> float:
 
 
 def margin_of(job: Setup, data: Dataset) -> float:
-    """How far the object reaches beyond the upright windows [Å]: as far as the beam enters beside them, and the job's
-    own margin."""
+    """How far the object reaches beyond the upright windows [Å]: as far as the beam enters beside
+    them, and the job's own margin.
+    """
     assert data.tilts is not None
     own = slices_of(job).margin_angstrom
     aside = abs(axis_of(job, data)) * float(np.tan(np.abs(data.tilts).max()))

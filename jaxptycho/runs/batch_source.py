@@ -123,7 +123,8 @@ class BatchSource:
 
         pairs = zip(self.data.n_shots, self.held, strict=True)
         rest = sums([np.setdiff1d(np.arange(n), held) for n, held in pairs])
-        aside, n_held = sums(self.held), sum(map(len, self.held))
+        aside = sums(self.held)
+        n_held = sum(map(len, self.held))
         found = measures(rest + aside, self.data, sum(self.data.n_shots))
         if not n_held:
             return found

@@ -1,4 +1,6 @@
-"""Which part broke a reconstruction: the epoch is run once more, step by step; and what left its place."""
+"""Which part broke a reconstruction: the epoch is run once more, step by step; and what left its
+place.
+"""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -25,8 +27,8 @@ def first_nonfinite(
     state: Any,
     batches: Iterable[Batch],
 ) -> str:
-    """Name of what is not finite at the first step of `batches` that goes wrong: of what `optimiser`
-    moves, or the loss.
+    """Name of what is not finite at the first step of `batches` that goes wrong: of what
+    `optimiser` moves, or the loss.
 
     `objective(model, batch)` is what `step` minimises; `model` and `state` are those before.
     """
@@ -40,8 +42,9 @@ def first_nonfinite(
 
 
 def require_held(model: Model, views: int, slabs: int) -> None:
-    """Raises ValueError where positions leave the object, or angles of views what slabs know of their neighbours, and
-    before both where a parameter is no number."""
+    """Raise ValueError where positions leave the object, or angles of views what slabs know of
+    their neighbours, and before both where a parameter is no number.
+    """
     require_finite(model)
     try:
         for view in range(views):
@@ -55,15 +58,19 @@ def require_held(model: Model, views: int, slabs: int) -> None:
 
 
 def require_finite(model: Model) -> None:
-    """Raises ValueError with the name of a parameter that is no number, and its first entry that is none."""
+    """Raise ValueError with the name of a parameter that is no number, and its first entry that is
+    none.
+    """
     for name, leaf in named_arrays(model):
         if not bool(jnp.isfinite(leaf).all()):
             place = [
                 int(axis[0]) for axis in jnp.nonzero(~jnp.isfinite(jnp.atleast_1d(leaf)), size=1)
             ]
             raise ValueError(
-                f"{name.removesuffix('.values')}{place or ''} is not a number: this is no matter of a rate or a margin; check "
-                "what it came from (the guess of the probe, the alignment of the views in alignment.csv)"
+                f"{name.removesuffix('.values')}{place or ''} is not a number: this is no matter "
+                "of a rate or a margin; check "
+                "what it came from (the guess of the probe, the alignment of the views in "
+                "alignment.csv)"
             )
 
 

@@ -23,22 +23,24 @@ from ..model import Model
 from .references import is_reference, resolve
 from .state import Row, State
 
-STATE, MODEL = "state.json", "model.h5"
+STATE = "state.json"
+MODEL = "model.h5"
 
 
 def refuse_existing(folder: Path) -> None:
-    """Raises ValueError where a new folder would fall on an old one that holds anything."""
+    """Raise ValueError where a new folder would fall on an old one that holds anything."""
     hidden = folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir())
     if folder.exists() and not hidden:
         run = (folder / "run.toml").exists()
         resumable = f", or continue it with `jaxptycho resume {folder}`" if run else ""
         raise ValueError(
-            f"the folder {folder} exists and is not overwritten; choose another with --out{resumable}"
+            f"the folder {folder} exists and is not overwritten; choose another with "
+            f"--out{resumable}"
         )
 
 
 def require_run(folder: Path) -> None:
-    """Raises ValueError where `folder` is none of a run."""
+    """Raise ValueError where `folder` is none of a run."""
     if (folder / "run.toml").exists():
         return
     if folder.is_dir():
@@ -114,7 +116,7 @@ def hand_on(folder: Path, state: State) -> State:
 
 
 def is_done(folder: Path) -> bool:
-    """Whether a step has handed on what it made."""
+    """True if a step has handed on what it made."""
     return all_processes((folder / STATE).exists())
 
 
@@ -132,7 +134,7 @@ def read_state(folder: Path, views: dict[int, Model]) -> State:
 
 
 def require_seen(file: Path) -> None:
-    """Raises ValueError unless all processes see the file."""
+    """Raise ValueError unless all processes see the file."""
     if not all_processes(file.exists()):
         raise ValueError(
             f"{file} is not seen by all processes; give a folder on a file system that all of them "

@@ -125,7 +125,8 @@ def reconstruct(
         loop.run(reached)
     found, epoch = best.model(reached)
     history = reached.history
-    fit, verdict = source.fit(found), source.verdict(found, history)
+    fit = source.fit(found)
+    verdict = source.verdict(found, history)
     return Result(found, data, tuple(history), fit, verdict, epoch, bool(stopped))
 
 
@@ -140,7 +141,8 @@ class _Best:
         """Keep the model where its epoch is the best so far."""
         least = None if self.row is None else self.row.held_out
         if row.held_out is not None and (least is None or row.held_out <= least):
-            self.kept, self.row = snapshot(model), row
+            self.kept = snapshot(model)
+            self.row = row
 
     def model(self, reached: Progress) -> tuple[Model, int]:
         """The best model and its epoch; the last where nothing is held out."""

@@ -10,7 +10,7 @@ from typing import Any
 
 
 def is_reference(kind: str) -> bool:
-    """Whether a kind is `module:function` and no name of a registry."""
+    """True if a kind is `module:function` and no name of a registry."""
     return ":" in kind
 
 
@@ -33,7 +33,8 @@ def resolve(reference: str) -> Callable[..., Any]:
         found = reduce(getattr, name.split("."), _imported(module))
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"{reference} cannot be imported ({error}); put {module}.py beside the job, or install its package"
+            f"{reference} cannot be imported ({error}); put {module}.py beside the job, or "
+            "install its package"
         ) from error
     except AttributeError as error:
         raise ValueError(

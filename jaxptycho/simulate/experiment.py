@@ -76,9 +76,9 @@ class View:
 class Experiment:
     """Everything that decides a simulated measurement; lengths in Å, angles in rad.
 
-    `atoms` are in ASE's order (x, y, z) with z along the beam; a tilt series turns them about
-    the y axis through the origin. Raises ValueError for atoms that overlap or have no
-    parameters, for a window that is too small for the probe, and for one configuration of a wide source.
+    `atoms` are in ASE's order (x, y, z) with z along the beam; a tilt series turns them about the y
+    axis through the origin. Raises ValueError for atoms that overlap or have no parameters, for a
+    window that is too small for the probe, and for one configuration of a wide source.
     """
 
     atoms: Atoms
@@ -153,10 +153,8 @@ class Experiment:
         heights = [self.atoms.positions[:, 2]] + [
             self.turned(view).positions[:, 2] for view in self.views
         ]
-        top, bottom = (
-            min(h.min() for h in heights) - SURFACE,
-            max(h.max() for h in heights) + SURFACE,
-        )
+        top = min(h.min() for h in heights) - SURFACE
+        bottom = max(h.max() for h in heights) + SURFACE
         edges = self.sampling.slice * np.arange(math.ceil((bottom - top) / self.sampling.slice) + 1)
         return Box(
             np.array([top, *low]),
@@ -177,11 +175,14 @@ class Experiment:
         compute: Compute | None = None,
         part: slice = slice(None),
     ) -> Expected:
-        """Mean electrons [shot, y, x] of the patterns of a view, zero frequency in the corner; of `part` of its shots.
+        """Mean electrons [shot, y, x] of the patterns of a view, zero frequency in the corner; of
+        `part` of its shots.
 
         `compute(model, shots)` is `expected_patterns`, or that shared among devices.
         """
-        view, box, shots = self.views[number], self.box, len(self.scan)
+        view = self.views[number]
+        box = self.box
+        shots = len(self.scan)
         first, last, _ = part.indices(shots)
         rng = self._random(number, 3)
         defoci, shifts = self.microscope.incoherent(
@@ -205,7 +206,9 @@ class Experiment:
         return total / self.configurations
 
     def potential(self, slab: float) -> Stack:
-        """Mean potential [V·Å] of the untilted specimen projected within slabs of `slab` [Å], on the grid of `box`."""
+        """Mean potential [V·Å] of the untilted specimen projected within slabs of `slab` [Å], on
+        the grid of `box`.
+        """
         edges = np.arange(math.ceil(self.box.faces[-1, 1] / slab - 1e-6) + 1) * slab
         slabs = self.box._replace(faces=np.stack([edges[:-1], edges[1:]], 1))
         return projected(self._content(self.atoms, self.debye_waller, slabs), slabs.grid)
@@ -218,13 +221,16 @@ class Experiment:
 
     def descanned(self, nominal: np.ndarray) -> np.ndarray:
         """By how much the patterns of these positions are moved (y, x) [rad]."""
-        middle, extent = (self.scan.max(0) + self.scan.min(0)) / 2, np.ptp(self.scan, axis=0)
+        middle = (self.scan.max(0) + self.scan.min(0)) / 2
+        extent = np.ptp(self.scan, axis=0)
         across = (nominal - middle) / np.maximum(extent, 1e-9)  # −½ to ½
         return across * self.descan
 
     def _model(self, probe, stack, positions, nominal) -> Model:
         """The model of one block of shots, all padded to the same number."""
-        grid, box, limited = self.fine, self.box, BandLimited(AngularSpectrum(), BAND)
+        grid = self.fine
+        box = self.box
+        limited = BandLimited(AngularSpectrum(), BAND)
         off_axis = (
             np.array(grid.dk) / 2 if self.sampling.finer % 2 == 0 else np.zeros(2)
         )  # see `sum_pixels`
@@ -242,7 +248,8 @@ class Experiment:
         return Model(probe, specimen, FreeScan(places), grid, limited, Descanned(moved, camera))
 
     def _view(self, number: int) -> View:
-        rng, errors = self._random(number, 1), self.view_errors
+        rng = self._random(number, 1)
+        errors = self.view_errors
         nominal = 0.0 if self.tilts is None else self.tilts[number]
         angles = np.array([nominal, 0.0, 0.0]) + errors.angle * rng.normal(size=3)
         shift = errors.shift * rng.uniform(-1, 1, 2)
@@ -267,10 +274,12 @@ class Experiment:
             )
         if self.tilts is None and self.view_errors != ViewErrors():
             raise ValueError(
-                f"errors of the views of a tilt series ({self.view_errors}) came without tilts, and would turn and move "
+                f"errors of the views of a tilt series ({self.view_errors}) came without tilts, "
+                "and would turn and move "
                 "a single scan; give the tilts, or leave the errors out"
             )
-        box, lens = self.box, self.microscope
+        box = self.box
+        lens = self.microscope
         own = (
             np.concatenate([self.turned(view).positions[:, 1::-1] for view in self.views])
             - box.origin[1:]
@@ -289,13 +298,16 @@ class Experiment:
         if width > window:
             raise ValueError(
                 f"the probe is {width:.4g} Å wide in the specimen, its window only {window:.4g} Å; "
-                "take more detector pixels or larger object pixels, less defocus or a thinner specimen"
+                "take more detector pixels or larger object pixels, less defocus or a thinner "
+                "specimen"
             )
         spread = lens.focal_spread(_voltage(self.grid))
         if self.configurations < 2 and (lens.source_fwhm or spread):
             raise ValueError(
-                f"a source of {lens.source_fwhm:g} Å and a focal spread of {spread:.3g} Å are averaged over "
-                f"{self.configurations} configuration, which is a shift of every probe instead; take at least {ENOUGH}"
+                f"a source of {lens.source_fwhm:g} Å and a focal spread of {spread:.3g} Å are "
+                "averaged over "
+                f"{self.configurations} configuration, which is a shift of every probe instead; "
+                f"take at least {ENOUGH}"
             )
 
 
@@ -307,7 +319,8 @@ def simulate(
     `report` is told how many patterns have been computed since, each configuration by itself;
     `compute` is that of `Experiment.expected`.
     """
-    camera, shots = experiment.camera, len(experiment.scan)
+    camera = experiment.camera
+    shots = len(experiment.scan)
     gain = experiment.gain_map
     together = BLOCK * max(1, HELD_BYTES // (4 * BLOCK * math.prod(experiment.grid.shape)))
     for number in range(experiment.n_views):

@@ -38,12 +38,15 @@ class Microscope:
     def modes(
         self, grid: Grid, dose: float, defocus: float = 0.0
     ) -> Complex[np.ndarray, "mode y x"]:
-        """Spectra [√electrons] of the orthogonal waves whose incoherent sum is the beam, the strongest first.
+        """Spectra [√electrons] of the orthogonal waves whose incoherent sum is the beam, the
+        strongest first.
 
-        Of ρ(k, k′) = ψ(k) ψ*(k′) averaged over Gaussian shifts of the source and defoci, by Gauss–Hermite quadrature:
-        those that together are all but 10⁻³ of it, at most 12 (Thibault & Menzel, Nature 494, 68 (2013)).
+        Of ρ(k, k′) = ψ(k) ψ*(k′) averaged over Gaussian shifts of the source and defoci, by
+        Gauss–Hermite quadrature: those that together are all but 10⁻³ of it, at most 12 (Thibault &
+        Menzel, Nature 494, 68 (2013)).
         """
-        sigma, spread = PER_FWHM * self.source_fwhm, self.focal_spread(grid.voltage_kv or 0.0)
+        sigma = PER_FWHM * self.source_fwhm
+        spread = self.focal_spread(grid.voltage_kv or 0.0)
         ky, kx = (np.asarray(k, float) for k in grid.frequencies())
         shifts = [
             (np.exp(-2j * np.pi * (y * ky + x * kx)), v * w)
@@ -61,7 +64,9 @@ class Microscope:
         return orthogonal(np.concatenate(found), REST)[:MOST]
 
     def width(self, grid: Grid, defocus: float) -> float:
-        """Diameter [Å] of the probe at a `defocus` [Å]: the farthest ray at ∇χ/2π, and the first ring of Airy's disc."""
+        """Diameter [Å] of the probe at a `defocus` [Å]: the farthest ray at ∇χ/2π, and the first
+        ring of Airy's disc.
+        """
         rim = self.semiangle / grid.wavelength
         pupil = Grid((RAYS, RAYS), 1 / (2 * rim), wavelength=grid.wavelength)
         coefficients = cartesian(
@@ -108,9 +113,12 @@ def nodes(sigma: float) -> list[tuple[float, float]]:
 def orthogonal(
     waves: Complex[np.ndarray, "wave y x"], rest: float
 ) -> Complex[np.ndarray, "mode y x"]:
-    """Orthogonal waves with the same incoherent sum but for a part `rest` of its intensity, the strongest first."""
+    """Orthogonal waves with the same incoherent sum but for a part `rest` of its intensity, the
+    strongest first.
+    """
     flat = waves.reshape(len(waves), -1)
     sizes, turns = np.linalg.eigh(flat @ flat.conj().T)
-    sizes, turns = sizes[::-1], turns[:, ::-1]
+    sizes = sizes[::-1]
+    turns = turns[:, ::-1]
     kept = 1 + int(np.searchsorted(np.cumsum(sizes), (1 - rest) * sizes.sum()))
     return (turns[:, :kept].conj().T @ flat).reshape(-1, *waves.shape[1:])

@@ -21,7 +21,8 @@ class Sampling:
     def __post_init__(self):
         if min(self.pixel, self.slice) <= 0 or self.finer < 1:
             raise ValueError(
-                f"a simulation with pixels of {self.pixel:g} Å, slices of {self.slice:g} Å and {self.finer} samples "
+                f"a simulation with pixels of {self.pixel:g} Å, slices of {self.slice:g} Å and "
+                f"{self.finer} samples "
                 "for each detector pixel; wanted numbers above zero"
             )
 

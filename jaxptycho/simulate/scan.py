@@ -9,7 +9,9 @@ Places = Float[np.ndarray, "shot 2"]  # Å (y, x)
 
 
 def raster(shape: tuple[int, int], step: float, rotation: float = 0.0, centre=(0.0, 0.0)) -> Places:
-    """Positions (y, x) [Å] of a raster of `shape` points, turned by `rotation` [rad] about its middle."""
+    """Positions (y, x) [Å] of a raster of `shape` points, turned by `rotation` [rad] about its
+    middle.
+    """
     if min(shape) < 1 or not step > 0:
         raise ValueError(
             f"a raster of {shape[0]} × {shape[1]} points {step:g} Å apart; wanted positive numbers"

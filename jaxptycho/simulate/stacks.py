@@ -92,7 +92,9 @@ def content(
 
 
 def _whole(numbers, positions, debye_waller, edges, grid: Grid, parametrisation: str) -> Content:
-    """A point for every atom, and a kind for every element and vibration, with its scattering factor."""
+    """A point for every atom, and a kind for every element and vibration, with its scattering
+    factor.
+    """
     elements, own = np.unique(np.stack([numbers, debye_waller], 1), axis=0, return_inverse=True)
     k2 = np.asarray(grid.k2(), float)[:, : grid.shape[1] // 2 + 1]
     slices = [slice(*ends) for ends in pairwise(np.searchsorted(positions[:, 0], edges))]
@@ -110,7 +112,9 @@ def _whole(numbers, positions, debye_waller, edges, grid: Grid, parametrisation:
 
 
 def _cut(numbers, positions, debye_waller, edges, grid: Grid, parametrisation: str) -> Content:
-    """The part of every Gaussian between a slice's faces, and a kind for the broad ones, that need few frequencies."""
+    """The part of every Gaussian between a slice's faces, and a kind for the broad ones, that need
+    few frequencies.
+    """
     atoms = scattering.gaussians(numbers, parametrisation, 1 / (2 * min(grid.pixel)))
     width = np.asarray(atoms.width) + debye_waller[:, None] / 4
     widths, number = np.unique(width, return_inverse=True)
@@ -119,7 +123,8 @@ def _cut(numbers, positions, debye_waller, edges, grid: Grid, parametrisation: s
     least = NEGLIGIBLE * np.abs(volume.sum(1, keepdims=True))
     needed = np.sqrt(-np.log(NEGLIGIBLE) / widths) * 2 * max(grid.pixel)  # of the frequencies
     level = (needed[:, None] <= FRACTIONS[1:]).sum(1)
-    found, places = [], []
+    found = []
+    places = []
     for top, bottom in pairwise(edges):
         near = slice(*np.searchsorted(positions[:, 0], [top - REACH, bottom + REACH]))
         part = volume[near] * finite(positions[near, :1], width[near], top, bottom, erf)

@@ -79,7 +79,8 @@ def find_affine(
 
     `first(data)` is a first model of some shots, whose probe, propagator and detector are used with
     a thin phase object. Uses the patterns in the middle of the scan of the view with most shots.
-    Warns where the map still changes after the last step. Raises ValueError for fewer than nine patterns with counts.
+    Warns where the map still changes after the last step. Raises ValueError for fewer than nine
+    patterns with counts.
     """
     view = int(np.argmax(data.n_shots))
     block = central_patterns(data.view(view))
@@ -101,8 +102,10 @@ def _refined(model: Model, counts: Float[Array, "n y x"]) -> Matrix:
             break
     else:
         warnings.warn(
-            f"the map of the scan still changes by {np.abs(change).max():.2g} a step after {ROUNDS} steps "
-            "and may be wrong; compare the verdict with that of scan.kind = 'free', or give positions "
+            f"the map of the scan still changes by {np.abs(change).max():.2g} a step after "
+            f"{ROUNDS} steps "
+            "and may be wrong; compare the verdict with that of scan.kind = 'free', or give "
+            "positions "
             "nearer to the true ones",
             stacklevel=2,
         )
@@ -137,7 +140,8 @@ def central_patterns(data: Dataset) -> Dataset:
     usable = np.flatnonzero(data.dose() >= FEWEST)
     if len(usable) < 9:
         raise ValueError(
-            f"{len(usable)} patterns have at least {FEWEST} counts; the map of a scan requires nine "
+            f"{len(usable)} patterns have at least {FEWEST} counts; the map of a scan requires "
+            "nine "
             'that overlap (scan.kind = "free" asks for none)'
         )
     distance = np.abs(positions[usable] - middle).max(1)
@@ -150,7 +154,8 @@ def _start(model: Model, data: Dataset) -> Model:
     wide = place_nominal(data, (1 + REACH) * np.eye(2))
     specimen = empty_specimen(wide, model.grid, "phase", 1, None, None, False)
     nominal = PerShot(jnp.asarray(data.positions[0], float))
-    middle, none = jnp.asarray(pivot(data), float), jnp.zeros(2)
+    middle = jnp.asarray(pivot(data), float)
+    none = jnp.zeros(2)
     scan = AffineScan(nominal, jnp.eye(2), none, none, middle)
     modes = waves.inverse_fourier(first_shot(model.probe).spectrum(model.grid))
     probe = PixelProbe(jnp.fft.fftshift(modes, axes=(-2, -1)))
@@ -161,7 +166,8 @@ def _start(model: Model, data: Dataset) -> Model:
 def _newton_step(model: Model, counts: Float[Array, "n y x"], free: Float[Array, ""]) -> Unknowns:
     """Gauss–Newton step of all unknowns, of the map where `free` is 1."""
     specimen, probe, _ = _parts(model)
-    modes, phase = probe.waves, specimen.phase[0]
+    modes = probe.waves
+    phase = specimen.phase[0]
     none = Unknowns(jnp.zeros_like(phase), jnp.zeros((2, *modes.shape)), jnp.zeros(4))
     shots = jnp.arange(len(counts))
     expected, slope = jax.linearize(lambda v: predict(_moved_along(model, v), shots), none)
@@ -230,7 +236,8 @@ def _moved_along(model: Model, step: Unknowns) -> Model:
     """The model with all unknowns changed; the map, to first order, moves the specimen along."""
     model = _added(model, step)
     specimen, _, scan = _parts(model)
-    phase, pixel = specimen.phase[0], jnp.asarray(model.grid.pixel)
+    phase = specimen.phase[0]
+    pixel = jnp.asarray(model.grid.pixel)
     change = step.change.reshape(2, 2)
     pixels = jnp.stack(jnp.meshgrid(*map(jnp.arange, phase.shape), indexing="ij"), -1)
     away = pixels * pixel + specimen.origin - scan.pivot
@@ -246,7 +253,8 @@ def _moved_along(model: Model, step: Unknowns) -> Model:
 def _stretched(model: Model, change: Matrix) -> Model:
     """The model with 1 + `change` applied to its map, the specimen resampled about the pivot."""
     specimen, _, scan = _parts(model)
-    pixel, origin = np.asarray(model.grid.pixel), np.asarray(specimen.origin, float)
+    pixel = np.asarray(model.grid.pixel)
+    origin = np.asarray(specimen.origin, float)
     back = np.linalg.inv(np.eye(2) + change) * pixel / pixel[:, None]
     middle = (np.asarray(scan.pivot, float) - origin) / pixel
     old = np.asarray(specimen.phase[0])

@@ -18,8 +18,8 @@ def bright_field_centre(data: Dataset) -> tuple[float, float]:
 def middle_of(disc: np.ndarray, mask: np.ndarray | None = None) -> tuple[float, float]:
     """Middle (y, x) [pixels from the pattern's middle] of the circle through the rim of a disc.
 
-    The edges of the camera and of what `mask` hides are no rim, so that a disc that they cut keeps its
-    middle (algebraic fit: Kåsa, IEEE Trans. Instrum. Meas. 25, 8 (1976)). (0, 0) without a rim.
+    The edges of the camera and of what `mask` hides are no rim, so that a disc that they cut keeps
+    its middle (algebraic fit: Kåsa, IEEE Trans. Instrum. Meas. 25, 8 (1976)). (0, 0) without a rim.
     """
     both = [_crossings(disc, mask, axis) for axis in (0, 1)]
     rim = np.concatenate(both) - np.array(disc.shape) // 2
@@ -38,7 +38,9 @@ def middle_of(disc: np.ndarray, mask: np.ndarray | None = None) -> tuple[float, 
 
 
 def _crossings(disc: np.ndarray, mask: np.ndarray | None, axis: int) -> np.ndarray:
-    """Places (y, x) [pixels] half-way between neighbours along `axis` of which one is in the disc, and both count."""
+    """Places (y, x) [pixels] half-way between neighbours along `axis` of which one is in the disc,
+    and both count.
+    """
     disc = np.moveaxis(disc, axis, 0)
     seen = np.ones_like(disc) if mask is None else np.moveaxis(np.asarray(mask, bool), axis, 0)
     found = np.add(np.argwhere((disc[1:] != disc[:-1]) & seen[1:] & seen[:-1]), (0.5, 0.0))

@@ -119,7 +119,9 @@ def model_grid(grid: Grid, supersample: int = 1, extend: int = 1) -> Grid:
 def first_detector(
     data: Dataset, near_field: float | None, supersample: int, extend: int, shift: Any = None
 ) -> AbstractDetector:
-    """The detector that brings the model's grid to the camera's pixels, mask included, patterns moved by `shift` [1/Å]."""
+    """The detector that brings the model's grid to the camera's pixels, mask included, patterns
+    moved by `shift` [1/Å].
+    """
     detector = Ideal() if near_field is None else NearField(jnp.asarray(near_field, float))
     if shift is not None:
         detector = Descanned(shift, detector)
@@ -186,17 +188,16 @@ def empty_specimen(data, grid: Grid, kind, slices, thickness, margin, periodic) 
         raise ValueError(f"a specimen is one of {', '.join(SPECIMENS)}; got {kind!r}")
     if slices > 1 and not thickness:
         raise ValueError(f"{slices} slices want the specimen's thickness in Å")
-    positions, pixel = np.concatenate(data.positions), np.asarray(grid.pixel)
+    positions = np.concatenate(data.positions)
+    pixel = np.asarray(grid.pixel)
     window = np.asarray(grid.shape)
     reach = np.maximum(4.0, window / 32) * pixel if margin is None else np.broadcast_to(margin, 2)
     low = positions.min(0) - window // 2 * pixel - reach
     extent = (np.ptp(positions, axis=0) + 2 * reach) / pixel
     shape = np.ceil(extent - 1e-6) + window + 1  # the same for a scan far from zero, less rounding
     require_room((slices, *shape), 2 if kind == "complex" else 1, data)
-    values, each = (
-        jnp.zeros((slices, *map(int, shape))),
-        jnp.asarray((thickness or 0.0) / slices, float),
-    )
+    values = jnp.zeros((slices, *map(int, shape)))
+    each = jnp.asarray((thickness or 0.0) / slices, float)
     origin = jnp.asarray(low, float)
     if kind == "potential":
         return PotentialSlices(
@@ -207,7 +208,9 @@ def empty_specimen(data, grid: Grid, kind, slices, thickness, margin, periodic) 
 
 
 def require_room(shape: Sequence[float | int], stacks: int, data: Dataset) -> None:
-    """Raises ValueError where so many stacks of an object of `shape` (z, y, x), and a copy, exceed the memory."""
+    """Raise ValueError where so many stacks of an object of `shape` (z, y, x), and a copy, exceed
+    the memory.
+    """
     size = 2 * 4 * stacks * math.prod(map(float, shape))  # float32; a step works on a copy
     if size <= memory_bytes():
         return
@@ -216,9 +219,12 @@ def require_room(shape: Sequence[float | int], stacks: int, data: Dataset) -> No
     shot, (y, x) = int(np.argmax(distance)), positions[np.argmax(distance)]
     height, width = np.ptp(positions, axis=0)
     raise ValueError(
-        f"an object of {' × '.join(f'{n:.6g}' for n in shape)} voxels takes {size / 2**30:.4g} GiB, and this machine has "
-        f"{memory_bytes() / 2**30:.4g}: the positions extend over {height:.5g} × {width:.5g} Å (y, x; the farthest from "
-        f"the others is number {shot}, at {y:.5g}, {x:.5g} Å); check their unit (Å) and drop those that are wrong, or use "
+        f"an object of {' × '.join(f'{n:.6g}' for n in shape)} voxels takes {size / 2**30:.4g} "
+        "GiB, and this machine has "
+        f"{memory_bytes() / 2**30:.4g}: the positions extend over {height:.5g} × {width:.5g} Å "
+        "(y, x; the farthest from "
+        f"the others is number {shot}, at {y:.5g}, {x:.5g} Å); check their unit (Å) and drop "
+        "those that are wrong, or use "
         "fewer slices, a smaller margin or a coarser pixel"
     )
 
@@ -232,7 +238,9 @@ def memory_bytes() -> float:
 
 
 def per_shot(data: Dataset):
-    """Nominal positions [Å] of every shot, of every view; those of shorter views are repeated at their end."""
+    """Nominal positions [Å] of every shot, of every view; those of shorter views are repeated at
+    their end.
+    """
     if data.n_views == 1:
         return PerShot(jnp.asarray(data.positions[0], float))
     longest = max(data.n_shots)

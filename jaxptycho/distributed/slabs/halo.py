@@ -1,4 +1,6 @@
-"""The rows that the slabs of neighbours lend: sent there by `ppermute`, their gradient sent back by its transpose."""
+"""The rows that the slabs of neighbours lend: sent there by `ppermute`, their gradient sent back by
+its transpose.
+"""
 
 import math
 
@@ -25,7 +27,9 @@ def with_halo(
 
 def _received(rows, reach: int, slabs: int, step: int, outside: float):
     """`reach` rows of the slabs before (step 1) or behind (step −1), each hop to one further away."""
-    own, number, pieces = rows.shape[1], jax.lax.axis_index(SLABS), []
+    own = rows.shape[1]
+    number = jax.lax.axis_index(SLABS)
+    pieces = []
     for hop in range(1, math.ceil(reach / own) + 1):
         count = min(own, reach - (hop - 1) * own)
         sent = rows[:, own - count :] if step == 1 else rows[:, :count]

@@ -1,4 +1,5 @@
-"""A specimen too large for one device, in slabs of rows along y: what one device holds of it, and which shots it sees.
+"""A specimen too large for one device, in slabs of rows along y: what one device holds of it, and
+which shots it sees.
 
 Every slice is made of the slab's own rows alone: matter acts pixel by pixel, and a tilt about y
 turns each row for itself (`physics.slab_rotation` does the small angles about x and z). A window
@@ -40,7 +41,9 @@ def stacks(model: Model) -> list:
 
 
 def layout(tree, model: Model):
-    """How each array of `tree` (the model, or what an optimiser remembers of it) is split: rows of the stacks, no other."""
+    """How each array of `tree` (the model, or what an optimiser remembers of it) is split: rows of
+    the stacks, no other.
+    """
     shape = stacks(model)[0].shape
 
     def spec(path, leaf):
@@ -53,14 +56,16 @@ def layout(tree, model: Model):
 
 
 def halo(grid: Grid) -> int:
-    """Rows that a device holds of its neighbours on either side: half a window, and as far as positions may move
-    before their shots are arranged anew."""
+    """Rows that a device holds of its neighbours on either side: half a window, and as far as
+    positions may move before their shots are arranged anew.
+    """
     return grid.shape[0] // 2 + max(4, grid.shape[0] // 8)
 
 
 def fitted(model: Model, slabs: int, tree=None):
-    """The model, or a `tree` of what an optimiser remembers of it, with rows of vacuum added to the specimen, so that it
-    falls into equal slabs."""
+    """The model, or a `tree` of what an optimiser remembers of it, with rows of vacuum added to the
+    specimen, so that it falls into equal slabs.
+    """
     tree = model if tree is None else tree
     if slabs == 1 or not (extra := -stacks(model)[0].shape[1] % slabs):
         return tree
@@ -81,16 +86,18 @@ def fitted(model: Model, slabs: int, tree=None):
 
 
 def require_equal(model: Model, slabs: int) -> None:
-    """Raises ValueError where slabs would be unequal."""
+    """Raise ValueError where slabs would be unequal."""
     rows = stacks(model)[0].shape[1]
     if rows % slabs:
         raise ValueError(
-            f"{rows} rows of the specimen cannot be split into {slabs} equal slabs; `slabs.fitted` adds rows of vacuum"
+            f"{rows} rows of the specimen cannot be split into {slabs} equal slabs; "
+            "`slabs.fitted` adds rows of vacuum"
         )
 
 
 def lent(model: Model) -> int:
-    """Rows of the volume that a slab takes of its neighbours on either side for small angles; 0 without any.
+    """Rows of the volume that a slab takes of its neighbours on either side for small angles; 0
+    without any.
 
     Of the model only shapes count.
     """
@@ -98,17 +105,20 @@ def lent(model: Model) -> int:
 
 
 def require_lent(model: Model) -> None:
-    """Raises ValueError where a view is turned about x or z by more than the halos are made for."""
+    """Raise ValueError where a view is turned about x or z by more than the halos are made for."""
     model.specimen.require_slab_angles()
 
 
 def own_part(model: Model, view, slabs: int) -> Model:
-    """What one device sees of `model` in one view: its slab, sliced, between the halos of its neighbours.
+    """What one device sees of `model` in one view: its slab, sliced, between the halos of its
+    neighbours.
 
     To be called within `shard_map`; `model` holds the device's own rows.
     """
     model, grid = select(model, PerView, view), model.grid
-    specimen, rows, reach = model.specimen, stacks(model)[0].shape[1], halo(model.grid)
+    specimen = model.specimen
+    rows = stacks(model)[0].shape[1]
+    reach = halo(model.grid)
     number = jax.lax.axis_index(SLABS)
 
     def neighbours(values, reach, outside):
@@ -125,7 +135,7 @@ def own_part(model: Model, view, slabs: int) -> Model:
 
 
 def within_reach(model: Model, batch: Batch) -> jax.Array:
-    """Whether the device holds the windows of all its shots, of a model that `own_part` made."""
+    """True if the device holds the windows of all its shots, of a model that `own_part` made."""
     sliced = model.specimen.slices(model.grid)
 
     def corner(shot):
@@ -140,8 +150,10 @@ def within_reach(model: Model, batch: Batch) -> jax.Array:
 def homes(model: Model, view: int, slabs: int) -> Int[np.ndarray, " shot"]:
     """The slab of every shot of a view: the one that holds the middle of its window."""
     require_equal(model, slabs)
-    specimen, grid = select(model.specimen, PerView, view), model.grid
-    rows, pixel = stacks(model)[0].shape[1], grid.pixel[0]
+    specimen = select(model.specimen, PerView, view)
+    grid = model.grid
+    rows = stacks(model)[0].shape[1]
+    pixel = grid.pixel[0]
     beyond = specimen.anchor_row(specimen.shapes(grid).plane[0]) - specimen.anchor_row(rows)
     origin = np.asarray(plain(specimen.slices_origin(grid)))[..., 0] + beyond * pixel
     middle = np.round((probe_positions(model, view)[:, 0] - origin) / pixel)

@@ -35,7 +35,8 @@ class LinearStep(Step):
         model = context.first_model() if model is None else model
         if model.specimen.listed_atoms() is not None:
             raise ValueError(
-                f"step.{context.number} reconstructs a volume, and the specimen is atoms by then; put "
+                f"step.{context.number} reconstructs a volume, and the specimen is atoms by then; "
+                "put "
                 "it before the step that traces them"
             )
         return with_something(model)

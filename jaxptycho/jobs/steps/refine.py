@@ -43,7 +43,8 @@ class RefineStep(Optimisation, Step):
     )
     pose_shots: int = key("patterns of every view for its Newton step", 48, ge=1)
     reset_volume: bool = key(
-        "begin with an empty volume after every epoch, so that it does not keep errors of the poses",
+        "begin with an empty volume after every epoch, so that it does not keep errors of the "
+        "poses",
         False,
     )
 

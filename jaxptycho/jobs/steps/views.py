@@ -83,7 +83,9 @@ def read_views(context: Context) -> dict[int, Model]:
 
 
 def sliced_view(job: Setup, slices: int, thickness: float, data: Dataset) -> Model:
-    """First model of one view with `slices` of a `thickness` [Å] in all, and its probe at the first."""
+    """First model of one view with `slices` of a `thickness` [Å] in all, and its probe at the
+    first.
+    """
     thin = view_model(job, data)
     specimen = replace(thin.specimen, thickness=jnp.asarray(thickness, float))
     model = with_slices(replace(thin, specimen=specimen), slices)

@@ -1,7 +1,8 @@
-"""Specimens built of atoms: finite, in ASE's axes (x, y, z) [Å], z along the beam, entrance face at the smallest z.
+"""Specimens built of atoms: finite, in ASE's axes (x, y, z) [Å], z along the beam, entrance face at
+the smallest z.
 
-`PHANTOMS` is the registry that jobs read: a name, and a function whose keywords all have a default. What cuts, joins
-and turns atoms stands in `cutting` and `arrange`.
+`PHANTOMS` is the registry that jobs read: a name, and a function whose keywords all have a default.
+What cuts, joins and turns atoms stands in `cutting` and `arrange`.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,7 @@
 """Atoms put together, turned, displaced and checked.
 
-ASE's axes (x, y, z) in Å with z along the beam, the entrance face at the smallest z, and the tilt axis y.
+ASE's axes (x, y, z) in Å with z along the beam, the entrance face at the smallest z, and the tilt
+axis y.
 """
 
 from collections.abc import Mapping
@@ -16,7 +17,8 @@ from scipy.spatial.transform import Rotation
 def rotation(
     tilt_deg: float, about_x_deg: float = 0.0, about_z_deg: float = 0.0
 ) -> Float[np.ndarray, "3 3"]:
-    """The matrix R of a view, r′ = R r: first the tilt about y, then about x, then about z (the beam).
+    """The matrix R of a view, r′ = R r: first the tilt about y, then about x, then about z (the
+    beam).
 
     Each angle is right-handed about its fixed axis, so that the tilt θ alone gives
     x′ = x cos θ + z sin θ, z′ = −x sin θ + z cos θ.
@@ -36,10 +38,11 @@ def rotate_atoms(
 def displaced(
     atoms: Atoms, rms_angstrom: float | Mapping[str, float], rng: np.random.Generator
 ) -> Atoms:
-    """One frozen phonon configuration [Å]: every coordinate shifted by its own Gaussian of this width.
+    """One frozen phonon configuration [Å]: every coordinate shifted by its own Gaussian of this
+    width.
 
-    `rms_angstrom` is √⟨u_x²⟩ along one axis, so that B = 8π² rms² (Einstein model; Kirkland, *Advanced
-    Computing in Electron Microscopy*, ch. 6); one number, or one for each element.
+    `rms_angstrom` is √⟨u_x²⟩ along one axis, so that B = 8π² rms² (Einstein model; Kirkland,
+    *Advanced Computing in Electron Microscopy*, ch. 6); one number, or one for each element.
     """
     rms = rms_of_atoms(atoms, rms_angstrom)[:, None]
     return at(atoms, atoms.positions + rms * rng.standard_normal(atoms.positions.shape))
@@ -58,7 +61,9 @@ def rms_of_atoms(atoms: Atoms, rms_angstrom: float | Mapping[str, float]) -> Flo
 
 
 def merge(*parts: Atoms, apart: float = 0.0) -> Atoms:
-    """The parts [Å] as one finite object; an atom closer than `apart` to one of an earlier part is left out."""
+    """The parts [Å] as one finite object; an atom closer than `apart` to one of an earlier part is
+    left out.
+    """
 
     def join(first: Atoms, second: Atoms) -> Atoms:
         kept = second[nearest(second, first) >= apart]
@@ -89,7 +94,9 @@ def remove_atoms(
     rng: np.random.Generator,
     where: Bool[np.ndarray, "_"] | None = None,
 ) -> Atoms:
-    """The atoms [Å] with `count` random vacancies on sites of `symbol`, among those that `where` allows."""
+    """The atoms [Å] with `count` random vacancies on sites of `symbol`, among those that `where`
+    allows.
+    """
     sites = np.flatnonzero((atoms.symbols == symbol) & (True if where is None else where))
     if not 0 <= count <= len(sites):
         raise ValueError(
@@ -103,7 +110,9 @@ def cut_box(
     size: tuple[float, float, float],
     centre: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> Atoms:
-    """The atoms inside a box of `size` (x, y, z) [Å]; its far faces are open, so that boxes side by side share none."""
+    """The atoms inside a box of `size` (x, y, z) [Å]; its far faces are open, so that boxes side by
+    side share none.
+    """
     offset = atoms.positions - centre + np.divide(size, 2)
     return atoms[np.all((offset >= 0) & (offset < size), axis=1)]
 
@@ -134,8 +143,10 @@ def require_apart(atoms: Atoms, least: float = 0.5) -> None:
         pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
         i, j = pairs[0]
         raise ValueError(
-            f"{len(pairs)} pairs of atoms are not {least:g} Å apart (first: {atoms.symbols[i]} {i} and "
-            f"{atoms.symbols[j]} {j}, {np.linalg.norm(atoms.positions[i] - atoms.positions[j]):.3f} Å); "
+            f"{len(pairs)} pairs of atoms are not {least:g} Å apart (first: {atoms.symbols[i]} "
+            f"{i} and "
+            f"{atoms.symbols[j]} {j}, "
+            f"{np.linalg.norm(atoms.positions[i] - atoms.positions[j]):.3f} Å); "
             "remove one atom of each pair"
         )
 
