@@ -28,7 +28,7 @@ class Camera:
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the counts that are written."""
+        """Type of the counts that are written."""
         return np.dtype((np.int32 if self.readout else np.uint16) if self.noise else np.float32)
 
     def gain_map(self, shape: tuple[int, ...], seed: int) -> Float[np.ndarray, "y x"]:
@@ -38,7 +38,10 @@ class Camera:
         )
 
     def recorded(
-        self, expected: Float[np.ndarray, "b y x"], gain_map, rng: np.random.Generator
+        self,
+        expected: Float[np.ndarray, "b y x"],
+        gain_map: np.ndarray | float,
+        rng: np.random.Generator,
     ) -> Num[np.ndarray, "b y x"]:
         """Counts of some patterns with `expected` electrons in every pixel, zero frequency in the
         middle.

@@ -1,8 +1,8 @@
-"""Atoms → 4D-STEM or tilt series: an experiment in which everything is known.
+"""Simulation of 4D-STEM and tilt series from atoms, with a complete ground truth.
 
 The multislice runs on a finer grid and thinner slices than any reconstruction, over atoms that
-vibrate and are turned as atoms, never as voxels. What varies incoherently (vibrations, source,
-energy) is one ensemble, whose patterns are averaged as intensities.
+vibrate and are rotated as atoms, never as voxels. Incoherent variations (vibrations, source,
+energy) form one ensemble, whose patterns are averaged as intensities.
 """
 
 import math
@@ -41,7 +41,7 @@ from .scan import ScanErrors
 from .stacks import Box, Content, Transmissions, content, projected, transmissions
 
 MARGIN = 5.0  # Å around the windows, so that no atom near an edge is missed
-ENOUGH = 8  # configurations that stand for what varies
+ENOUGH = 8  # configurations that represent the incoherent variations
 SURFACE = 1.0  # Å of vacuum before and behind the atoms
 BLOCK = 128  # shots of one call
 HELD_BYTES = 2**30  # of expected patterns, that wait for all configurations
@@ -55,7 +55,7 @@ Compute = Callable[[Model, Indices], Patterns]
 
 @dataclass(frozen=True)
 class ViewErrors:
-    """What a tilt series does not know of its views."""
+    """Unknown errors of the views of a tilt series."""
 
     angle: float = 0.0  # rad, rms of each of the three Euler angles
     shift: float = 0.0  # Å, the greatest in y and in x, uniform
@@ -68,16 +68,16 @@ class View:
 
     angles: np.ndarray  # rad: about y (the tilt), x and z
     shift: np.ndarray  # Å (y, x) of the specimen
-    defocus: float  # Å, of the whole lens
-    positions: np.ndarray  # Å [shot, 2], where the probe stood
+    defocus: float  # Å, of the lens
+    positions: np.ndarray  # Å [shot, 2], true positions of the probe
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """Everything that decides a simulated measurement; lengths in Å, angles in rad.
+    """Complete description of a simulated measurement; lengths in Å, angles in rad.
 
-    `atoms` are in ASE's order (x, y, z) with z along the beam; a tilt series turns them about the y
-    axis through the origin. Raises ValueError for atoms that overlap or have no parameters, for a
+    `atoms` are in ASE's order (x, y, z) with z along the beam; a tilt series rotates them about the
+    y axis through the origin. Raises ValueError for atoms that overlap or have no parameters, for a
     window that is too small for the probe, and for one configuration of a wide source.
     """
 
@@ -110,7 +110,7 @@ class Experiment:
 
     @property
     def varies(self) -> list[str]:
-        """What differs from configuration to configuration."""
+        """Quantities that differ from configuration to configuration."""
         lens = self.microscope
         present = {
             "source": lens.source_fwhm,
@@ -275,8 +275,7 @@ class Experiment:
         if self.tilts is None and self.view_errors != ViewErrors():
             raise ValueError(
                 f"errors of the views of a tilt series ({self.view_errors}) came without tilts, "
-                "and would turn and move "
-                "a single scan; give the tilts, or leave the errors out"
+                "and would rotate and move a single scan; give the tilts, or leave the errors out"
             )
         box = self.box
         lens = self.microscope
@@ -286,7 +285,7 @@ class Experiment:
         )
         if not ((own >= 0) & (own < np.array(box.grid.shape) * box.grid.pixel)).all(1).any():
             raise ValueError(
-                "no atom lies under the probe at any position; move the scan or the specimen"
+                "no atom is under the probe at any position; move the scan or the specimen"
             )
         depth = float(box.faces[-1, 1])
         width = max(
@@ -305,9 +304,8 @@ class Experiment:
         if self.configurations < 2 and (lens.source_fwhm or spread):
             raise ValueError(
                 f"a source of {lens.source_fwhm:g} Å and a focal spread of {spread:.3g} Å are "
-                "averaged over "
-                f"{self.configurations} configuration, which is a shift of every probe instead; "
-                f"take at least {ENOUGH}"
+                f"averaged over {self.configurations} configuration, which is a shift of every "
+                f"probe instead; take at least {ENOUGH}"
             )
 
 
@@ -316,8 +314,8 @@ def simulate(
 ) -> Iterator[tuple[int, slice, Num[np.ndarray, "b y x"]]]:
     """Counts of some shots at a time, as (view, shots, counts), zero frequency in the middle.
 
-    `report` is told how many patterns have been computed since, each configuration by itself;
-    `compute` is that of `Experiment.expected`.
+    `report` receives the number of patterns computed since its last call, each configuration
+    separately; `compute` is that of `Experiment.expected`.
     """
     camera = experiment.camera
     shots = len(experiment.scan)
@@ -326,7 +324,7 @@ def simulate(
     for number in range(experiment.n_views):
         for part in blocks(
             0, shots, together
-        ):  # the slices anew for each, so that no view must fit into memory
+        ):  # slices are recomputed for each, so that no view must fit into memory
             expected = experiment.expected(number, report, compute, part)
             for block in blocks(part.start, part.stop):
                 rng = np.random.default_rng([experiment.seed, number, 4, block.start])

@@ -14,7 +14,7 @@ from ..physics.grids import REST_ENERGY_EV, Grid
 
 NODES = 7  # of a Gaussian
 REST, MOST = 1e-3, 12  # of the intensity left out, and modes at most
-RAYS = 64  # across the aperture, of which the farthest tells how wide the probe is
+RAYS = 64  # across the aperture, of which the farthest gives the width of the probe
 PER_FWHM = 1 / (2 * sqrt(2 * np.log(2)))  # standard deviations of a Gaussian
 
 
@@ -30,7 +30,7 @@ class Microscope:
     energy_fwhm: float = 0.0  # eV
 
     def probe(self, dose: float, defocus: float = 0.0) -> AberratedProbe:
-        """The coherent probe of `dose` electrons, at `defocus` [Å] more than its own."""
+        """Coherent probe of `dose` electrons, at `defocus` [Å] in addition to that of the lens."""
         return AberratedProbe(
             self.semiangle, dict(self.aberrations) | {"defocus": self.defocus + defocus}, dose
         )
@@ -103,7 +103,7 @@ class Microscope:
 
 
 def nodes(sigma: float) -> list[tuple[float, float]]:
-    """Places and weights that stand for a Gaussian of this width; one place without any width."""
+    """Nodes and weights of a Gaussian of this width; one node for zero width."""
     if not sigma:
         return [(0.0, 1.0)]
     places, weights = np.polynomial.hermite_e.hermegauss(NODES)

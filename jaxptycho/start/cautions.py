@@ -1,7 +1,7 @@
 """Cautions about a measurement: what the patterns and the scan contradict, and the key to change.
 
-Each check looks at a spread sample of the patterns, says what was found and what it would mean,
-and stays silent where sound data could look the same.
+Each check looks at a spread sample of the patterns, reports its finding and its consequence, and
+gives no caution where sound data could look the same.
 """
 
 import math
@@ -18,8 +18,10 @@ from ..physics.grids import PHOTON_KEV_ANGSTROM
 from .calibration import bright_field_semiangle
 
 SEMIANGLE = 1.18  # ratio of the measured to the given semiangle, or the inverse
-FINE, VERY_FINE = 0.94, 0.97  # overlap, where the step is below a pixel, and anywhere
-COARSE_STEP, FINE_STEP = 1.0, 0.05  # windows and pixels, where the probe is unknown
+MAX_OVERLAP_BELOW_PIXEL = 0.94  # of steps below a pixel
+MAX_OVERLAP = 0.97
+MAX_STEP = 1.0  # windows, for an unknown probe
+MIN_STEP = 0.05  # pixels, for an unknown probe
 CORNER = 1.5  # times as many counts in the corners of the pattern as in its middle
 CEILINGS = 2 ** np.array([6, 8, 10, 12, 14, 16, 24, 32]) - 1
 CLIPPED = 10  # counts at a ceiling, more than just below it
@@ -28,7 +30,7 @@ FLAT = math.pi  # tilts in degrees no larger than this may have been radians
 
 
 class Caution(NamedTuple):
-    """What looks wrong, and the key of a job that changes it."""
+    """Suspicious property of the data, and the key of a job that changes it."""
 
     key: str
     text: str
@@ -50,9 +52,9 @@ class Measurement(NamedTuple):
 
 
 def cautions(data: Dataset, about: Mapping[str, Any] | None = None) -> list[Caution]:
-    """Cautions about `data`; `about` is what a job says in the place of `data.about`.
+    """Cautions about `data`; `about` replaces `data.about`, as a job does.
 
-    Keys of `about` are those of the native format; a `slices` above 1 says that the specimen is
+    Keys of `about` are those of the native format; with `slices` above 1 the specimen is
     reconstructed as a thick one.
     """
     said = {name: value for name, value in (about or {}).items() if value is not None}
@@ -145,16 +147,19 @@ def of_positions(measured: Measurement) -> Iterator[Caution]:
     unit = "are the positions in Å? (see data.position_unit)"
     window = min(n * p for n, p in zip(data.grid.shape, data.grid.pixel, strict=True))
     if semiangle is None or defocus is None or not measured.is_far_field_of_electrons:
-        if step > COARSE_STEP * window:
-            text = f"neighbouring positions are {step:.3g} Å apart, farther than the window of {window:.3g} Å"
+        if step > MAX_STEP * window:
+            text = (
+                f"neighbouring positions are {step:.3g} Å apart, farther than the window of "
+                f"{window:.3g} Å"
+            )
             yield Caution("data.position_unit", f"{text} is wide; {unit}")
-        elif step < FINE_STEP * pixel:
+        elif step < MIN_STEP * pixel:
             text = f"neighbouring positions are {step:.3g} Å apart, and a pixel is {pixel:.3g} Å"
             yield Caution("data.position_unit", f"{text}; {unit}")
         return
     radius = defocused_radius(data.grid.wavelength, 1e-3 * semiangle, defocus)
     overlap = 1 - step / (2 * radius)
-    if overlap > VERY_FINE or (step < pixel and overlap > FINE) or overlap < 0:
+    if overlap > MAX_OVERLAP or (step < pixel and overlap > MAX_OVERLAP_BELOW_PIXEL) or overlap < 0:
         how = f"overlap by {100 * overlap:.4g} %" if overlap > 0 else "do not overlap"
         text = (
             f"neighbouring probes {how}: they are {step:.3g} Å apart, and {2 * radius:.3g} Å wide"
@@ -263,8 +268,9 @@ CHECKS: tuple[Callable[[Measurement], Iterator[Caution]], ...] = (
 
 
 def _middle_and_corners(image: Float[np.ndarray, "y x"]) -> tuple[float, float]:
-    """Means over the middle half of both axes, and over the darkest of the four corners beyond, as
-    a disc that lies in one of them is only far off the middle.
+    """Means over the middle half of both axes, and over the darkest of the four corners beyond.
+
+    The darkest, as a disc located in one of them is only far off the middle.
     """
     ny, nx = image.shape
     y, x = (np.abs(np.arange(n) - n // 2) < n / 4 for n in (ny, nx))

@@ -18,15 +18,15 @@ from ..physics.grids import Grid
 from .calibration import bright_field_centre, disc_of, middle_of
 
 DESCANS = ("auto", "none", "shared", "shot")
-VIEWS_DIFFER = 1.0  # pixels between the discs of views, from which each view has its own shift
+VIEWS_DIFFER = 1.0  # pixels between the discs of views, from which each view has a separate shift
 
 
 def descan_shift(data: Dataset, descan: str = "auto") -> Any:
     """Shift of the pattern (y, x) [1/Å] for the measured offset of the disc, or None for none.
 
     "auto": of electrons its nearest whole pixels, if any, the same for all shots, or `PerView`
-    where those of views differ by more than a pixel. What is left, at most half a pixel, the first
-    probe has as a tilt of the beam (`beam_tilt`): only whole pixels leave a probe that fills its
+    if those of views differ by more than a pixel. The remainder, at most half a pixel, is a tilt of
+    the beam of the first probe (`beam_tilt`): only integer pixels leave a probe that fills its
     window without a step at the edges. "shared": all of the offset; "shot": the same for each shot,
     to be refined as `detector.shift`; "none": all is a tilt of the beam.
     """

@@ -30,6 +30,7 @@ from ..parts.stacks import PotentialSlices, WeakPhaseStack
 from ..physics import waves
 from ..physics.grids import Grid
 from ..physics.modes import make_modes, with_dose
+from ..physics.types import Numbers
 from .cautions import cautions
 from .descan import beam_tilt, centred, descan_shift, mean_of
 
@@ -55,7 +56,7 @@ def guess_model(
     extend: int = 1,
     descan: str = "auto",
 ) -> Model:
-    """A first guess of everything: an empty specimen, and a probe with the measured dose.
+    """First guess of a model: an empty specimen, and a probe with the measured dose.
 
     `thickness` [Å] is that of all slices together. `specimen` is "complex" (phase and
     absorption), "phase", "weak" or "potential". `probe` comes from the file, from the optics
@@ -63,12 +64,14 @@ def guess_model(
     `data.about`) or from the mean pattern; "auto" takes the first of these that is known.
     The object reaches `margin` [Å] further than the windows. `near_field` [Å] is the effective
     distance of an in-line hologram. The model may be finer than the detector in reciprocal
-    space (`supersample`) or in real space (`extend`), by whole factors. A bright-field disc off the
+    space (`supersample`) or in real space (`extend`), by integer factors. A bright-field disc off
+    the
     middle of the camera is modelled as a shift of the pattern (`descan`: see `start.descan`).
     """
     if near_field is not None and descan in ("shared", "shot"):
         raise ValueError(
-            f'descan = "{descan}" shifts patterns of the far field; a hologram takes "auto" or "none"'
+            f'descan = "{descan}" shifts patterns of the far field; a hologram takes "auto" or '
+            '"none"'
         )
     grid = model_grid(data.grid, supersample, extend)
     about = data.about
@@ -136,7 +139,13 @@ def first_detector(
 
 
 def first_probe(
-    data, grid: Grid, source: str, semiangle, aberrations: dict, near_field, descan: str = "auto"
+    data: Dataset,
+    grid: Grid,
+    source: str,
+    semiangle: float | None,
+    aberrations: dict,
+    near_field: float | None,
+    descan: str = "auto",
 ) -> jax.Array:
     """One wave [y, x] of arbitrary power, centre at [N//2, N//2], from the chosen source."""
     if source not in PROBES:
@@ -156,7 +165,7 @@ def first_probe(
         return _from_mean_pattern(data, grid, aberrations, near_field, descan)
     if semiangle is None:
         raise ValueError(
-            "a probe from its optics wants the semiangle; give it, or start from 'mean_pattern'"
+            "a probe from its optics requires the semiangle; give it, or start from 'mean_pattern'"
         )
     tilt = np.zeros(2) if near_field is not None else beam_tilt(data, descan)
     spectrum = AberratedProbe(semiangle, aberrations, centre=tilt).spectrum(grid)[0]
@@ -182,12 +191,20 @@ def _from_mean_pattern(data, grid, aberrations, near_field, descan):
     return jnp.pad(wave, padding)
 
 
-def empty_specimen(data, grid: Grid, kind, slices, thickness, margin, periodic) -> AbstractSpecimen:
+def empty_specimen(
+    data: Dataset,
+    grid: Grid,
+    kind: str,
+    slices: int,
+    thickness: float | None,
+    margin: Numbers | None,
+    periodic: bool,
+) -> AbstractSpecimen:
     """Vacuum under all windows of the scan and `margin` [Å] around them."""
     if kind not in SPECIMENS:
         raise ValueError(f"a specimen is one of {', '.join(SPECIMENS)}; got {kind!r}")
     if slices > 1 and not thickness:
-        raise ValueError(f"{slices} slices want the specimen's thickness in Å")
+        raise ValueError(f"{slices} slices require the specimen's thickness in Å")
     positions = np.concatenate(data.positions)
     pixel = np.asarray(grid.pixel)
     window = np.asarray(grid.shape)
@@ -208,15 +225,17 @@ def empty_specimen(data, grid: Grid, kind, slices, thickness, margin, periodic) 
 
 
 def require_room(shape: Sequence[float | int], stacks: int, data: Dataset) -> None:
-    """Raise ValueError where so many stacks of an object of `shape` (z, y, x), and a copy, exceed
-    the memory.
+    """Raise ValueError if arrays of an object of `shape` (z, y, x) exceed the memory.
+
+    A copy of them is included.
     """
     size = 2 * 4 * stacks * math.prod(map(float, shape))  # float32; a step works on a copy
     if size <= memory_bytes():
         return
     positions = np.concatenate(data.positions)
     distance = np.abs(positions - np.median(positions, axis=0)).max(1)
-    shot, (y, x) = int(np.argmax(distance)), positions[np.argmax(distance)]
+    shot = int(np.argmax(distance))
+    y, x = positions[shot]
     height, width = np.ptp(positions, axis=0)
     raise ValueError(
         f"an object of {' × '.join(f'{n:.6g}' for n in shape)} voxels takes {size / 2**30:.4g} "

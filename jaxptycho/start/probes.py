@@ -11,7 +11,7 @@ from ..parts.probe import AbstractProbe
 from ..physics import waves
 from ..physics.grids import Grid
 
-LIT = 0.95  # of the power lies within the radius
+LIT = 0.95  # of the power is within the radius
 
 
 def of_every_view(probes: Sequence[AbstractProbe]) -> AbstractProbe:

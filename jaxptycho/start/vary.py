@@ -1,6 +1,4 @@
-"""Separate entries for every shot or view of what a model shares: rule one, said of an existing
-model.
-"""
+"""Separate entries for every shot or view of a shared parameter of an existing model."""
 
 from collections.abc import Mapping
 from typing import Any

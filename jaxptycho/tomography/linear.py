@@ -9,7 +9,7 @@ differentiable.
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -118,7 +118,7 @@ def project_out(images: Images, weights: Images, basis: Float[Array, "view n y x
     if not basis.shape[1]:
         return images
 
-    def one(image: Images, weight: Images, basis: Array) -> Images:
+    def one(image: Any, weight: Any, basis: Any) -> Array:
         normal = jnp.einsum("ayx,yx,byx->ab", basis, weight, basis, precision="highest")
         right = jnp.einsum("ayx,yx,yx->a", basis, weight, image, precision="highest")
         size = jnp.sqrt(jnp.diag(normal))  # 0 for a view of no weight at all

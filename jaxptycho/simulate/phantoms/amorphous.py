@@ -40,7 +40,7 @@ def packed(
     least: Mapping[tuple[str, str], float],
     rng: np.random.Generator,
 ) -> Atoms:
-    """A periodic random packing [Å] in the box 0 ≤ r < `size`, of this composition and density.
+    """Random periodic packing [Å] in the box 0 ≤ r < `size`, of this composition and density.
 
     `least` is the smallest distance [Å] of each pair of elements in alphabetical order. Atoms
     thrown at random push apart those that are closer, half the overlap each (Jodrey & Tory, Phys.
@@ -75,7 +75,7 @@ def push_apart(
             return positions
         overlap = np.maximum(
             1.02 * wanted - distance, 0
-        )  # a little further than need be, or it takes for ever
+        )  # slightly further than necessary, for convergence
         push = (0.5 * overlap / np.maximum(distance, 1e-9))[:, None] * offset
         positions = positions + _summed(j, push, len(positions)) - _summed(i, push, len(positions))
     raise ValueError(

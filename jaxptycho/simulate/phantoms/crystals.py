@@ -29,12 +29,12 @@ def twisted_bilayer(
     vacancies: int = 3,
     seed: int = 0,
 ) -> Atoms:
-    """A WSe₂ layer on the entrance side and MoS₂ `spacing` behind it, metal to metal, `width`² [Å].
+    """WSe₂ layer on the entrance side and MoS₂ `spacing` behind it, metal to metal, `width`² [Å].
 
-    MoS₂ is turned by `twist_deg` from x towards y. The vacancies are random sites of the outer Se
-    plane in the middle ninth of the area; they are what is missing against `vacancies=0`. WSe₂ a =
-    3.282, Se–Se 3.34 Å (Schutte, De Boer & Jellinek, J. Solid State Chem. 70, 207 (1987)); MoS₂ a =
-    3.160, S–S 3.17 Å (Bronsema, De Boer & Jellinek, Z. anorg. allg. Chem. 540, 15 (1986)).
+    MoS₂ is rotated by `twist_deg` from x towards y. The vacancies are random sites of the outer Se
+    plane in the middle ninth of the area; `vacancies=0` gives the complete layer. WSe₂ a = 3.282,
+    Se–Se 3.34 Å (Schutte, De Boer & Jellinek, J. Solid State Chem. 70, 207 (1987)); MoS₂ a = 3.160,
+    S–S 3.17 Å (Bronsema, De Boer & Jellinek, Z. anorg. allg. Chem. 540, 15 (1986)).
     """
     require_positive(width=width, spacing=spacing)
     front = _sheet(mx2("WSe2", "2H", a=3.282, thickness=3.34), width, 0.0)
@@ -64,7 +64,7 @@ def cobalt_oxide_cube(edge: float = 129.336) -> Atoms:
 
 
 def _sheet(layer: Atoms, width: float, turn_deg: float) -> Atoms:
-    """A square of the layer, turned about the beam."""
+    """Square of the layer, rotated about the beam."""
     layer.center(
         vacuum=10.0, axis=2
     )  # a third lattice vector, so that one layer falls into one thickness

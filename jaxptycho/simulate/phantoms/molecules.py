@@ -15,13 +15,14 @@ CELL = Cell.fromcellpar([12.886, 3.769, 12.061, 96.22, 90.62, 90.32])  # α-CuPc
 def copper_phthalocyanine(
     width: float = 60.0, thickness: float = 37.69, zone_axis: Zone = (0, 1, 0)
 ) -> Atoms:
-    """A film of whole CuPc molecules, `width`² × `thickness` [Å] between their centres, by default
-    seen along the columns.
+    """Film of complete CuPc molecules, `width`² × `thickness` [Å] between their centres.
+
+    By default the beam is along the columns.
 
     An idealised α phase: its cell, one molecule each (Hoshino, Takenaka & Miyaji, Acta Cryst. B59,
-    393 (2003)). Columns along b, where the molecules lie 3.40 Å apart and slip between two arms
-    (the α(×) stacking); turned about b so that no contact is shorter than H···H 2.0 Å. This last
-    angle is ours, not the refined one.
+    393 (2003)). Columns along b, where the molecules are 3.40 Å apart and slip between two arms
+    (the α(×) stacking); rotated about b so that no contact is shorter than H···H 2.0 Å. This last
+    angle is not the refined one.
     """
     sites = Atoms("Cu", cell=CELL, pbc=True)
     centres = tile(sites, width, thickness, zone_axis).positions
@@ -66,7 +67,7 @@ def copper_phthalocyanine_molecule() -> Atoms:
     ]
     symbols = [symbol for symbol, _ in arm]
     flat = np.array([place for _, place in arm])
-    arms = [flat, flat[:, ::-1] * [-1, 1], -flat, flat[:, ::-1] * [1, -1]]  # quarter turns
+    arms = [flat, flat[:, ::-1] * [-1, 1], -flat, flat[:, ::-1] * [1, -1]]  # rotated by 90° each
     places = np.concatenate([[[0, 0]], *arms])
     return Atoms(["Cu", *4 * symbols], positions=np.column_stack([places, np.zeros(len(places))]))
 

@@ -12,7 +12,7 @@ from .arrange import at, centre_atoms, merge, require_positive, rotate_atoms
 from .cutting import facetted, lattice
 
 GRAPHITE = 1.42, 5  # C–C [Å], and the step of (n, n) tubes in one another, 3.39 Å from wall to wall
-WALL = 3.4  # Å, what lies on or in a tube keeps of its wall (van der Waals)
+WALL = 3.4  # Å, distance of contents from the wall of a tube (van der Waals)
 
 
 def platinum_in_alumina(edge: float = 32.0, core: float = 20.0, seed: int = 0) -> Atoms:
@@ -67,13 +67,12 @@ def tellurium_on_nanotube(
 def zirconium_telluride_in_nanotube(
     chains: int = 3, length: float = 80.0, pitch: float = 400.0, walls: int = 2
 ) -> Atoms:
-    """ZrTe₃ chains along y, side by side in a carbon nanotube of `walls` walls, the smallest that
-    holds them [Å].
+    """ZrTe₃ chains along y in the smallest carbon nanotube of `walls` walls that holds them [Å].
 
     An idealised relative of the structure of Pelz et al., Nat. Commun. 14, 7906 (2023). A chain is
     a stack of trigonal prisms ZrTe₆ that share their triangles: b = 3.926 Å, Te–Te 2.79 Å, Zr–Te
-    2.95 Å (Furuseth & Fjellvåg, Acta Chem. Scand. 45, 694 (1991)); chains stand 6.4 Å apart and
-    turn about y once in `pitch`, to the right where it is positive (Pham et al., Science 361, 263
+    2.95 Å (Furuseth & Fjellvåg, Acta Chem. Scand. 45, 694 (1991)); chains are 6.4 Å apart and twist
+    about y by 360° in `pitch`, to the right if it is positive (Pham et al., Science 361, 263
     (2018)).
     """
     require_positive(chains=chains, length=length, walls=walls, pitch=abs(pitch))
@@ -99,10 +98,11 @@ def zirconium_telluride_in_nanotube(
 def gadolinium_oxide_helix(
     radius: float = 20.0, pitch: float = 40.0, turns: float = 2.5, wire: float = 8.0
 ) -> Atoms:
-    """A helix about y cut out of a single crystal of Gd₂O₃: a wire of radius `wire` wound at
-    `radius` [Å].
+    """Helix about y cut out of a single crystal of Gd₂O₃.
 
-    Right-handed where `pitch` [Å] is positive, left-handed where it is negative. Ia-3, a = 10.813
+    A wire of radius `wire` is wound at `radius` [Å].
+
+    Right-handed if `pitch` [Å] is positive, else left-handed. Ia-3, a = 10.813
     Å, the C type of sesquioxides (Zachariasen, Norsk Geol. Tidsskr. 9, 310 (1927)), whose
     coordinates hardly vary from one to the other: Gd 24d x = −0.030, O 0.391, 0.152, 0.380.
     """
@@ -156,7 +156,7 @@ def _columns(symbol: str, places, heights) -> Atoms:
 
 
 def _wound(atoms: Atoms, pitch: float) -> Atoms:
-    """The atoms turned about y by a whole turn in each `pitch`, right-handed where it is positive."""
+    """Atoms rotated about y by 360° in each `pitch`, right-handed if it is positive."""
     x, y, z = atoms.positions.T
     cos = np.cos(2 * np.pi * y / pitch)
     sin = np.sin(2 * np.pi * y / pitch)
