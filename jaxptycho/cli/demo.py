@@ -24,8 +24,9 @@ from ..reports.evaluate import phase_agreement, truth_correlation
 from ..runs.folder import refuse_existing
 from ..runs.progress import ProgressBar
 
-JOB = """# What `jaxptycho demo` runs. Change it and run it again: jaxptycho run bilayer.toml --out again, with
-# another name of the file that it simulates, or without that step and with `file` in [data].
+JOB = """# Job of `jaxptycho demo`. Change it and run it again: jaxptycho run bilayer.toml --out
+# again, with another name of the file that it simulates, or without that step and with `file` in
+# [data].
 
 [data]
 hold_out = 0.05
@@ -77,11 +78,11 @@ probe = {{rate = 5e-3, schedule = "cosine"}}
 
 
 def run_demo(out: Path, positions: int = 16, epochs: int = 40) -> dict[str, float]:
-    """Simulates a scan of `positions`², reconstructs it in `out`, says and returns how good it
-    became.
+    """Simulate a scan of `positions`², reconstruct it in `out`; print and return its quality.
 
-    `correlation_1` and `_2` compare each layer with its own truth, `crosstalk_1` and `_2` with
-    the other's, `resolution_angstrom` is where the ring correlation with the truth falls to 0.5.
+    `correlation_1` and `_2` compare each layer with its truth, `crosstalk_1` and `_2` with that of
+    the other, `resolution_angstrom` is the period at which the ring correlation with the truth
+    falls to 0.5.
     """
     refuse_existing(out)
     out.mkdir(parents=True)
@@ -103,7 +104,7 @@ def run_demo(out: Path, positions: int = 16, epochs: int = 40) -> dict[str, floa
     save(draw_layers(own, model.grid.pixel), out / "layers.png")
     for n in (1, 2):
         print(
-            f"layer {n}: correlation with its own truth {figures[f'correlation_{n}']:.3f}, "
+            f"layer {n}: correlation with its truth {figures[f'correlation_{n}']:.3f}, "
             f"with that of the other {figures[f'crosstalk_{n}']:.3f}"
         )
     print(
@@ -123,9 +124,7 @@ def since(began: float) -> float:
 
 
 def compare_layers(model: Model, truth: dict[str, Any]) -> tuple[list[Agreement], list[Agreement]]:
-    """The upper and the lower half of the slices, each against its own layer, and each against the
-    other.
-    """
+    """Correlation of the upper and lower half of the slices with each of the layers."""
     stack = phases(model)
     halves = stack.reshape(2, -1, *stack.shape[1:]).sum(1)
     layers = model.grid.sigma * truth["potential"]
@@ -138,7 +137,7 @@ def compare_layers(model: Model, truth: dict[str, Any]) -> tuple[list[Agreement]
     return [compared(n, n) for n in (0, 1)], [compared(n, 1 - n) for n in (0, 1)]
 
 
-def draw_layers(layers: list[Agreement], pixel) -> Figure:
+def draw_layers(layers: list[Agreement], pixel: Any) -> Figure:
     """Layer by layer, the reconstruction beside the truth."""
     figure = Figure((8, 7), layout="constrained")
     axes = figure.subplots(2, 2)

@@ -16,7 +16,7 @@ from .errors import tidy
 
 app = typer.Typer(
     name="jaxptycho",
-    help="Differentiable electron ptychography in JAX: from measured counts to a reconstructed specimen.",
+    help="Differentiable electron ptychography in JAX: from measured counts to a specimen.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -25,20 +25,20 @@ app = typer.Typer(
 
 
 class By(Enum):
-    """What is halved."""
+    """Division of the data into halves."""
 
     positions = "positions"
     counts = "counts"
 
 
-# as shells and `timeout` have them; all is saved none the less. All processes of a run end with the same one: what
-# started them sees that none is done.
+# as in shells and `timeout`; all is saved in each case. All processes of a run end with the same
+# one: the launcher sees that none has finished.
 EXIT_CODES = {"Ctrl-C": 130, "SIGTERM": 143, "the wall-time limit": 124}
 EXPLAINS_NOTHING = (
     3  # of a finished run whose model does not explain the patterns (`analysis.verdict`)
 )
 
-Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")]
 Out = Annotated[
     Path | None, typer.Option("--out", help="Folder or file to write; never overwritten.")
 ]
@@ -50,9 +50,7 @@ Settings = Annotated[
 ]
 Again = Annotated[
     bool,
-    typer.Option(
-        "--resume", help="Where the folder is a run already, go on with it, changed by --set alone."
-    ),
+    typer.Option("--resume", help="Continue the run if the folder is one, changed by --set only."),
 ]
 JobFile = Annotated[
     Path, typer.Argument(metavar="JOB.toml", help="A job; `jaxptycho new` writes one.")
@@ -69,11 +67,11 @@ def together(
     processes: Annotated[
         int | None,
         typer.Option(
-            envvar="JAX_NUM_PROCESSES", help="How many work together; srun and mpirun say it."
+            envvar="JAX_NUM_PROCESSES", help="Number of processes (detected under srun and mpirun)."
         ),
     ] = None,
     rank: Annotated[
-        int | None, typer.Option(envvar="JAX_PROCESS_ID", help="Which of them this is, from 0.")
+        int | None, typer.Option(envvar="JAX_PROCESS_ID", help="Number of this process, from 0.")
     ] = None,
 ) -> None:
     """Differentiable electron ptychography in JAX: from measured counts to a reconstructed
@@ -105,7 +103,7 @@ def new(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Write a commented job: for a file, with its own metadata filled in, or to simulate a phantom."""
+    """Write a commented job: for a file, with its metadata filled in, or to simulate a phantom."""
     from ..jobs.new import new_job, new_simulation
     from ..simulate.phantoms import PHANTOMS
 
@@ -225,7 +223,7 @@ def compare(
         _table(evaluate_results(results, truth, out), f"{title} against {truth}")
     elif second is None:
         raise ValueError(
-            f"{first} is to be compared with nothing; give another result, or --truth FILE"
+            f"{first} cannot be compared with nothing; give another result, or --truth FILE"
         )
     else:
         _table(compare_results(first, second, out), title)
@@ -243,7 +241,7 @@ def halves(
     ] = By.positions,
     debug: Debug = False,
 ) -> None:
-    """Reconstruct two halves of the data, each alone: Fourier ring or shell correlation and
+    """Reconstruct two halves of the data separately: Fourier ring or shell correlation and
     resolution.
     """
     from ..jobs.halves import compare_halves
@@ -268,7 +266,7 @@ def export(
         float | None, typer.Option(help="Potential in V from which a peak is an atom.")
     ] = None,
     absorption: Annotated[
-        bool, typer.Option("--absorption", help="What it absorbs, in the place of its phase.")
+        bool, typer.Option("--absorption", help="Absorption in place of the phase.")
     ] = False,
     debug: Debug = False,
 ) -> None:

@@ -25,7 +25,7 @@ from .plots import (
 )
 from .resolution import draw_correlation
 from .series import draw_poses, poses_of
-from .volume import draw_sections, draw_surfaces
+from .volumes import draw_sections, draw_surfaces
 
 __all__ = [
     "loss",

@@ -15,7 +15,7 @@ from ..parts.indexed import PerView, select
 from .depth import draw_coverage
 from .pictures import probe_modes
 from .plots import draw_losses, draw_patterns, draw_probe, save
-from .volume import draw_maxima, draw_power, draw_sections, draw_sums, draw_surfaces
+from .volumes import draw_maxima, draw_power, draw_sections, draw_sums, draw_surfaces
 
 
 def write_series_figures(

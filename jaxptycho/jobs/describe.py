@@ -51,7 +51,7 @@ def describe_job(job: Job) -> dict[str, str]:
 
 
 def check_job(job: Job) -> dict[str, str]:
-    """A job with its data: all built, nothing computed; the object and the memory it takes."""
+    """Rows of a job with its data: all built, nothing computed; the object and its memory."""
     rows = describe_job(job)
     runner = Runner(job, Path("."))
     model = runner.check()

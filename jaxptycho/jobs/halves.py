@@ -28,7 +28,7 @@ def compare_halves(
     """
     if job.data.half != "all":
         raise ValueError(
-            f'the job takes one half already (data.half = "{job.data.half}"); set it to "all"'
+            f'the job uses one half already (data.half = "{job.data.half}"); set it to "all"'
         )
     if job.data.file is None:
         raise ValueError("halves are those of a measurement; give it as data.file")

@@ -7,7 +7,7 @@ from .optimisation import Rate
 from .schema import Section, suggest
 
 
-def mistake_sentence(error, root: type[Section]) -> str:
+def mistake_sentence(error: Any, root: type[Section]) -> str:
     """Sentence of a pydantic error: its place, what came, what was required."""
     where, names = _place(error["loc"], root)
     came = error["input"]
@@ -20,44 +20,46 @@ def mistake_sentence(error, root: type[Section]) -> str:
             return f"{where} is missing; give {about or 'a value'}"
         case "union_tag_invalid":
             kinds = error["ctx"]["expected_tags"].replace("'", "").split(", ")
-            return f"{where}.kind = {came.get('kind')!r}: no such kind; {suggest(str(came.get('kind')), kinds)}"
+            kind = came.get("kind")
+            return f"{where}.kind = {kind!r}: no such kind; {suggest(str(kind), kinds)}"
         case "union_tag_not_found" if not isinstance(came, dict):
             return (
                 f'{where} = {came!r}: it is a section, one of several kinds, such as {{kind = "…"}}'
             )
         case "union_tag_not_found":
-            return f'{where} has no kind; say which, for example kind = "…"'
+            return f'{where} has no kind; give one, for example kind = "…"'
         case "literal_error":
-            return f"{where} = {came!r}: wanted {error['ctx']['expected']}"
+            return f"{where} = {came!r}: expected {error['ctx']['expected']}"
         case "dict_type" | "model_type" | "model_attributes_type" | "list_type" if names and (
             inside := _keys_at(error["loc"], root)
         ):
             several = error["type"] == "list_type"
             example = f"{where}{'.0' if several else ''}.{next(iter(inside))}"
             what = "a list of sections" if several else "a section"
-            return f"{where} = {came!r}: it is {what}, whose keys are {', '.join(inside)}; set one of them, such as {example}"
+            return (
+                f"{where} = {came!r}: it is {what}, whose keys are {', '.join(inside)}; "
+                f"set one of them, such as {example}"
+            )
         case "value_error":
             value = "" if isinstance(came, dict) else f" = {came!r}"
-            place = f"{where}{value}: " if where else ""  # a validator of the whole job has none
+            place = f"{where}{value}: " if where else ""  # a validator of the full job has none
             return f"{place}{error['ctx']['error']}"
         case _:
-            wanted = (
+            required = (
                 error["msg"]
-                .replace("Input should be ", "wanted ")
-                .replace("wanted a valid ", "wanted a ")
+                .replace("Input should be ", "expected ")
+                .replace("expected a valid ", "expected a ")
             )
-            wanted = (
-                wanted.replace("wanted a integer", "wanted an integer")
-                .replace("wanted greater", "wanted a number greater")
-                .replace("wanted less", "wanted a number less")
+            required = (
+                required.replace("expected a integer", "expected an integer")
+                .replace("expected greater", "expected a number greater")
+                .replace("expected less", "expected a number less")
             )
-            return f"{where} = {came!r}: {wanted.partition(' or instance of')[0]}"
+            return f"{where} = {came!r}: {required.partition(' or instance of')[0]}"
 
 
 def _place(loc, root: type[Section]) -> tuple[str, dict]:
-    """Place of an error, as `--set` takes it (`step.0.constraint.1.start`), and the keys known
-    there.
-    """
+    """Place of an error, in the form of `--set` (`step.0.constraint.1.start`), and its keys."""
     found = [root]
     known = [root]
     shown = []

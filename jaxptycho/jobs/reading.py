@@ -20,8 +20,7 @@ S = TypeVar("S", bound=Section)
 
 
 def read_job(path: str | Path, settings: Sequence[str] = ()) -> Job:
-    """The checked job of a TOML file, with `settings` such as `step.0.epochs=5` in place of its
-    own.
+    """Checked job of a TOML file, with `settings` such as `step.0.epochs=5` in place of its values.
 
     Files are found relative to the job; those of `settings` in the working folder, too. Raises
     ValueError with a sentence for every mistake.
@@ -78,7 +77,7 @@ def make_job(values: dict[str, Any], source: str | Path = "the job") -> Job:
 
 
 def with_references(values: Any, folder: Path) -> Any:
-    """Nested values with every `module:function` of a module in `folder` by the path of its file."""
+    """Nested values with the path of the file for every `module:function` in `folder`."""
     if isinstance(values, dict):
         return {name: with_references(value, folder) for name, value in values.items()}
     if isinstance(values, list):
@@ -89,9 +88,9 @@ def with_references(values: Any, folder: Path) -> Any:
 
 
 def map_files(section: S, change: Callable[[str, str, str], str], where: str = "") -> S:
-    """The section with every file in it replaced by `change(key, file, role)`.
+    """Section with every file in it replaced by `change(key, file, role)`.
 
-    Keys are as `--set` takes them, roles "input" and "output".
+    Keys are in the form of `--set`, roles are "input" and "output".
     """
     update: dict[str, Any] = {}
     for name, field in type(section).model_fields.items():
@@ -122,7 +121,7 @@ def files_of(job: Section) -> dict[str, str]:
 
 
 def beside(job: Job, folder: Path) -> Job:
-    """The job with its files relative to `folder`; absolute where both share nothing but the root."""
+    """Job with its files relative to `folder`; absolute if both share only the root."""
     near = folder.resolve()
     return map_files(job, lambda where, file, role: _relative(file, near))
 
@@ -214,7 +213,7 @@ def _parts(key: str, setting: str) -> list[str]:
 
 
 def _of_rates(path: list[str]) -> list[str]:
-    """The path with a field of the model, below the rates of a step, as one part: scan.positions."""
+    """Path with a field of the model, below the rates of a step, as one part: scan.positions."""
     if path[:1] != ["step"] or path[2:3] != ["rates"] or len(path) < 4:
         return path
     option = path[-1:] if len(path) > 4 and path[-1] in Rate.model_fields else []

@@ -71,7 +71,7 @@ def in_unit(name: str):
 
 
 def suggest(name: str, names: Collection[str]) -> str:
-    """'did you mean …?', or all known names where none is near."""
+    """Text 'did you mean …?', or all known names if none is similar."""
     near = get_close_matches(name, list(names), 1, 0.55)
     return f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(names))}"
 
@@ -113,7 +113,7 @@ class Scheduled(Section):
 
 
 def entry_of(registry: Mapping[str, Callable], base: type[Section] = Section) -> Any:
-    """A section for each function of `registry`, told apart by its `kind`, or `module:function`."""
+    """Section for each function of `registry`, identified by `kind`, or `module:function`."""
     kinds = [_section_of(name, builder, base) for name, builder in registry.items()]
     tagged = [Annotated[kind, Tag(kind.__name__)] for kind in kinds]
     external = Annotated[_external(base), Tag("module:function")]
@@ -129,7 +129,7 @@ def entry_of(registry: Mapping[str, Callable], base: type[Section] = Section) ->
 def build_entry(
     entry: Section, registry: Mapping[str, Callable], base: type[Section] = Section, *first
 ):
-    """What the function named by an entry returns for the entry's options."""
+    """Result of the function named by an entry for the entry's options."""
     kind: str = entry.kind  # pyright: ignore[reportAttributeAccessIssue]
     builder = registry[kind] if kind in registry else resolve(kind)
     return builder(*first, **options_of(entry, base))

@@ -13,7 +13,7 @@ from .schema import Aberrations, Pair, Section, Semiangle, Triple, in_unit, key,
 
 
 class Data(Section):
-    """Measurement, and what its file does not say."""
+    """Measurement, and properties that its file does not give."""
 
     file: str | None = key(
         "native HDF5 or CXI, relative to this job; default: what a first step `simulate` writes",

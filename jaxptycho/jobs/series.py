@@ -110,7 +110,7 @@ def reach_of(data: Dataset) -> np.ndarray:
 
 
 def tilts_of(data: Dataset) -> np.ndarray:
-    """Nominal tilt of every view [rad]; ValueError where the file gives none."""
+    """Nominal tilt of every view [rad]; ValueError if the file gives none."""
     if data.tilts is None:
         raise ValueError(
             "the file gives no tilts, without which a tilt series has no depth; write tilt_deg "

@@ -55,9 +55,7 @@ def require_new(path: Path) -> None:
 
 
 def check_simulation(job: Simulation) -> dict[str, str]:
-    """A simulation job with everything built and nothing computed: its size, and what such an
-    experiment resolves.
-    """
+    """Rows of a simulation job, built without computation: its size and expected resolution."""
     experiment = build_experiment(job)
     lens = experiment.microscope
     scan = job.scan
@@ -77,8 +75,9 @@ def check_simulation(job: Simulation) -> dict[str, str]:
 
 
 def covered(experiment: Experiment) -> dict[str, str]:
-    """How much of Fourier space, to the detail of the pixels, a tilt series measures; nothing for a
-    single view.
+    """Fraction of Fourier space, to the detail of the pixels, that a tilt series measures.
+
+    Empty for a single view.
     """
     if experiment.tilts is None or np.ptp(experiment.tilts) > pi:
         return {}
@@ -91,7 +90,10 @@ def covered(experiment: Experiment) -> dict[str, str]:
     )
     ball = parts.of_ball
     filled = parts.filled_wedge
-    words = f"{100 * ball['slabs']:.3g} % by single slices, {100 * ball['cones']:.3g} % by multislice, to {detail:.3g} Å"
+    words = (
+        f"{100 * ball['slabs']:.3g} % by single slices, {100 * ball['cones']:.3g} % by "
+        f"multislice, to {detail:.3g} Å"
+    )
     wedge = (
         {}
         if np.isnan(filled)
@@ -101,7 +103,7 @@ def covered(experiment: Experiment) -> dict[str, str]:
 
 
 def simulation_cautions(experiment: Experiment) -> list[str]:
-    """What a simulation does that its numbers do not say."""
+    """Cautions about properties of a simulation that its numbers do not show."""
     own = experiment.configurations
     few = experiment.configurations < ENOUGH
     if not (experiment.varies and few):
@@ -112,17 +114,21 @@ def simulation_cautions(experiment: Experiment) -> list[str]:
 
 
 def describe_experiment(experiment: Experiment) -> dict[str, str]:
-    """What is simulated, on which grid, and what that takes."""
+    """Rows of the simulated specimen, its grid, and the cost of the simulation."""
     box = experiment.box
     fine = experiment.fine.shape
     return {
-        "patterns": f"{experiment.n_views} × {len(experiment.scan)} of {experiment.grid.shape[0]}² pixels",
-        "atoms": f"{len(experiment.atoms)} ({experiment.atoms.get_chemical_formula(empirical=True)})",
+        "patterns": f"{experiment.n_views} × {len(experiment.scan)} of "
+        f"{experiment.grid.shape[0]}² pixels",
+        "atoms": f"{len(experiment.atoms)} "
+        f"({experiment.atoms.get_chemical_formula(empirical=True)})",
         "electrons per pattern": f"{experiment.dose:.5g}",
-        "field": f"the scan with its probe reaches {illuminated_width(experiment):.4g} Å, the atoms {extent(experiment):.4g} Å",
+        "field": f"the scan with its probe reaches {illuminated_width(experiment):.4g} Å, "
+        f"the atoms {extent(experiment):.4g} Å",
         "box": f"{box.grid.shape[0]} × {box.grid.shape[1]} pixels of {box.grid.pixel[0]:.4g} Å, "
         f"{len(box.faces)} slices of {box.thickness:.4g} Å",
-        "waves": f"{fine[0]}² pixels, {exposures(experiment) * 2 * len(box.faces)} Fourier transforms",
+        "waves": f"{fine[0]}² pixels, "
+        f"{exposures(experiment) * 2 * len(box.faces)} Fourier transforms",
         "memory": f"{8e-6 * prod(box.grid.shape) * len(box.faces):.4g} MB of slices",
     }
 
@@ -224,14 +230,14 @@ def write_experiment(
 
 
 def truth(experiment: Experiment, slab: float) -> dict[str, Any]:
-    """Everything true of an experiment, lengths in Å.
+    """Ground truth of an experiment, lengths in Å.
 
     `potential` [z, y, x] is the mean potential of the untilted specimen in V·Å, projected within
-    slabs of `slab_angstrom`, and `origin_angstrom` (z, y, x) where its first slab begins and its
-    pixel [0, 0] stands; of every view there are its angles (about y, x and z), shift (y, x),
-    positions, and, where the first slab begins, its defocus and the modes of its probe [√electrons]
-    (the centre at [N//2, N//2]). `descan_mrad` [shot, 2] is by how much every pattern is moved,
-    `gain_map` the relative gain of the camera's pixels.
+    slabs of `slab_angstrom`, and `origin_angstrom` (z, y, x) the position of its first face and of
+    its pixel [0, 0]; for every view angles (about y, x and z), shift (y, x), positions, and, at the
+    first face, its defocus and the modes of its probe [√electrons] (the centre at [N//2, N//2]).
+    `descan_mrad` [shot, 2] is the displacement of every pattern, `gain_map` the relative gain of
+    the camera's pixels.
     """
     box = experiment.box
     views = experiment.views
@@ -265,7 +271,7 @@ def truth(experiment: Experiment, slab: float) -> dict[str, Any]:
 
 
 def probes(experiment: Experiment) -> np.ndarray:
-    """The modes of every view's probe [√electrons] on the grid of the detector, [view, mode, y, x]."""
+    """Modes of every view's probe [√electrons] on the grid of the detector, [view, mode, y, x]."""
     lens = experiment.microscope
     grid = experiment.grid
     spectra = [

@@ -49,9 +49,8 @@ def _cut(cell: ase.Atoms, section: AtomSource) -> ase.Atoms:
         if cell.pbc.all() and min(gaps(cell)) < VACUUM:
             raise ValueError(
                 f"{section.file} is a periodic cell of "
-                f"{', '.join(f'{n:.4g}' for n in cell.cell.lengths())} Å without "
-                "vacuum around it, which alone would stand in empty space; give "
-                "specimen.width_angstrom and "
+                f"{', '.join(f'{n:.4g}' for n in cell.cell.lengths())} Å without vacuum around it, "
+                "which cannot be simulated as a single cell; give specimen.width_angstrom and "
                 "thickness_angstrom, or a finite structure as xyz"
             )
         centred = cell.copy()

@@ -103,7 +103,7 @@ class Screen(Section):
 
 
 class TiltErrors(Section):
-    """Views of the specimen turned about the y axis through its origin."""
+    """Views of the specimen rotated about the y axis through its origin."""
 
     tilts_deg: list[float] | None = key(
         "nominal tilt of every view", None, [-30.0, 0.0, 30.0], min_length=1

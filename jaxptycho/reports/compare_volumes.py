@@ -9,7 +9,7 @@ from ..analysis.images import nrmse
 from ..analysis.shells import taper
 from ..analysis.volumes import align_volume
 from ..figures.plots import save
-from ..figures.volume import draw_directional
+from ..figures.volumes import draw_directional
 from ..model import Model
 from .evaluate_spectrum import Compared
 from .evaluate_volume import gauge_rows

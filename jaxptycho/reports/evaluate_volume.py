@@ -28,7 +28,7 @@ from ..figures.errors import draw_alignment
 from ..figures.pictures import probe_modes
 from ..figures.plots import save
 from ..figures.resolution import draw_correlation, draw_directions
-from ..figures.volume import draw_directional, draw_power, draw_sections, draw_surfaces
+from ..figures.volumes import draw_directional, draw_power, draw_sections, draw_surfaces
 from ..io.structures import to_ase, write_structure
 from ..model import Model, probe_positions
 from ..parts.indexed import PerView, axis_size, select
@@ -191,7 +191,7 @@ def detail(
     voxel: np.ndarray,
     tilts: tuple[float, float],
 ) -> Detail:
-    """Shell correlation of two volumes: full, along the axes, within and outside the tilts [rad]."""
+    """Shell correlation of two volumes: full, along the axes, inside and outside the tilts."""
     window = taper(volume.shape)
     along = directional_correlations(volume, known, voxel, np.eye(3), CONE, window=window)
     wedge = wedge_correlations(volume, known, voxel, tilts, window)

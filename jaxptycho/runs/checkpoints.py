@@ -37,7 +37,7 @@ def newest_place(kept: Checkpoints) -> CheckpointPlace | None:
 
 
 def quanta_of(data: Dataset) -> float:
-    """Quanta of all patterns, by which another measurement is told from the same one."""
+    """Quanta of all patterns, which identify the measurement."""
     return float(sum(data.dose(view).sum() for view in range(data.n_views)))
 
 

@@ -34,10 +34,10 @@ def unchanged(model: Model, epoch: int) -> tuple[Model, bool]:
 
 
 class Refinement(NamedTuple):
-    """What is minimised, and how.
+    """Objective of a refinement, and its optimiser.
 
     `after_step(model)` projects the model after every step. `after_epoch(model, epoch)` returns
-    the model that the next epoch begins with, and whether its optimiser begins again.
+    the model that the next epoch begins with, and whether the state of the optimiser is reset.
     """
 
     loss: Callable[[Model, Any], jax.Array]

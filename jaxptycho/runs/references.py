@@ -56,7 +56,7 @@ def _imported(module: str):
         raise ValueError(f"{path} has the name of the module {path.stem}; give the file another")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None or not path.exists():
-        raise ValueError(f"{path} does not exist; the job names it for a kind of its own")
+        raise ValueError(f"{path} does not exist; the job names it as a kind")
     loaded = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = loaded
     try:

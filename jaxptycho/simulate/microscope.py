@@ -13,7 +13,8 @@ from ..physics.aberrations import cartesian, phase_surface
 from ..physics.grids import REST_ENERGY_EV, Grid
 
 NODES = 7  # of a Gaussian
-REST, MOST = 1e-3, 12  # of the intensity left out, and modes at most
+REST = 1e-3  # of the intensity, left out
+MAX_MODES = 12
 RAYS = 64  # across the aperture, of which the farthest gives the width of the probe
 PER_FWHM = 1 / (2 * sqrt(2 * np.log(2)))  # standard deviations of a Gaussian
 
@@ -61,7 +62,7 @@ class Microscope:
                     np.stack([np.sqrt(weight * w) * shift * wave for shift, w in shifts]), 1e-6
                 )
             )
-        return orthogonal(np.concatenate(found), REST)[:MOST]
+        return orthogonal(np.concatenate(found), REST)[:MAX_MODES]
 
     def width(self, grid: Grid, defocus: float) -> float:
         """Diameter [Å] of the probe at a `defocus` [Å]: the farthest ray at ∇χ/2π, and the first

@@ -22,7 +22,7 @@ from ..parts.specimen import AbstractSpecimen
 from ..physics import scattering, waves
 from ..physics.grids import Grid
 from ..physics.potentials import Blobs, finite, of_spectrum, spectrum
-from ..physics.types import Numbers, Pair, Slices, Stack
+from ..physics.types import Pair, Slices, Stack
 
 FRACTIONS = (1.0, 0.7, 0.5, 0.25)  # of the frequencies: narrow Gaussians need all
 REACH = 5.0  # Å along z, range of an atom
@@ -197,9 +197,7 @@ def _added(total: Complex[Array, "Y f"], spectrum: Complex[Array, "y h"]) -> Com
     """A spectrum that ends at lower frequencies added to one of the same box."""
     if spectrum.shape == total.shape:
         return total + spectrum
-    half, columns = (
-        len(spectrum) // 2,
-        spectrum.shape[1],
-    )  # its Nyquist frequency, where the spectrum has vanished
+    half = len(spectrum) // 2  # its Nyquist frequency, where the spectrum has vanished
+    columns = spectrum.shape[1]
     total = total.at[:half, :columns].add(spectrum[:half])
     return total.at[1 - half :, :columns].add(spectrum[half + 1 :])

@@ -98,7 +98,7 @@ FIXED = {
     "step.0.batch=8": "step.0 is under way with another value",
     "step.0.slices=2": "step.0 is under way",
     "step.0.rates.scan=1e-2": "its optimiser or its constraints",
-    "step.0.epochs=1.5": "wanted an integer",
+    "step.0.epochs=1.5": "expected an integer",
     "step.7.epochs=1": "there is no step.7",
 }
 

@@ -54,10 +54,10 @@ def test_every_key_is_explained_in_a_new_job():
         ({"data": {"file": "x", "voltage_kv": 300000.0}}, "0.3 to 5000 are expected; is it in V?"),
         (
             {"data": {"file": "x", "voltage_kv": "300 kV"}},
-            "data.voltage_kv = '300 kV': wanted a number",
+            "data.voltage_kv = '300 kV': expected a number",
         ),
-        ({"probe": {"modes": 2.5}}, "probe.modes = 2.5: wanted an integer"),
-        ({"scan": {"kind": "fre"}}, "scan.kind = 'fre': wanted 'free' or 'affine'"),
+        ({"probe": {"modes": 2.5}}, "probe.modes = 2.5: expected an integer"),
+        ({"scan": {"kind": "fre"}}, "scan.kind = 'fre': expected 'free' or 'affine'"),
         (
             {"probe": {"aberrations_angstrom": {"C31": 1.0}}},
             "no aberration is called C31; did you mean C30?",

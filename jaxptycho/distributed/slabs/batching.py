@@ -1,12 +1,12 @@
-"""Batches for devices that hold slabs: each device's shots stand together, in the order in which
-devices take them.
+"""Batches for devices that hold slabs: the shots of each device are contiguous, in its order.
 
-Windows lie where the scan has them, so a batch drawn from all shots would load slabs unequally.
-Shots are therefore drawn within each slab, the same part of every slab's for every batch.
+The positions of the windows follow the scan, so a batch of random shots would load slabs unequally.
+Shots are therefore drawn within each slab, the same fraction of every slab for every batch.
 """
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -51,10 +51,8 @@ def _side_by_side(home, mesh: Mesh, share: int = 0):
     return index.ravel(), real.ravel()
 
 
-def homed(model: Model, shots: list[int], mesh: Mesh) -> list[Int[np.ndarray, "_"]]:
-    """The slab of every shot of every view, where the windows lie now; `shots` are those of the
-    views.
-    """
+def slabs_of_shots(model: Model, shots: list[int], mesh: Mesh) -> list[Int[np.ndarray, "_"]]:
+    """Slab of every shot of every view, from its current window; `shots` are those of the views."""
     if SLABS not in mesh.shape:
         return [np.zeros(n, np.int16) for n in shots]
     return [
@@ -72,14 +70,14 @@ def slab_batches(
     order: str = "random",
     seed: int = 0,
     first_epoch: int = 0,
-    shots=None,
+    shots: Any = None,
     part: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
-    """`data.batches` for the devices of `mesh`: as many batches, of about `size` shots, for slabs
-    arranged.
+    """Return `data.batches` for the devices of `mesh`: batches of about `size` shots by slabs.
 
-    `home` by `homed` says where the windows lie; they may move by some rows (`slabs.halo`) until
-    batches are dealt by another one. What is left of an epoch wants that of its beginning.
+    `home` from `slabs_of_shots` gives the slab of every shot; windows may move by some rows
+    (`slabs.halo`) until it is computed again. The rest of an epoch requires the `home` of its
+    beginning.
     """
     if SLABS not in mesh.shape:
         drawn = batches(

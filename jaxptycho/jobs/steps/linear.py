@@ -43,7 +43,8 @@ class LinearStep(Step):
 
     def run(self, state: State, context: Context) -> State:
         model: Any = state.model
-        data, axis = context.data, tilt_axis(context.data)
+        data = context.data
+        axis = tilt_axis(data)
         start = model.specimen.potential
         field = (start.shape[1], start.shape[2])
         views = projected_views([state.views[view] for view in range(data.n_views)], field, axis)

@@ -55,7 +55,7 @@ class RefineStep(Optimisation, Step):
         )
 
     def changed(self, model: Model) -> Model:
-        """The model handed on by the step before, with the slices and modes of this one."""
+        """Model of the step before, with the slices and modes of this one."""
         model = model if self.slices is None else with_slices(model, self.slices)
         return model if self.modes is None else with_modes(model, self.modes)
 
