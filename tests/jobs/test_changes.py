@@ -132,7 +132,7 @@ def test_the_keys_of_each_place_are_open_or_not():
     require_applicable(
         *changed(step=[SMALL | {"modes": 2}]), Reached(0, 0, False)
     )  # nothing has begun
-    with pytest.raises(ValueError, match=r"takes away step\.1"):
+    with pytest.raises(ValueError, match=r"removes step\.1"):
         require_applicable(*changed(step=[SMALL]), Reached(1, 0, True))
 
 
