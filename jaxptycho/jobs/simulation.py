@@ -69,9 +69,7 @@ def check_simulation(job: Simulation) -> dict[str, str]:
     )
     found = [*simulation_cautions(experiment), *planned.warnings]
     warnings = {"warning": "; ".join(found)} if found else {}
-    return (
-        describe_experiment(experiment) | dict(planned.summary()) | covered(experiment) | warnings
-    )
+    return describe_experiment(experiment) | planned.summary() | covered(experiment) | warnings
 
 
 def covered(experiment: Experiment) -> dict[str, str]:

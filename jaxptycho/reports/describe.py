@@ -60,7 +60,7 @@ def _optics_rows(data: Dataset, dose: float) -> dict[str, str]:
     if semiangle is None or defocus is None:
         return rows
     step = math.sqrt(area_per_shot(data.positions[0]))
-    return rows | dict(design(data.grid, 1e-3 * semiangle, defocus, step, dose).summary())
+    return rows | design(data.grid, 1e-3 * semiangle, defocus, step, dose).summary()
 
 
 def describe_model(model: Model) -> dict[str, str]:

@@ -72,7 +72,7 @@ def result_of(path: Path) -> Path:
 def load_result(path: Path) -> Model:
     """Model of a run's folder or of a result file.
 
-    A file by itself imports nothing: a `module:function` is imported from the place that the
+    A file imports nothing: a `module:function` is imported from the place that the
     run.toml of the run names. Raises ValueError for a folder without a result.
     """
     path = result_of(path)
