@@ -237,9 +237,11 @@ def traced_and_refined(case: Case, volume: Volume, epochs: int):
     rate = optax.cosine_decay_schedule(5e-2, epochs * case.data.n_views)
     names = ("positions", "debye_waller", "occupancy")
     optimiser = per_part({f"specimen.{name}": optax.adam(rate) for name in names})
-    project = lambda m: eqx.tree_at(
-        lambda m: m.specimen.debye_waller, m, jnp.clip(m.specimen.debye_waller, 0.1, 8.0)
-    )  # noqa: E731
+
+    def project(model):
+        clipped = jnp.clip(model.specimen.debye_waller, 0.1, 8.0)
+        return eqx.tree_at(lambda m: m.specimen.debye_waller, model, clipped)
+
     model, loss = refined(case, model, optimiser, Prior((project,)), epochs)
     found, like = model.specimen, truth_of(case.experiment, volume)
     places = np.asarray(found.positions) - np.array([float(found.axis), 0, 0])

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxptycho as jp
-from jaxptycho.io.native import writing
+from jaxptycho.io.native import native_writer
 
 PIXELS, PIXEL, VOLTAGE = 128, 0.15, 80.0  # Å, kV
 SEMIANGLE, DEFOCUS, DOSE = 24.9, 100.0, 1e5  # mrad, Å, quanta per pattern
@@ -69,7 +69,7 @@ def main():
         "scan_step_angstrom": STEP,
     }
     places = np.asarray(model.scan.positions.values, float)
-    with writing(args.out, grid, [places], np.uint16, about=about) as put:
+    with native_writer(args.out, grid, [places], np.uint16, about=about) as put:
         for start in range(0, args.patterns, BLOCK):
             shots = np.arange(start, min(start + BLOCK, args.patterns))
             counts = rng.poisson(np.asarray(expected(model, shots), float)).astype(np.uint16)

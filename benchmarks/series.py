@@ -34,7 +34,7 @@ from jaxptycho.jobs.simulation import run_simulation
 from jaxptycho.jobs.steps.simulate import SimulateStep
 from jaxptycho.start.guess import first_model
 from jaxptycho.tomography.alignment import align
-from jaxptycho.tomography.poses import posed, reset_volume
+from jaxptycho.tomography.poses import refine_poses, reset_volume
 from jaxptycho.tomography.projections import Geometry
 from jaxptycho.tomography.series import first_series
 from jaxptycho.tomography.views import projected_views, reconstruct_views
@@ -188,7 +188,7 @@ def end_to_end(args, data: Dataset, model: Model, plan: Refinement) -> Iterator[
     for epoch in range(plan.epochs):
         for batch in batches(data, args.batch, 1, first_epoch=epoch):
             model, state, _ = step(model, state, batch)
-        model = posed(model, data, "shifts" if plan.reset_volume else "all", seed=epoch)
+        model = refine_poses(model, data, "shifts" if plan.reset_volume else "all", seed=epoch)
         if plan.reset_volume:
             model = copy_for_donation(reset_volume(model))
             state = init_state(optimiser, model)

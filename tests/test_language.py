@@ -22,7 +22,9 @@ COLUMNS = 100
 def functions(tree):
     """Public functions and methods, nested ones among them."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith(
+            "_"
+        ):
             yield node
 
 

@@ -31,8 +31,8 @@ class Design(NamedTuple):
     dose: float | None  # quanta/Å²
     warnings: tuple[str, ...]
 
-    def rows(self) -> list[tuple[str, str]]:
-        """Words and values of a table, the dose only where it is known."""
+    def summary(self) -> dict[str, str]:
+        """Names and values of a table, the dose only if it is known."""
         rows = [
             ("information limit 2α/λ", f"{1 / self.information_limit:.3g} Å"),
             ("limit of the detector", f"{1 / self.detector_limit:.3g} Å"),
@@ -45,7 +45,7 @@ class Design(NamedTuple):
             ("Ronchigram magnification", f"{self.magnification:.3g} pixels/Å"),
             ("largest tilt step 2(α + λk/2)", f"{math.degrees(self.tilt_step):.3g}°"),
         ]
-        return rows + ([] if self.dose is None else [("dose", f"{self.dose:.4g} quanta/Å²")])
+        return dict(rows) | ({} if self.dose is None else {"dose": f"{self.dose:.4g} quanta/Å²"})
 
 
 def design(

@@ -80,7 +80,7 @@ class PositionError(NamedTuple):
     shift: np.ndarray  # (y, x) [Å]
     matrix: np.ndarray
 
-    def words(self) -> dict[str, str]:
+    def summary(self) -> dict[str, str]:
         """Root mean square, mean and maximum for a table."""
         distance = np.hypot(*self.residual.T)
         rms = np.sqrt(np.mean(distance**2))
@@ -134,7 +134,7 @@ class AlignmentError(NamedTuple):
         """Magnitude of the rotation error of every view [degrees]."""
         return np.linalg.norm(self.turns, axis=1)
 
-    def words(self) -> dict[str, str]:
+    def summary(self) -> dict[str, str]:
         """Mean, median and maximum for a table."""
         distances = self.distances()
         angles = self.angles()

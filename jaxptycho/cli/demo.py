@@ -1,4 +1,5 @@
-"""`jaxptycho demo`: a bilayer simulated, reconstructed as any measurement is, and compared with the truth.
+"""`jaxptycho demo`: a bilayer simulated, reconstructed as any measurement is, and compared with the
+truth.
 
 The simulation shares neither grid nor slices with the reconstruction: atoms vibrate, the pixel is
 half as large, and a slice is 2 Å thick.
@@ -23,8 +24,9 @@ from ..reports.evaluate import phase_agreement, truth_correlation
 from ..runs.folder import refuse_existing
 from ..runs.progress import ProgressBar
 
-JOB = """# What `jaxptycho demo` runs. Change it and run it again: jaxptycho run bilayer.toml --out again, with
-# another name of the file that it simulates, or without that step and with `file` in [data].
+JOB = """# Job of `jaxptycho demo`. Change it and run it again: jaxptycho run bilayer.toml --out
+# again, with another name of the file that it simulates, or without that step and with `file` in
+# [data].
 
 [data]
 hold_out = 0.05
@@ -76,10 +78,11 @@ probe = {{rate = 5e-3, schedule = "cosine"}}
 
 
 def run_demo(out: Path, positions: int = 16, epochs: int = 40) -> dict[str, float]:
-    """Simulates a scan of `positions`², reconstructs it in `out`, says and returns how good it became.
+    """Simulate a scan of `positions`², reconstruct it in `out`; print and return its quality.
 
-    `correlation_1` and `_2` compare each layer with its own truth, `crosstalk_1` and `_2` with
-    the other's, `resolution_angstrom` is where the ring correlation with the truth falls to 0.5.
+    `correlation_1` and `_2` compare each layer with its truth, `crosstalk_1` and `_2` with that of
+    the other, `resolution_angstrom` is the period at which the ring correlation with the truth
+    falls to 0.5.
     """
     refuse_existing(out)
     out.mkdir(parents=True)
@@ -101,14 +104,16 @@ def run_demo(out: Path, positions: int = 16, epochs: int = 40) -> dict[str, floa
     save(draw_layers(own, model.grid.pixel), out / "layers.png")
     for n in (1, 2):
         print(
-            f"layer {n}: correlation with its own truth {figures[f'correlation_{n}']:.3f}, "
+            f"layer {n}: correlation with its truth {figures[f'correlation_{n}']:.3f}, "
             f"with that of the other {figures[f'crosstalk_{n}']:.3f}"
         )
     print(
-        f"resolution {figures['resolution_angstrom']:.2f} Å (ring correlation with the truth at 0.5)"
+        f"resolution {figures['resolution_angstrom']:.2f} Å (ring correlation with the truth at "
+        "0.5)"
     )
     print(
-        f"{figures['seconds']:.0f} s in all; look at {out / 'layers.png'} and {out / 'run' / 'figures'}"
+        f"{figures['seconds']:.0f} s in all; look at {out / 'layers.png'} and "
+        f"{out / 'run' / 'figures'}"
     )
     return figures
 
@@ -119,11 +124,12 @@ def since(began: float) -> float:
 
 
 def compare_layers(model: Model, truth: dict[str, Any]) -> tuple[list[Agreement], list[Agreement]]:
-    """The upper and the lower half of the slices, each against its own layer, and each against the other."""
+    """Correlation of the upper and lower half of the slices with each of the layers."""
     stack = phases(model)
     halves = stack.reshape(2, -1, *stack.shape[1:]).sum(1)
     layers = model.grid.sigma * truth["potential"]
-    pixel, corner = truth["pixel_angstrom"], truth["origin_angstrom"][1:]
+    pixel = truth["pixel_angstrom"]
+    corner = truth["origin_angstrom"][1:]
 
     def compared(half: int, layer: int) -> Agreement:
         return compare_phase(halves[half], model, layers[layer], pixel, truth_origin=corner)
@@ -131,7 +137,7 @@ def compare_layers(model: Model, truth: dict[str, Any]) -> tuple[list[Agreement]
     return [compared(n, n) for n in (0, 1)], [compared(n, 1 - n) for n in (0, 1)]
 
 
-def draw_layers(layers: list[Agreement], pixel) -> Figure:
+def draw_layers(layers: list[Agreement], pixel: Any) -> Figure:
     """Layer by layer, the reconstruction beside the truth."""
     figure = Figure((8, 7), layout="constrained")
     axes = figure.subplots(2, 2)

@@ -1,4 +1,4 @@
-"""What a user reads when something is wrong: one sentence, and nothing lost."""
+"""Errors for users: one sentence, and nothing lost."""
 
 import errno
 import functools
@@ -11,9 +11,12 @@ import typer
 from jax.errors import JaxRuntimeError
 
 SMALLER = (
-    "make smaller what the job computes with: step.N.batch (shots of a step), run.budget_gib (its gradient), "
-    "specimen.slices or specimen.size_angstrom, probe.modes, detector.supersample, detector.extend or the extent of the "
-    "positions; run.slabs shares a specimen among devices, and `jaxptycho validate` estimates the memory"
+    "make smaller what the job computes with: step.N.batch (shots of a step), run.budget_gib (its "
+    "gradient), "
+    "specimen.slices or specimen.size_angstrom, probe.modes, detector.supersample, "
+    "detector.extend or the extent of the "
+    "positions; run.slabs shares a specimen among devices, and `jaxptycho validate` estimates the "
+    "memory"
 )
 
 
@@ -24,7 +27,8 @@ def sentence(error: BaseException) -> str:
     ):
         return f"there is not enough memory{_too_large(str(error))}; {SMALLER}"
     if isinstance(error, JaxRuntimeError):
-        return f"the device or its compiler failed ({_first_line(error)}); --debug shows all of its report"
+        line = _first_line(error)
+        return f"the device or its compiler failed ({line}); --debug shows all of its report"
     if isinstance(error, OSError):
         return _of_files(error)
     return str(error) if isinstance(error, ValueError) else _first_line(error)
@@ -51,12 +55,16 @@ def _of_files(error: OSError) -> str:
     name = error.filename
     if error.errno == errno.ENOSPC:
         place = f" while writing {name}" if name else ""
-        return f"the disk is full{place}: free some space, then go on with `jaxptycho resume` if a run was under way"
+        return (
+            f"the disk is full{place}: free some space, then continue with `jaxptycho resume` if "
+            "a run was under way"
+        )
     if not name:
         return " ".join(str(error).split("\n"))
     if isinstance(error, FileNotFoundError):
         folder = Path(name).parent
-        return f"there is no {'file' if folder.is_dir() else f'folder {folder} for'} {name}; check the path"
+        missing = "file" if folder.is_dir() else f"folder {folder} for"
+        return f"there is no {missing} {name}; check the path"
     if isinstance(error, FileExistsError):
         return f"{name} exists and is never overwritten; choose another name"
     if isinstance(error, IsADirectoryError | NotADirectoryError):
@@ -65,7 +73,10 @@ def _of_files(error: OSError) -> str:
         )
         return f"{name} is a {found}, and a {required} is required; check the path"
     if isinstance(error, PermissionError):
-        return f"there is no permission to use {name}; change its owner or its mode, or choose another place"
+        return (
+            f"there is no permission to use {name}; change its owner or its mode, or choose "
+            "another place"
+        )
     return f"{name} cannot be used ({error.strerror}); check the path"
 
 

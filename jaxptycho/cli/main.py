@@ -1,4 +1,6 @@
-"""Command line: `jaxptycho demo | new | run | resume | inspect | validate | compare | halves | export`."""
+"""Command line: `jaxptycho demo | new | run | resume | inspect | validate | compare | halves |
+export`.
+"""
 
 import sys
 import warnings
@@ -14,7 +16,7 @@ from .errors import tidy
 
 app = typer.Typer(
     name="jaxptycho",
-    help="Differentiable electron ptychography in JAX: from measured counts to a reconstructed specimen.",
+    help="Differentiable electron ptychography in JAX: from measured counts to a specimen.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -23,20 +25,20 @@ app = typer.Typer(
 
 
 class By(Enum):
-    """What is halved."""
+    """Division of the data into halves."""
 
     positions = "positions"
     counts = "counts"
 
 
-# as shells and `timeout` have them; all is saved none the less. All processes of a run end with the same one: what
-# started them sees that none is done.
+# as in shells and `timeout`; all is saved in each case. All processes of a run end with the same
+# one: the launcher sees that none has finished.
 EXIT_CODES = {"Ctrl-C": 130, "SIGTERM": 143, "the wall-time limit": 124}
 EXPLAINS_NOTHING = (
     3  # of a finished run whose model does not explain the patterns (`analysis.verdict`)
 )
 
-Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")]
 Out = Annotated[
     Path | None, typer.Option("--out", help="Folder or file to write; never overwritten.")
 ]
@@ -48,9 +50,7 @@ Settings = Annotated[
 ]
 Again = Annotated[
     bool,
-    typer.Option(
-        "--resume", help="Where the folder is a run already, go on with it, changed by --set alone."
-    ),
+    typer.Option("--resume", help="Continue the run if the folder is one, changed by --set only."),
 ]
 JobFile = Annotated[
     Path, typer.Argument(metavar="JOB.toml", help="A job; `jaxptycho new` writes one.")
@@ -67,14 +67,16 @@ def together(
     processes: Annotated[
         int | None,
         typer.Option(
-            envvar="JAX_NUM_PROCESSES", help="How many work together; srun and mpirun say it."
+            envvar="JAX_NUM_PROCESSES", help="Number of processes (detected under srun and mpirun)."
         ),
     ] = None,
     rank: Annotated[
-        int | None, typer.Option(envvar="JAX_PROCESS_ID", help="Which of them this is, from 0.")
+        int | None, typer.Option(envvar="JAX_PROCESS_ID", help="Number of this process, from 0.")
     ] = None,
 ) -> None:
-    """Differentiable electron ptychography in JAX: from measured counts to a reconstructed specimen."""
+    """Differentiable electron ptychography in JAX: from measured counts to a reconstructed
+    specimen.
+    """
     from ..distributed.multihost import join
 
     join(coordinator, processes, rank)
@@ -101,7 +103,7 @@ def new(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Write a commented job: for a file, with its own metadata filled in, or to simulate a phantom."""
+    """Write a commented job: for a file, with its metadata filled in, or to simulate a phantom."""
     from ..jobs.new import new_job, new_simulation
     from ..simulate.phantoms import PHANTOMS
 
@@ -111,7 +113,8 @@ def new(
         near = get_close_matches(str(file).lower(), PHANTOMS, 1, 0.55)
         hint = f"did you mean {near[0]}? " if near else ""
         raise ValueError(
-            f"{file} is neither a file nor a phantom; {hint}phantoms are {', '.join(sorted(PHANTOMS))}"
+            f"{file} is neither a file nor a phantom; {hint}phantoms are "
+            f"{', '.join(sorted(PHANTOMS))}"
         )
     text = new_simulation(str(file), target) if phantom else new_job(file, target, template)
     with target.open("x", encoding="utf-8") as written:
@@ -124,7 +127,7 @@ def new(
 def run(
     job: JobFile,
     out: Out = None,
-    settings: Settings = [],  # noqa: B006
+    settings: Settings = [],
     resume: Again = False,
     debug: Debug = False,
 ) -> None:
@@ -147,10 +150,12 @@ def run(
 @tidy
 def resume(
     run: Annotated[Path, typer.Argument(help="The folder of an interrupted run.")],
-    settings: Settings = [],  # noqa: B006
+    settings: Settings = [],
     debug: Debug = False,
 ) -> None:
-    """Go on with an interrupted run, to the result that it would have had, or further: --set step.0.epochs=80."""
+    """Go on with an interrupted run, to the result that it would have had, or further: --set
+    step.0.epochs=80.
+    """
     from ..jobs.runner import resume as continued
 
     _tell(continued(run, _listener(), settings=settings))
@@ -184,7 +189,7 @@ def inspect(
 
 @app.command()
 @tidy
-def validate(job: JobFile, settings: Settings = [], debug: Debug = False) -> None:  # noqa: B006
+def validate(job: JobFile, settings: Settings = [], debug: Debug = False) -> None:
     """Check a job against its data without computing, and estimate the memory."""
     from ..jobs.describe import check_job
     from ..jobs.reading import read_job
@@ -218,7 +223,7 @@ def compare(
         _table(evaluate_results(results, truth, out), f"{title} against {truth}")
     elif second is None:
         raise ValueError(
-            f"{first} is to be compared with nothing; give another result, or --truth FILE"
+            f"{first} cannot be compared with nothing; give another result, or --truth FILE"
         )
     else:
         _table(compare_results(first, second, out), title)
@@ -229,14 +234,16 @@ def compare(
 def halves(
     job: JobFile,
     out: Out = None,
-    settings: Settings = [],  # noqa: B006
+    settings: Settings = [],
     by: Annotated[
         By,
         typer.Option(help="Every second shot of a checkerboard, or half of every shot's quanta."),
     ] = By.positions,
     debug: Debug = False,
 ) -> None:
-    """Reconstruct two halves of the data, each alone: Fourier ring or shell correlation and resolution."""
+    """Reconstruct two halves of the data separately: Fourier ring or shell correlation and
+    resolution.
+    """
     from ..jobs.halves import compare_halves
     from ..jobs.reading import read_job
     from ..runs.progress import ProgressBar
@@ -259,11 +266,13 @@ def export(
         float | None, typer.Option(help="Potential in V from which a peak is an atom.")
     ] = None,
     absorption: Annotated[
-        bool, typer.Option("--absorption", help="What it absorbs, in the place of its phase.")
+        bool, typer.Option("--absorption", help="Absorption in place of the phase.")
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Write the specimen of a result for other programs, its voxels in Å or its atoms; never overwrites."""
+    """Write the specimen of a result for other programs, its voxels in Å or its atoms; never
+    overwrites.
+    """
     from ..io.exports import export as write_export
     from ..runs.folder import load_result
 
@@ -282,7 +291,9 @@ def _listener():
 
 
 def _tell(outcome) -> None:
-    """Print the summary and the verdict of a run, in the first of many processes; exit with its code in all."""
+    """Print the summary and the verdict of a run, in the first of many processes; exit with its
+    code in all.
+    """
     from ..distributed.multihost import first
 
     if first():

@@ -1,8 +1,9 @@
-"""Checkpoints: states of a run by number, each there whole or not at all.
+"""Checkpoints: states of a run by number, written completely or not at all.
 
-Orbax writes them while the computation goes on, each process its own part of every array, into a folder that takes
-its number as a name when all is on the disk. Arrays come back where those of a template lie, so a run may go on with
-another number of devices. Orbax notices what is missing, not what has changed: every array has a checksum.
+Orbax writes them while the computation continues, each process its part of every array, into a
+folder that is renamed to its number once all is on the disk. Arrays are restored with the sharding
+of a template, so a run may continue with another number of devices. Orbax detects missing parts but
+not changed ones: every array has a checksum.
 """
 
 import json
@@ -26,7 +27,8 @@ class Checkpoints:
     """Those in `folder`, which all processes see; the last `kept` stay."""
 
     def __init__(self, folder: Path, kept: int = 2):
-        self.folder, self.kept = folder.resolve(), kept
+        self.folder = folder.resolve()
+        self.kept = kept
         self._open: Any = None
         self._newest: int | None = None
 
@@ -45,7 +47,9 @@ class Checkpoints:
         )
 
     def save(self, number: int, tree: Any, about: Any = None) -> None:
-        """Begins to write the arrays and numbers of `tree`, and `about` (JSON), unless `number` is there already."""
+        """Begins to write the arrays and numbers of `tree`, and `about` (JSON), unless `number` is
+        there already.
+        """
         from orbax.checkpoint import v1 as orbax  # 0.3 s, when the first one is due
 
         if number in (self._newest, *self.numbers()):
@@ -67,14 +71,16 @@ class Checkpoints:
         self._newest = number
 
     def last(self, template: Callable[[Any], Any], least: int = 0) -> tuple[Any, Any] | None:
-        """The tree and `about` of the newest checkpoint that can be read, None without any from `least` on.
+        """Tree and `about` of the newest readable checkpoint from `least` on, or None.
 
-        `template(about)` is a tree of the same structure, whose arrays lie where those of the answer shall. What
-        cannot be read is passed over with a warning, and renamed once an older one was read: what only looks
-        damaged, to a program that changed or ran out of memory, is not lost. Raises ValueError where nothing can.
+        `template(about)` is a tree of the same structure, with the sharding of the result.
+        Unreadable checkpoints are skipped with a warning, and renamed once an older one was read:
+        one that only looks damaged, to a program that changed or ran out of memory, is not lost.
+        Raises ValueError if none is readable.
         """
         passed: dict[int, str] = {}
-        found, number = None, self._older(None, least)
+        found = None
+        number = self._older(None, least)
         while number is not None and found is None:
             self._require_seen(number)
             found, reason = self._read(number, template)
@@ -88,7 +94,8 @@ class Checkpoints:
             )
         if found is None and (reason := next(iter(passed.values()), None) or self._given_up()):
             raise ValueError(
-                f"no checkpoint in {self.folder} can be read ({reason}); begin again in another folder"
+                f"no checkpoint in {self.folder} can be read ({reason}); begin again in another "
+                "folder"
             )
         run_on_rank0(
             lambda: [self._given(one).rename(self._given(one, ".unreadable")) for one in passed]
@@ -96,7 +103,9 @@ class Checkpoints:
         return found
 
     def about(self) -> Any | None:
-        """`about` of the newest checkpoint that this process can read, without its arrays; None without any."""
+        """`about` of the newest checkpoint that this process can read, without its arrays; None
+        without any.
+        """
         for number in self.numbers():
             try:
                 return self._looked_at(number)["about"]
@@ -111,7 +120,9 @@ class Checkpoints:
         return self.folder / f"{number}{suffix}"
 
     def _older(self, than: int | None, least: int) -> int | None:
-        """The number of the next older checkpoint that the first process sees, the same in all processes."""
+        """The number of the next older checkpoint that the first process sees, the same in all
+        processes.
+        """
         older = (n for n in self.numbers() if n >= least and (than is None or n < than))
         found = broadcast_str(str(next(older, "none")) if first() else None)
         return None if found in (None, "none") else int(found)
@@ -124,20 +135,24 @@ class Checkpoints:
     def _require_seen(self, number: int) -> None:
         if not all_processes(self._given(number).is_dir()):
             raise ValueError(
-                f"checkpoint {number} in {self.folder} is not seen by all processes; give a folder on a file system "
+                f"checkpoint {number} in {self.folder} is not seen by all processes; give a "
+                "folder on a file system "
                 "that all of them share"
             )
 
     def _read(
         self, number: int, template: Callable[[Any], Any]
     ) -> tuple[tuple[Any, Any] | None, str | None]:
-        """Tree and `about`, or the reason why not: the same in all processes, which agree before orbax makes them
-        wait for one another."""
-        kept, like, why = None, None, None
+        """Tree and `about`, or the reason why not: the same in all processes, which agree before
+        orbax makes them wait for one another.
+        """
+        kept = None
+        like = None
+        why = None
         try:
             kept = self._looked_at(number)
             like = template(kept["about"])
-            _require_same(_kinds(_named(like)), kept["kinds"], "is {1} in it, wanted {0}")
+            _require_same(_kinds(_named(like)), kept["kinds"], "is {1} in it, expected {0}")
         except Exception as error:  # whatever is met in a damaged folder
             why = _line(error)
         why = broadcast_str(why)
@@ -156,12 +171,12 @@ class Checkpoints:
         )
 
     def _looked_at(self, number: int) -> dict[str, Any]:
-        """What is said about a checkpoint, all of whose files can be read."""
+        """Attributes of a checkpoint, after a check that all of its files can be read."""
         from orbax.checkpoint import v1 as orbax
 
         stored: Any = orbax.metadata(str(self._given(number))).custom_metadata
         if zlib.crc32(stored["text"].encode()) != stored["sum"]:
-            raise ValueError("what is said about it has changed")
+            raise ValueError("its attributes have changed")
         if first():
             _require_readable(self._given(number))
         return json.loads(stored["text"])
@@ -177,7 +192,10 @@ class Checkpoints:
 
 
 def _require_readable(path: Path) -> None:
-    """Raises ValueError where a file is missing or short: orbax would notice, but leave its own threads in disorder."""
+    """Raise ValueError if a file is missing or short.
+
+    Orbax would detect it too, but leave its threads in an undefined state.
+    """
     import tensorstore
 
     stored = tensorstore.KvStore.open({"driver": "ocdbt", "base": f"file://{path}/state/"}).result()
@@ -192,7 +210,7 @@ def _require_same(one: dict, other: dict, what: str) -> None:
 
 
 def _named(tree: Any) -> dict[str, Any]:
-    """Arrays and numbers of a tree by their paths; nothing of an array without elements has to be kept."""
+    """Arrays and numbers of a tree by their paths; arrays without elements are left out."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
         _name(path): _stored(leaf)
@@ -204,7 +222,7 @@ def _named(tree: Any) -> dict[str, Any]:
 def _put_back(like: Any, leaves: dict[str, Any]) -> Any:
     """The tree `like` with these leaves, each of its old type."""
 
-    def back(path, leaf):
+    def back(path: Any, leaf: Any):
         stored = leaves.get(_name(path))
         if stored is None:
             return leaf
@@ -249,7 +267,7 @@ def _kinds(leaves: dict[str, Any]) -> dict[str, str]:
 
 
 def _checksums(leaves: dict[str, Any]) -> dict[str, int]:
-    """A number for every array, which any change of a value changes, wherever its parts lie."""
+    """Checksum of every array, which any change of a value changes, whatever the sharding."""
     sums = {
         name: _sum(leaf) if _is_jax(leaf) else zlib.crc32(leaf.tobytes())
         for name, leaf in leaves.items()
@@ -259,7 +277,10 @@ def _checksums(leaves: dict[str, Any]) -> dict[str, int]:
 
 @jax.jit
 def _sum(values: jax.Array) -> jax.Array:
-    """Σ (2i + 1) wᵢ modulo 2³² over the words w of the array: whole numbers, so that no order of adding matters."""
+    """Σ (2i + 1) wᵢ modulo 2³² over the words w of the array.
+
+    Integers, so that the order of the sum does not matter.
+    """
     if jnp.iscomplexobj(values):
         values = jnp.stack([values.real, values.imag])
     if values.dtype == bool:
@@ -268,7 +289,7 @@ def _sum(values: jax.Array) -> jax.Array:
     words = jax.lax.bitcast_convert_type(values, kind).astype(jnp.uint32)
     strides = np.cumprod((1, *words.shape[:0:-1]))[
         ::-1
-    ]  # no reshaping, which would gather what lies on many devices
+    ]  # no reshaping, which would gather arrays from many devices
     place = sum(
         jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis) * np.uint32(stride % 2**32)
         for axis, stride in enumerate(strides[: words.ndim])
@@ -278,16 +299,16 @@ def _sum(values: jax.Array) -> jax.Array:
 
 @contextmanager
 def _explained(folder: Path):
-    """Whatever orbax raises while it writes, as an OSError of one sentence."""
+    """Raise any error of orbax as an OSError of one sentence."""
     try:
         yield
     except Exception as error:
         raise OSError(
-            f"a checkpoint in {folder} could not be written ({_line(error)}), earlier ones are kept; make room and go "
-            "on with `jaxptycho resume`"
+            f"a checkpoint in {folder} could not be written ({_line(error)}), earlier ones are "
+            "kept; make room and continue with `jaxptycho resume`"
         ) from error
 
 
 def _line(error: BaseException) -> str:
-    """What an error says, in one short line."""
+    """Message of an error in one short line."""
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,7 +1,7 @@
-"""Patterns that stay on the devices: copied there once, as the integers that they are, where they fit.
+"""Cache of patterns on the devices, as integers, for data that fit.
 
-Batches then say only which rows of the table they are (`Dataset.indexed`), and the step takes these, so that many steps
-are one call and the host sends next to nothing.
+Batches then contain only row numbers of the table (`Dataset.indexed`), which the step reads, so
+that many steps are one call and the host sends almost nothing.
 """
 
 import math
@@ -20,29 +20,33 @@ from ..data import Batch, Dataset, stacked
 from ..inverse.memory import device_memory
 from .multihost import part
 
-SHARE = 0.25  # of a device's memory, that patterns may take
+MAX_FRACTION = 0.25  # of a device's memory, for patterns
 BLOCK = 1024  # patterns sent at once
 TOGETHER = 1024  # shots that one call works off: few calls, and still a moment to be stopped in
 
 
 def fits(data: Dataset) -> bool:
-    """Whether all patterns are of one type and take no more than their share of each device.
+    """True if all patterns are of one type and fit into their part of the memory of each device.
 
-    A CPU has them at hand in any case.
+    Not on a CPU, whose memory is that of the host.
     """
     memory = None if jax.default_backend() == "cpu" else device_memory()
     size = sum(data.n_shots) * math.prod(data.grid.shape) * data.kinds[0].itemsize
-    return memory is not None and len(set(data.kinds)) == 1 and size <= SHARE * memory
+    return memory is not None and len(set(data.kinds)) == 1 and size <= MAX_FRACTION * memory
 
 
 def pattern_table(data: Dataset, mesh: Mesh) -> jax.Array | None:
-    """The patterns of all views [n, y, x] on every device of `mesh`, None where they do not fit; each process reads its
-    part of them."""
+    """The patterns of all views [n, y, x] on every device of `mesh`, None where they do not fit;
+    each process reads its part of them.
+    """
     if not fits(data):
         return None
-    whole, spread = NamedSharding(mesh, P()), NamedSharding(mesh, P(mesh.axis_names))
-    (rank, of), first = part(), 0
-    shape, kind = (sum(data.n_shots), *data.grid.shape), data.kinds[0]
+    whole = NamedSharding(mesh, P())
+    spread = NamedSharding(mesh, P(mesh.axis_names))
+    rank, of = part()
+    first = 0
+    shape = (sum(data.n_shots), *data.grid.shape)
+    kind = data.kinds[0]
     found = jax.jit(lambda: jnp.zeros(shape, kind), out_shardings=whole)()
     size = -(-BLOCK // mesh.size) * mesh.size
     for view, count in enumerate(data.n_shots):
@@ -50,15 +54,16 @@ def pattern_table(data: Dataset, mesh: Mesh) -> jax.Array | None:
             here = np.arange(start, min(start + size, count))
             padded = np.pad(
                 here, (0, -len(here) % mesh.size), mode="edge"
-            )  # the last one stands there several times
+            )  # the last one is repeated
             own = padded[rank * len(padded) // of : (rank + 1) * len(padded) // of]
             sent = jax.make_array_from_process_local_data(spread, data.patterns(view, own))
-            found, first = _put(found, sent, np.int32(first), len(here)), first + len(here)
+            found = _put(found, sent, np.int32(first), len(here))
+            first = first + len(here)
     return found
 
 
 def in_calls(batches: Iterator[Batch], steps: int) -> Iterator[Batch]:
-    """The batches of an epoch of so many `steps`, stacked for as few and as equal calls as `TOGETHER` lets be."""
+    """Batches of an epoch of `steps`, stacked for as few equal calls as `TOGETHER` allows."""
     first = next(batches, None)
     if first is None:
         return
@@ -67,7 +72,7 @@ def in_calls(batches: Iterator[Batch], steps: int) -> Iterator[Batch]:
 
 
 def attached(batch: Batch, table: jax.Array | None) -> Batch:
-    """The batch, which says rows of `pattern_table`, with it."""
+    """Batch with the patterns of its rows of `pattern_table`."""
     if table is None:
         return batch
     return eqx.tree_at(lambda b: b.counts.table, batch, table, is_leaf=lambda node: node is None)

@@ -1,4 +1,4 @@
-"""Arrays that lie on many devices, handed over piece by piece: no host ever holds one that is too large for it."""
+"""Gathering of sharded arrays, piece by piece: no host ever holds one that is too large for it."""
 
 from collections.abc import Callable, Iterator
 from itertools import chain
@@ -16,13 +16,17 @@ Place = tuple[slice, ...]
 
 
 class ShardedLeaf:
-    """An array of this shape and type, whose `pieces` with their places come once, after those of all arrays that
-    stand before it in its tree."""
+    """Array of this shape and type, with `pieces` and their positions.
+
+    The pieces can be read one time, after those of all arrays before it in its tree.
+    """
 
     def __init__(
         self, shape: tuple[int, ...], dtype: np.dtype, pieces: Iterator[tuple[Place, np.ndarray]]
     ):
-        self.shape, self.dtype, self.pieces = shape, dtype, pieces
+        self.shape = shape
+        self.dtype = dtype
+        self.pieces = pieces
 
     def whole(self) -> np.ndarray:
         """All of it in one array."""
@@ -33,8 +37,10 @@ class ShardedLeaf:
 
 
 def on_process_zero(task: Callable[[Any], T], tree: Any) -> T | None:
-    """What `task(tree)` returns to the first process, which does it alone with `ShardedLeaf` in the place of every array that
-    lies in pieces; where it fails all stop."""
+    """Result of `task(tree)`, which process 0 runs with `ShardedLeaf` in place of sharded arrays.
+
+    An error stops all processes.
+    """
     leaves, structure = jax.tree.flatten(tree)
     pieces = {number: _pieces(leaf) for number, leaf in enumerate(leaves) if _in_pieces(leaf)}
     others = chain.from_iterable(pieces.values())
@@ -47,7 +53,7 @@ def on_process_zero(task: Callable[[Any], T], tree: Any) -> T | None:
         try:
             return task(structure.unflatten(given))
         finally:
-            _hand_over(others)  # what was not asked for: the others wait until somebody takes it
+            _hand_over(others)  # pieces that were not read: the others wait until they are taken
 
     if not first():
         _hand_over(others)
@@ -72,11 +78,13 @@ def _in_pieces(leaf: Any) -> bool:
 
 
 def _pieces(array: jax.Array) -> Iterator[tuple[Place, np.ndarray]]:
-    """Every piece of an array and its place, in order; the first process gets them all, one at a time."""
+    """Every piece of an array and its place, in order; the first process gets them all, one at a
+    time.
+    """
     owners: dict[str, tuple[Place, int]] = {}
     for device, place in array.sharding.devices_indices_map(array.shape).items():
         known = owners.get(str(place))
-        if known is None or device.process_index < known[1]:  # the first one's own need not be sent
+        if known is None or device.process_index < known[1]:  # those of process 0 need not be sent
             owners[str(place)] = place, device.process_index  # pyright: ignore[reportArgumentType]
     own = {str(shard.index): shard for shard in array.addressable_shards}
     for name, (place, owner) in sorted(
@@ -96,7 +104,7 @@ def _pieces(array: jax.Array) -> Iterator[tuple[Place, np.ndarray]]:
 
 
 def _sent(piece: np.ndarray, mine: bool) -> np.ndarray:
-    """The piece of the process whose own it is, bit by bit, in all."""
+    """Piece of the process that owns it, bit by bit, in all processes."""
     from jax.experimental.multihost_utils import broadcast_one_to_all
 
     meet()  # the first may be at work on the one before for long

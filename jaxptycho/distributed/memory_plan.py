@@ -1,8 +1,8 @@
-"""What lies where on a mesh, and what a step sends: read off the compiled program, before anything is computed."""
+"""Memory and communication of a step on a mesh, read from the compiled program in advance."""
 
 import math
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -34,7 +34,7 @@ WIDTHS |= {"c64": 8, "c128": 16, "f16": 2, "bf16": 2}
 
 
 class MemoryPlan(NamedTuple):
-    """What one device holds and does in a step [bytes]."""
+    """Memory and traffic of one device in a step [bytes]."""
 
     groups: int
     slabs: int
@@ -45,17 +45,17 @@ class MemoryPlan(NamedTuple):
     others: int  # the rest of the model
     state: int  # what the optimiser remembers
     batch: int
-    gradient: int  # with the waves and transmissions that it takes
+    gradient: int  # with its waves and transmissions
     sent: dict[str, int]  # by each kind of collective
 
     @property
     def total(self) -> int:
-        """Bytes of one device, model and state once, the gradient beside them."""
+        """Bytes of one device: model and state, with the gradient."""
         return self.specimen + self.others + self.state + self.batch + self.gradient
 
     @property
     def halo_share(self) -> float:
-        """The part of a device's transmissions that its neighbours own as well."""
+        """Fraction of a device's transmissions that its neighbours hold as well."""
         return 0.0 if self.slabs == 1 else 2 * self.halo / (self.rows // self.slabs + 2 * self.halo)
 
     def table(self) -> dict[str, str]:
@@ -64,9 +64,11 @@ class MemoryPlan(NamedTuple):
         slab = f"{own} of {self.rows} rows" if self.slabs > 1 else "whole"
         rows = {
             "devices": f"{self.groups} × {self.slabs} (groups of shots × slabs of the specimen)",
-            "on each device": f"specimen {slab} {_mb(self.specimen)}, its optimiser {_mb(self.state)}, "
+            "on each device": f"specimen {slab} {_mb(self.specimen)}, "
+            f"its optimiser {_mb(self.state)}, "
             f"its shots {_mb(self.batch)}, all else of the model {_mb(self.others)}",
-            "memory of a step": f"{_mb(self.total)} on each device, {_mb(self.gradient)} of it the gradient's",
+            "memory of a step": f"{_mb(self.total)} on each device, "
+            f"{_mb(self.gradient)} of it the gradient's",
             "sent in a step": ", ".join(
                 f"{_mb(size)} by {kind}" for kind, size in self.sent.items()
             )
@@ -74,7 +76,8 @@ class MemoryPlan(NamedTuple):
         }
         if self.slabs > 1:
             rows["halo"] = (
-                f"{self.halo} rows on either side, {100 * self.halo_share:.3g} % of a device's transmissions"
+                f"{self.halo} rows on either side, {100 * self.halo_share:.3g} % of a device's "
+                "transmissions"
             )
             rows["halo"] += (
                 f"; {self.turned} rows of the volume for small angles" if self.turned else ""
@@ -82,10 +85,10 @@ class MemoryPlan(NamedTuple):
         return rows
 
 
-def plan(loss: Loss, model: Model, state, batch: Batch, mesh: Mesh) -> MemoryPlan:
-    """The plan of a step of `loss` on `mesh`; of model, state and batch only shapes count.
+def plan(loss: Loss, model: Model, state: Any, batch: Batch, mesh: Mesh) -> MemoryPlan:
+    """Plan of a step of `loss` on `mesh`, from the shapes of model, state and batch.
 
-    Collectives are those of the loss and its gradient; penalties and projections add their own.
+    Collectives are those of the loss and its gradient; penalties and projections add further ones.
     """
     parts = mesh.shape.get(slabs.SLABS, 1)
     shape = slabs.stacks(model)[0].shape if parts > 1 else None
@@ -111,14 +114,14 @@ def plan(loss: Loss, model: Model, state, batch: Batch, mesh: Mesh) -> MemoryPla
 
 
 def compiled(loss: Loss, model: Model, batch: Batch, mesh: Mesh):
-    """The gradient of `loss` on `mesh`, compiled from shapes alone, each array where `place` puts it."""
+    """Gradient of `loss` on `mesh`, compiled from shapes, each array with `place` as sharding."""
     (params, others), rest = _split(model)
     parts = mesh.shape.get(slabs.SLABS, 1)
 
-    def value(params, others, batch):
+    def value(params: Any, others: Any, batch: Batch):
         return distribute(loss, mesh)(eqx.combine(params, others, rest), batch)
 
-    def shapes(tree):
+    def shapes(tree: Any):
         specs = slabs.layout(tree, model) if parts > 1 else jax.tree.map(lambda _: P(), tree)
         return jax.tree.map(lambda leaf, spec: _shape(leaf, NamedSharding(mesh, spec)), tree, specs)
 
@@ -130,7 +133,10 @@ def compiled(loss: Loss, model: Model, batch: Batch, mesh: Mesh):
 
 
 def traffic(text: str) -> dict[str, int]:
-    """Bytes that reach a device in one run of a compiled program, by each kind of collective; a loop counts once."""
+    """Bytes that reach a device in one run of a compiled program, by kind of collective.
+
+    A loop counts as one iteration.
+    """
     found: dict[str, int] = dict.fromkeys(KINDS, 0)
     for line in text.splitlines():
         match = re.search(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(", line)
@@ -146,7 +152,7 @@ def traffic(text: str) -> dict[str, int]:
         both = begun and kind in (
             "collective-permute",
             "all-gather",
-        )  # what is sent stands beside what comes
+        )  # operands and results are both in memory
         found[kind] += max(sizes) if both else sum(sizes)
     return {kind: size for kind, size in found.items() if size}
 
@@ -174,7 +180,7 @@ def _bytes(leaf) -> int:
     return math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
 
 
-def size_of(tree) -> int:
+def size_of(tree: Any) -> int:
     """Bytes of all arrays of a tree, or of what has only shapes."""
     return sum(map(_bytes, _arrays(tree)))
 

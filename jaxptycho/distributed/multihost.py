@@ -1,8 +1,8 @@
-"""Many processes: how they find one another, agree, and share out the batches.
+"""Communication of many processes: discovery, agreement, and distribution of the batches.
 
-Each runs the same program on its own devices; arrays of a mesh over all devices are parts of one array. So every
-process has to come to the same computations in the same order: what one does alone goes through `run_on_rank0`, what one
-decides through `all_processes`.
+Each runs the same program on its devices; arrays of a mesh over all devices are parts of one array.
+So every process must reach the same computations in the same order: tasks of one process go through
+`run_on_rank0`, decisions of one through `all_processes`.
 """
 
 import itertools
@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -22,7 +22,7 @@ from ..data import Batch, ProcessShard
 
 T = TypeVar("T")
 HEARTBEAT_SECONDS = 20  # after so long without a sign of life the others stop
-EVERY = 8  # batches between two questions whether somebody wants to stop
+EVERY = 8  # batches between two checks for a request to stop
 AT_ONCE = 2**24  # bytes of every process that all gather at a time
 GATHERINGS = itertools.count()  # a name for each, the same in all processes
 # how launchers call the number of processes, the rank, and the processes on this host
@@ -34,30 +34,36 @@ LAUNCHERS = (
 
 
 def join(coordinator: str | None = None, count: int | None = None, rank: int | None = None) -> int:
-    """Number of processes that work together from here on: as given, else as srun or mpirun says, else one.
+    """Start the processes of a run and return their number: as given, or from srun or mpirun.
 
-    `coordinator` is the address (host:port) of process 0. To be called before JAX computes anything.
+    One otherwise. `coordinator` is the address (host:port) of process 0. To be called before JAX
+    computes anything.
     """
-    env, local = os.environ, None
+    env = os.environ
+    local = None
     for total, own, here in LAUNCHERS:
         if count is None and rank is None and total in env and own in env:
-            count, rank, local = int(env[total]), int(env[own]), env.get(here)
+            count = int(env[total])
+            rank = int(env[own])
+            local = env.get(here)
     if count is None and rank is None:
         if coordinator is not None:
             raise ValueError(
-                f"the coordinator {coordinator} came alone; give the number of processes and the rank too"
+                f"the coordinator {coordinator} came without more; give the number of processes "
+                "and the rank too"
             )
         return 1
     if count is None or rank is None or not 0 <= rank < count:
         raise ValueError(
-            f"process {rank} of {count}; give the number of processes and a rank from 0 to less than it"
+            f"process {rank} of {count}; give the number of processes and a rank from 0 to less "
+            "than it"
         )
     if count == 1:
         return 1
     if coordinator is None and local == str(count):  # all on this host, started by the same parent
         coordinator = f"127.0.0.1:{2**15 + os.getppid() % 2**14}"
     gpus = [name for name in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    mine = len(gpus) == 1 or (local or "").split("(")[0] == "1"  # none of another process here
+    mine = len(gpus) == 1 or (local or "").split("(")[0] == "1"  # no device of another process here
     try:
         jax.distributed.initialize(
             coordinator,
@@ -65,12 +71,13 @@ def join(coordinator: str | None = None, count: int | None = None, rank: int | N
             rank,
             local_device_ids=range(len(gpus))
             if gpus and mine
-            else None,  # JAX would take that of the local rank
+            else None,  # JAX would use that of the local rank
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         )
     except ValueError as error:
         raise ValueError(
-            f"process {rank} of {count} does not know where process 0 is ({error}); set JAX_COORDINATOR_ADDRESS to its "
+            f"process {rank} of {count} does not know where process 0 is ({error}); set "
+            "JAX_COORDINATOR_ADDRESS to its "
             "host:port"
         ) from error
     return count
@@ -78,7 +85,7 @@ def join(coordinator: str | None = None, count: int | None = None, rank: int | N
 
 @contextmanager
 def none_left_waiting(orderly: tuple[int, ...]):
-    """Ends a process that fails at once: an exit in good order would wait for the others, which wait for this one."""
+    """End a failed process at once: a normal exit would deadlock in the shutdown barrier."""
     try:
         yield
     except BaseException as error:
@@ -88,8 +95,9 @@ def none_left_waiting(orderly: tuple[int, ...]):
         if not isinstance(error, SystemExit):
             traceback.print_exc()
         print(
-            f"error: process {jax.process_index()} of {jax.process_count()} stops, and so will the others; where no "
-            "reason is given, another one has died: its own messages say why; go on with `jaxptycho resume` in all",
+            f"error: process {jax.process_index()} of {jax.process_count()} stops, and so will "
+            "the others; without a reason here, another one has failed: its messages say why; "
+            "continue with `jaxptycho resume` in all",
             file=sys.stderr,
             flush=True,
         )
@@ -98,12 +106,12 @@ def none_left_waiting(orderly: tuple[int, ...]):
 
 
 def first() -> bool:
-    """Whether this is the process that writes and draws."""
+    """True if this is the process that writes and draws."""
     return jax.process_index() == 0
 
 
 def all_processes(true: bool) -> bool:
-    """Whether it is true in all processes; every one of them has to ask."""
+    """True if it is true in all processes; every one of them has to ask."""
     if jax.process_count() == 1:
         return true
     from jax.experimental.multihost_utils import process_allgather
@@ -112,7 +120,7 @@ def all_processes(true: bool) -> bool:
 
 
 def broadcast_str(mine: str | None) -> str | None:
-    """What the first process that has something to say says, the same text in all; every one of them has to ask."""
+    """First text given by any process, the same in all; every process must call it."""
     if jax.process_count() == 1:
         return mine
     return next((words.decode() for words in _of_all((mine or "").encode()) if words), None)
@@ -131,12 +139,14 @@ def allreduce_sum(mine: np.ndarray) -> np.ndarray:
 
 
 def sharing() -> ProcessShard:
-    """How the processes look at data: each at its part."""
+    """Shard of the data for each process."""
     return ProcessShard(part(), allreduce_sum, broadcast_str)
 
 
 def _of_all(mine: bytes) -> list[bytes]:
-    """The bytes of every process, in the order of their ranks: numbers would lose digits on a device."""
+    """The bytes of every process, in the order of their ranks: numbers would lose digits on a
+    device.
+    """
     from jax.experimental.multihost_utils import process_allgather
 
     meet()
@@ -146,8 +156,9 @@ def _of_all(mine: bytes) -> list[bytes]:
 
 
 def run_on_rank0(task: Callable[[], T]) -> T | None:
-    """What `task` returns to the first process, which does it alone; where it fails all stop."""
-    answer, failed = None, None
+    """Result of `task` in process 0, which runs it; an error stops all processes."""
+    answer = None
+    failed = None
     if first():
         try:
             answer = task()
@@ -158,12 +169,14 @@ def run_on_rank0(task: Callable[[], T]) -> T | None:
     if failed is not None:
         raise failed
     if not fine:
-        raise OSError("the first process could not go on; it says why")
+        raise OSError("process 0 has failed; its message says why")
     return answer
 
 
 def meet() -> None:
-    """Waits for all processes, for days if need be: a computation that waits for another process gives up long before."""
+    """Waits for all processes, for days if need be: a computation that waits for another process
+    gives up long before.
+    """
     if jax.process_count() > 1:
         from orbax.checkpoint import multihost
 
@@ -173,10 +186,13 @@ def meet() -> None:
 
 
 def agreed(why: Callable[[], str | None]) -> Callable[[], str | None]:
-    """`why` to stop, as a question that all processes answer alike; they ask one another at every eighth call."""
+    """`why` to stop, as a question that all processes answer alike; they ask one another at every
+    eighth call.
+    """
     if jax.process_count() == 1:
         return why
-    calls, reasons = itertools.count(), []
+    calls = itertools.count()
+    reasons = []
 
     def together():
         if not reasons and next(calls) % EVERY == 0:
@@ -194,12 +210,12 @@ def part() -> tuple[int, int]:
 
 
 def global_batch(batch: Batch, mesh: Mesh) -> Batch:
-    """The batch of all processes, each of which has its own part in the order of `mesh`."""
+    """Batch of all processes, of which each has its part in the order of `mesh`."""
     if jax.process_count() == 1:
         return batch
     steps = np.ndim(batch.weight) - 1
 
-    def put(values, spec):
+    def put(values: Any, spec: Any):
         return jax.make_array_from_process_local_data(NamedSharding(mesh, spec), np.asarray(values))
 
     split = P(*(None,) * steps, mesh.axis_names)
@@ -207,13 +223,13 @@ def global_batch(batch: Batch, mesh: Mesh) -> Batch:
     return Batch(put(batch.view, P()), *of_shots)
 
 
-def local(tree):
-    """The tree with its arrays whole and on the host, where they lie on devices of other processes too."""
+def local(tree: Any):
+    """Tree with complete arrays on the host, also those on devices of other processes."""
     if jax.process_count() == 1:
         return tree
     from jax.experimental.multihost_utils import process_allgather
 
-    def fetch(leaf):
+    def fetch(leaf: Any):
         if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
             return leaf
         return jax.numpy.asarray(

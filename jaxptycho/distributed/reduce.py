@@ -1,16 +1,19 @@
-"""Sums over devices, as few of them as can be: every one waits for all devices, however little it adds up."""
+"""Sums over devices, as few of them as can be: every one waits for all devices, however little it
+adds up.
+"""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-SMALL = (
-    2**17
-)  # numbers of an array that is copied into one vector with others: cheaper than waiting once more
+SMALL = 2**17  # largest size of an array packed with others, cheaper than another collective
 
 
-def psum_packed(tree, specs, axes: tuple[str, ...]):
-    """The arrays of `tree` summed over the devices along those of `axes` that their `specs` do not name.
+def psum_packed(tree: Any, specs: Any, axes: tuple[str, ...]):
+    """The arrays of `tree` summed over the devices along those of `axes` that their `specs` do not
+    name.
 
     Small ones that are summed along all axes are one vector. To be called within `shard_map`.
     """

@@ -25,7 +25,7 @@ from .plots import (
 )
 from .resolution import draw_correlation
 from .series import draw_poses, poses_of
-from .volume import draw_sections, draw_surfaces
+from .volumes import draw_sections, draw_surfaces
 
 __all__ = [
     "loss",
@@ -43,7 +43,7 @@ __all__ = [
 
 
 def object(model: Model, band_pass: tuple[float, float] | None = None) -> Figure:
-    """Phase, and amplitude where it absorbs, of the specimen on the scanned area.
+    """Phase of the specimen on the scanned area, with its amplitude if it absorbs.
 
     `band_pass` gives the shortest and the longest period that is shown [Å]. A volume or atoms in
     one are drawn as three sections.
@@ -63,12 +63,12 @@ def slices(model: Model) -> Figure:
 
 
 def probe(model: Model) -> Figure:
-    """Orthogonal probe modes in real and reciprocal space: brightness is amplitude, colour phase."""
+    """Orthogonal probe modes in both spaces; brightness is amplitude, colour is phase."""
     return draw_probe(probe_modes(model), model)
 
 
 def positions(model: Model, before: Model | None = None, view: int = 0) -> Figure:
-    """Positions of the probe [Å], and how far they moved since the model `before`."""
+    """Positions of the probe [Å], and their displacements since the model `before`."""
     after = positions_of(model, view) + model.frame
     start = after if before is None else positions_of(before, view) + before.frame
     return draw_positions(start, after, model.grid.pixel)

@@ -1,4 +1,4 @@
-"""Figures of atoms: where they were found, and what is wrong with them."""
+"""Figures of atoms: their positions, and their errors."""
 
 from collections.abc import Mapping
 
@@ -7,6 +7,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from ..analysis.assignment import AtomComparison, Score
+from ..physics.types import Numbers
 from .pictures import limits
 from .plots import unit_of
 
@@ -21,22 +22,22 @@ AXES = "zyx"
 
 def draw_atoms(
     image: Float[np.ndarray, "y x"] | Float[np.ndarray, "z y x"],
-    spacing,
-    found,
-    true,
+    spacing: Numbers,
+    found: Numbers,
+    true: Numbers,
     comparison: AtomComparison,
-    origin=0.0,
+    origin: Numbers = 0.0,
 ) -> Figure:
     """Atoms found over an image, or over the three sums of a volume, with every error marked.
 
-    `spacing` [Å] and `origin` [Å], the position of the first voxel, are one number or one for each axis.
+    `spacing` [Å] and `origin` [Å], the position of the first voxel, are one number or one for each
+    axis.
     """
     d = image.ndim
     spacing, origin = (np.broadcast_to(np.asarray(v, float), d) for v in (spacing, origin))
     marked = _marked(np.asarray(found, float), np.asarray(true, float), comparison)
-    sums = (
-        [(0, 1, 2), (1, 0, 2), (2, 0, 1)] if d == 3 else [(None, 0, 1)]
-    )  # summed, vertical and horizontal axis
+    # summed, vertical and horizontal axis
+    sums = [(0, 1, 2), (1, 0, 2), (2, 0, 1)] if d == 3 else [(None, 0, 1)]
     names = AXES[-d:]
     figure = Figure((5.2 * len(sums), 5.6), layout="constrained")
     unit, size = unit_of(max(n * s for n, s in zip(image.shape, spacing, strict=True)) / 10)
@@ -44,10 +45,8 @@ def draw_atoms(
         figure.subplots(1, len(sums), squeeze=False)[0], sums, strict=True
     ):
         shown = image if along is None else image.sum(along)
-        low, high = (
-            (origin - spacing / 2) / size,
-            (origin + (np.array(image.shape) - 0.5) * spacing) / size,
-        )
+        low = (origin - spacing / 2) / size
+        high = (origin + (np.array(image.shape) - 0.5) * spacing) / size
         grey = dict(zip(("vmin", "vmax"), limits(shown), strict=True))
         ax.imshow(
             shown, cmap="gray", extent=(low[right], high[right], high[down], low[down]), **grey
@@ -65,9 +64,10 @@ def draw_atoms(
     return figure
 
 
-def draw_displacements(found, true, comparison: AtomComparison) -> Figure:
+def draw_displacements(found: Numbers, true: Numbers, comparison: AtomComparison) -> Figure:
     """Histograms of found − true along every axis, with bias and root mean square."""
-    pairs, overall = comparison.matching, comparison.overall
+    pairs = comparison.matching
+    overall = comparison.overall
     moved = np.asarray(found, float)[pairs.found] - np.asarray(true, float)[pairs.true]
     d = moved.shape[1]
     figure = Figure((3.6 * d, 3.4), layout="constrained")
@@ -84,7 +84,10 @@ def draw_displacements(found, true, comparison: AtomComparison) -> Figure:
 
 
 def draw_scores(cases: Mapping[str, Mapping[str, Score]]) -> Figure:
-    """F1 and the RMSD along every axis of several classes of atoms, such as elements, over named cases."""
+    """F1 and the RMSD along every axis of several classes of atoms over named cases.
+
+    The classes may be elements.
+    """
     classes = list(dict.fromkeys(name for scores in cases.values() for name in scores))
     figure = Figure((4.2 * (1 + len(classes)), 3.8), layout="constrained")
     left, *others = figure.subplots(1, 1 + len(classes), squeeze=False)[0]

@@ -1,4 +1,7 @@
-"""Figures of depth: profiles along z, slices against those of a truth, and the coverage of a tilt series."""
+"""Figures of depth: profiles along z, correlations of slices, and the coverage of a tilt series."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -9,17 +12,23 @@ from matplotlib.patches import Patch
 from ..analysis.coverage import Coverage, TiltSeries, coverage, in_cones, in_thin_slabs, in_wedge
 from .plots import unit_of
 
-WHAT = {"slabs": "tab:blue", "cones": "tab:orange", "wedge": "0.5", "filled": "tab:green"}
-WORDS = {"slabs": "slabs (single slice)", "cones": "cones (multislice)", "wedge": "missing wedge"}
-WORDS |= {"filled": "missing wedge, filled by cones"}
+COLOURS = {"slabs": "tab:blue", "cones": "tab:orange", "wedge": "0.5", "filled": "tab:green"}
+LABELS = {"slabs": "slabs (single slice)", "cones": "cones (multislice)", "wedge": "missing wedge"}
+LABELS |= {"filled": "missing wedge, filled by cones"}
 REGIONS = {"not measured": "white", "missing wedge": "0.85", "cones": "#fdbf6f", "slabs": "#1f78b4"}
 REGIONS |= {"cones in the missing wedge": "#74c476"}
 
 
 def draw_depth_profiles(
-    profiles: Float[np.ndarray, "n z"], spacing: float, fitted=None, labels=None
+    profiles: Float[np.ndarray, "n z"],
+    spacing: float,
+    fitted: Any = None,
+    labels: Sequence[str] | None = None,
 ) -> Figure:
-    """What columns hold along z, slices `spacing` [Å] apart; `fitted` are their `DepthPeaks` or `DepthEdges`."""
+    """Profiles of columns along z, slices `spacing` [Å] apart.
+
+    `fitted` are their `DepthPeaks` or `DepthEdges`.
+    """
     figure = Figure((7, 4.5), layout="constrained")
     ax = figure.subplots()
     unit, size = unit_of(spacing * profiles.shape[1] / 3)
@@ -47,7 +56,7 @@ def draw_depth_profiles(
 def draw_slice_correlation(
     matrix: Float[np.ndarray, "z Z"], spacing: float, true_spacing: float
 ) -> Figure:
-    """The correlation of every slice with every true one, both at their depth."""
+    """Correlation of every slice with every true one, both at their depth."""
     figure = Figure((6, 5), layout="constrained")
     ax = figure.subplots()
     unit, size = unit_of(spacing * len(matrix) / 3)
@@ -68,7 +77,10 @@ def draw_slice_correlation(
 
 
 def draw_coverage(series: TiltSeries, resolution: float, pixels: int = 801) -> Figure:
-    """What a tilt series measures to `resolution` [Å]: the section k_y = 0, and the parts of every shell."""
+    """Coverage of a tilt series to `resolution` [Å].
+
+    The section k_y = 0, and the measured fraction of every shell.
+    """
     parts = coverage(series, resolution)
     figure = Figure((12, 5.4), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -79,12 +91,11 @@ def draw_coverage(series: TiltSeries, resolution: float, pixels: int = 801) -> F
 
 def _draw_section(ax, series: TiltSeries, limit: float, pixels: int):
     k = np.linspace(-limit, limit, pixels)
-    kz, kx = k[:, None], k[None, :]
-    slabs, cones, wedge = (
-        in_thin_slabs(kz, 0.0, kx, series),
-        in_cones(kz, 0.0, kx, series),
-        in_wedge(kz, 0.0, kx, series.tilts),
-    )
+    kz = k[:, None]
+    kx = k[None, :]
+    slabs = in_thin_slabs(kz, 0.0, kx, series)
+    cones = in_cones(kz, 0.0, kx, series)
+    wedge = in_wedge(kz, 0.0, kx, series.tilts)
     names = list(REGIONS)
     region = np.select(
         [slabs, cones & wedge, cones, wedge],
@@ -120,12 +131,12 @@ def _draw_section(ax, series: TiltSeries, limit: float, pixels: int):
 
 def _draw_shells(ax, parts: Coverage):
     ball = parts.of_ball
-    for name, colour in WHAT.items():
+    for name, colour in COLOURS.items():
         ax.plot(
             parts.frequency,
             100 * getattr(parts, name),
             color=colour,
-            label=f"{WORDS[name]}: {100 * ball[name]:.3g} %",
+            label=f"{LABELS[name]}: {100 * ball[name]:.3g} %",
         )
     ax.set(
         xlabel="spatial frequency (1/Å)",
@@ -133,5 +144,5 @@ def _draw_shells(ax, parts: Coverage):
         ylim=(0, 100),
         xlim=(0, None),
     )
-    ax.set_title("Parts of every shell; of the whole ball in the legend")
+    ax.set_title("Parts of every shell; of the full ball in the legend")
     ax.legend()

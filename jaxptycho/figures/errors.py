@@ -1,4 +1,4 @@
-"""Figures of errors against a truth: positions, alignment, probes."""
+"""Figures of errors against a ground truth: positions, alignment, probes."""
 
 from collections.abc import Mapping
 
@@ -7,17 +7,18 @@ from jaxtyping import Complex, Float
 from matplotlib.figure import Figure
 
 from ..analysis.errors import AlignmentError, PositionError
+from .pictures import PixelPair
 from .plots import scale_bar, show_wave, unit_of
 
 
 def draw_positions_error(error: PositionError, true: Float[np.ndarray, "_ 2"]) -> Figure:
-    """What remains of the error at every position, and how often it is how large."""
+    """Remaining error of every position, and the histogram of the errors."""
     figure = Figure((11, 5), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     distance = np.hypot(*error.residual.T)
     extent = np.ptp(true, axis=0).max()
     unit, size = unit_of(extent)
-    if distance.max() > 1e-9 * extent:  # arrows of rounding errors would look like any other
+    if distance.max() > 1e-9 * extent:  # arrows of rounding errors would be misleading
         arrows = (*(true.T[::-1] / size), error.residual[:, 1], -error.residual[:, 0])
         drawn = left.quiver(*arrows, distance, cmap="viridis")
         figure.colorbar(drawn, ax=left, label="error (Å)")
@@ -35,7 +36,7 @@ def draw_positions_error(error: PositionError, true: Float[np.ndarray, "_ 2"]) -
 def draw_alignment(
     errors: Mapping[str, AlignmentError], tilts: Float[np.ndarray, "view"]
 ) -> Figure:
-    """Shift and angle errors of every view over its tilt [rad], for each of several alignments by name."""
+    """Shift and angle errors of every view over its tilt [rad], for several named alignments."""
     figure = Figure((8, 6.5), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
     degrees = np.rad2deg(tilts)
@@ -54,9 +55,9 @@ def draw_alignment(
 
 
 def draw_probes(
-    found: Complex[np.ndarray, "_ y x"], true: Complex[np.ndarray, "_ y x"], pixel
+    found: Complex[np.ndarray, "_ y x"], true: Complex[np.ndarray, "_ y x"], pixel: PixelPair
 ) -> Figure:
-    """The modes of a probe above those of the true one: brightness is amplitude, colour is phase."""
+    """Modes of a probe above those of the true one: brightness is amplitude, colour is phase."""
     columns = max(len(found), len(true))
     figure = Figure((2.6 * max(2, columns), 5.4), layout="constrained")
     axes = figure.subplots(2, columns, squeeze=False)

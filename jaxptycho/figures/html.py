@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 
 def html_of(content: Mapping[str, str] | str, figure: Figure | None = None) -> str:
-    """A table of names and values, or text, with a figure below."""
+    """Table of names and values, or text, with a figure below."""
     if isinstance(content, str):
         text = f"<pre>{html.escape(content)}</pre>"
     else:
@@ -20,7 +20,7 @@ def html_of(content: Mapping[str, str] | str, figure: Figure | None = None) -> s
 
 
 def image_of(figure: Figure) -> str:
-    """A figure as an image element."""
+    """Figure as an image element."""
     with io.BytesIO() as file:
         figure.savefig(file, format="png", dpi=100)
         encoded = base64.b64encode(file.getvalue()).decode()

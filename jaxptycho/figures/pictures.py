@@ -1,5 +1,6 @@
-"""What the figures show, as arrays in physical units."""
+"""Contents of the figures, as arrays in physical units."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,27 +10,32 @@ from ..analysis.gauge import without_ramp
 from ..analysis.scanned import scanned, seen
 from ..model import Model
 from ..parts.indexed import first_shot
+from ..physics.types import Numbers
 
-ROBUST = (0.5, 99.5)  # percentiles between which grey values are spread
+PixelPair = Sequence[float] | np.ndarray  # Å (y, x)
+ROBUST = (0.5, 99.5)  # percentiles at the ends of the grey scale
 
 
 class Picture(NamedTuple):
-    """Slices of a specimen on the scanned area, NaN in its corners where no probe's centre was."""
+    """Slices of a specimen on the scanned area, NaN where no probe was centred."""
 
     phase: Float[np.ndarray, "z Y X"]  # rad, ramp of the sum removed
-    amplitude: Float[np.ndarray, "Y X"] | None  # of the whole specimen, None where nothing absorbs
+    amplitude: Float[np.ndarray, "Y X"] | None  # of the full specimen, None without absorption
     pixel: tuple[float, float]  # Å
 
 
 def flat_phases(model: Model) -> Float[np.ndarray, "z Y X"]:
-    """Phase of every slice [rad], on the whole object, the ramp of their sum on the scanned area removed."""
+    """Phase of every slice [rad] on the full object, without the ramp of their sum.
+
+    The ramp is that on the scanned area.
+    """
     phases = np.asarray(model.specimen.phase_per_slice(model.grid), float)
     whole = phases.sum(0)
     return phases - (whole - without_ramp(whole, seen(model, whole.shape))) / len(phases)
 
 
-def picture(model: Model, band_pass=None) -> Picture:
-    """The specimen where the probe's centre was, or all of a periodic one.
+def picture(model: Model, band_pass: Sequence[float] | None = None) -> Picture:
+    """Specimen at the centres of the probe, or all of a periodic one.
 
     `band_pass` keeps periods between two lengths [Å].
     """
@@ -41,16 +47,16 @@ def picture(model: Model, band_pass=None) -> Picture:
     except ValueError:  # a specimen that does not absorb
         amplitude = None
     if band_pass is not None:
-        phases = np.stack([filtered(phase, model.grid.pixel, band_pass) for phase in phases])
+        phases = np.stack([band_filtered(phase, model.grid.pixel, band_pass) for phase in phases])
     shown = seen(model, model.specimen.shapes(model.grid).plane)[area[1:]]
     amplitude = None if amplitude is None else np.where(shown, amplitude, np.nan)
     return Picture(np.where(shown, phases, np.nan), amplitude, model.grid.pixel)
 
 
-def filtered(
-    image: Float[np.ndarray, "Y X"], pixel, band: tuple[float, float]
+def band_filtered(
+    image: Float[np.ndarray, "Y X"], pixel: PixelPair, band: Sequence[float]
 ) -> Float[np.ndarray, "Y X"]:
-    """The image with the periods between the two lengths of `band` [Å], mirrored at its edges."""
+    """Image with the periods between the two lengths of `band` [Å], mirrored at its edges."""
     short, long = sorted(band)
     mirrored = np.pad(image, [(0, n) for n in image.shape], mode="symmetric")
     ky, kx = (np.fft.fftfreq(n, p) for n, p in zip(mirrored.shape, pixel, strict=True))
@@ -64,11 +70,11 @@ class Modes(NamedTuple):
 
     waves: Complex[np.ndarray, "m y x"]  # centre in the middle
     spectra: Complex[np.ndarray, "m y x"]  # zero frequency in the middle
-    powers: Float[np.ndarray, "m"]  # fractions of the whole
+    powers: Float[np.ndarray, "m"]  # fractions of the sum
 
 
 def probe_modes(model: Model) -> Modes:
-    """The modes of the first shot's probe, made orthogonal (which changes no pattern)."""
+    """Modes of the first shot's probe, orthogonalised (which changes no pattern)."""
     probe = first_shot(model.probe)
     spectra = np.asarray(probe.spectrum(model.grid))
     flat = spectra.reshape(len(spectra), -1)
@@ -80,7 +86,7 @@ def probe_modes(model: Model) -> Modes:
     return Modes(waves, spectra, sizes**2 / np.sum(sizes**2))
 
 
-def limits(image) -> tuple[float, float]:
-    """Grey values that a few outliers do not decide."""
+def limits(image: Numbers) -> tuple[float, float]:
+    """Grey values at the ends of the scale, robust against outliers."""
     low, high = np.nanpercentile(image, ROBUST)
     return (float(low), float(high)) if high > low else (float(low) - 1e-6, float(low) + 1e-6)

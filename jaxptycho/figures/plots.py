@@ -1,19 +1,21 @@
 """Figures of a run, in physical units, cropped to the scanned area."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import equinox as eqx
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 from ..data import Dataset
 from ..model import Model, predict, probe_positions
-from .pictures import Modes, Picture, limits, picture, probe_modes
+from .pictures import Modes, Picture, PixelPair, limits, picture, probe_modes
 
 DPI = 150
 LENGTHS = {"Å": 1.0, "nm": 10.0, "µm": 1e4, "mm": 1e7}
@@ -27,8 +29,10 @@ def write_figures(
     history: Sequence,
     band_pass: Sequence[float] | None = None,
 ) -> None:
-    """Write all figures of a run as PNG files in `folder`; `first` is the model before, `band_pass`
-    the shortest and longest period [Å] of a filtered one."""
+    """Write all figures of a run as PNG files in `folder`.
+
+    `first` is the model before, `band_pass` the shortest and longest period [Å] of a filtered one.
+    """
     shown = picture(model)
     figures = {
         "object": draw_object(shown),
@@ -56,12 +60,12 @@ def write_figures(
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes the figure to `path`."""
+    """Write the figure to `path`."""
     figure.savefig(path, dpi=DPI)
 
 
 def draw_object(shown: Picture) -> Figure:
-    """Phase of all slices together and, where the specimen absorbs, the amplitude beside it."""
+    """Phase of all slices together and, if the specimen absorbs, the amplitude beside it."""
     title = f"Phase, sum of {len(shown.phase)} slices" if len(shown.phase) > 1 else "Phase"
     if shown.amplitude is None:
         return draw_image(shown.phase.sum(0), shown.pixel, title, "rad")
@@ -72,15 +76,19 @@ def draw_object(shown: Picture) -> Figure:
     return figure
 
 
-def draw_image(image, pixel, title: str, unit: str) -> Figure:
-    """One image with its scale."""
+def draw_image(image: np.ndarray, pixel: PixelPair, title: str, unit: str) -> Figure:
+    """Image with its scale."""
     figure = Figure((7, 6), layout="constrained")
     show(figure.subplots(), image, pixel, title, unit)
     return figure
 
 
 def draw_pair(
-    first, second, pixel, titles=("Truth", "Result"), unit: str = "phase (rad)"
+    first: np.ndarray,
+    second: np.ndarray,
+    pixel: PixelPair,
+    titles: tuple[str, str] = ("Truth", "Result"),
+    unit: str = "phase (rad)",
 ) -> Figure:
     """Two images of the same area in the same grey values."""
     between = limits(first)
@@ -93,7 +101,7 @@ def draw_pair(
 
 
 def draw_slices(shown: Picture) -> Figure:
-    """The phase of every slice on one grey scale, entrance face first."""
+    """Phase of every slice on one grey scale, entrance face first."""
     columns = min(4, len(shown.phase))
     rows = math.ceil(len(shown.phase) / columns)
     figure = Figure((3.2 * columns + 0.8, 3.2 * rows), layout="constrained")
@@ -109,7 +117,8 @@ def draw_slices(shown: Picture) -> Figure:
 
 def draw_probe(modes: Modes, model: Model) -> Figure:
     """Modes in real and reciprocal space: brightness is amplitude, colour is phase."""
-    count, grid = min(6, len(modes.powers)), model.grid
+    count = min(6, len(modes.powers))
+    grid = model.grid
     figure = Figure((2.6 * max(2, count), 5.4), layout="constrained")
     axes = figure.subplots(2, count, squeeze=False)
     for column in range(count):
@@ -132,8 +141,8 @@ def draw_probe(modes: Modes, model: Model) -> Figure:
     return figure
 
 
-def draw_positions(before, after, pixel) -> Figure:
-    """Positions at the start and now, and how far they moved."""
+def draw_positions(before: np.ndarray, after: np.ndarray, pixel: PixelPair) -> Figure:
+    """Positions [Å] before and after a reconstruction, and their displacements."""
     figure = Figure((11, 5), layout="constrained")
     left, right = figure.subplots(1, 2)
     unit, size = unit_of(np.ptp(after, axis=0).max())
@@ -158,7 +167,7 @@ def draw_positions(before, after, pixel) -> Figure:
 
 
 def draw_losses(history: Sequence) -> Figure:
-    """Loss and held-out loss over the epochs, steps apart."""
+    """Loss and held-out loss over the epochs, separated by steps."""
     figure = Figure((7, 4.5), layout="constrained")
     ax = figure.subplots()
     epochs = [row.epoch for row in history]
@@ -181,7 +190,7 @@ def draw_losses(history: Sequence) -> Figure:
 
 
 def draw_patterns(model: Model, data: Dataset, count: int = 4) -> Figure:
-    """Measured beside predicted patterns, on a square-root scale that each pair shares."""
+    """Measured beside predicted patterns, each pair on one square-root scale."""
     shots = np.unique(np.linspace(0, data.n_shots[0] - 1, count).astype(np.int32))
     measured = np.fft.fftshift(data.patterns(0, shots), axes=(1, 2)).astype(float)
     expected = np.fft.fftshift(
@@ -204,8 +213,15 @@ def draw_patterns(model: Model, data: Dataset, count: int = 4) -> Figure:
     return figure
 
 
-def show(ax, image, pixel, title: str, unit: str | None, between=None):
-    """An image in grey with a scale bar, and a colour bar unless `unit` is None."""
+def show(
+    ax: Axes,
+    image: np.ndarray,
+    pixel: PixelPair,
+    title: str,
+    unit: str | None,
+    between: tuple[float, float] | None = None,
+) -> AxesImage:
+    """Show an image in grey with a scale bar, and a colour bar unless `unit` is None."""
     low, high = limits(image) if between is None else between
     drawn = ax.imshow(image, cmap="gray", vmin=low, vmax=high, aspect=pixel[0] / pixel[1])
     ax.set(title=title, xticks=[], yticks=[])
@@ -215,17 +231,22 @@ def show(ax, image, pixel, title: str, unit: str | None, between=None):
     return drawn
 
 
-def show_wave(ax, wave, title: str) -> None:
-    """A complex image: amplitude as brightness, phase as hue (`twilight`)."""
+def show_wave(ax: Axes, wave: np.ndarray, title: str) -> None:
+    """Show a complex image: amplitude as brightness, phase as hue (`twilight`)."""
     amplitude = np.abs(wave) / max(np.percentile(np.abs(wave), 99.9), 1e-30)
     colours = matplotlib.colormaps["twilight"]((np.angle(wave) / (2 * np.pi)) % 1)[..., :3]
-    colours = colours / colours.max(-1, keepdims=True)  # the map has dark phases, too
+    colours = colours / colours.max(-1, keepdims=True)  # some phases of the map are dark
     ax.imshow(np.clip(amplitude, 0, 1)[..., None] * colours)
     ax.set(title=title, xticks=[], yticks=[])
 
 
-def scale_bar(ax, shape, pixel, units=None) -> None:
-    """A bar of a round length, about a fifth of the image's width."""
+def scale_bar(
+    ax: Axes,
+    shape: Sequence[int],
+    pixel: PixelPair,
+    units: Mapping[str, float] | None = None,
+) -> None:
+    """Draw a bar of a round length, about a fifth of the image's width."""
     length = round_length(shape[1] * pixel[1] / 5)
     unit, size = unit_of(length, units)
     width, height = length / pixel[1], max(1.0, shape[0] / 80)
@@ -248,7 +269,7 @@ def round_length(length: float) -> float:
     return power * max(step for step in (1, 2, 5) if step * power <= length * (1 + 1e-9))
 
 
-def unit_of(length: float, units=None) -> tuple[str, float]:
-    """The unit in which a length [Å] reads well, and its size [Å]."""
+def unit_of(length: float, units: Mapping[str, float] | None = None) -> tuple[str, float]:
+    """Appropriate unit of a length [Å], and its size [Å]."""
     fitting = [(u, s) for u, s in (units or LENGTHS).items() if length >= 0.999 * s]
     return fitting[-1] if fitting else next(iter((units or LENGTHS).items()))

@@ -1,6 +1,6 @@
 """Figures of resolution: correlations with their thresholds, directions, power spectra."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -32,8 +32,11 @@ def draw_correlation(curve: FourierCorrelation, thresholds: Mapping = THRESHOLDS
     return figure
 
 
-def draw_directions(curves: Mapping[str, FourierCorrelation], threshold=half_bit) -> Figure:
-    """Correlations side by side, such as those of several cones, with the resolution of each."""
+def draw_directions(
+    curves: Mapping[str, FourierCorrelation],
+    threshold: Callable[[np.ndarray], np.ndarray] = half_bit,
+) -> Figure:
+    """Correlations in one figure, such as those of several cones, with the resolution of each."""
     figure = Figure((7, 4.5), layout="constrained")
     ax = figure.subplots()
     frequency = next(iter(curves.values())).frequency
@@ -54,7 +57,10 @@ def draw_directions(curves: Mapping[str, FourierCorrelation], threshold=half_bit
 
 
 def draw_control(control: Control) -> Figure:
-    """A correlation under its window, with random phases, and corrected; beside it the signal-to-noise ratio."""
+    """Correlation under its window, with random phases, and corrected.
+
+    The signal-to-noise ratio is shown beside it.
+    """
     figure = Figure((12, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     unit, size = unit_of(1 / control.masked.frequency[-1])

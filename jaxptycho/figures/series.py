@@ -1,4 +1,4 @@
-"""Figures of the run of a tilt series: the volume, how its views stand, and how well they fit."""
+"""Figures of the run of a tilt series: the volume, the poses of its views, and their fit."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,16 +15,19 @@ from ..parts.indexed import PerView, select
 from .depth import draw_coverage
 from .pictures import probe_modes
 from .plots import draw_losses, draw_patterns, draw_probe, save
-from .volume import draw_maxima, draw_power, draw_sections, draw_sums, draw_surfaces
+from .volumes import draw_maxima, draw_power, draw_sections, draw_sums, draw_surfaces
 
 
 def write_series_figures(
     folder: Path, model: Model, first: Model, data: Dataset, history: Sequence
 ) -> None:
-    """All figures of a run whose specimen is a volume, or atoms in one, as PNG files in `folder`; `first` is the model
-    before."""
+    """Write all figures of a run whose specimen is a volume, or atoms in one, as PNG files.
+
+    They are in `folder`; `first` is the model before.
+    """
     specimen: Any = model.specimen.in_voxels(model.grid, first.specimen)
-    volume, voxel = np.asarray(specimen.seen), np.array(specimen.voxel)
+    volume = np.asarray(specimen.seen)
+    voxel = np.array(specimen.voxel)
     poses = {"before": poses_of(first), "result": poses_of(model)}
     figures = {
         "sections": draw_sections(
@@ -64,7 +67,10 @@ def poses_of(model: Model) -> np.ndarray:
 
 
 def draw_poses(poses: Mapping[str, np.ndarray], tilts: np.ndarray) -> Figure:
-    """Shift, and turn away from the nominal `tilts` [rad], of every view, for each of several alignments by name."""
+    """Shift and deviation from the nominal `tilts` [rad] of every view.
+
+    For each of several alignments by name.
+    """
     figure = Figure((9, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     degrees = np.rad2deg(tilts)
@@ -79,7 +85,7 @@ def draw_poses(poses: Mapping[str, np.ndarray], tilts: np.ndarray) -> Figure:
             )
     left.set(xlabel="nominal tilt (°)", ylabel="shift (Å)", title="Shifts of the views")
     right.set(
-        xlabel="nominal tilt (°)", ylabel="turn (°)", title="Turns away from the nominal tilt"
+        xlabel="nominal tilt (°)", ylabel="rotation (°)", title="Deviations from the nominal tilt"
     )
     for ax in (left, right):
         ax.legend(fontsize="small")

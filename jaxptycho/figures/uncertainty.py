@@ -1,19 +1,22 @@
-"""Figures of how well a model is determined."""
+"""Figures of the uncertainty of a model."""
 
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from ..physics.types import Numbers
+from .pictures import PixelPair
 from .plots import scale_bar
 
 
-def draw_deviation(deviation, pixel, title: str, unit: str) -> Figure:
-    """A map of standard deviations on a logarithmic scale, blank where nothing is known."""
+def draw_deviation(deviation: Numbers, pixel: PixelPair, title: str, unit: str) -> Figure:
+    """Map of standard deviations on a logarithmic scale, blank where they are unknown."""
     values = np.asarray(deviation, float)
     known = values[np.isfinite(values) & (values > 0)]
     if known.size == 0:
         raise ValueError(
-            "no pixel has a finite deviation; give a prior, or choose parameters that the patterns show"
+            "no pixel has a finite deviation; give a prior, or choose parameters that the patterns "
+            "show"
         )
     low, high = np.percentile(known, (0.5, 99.5))
     figure = Figure((7, 6), layout="constrained")
@@ -28,11 +31,13 @@ def draw_deviation(deviation, pixel, title: str, unit: str) -> Figure:
     return figure
 
 
-def draw_spread(bound, spread, unit: str) -> Figure:
-    """The spread of repeated reconstructions over the bound of every parameter, ±20 % shaded."""
-    bound, spread = np.ravel(np.asarray(bound, float)), np.ravel(np.asarray(spread, float))
+def draw_spread(bound: Numbers, spread: Numbers, unit: str) -> Figure:
+    """Spread of repeated reconstructions over the bound of every parameter, ±20 % shaded."""
+    bound = np.ravel(np.asarray(bound, float))
+    spread = np.ravel(np.asarray(spread, float))
     known = np.isfinite(bound)
-    bound, spread = bound[known], spread[known]
+    bound = bound[known]
+    spread = spread[known]
     ratio = np.sqrt(np.mean((spread / bound) ** 2))
     ends = np.array([min(bound.min(), spread.min()) / 1.1, max(bound.max(), spread.max()) * 1.1])
     figure = Figure((6, 5.5), layout="constrained")

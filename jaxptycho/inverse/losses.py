@@ -85,7 +85,7 @@ def misfit(
     """
 
     def loss(model: Model, batch: Batch) -> jax.Array:
-        def of_shot(predicted: Counts, counts: Counts) -> jax.Array:
+        def of_shot(predicted: jax.Array, counts: jax.Array) -> jax.Array:
             return jnp.sum(noise(predicted, counts.astype(predicted.dtype)))
 
         total = sum_over_shots(of_shot, model, batch, micro, multislice, budget)

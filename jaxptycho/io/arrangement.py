@@ -1,4 +1,4 @@
-"""How a file's counts and positions are brought to the conventions of a `Dataset`."""
+"""Conversion of a file's counts and positions to the conventions of a `Dataset`."""
 
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -14,9 +14,9 @@ POSITION_UNITS = {"angstrom": 1.0, "nm": 10.0, "um": 1e4, "m": 1e10, "pixel": No
 
 @dataclass(frozen=True)
 class Arrangement:
-    """What a file leaves open, or has in another convention.
+    """Conventions of a file that differ from those of a `Dataset`, or that it does not state.
 
-    `position_unit` is one of `POSITION_UNITS`, `zero_frequency` where the patterns have theirs;
+    `position_unit` is one of `POSITION_UNITS`, `zero_frequency` its position in the patterns;
     counts are divided by `counts_per_electron`; `bad_data` as in `Dataset`.
     """
 
@@ -28,7 +28,8 @@ class Arrangement:
     def __post_init__(self):
         if self.position_unit not in POSITION_UNITS:
             raise ValueError(
-                f"no position_unit is called {self.position_unit!r}; known are {', '.join(POSITION_UNITS)}"
+                f"no position_unit is called {self.position_unit!r}; "
+                f"known are {', '.join(POSITION_UNITS)}"
             )
         if not self.counts_per_electron > 0:
             raise ValueError(
@@ -37,14 +38,14 @@ class Arrangement:
 
     @classmethod
     def taken_from(cls, known: dict[str, Any]) -> "Arrangement":
-        """The arrangement among `known` properties, which it is taken out of."""
+        """Arrangement among `known` properties, which is removed from them."""
         names = [f.name for f in fields(cls) if f.name in known]
         return cls(**{name: value for name in names if (value := known.pop(name)) is not None})
 
     def dataset(
         self, counts: Any, positions: Any, grid: Grid, mask: Any = None, **more: Any
     ) -> Dataset:
-        """The `Dataset` of a file's counts and positions, each one array or a list over views."""
+        """Return the `Dataset` of a file's counts and positions, arrays or lists over views."""
         corner = self.zero_frequency == "corner"
         if corner or self.counts_per_electron != 1:
             counts = _each(lambda c: Rearranged(c, corner, self.counts_per_electron), counts)
@@ -63,7 +64,9 @@ class Rearranged:
     """Patterns with the zero frequency in the middle, in electrons, read when indexed."""
 
     def __init__(self, counts: Any, corner: bool, per_electron: float):
-        self.counts, self.corner, self.per_electron = counts, corner, per_electron
+        self.counts = counts
+        self.corner = corner
+        self.per_electron = per_electron
         self.shape = counts.shape
         self.dtype = counts.dtype if per_electron == 1 else np.dtype(np.float32)
 

@@ -1,4 +1,4 @@
-"""Measurements whose tilt axis has another direction in the patterns than y, turned by quarter turns."""
+"""Rotation of measurements by quarter turns, until their tilt axis is near y in the patterns."""
 
 from typing import Any
 
@@ -7,25 +7,26 @@ from jaxtyping import Float, Num, Shaped
 
 from .instrument import PAIRS
 
-QUARTER = np.array(
-    [[0, 1], [-1, 0]]
-)  # on (y, x): what was along x is along y, what was along y is along −x
+QUARTER = np.array([[0, 1], [-1, 0]])  # on (y, x): from x to y, and from y to −x
 
 
 def quarter_turns(axis_deg: float) -> int:
-    """Quarter turns that bring a tilt axis at `axis_deg` from y towards x nearest to y, from 0 to 3."""
+    """Quarter turns, 0 to 3, that bring a tilt axis at `axis_deg` from y towards x nearest to y."""
     return round(axis_deg / 90) % 4
 
 
-def remainder(axis_deg: float) -> float:
+def remaining_angle(axis_deg: float) -> float:
     """Direction of the axis after the quarter turns [degrees], within ±45."""
     return axis_deg - 90 * round(axis_deg / 90)
 
 
-def turned_images(images: Shaped[np.ndarray, "*n y x"], turns: int) -> Shaped[np.ndarray, "*n _ _"]:
-    """Images after so many quarter turns from x to y about their middle pixels [n//2, n//2], exactly.
+def rotate_patterns(
+    images: Shaped[np.ndarray, "*n y x"], turns: int
+) -> Shaped[np.ndarray, "*n _ _"]:
+    """Images after `turns` quarter turns from x to y about their middle pixels [n//2, n//2].
 
-    The first row of an even number, which has no opposite one, stays: it is the Nyquist frequency of both signs.
+    The rotation is exact. The first row of an even number, which has no opposite one, is kept: it
+    is the Nyquist frequency of both signs.
     """
     for _ in range(turns):
         opposite = -np.arange(images.shape[-2]) + 2 * (images.shape[-2] // 2)
@@ -33,31 +34,35 @@ def turned_images(images: Shaped[np.ndarray, "*n y x"], turns: int) -> Shaped[np
     return images
 
 
-def turned_positions(positions: Float[np.ndarray, "*n 2"], turns: int) -> Float[np.ndarray, "*n 2"]:
-    """Positions (y, x) in the frame of the turned patterns."""
+def rotate_positions(positions: Float[np.ndarray, "*n 2"], turns: int) -> Float[np.ndarray, "*n 2"]:
+    """Positions (y, x) in the frame of the rotated patterns."""
     return positions @ np.linalg.matrix_power(QUARTER, turns).T
 
 
-def turned_about(about: dict[str, Any], turns: int) -> dict[str, Any]:
-    """What is known of the instrument in the frame of the turned patterns: pairs (y, x) exchanged where it must be, and
-    the direction of the axis that is left."""
+def rotate_properties(about: dict[str, Any], turns: int) -> dict[str, Any]:
+    """Properties of the instrument in the frame of the rotated patterns.
+
+    Pairs (y, x) are exchanged where necessary; the direction of the axis is the remaining one.
+    """
     pairs = {
         name: tuple(about[name])[::-1]
         for name in PAIRS
         if turns % 2 and np.ndim(about.get(name, 0))
     }
-    left = remainder(float(about["tilt_axis_deg"]))
+    left = remaining_angle(float(about["tilt_axis_deg"]))
     others = {name: value for name, value in about.items() if name != "tilt_axis_deg"}
     return others | pairs | ({"tilt_axis_deg": left} if left else {})
 
 
-class TurnedCounts:
-    """Patterns [shot, y, x] of one or several views, turned when they are read."""
+class RotatedCounts:
+    """Patterns [shot, y, x] of one or several views, rotated when they are read."""
 
     def __init__(self, counts: Any, turns: int):
         *others, y, x = counts.shape
-        self.counts, self.turns, self.dtype = counts, turns, counts.dtype
+        self.counts = counts
+        self.turns = turns
+        self.dtype = counts.dtype
         self.shape = (*others, x, y) if turns % 2 else (*others, y, x)
 
     def __getitem__(self, index) -> Num[np.ndarray, "*n y x"]:
-        return turned_images(np.asarray(self.counts[index]), self.turns)
+        return rotate_patterns(np.asarray(self.counts[index]), self.turns)

@@ -1,11 +1,11 @@
 """CXI 1.6, the format of the Coherent X-ray Imaging Data Bank (cxidb.org): SI units throughout.
 
 The laboratory has z along the beam. `translation` is that of the sample, so the probe moves
-on the sample by its negative. The two `basis_vectors` of the detector say where in the
-laboratory the next row (slow) and the next column (fast) of a pattern lie. Light that leaves
+on the sample by its negative. The two `basis_vectors` of the detector give the positions, in the
+laboratory, of the next row (slow) and of the next column (fast) of a pattern. Light that leaves
 the sample towards a point of the detector has a transverse frequency in that direction (far
-field), and a hologram is the sample's own shadow (near field): either way the axes of the
-object are those of the detector, and
+field), and a hologram is a shadow of the sample (near field): either way the axes of the object
+are those of the detector, and
 
     positions = (y, x) = (−T·ŝ, −T·f̂)   with ŝ, f̂ the unit vectors of slow and fast.
 
@@ -14,7 +14,7 @@ With the usual ŝ = (0, −1, 0) and f̂ = (−1, 0, 0), rows downwards and colu
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import h5py
 import jax
@@ -30,23 +30,24 @@ from ..physics import waves
 from ..physics.grids import Grid
 from ..start.calibration import effective_distance
 from .arrangement import DATASET, Arrangement
-from .hdf5 import FILTER, H5, OnDisk, created, opened, save_array
+from .hdf5 import FILTER, H5, OnDisk, create_hdf5, open_hdf5, save_array
 from .instrument import (
     BEAM,
     INSTRUMENT,
     PAIRS,
+    check_known,
     check_number,
-    checked,
     grid_of,
-    merged,
+    merge_properties,
     wavelength_of,
 )
-from .native import chunked, frames
+from .native import chunk_layout, pattern_blocks
 
 ANGSTROM = 1e-10  # m
 CXI_PROPERTIES = ("near_field", "focus_to_sample_angstrom")
-HAS_SIGNAL = 0x1000  # the one bit of a CXI mask that leaves a pixel good
-DETECTOR, SOURCE = "instrument_1/detector_1", "instrument_1/source_1"
+HAS_SIGNAL = 0x1000  # the only bit of a CXI mask that a good pixel may have
+DETECTOR = "instrument_1/detector_1"
+SOURCE = "instrument_1/source_1"
 DATA = ("data_1/data", f"{DETECTOR}/data")
 TRANSLATION = (
     "data_1/translation",
@@ -54,11 +55,11 @@ TRANSLATION = (
     "sample_1/geometry/translation",
     f"{DETECTOR}/translation",
 )
-RANGE = (1e-4, 1e4)  # Å; a wavelength outside is in another unit
+WAVELENGTHS = (1e-4, 1e4)  # Å; a wavelength outside is in another unit
 
 
 def is_cxi(file: H5) -> bool:
-    """Whether the file calls itself CXI, or is built like one."""
+    """True for a file that is labelled CXI, or has its structure."""
     return "cxi_version" in file or "entry_1" in file
 
 
@@ -72,34 +73,37 @@ def read_cxi(
 
     The far field, unless `near_field=True`: then a hologram, behind a focus when
     `focus_to_sample_angstrom` is given, at `about["effective_distance_angstrom"]`. The middle
-    of the frame is taken for the middle of the pattern.
+    of the frame is assumed to be the middle of the pattern.
     """
-    known = checked(known, INSTRUMENT + CXI_PROPERTIES)
-    near, focus = known.pop("near_field", None), known.get("focus_to_sample_angstrom")
+    known = check_known(known, INSTRUMENT + CXI_PROPERTIES)
+    near = known.pop("near_field", None)
+    focus = known.get("focus_to_sample_angstrom")
     if focus is not None:
         check_number("focus_to_sample_angstrom", focus, "what is given beside the file")
         if near is False:
             raise ValueError(
                 "focus_to_sample_angstrom belongs to a near field; remove it, or near_field = false"
             )
-    with opened(path) as file:
+    with open_hdf5(path) as file:
         entry: H5 = file.get("entry_1")
         if not isinstance(entry, h5py.Group):
             raise ValueError(
-                f"{path} has no group /entry_1; wanted a CXI file with at least one entry"
+                f"{path} has no group /entry_1; expected a CXI file with at least one entry"
             )
         counts = OnDisk(_found(entry, DATA, "patterns", path))
         stored = np.asarray(_found(entry, TRANSLATION, "positions", path)[()])
         vectors = _basis_vectors(entry, path)
         distance = _number(entry, f"{DETECTOR}/distance", path)
-        beam = merged(_beam(entry, path), {name: known[name] for name in BEAM if name in known})
+        beam = merge_properties(
+            _beam(entry, path), {name: known[name] for name in BEAM if name in known}
+        )
         mask = _mask(entry)
     if len(counts.shape) != 3:
-        raise ValueError(f"the patterns in {path} have shape {counts.shape}; wanted [shot, y, x]")
+        raise ValueError(f"the patterns in {path} have shape {counts.shape}; expected [shot, y, x]")
     translation = stored.astype(float)
     if translation.ndim != 2 or translation.shape[1] not in (2, 3):
         raise ValueError(
-            f"the translations in {path} have shape {translation.shape}; wanted [shot, 2 or 3]"
+            f"the translations in {path} have shape {translation.shape}; expected [shot, 2 or 3]"
         )
     geometry = {}
     if distance is not None:
@@ -112,7 +116,7 @@ def read_cxi(
         )
     elif not set(PAIRS) & set(known):
         raise ValueError(f"{path} has no distance of its detector; add it, or give pixel_angstrom")
-    about = merged(beam | geometry, known)
+    about = merge_properties(beam | geometry, known)
     grid = grid_of(about, counts.shape[1:], path)
     warn_of_rounding(f"the translations in {path}", spacing(stored) / ANGSTROM, min(grid.pixel))
     positions = probe_positions(translation, vectors)
@@ -120,7 +124,10 @@ def read_cxi(
 
 
 def probe_positions(translation: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Positions (y, x) of the probe on the sample [Å] for translations of the sample [shot, 2 or 3] [m]."""
+    """Positions (y, x) of the probe on the sample [Å].
+
+    From translations of the sample [shot, 2 or 3] [m].
+    """
     lab = np.pad(translation, ((0, 0), (0, 3 - translation.shape[1])))
     # least squares, because the vectors of a tilted detector need not be orthogonal
     return np.linalg.lstsq(
@@ -131,26 +138,28 @@ def probe_positions(translation: np.ndarray, vectors: np.ndarray) -> np.ndarray:
 def export_cxi(
     path: str | Path, model: Model, data: Dataset, *, counts: bool = True, overwrite: bool = False
 ) -> None:
-    """A reconstruction of one view, as a CXI file that `read_cxi` reads back where it holds `counts`.
+    """Write a reconstruction of one view as a CXI file, readable by `read_cxi` if it has `counts`.
 
     The transmission of every slice is `image_1`, the probe's modes (of shot 0, centre at
     [N//2, N//2]) are `image_2`; the positions are those of the model.
     """
     if data.n_views > 1:
         raise ValueError(
-            f"a CXI file holds one view; this dataset has {data.n_views}, export each by itself"
+            f"a CXI file holds one view; this dataset has {data.n_views}, export each separately"
         )
     model = select(model, PerView, 0)
     positions = jax.vmap(lambda shot: select(model, PerShot, shot).scan.position())(
         jnp.arange(data.n_shots[0])
     )
     distance, vectors = _as_measured(data)
-    with created(path, overwrite) as file:
-        file["cxi_version"], file["number_of_entries"] = 160, 1
+    with create_hdf5(path, overwrite) as file:
+        file["cxi_version"] = 160
+        file["number_of_entries"] = 1
         entry = file.create_group("entry_1")
         _save_source(entry, data.grid)
         _save_images(entry, model)
-        entry[f"{DETECTOR}/distance"], entry[f"{DETECTOR}/basis_vectors"] = distance, vectors
+        entry[f"{DETECTOR}/distance"] = distance
+        entry[f"{DETECTOR}/basis_vectors"] = vectors
         entry[f"{DETECTOR}/y_pixel_size"], entry[f"{DETECTOR}/x_pixel_size"] = np.linalg.norm(
             vectors, axis=0
         )
@@ -162,9 +171,9 @@ def export_cxi(
             entry[f"{DETECTOR}/mask"] = (~data.mask).astype(np.uint32)
         if counts:
             stored = entry.create_dataset(
-                DATA[1], **chunked(data.grid, data.n_shots[0], data.kinds[0]), **FILTER
+                DATA[1], **chunk_layout(data.grid, data.n_shots[0], data.kinds[0]), **FILTER
             )
-            for block, patterns in frames(data, 0):
+            for block, patterns in pattern_blocks(data, 0):
                 stored[block] = patterns
             entry[DATA[0]] = h5py.SoftLink(f"/entry_1/{DATA[1]}")
 
@@ -175,14 +184,13 @@ def sample_translation(positions: np.ndarray, vectors: np.ndarray) -> np.ndarray
 
 
 def _as_measured(data: Dataset) -> tuple[float, np.ndarray]:
-    """Distance and basis vectors of the detector [m]; at 1 m where the real distance is not known."""
-    pixel, about = np.asarray(data.grid.pixel), data.about
+    """Distance and basis vectors of the detector [m]; at 1 m if the real distance is unknown."""
+    pixel = np.asarray(data.grid.pixel)
+    about = data.about
     if "effective_distance_angstrom" in about:
         magnification = about.get("magnification", 1.0)
-        distance, pixel = (
-            about["effective_distance_angstrom"] * magnification,
-            pixel * magnification,
-        )
+        distance = about["effective_distance_angstrom"] * magnification
+        pixel = pixel * magnification
     else:
         distance = about.get("detector_distance_angstrom", 1 / ANGSTROM)
         pixel = data.grid.wavelength * distance * np.asarray(data.grid.dk)
@@ -195,7 +203,8 @@ def _save_source(entry: H5, grid: Grid) -> None:
     if grid.voltage_kv is None:
         entry[f"{SOURCE}/energy"] = h * c / wavelength
     else:
-        entry[f"{SOURCE}/energy"], entry[f"{SOURCE}/probe"] = 1e3 * e * grid.voltage_kv, "electron"
+        entry[f"{SOURCE}/energy"] = 1e3 * e * grid.voltage_kv
+        entry[f"{SOURCE}/probe"] = "electron"
 
 
 def _save_images(entry: H5, model: Model) -> None:
@@ -209,9 +218,10 @@ def _save_images(entry: H5, model: Model) -> None:
     for number, (title, values) in enumerate(images.items(), 1):
         image = entry.create_group(f"image_{number}")
         save_array(image, "data", values)
-        image["title"], image["data_space"] = title, "real"
+        image["title"] = title
+        image["data_space"] = "real"
         image["y_pixel_size"], image["x_pixel_size"] = np.asarray(model.grid.pixel) * ANGSTROM
-    # where pixel [0, 0] of the object lies among the positions (y, x), which CXI has no name for
+    # position of pixel [0, 0] of the object, for which CXI has no name
     entry["image_1/origin"] = (np.asarray(sliced.origin, float) + model.frame) * ANGSTROM
 
 
@@ -227,7 +237,7 @@ def _near_field(distance: float, pixel: np.ndarray, focus: float | None) -> dict
 
 
 def _beam(entry: H5, path) -> dict[str, float]:
-    """Voltage of electrons [kV], or wavelength of anything else [Å] and the energy that it is made from."""
+    """Voltage of electrons [kV], or wavelength of other radiation [Å] with its energy."""
     energy, wavelength = (
         _number(entry, f"{SOURCE}/{name}", path) for name in ("energy", "wavelength")
     )
@@ -241,13 +251,16 @@ def _beam(entry: H5, path) -> dict[str, float]:
         for w in (wavelength, None if energy is None else h * c / energy)
         if w is not None
     ]
-    if not all(RANGE[0] < w < RANGE[1] for w in found) or abs(found[0] / found[-1] - 1) > 0.01:
+    if (
+        not all(WAVELENGTHS[0] < w < WAVELENGTHS[1] for w in found)
+        or abs(found[0] / found[-1] - 1) > 0.01
+    ):
         raise ValueError(
-            f"{path}: the source has energy {energy} and wavelength {wavelength}; wanted joules and metres of the "
-            "same photons, give wavelength_angstrom or, for electrons, voltage_kv"
+            f"{path}: the source has energy {energy} and wavelength {wavelength}; expected joules "
+            "and metres of the same photons, give wavelength_angstrom or, for electrons, voltage_kv"
         )
     of_photons = {"wavelength_angstrom": found[0]}
-    if kind is None and wavelength is None and energy is not None:  # electrons have energies, too
+    if kind is None and wavelength is None and energy is not None:  # of electrons
         of_photons["source_energy_kev"] = energy / e / 1e3
     return of_photons
 
@@ -263,17 +276,18 @@ def _basis_vectors(entry: H5, path) -> np.ndarray:
         if vectors.shape in ((2, 3), (3, 2)):
             return vectors.T if vectors.shape == (2, 3) else vectors
         raise ValueError(
-            f"basis_vectors in {path} have shape {vectors.shape}; wanted two vectors of three numbers"
+            f"basis_vectors in {path} have shape {vectors.shape}; "
+            "expected two vectors of three numbers"
         )
     x, y = (_number(entry, f"{DETECTOR}/{name}_pixel_size", path) for name in "xy")
     if x is None and y is None:
         raise ValueError(
             f"{path} has neither basis_vectors nor x_pixel_size of its detector; add one of them"
         )
-    return usual_vectors(y or x, x or y)
+    return usual_vectors(cast(float, y or x), cast(float, x or y))
 
 
-def usual_vectors(y_pixel, x_pixel) -> np.ndarray:
+def usual_vectors(y_pixel: float, x_pixel: float) -> np.ndarray:
     """Basis vectors [m] of an upright detector: rows downwards, columns against x."""
     return np.array([[0.0, -x_pixel], [-y_pixel, 0.0], [0.0, 0.0]])
 
@@ -290,7 +304,8 @@ def _found(entry: H5, names, what: str, path) -> H5:
         if isinstance(stored := entry.get(name), h5py.Dataset):
             return stored
     raise ValueError(
-        f"{path} holds no {what}; a CXI file has them at {' or '.join(f'/entry_1/{n}' for n in names)}"
+        f"{path} holds no {what}; a CXI file has them at "
+        f"{' or '.join(f'/entry_1/{n}' for n in names)}"
     )
 
 
@@ -299,5 +314,5 @@ def _number(entry: H5, name: str, path) -> float | None:
         return None
     value = np.asarray(stored[()], float)
     if value.size < 1 or not np.isfinite(value).all() or not (value > 0).all():
-        raise ValueError(f"/entry_1/{name} in {path} is {value}; wanted a positive number")
+        raise ValueError(f"/entry_1/{name} in {path} is {value}; expected a positive number")
     return float(value.flat[0])

@@ -1,4 +1,4 @@
-"""Any file of measured counts → `Dataset`."""
+"""Reading of measured counts in any known format."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +11,14 @@ from ..data import ALONE, Dataset, ProcessShard
 from .arrangement import Arrangement
 from .axis import QUARTER, quarter_turns
 from .cxi import CXI_PROPERTIES, is_cxi, read_cxi
-from .hdf5 import opened
-from .instrument import INSTRUMENT, checked
+from .hdf5 import open_hdf5
+from .instrument import INSTRUMENT, check_known
 from .native import FORMAT, read_native
 
 ORIGINS = ("axis", "middle")  # of the positions of a tilt series
 
-# The eight ways in which the axes of a scan can lie on those of the detector, as matrices on
-# (y, x); turns are counter-clockwise as seen with y downwards.
+# The eight orientations of the axes of a scan relative to those of the detector, as matrices on
+# (y, x); rotations are counter-clockwise as seen with y downwards.
 SCAN_TRANSFORMS = {
     "none": ((1, 0), (0, 1)),
     "flip_y": ((-1, 0), (0, 1)),
@@ -32,14 +32,14 @@ SCAN_TRANSFORMS = {
 
 
 class Reader(NamedTuple):
-    """One format: whether an open HDF5 file is of it, and how it is read."""
+    """Format of a file: a test of an open HDF5 file, and the function that reads it."""
 
     recognises: Callable[[h5py.File], bool]
     read: Callable[..., Dataset]  # (path, sharing, arrangement, **known)
 
 
 def is_native(file: h5py.File) -> bool:
-    """Whether an open file is of the native format."""
+    """True for an open file of the native format."""
     named = str(file.attrs.get("format")) == FORMAT
     return named or bool({"counts", "positions", "views"} & set(file))
 
@@ -56,18 +56,19 @@ def read(
     reader: str | Callable[..., Dataset] | None = None,
     **known: Any,
 ) -> Dataset:
-    """Dataset of a file of one of `READERS`, told apart by what is in it.
+    """Return the dataset of a file in one of `READERS`, recognised by its contents.
 
     `reader` is the name of a format, or a function `read(path, **known) -> Dataset` of yours.
-    `known` gives what the file lacks or has wrong, under the names of the native format
-    (`voltage_kv`, `pixel_angstrom`, `semiangle_mrad`, `defocus_angstrom` …); `near_field` and
-    `focus_to_sample_angstrom` as in `read_cxi`; `scan_transform`, one of `SCAN_TRANSFORMS`,
-    turns or flips the scan about its middle, those of a tilt series about the origin, through which the
-    tilt axis goes. `tilt_axis_deg` is the direction of that axis in the patterns, from y towards x, and `origin` says from
-    where positions of a tilt series are counted: the "axis", or the corner of a scan through whose "middle" the axis goes
-    (as in every view on its own). `position_unit`, `zero_frequency`, `counts_per_electron` and `bad_data` as in
-    `Arrangement`. None stands for what is not known. Each process reads its part of the patterns (`sharing`).
-    Raises ValueError, or FileNotFoundError, in one sentence.
+    `known` gives properties that the file lacks or states wrongly, under the names of the native
+    format (`voltage_kv`, `pixel_angstrom`, `semiangle_mrad`, `defocus_angstrom` …); `near_field`
+    and `focus_to_sample_angstrom` as in `read_cxi`; `scan_transform`, one of `SCAN_TRANSFORMS`,
+    rotates or flips the scan about its middle, or about the origin for a tilt series, through
+    which the tilt axis goes. `tilt_axis_deg` is the direction of that axis in the patterns, from y
+    towards x. `origin` is that of the positions of a tilt series: the "axis", or the corner of a
+    scan through whose "middle" the axis goes (in every view separately). `position_unit`,
+    `zero_frequency`, `counts_per_electron` and `bad_data` as in `Arrangement`. None means unknown.
+    Each process reads its part of the patterns (`sharing`). Raises ValueError, or
+    FileNotFoundError, in one sentence.
     """
     transform = known.pop("scan_transform", None) or "none"
     if transform not in SCAN_TRANSFORMS:
@@ -87,21 +88,20 @@ def read(
                 f"{type(data).__name__}; it must return a jaxptycho.Dataset"
             )
     else:
-        known = checked(known, dict.fromkeys(INSTRUMENT + CXI_PROPERTIES))
-        with opened(path) as file:
+        known = check_known(known, dict.fromkeys(INSTRUMENT + CXI_PROPERTIES))
+        with open_hdf5(path) as file:
             axis = known.get("tilt_axis_deg", file.attrs.get("tilt_axis_deg", 0.0))
-            chosen = READERS[reader] if reader is not None else recognised(file, path)
+            chosen = READERS[reader] if reader is not None else reader_of(file, path)
         data = chosen.read(path, sharing, arrangement, **known)
     if data.tilts is None and known.get("tilt_axis_deg") is not None:
         raise ValueError(
-            f"tilt_axis_deg came for {path}, which gives no tilts; write tilt_deg [view] beside its counts"
+            f"tilt_axis_deg came for {path}, which gives no tilts; "
+            "write tilt_deg [view] beside its counts"
         )
     if transform != "none":
         middles = [own.mean(0) if data.tilts is None else np.zeros(2) for own in data.positions]
         pairs = zip(data.positions, middles, strict=True)
-        turn = np.linalg.matrix_power(
-            QUARTER, quarter_turns(float(axis))
-        )  # that the patterns have had already
+        turn = np.linalg.matrix_power(QUARTER, quarter_turns(float(axis)))  # as the patterns were
         matrix = turn @ np.array(SCAN_TRANSFORMS[transform]) @ turn.T
         data.positions = [_turned(positions, middle, matrix) for positions, middle in pairs]
     if origin == "middle":
@@ -109,15 +109,15 @@ def read(
     return data
 
 
-def recognised(file: h5py.File, path: str | Path) -> Reader:
-    """The reader of an open file; ValueError where none recognises it."""
+def reader_of(file: h5py.File, path: str | Path) -> Reader:
+    """Return the reader of an open file; ValueError if its format is unknown."""
     found = [reader for reader in READERS.values() if reader.recognises(file)]
     if found:
         return found[0]
     kind = file.attrs.get("format", f"an HDF5 file with {', '.join(file) or 'nothing in it'}")
     raise ValueError(
-        f"{path} is neither a native dataset (/counts and /positions) nor a CXI file (/entry_1), but "
-        f"{kind}"
+        f"{path} is neither a native dataset (/counts and /positions) nor a CXI file (/entry_1), "
+        f"but {kind}"
     )
 
 

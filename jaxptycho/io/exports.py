@@ -27,17 +27,18 @@ def export(
     threshold: float | None = None,
     of: Of = "phase",
 ) -> str:
-    """What was written of a model's specimen to `path`, whose ending says how. Never overwrites.
+    """Write a model's specimen to `path`, in the format of its ending; return a description.
 
-    In voxels its potential or "phase", or its "absorption". As atoms a volume has what is traced in it, of these
-    `elements`, above a `threshold` [V] (`analysis.tracing`).
+    In voxels its potential or "phase", or its "absorption". As atoms a volume has those traced in
+    it, of these `elements`, above a `threshold` [V] (`analysis.tracing`). An existing file is never
+    overwritten.
     """
     path = Path(path)
     name = path.name.lower()
     if path.suffix.lower() in WRITABLE:
         specimen = model.specimen
         trace = specimen.rotates and specimen.listed_atoms() is None
-        found = traced(model, elements, threshold) if trace else structure(model)
+        found = trace_structure(model, elements, threshold) if trace else structure(model)
         write_structure(path, found)
         return f"{found.get_chemical_formula()} traced" if trace else "atoms"
     writer = next((WRITERS[ending] for ending in WRITERS if name.endswith(ending)), None)
@@ -52,7 +53,10 @@ def export(
 
 
 def voxels(model: Model, of: Of = "phase") -> Voxels:
-    """The voxels of a model's specimen, slices in the frame of the measurement, a volume about its tilt axis."""
+    """Voxels of a model's specimen.
+
+    Slices are in the frame of the measurement, a volume is about its tilt axis.
+    """
     held = model.specimen.voxels(model.grid, of)
     if model.specimen.rotates:
         return held
@@ -61,8 +65,11 @@ def voxels(model: Model, of: Of = "phase") -> Voxels:
 
 
 def structure(model: Model) -> Structure:
-    """The atoms of a specimen made of them, with Debye–Waller factor B [Å²] and occupancy, their heights counted from
-    the tilt axis where there is one, as a volume's voxels are, else from the entrance face."""
+    """Atoms of a specimen made of them, with Debye–Waller factor B [Å²] and occupancy.
+
+    Heights are counted from the tilt axis if there is one, as a volume's voxels are, else from the
+    entrance face.
+    """
     listed = model.specimen.listed_atoms()
     if listed is None:
         raise ValueError(
@@ -75,24 +82,30 @@ def structure(model: Model) -> Structure:
     return to_ase(np.add(listed.positions, (-height, *model.frame)), symbols, columns=columns)
 
 
-def traced(model: Model, elements: Sequence[str], threshold: float | None = None) -> Structure:
-    """The atoms that a volume shows, their places counted from the tilt axis, as its voxels are."""
+def trace_structure(
+    model: Model, elements: Sequence[str], threshold: float | None = None
+) -> Structure:
+    """Atoms traced in a volume, positions relative to the tilt axis, as for its voxels."""
     if not elements:
         raise ValueError(
-            "the specimen is a volume, whose atoms have yet to be found; say which elements there are, as in "
+            "the specimen is a volume, whose atoms have yet to be found; give its elements, as in "
             f"--elements Pt,Al,O, or export it as {' or '.join(WRITERS)}"
         )
     volume: Any = model.specimen.in_voxels(model.grid)
-    found = atoms_of(volume, elements, threshold, smooth=max(volume.voxel))
+    found: Any = atoms_of(volume, elements, threshold, smooth=max(volume.voxel))
     symbols = [chemical_symbols[z] for z in found.numbers]
-    return to_ase(np.asarray(found.positions, float) - [float(found.axis), 0.0, 0.0], symbols)  # type: ignore
+    positions = np.asarray(found.positions, float) - [float(found.axis), 0.0, 0.0]
+    return to_ase(positions, symbols)
 
 
 def write_mrc(path: str | Path, held: Voxels) -> None:
-    """Voxels as an MRC volume: columns are x, rows y, sections z; voxel size and origin in Å (Cheng et al. 2015)."""
+    """Write voxels as an MRC volume: columns are x, rows y, sections z.
+
+    Voxel size and origin in Å (Cheng et al. 2015).
+    """
     with atomic_path(path) as draft, mrcfile.new(draft) as file:
         file.set_data(held.values)
-        file.set_volume()  # also a single section, whose thickness is known
+        file.set_volume()  # a single section too, as its thickness is known
         file.voxel_size = held.voxel[::-1]
         warn_of_rounding(
             "the origins of MRC files", spacing(held.corner, np.float32), min(held.voxel[1:])
@@ -104,7 +117,7 @@ def write_mrc(path: str | Path, held: Voxels) -> None:
 
 
 def write_ome_tiff(path: str | Path, held: Voxels) -> None:
-    """Voxels as OME-TIFF, a page for every z, physical sizes in Å (Goldberg et al. 2005)."""
+    """Write voxels as OME-TIFF, a page for every z, physical sizes in Å (Goldberg et al. 2005)."""
     sizes = {f"PhysicalSize{axis}": step for axis, step in zip("ZYX", held.voxel, strict=True)}
     units = {f"PhysicalSize{axis}Unit": "Å" for axis in "ZYX"}
     about = {"axes": "ZYX", "Name": held.what, **sizes, **units}

@@ -1,4 +1,4 @@
-"""HDF5 with errors that say what to do, and files that appear whole or not at all."""
+"""HDF5 files with clear errors, written completely or not at all."""
 
 import math
 import re
@@ -11,18 +11,19 @@ import h5py
 import numpy as np
 
 from ..distributed.gather import ShardedLeaf
+from ..physics.types import Numbers
 from .atomic_write import atomic_path
 from .parallel_gzip import read_chunks
 
-H5 = Any  # an h5py file, group or dataset, which its annotations cannot tell apart
-COMPRESS_BYTES = 2**16  # smaller arrays are not worth a filter
-ZARR = (".zgroup", ".zarray", ".zattrs", "zarr.json")  # one of which every Zarr store holds
+H5 = Any  # an h5py file, group or dataset, which h5py's annotations do not distinguish
+COMPRESS_BYTES = 2**16  # smallest size of a compressed array
+ZARR = (".zgroup", ".zarray", ".zattrs", "zarr.json")  # at least one is in every Zarr store
 FILTER = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
 
 
 @contextmanager
-def opened(path: str | Path) -> Iterator[H5]:
-    """The file, for reading; whatever is damaged in it is a ValueError of one sentence."""
+def open_hdf5(path: str | Path) -> Iterator[H5]:
+    """Open a file for reading; any damage is reported as a ValueError of one sentence."""
     path = Path(path)
     if not path.is_file():
         what = "not there" if not path.is_dir() else "a folder"
@@ -30,7 +31,7 @@ def opened(path: str | Path) -> Iterator[H5]:
         raise FileNotFoundError(f"{path} is {what}; an HDF5 file is required")
     if not h5py.is_hdf5(path):
         raise ValueError(
-            f"{path} is not an HDF5 file; wanted a native dataset, a CXI file or a result"
+            f"{path} is not an HDF5 file; expected a native dataset, a CXI file or a result"
         )
     try:
         with h5py.File(path) as file:
@@ -39,19 +40,20 @@ def opened(path: str | Path) -> Iterator[H5]:
         OSError,
         KeyError,
         RuntimeError,
-    ) as error:  # h5py raises the latter two where it cannot follow a link
+    ) as error:  # h5py raises the latter two for a broken link
         if type(error) not in (KeyError, RuntimeError) and isinstance(error, RuntimeError):
             raise  # of a device, not of the file
         raise ValueError(
-            f"{path} cannot be read ({_reason(error)}); where it is truncated or damaged, copy or write it again"
+            f"{path} cannot be read ({_reason(error)}); where it is truncated or damaged, "
+            "copy or write it again"
         ) from error
 
 
 @contextmanager
-def created(path: str | Path, overwrite: bool = False) -> Iterator[H5]:
-    """A new file, for writing; it takes its name only when it is whole and on the disk."""
+def create_hdf5(path: str | Path, overwrite: bool = False) -> Iterator[H5]:
+    """Open a new file for writing; it is renamed to `path` once it is complete on the disk."""
     try:
-        # the format of HDF5 1.8 and later lets attributes be longer than 64 kB
+        # the format of HDF5 1.8 and later allows attributes longer than 64 kB
         with (
             atomic_path(path, overwrite) as draft,
             h5py.File(draft, "w", libver=("v108", "latest")) as file,
@@ -59,7 +61,7 @@ def created(path: str | Path, overwrite: bool = False) -> Iterator[H5]:
             yield file
     except FileExistsError:
         raise
-    except (OSError, RuntimeError) as error:  # h5py raises RuntimeError where the last write fails
+    except (OSError, RuntimeError) as error:  # h5py raises RuntimeError if the last write fails
         raise OSError(
             f"{path} could not be written ({_reason(error)}), and nothing was overwritten; "
             "make room or choose another folder"
@@ -67,30 +69,33 @@ def created(path: str | Path, overwrite: bool = False) -> Iterator[H5]:
 
 
 def is_zarr(path: Path) -> bool:
-    """Whether a folder is a Zarr store."""
+    """True for the folder of a Zarr store."""
     return any((path / name).exists() for name in ZARR)
 
 
 class OnDisk:
-    """An HDF5 dataset whose file is open only while it is being read."""
+    """HDF5 dataset whose file is open only while it is being read."""
 
     def __init__(self, stored: H5):
-        self.path, self.name = Path(stored.file.filename).resolve(), stored.name
-        self.shape, self.dtype = stored.shape, stored.dtype
+        self.path = Path(stored.file.filename).resolve()
+        self.name = stored.name
+        self.shape = stored.shape
+        self.dtype = stored.dtype
 
     def __getitem__(self, index) -> np.ndarray:
-        """Rows by a slice or a list of them; of the view `index[0]` where there are several."""
-        with opened(self.path) as file:
+        """Rows by a slice or a list of them; of the view `index[0]` if there are several."""
+        with open_hdf5(self.path) as file:
             return _rows(file[self.name], index)
 
 
-def save_array(group: H5, name: str, values, compress: bool = True) -> H5:
-    """`values` as a dataset of `group`, compressed where that pays; those in pieces are written piece by piece."""
+def save_array(
+    group: H5, name: str, values: Numbers | ShardedLeaf | str, compress: bool = True
+) -> H5:
+    """Write `values` as a dataset of `group`, compressed if large; sharded ones piece by piece."""
     given = None if isinstance(values, ShardedLeaf) else np.asarray(values)
-    shape, kind = (
-        (values if given is None else given).shape,
-        (values if given is None else given).dtype,
-    )
+    source: Any = values if given is None else given
+    shape = source.shape
+    kind = source.dtype
     large = compress and math.prod(shape) * kind.itemsize > COMPRESS_BYTES
     stored = group.create_dataset(name, shape, kind, given, **(FILTER if large else {}))
     for place, piece in values.pieces if isinstance(values, ShardedLeaf) else ():
@@ -98,17 +103,18 @@ def save_array(group: H5, name: str, values, compress: bool = True) -> H5:
     return stored
 
 
-def plain_value(value):
-    """An attribute as Python has it."""
+def plain_value(value: Any) -> Any:
+    """Attribute as a Python value."""
     if isinstance(value, bytes):
         return value.decode(errors="replace")
     return value.item() if isinstance(value, np.generic) else value
 
 
 def _rows(stored: H5, index) -> np.ndarray:
-    """`stored[index]`, where the last index, a slice or a list, is of rows.
+    """`stored[index]`, where the last index, a slice or a list, selects rows.
 
-    What is not inflated here is read run by run, as HDF5 takes seven times as long for a list of compressed patterns.
+    Chunks that are not decompressed here are read run by run, as HDF5 takes seven times as long for
+    a list of compressed patterns.
     """
     *before, rows = index if isinstance(index, tuple) else (index,)
     rows = np.arange(stored.shape[len(before)])[rows]
@@ -121,7 +127,7 @@ def _rows(stored: H5, index) -> np.ndarray:
 
 
 def _reason(error: BaseException) -> str:
-    """The system's words inside those of HDF5, else all of them in one line."""
+    """The system's message inside that of HDF5, else all of it in one line."""
     text = " ".join(str(error).split())
     system = re.search(r"error message = '([^']*)'", text)
     return system[1] if system else text.strip("'\"")

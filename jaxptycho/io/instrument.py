@@ -1,6 +1,6 @@
-"""What is known of the instrument: names that carry their units, and the grid that follows."""
+"""Properties of the instrument: names that carry their units, and the resulting grid."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -22,7 +22,7 @@ SIGNED = (
     "tilt_axis_deg",  # direction of the tilt axis in the patterns, from y towards x
 )
 INSTRUMENT = POSITIVE + SIGNED
-# values beyond these are in another unit, the one that is asked for
+# values outside are in another unit, which the error asks about
 RANGES = {
     "voltage_kv": (*VOLTAGE_KV, "V"),
     "semiangle_mrad": (0.2, 500.0, "radians or degrees"),
@@ -55,8 +55,8 @@ UNITS = [
 ]
 
 
-def checked(known: Mapping[str, Any], names=INSTRUMENT) -> dict[str, Any]:
-    """What is known beside the file, without Nones; each name one of `names`."""
+def check_known(known: Mapping[str, Any], names: Collection[str] = INSTRUMENT) -> dict[str, Any]:
+    """Known properties without Nones; each name must be one of `names`."""
     known = {name: value for name, value in known.items() if value is not None}
     for name in known:
         if name not in names:
@@ -66,16 +66,19 @@ def checked(known: Mapping[str, Any], names=INSTRUMENT) -> dict[str, Any]:
     return check_values(known, "what is given beside the file")
 
 
-def merged(about: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    """`about` with what is `known` better; a known voltage replaces a wavelength, a known dk a pixel."""
+def merge_properties(about: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `about` updated by `known`.
+
+    A known voltage replaces a wavelength, a known dk a pixel.
+    """
     replaced = {name for names in (BEAM, PAIRS) for name in names if set(names) & set(known)}
     return {name: value for name, value in about.items() if name not in replaced} | dict(known)
 
 
-def check_values(values: Mapping[str, Any], source) -> dict[str, Any]:
-    """The values, those of the instrument as numbers.
+def check_values(values: Mapping[str, Any], source: Any) -> dict[str, Any]:
+    """Values, those of the instrument as numbers.
 
-    Raises ValueError for a property of the instrument in a unit or with a value that is none.
+    Raises ValueError for a property of the instrument in an unknown unit or with an invalid value.
     """
     by_stem = {_stem(name): name for name in INSTRUMENT}
     for name in values:
@@ -90,7 +93,7 @@ def check_values(values: Mapping[str, Any], source) -> dict[str, Any]:
     }
 
 
-def wavelength_of(about: Mapping[str, Any], source) -> float:
+def wavelength_of(about: Mapping[str, Any], source: Any) -> float:
     """Wavelength [Å] from the voltage or the wavelength in `about`."""
     voltage, wavelength = (about.get(name) for name in BEAM)
     if voltage is None:
@@ -101,27 +104,29 @@ def wavelength_of(about: Mapping[str, Any], source) -> float:
         return wavelength
     if wavelength is not None and not _agree(electron_wavelength(voltage), wavelength):
         raise ValueError(
-            f"{source}: electrons of voltage_kv = {voltage} have {electron_wavelength(voltage):.5g} Å, "
-            f"not wavelength_angstrom = {wavelength}; correct or remove one"
+            f"{source}: electrons of voltage_kv = {voltage} have "
+            f"{electron_wavelength(voltage):.5g} Å, not wavelength_angstrom = {wavelength}; "
+            "correct or remove one"
         )
     return electron_wavelength(voltage)
 
 
-def grid_of(about: dict[str, Any], shape, source) -> Grid:
-    """Grid of a pattern of `shape` from the properties in `about`, which it takes out."""
+def grid_of(about: dict[str, Any], shape: tuple[int, ...], source: Any) -> Grid:
+    """Grid of a pattern of `shape` from the properties in `about`, which are removed from it."""
     wavelength = wavelength_of(about, source)
     voltage, _, pixel, dk = (about.pop(name, None) for name in BEAM + PAIRS)
     if pixel is None and dk is None:
         raise ValueError(
             f"{source} names neither pixel_angstrom nor dk_inverse_angstrom; give one of them"
         )
-    if dk is not None:  # exact for rectangular patterns, where one object pixel would not be
+    if dk is not None:  # exact for rectangular patterns, unlike one object pixel
         by_dk = 1 / (np.asarray(shape) * dk)
         agree = pixel is None or (np.any if np.ndim(pixel) == 0 else np.all)(_agree(by_dk, pixel))
         if not agree:
             raise ValueError(
-                f"{source}: pixel_angstrom = {pixel} and dk_inverse_angstrom = {dk} disagree for {tuple(shape)} "
-                f"pixels (1/(N·dk) = {by_dk[0]:.6g}, {by_dk[1]:.6g} Å); correct or remove one"
+                f"{source}: pixel_angstrom = {pixel} and dk_inverse_angstrom = {dk} disagree for "
+                f"{tuple(shape)} pixels (1/(N·dk) = {by_dk[0]:.6g}, {by_dk[1]:.6g} Å); "
+                "correct or remove one"
             )
         pixel = by_dk
     pixel = tuple(map(float, np.broadcast_to(np.asarray(pixel), 2)))
@@ -129,7 +134,7 @@ def grid_of(about: dict[str, Any], shape, source) -> Grid:
 
 
 def properties_of(grid: Grid) -> dict[str, Any]:
-    """The properties that `grid_of` wants, of a grid."""
+    """Properties of a grid from which `grid_of` makes it."""
     beam = (
         {"wavelength_angstrom": grid.wavelength}
         if grid.voltage_kv is None
@@ -140,29 +145,29 @@ def properties_of(grid: Grid) -> dict[str, Any]:
     }
 
 
-def check_number(name: str, value: Any, source) -> float | tuple[float, float]:
-    """The property `name` as a number, or a pair where it may be one.
+def check_number(name: str, value: Any, source: Any) -> float | tuple[float, float]:
+    """Property `name` as a number, or as a pair if that is allowed.
 
-    An array of one number counts as that number; text is no number, as in a job. Raises ValueError where it is not
-    finite, or not positive as most must be.
+    An array of one number counts as that number; text is no number, as in a job. Raises ValueError
+    for a value that is not finite, or not positive where that is required.
     """
     wanted = "one number, or (y, x)" if name in PAIRS else "one number"
     number = np.asarray(value)
     if any(isinstance(one, str | bytes) for one in number.ravel().tolist()):
-        raise ValueError(f"{source}: {name} = {value!r}; wanted {wanted}, not text")
+        raise ValueError(f"{source}: {name} = {value!r}; expected {wanted}, not text")
     number = number.astype(float) if number.dtype.kind in "uif" else np.asarray(np.nan)
     number = number.reshape(()) if number.size == 1 else number
     if number.shape not in [(), (2,)][: 1 + (name in PAIRS)] or not np.isfinite(number).all():
-        raise ValueError(f"{source}: {name} = {value!r}; wanted {wanted}")
+        raise ValueError(f"{source}: {name} = {value!r}; expected {wanted}")
     if name not in SIGNED and number.min() <= 0:
-        raise ValueError(f"{source}: {name} = {value!r}; wanted more than 0")
+        raise ValueError(f"{source}: {name} = {value!r}; expected more than 0")
     if beyond := out_of_range(name, number):
         raise ValueError(f"{source}: {name} = {value!r}: {beyond}")
     return float(number) if number.ndim == 0 else (float(number[0]), float(number[1]))
 
 
 def out_of_range(name: str, number: Any) -> str | None:
-    """Words for a value that the property `name` does not have in its unit, None for a possible one."""
+    """Message for a value outside the range of the property `name` in its unit, else None."""
     low, high, unit = RANGES.get(name, (-np.inf, np.inf, ""))
     if np.min(number) < low or np.max(number) > high:
         return f"{low:g} to {high:g} are expected; is it in {unit}?"
@@ -170,7 +175,7 @@ def out_of_range(name: str, number: Any) -> str | None:
 
 
 def _stem(name: str) -> str:
-    """The name without its unit."""
+    """Name without its unit."""
     unit = max((u for u in UNITS if name.lower().endswith("_" + u)), key=len, default=None)
     return name if unit is None else name[: -len(unit) - 1]
 

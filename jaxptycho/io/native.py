@@ -1,15 +1,17 @@
-"""The native dataset: an HDF5 file with counts, positions and what is known.
+"""The native dataset: an HDF5 file of counts, positions and properties of the measurement.
 
 `/counts` `[view, shot, y, x]` or `[shot, y, x]` (zero frequency in the middle), `/positions`
-`[…, 2]` (y, x) Å, or where views differ in their number of shots a group `/views/0`, `/views/1` … for each, with its own
-`counts` and `positions` (version 2); optional `/tilt_deg [view]`, `/mask`, `/probe_guess`; root attributes
-`format="jaxptycho-dataset"`, `version`, `voltage_kv` or `wavelength_angstrom`,
-`pixel_angstrom` (object pixel; (y, x) where they differ) or `dk_inverse_angstrom`, and whatever
-else is known (`semiangle_mrad`, `defocus_angstrom` …), which becomes `Dataset.about`. The defocus is that where the beam
-enters the specimen, in a tilt series that at the height of the tilt axis. `tilt_axis_deg` is the direction of the tilt axis
-in the patterns, from y (0) towards x (90): a positive tilt moves what is behind the axis along x for 0, along −y for 90.
-Patterns, mask, guess of the probe and positions are turned together by quarter turns as they are read, until the axis is
-within 45° of y; `Dataset.about["tilt_axis_deg"]` is what is left.
+`[…, 2]` (y, x) Å, or where views differ in their number of shots a group `/views/0`, `/views/1` …
+for each, with separate `counts` and `positions` (version 2); optional `/tilt_deg [view]`, `/mask`,
+`/probe_guess`; root attributes `format="jaxptycho-dataset"`, `version`, `voltage_kv` or
+`wavelength_angstrom`, `pixel_angstrom` (object pixel; (y, x) where they differ) or
+`dk_inverse_angstrom`, and further known properties (`semiangle_mrad`, `defocus_angstrom` …), which
+become `Dataset.about`. The defocus is that at the entrance of the beam into the specimen, in a tilt
+series that at the height of the tilt axis. `tilt_axis_deg` is the direction of the tilt axis in the
+patterns, from y (0) towards x (90): a positive tilt moves the far side of the axis along x for 0,
+along −y for 90. Patterns, mask, guess of the probe and positions are rotated together by quarter
+turns as they are read, until the axis is within 45° of y; `Dataset.about["tilt_axis_deg"]` is the
+remaining angle.
 """
 
 import math
@@ -20,21 +22,22 @@ from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..data import ALONE, Dataset, ProcessShard
 from ..data.numbers import numbers
 from ..physics.grids import Grid
+from ..physics.types import Numbers
 from .arrangement import DATASET, Arrangement
-from .axis import TurnedCounts, quarter_turns, turned_about, turned_images, turned_positions
-from .hdf5 import FILTER, H5, OnDisk, created, opened, plain_value, save_array
-from .instrument import check_values, checked, grid_of, merged, properties_of
+from .axis import RotatedCounts, quarter_turns, rotate_patterns, rotate_positions, rotate_properties
+from .hdf5 import FILTER, H5, OnDisk, create_hdf5, open_hdf5, plain_value, save_array
+from .instrument import check_known, check_values, grid_of, merge_properties, properties_of
 
-FORMAT, VERSION = "jaxptycho-dataset", 2
-RAGGED = 2  # the first version with views of different lengths; all others are written as version 1
+FORMAT = "jaxptycho-dataset"
+VERSION = 2
+RAGGED = 2  # first version with views of different lengths; all others are written as version 1
 BLOCK = 16  # patterns written at once
-CHUNK_BYTES = (
-    2**13
-)  # of patterns compressed together; a batch reads single ones, each with all of its chunk
+CHUNK_BYTES = 2**13  # of patterns compressed together; a batch reads single ones by whole chunks
 
 
 def read_native(
@@ -47,8 +50,8 @@ def read_native(
 
     Patterns stay on disk when they do not fit into memory.
     """
-    known = checked(known)
-    with opened(path) as file:
+    known = check_known(known)
+    with open_hdf5(path) as file:
         about = check_values({name: plain_value(value) for name, value in file.attrs.items()}, path)
         check_format(about, path, FORMAT, VERSION)
         groups = _groups(file, path)
@@ -59,16 +62,17 @@ def read_native(
     for group, own in zip(groups, counts, strict=True):
         if len(own.shape) not in wanted:
             raise ValueError(
-                f"/{group}counts in {path} has shape {own.shape}; wanted {' or '.join(wanted.values())}"
+                f"/{group}counts in {path} has shape {own.shape}; "
+                f"expected {' or '.join(wanted.values())}"
             )
-    about = merged(about, known)
+    about = merge_properties(about, known)
     if "tilt_axis_deg" in about:
         turns = quarter_turns(float(about["tilt_axis_deg"]))
-        about = turned_about(about, turns)
-        counts = [TurnedCounts(own, turns) for own in counts] if turns else counts
-        positions = [turned_positions(np.asarray(own, float), turns) for own in positions]
+        about = rotate_properties(about, turns)
+        counts = [RotatedCounts(own, turns) for own in counts] if turns else counts
+        positions = [rotate_positions(np.asarray(own, float), turns) for own in positions]
         mask, probe = (
-            None if image is None else turned_images(image, turns) for image in (mask, probe)
+            None if image is None else rotate_patterns(image, turns) for image in (mask, probe)
         )
     grid = grid_of(about, counts[0].shape[-2:], path)
     tilts = None if tilt is None else np.deg2rad(numbers(tilt, f"/tilt_deg in {path}", float))
@@ -79,11 +83,11 @@ def read_native(
 
 
 def read_truth(path: str | Path) -> dict[str, Any]:
-    """What a simulated file knows under `/truth`: arrays and numbers by name, lengths in Å.
+    """Ground truth in `/truth` of a simulated file: arrays and numbers by name, lengths in Å.
 
     Raises ValueError for a file without a truth.
     """
-    with opened(path) as file:
+    with open_hdf5(path) as file:
         group = _truth_in(file, path)
         truth = {
             name: plain_value(stored[()])
@@ -98,8 +102,8 @@ def read_truth(path: str | Path) -> dict[str, Any]:
 
 
 def require_truth(path: str | Path) -> None:
-    """Raises ValueError for a file without a truth with which a specimen can be compared."""
-    with opened(path) as file:
+    """Raise ValueError for a file without a truth with which a specimen can be compared."""
+    with open_hdf5(path) as file:
         _truth_in(file, path)
 
 
@@ -115,45 +119,49 @@ def _truth_in(file: Any, path: str | Path) -> Any:
 
 
 def write_native(path: str | Path, data: Dataset, truth: Mapping[str, Any] | None = None) -> None:
-    """Write `data` as a native file, compressed, its counts in the type that holds those of all views;
-    `truth` goes under `/truth`. Never overwrites."""
-    kind, about = np.result_type(*data.kinds), data.about
+    """Write `data` as a native file, compressed, with one type of counts for all views.
+
+    `truth` goes under `/truth`. An existing file is never overwritten.
+    """
+    kind = np.result_type(*data.kinds)
+    about = data.about
     positions = [places + data.frame for places in data.positions]
-    with writing(
+    with native_writer(
         path, data.grid, positions, kind, data.mask, data.tilts, data.probe_guess, about, truth
     ) as put:
         for view in range(data.n_views):
-            for block, patterns in frames(data, view):
+            for block, patterns in pattern_blocks(data, view):
                 put(view, block, patterns)
 
 
 @contextmanager
-def writing(
+def native_writer(
     path: str | Path,
     grid: Grid,
     positions: Sequence[np.ndarray],
-    dtype,
-    mask=None,
-    tilts=None,
-    probe_guess=None,
+    dtype: DTypeLike,
+    mask: Numbers | None = None,
+    tilts: Numbers | None = None,
+    probe_guess: Numbers | None = None,
     about: Mapping[str, Any] | None = None,
     truth: Mapping[str, Any] | None = None,
 ) -> Iterator[Callable[[int, slice, np.ndarray], None]]:
-    """A native file being written: `put(view, shots, counts)` adds patterns, zero frequency in the middle.
+    """Open a new native file, in which `put(view, shots, counts)` writes patterns.
 
-    The arguments are those of a `Dataset`. The file takes its name when all is written.
+    Their zero frequency is in the middle. The arguments are those of a `Dataset`. The file is
+    renamed to `path` once it is complete.
     """
     shots = [len(own) for own in positions]
     ragged = len(set(shots)) > 1 or (len(shots) > 1 and tilts is None)
     views = () if len(shots) == 1 or ragged else (len(shots),)
-    with created(path) as file:
+    with create_hdf5(path) as file:
         version = RAGGED if ragged else 1
         file.attrs.update(
             {"format": FORMAT, "version": version} | properties_of(grid) | dict(about or {})
         )
         groups = [f"views/{view}/" for view in range(len(shots))] if ragged else [""]
         counts = [
-            file.create_dataset(f"{group}counts", **chunked(grid, n, dtype, views), **FILTER)
+            file.create_dataset(f"{group}counts", **chunk_layout(grid, n, dtype, views), **FILTER)
             for group, n in zip(groups, shots, strict=False)
         ]
         for group, places in zip(
@@ -175,12 +183,12 @@ def writing(
         yield put
 
 
-def chunked(grid: Grid, shots: int, dtype, views: tuple[int, ...] = ()) -> dict[str, Any]:
+def chunk_layout(
+    grid: Grid, shots: int, dtype: DTypeLike, views: tuple[int, ...] = ()
+) -> dict[str, Any]:
     """Shape, type and chunks of an HDF5 dataset for the patterns of one view, or of `views`."""
-    each, together = (
-        tuple(1 for _ in views),
-        CHUNK_BYTES // (math.prod(grid.shape) * np.dtype(dtype).itemsize),
-    )
+    each = tuple(1 for _ in views)
+    together = CHUNK_BYTES // (math.prod(grid.shape) * np.dtype(dtype).itemsize)
     return {
         "shape": (*views, shots, *grid.shape),
         "dtype": dtype,
@@ -188,8 +196,8 @@ def chunked(grid: Grid, shots: int, dtype, views: tuple[int, ...] = ()) -> dict[
     }
 
 
-def frames(data: Dataset, view: int) -> Iterator[tuple[slice, np.ndarray]]:
-    """The patterns of a view, block by block, as files have them: zero frequency in the middle."""
+def pattern_blocks(data: Dataset, view: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """Patterns of a view, block by block, with the zero frequency in the middle as in files."""
     for start in range(0, data.n_shots[view], BLOCK):
         block = slice(start, min(start + BLOCK, data.n_shots[view]))
         yield (
@@ -198,12 +206,10 @@ def frames(data: Dataset, view: int) -> Iterator[tuple[slice, np.ndarray]]:
         )
 
 
-def check_format(attributes: dict[str, Any], path, wanted: str, newest: int) -> None:
-    """Takes `format` and `version` out of the attributes; ValueError where this release cannot read them."""
-    form, version = (
-        plain_value(attributes.pop("format", wanted)),
-        plain_value(attributes.pop("version", newest)),
-    )
+def check_format(attributes: dict[str, Any], path: str | Path, wanted: str, newest: int) -> None:
+    """Remove `format` and `version` from the attributes; ValueError if they cannot be read."""
+    form = plain_value(attributes.pop("format", wanted))
+    version = plain_value(attributes.pop("version", newest))
     if form is None:
         raise ValueError(
             f"{path} is no file of jaxptycho; a {wanted} is required, give another file"
@@ -211,8 +217,8 @@ def check_format(attributes: dict[str, Any], path, wanted: str, newest: int) -> 
     fits = isinstance(form, str) and form == wanted and isinstance(version, int | float)
     if not fits or version not in range(1, newest + 1):
         raise ValueError(
-            f"{path} says it is {form!r} version {version!r}; wanted {wanted!r} up to version {newest}, "
-            "convert the file or use a newer jaxptycho"
+            f"{path} says it is {form!r} version {version!r}; expected {wanted!r} up to version "
+            f"{newest}, convert the file or use a newer jaxptycho"
         )
 
 
@@ -220,23 +226,25 @@ def _dataset(file: H5, name: str, path) -> H5:
     stored = file.get(name)
     if not isinstance(stored, h5py.Dataset):
         raise ValueError(
-            f"{path} has no dataset /{name}; a {FORMAT} file wants /counts and /positions, or /views with these for each"
+            f"{path} has no dataset /{name}; a {FORMAT} file requires /counts and /positions, "
+            "or /views with these for each"
         )
     if stored.shape is None:
         raise ValueError(
-            f"/{name} in {path} holds nothing; write its values, or leave it out where it is optional"
+            f"/{name} in {path} holds nothing; write its values, or leave it out if it is optional"
         )
     return stored
 
 
 def _groups(file: H5, path) -> list[str]:
-    """Where the counts and positions of every view are, of one array for all views the root."""
+    """Groups of the counts and positions of every view; the root for one array of all views."""
     if "views" not in file:
         return [""]
     views = file.get("views")
     if not isinstance(views, h5py.Group) or not len(views):
         raise ValueError(
-            f"/views in {path} is no group of views; a group for each, /views/0, /views/1 …, is required"
+            f"/views in {path} is no group of views; a group for each, /views/0, /views/1 …, "
+            "is required"
         )
     return [f"views/{view}/" for view in range(len(views))]
 

@@ -1,4 +1,7 @@
-"""Compressed rows of HDF5 datasets, inflated on all cores: HDF5 itself works on one, under a lock of its own."""
+"""Compressed rows of HDF5 datasets, decompressed on all cores.
+
+HDF5 itself uses one core, under a global lock.
+"""
 
 import functools
 import math
@@ -11,32 +14,35 @@ import numpy as np
 
 from ..kernels.selection import cores
 
-GZIP, SHUFFLE = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE
+GZIP = h5py.h5z.FILTER_DEFLATE
+SHUFFLE = h5py.h5z.FILTER_SHUFFLE
 
 
 def read_chunks(stored: Any, before: tuple[int, ...], rows: np.ndarray) -> np.ndarray | None:
-    """`stored[*before, rows]` of numbers whose chunks are whole rows, compressed by gzip.
+    """`stored[*before, rows]` of numbers whose chunks are full rows, compressed by gzip.
 
-    None for any other dataset, and where a chunk is not as it should be: HDF5 reads it, or says what is wrong with it.
+    None for any other dataset, and for an invalid chunk, which HDF5 then reads or reports.
     """
-    filters, chunk, row = _filters(stored), stored.chunks, stored.shape[len(before) + 1 :]
+    filters = _filters(stored)
+    chunk = stored.chunks
+    row = stored.shape[len(before) + 1 :]
     if filters not in ([GZIP], [SHUFFLE, GZIP]) or chunk != (
         *(1 for _ in before),
         chunk[len(before)],
         *row,
     ):
         return None
-    together, found = chunk[len(before)], np.empty((len(rows), *row), stored.dtype)
-    apart = (
-        found.itemsize if SHUFFLE in filters else 1
-    )  # all first bytes of numbers, then all second ones …
+    together = chunk[len(before)]
+    found = np.empty((len(rows), *row), stored.dtype)
+    # shuffled: all first bytes of numbers, then all second ones …
+    apart = found.itemsize if SHUFFLE in filters else 1
     size = math.prod(row) * found.itemsize  # bytes of a row
     numbers = found.view(np.uint8).reshape(len(rows), size // apart, apart)
-    wanted = {}  # of each chunk: where its rows go
+    wanted = {}  # of each chunk: positions of its rows
     for place, number in enumerate(rows.tolist()):
         wanted.setdefault(number // together, []).append((place, number % together))
 
-    def fill(chunks):
+    def fill(chunks: list[tuple[bytes, list[tuple[int, int]]]]) -> None:
         for packed, own in chunks:
             plain = zlib.decompress(packed, bufsize=together * size)
             planes = np.frombuffer(plain, np.uint8).reshape(apart, together, -1)
@@ -56,13 +62,16 @@ def read_chunks(stored: Any, before: tuple[int, ...], rows: np.ndarray) -> np.nd
 
 
 def _filters(stored) -> list[int]:
-    """The numbers of the filters that a dataset's chunks go through, in order."""
+    """Numbers of the filters of a dataset's chunks, in order."""
     made = stored.id.get_create_plist()
     return [made.get_filter(i)[0] for i in range(made.get_nfilters())]
 
 
 def _packed(stored, start) -> bytes:
-    """The chunk that begins at `start`; ValueError where it was not filtered as others, RuntimeError where none is."""
+    """The chunk that begins at `start`.
+
+    Raises ValueError for one with other filters, RuntimeError for a missing one.
+    """
     skipped, packed = stored.id.read_direct_chunk(start)
     if skipped:
         raise ValueError(f"the chunk at {start} went through other filters than the rest")

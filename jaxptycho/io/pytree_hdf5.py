@@ -1,13 +1,13 @@
-"""Trees of arrays ↔ HDF5, by the tree's own names.
+"""Conversion of trees of arrays to HDF5 and back, by the names of the tree.
 
-Every array and number lies under its path (`probe/waves`, `scan/positions/values`). What is no
-leaf of the tree (class names, static fields, None, tuples, dictionaries) makes up the
+Every array and number is stored under its path (`probe/waves`, `scan/positions/values`). All parts
+of the tree that are not leaves (class names, static fields, None, tuples, dictionaries) form the
 `outline`, plain JSON, from which `read_tree` builds the tree again. It uses only classes that
 exist in the running program: a file names them and cannot import them.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import equinox as eqx
@@ -24,7 +24,7 @@ PLAIN = (bool, int, float, str, type(None))
 
 
 def write_tree(group: H5, tree: Any, compress: bool = True) -> Any:
-    """Every array and number of `tree` in `group` under its path; returns the outline of the rest."""
+    """Write every array and number of `tree` in `group` under its path; return the outline."""
     leaves = {
         _name(path): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
@@ -36,7 +36,7 @@ def write_tree(group: H5, tree: Any, compress: bool = True) -> Any:
 
 
 def read_tree(group: H5, outline: Any, path: str = "") -> Any:
-    """The tree that `write_tree` wrote, without a template."""
+    """Tree that `write_tree` wrote, without a template."""
     if isinstance(outline, PLAIN):
         return outline
     ((kind, content),) = outline.items()
@@ -59,19 +59,21 @@ def read_tree(group: H5, outline: Any, path: str = "") -> Any:
 
 
 def read_like(group: H5, like: Any) -> Any:
-    """The tree in `group` in the form of `like`, with its own arrays and numbers.
+    """Tree in `group` in the form of `like`, with the arrays and numbers of the file.
 
-    Any registered tree will do (states of optimisers). Raises ValueError where an array is
+    `like` may be any registered tree (states of optimisers). Raises ValueError for an array that is
     missing, has another shape, or has no place in `like`.
     """
     leaves, structure = jax.tree_util.tree_flatten_with_path(like)
     named = [(_name(path), leaf) for path, leaf in leaves]
-    wanted, stored = {name for name, leaf in named if _is_number(leaf)}, _stored(group)
+    wanted = {name for name, leaf in named if _is_number(leaf)}
+    stored = _stored(group)
     if wanted != stored:
         name = f"{group.name}/{min(wanted ^ stored)}"
         has = "lacks" if wanted - stored else "has"
         raise ValueError(
-            f"{group.file.filename} {has} {name}, unlike what was asked for; give the same structure"
+            f"{group.file.filename} {has} {name}, unlike what was asked for; "
+            "give the same structure"
         )
     return structure.unflatten(
         [_like(group, name, leaf) if name in wanted else leaf for name, leaf in named]
@@ -79,22 +81,23 @@ def read_like(group: H5, like: Any) -> Any:
 
 
 def find_class(name: str) -> type:
-    """The class of the running program that a file calls `module:name`; the module may have changed."""
+    """Class of the running program that a file calls `module:name`; its module may have changed."""
     module, _, qualified = name.partition(":")
     found = [cls for cls in _subclasses(eqx.Module) if cls.__qualname__ == qualified]
     exact = [cls for cls in found if cls.__module__ == module]
     if not found:
         raise ValueError(
-            f"the file holds a {qualified} of {module}; define or import class {qualified}, or pass like=…"
+            f"the file holds a {qualified} of {module}; define or import class {qualified}, "
+            "or pass like=…"
         )
-    return (exact or found)[-1]  # the newest, where a notebook's cell ran twice
+    return (exact or found)[-1]  # the newest, if a notebook's cell ran twice
 
 
 def _outline(tree: Any, path: str, leaves: dict[str, Any]) -> Any:
     if tree is leaves.get(path, leaves) and not _is_key(tree):
         return {"leaf": "jax" if isinstance(tree, jax.Array | ShardedLeaf) else type(tree).__name__}
 
-    def children(items) -> dict:
+    def children(items: Iterable[tuple[Any, Any]]) -> dict:
         return {name: _outline(value, _join(path, name), leaves) for name, value in items}
 
     if type(tree) in PLAIN:
@@ -114,13 +117,13 @@ def _outline(tree: Any, path: str, leaves: dict[str, Any]) -> Any:
 
 
 def _instance(cls: type, values: dict[str, Any], path: str) -> Any:
-    """An instance with these fields, as equinox unflattens one: without its `__init__`."""
+    """Instance with these fields, as equinox unflattens one: without its `__init__`."""
     fields = {f.name: f for f in dataclasses.fields(cls)}
     defaults = {n: f.default for n, f in fields.items() if f.default is not dataclasses.MISSING}
     if set(values) - set(fields) or set(fields) - set(values) - set(defaults):
         raise ValueError(
-            f"{path or 'the file'} holds a {cls.__qualname__} with {', '.join(values)}, the class now has "
-            f"{', '.join(fields)}; pass like=… or use the version of jaxptycho that wrote it"
+            f"{path or 'the file'} holds a {cls.__qualname__} with {', '.join(values)}, the class "
+            f"now has {', '.join(fields)}; pass like=… or use the jaxptycho version that wrote it"
         )
     instance = object.__new__(cls)
     for name, value in (defaults | values).items():
@@ -129,10 +132,12 @@ def _instance(cls: type, values: dict[str, Any], path: str) -> Any:
 
 
 def _like(group: H5, name: str, like: Any) -> Any:
-    values, wanted = np.asarray(group[name][()]), np.shape(_values(like))
+    values = np.asarray(group[name][()])
+    wanted = np.shape(_values(like))
     if values.shape != wanted:
         raise ValueError(
-            f"{group.name}/{name} in {group.file.filename} has shape {values.shape}, wanted {wanted}"
+            f"{group.name}/{name} in {group.file.filename} has shape {values.shape}, "
+            f"expected {wanted}"
         )
     if _is_key(like):
         return jax.random.wrap_key_data(jnp.asarray(values), impl=jax.random.key_impl(like))

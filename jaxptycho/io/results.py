@@ -1,9 +1,9 @@
-"""Results and checkpoints: a model by its own tree, the history, and how they came about.
+"""Results and checkpoints: a model in the form of its tree, its history and its origin.
 
-`/model/<part>/<field>` holds every array, `/outline` what else the model is made of (JSON),
-`/history/<column>` the course; root attributes hold `format="jaxptycho-result"`, the versions of
+`/model/<part>/<field>` holds every array, `/outline` the other parts of the model (JSON),
+`/history/<column>` the progress; root attributes hold `format="jaxptycho-result"`, the versions of
 jaxptycho, JAX and numpy, `frame_angstrom` (y, x), from which positions and the specimen's origin
-are counted, and whatever was passed to `write` (the job as TOML text).
+are counted, and all attributes passed to `write` (the job as TOML text).
 """
 
 import json
@@ -17,26 +17,33 @@ import h5py
 import numpy as np
 
 from ..model import Model
-from .hdf5 import created, opened, plain_value, save_array
+from ..physics.types import Numbers
+from .hdf5 import create_hdf5, open_hdf5, plain_value, save_array
 from .native import check_format
 from .pytree_hdf5 import read_like, read_tree, write_tree
 
-FORMAT, VERSION = "jaxptycho-result", 1
+FORMAT = "jaxptycho-result"
+VERSION = 1
 STATE = "jaxptycho-state"
 
 
 def write(
-    path: str | Path, model: Model, history=None, *, overwrite: bool = False, **attributes: Any
+    path: str | Path,
+    model: Model,
+    history: Mapping[str, Numbers] | Numbers | None = None,
+    *,
+    overwrite: bool = False,
+    **attributes: Any,
 ) -> None:
-    """A result: the model, `history` (columns by name, or the losses alone) and `attributes`.
+    """Write a result: the model, `history` (columns by name, or losses only) and `attributes`.
 
-    An existing file stays unless `overwrite`; even then the old one goes only when the new one
-    is complete.
+    An existing file is kept unless `overwrite`; even then it is replaced only once the new one is
+    complete.
     """
     columns = (
         history if isinstance(history, Mapping) else {} if history is None else {"loss": history}
     )
-    with created(path, overwrite) as file:
+    with create_hdf5(path, overwrite) as file:
         file.attrs.update({name: value for name, value in attributes.items() if value is not None})
         frame = {"frame_angstrom": model.frame} if any(model.frame) else {}
         file.attrs.update({"format": FORMAT, "version": VERSION} | frame | versions())
@@ -47,7 +54,7 @@ def write(
 
 
 def load(path: str | Path, like: Model | None = None) -> Model:
-    """The model of a result, built from the classes of the running program, or like `like`."""
+    """Model of a result, built from the classes of the running program, or like `like`."""
     with _result(path) as file:
         if like is not None:
             return read_like(file["model"], like)
@@ -55,7 +62,7 @@ def load(path: str | Path, like: Model | None = None) -> Model:
 
 
 def load_history(path: str | Path) -> dict[str, np.ndarray]:
-    """The columns of a result's history."""
+    """Columns of a result's history."""
     with _result(path) as file:
         columns = file.get("history", {})
         return {
@@ -65,33 +72,33 @@ def load_history(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def load_attributes(path: str | Path) -> dict[str, Any]:
-    """What else a result says: the job, the versions."""
+    """Further attributes of a result: the job, the versions."""
     with _result(path) as file:
         return {name: plain_value(value) for name, value in file.attrs.items()}
 
 
 def save_state(path: str | Path, state: Any, *, overwrite: bool = False) -> None:
-    """Any tree of arrays and numbers, such as the state of an optimiser, uncompressed."""
-    with created(path, overwrite) as file:
+    """Write any tree of arrays and numbers, such as the state of an optimiser, uncompressed."""
+    with create_hdf5(path, overwrite) as file:
         file.attrs.update({"format": STATE, "version": VERSION} | versions())
         write_tree(file.create_group("state"), state, compress=False)
 
 
 def load_state(path: str | Path, like: Any) -> Any:
-    """A saved state in the form of `like`, for example that of a freshly initialised optimiser."""
-    with opened(path) as file:
+    """Saved state in the form of `like`, for example that of a freshly initialised optimiser."""
+    with open_hdf5(path) as file:
         check_format(dict(file.attrs), path, STATE, VERSION)
         return read_like(file["state"], like)
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computed the result."""
+    """Versions of the packages that computed the result."""
     return {f"{package}_version": version(package) for package in ("jaxptycho", "jax", "numpy")}
 
 
 @contextmanager
 def _result(path):
-    with opened(path) as file:
+    with open_hdf5(path) as file:
         form = "jaxptycho-dataset" if {"counts", "positions", "views"} & set(file) else None
         check_format({"format": form} | dict(file.attrs), path, FORMAT, VERSION)
         yield file

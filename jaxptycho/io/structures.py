@@ -1,6 +1,6 @@
-"""Atoms in files, through ASE, and the border between its (x, y, z) and the package's (z, y, x)."""
+"""Files of atoms through ASE, and the conversion between its (x, y, z) and (z, y, x) here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import ase.io
@@ -9,55 +9,61 @@ from ase.data import chemical_symbols
 from ase.io.formats import filetype
 from jaxtyping import Float
 
+from ..physics.types import Numbers
 from .atomic_write import atomic_path
 
 READABLE = {"xyz": "xyz", "extxyz": "xyz", "cif": "cif", "vasp": "POSCAR"}
-WRITABLE = {".xyz": ("extxyz", {}), ".cif": ("cif", {"wrap": False})}  # atoms stay where they are
+WRITABLE = {".xyz": ("extxyz", {}), ".cif": ("cif", {"wrap": False})}  # positions are kept
 
 
 def read_structure(path: str | Path) -> ase.Atoms:
-    """The one structure of an xyz, cif or POSCAR file; whatever is wrong with it is a ValueError of one sentence."""
+    """Read the structure of an xyz, cif or POSCAR file; faults are ValueErrors of one sentence."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path} is {'a folder' if path.is_dir() else 'not there'}; wanted an atoms' file"
+            f"{path} is {'a folder' if path.is_dir() else 'not there'}; expected a file of atoms"
         )
     try:
         kind = filetype(str(path))
         frames = list(ase.io.iread(path, format=kind)) if kind in READABLE else None
-    except Exception as error:  # ASE's readers raise whatever they stumble over
+    except Exception as error:  # ASE's readers raise many kinds
         raise ValueError(
-            f"{path} cannot be read as atoms ({_reason(error)}); wanted a whole xyz, cif or POSCAR file"
+            f"{path} cannot be read as atoms ({_reason(error)}); "
+            "expected a complete xyz, cif or POSCAR file"
         ) from error
     if frames is None:
-        raise ValueError(f"{path} looks like a file of type {kind!r}; wanted xyz, cif or POSCAR")
+        raise ValueError(f"{path} looks like a file of type {kind!r}; expected xyz, cif or POSCAR")
     if len(frames) != 1 or not len(frames[0]):
         raise ValueError(
-            f"{path} holds {len(frames)} structures ({sum(map(len, frames))} atoms); wanted one of atoms"
+            f"{path} holds {len(frames)} structures ({sum(map(len, frames))} atoms); "
+            "expected one of atoms"
         )
     atoms = frames[0]
     if not np.isfinite(atoms.positions).all():
         bad = int(np.flatnonzero(~np.isfinite(atoms.positions).all(1))[0])
         raise ValueError(
-            f"{path}: atom {bad} ({atoms.symbols[bad]}) is at {atoms.positions[bad]}; wanted finite Å"
+            f"{path}: atom {bad} ({atoms.symbols[bad]}) is at {atoms.positions[bad]}; "
+            "expected finite Å"
         )
     if not atoms.numbers.all():
         bad = int(np.flatnonzero(atoms.numbers == 0)[0])
         raise ValueError(
-            f"{path}: atom {bad} is of no element ({atoms.symbols[bad]}); name its element or remove it"
+            f"{path}: atom {bad} is of no element ({atoms.symbols[bad]}); "
+            "name its element or remove it"
         )
     return atoms
 
 
 def write_structure(path: str | Path, atoms: ase.Atoms, *, overwrite: bool = False) -> None:
-    """Atoms as .xyz (with all they carry) or .cif (periodic where they have a cell).
+    """Write atoms as .xyz (with all their columns) or .cif (periodic if they have a cell).
 
-    An existing file stays unless `overwrite`; the file appears whole or not at all.
+    An existing file is kept unless `overwrite`; the file is written completely or not at all.
     """
     path = Path(path)
     if path.suffix.lower() not in WRITABLE:
         raise ValueError(
-            f"{path} ends in {path.suffix or 'nothing'}; atoms are written as {' or '.join(WRITABLE)}"
+            f"{path} ends in {path.suffix or 'nothing'}; "
+            f"atoms are written as {' or '.join(WRITABLE)}"
         )
     kind, options = WRITABLE[path.suffix.lower()]
     try:
@@ -73,21 +79,22 @@ def write_structure(path: str | Path, atoms: ase.Atoms, *, overwrite: bool = Fal
 
 def to_ase(
     positions: Float[np.ndarray, "atom 3"],
-    symbols,
-    box=None,
+    symbols: Sequence[str] | np.ndarray,
+    box: Numbers | None = None,
     columns: Mapping[str, np.ndarray] | None = None,
 ) -> ase.Atoms:
-    """Atoms of ASE from `positions` (z, y, x) [Å]; `box` (z, y, x) [Å] is the volume's, from its first voxel's corner.
+    """Atoms of ASE from `positions` (z, y, x) [Å].
 
-    `columns` are further numbers of every atom (amplitude, integral …), which xyz files keep; those with three for
-    an atom are along (z, y, x) and turned round like the positions.
+    `box` (z, y, x) [Å] is that of the volume, from its first voxel's corner. `columns` are further
+    numbers of every atom (amplitude, integral …), which xyz files keep; those with three for an
+    atom are along (z, y, x) and reversed like the positions.
     """
     unknown = sorted(set(map(str, symbols)) - set(chemical_symbols[1:]))
     if unknown:
         raise ValueError(f"no element is called {', '.join(unknown)}; give chemical symbols")
     if len(symbols) != len(positions):
         raise ValueError(
-            f"{len(positions)} positions came with {len(symbols)} symbols; wanted one each"
+            f"{len(positions)} positions came with {len(symbols)} symbols; expected one each"
         )
     cell = None if box is None else np.asarray(box, float)[::-1]
     atoms = ase.Atoms(list(map(str, symbols)), positions[:, ::-1], cell=cell)

@@ -37,15 +37,15 @@ from .sections import Data, Detector, Probe, Propagator, Scan, Setup, Specimen, 
 from .tilted_beam import margin_of, require_tilted_beam, tilted_beam
 
 NOT_OF_FILE = {"file", "reader", "options", "half", "fraction", "dose_fraction", "hold_out"}
-FIELDS, QUANTA = (
-    ("black", "white"),
-    ("first", "second"),
-)  # halves of the shots, halves of every shot
+FIELDS = ("black", "white")  # halves of the shots
+QUANTA = ("first", "second")  # halves of every shot
 
 
 def read_data(section: Data, seed: int = 0, sharing: ProcessShard = ALONE) -> Dataset:
-    """The dataset that a job names, its own values in the place of the file's; `seed` draws shots and quanta, and
-    `sharing` says what each process looks at."""
+    """Dataset that a job names, with the values of the job in place of the file's.
+
+    `seed` selects shots and quanta at random, `sharing` is the shard of each process.
+    """
     known = {
         name: value
         for name, value in section
@@ -78,8 +78,10 @@ def read_data(section: Data, seed: int = 0, sharing: ProcessShard = ALONE) -> Da
 
 
 def known_of(job: Setup, slices: int) -> dict[str, Any]:
-    """What a job specifies in place of the file, under the names of the native format; `slices` is
-    the largest number of them."""
+    """Properties that a job specifies in place of the file, under the names of the native format.
+
+    `slices` is the largest number of them.
+    """
     return {
         "semiangle_mrad": job.probe.semiangle_mrad,
         "defocus_angstrom": job.probe.defocus_angstrom,
@@ -91,7 +93,8 @@ def known_of(job: Setup, slices: int) -> dict[str, Any]:
 
 def of_instrument(job: Setup) -> dict[str, Any]:
     """Probe and detector of a job, as keywords of `guess_model`."""
-    probe, detector = job.probe, job.detector
+    probe = job.probe
+    detector = job.detector
     return {
         "modes": probe.modes,
         "probe": probe.start,
@@ -105,16 +108,16 @@ def of_instrument(job: Setup) -> dict[str, Any]:
 
 
 def build_model(job: Setup, data: Dataset, matrix: np.ndarray | None = None) -> Model:
-    """The model that a job starts from; `matrix` is the linear map of an affine scan, by default the identity."""
+    """The model that a job starts from; `matrix` is the linear map of an affine scan, by default
+    the identity.
+    """
     nominal = data
     if matrix is not None:  # the specimen reaches as far as the mapped positions
         data = place_nominal(data, matrix)
-    probe, specimen, detector, leans = (
-        job.probe,
-        slices_of(job),
-        job.detector,
-        job.propagator.tilted_beam,
-    )
+    probe = job.probe
+    specimen = slices_of(job)
+    detector = job.detector
+    leans = job.propagator.tilted_beam
     if leans:
         require_tilted_beam(job, data)
     separate = is_reference(specimen.kind)
@@ -143,14 +146,14 @@ def build_model(job: Setup, data: Dataset, matrix: np.ndarray | None = None) -> 
 
 
 def build_specimen(section: Specimen, model: Model) -> AbstractSpecimen:
-    """What the job's function makes of the empty specimen of `model` and its grid."""
+    """Specimen that the job's function returns for the empty one of `model` and its grid."""
     return _made(section, "specimen", AbstractSpecimen, model.specimen, model.grid)
 
 
 def _made(
     section: Specimen | Probe | Detector, name: str, required: type, guess: Any, grid: Grid
 ) -> Any:
-    """What the `module:function` of a section makes of the first guess of a part."""
+    """Part that the `module:function` of a section returns for the first guess of it."""
     make = resolve(section.kind)
     try:
         part = make(guess, grid, **section.options)
@@ -168,7 +171,7 @@ def _made(
 
 
 def require_options_used(section: Specimen | Probe | Detector, name: str) -> None:
-    """Raises ValueError for options of a registered kind, whose keys are its own."""
+    """Raise ValueError for options of a registered kind, which has separate keys."""
     if section.options and not is_reference(section.kind):
         raise ValueError(
             f"{name}.options are keywords of a module:function, and {name}.kind is "
@@ -177,12 +180,12 @@ def require_options_used(section: Specimen | Probe | Detector, name: str) -> Non
 
 
 def with_probe(job: Setup, model: Model, data: Dataset) -> Model:
-    """The model with a probe of the kind that the job wants."""
+    """Model with a probe of the kind that the job specifies."""
     return replace(model, probe=_probe(job.probe, model, data, job.detector))
 
 
 def with_camera(section: Detector, model: Model) -> Model:
-    """The model with what the job says of the camera."""
+    """Model with the detector that the job specifies."""
     return replace(model, detector=_detector(section, model))
 
 
@@ -192,7 +195,7 @@ def near_field_distance(job: Setup, data: Dataset) -> float | None:
 
 
 def descan_statement(job: Setup, data: Dataset) -> dict[str, str]:
-    """The shift of the patterns that a job models, in words; empty where there is none."""
+    """Row of the shift of the patterns that a job models; empty without a shift."""
     near = near_field_distance(job, data) is not None
     return {} if near else descan_rows(data, job.detector.descan)
 
@@ -211,7 +214,8 @@ def _probe(section: Probe, model: Model, data: Dataset, camera: Detector) -> Abs
     semiangle = section.semiangle_mrad or about.get("semiangle_mrad")
     if semiangle is None:
         raise ValueError(
-            "an aberrated probe requires probe.semiangle_mrad; neither the job nor the file gives it"
+            "an aberrated probe requires probe.semiangle_mrad; neither the job nor the file gives "
+            "it"
         )
     if section.modes > 1:
         raise ValueError(
@@ -285,6 +289,7 @@ def read_mtf(file: str) -> tuple[float, ...]:
         return tuple(map(float, np.loadtxt(file, ndmin=2)[:, -1]))
     except (ValueError, IndexError) as error:
         raise ValueError(
-            f"detector.mtf_file = {file} is no table of numbers ({error}); the transfer function from zero to Nyquist is "
+            f"detector.mtf_file = {file} is no table of numbers ({error}); the transfer function "
+            "from zero to Nyquist is "
             "required in its last column"
         ) from None

@@ -1,4 +1,4 @@
-"""Changes to the job of a run under way: which are possible, and which contradict what it has done."""
+"""Changes to the job of a run under way: which are possible, and which contradict the past."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ from .reading import files_of, read_job
 from .schema import Section
 from .steps.refine import RefineStep
 
-FREE = {"run", "figures"}  # sections that decide nothing of what was computed so far
+FREE = {"run", "figures"}  # sections without influence on the results so far
 FIXED_IN_RUN = {
     "seed": "it decided which shots were held out and the order of batches",
     "out": "the run is already in its folder",
@@ -29,25 +29,22 @@ class Reached(NamedTuple):
 
 
 def changed_job(folder: Path, settings: Sequence[str]) -> tuple[Job, list[str]]:
-    """The job of a run with `settings` in place of its own, and the keys that differ by them."""
+    """Job of a run with `settings` in place of previous values, and the keys that differ."""
     path = folder / "run.toml"
     job = read_job(path, settings)
     return job, differences(read_job(path), job)
 
 
 def differences(before: Section, after: Section) -> list[str]:
-    """Keys, as `--set` takes them, whose values differ between two jobs."""
+    """Keys, in the form of `--set`, whose values differ between two jobs."""
     return list(_different(before.model_dump(), after.model_dump(), ""))
 
 
 def _different(one: Any, other: Any, where: str) -> Iterator[str]:
     if isinstance(one, dict) and isinstance(other, dict):
         pairs = {name: (one.get(name), other.get(name)) for name in one | other}
-    elif (
-        _has_sections(one)
-        and _has_sections(other, True)
-        or _has_sections(other)
-        and isinstance(one, list)
+    elif (_has_sections(one) and _has_sections(other, True)) or (
+        _has_sections(other) and isinstance(one, list)
     ):
         longest = max(len(one), len(other))
         padded = ([*values, *[None] * (longest - len(values))] for values in (one, other))
@@ -67,7 +64,7 @@ def _has_sections(value: Any, or_empty: bool = False) -> bool:
 
 
 def require_applicable(keys: Sequence[str], job: Job, reached: Reached) -> None:
-    """Raises ValueError for a key that can no longer change."""
+    """Raise ValueError for a key that can no longer change."""
     files = files_of(job)
     for key in keys:
         section, _, rest = key.partition(".")
@@ -88,10 +85,11 @@ def require_applicable(keys: Sequence[str], job: Job, reached: Reached) -> None:
 
 
 def _require_open(key: str, job: Job, reached: Reached) -> None:
-    """Raises ValueError for a key of a step that is over, or that the step under way depends on."""
-    number, name = int(key.split(".")[1]), [*key.split("."), ""][2]
+    """Raise ValueError for a key of a step that is over, or that the step under way depends on."""
+    number = int(key.split(".")[1])
+    name = [*key.split("."), ""][2]
     if len(job.step) <= reached.step and reached.begun:
-        raise ValueError(f"--set {key} takes away step.{reached.step}, which has begun; {NEW}")
+        raise ValueError(f"--set {key} removes step.{reached.step}, which has begun; {NEW}")
     if number > reached.step or (number == reached.step and not reached.begun):
         return
     if number < reached.step:
@@ -108,7 +106,7 @@ def _require_open(key: str, job: Job, reached: Reached) -> None:
             )
     elif reached.epoch >= step.epochs:
         raise ValueError(
-            f"--set {key} would change nothing: step.{number} has run all of its {reached.epoch} "
+            f"--set {key} has no effect: step.{number} has run all of its {reached.epoch} "
             f"epochs; give it more of them, step.{number}.epochs={reached.epoch + 10}, or {NEW}"
         )
     elif name in FIXED_IN_STEP:
@@ -118,7 +116,7 @@ def _require_open(key: str, job: Job, reached: Reached) -> None:
 
 
 def require_files(job: Job, folder: Path) -> None:
-    """Raises ValueError for a file of the job that is not where `run.toml` names it."""
+    """Raise ValueError for a file of the job that is not where `run.toml` names it."""
     for key, file in files_of(job).items():
         if not Path(file).exists():
             raise ValueError(
@@ -128,13 +126,13 @@ def require_files(job: Job, folder: Path) -> None:
 
 
 def warn_of_differences(job: Job, folder: Path, settings: Sequence[str]) -> None:
-    """Warn of keys that a job file gives otherwise than the run in `folder`, which keeps its own."""
+    """Warn of keys whose value in a job file differs from that of the run in `folder`."""
     continued, _ = changed_job(folder, settings)
     keys = [key for key in differences(continued, job) if key != "run.out"]
     if keys:
         warnings.warn(
             f"the job gives {', '.join(keys)} another value than the run in {folder} began with, "
-            "which continues with its own (run.toml); change it by --set, such as --set "
+            "which continues with that of run.toml; change it by --set, such as --set "
             f"{keys[0]}=VALUE",
             stacklevel=2,
         )

@@ -1,4 +1,4 @@
-"""What a step of a job works with, and the interface of all steps."""
+"""Context of a step of a job, and the interface of all steps."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -80,16 +80,16 @@ class Step(Section):
 
     @abstractmethod
     def run(self, state: State, context: Context) -> State:
-        """The state that it hands on. Raises Stopped, or Diverged with the last good state."""
+        """Return the state after the step. Raises Stopped, or Diverged with the last good state."""
 
     @abstractmethod
     def preview(self, model: Model | None, context: Context) -> Model | None:
-        """The model that it hands on, as far as its shapes go, before anything is computed.
+        """Return the model after the step, as far as its shapes go, before any computation.
 
         Raises ValueError for what does not fit together.
         """
 
     def summary(self) -> str:
-        """What it does, in a line."""
+        """Description of the step in one line."""
         said: Any = type(self).__doc__ or ""
         return said.strip().split("\n")[0]

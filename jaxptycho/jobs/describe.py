@@ -51,14 +51,15 @@ def describe_job(job: Job) -> dict[str, str]:
 
 
 def check_job(job: Job) -> dict[str, str]:
-    """A job with its data: all built, nothing computed; the object and the memory it takes."""
+    """Rows of a job with its data: all built, nothing computed; the object and its memory."""
     rows = describe_job(job)
     runner = Runner(job, Path("."))
     model = runner.check()
     for step in job.step:
         if isinstance(step, SimulateStep):
             rows |= check_simulation(step)
-    source, refining = runner.source, [step for step in job.step if isinstance(step, RefineStep)]
+    source = runner.source
+    refining = [step for step in job.step if isinstance(step, RefineStep)]
     if source is None or model is None:
         return rows
     data = source.data

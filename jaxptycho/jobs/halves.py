@@ -28,7 +28,7 @@ def compare_halves(
     """
     if job.data.half != "all":
         raise ValueError(
-            f'the job takes one half already (data.half = "{job.data.half}"); set it to "all"'
+            f'the job uses one half already (data.half = "{job.data.half}"); set it to "all"'
         )
     if job.data.file is None:
         raise ValueError("halves are those of a measurement; give it as data.file")
@@ -60,7 +60,7 @@ def with_half(job: Job, half: str) -> Job:
 
 
 def require_comparable(jobs: Sequence[Job], folder: Path) -> None:
-    """Raises ValueError where one of the jobs cannot be computed on its data, or their scans cannot
+    """Raise ValueError where one of the jobs cannot be computed on its data, or their scans cannot
     be compared."""
     first = []
     for job in jobs:
@@ -74,7 +74,7 @@ def require_comparable(jobs: Sequence[Job], folder: Path) -> None:
 
 
 def starts_from_file(job: Job) -> bool:
-    """Whether the probe starts from the guess in the file, which may stem from all data."""
+    """True if the probe starts from the guess in the file, which may stem from all data."""
     if job.probe.start != "auto":
         return job.probe.start == "file"
     return read_data(job.data).probe_guess is not None

@@ -69,7 +69,8 @@ class Job(Setup):
         for what, absent in refused.items():
             if not absent:
                 raise ValueError(
-                    f'{what} does not apply to a tilt series (specimen.kind = "volume"); leave it out'
+                    f'{what} does not apply to a tilt series (specimen.kind = "volume"); '
+                    "leave it out"
                 )
         return self
 
@@ -115,7 +116,7 @@ class Job(Setup):
 
 
 def default_steps(series: bool) -> list[Step]:
-    """The steps of a job that gives none: those of a tilt `series`, or one refinement."""
+    """Default steps: those of a tilt `series`, or one refinement."""
     if not series:
         return [RefineStep.model_validate({"kind": "refine"})]
     probe = Rate(rate=1e-3, optimiser="adam")

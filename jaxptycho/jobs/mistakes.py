@@ -7,9 +7,10 @@ from .optimisation import Rate
 from .schema import Section, suggest
 
 
-def mistake_sentence(error, root: type[Section]) -> str:
-    """One flat sentence of a pydantic error: where, what came, what was wanted."""
-    (where, names), came = _place(error["loc"], root), error["input"]
+def mistake_sentence(error: Any, root: type[Section]) -> str:
+    """Sentence of a pydantic error: its place, what came, what was required."""
+    where, names = _place(error["loc"], root)
+    came = error["input"]
     name = where.rpartition(".")[2]
     match error["type"]:
         case "extra_forbidden":
@@ -19,42 +20,49 @@ def mistake_sentence(error, root: type[Section]) -> str:
             return f"{where} is missing; give {about or 'a value'}"
         case "union_tag_invalid":
             kinds = error["ctx"]["expected_tags"].replace("'", "").split(", ")
-            return f"{where}.kind = {came.get('kind')!r}: no such kind; {suggest(str(came.get('kind')), kinds)}"
+            kind = came.get("kind")
+            return f"{where}.kind = {kind!r}: no such kind; {suggest(str(kind), kinds)}"
         case "union_tag_not_found" if not isinstance(came, dict):
             return (
                 f'{where} = {came!r}: it is a section, one of several kinds, such as {{kind = "…"}}'
             )
         case "union_tag_not_found":
-            return f'{where} has no kind; say which, for example kind = "…"'
+            return f'{where} has no kind; give one, for example kind = "…"'
         case "literal_error":
-            return f"{where} = {came!r}: wanted {error['ctx']['expected']}"
+            return f"{where} = {came!r}: expected {error['ctx']['expected']}"
         case "dict_type" | "model_type" | "model_attributes_type" | "list_type" if names and (
             inside := _keys_at(error["loc"], root)
         ):
             several = error["type"] == "list_type"
             example = f"{where}{'.0' if several else ''}.{next(iter(inside))}"
             what = "a list of sections" if several else "a section"
-            return f"{where} = {came!r}: it is {what}, whose keys are {', '.join(inside)}; set one of them, such as {example}"
+            return (
+                f"{where} = {came!r}: it is {what}, whose keys are {', '.join(inside)}; "
+                f"set one of them, such as {example}"
+            )
         case "value_error":
-            told = where if isinstance(came, dict) else f"{where} = {came!r}"
-            return f"{told}: {error['ctx']['error']}"
+            value = "" if isinstance(came, dict) else f" = {came!r}"
+            place = f"{where}{value}: " if where else ""  # a validator of the full job has none
+            return f"{place}{error['ctx']['error']}"
         case _:
-            wanted = (
+            required = (
                 error["msg"]
-                .replace("Input should be ", "wanted ")
-                .replace("wanted a valid ", "wanted a ")
+                .replace("Input should be ", "expected ")
+                .replace("expected a valid ", "expected a ")
             )
-            wanted = (
-                wanted.replace("wanted a integer", "wanted an integer")
-                .replace("wanted greater", "wanted a number greater")
-                .replace("wanted less", "wanted a number less")
+            required = (
+                required.replace("expected a integer", "expected an integer")
+                .replace("expected greater", "expected a number greater")
+                .replace("expected less", "expected a number less")
             )
-            return f"{where} = {came!r}: {wanted.partition(' or instance of')[0]}"
+            return f"{where} = {came!r}: {required.partition(' or instance of')[0]}"
 
 
 def _place(loc, root: type[Section]) -> tuple[str, dict]:
-    """Place of an error, as `--set` takes it (`step.0.constraint.1.start`), and the keys known there."""
-    found, known, shown = [root], [root], []
+    """Place of an error, in the form of `--set` (`step.0.constraint.1.start`), and its keys."""
+    found = [root]
+    known = [root]
+    shown = []
     for part in loc:
         tagged = (
             [section for section in found if _tag_of(section) == part] if len(found) > 1 else []
@@ -72,17 +80,12 @@ def _place(loc, root: type[Section]) -> tuple[str, dict]:
 
 
 def _tag_of(section: type[Section]) -> str:
-    """What pydantic calls a section where one of several kinds is meant."""
+    """Name that pydantic gives to a section where several kinds are possible."""
     if section.__name__ in ("Named", "Step"):
         return "module:function"
     kind = section.model_fields["kind"].annotation if "kind" in section.model_fields else None
     values = get_args(kind)
-    of_step = len(values) == 1 and section.__name__.lower() == values[0]
-    return (
-        values[0]
-        if of_step and section.__module__.endswith(f"steps.{values[0]}")
-        else section.__name__
-    )
+    return values[0] if section.__name__.endswith("Step") and values else section.__name__
 
 
 def _keys_at(loc, root: type[Section]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Section of a job that says what is minimised and how, and what is built from it."""
+"""Section of a job on loss, optimiser and constraints, and their construction."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -129,12 +129,12 @@ class Optimisation(Section):
 
     @property
     def needs_first_model(self) -> bool:
-        """Whether a constraint is made from the model that the step starts from."""
+        """True if a constraint is made from the model that the step starts from."""
         return any(_takes_model(term.kind) for term in self.constraint)
 
     @property
     def remedy(self) -> str:
-        """What to do where it diverges."""
+        """Remedy for a divergence."""
         engines = sorted(self.solvers & {"epie", "rpie"})
         if not engines:
             return "lower the rate of this part or constrain it"
@@ -193,22 +193,22 @@ def build_optimiser(section: Optimisation, steps: int) -> optax.GradientTransfor
     if filters and ("lbfgs" in used or not any(of_specimen(part) for part in section.rates)):
         raise ValueError(
             f"step {section.name!r} has preconditions and {', '.join(sorted(used))} for "
-            f"{', '.join(section.rates) or 'nothing'}; they filter the gradient of the specimen, so "
-            "give it a rate, and an optimiser that takes one"
+            f"{', '.join(section.rates) or 'nothing'}; they filter the gradient of the specimen, "
+            "so give it a rate, and an optimiser that takes one"
         )
     of_one = sorted(used & OF_ONE_BATCH.keys())
     if of_one and section.accumulate > 1:
         raise ValueError(
-            f"step {section.name!r} accumulates {section.accumulate} batches for {of_one[0]}, which "
-            f"{OF_ONE_BATCH[of_one[0]]} one; leave accumulate out and give it larger batches, or "
-            "take another optimiser"
+            f"step {section.name!r} accumulates {section.accumulate} batches for {of_one[0]}, "
+            f"which {OF_ONE_BATCH[of_one[0]]} one; leave accumulate out and give it larger "
+            "batches, or take another optimiser"
         )
     if section.optimiser == "lbfgs":  # one line search for all parts
         inner = _solver(section, "lbfgs", None, section.options)
         return scale_parameters(_only(tuple(section.rates), inner))
 
     def of_rate(rate: Rate, batches: int) -> optax.GradientTransformation:
-        """What moves a part once every `batches` batches."""
+        """Optimiser of a part, which updates it every `batches` batches."""
         options = rate.options if rate.optimiser else section.options | rate.options
         schedule = _schedule(rate, section.epochs, steps, batches)
         return _solver(section, rate.optimiser or section.optimiser, schedule, options)
@@ -222,7 +222,7 @@ def build_optimiser(section: Optimisation, steps: int) -> optax.GradientTransfor
 
 
 def of_specimen(part: str) -> bool:
-    """Whether a path names the specimen or a field of it."""
+    """True if a path names the specimen or a field of it."""
     return part.split(".")[0] == "specimen"
 
 

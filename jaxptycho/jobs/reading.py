@@ -20,7 +20,7 @@ S = TypeVar("S", bound=Section)
 
 
 def read_job(path: str | Path, settings: Sequence[str] = ()) -> Job:
-    """The checked job of a TOML file, with `settings` such as `step.0.epochs=5` in place of its own.
+    """Checked job of a TOML file, with `settings` such as `step.0.epochs=5` in place of its values.
 
     Files are found relative to the job; those of `settings` in the working folder, too. Raises
     ValueError with a sentence for every mistake.
@@ -51,7 +51,8 @@ def parse(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         if is_hdf5(path):
             raise ValueError(
-                f"{path} is an HDF5 file, and a job file (TOML) is required; `jaxptycho new` writes "
+                f"{path} is an HDF5 file, and a job file (TOML) is required; `jaxptycho new` "
+                "writes "
                 "one for measurements"
             ) from None
         raise ValueError(
@@ -76,7 +77,7 @@ def make_job(values: dict[str, Any], source: str | Path = "the job") -> Job:
 
 
 def with_references(values: Any, folder: Path) -> Any:
-    """Nested values with every `module:function` of a module in `folder` by the path of its file."""
+    """Nested values with the path of the file for every `module:function` in `folder`."""
     if isinstance(values, dict):
         return {name: with_references(value, folder) for name, value in values.items()}
     if isinstance(values, list):
@@ -87,9 +88,9 @@ def with_references(values: Any, folder: Path) -> Any:
 
 
 def map_files(section: S, change: Callable[[str, str, str], str], where: str = "") -> S:
-    """The section with every file in it replaced by `change(key, file, role)`.
+    """Section with every file in it replaced by `change(key, file, role)`.
 
-    Keys are as `--set` takes them, roles "input" and "output".
+    Keys are in the form of `--set`, roles are "input" and "output".
     """
     update: dict[str, Any] = {}
     for name, field in type(section).model_fields.items():
@@ -120,7 +121,7 @@ def files_of(job: Section) -> dict[str, str]:
 
 
 def beside(job: Job, folder: Path) -> Job:
-    """The job with its files relative to `folder`; absolute where both share nothing but the root."""
+    """Job with its files relative to `folder`; absolute if both share only the root."""
     near = folder.resolve()
     return map_files(job, lambda where, file, role: _relative(file, near))
 
@@ -177,7 +178,8 @@ def change(values: dict[str, Any], setting: str) -> list[str]:
         elif inside is not None and not isinstance(inside, dict | list):
             value_of = ".".join(parents[: depth + 1])
             raise ValueError(
-                f"--set {setting}: {value_of} is a value ({inside!r}) and has no keys; set {value_of} itself"
+                f"--set {setting}: {value_of} is a value ({inside!r}) and has no keys; set "
+                f"{value_of} itself"
             )
         if not isinstance(node, list):
             following = [*parents, last][depth + 1]
@@ -190,23 +192,28 @@ def change(values: dict[str, Any], setting: str) -> list[str]:
 
 
 def _parts(key: str, setting: str) -> list[str]:
-    """The parts of a key as TOML has them: separated by dots, quoted where they hold dots themselves."""
+    """The parts of a key as TOML has them: separated by dots, quoted where they hold dots
+    themselves.
+    """
     try:
-        node, parts = tomllib.loads(f"{key} = 0"), []
+        node = tomllib.loads(f"{key} = 0")
+        parts = []
     except tomllib.TOMLDecodeError:
-        node, parts = 0, []
+        node = 0
+        parts = []
     while isinstance(node, dict) and len(node) == 1:
         ((name, node),) = node.items()
         parts.append(name)
     if node != 0 or not parts:
         raise ValueError(
-            f"--set {setting}: {key!r} is no key; separate its parts by dots, as in step.0.epochs=20"
+            f"--set {setting}: {key!r} is no key; separate its parts by dots, as in "
+            "step.0.epochs=20"
         )
     return parts
 
 
 def _of_rates(path: list[str]) -> list[str]:
-    """The path with a field of the model, below the rates of a step, as one part: scan.positions."""
+    """Path with a field of the model, below the rates of a step, as one part: scan.positions."""
     if path[:1] != ["step"] or path[2:3] != ["rates"] or len(path) < 4:
         return path
     option = path[-1:] if len(path) > 4 and path[-1] in Rate.model_fields else []
@@ -216,10 +223,12 @@ def _of_rates(path: list[str]) -> list[str]:
 def _index(entries: list, path: list[str], setting: str) -> int:
     """The last part of the path as the number of an entry."""
     *before, last = path
-    where, n = ".".join(before), len(entries)
+    where = ".".join(before)
+    n = len(entries)
     if not last.isdigit():
         raise ValueError(
-            f"--set {setting}: {where} has several entries, counted from 0; name one, as in {where}.0"
+            f"--set {setting}: {where} has several entries, counted from 0; name one, as in "
+            f"{where}.0"
         )
     if int(last) >= n:
         known = (

@@ -1,4 +1,4 @@
-"""Runner of jobs: every step in turn, from the first that is not done."""
+"""Runner of jobs: every step in order, from the first that is not done."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -50,7 +50,7 @@ MAX_BYTES_DRAWN = 2**33  # of a specimen that one host holds beside its figures
 
 @dataclass
 class Outcome:
-    """How a run ended."""
+    """Outcome of a run."""
 
     folder: Path
     why: str  # "finished", or what stopped it
@@ -67,8 +67,8 @@ class Outcome:
 def start(
     job: Job, folder: Path, listener: ProgressListener | None = None, stop: Stop | None = None
 ) -> Outcome:
-    """How a new run of `job` in `folder`, which must not exist yet, ended."""
-    with SignalStopper(job.run.wall_time_minutes) as stopper:  # heard however long reading takes
+    """Start a run of `job` in `folder`, which must not exist yet, and return its outcome."""
+    with SignalStopper(job.run.wall_time_minutes) as stopper:  # active while the data are read
         run_on_rank0(partial(refuse_existing, folder))
         with Runner(job, folder, listener, stop, stopper) as runner:
             runner.check()  # before anything is written
@@ -82,21 +82,23 @@ def resume(
     stop: Stop | None = None,
     settings: Sequence[str] = (),
 ) -> Outcome:
-    """How an interrupted run, continued to the result that it would have had, ended.
+    """Continue an interrupted run to the result that it would have had; return its outcome.
 
-    `settings` such as `step.0.epochs=80` change its job for what is still to come. Raises ValueError
-    for one that does not apply any more.
+    `settings` such as `step.0.epochs=80` change its job for the remaining work. Raises
+    ValueError for one that does not apply any more.
     """
     require_run(folder)
     job, keys = changed_job(folder, settings)
     require_files(job, folder)
-    with SignalStopper(job.run.wall_time_minutes) as stopper:
-        with Runner(job, folder, listener, stop, stopper) as runner:
-            if keys:
-                before, _ = changed_job(folder, ())
-                runner.require_applicable(keys, before)
-                run_on_rank0(partial(_write_job, job, folder))
-            return runner.run()
+    with (
+        SignalStopper(job.run.wall_time_minutes) as stopper,
+        Runner(job, folder, listener, stop, stopper) as runner,
+    ):
+        if keys:
+            before, _ = changed_job(folder, ())
+            runner.require_applicable(keys, before)
+            run_on_rank0(partial(_write_job, job, folder))
+        return runner.run()
 
 
 class Runner:
@@ -110,7 +112,8 @@ class Runner:
         stop: Stop | None = None,
         stopper: SignalStopper | None = None,
     ):
-        self.job, self.folder = job, folder
+        self.job = job
+        self.folder = folder
         self.listener = listener or ProgressListener()
         why = (stopper or SignalStopper()).why
         self.stop = agreed(lambda: (stop and stop()) or why())
@@ -127,8 +130,10 @@ class Runner:
         self.checkpoints.__exit__(*error)
 
     def check(self) -> Model | None:
-        """Raises ValueError for what does not fit together, before anything is computed; returns
-        the model as the last step hands it on, as far as its shapes go."""
+        """Raise ValueError for contradictions, before anything is computed.
+
+        Returns the model after the last step, as far as its shapes go.
+        """
         model = None
         for number, step in enumerate(self.job.step):
             if self.source is None and not step.simulates:
@@ -147,7 +152,8 @@ class Runner:
                     state = self._step(number, step, state)
             why = "finished"
         except Stopped as stopped:
-            why, state = stopped.reason, stopped.state
+            why = stopped.reason
+            state = stopped.state
         except Diverged as error:
             self._save(error.state or state)
             raise
@@ -191,7 +197,7 @@ class Runner:
         return {} if self.source is None else descan_statement(self.job, self.source.data)
 
     def context(self, number: int, step: Step) -> Context:
-        """What a step works with."""
+        """Context of a step."""
         kind: str = step.kind  # pyright: ignore[reportAttributeAccessIssue]
         context = Context(
             self.job,
@@ -208,14 +214,16 @@ class Runner:
         return context
 
     def _epoch_over(self, context: Context, progress: Progress) -> None:
-        history, every = progress.history, self.job.figures.every
+        history = progress.history
+        every = self.job.figures.every
         run_on_rank0(partial(write_history, self.folder / "history.csv", history))
         if every and len(history) % every == 0:
             self.draw(progress.model, history)
 
     def _save(self, state: State, why: str = "finished") -> Outcome:
         """Write history, result and figures of what was reached."""
-        model, history = state.model, list(state.history)
+        model = state.model
+        history = list(state.history)
         if self.source is None or model is None:
             return Outcome(self.folder, why, {}, model, history)
         source = self.source.without(state.left_out)
@@ -239,7 +247,8 @@ class Runner:
             self.first = self.context(0, self.job.step[0]).first_model()
         draw = series_figures.write_series_figures if self.job.is_series else plots.write_figures
         more = {} if self.job.is_series else {"band_pass": self.job.figures.band_pass_angstrom}
-        data, first = self.source.data, self.first
+        data = self.source.data
+        first = self.first
         folder = self.folder / "figures"
 
         def drawn(model: Model) -> None:
@@ -265,7 +274,7 @@ class Runner:
         return Reached(done, 0, False)
 
     def require_applicable(self, keys: Sequence[str], before: Job) -> None:
-        """Raises ValueError for changed keys that contradict what the run of `before` has done."""
+        """Raise ValueError for changed keys that contradict what the run of `before` has done."""
         reached = self.reached()
         require_applicable(keys, self.job, reached)
         last = checkpoints.newest_place(self.checkpoints)
@@ -281,11 +290,12 @@ class Runner:
             self._require_same_state(before.step[last.step], last.step)
 
     def _require_same_state(self, before: Step, number: int) -> None:
-        """Raises ValueError where the optimiser of a step under way has another state than before."""
+        """Raise ValueError if the state of the optimiser of a step under way has changed."""
         after = self.job.step[number]
         if not (isinstance(before, RefineStep) and isinstance(after, RefineStep)):
             return
-        model, context = self._model_before(number), self.context(number, after)
+        model = self._model_before(number)
+        context = self.context(number, after)
         old, new = (
             shapes(step.first_state(split_into_slabs(step.begin(model, context), context), context))
             for step in (before, after)
@@ -299,7 +309,7 @@ class Runner:
         after.preview(model, context)
 
     def _model_before(self, number: int) -> Model | None:
-        """What the steps before `number` handed on."""
+        """Models from the steps before `number`."""
         if not number:
             return None
         kind: str = self.job.step[number - 1].kind  # pyright: ignore

@@ -71,7 +71,7 @@ def in_unit(name: str):
 
 
 def suggest(name: str, names: Collection[str]) -> str:
-    """'did you mean …?', or all known names where none is near."""
+    """Text 'did you mean …?', or all known names if none is similar."""
     near = get_close_matches(name, list(names), 1, 0.55)
     return f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(names))}"
 
@@ -101,18 +101,19 @@ class Scheduled(Section):
     def _either(self):
         if self.each_step and (self.start, self.stop, self.every) != (0, None, 1):
             raise ValueError(
-                "what happens after each step has no start, stop or every; leave these or each_step out"
+                "what happens after each step has no start, stop or every; leave these or "
+                "each_step out"
             )
         return self
 
     def due(self, epoch: int) -> bool:
-        """Whether it acts in this epoch of the step."""
+        """True if it acts in this epoch of the step."""
         after = epoch - self.start
         return after >= 0 and after % self.every == 0 and (self.stop is None or epoch < self.stop)
 
 
 def entry_of(registry: Mapping[str, Callable], base: type[Section] = Section) -> Any:
-    """A section for each function of `registry`, told apart by its `kind`, or `module:function`."""
+    """Section for each function of `registry`, identified by `kind`, or `module:function`."""
     kinds = [_section_of(name, builder, base) for name, builder in registry.items()]
     tagged = [Annotated[kind, Tag(kind.__name__)] for kind in kinds]
     external = Annotated[_external(base), Tag("module:function")]
@@ -128,7 +129,7 @@ def entry_of(registry: Mapping[str, Callable], base: type[Section] = Section) ->
 def build_entry(
     entry: Section, registry: Mapping[str, Callable], base: type[Section] = Section, *first
 ):
-    """What the function named by an entry returns for the entry's options."""
+    """Result of the function named by an entry for the entry's options."""
     kind: str = entry.kind  # pyright: ignore[reportAttributeAccessIssue]
     builder = registry[kind] if kind in registry else resolve(kind)
     return builder(*first, **options_of(entry, base))
@@ -177,7 +178,8 @@ def _external(base: type[Section]) -> type[Section]:
             except ValidationError as error:
                 told = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
                 raise ValueError(
-                    f"{self.kind} has the options {', '.join(section.model_fields) or 'none'}, and these "
+                    f"{self.kind} has the options {', '.join(section.model_fields) or 'none'}, "
+                    "and these "
                     f"do not fit: {'; '.join(told)}"
                 ) from None
             return self

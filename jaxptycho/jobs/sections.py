@@ -13,7 +13,7 @@ from .schema import Aberrations, Pair, Section, Semiangle, Triple, in_unit, key,
 
 
 class Data(Section):
-    """Measurement, and what its file does not say."""
+    """Measurement, and properties that its file does not give."""
 
     file: str | None = key(
         "native HDF5 or CXI, relative to this job; default: what a first step `simulate` writes",
@@ -245,7 +245,8 @@ class Figures(Section):
     """Figures of a run."""
 
     further: list[one_of((), "figure", references=True)] = key(
-        "figures of yours: module:function beside the job, each called with model, data and history; "
+        "figures of yours: module:function beside the job, each called with model, data and "
+        "history; "
         "returns a Matplotlib figure",
         [],
     )
@@ -295,7 +296,7 @@ class Setup(Section):
 
     @property
     def is_series(self) -> bool:
-        """Whether all views see one volume that rotates."""
+        """True if all views see one volume that rotates."""
         return self.specimen.kind == "volume"
 
 

@@ -9,7 +9,7 @@ from ..parts.probe import AbstractProbe
 from ..start.guess import guess_model, model_grid, require_room
 from ..start.probes import of_every_view, radius_of
 from ..start.vary import varied
-from ..tomography.projections import Geometry, axis_frame, turned_about_beam
+from ..tomography.projections import Geometry, axis_frame, rotate_about_beam
 from ..tomography.series import first_series, require_field
 from .build import of_instrument, with_camera, with_probe
 from .sections import Setup, VolumeSpecimen
@@ -110,7 +110,7 @@ def reach_of(data: Dataset) -> np.ndarray:
 
 
 def tilts_of(data: Dataset) -> np.ndarray:
-    """Nominal tilt of every view [rad]; ValueError where the file gives none."""
+    """Nominal tilt of every view [rad]; ValueError if the file gives none."""
     if data.tilts is None:
         raise ValueError(
             "the file gives no tilts, without which a tilt series has no depth; write tilt_deg "
@@ -121,7 +121,7 @@ def tilts_of(data: Dataset) -> np.ndarray:
 
 def nominal_geometry(data: Dataset) -> Geometry:
     """The tilts of the file about its axis, without shifts."""
-    return turned_about_beam(Geometry(tilts_of(data)), -tilt_axis(data))
+    return rotate_about_beam(Geometry(tilts_of(data)), -tilt_axis(data))
 
 
 def with_angles(section: VolumeSpecimen, geometry: Geometry) -> Geometry:

@@ -10,7 +10,7 @@ import numpy as np
 from ..analysis.coverage import TiltSeries, coverage
 from ..analysis.design import design
 from ..distributed.sharding import mesh, share
-from ..io.native import writing
+from ..io.native import native_writer
 from ..physics.grids import Grid
 from ..simulate.camera import Camera
 from ..simulate.experiment import (
@@ -49,15 +49,16 @@ def exposures(experiment: Experiment) -> int:
 
 
 def require_new(path: Path) -> None:
-    """Raises ValueError where a file exists."""
+    """Raise ValueError where a file exists."""
     if path.exists():
         raise ValueError(f"{path} exists and is not overwritten; give another name (step.N.file)")
 
 
 def check_simulation(job: Simulation) -> dict[str, str]:
-    """A simulation job with everything built and nothing computed: its size, and what such an experiment resolves."""
+    """Rows of a simulation job, built without computation: its size and expected resolution."""
     experiment = build_experiment(job)
-    lens, scan = experiment.microscope, job.scan
+    lens = experiment.microscope
+    scan = job.scan
     planned = design(
         experiment.grid,
         lens.semiangle,
@@ -68,24 +69,29 @@ def check_simulation(job: Simulation) -> dict[str, str]:
     )
     found = [*simulation_cautions(experiment), *planned.warnings]
     warnings = {"warning": "; ".join(found)} if found else {}
-    return describe_experiment(experiment) | dict(planned.rows()) | covered(experiment) | warnings
+    return describe_experiment(experiment) | planned.summary() | covered(experiment) | warnings
 
 
 def covered(experiment: Experiment) -> dict[str, str]:
-    """How much of Fourier space, to the detail of the pixels, a tilt series measures; nothing for a single view."""
+    """Fraction of Fourier space, to the detail of the pixels, that a tilt series measures.
+
+    Empty for a single view.
+    """
     if experiment.tilts is None or np.ptp(experiment.tilts) > pi:
         return {}
-    lens, grid, thickness = (
-        experiment.microscope,
-        experiment.grid,
-        float(experiment.box.faces[-1, 1]),
-    )
+    lens = experiment.microscope
+    grid = experiment.grid
+    thickness = float(experiment.box.faces[-1, 1])
     detail = 2 * max(grid.pixel)
     parts = coverage(
         TiltSeries(np.array(experiment.tilts), lens.semiangle, grid.wavelength, thickness), detail
     )
-    ball, filled = parts.of_ball, parts.filled_wedge
-    words = f"{100 * ball['slabs']:.3g} % by single slices, {100 * ball['cones']:.3g} % by multislice, to {detail:.3g} Å"
+    ball = parts.of_ball
+    filled = parts.filled_wedge
+    words = (
+        f"{100 * ball['slabs']:.3g} % by single slices, {100 * ball['cones']:.3g} % by "
+        f"multislice, to {detail:.3g} Å"
+    )
     wedge = (
         {}
         if np.isnan(filled)
@@ -95,35 +101,40 @@ def covered(experiment: Experiment) -> dict[str, str]:
 
 
 def simulation_cautions(experiment: Experiment) -> list[str]:
-    """What a simulation does that its numbers do not say."""
-    own, few = experiment.configurations, experiment.configurations < ENOUGH
+    """Cautions about properties of a simulation that its numbers do not show."""
+    own = experiment.configurations
+    few = experiment.configurations < ENOUGH
     if not (experiment.varies and few):
         return []
-    what, so = (
-        " and ".join(experiment.varies),
-        "one snapshot" if own == 1 else f"the mean of only {own} configurations",
-    )
+    what = " and ".join(experiment.varies)
+    so = "one snapshot" if own == 1 else f"the mean of only {own} configurations"
     return [f"{what}: {so}, not an average (sampling.configurations, at least {ENOUGH})"]
 
 
 def describe_experiment(experiment: Experiment) -> dict[str, str]:
-    """What is simulated, on which grid, and what that takes."""
-    box, fine = experiment.box, experiment.fine.shape
+    """Rows of the simulated specimen, its grid, and the cost of the simulation."""
+    box = experiment.box
+    fine = experiment.fine.shape
     return {
-        "patterns": f"{experiment.n_views} × {len(experiment.scan)} of {experiment.grid.shape[0]}² pixels",
-        "atoms": f"{len(experiment.atoms)} ({experiment.atoms.get_chemical_formula(empirical=True)})",
+        "patterns": f"{experiment.n_views} × {len(experiment.scan)} of "
+        f"{experiment.grid.shape[0]}² pixels",
+        "atoms": f"{len(experiment.atoms)} "
+        f"({experiment.atoms.get_chemical_formula(empirical=True)})",
         "electrons per pattern": f"{experiment.dose:.5g}",
-        "field": f"the scan with its probe reaches {illuminated_width(experiment):.4g} Å, the atoms {extent(experiment):.4g} Å",
+        "field": f"the scan with its probe reaches {illuminated_width(experiment):.4g} Å, "
+        f"the atoms {extent(experiment):.4g} Å",
         "box": f"{box.grid.shape[0]} × {box.grid.shape[1]} pixels of {box.grid.pixel[0]:.4g} Å, "
         f"{len(box.faces)} slices of {box.thickness:.4g} Å",
-        "waves": f"{fine[0]}² pixels, {exposures(experiment) * 2 * len(box.faces)} Fourier transforms",
+        "waves": f"{fine[0]}² pixels, "
+        f"{exposures(experiment) * 2 * len(box.faces)} Fourier transforms",
         "memory": f"{8e-6 * prod(box.grid.shape) * len(box.faces):.4g} MB of slices",
     }
 
 
 def illuminated_width(experiment: Experiment) -> float:
     """The longer side [Å] of the field that the scan illuminates, with the probe at its widest."""
-    lens, depth = experiment.microscope, float(experiment.box.faces[-1, 1])
+    lens = experiment.microscope
+    depth = float(experiment.box.faces[-1, 1])
     width = max(
         lens.width(experiment.grid, defocus) for defocus in (lens.defocus, lens.defocus - depth)
     )
@@ -137,7 +148,10 @@ def extent(experiment: Experiment) -> float:
 
 def build_experiment(job: Simulation) -> Experiment:
     """The experiment that a job describes."""
-    lens, scan, screen, series = job.microscope, job.scan, job.detector, job.tilt_series
+    lens = job.microscope
+    scan = job.scan
+    screen = job.detector
+    series = job.tilt_series
     area = scan.step_angstrom**2
     experiment = Experiment(
         atoms=build_atoms(job.specimen),
@@ -180,7 +194,8 @@ def build_experiment(job: Simulation) -> Experiment:
     width = job.specimen.width_angstrom
     if width is not None and series.tilts_deg is None and illuminated_width(experiment) > width:
         raise ValueError(
-            f"specimen.width_angstrom is {width:g} Å, the scan with its probe reaches {illuminated_width(experiment):.4g} Å, where "
+            f"specimen.width_angstrom is {width:g} Å, the scan with its probe reaches "
+            f"{illuminated_width(experiment):.4g} Å, where "
             "vacuum would be seen beside the film; cut a wider one, or scan less of it"
         )
     return experiment
@@ -190,7 +205,8 @@ def write_experiment(
     experiment: Experiment, path: Path, job: Simulation, report: Callable[[int], None]
 ) -> None:
     """The experiment's counts and its truth as a native file, view by view."""
-    lens, box = experiment.microscope, experiment.box
+    lens = experiment.microscope
+    box = experiment.box
     about = {
         "semiangle_mrad": 1e3 * lens.semiangle,
         "defocus_angstrom": lens.defocus
@@ -204,7 +220,7 @@ def write_experiment(
     positions = [experiment.scan] * experiment.n_views
     kind = experiment.camera.dtype
     facts = truth(experiment, job.slab_angstrom)
-    with writing(
+    with native_writer(
         path, experiment.grid, positions, kind, tilts=tilts, about=about, truth=facts
     ) as put:
         for view, block, counts in simulate(experiment, report, share(expected_patterns, mesh())):
@@ -212,15 +228,17 @@ def write_experiment(
 
 
 def truth(experiment: Experiment, slab: float) -> dict[str, Any]:
-    """Everything true of an experiment, lengths in Å.
+    """Ground truth of an experiment, lengths in Å.
 
-    `potential` [z, y, x] is the mean potential of the untilted specimen in V·Å, projected within slabs
-    of `slab_angstrom`, and `origin_angstrom` (z, y, x) where its first slab begins and its pixel [0, 0]
-    stands; of every view there are its angles (about y, x and z), shift (y, x), positions, and, where the first
-    slab begins, its defocus and the modes of its probe [√electrons] (the centre at [N//2, N//2]). `descan_mrad`
-    [shot, 2] is by how much every pattern is moved, `gain_map` the relative gain of the camera's pixels.
+    `potential` [z, y, x] is the mean potential of the untilted specimen in V·Å, projected within
+    slabs of `slab_angstrom`, and `origin_angstrom` (z, y, x) the position of its first face and of
+    its pixel [0, 0]; for every view angles (about y, x and z), shift (y, x), positions, and, at the
+    first face, its defocus and the modes of its probe [√electrons] (the centre at [N//2, N//2]).
+    `descan_mrad` [shot, 2] is the displacement of every pattern, `gain_map` the relative gain of
+    the camera's pixels.
     """
-    box, views = experiment.box, experiment.views
+    box = experiment.box
+    views = experiment.views
     potential = np.asarray(experiment.potential(slab))
     of_views = {
         "positions": np.stack([view.positions for view in views]),
@@ -251,8 +269,9 @@ def truth(experiment: Experiment, slab: float) -> dict[str, Any]:
 
 
 def probes(experiment: Experiment) -> np.ndarray:
-    """The modes of every view's probe [√electrons] on the grid of the detector, [view, mode, y, x]."""
-    lens, grid = experiment.microscope, experiment.grid
+    """Modes of every view's probe [√electrons] on the grid of the detector, [view, mode, y, x]."""
+    lens = experiment.microscope
+    grid = experiment.grid
     spectra = [
         lens.modes(grid, experiment.dose, view.defocus - lens.defocus) for view in experiment.views
     ]

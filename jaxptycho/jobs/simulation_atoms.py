@@ -40,13 +40,17 @@ def _phantom(name: str, options: dict[str, Any]) -> ase.Atoms:
 
 
 def _cut(cell: ase.Atoms, section: AtomSource) -> ase.Atoms:
-    """A periodic cell tiled to the wanted size; a finite structure as it is, its middle at the origin."""
-    width, thickness = section.width_angstrom, section.thickness_angstrom
+    """A periodic cell tiled to the wanted size; a finite structure as it is, its middle at the
+    origin.
+    """
+    width = section.width_angstrom
+    thickness = section.thickness_angstrom
     if width is None and thickness is None:
         if cell.pbc.all() and min(gaps(cell)) < VACUUM:
             raise ValueError(
-                f"{section.file} is a periodic cell of {', '.join(f'{n:.4g}' for n in cell.cell.lengths())} Å without "
-                "vacuum around it, which alone would stand in empty space; give specimen.width_angstrom and "
+                f"{section.file} is a periodic cell of "
+                f"{', '.join(f'{n:.4g}' for n in cell.cell.lengths())} Å without vacuum around it, "
+                "which cannot be simulated as a single cell; give specimen.width_angstrom and "
                 "thickness_angstrom, or a finite structure as xyz"
             )
         centred = cell.copy()
@@ -54,8 +58,10 @@ def _cut(cell: ase.Atoms, section: AtomSource) -> ase.Atoms:
         return centred
     if width is None or thickness is None or not cell.pbc.all():
         raise ValueError(
-            f"specimen.width_angstrom and thickness_angstrom are {width} and {thickness}, and the cell is "
-            f"{'' if cell.pbc.all() else 'not '}periodic; give both for a periodic cell, neither for a finite structure"
+            f"specimen.width_angstrom and thickness_angstrom are {width} and {thickness}, and the "
+            "cell is "
+            f"{'' if cell.pbc.all() else 'not '}periodic; give both for a periodic cell, neither "
+            "for a finite structure"
         )
     a, b, c = section.zone_axis or (0, 0, 1)
     return tile(cell, width, thickness, (a, b, c))

@@ -58,7 +58,8 @@ class Lens(Section):
     voltage_kv: float = key("acceleration voltage", gt=0.1, le=5000)
     semiangle_mrad: Semiangle = key("convergence semiangle")
     defocus_angstrom: float = key(
-        "defocus where the box begins, > 0 is underfocus; the file of a series gives it at the axis",
+        "defocus where the box begins, > 0 is underfocus; the file of a series gives it at the "
+        "axis",
         0.0,
     )
     aberrations_angstrom: Aberrations = key("further aberrations by name: C12a, C12b, C30 …", {})
@@ -102,7 +103,7 @@ class Screen(Section):
 
 
 class TiltErrors(Section):
-    """Views of the specimen turned about the y axis through its origin."""
+    """Views of the specimen rotated about the y axis through its origin."""
 
     tilts_deg: list[float] | None = key(
         "nominal tilt of every view", None, [-30.0, 0.0, 30.0], min_length=1

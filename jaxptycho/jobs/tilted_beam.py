@@ -13,25 +13,31 @@ EDGE = 4  # pixels around what the tilted windows reach
 
 
 def require_tilted_beam(job: Setup, data: Dataset) -> None:
-    """ValueError for a measurement without tilts or with large ones, a single slice, or a probe that is not brought to another height."""
+    """ValueError for a measurement without tilts or with large ones, a single slice, or a probe
+    that is not brought to another height.
+    """
     if data.tilts is None:
         raise ValueError(
-            "propagator.tilted_beam requires the tilts of the views, which the file does not give; write tilt_deg [view] "
+            "propagator.tilted_beam requires the tilts of the views, which the file does not "
+            "give; write tilt_deg [view] "
             "beside its counts"
         )
     if axis := data.about.get("tilt_axis_deg"):
         raise ValueError(
-            f"the tilt axis is {axis:+.4g}° away from the axes of the patterns, along which propagator.tilted_beam requires it; "
-            "reconstruct the views as a volume (specimen.kind = 'volume'), or turn the patterns"
+            f"the tilt axis is {axis:+.4g}° away from the axes of the patterns, along which "
+            "propagator.tilted_beam requires it; reconstruct the views as a volume "
+            "(specimen.kind = 'volume'), or rotate the patterns"
         )
-    require_small(data.tilts)  # before they say how large the object is
+    require_small(data.tilts)  # before they determine the size of the object
     if job.specimen.slices < 2:
         raise ValueError(
-            "a tilted beam moves from slice to slice, and specimen.slices is 1; give the thickness and several slices"
+            "a tilted beam moves from slice to slice, and specimen.slices is 1; give the "
+            "thickness and several slices"
         )
     if job.probe.kind == "relaxed":
         raise ValueError(
-            "a relaxed probe does not go with propagator.tilted_beam; take a pixel or an aberrated one"
+            "a relaxed probe cannot be combined with propagator.tilted_beam; take a pixel or an "
+            "aberrated one"
         )
 
 
@@ -43,8 +49,10 @@ def axis_of(job: Setup, data: Dataset) -> float:
 
 
 def margin_of(job: Setup, data: Dataset) -> float:
-    """How far the object reaches beyond the upright windows [Å]: as far as the beam enters beside them, and the job's
-    own margin."""
+    """Margin of the object beyond the upright windows [Å].
+
+    The largest lateral displacement of the beam, and the margin of the job.
+    """
     assert data.tilts is not None
     own = slices_of(job).margin_angstrom
     aside = abs(axis_of(job, data)) * float(np.tan(np.abs(data.tilts).max()))
@@ -58,5 +66,5 @@ def tilted_beam(job: Setup, model: Model, data: Dataset) -> Model:
     """Model whose views' beams are tilted, and its probe, whose defocus a series gives at the tilt
     axis, at the entrance face."""
     axis = axis_of(job, data)
-    lit = replace(model, probe=model.probe.propagate(model.grid, -axis))
-    return tilt_coupled(lit, data.tilts, axis=axis)
+    upright = replace(model, probe=model.probe.propagate(model.grid, -axis))
+    return tilt_coupled(upright, np.asarray(data.tilts), axis=axis)

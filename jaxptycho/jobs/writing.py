@@ -68,7 +68,7 @@ def _fill(table: Any, section: Section, blanks: bool, only: Collection[str] = ()
 
 
 def _shorthand(value: Any) -> Any:
-    """A single entry of a registry as its kind alone, or as an inline table with its options."""
+    """Single entry of a registry as its kind, or as an inline table with its options."""
     kind = getattr(value, "kind", None)
     if not isinstance(value, Section) or type(value).__name__ not in (kind, "Named"):
         return None
@@ -77,7 +77,7 @@ def _shorthand(value: Any) -> Any:
 
 
 def _choices(name: str, field) -> list[str]:
-    """How an entry of an empty list of sections is written, and which kinds there are."""
+    """Comment with the form of an entry of an empty list of sections, and its kinds."""
     kinds = sections_of(field.annotation)
     lines = [
         f"{field.description}, after all other keys of the step:",

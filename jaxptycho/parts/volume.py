@@ -91,7 +91,7 @@ class Volume(AbstractSpecimen):
                 "shift "
                 "PerView"
             )
-        self.frame  # noqa: B018 - raises for slices that do not divide the depth
+        self.frame
 
     @property
     def frame(self) -> volumes.Frame:

@@ -1,4 +1,4 @@
-"""How far two results agree: registered phases, Fourier ring correlation, resolution."""
+"""Agreement of two results: registered phases, Fourier ring correlation, resolution."""
 
 import csv
 from dataclasses import replace
@@ -21,16 +21,16 @@ from ..runs.folder import load_result, refuse_existing
 from .compare_volumes import compare_volumes
 from .evaluate_spectrum import Compared, control_of, control_rows, draw_spectra, spectrum_rows
 
-SMALLEST = 8  # pixels of a side that are compared
+MIN_SIDE = 8  # pixels, smallest side of a common area
 
 
 def compare_results(first: Path, second: Path, out: Path | None = None) -> dict[str, str]:
-    """How well two results agree, in words; the ring correlation as figure and table in the folder `out`."""
+    """Agreement of two results as rows; the ring correlation as figure and table in `out`."""
     one, other = (load_result(path) for path in (first, second))
     if not np.allclose(one.grid.pixel, other.grid.pixel, rtol=1e-4):
         raise ValueError(
-            f"{first} has pixels of {one.grid.pixel[0]:g} Å and {second} of {other.grid.pixel[0]:g} Å; "
-            "only results on the same grid are compared"
+            f"{first} has pixels of {one.grid.pixel[0]:g} Å and {second} of "
+            f"{other.grid.pixel[0]:g} Å; only results on the same grid are compared"
         )
     if out is not None:
         refuse_existing(out)
@@ -39,12 +39,17 @@ def compare_results(first: Path, second: Path, out: Path | None = None) -> dict[
 
 
 def compare_models(first: Model, second: Model, folder: Path | None) -> dict[str, str]:
-    """The agreement of two models in words; `frc.png` and `frc.csv`, of volumes `fsc.png` …, in `folder`."""
+    """Agreement of two models as rows; `frc.png`, `frc.csv` (of volumes `fsc.png` …) in `folder`.
+
+    Nothing is written without a folder.
+    """
     if first.specimen.rotates or second.specimen.rotates:
-        (rows, pair), kind = compare_volumes(first, second, folder), "fsc"
+        rows, pair = compare_volumes(first, second, folder)
+        kind = "fsc"
     else:
         shown = (replace(m, specimen=m.specimen.in_slices(m.grid)) for m in (first, second))
-        (rows, pair), kind = compare_phases(*shown), "frc"
+        rows, pair = compare_phases(*shown)
+        kind = "frc"
     curve = fourier_correlation(*pair)
     if folder is not None:
         save(draw_correlation(curve), folder / f"{kind}.png")
@@ -64,7 +69,7 @@ def compare_models(first: Model, second: Model, folder: Path | None) -> dict[str
 
 
 def compare_phases(first: Model, second: Model) -> tuple[dict[str, str], Compared]:
-    """The agreement of the summed phases of two models in words, and both as they are correlated."""
+    """Agreement of the summed phases of two models as rows, and both as correlated."""
     a, b, shift = common_phases(first, second)
     pixel = first.grid.pixel
     rows = {
@@ -83,7 +88,10 @@ def compare_phases(first: Model, second: Model) -> tuple[dict[str, str], Compare
 
 
 def common_phases(first: Model, second: Model) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Phases [rad] of two models where both were scanned, registered and without ramp; the shift [pixels]."""
+    """Phases [rad] of two models in their common area, registered and without ramp.
+
+    Also the shift [pixels].
+    """
     offsets = np.zeros(2), np.subtract(second.frame, first.frame)  # into the frame of the first
     both = zip((first, second), offsets, strict=True)
     low, size = common_area(first, second)
@@ -93,43 +101,45 @@ def common_phases(first: Model, second: Model) -> tuple[np.ndarray, np.ndarray, 
     ]
     fixed, moving = (flat_phases(model).sum(0) for model in (first, second))
 
-    def cut(image, corner):
+    def cut(image: np.ndarray, corner: np.ndarray) -> np.ndarray:
         (y, x), (ny, nx) = corner, size
         return image[y : y + ny, x : x + nx]
 
     a = without_ramp(cut(fixed, corners[0]))
-    spectrum, shift = np.fft.fft2(moving), np.zeros(2)
+    spectrum = np.fft.fft2(moving)
+    shift = np.zeros(2)
 
-    def moved_by(shift):
+    def moved_by(shift: np.ndarray) -> np.ndarray:
         return without_ramp(cut(np.fft.ifft2(fourier_shift(spectrum, shift)).real, corners[1]))
 
-    for _ in range(
-        4
-    ):  # cut anew at each shift, for what enters and leaves at the edges pulls towards none
+    for _ in range(4):  # cut again at each shift, as changing edges would bias it towards zero
         shift = shift + register(tapered(a), tapered(moved_by(shift))).shift
     return a, moved_by(shift), shift
 
 
 def common_area(first: Model, second: Model) -> tuple[np.ndarray, np.ndarray]:
-    """The corner (y, x) [Å, in the frame of the first] and size [pixels] of what both scans enclose;
-    ValueError where it is too small."""
+    """Corner (y, x) [Å, in the frame of the first] and size [pixels] of the area of both scans.
+
+    Raises ValueError if it is too small.
+    """
     both = [(first, np.zeros(2)), (second, np.subtract(second.frame, first.frame))]
     places = [probe_positions(model) + offset for model, offset in both]
     low = np.max([p.min(0) for p in places], axis=0)
     high = np.min([p.max(0) for p in places], axis=0)
     low, high = shrink_box(low, high, [outline(*pair) for pair in both])
     size = np.floor((high - low) / first.grid.pixel).astype(int)
-    if size.min() < SMALLEST:
+    if size.min() < MIN_SIDE:
         raise ValueError(
-            f"the two scans share {size[0]} × {size[1]} pixels; at least {SMALLEST} × {SMALLEST} are required to compare "
-            "what was reconstructed from them"
+            f"the two scans share {size[0]} × {size[1]} pixels; at least {MIN_SIDE} × {MIN_SIDE} "
+            "are required to compare what was reconstructed from them"
         )
     return low, size
 
 
 def shrink_box(low: np.ndarray, high: np.ndarray, outlines: list) -> tuple[np.ndarray, np.ndarray]:
-    """The box between `low` and `high` (y, x), made smaller until its corners lie inside all outlines."""
-    middle, half = (low + high) / 2, (high - low) / 2
+    """Box between `low` and `high` (y, x), reduced until its corners are inside all outlines."""
+    middle = (low + high) / 2
+    half = (high - low) / 2
     corners = half * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])
     for factor in np.linspace(1, 0.02, 99):
         if all((hull.find_simplex(middle + factor * corners) >= 0).all() for hull in outlines):
@@ -140,7 +150,7 @@ def shrink_box(low: np.ndarray, high: np.ndarray, outlines: list) -> tuple[np.nd
 
 
 def write_curve(path: Path, curve: FourierCorrelation) -> None:
-    """The correlation with its thresholds and the signal-to-noise ratio as a table."""
+    """Write the correlation with its thresholds and the signal-to-noise ratio as a table."""
     columns = {
         "frequency_inverse_angstrom": curve.frequency,
         "correlation": curve.correlation,

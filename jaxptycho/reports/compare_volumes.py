@@ -1,4 +1,4 @@
-"""How far two volumes agree: gauge removed, Fourier shell correlation, resolution in every direction."""
+"""Agreement of two volumes: gauge removed, Fourier shell correlation, resolution by direction."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from ..analysis.images import nrmse
 from ..analysis.shells import taper
 from ..analysis.volumes import align_volume
 from ..figures.plots import save
-from ..figures.volume import draw_directional
+from ..figures.volumes import draw_directional
 from ..model import Model
 from .evaluate_spectrum import Compared
 from .evaluate_volume import gauge_rows
@@ -18,11 +18,11 @@ from .evaluate_volume import gauge_rows
 def compare_volumes(
     first: Model, second: Model, folder: Path | None
 ) -> tuple[dict[str, str], Compared]:
-    """The agreement of two volumes in words, the gauge of the second removed, and both as they are correlated."""
+    """Agreement of two volumes as rows, the gauge of the second removed, and both as correlated."""
     a, b = _volumes(first, second)
     voxel: Any = np.array(a.voxel)
     fixed, moving = (np.asarray(v.seen, float) for v in (a, b))
-    fixed, moving = common(fixed, moving)
+    fixed, moving = crop_to_common(fixed, moving)
     gauge = align_volume(moving, fixed, voxel)
     window = taper(fixed.shape)
     if folder is not None:
@@ -30,20 +30,22 @@ def compare_volumes(
             draw_directional(fixed, gauge.volume, voxel, level=0.143, window=window),
             folder / "fsc_directions.png",
         )
+    inside = gauge.inside
+    agreement = np.corrcoef(fixed[inside], gauge.volume[inside])[0, 1]
     rows = {
-        "correlation of the potentials": f"{np.corrcoef(fixed[gauge.inside], gauge.volume[gauge.inside])[0, 1]:.4f}",
-        "NRMSE": f"{nrmse(gauge.volume, fixed, gauge.inside):.3f}",
+        "correlation of the potentials": f"{agreement:.4f}",
+        "NRMSE": f"{nrmse(gauge.volume, fixed, inside):.3f}",
     }
     return rows | gauge_rows(gauge) | {
         "voxel": " × ".join(f"{v:.4g}" for v in voxel) + " Å"
     }, Compared(fixed, gauge.volume, a.voxel, window)
 
 
-def common(first, second) -> tuple[np.ndarray, np.ndarray]:
-    """Both volumes cut about their middle voxels [n//2, …] to what they share."""
+def crop_to_common(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both volumes cut about their middle voxels [n//2, …] to their common shape."""
     shape = np.minimum(first.shape, second.shape)
 
-    def cut(volume):
+    def cut(volume: np.ndarray) -> np.ndarray:
         begin = np.array(volume.shape) // 2 - shape // 2
         return volume[tuple(slice(b, b + n) for b, n in zip(begin, shape, strict=True))]
 
@@ -51,11 +53,12 @@ def common(first, second) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _volumes(first: Model, second: Model) -> tuple[Any, Any]:
-    """Both as volumes, what holds no voxels on those of the other one."""
+    """Both specimens as volumes; one without voxels is sampled on those of the other."""
     a: Any = first.specimen.in_voxels(first.grid, second.specimen)
     b: Any = second.specimen.in_voxels(second.grid, first.specimen)
     if not np.allclose(a.voxel, b.voxel, rtol=1e-4):
         raise ValueError(
-            f"voxels of {a.voxel[0]:g} Å came with ones of {b.voxel[0]:g} Å; only results on the same grid are compared"
+            f"voxels of {a.voxel[0]:g} Å came with ones of {b.voxel[0]:g} Å; "
+            "only results on the same grid are compared"
         )
     return a, b

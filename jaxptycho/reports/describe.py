@@ -1,4 +1,4 @@
-"""Contents of measurements and models in words, as `jaxptycho inspect` prints them."""
+"""Contents of measurements and models as rows of text, as `jaxptycho inspect` prints them."""
 
 import math
 
@@ -17,12 +17,14 @@ PARTS = ("probe", "specimen", "scan", "propagator", "detector")
 
 
 def describe_data(data: Dataset) -> dict[str, str]:
-    """Shapes, doses and the instrument; `caution` lines name what looks wrong."""
+    """Shapes, doses and the instrument; `caution` lines name suspicious properties."""
     grid = data.grid
     doses = np.concatenate([data.dose(view) for view in range(data.n_views)])
     places = np.concatenate(data.positions)
     wavelength = f"{grid.wavelength:.5g} Å"
-    mean, low, high = doses.mean(), doses.min(), doses.max()
+    mean = doses.mean()
+    low = doses.min()
+    high = doses.max()
     tilts = [] if data.tilts is None else np.rad2deg(data.tilts)
     guess = data.probe_guess
     steps = " × ".join(f"{1e3 * grid.wavelength * dk:.4g}" for dk in grid.dk)
@@ -46,7 +48,7 @@ def describe_data(data: Dataset) -> dict[str, str]:
 
 
 def _optics_rows(data: Dataset, dose: float) -> dict[str, str]:
-    """The bright-field disc, and what such an experiment resolves."""
+    """Rows of the bright-field disc, and of the resolution of such an experiment."""
     middle = ", ".join(f"{c:+.2f}" for c in bright_field_centre(data))
     disc = 1e3 * bright_field_semiangle(data)
     rows = {
@@ -58,7 +60,7 @@ def _optics_rows(data: Dataset, dose: float) -> dict[str, str]:
     if semiangle is None or defocus is None:
         return rows
     step = math.sqrt(area_per_shot(data.positions[0]))
-    return rows | dict(design(data.grid, 1e-3 * semiangle, defocus, step, dose).rows())
+    return rows | design(data.grid, 1e-3 * semiangle, defocus, step, dose).summary()
 
 
 def describe_model(model: Model) -> dict[str, str]:
@@ -77,13 +79,13 @@ def caution_rows(found: list[Caution]) -> dict[str, str]:
 
 
 def frame_row(frame: tuple[float, float]) -> dict[str, str]:
-    """The origin of the positions, where it is not that of the file."""
+    """Origin of the positions, if it differs from that of the file."""
     if not any(frame):
         return {}
     return {"positions counted from": "({:.12g}, {:.12g}) Å (y, x)".format(*frame)}
 
 
 def shortened(value: object) -> str:
-    """A value in at most 100 characters."""
+    """Text of a value in at most 100 characters."""
     text = f"{value:g}" if isinstance(value, float) else str(value)
     return text if len(text) < 100 else text[:97] + "…"

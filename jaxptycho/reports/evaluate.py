@@ -1,4 +1,4 @@
-"""A result against the truth of a simulated file: `jaxptycho compare A --truth FILE`."""
+"""Evaluation of a result against the ground truth: `jaxptycho compare A --truth FILE`."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,8 +26,10 @@ from .evaluate_volume import evaluate_volume
 def evaluate_results(
     results: list[Path], file: Path, out: Path | None = None
 ) -> dict[str, tuple[str, ...]]:
-    """Agreement of each result with the ground truth in `file`, a row for each measure; figures in
-    `out`."""
+    """Agreement of each result with the ground truth in `file`, a row for each measure.
+
+    Figures are written to `out`.
+    """
     columns = []
     for number, path in enumerate(results):
         separate = out is not None and len(results) > 1
@@ -38,7 +40,7 @@ def evaluate_results(
 
 
 def evaluate_model(model: Model, file: Path, folder: Path | None = None) -> dict[str, str]:
-    """Agreement of a model with the ground truth in `file`, in words; figures in `folder`."""
+    """Agreement of a model with the ground truth in `file` as rows; figures in `folder`."""
     truth = read_truth(file)
     if np.ndim(truth.get("angles_deg", 0.0)) == 2:
         return evaluate_volume(model, truth, read_native(file).tilts, folder)
@@ -48,7 +50,7 @@ def evaluate_model(model: Model, file: Path, folder: Path | None = None) -> dict
 def evaluate_scan(
     model: Model, truth: dict[str, Any], folder: Path | None = None
 ) -> dict[str, str]:
-    """Phase, depth, positions and probe of a model of one view against the truth, in words."""
+    """Phase, depth, positions and probe of a model of one view against the truth, as rows."""
     model = replace(model, specimen=model.specimen.in_slices(model.grid))
     agreement = phase_agreement(model, truth)
     curve = truth_correlation(model, agreement)
@@ -69,7 +71,7 @@ def evaluate_scan(
         )
     error = positions_against(model, truth)
     if error is not None:
-        rows |= error.words()
+        rows |= error.summary()
     modes = true_modes(model, truth)
     if modes is not None:
         found = probe_modes(model).waves
@@ -102,21 +104,22 @@ def evaluate_scan(
 
 
 def phase_agreement(model: Model, truth: dict[str, Any]) -> Agreement:
-    """The summed phase against σ times the true projected potential."""
+    """Summed phase against σ times the true projected potential."""
     projected = model.grid.sigma * np.asarray(truth["projected_potential"])
     pixel, corner = _place(truth)
     return compare_phase(phases(model).sum(0), model, projected, pixel, truth_origin=corner)
 
 
 def truth_correlation(model: Model, agreement: Agreement) -> FourierCorrelation:
-    """Ring correlation of a phase with the true one, under a soft window that no edge of both shines through."""
+    """Ring correlation of a phase with the true one, under a soft window that hides both edges."""
     window = soft_inside(agreement.inside)
     return fourier_correlation(agreement.truth, agreement.phase, model.grid.pixel, window)
 
 
 def image_rows(agreement: Agreement) -> dict[str, str]:
-    """PSNR, SSIM and NRMSE of the phase at its own scale: an inverted or faint one is not mended first."""
-    pair, where = (agreement.phase, agreement.truth), agreement.inside
+    """PSNR, SSIM and NRMSE of the phase at its scale: inverted or weak phases are not corrected."""
+    pair = (agreement.phase, agreement.truth)
+    where = agreement.inside
     return {
         "PSNR": f"{psnr(*pair, where=where):.3g} dB",
         "SSIM": f"{ssim(*pair, where=where):.3f}",
@@ -125,7 +128,7 @@ def image_rows(agreement: Agreement) -> dict[str, str]:
 
 
 def depth_matrix(model: Model, truth: dict[str, Any], agreement: Agreement) -> np.ndarray | None:
-    """The correlation of every slice with every slab of the truth; None for a thin result or truth."""
+    """Correlation of every slice with every slab of the truth; None for a thin result or truth."""
     found = phases(model)
     if len(found) < 2 or len(truth.get("potential", ())) < 2:
         return None
@@ -136,8 +139,9 @@ def depth_matrix(model: Model, truth: dict[str, Any], agreement: Agreement) -> n
 
 
 def depth_rows(matrix: np.ndarray, thickness: np.ndarray, slab: float) -> dict[str, str]:
-    """How alike every slice is to the slab of the truth that is most like it, and where both lie."""
-    own, like = np.cumsum(thickness) - thickness / 2, (matrix.argmax(1) + 0.5) * slab
+    """Correlation of every slice with the most similar slab of the truth, and both depths."""
+    own = np.cumsum(thickness) - thickness / 2
+    like = (matrix.argmax(1) + 0.5) * slab
     return {
         "correlation of the slices": ", ".join(f"{c:.3f}" for c in matrix.max(1)),
         "depth of the slabs most like them": ", ".join(f"{d:.4g}" for d in like)
@@ -148,7 +152,7 @@ def depth_rows(matrix: np.ndarray, thickness: np.ndarray, slab: float) -> dict[s
 
 
 def positions_against(model: Model, truth: dict[str, Any]) -> PositionError | None:
-    """Errors of the positions less a linear map; None where the result has other shots than the truth."""
+    """Errors of the positions less a linear map; None for other shots than the truth."""
     found = probe_positions(model)
     if "positions" not in truth or np.shape(truth["positions"]) != found.shape:
         return None
@@ -156,13 +160,13 @@ def positions_against(model: Model, truth: dict[str, Any]) -> PositionError | No
 
 
 def true_modes(model: Model, truth: dict[str, Any]) -> np.ndarray | None:
-    """The modes of the true probe; None where it is not known on the model's grid."""
+    """Modes of the true probe; None if it is not known on the model's grid."""
     probe = truth.get("probe")
     return None if probe is None or probe.shape[-2:] != model.grid.shape else probe
 
 
 def _place(truth: dict[str, Any]) -> tuple[np.ndarray, np.ndarray | None]:
-    """Pixel (y, x) of the truth [Å], and where its pixel [0, 0] stands; None for a periodic one."""
+    """Pixel (y, x) of the truth [Å], and the position of its pixel [0, 0]; None if periodic."""
     corner = truth.get("origin_angstrom")
     return np.asarray(truth["pixel_angstrom"]), None if corner is None else np.asarray(corner)[1:]
 

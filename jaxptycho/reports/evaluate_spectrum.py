@@ -1,5 +1,6 @@
-"""What images say of themselves: information limit, Bragg peaks, and a correlation's control."""
+"""Measures of images without a reference: information limit, Bragg peaks, and a control."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,11 +17,11 @@ from ..analysis.spectrum import (
 from ..figures.plots import save
 from ..figures.resolution import draw_control, draw_spectrum
 
-ALIKE = 0.8  # correlation, below which the control draws phases by lot (Chen et al. 2013)
+MIN_CORRELATION = 0.8  # beyond which the control randomises phases (Chen et al. 2013)
 
 
 class Compared(NamedTuple):
-    """Two registered images or volumes, as they are correlated."""
+    """Two registered images or volumes, as correlated."""
 
     first: np.ndarray
     second: np.ndarray
@@ -28,8 +29,10 @@ class Compared(NamedTuple):
     window: np.ndarray
 
 
-def spectrum_rows(image: np.ndarray, pixel, window) -> dict[str, str]:
-    """Information limit of an image or a volume, and how far its strongest Bragg peak stands out."""
+def spectrum_rows(
+    image: np.ndarray, pixel: Sequence[float] | np.ndarray, window: np.ndarray | None
+) -> dict[str, str]:
+    """Information limit of an image or a volume, and visibility of its strongest Bragg peak."""
     limit = information_limit(radial_spectrum(image, pixel, window)).resolution
     rows = {
         "information limit": f"{limit:.4g} Å (power above the floor)"
@@ -46,7 +49,7 @@ def spectrum_rows(image: np.ndarray, pixel, window) -> dict[str, str]:
 
 
 def _peaks(image, pixel) -> np.ndarray:
-    """Reciprocal vectors of the strongest peaks with room around them for a background."""
+    """Reciprocal vectors of the strongest peaks with sufficient distance for a background."""
     steps = 1 / (np.array(image.shape) * np.broadcast_to(pixel, image.ndim))
     if min(image.shape) < 4 * RING:
         return np.zeros((0, image.ndim))
@@ -55,27 +58,31 @@ def _peaks(image, pixel) -> np.ndarray:
     return found[(np.abs(found) / steps < room).all(1)]
 
 
-def draw_spectra(images: dict[str, np.ndarray], pixel, window, folder: Path) -> None:
-    """The power of every image, as `spectrum_NAME.png` in the folder."""
+def draw_spectra(
+    images: dict[str, np.ndarray],
+    pixel: Sequence[float] | np.ndarray,
+    window: np.ndarray | None,
+    folder: Path,
+) -> None:
+    """Write the power of every image as `spectrum_NAME.png` in the folder."""
     for name, image in images.items():
         spectrum = radial_spectrum(image, pixel, window)
         save(draw_spectrum(spectrum, information_limit(spectrum)), folder / f"spectrum_{name}.png")
 
 
 def control_of(pair: Compared, curve: FourierCorrelation) -> Control | None:
-    """The phase-randomised control of a correlation; None where it is nowhere above ALIKE."""
-    reached = curve.resolution(fixed(ALIKE))
+    """Phase-randomised control of a correlation; None if it never exceeds MIN_CORRELATION."""
+    reached = curve.resolution(fixed(MIN_CORRELATION))
     if not np.isfinite(reached):
         return None
     return phase_randomised_control(pair.first, pair.second, pair.pixel, pair.window, 1 / reached)
 
 
 def control_rows(control: Control | None, folder: Path | None, name: str) -> dict[str, str]:
-    """The resolution less what the window itself makes; `NAME_control.png` in the folder."""
+    """Resolution without the contribution of the window; `NAME_control.png` in the folder."""
     if control is None:
         return {}
     if folder is not None:
         save(draw_control(control), folder / f"{name}_control.png")
-    return {
-        "0.143 resolution, less the window's part": f"{control.corrected.resolution(fixed(0.143)):.4g} Å"
-    }
+    limit = control.corrected.resolution(fixed(0.143))
+    return {"0.143 resolution, less the window's part": f"{limit:.4g} Å"}

@@ -1,4 +1,7 @@
-"""A volume against the truth of a simulated tilt series: where it lies, to which detail it is right, which atoms it shows."""
+"""Evaluation of a volume against the ground truth of a simulated tilt series.
+
+Its gauge, its resolution and its atoms.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from ..analysis.errors import Alignment, alignment_error, probe_fidelity
 from ..analysis.images import nrmse
@@ -24,16 +28,17 @@ from ..figures.errors import draw_alignment
 from ..figures.pictures import probe_modes
 from ..figures.plots import save
 from ..figures.resolution import draw_correlation, draw_directions
-from ..figures.volume import draw_directional, draw_power, draw_sections, draw_surfaces
+from ..figures.volumes import draw_directional, draw_power, draw_sections, draw_surfaces
 from ..io.structures import to_ase, write_structure
 from ..model import Model, probe_positions
 from ..parts.indexed import PerView, axis_size, select
 from ..parts.probe import PixelProbe
+from ..physics.types import Numbers
 from .evaluate_atoms import (
     Traced,
     TrueAtoms,
     atom_rows,
-    in_words,
+    format_numbers,
     match_atoms,
     trace,
     trace_blind,
@@ -41,34 +46,36 @@ from .evaluate_atoms import (
 )
 
 CONE = np.deg2rad(20.0)  # half angle of the directions in the table
-WEDGE_DETAIL = 2.0  # Å, to which the correlation in the missing wedge is averaged
+WEDGE_DETAIL = 2.0  # Å, smallest period in the mean correlation of the missing wedge
 
 
 class Detail(NamedTuple):
-    """How a volume correlates with the true one, shell by shell."""
+    """Correlation of a volume with the true one, shell by shell."""
 
     whole: FourierCorrelation
     directions: dict[str, FourierCorrelation]
-    wedge: WedgeCorrelations | None  # None where the tilts leave none
+    wedge: WedgeCorrelations | None  # None without a missing wedge
 
 
 def evaluate_volume(
-    model: Model, truth: dict[str, Any], nominal, folder: Path | None = None
+    model: Model, truth: dict[str, Any], nominal: Numbers | None, folder: Path | None = None
 ) -> dict[str, str]:
-    """Gauge, detail, atoms and alignment of a model whose specimen turns, in words.
+    """Gauge, detail, atoms and alignment of a model whose specimen rotates, as rows.
 
-    `nominal` are the tilts [rad] that the file gives, from which the alignment began.
+    `nominal` are the tilts [rad] of the file, from which the alignment began.
     """
     if lacking := {"atomic_numbers", "atom_positions_angstrom", "vibration_angstrom"} - set(truth):
         raise ValueError(
-            f"the truth has no {', '.join(sorted(lacking))}; give a file that a step `simulate` wrote"
+            f"the truth has no {', '.join(sorted(lacking))}; "
+            "give a file that a step `simulate` wrote"
         )
     own: Any = model.specimen
-    views, angles = axis_size(own, PerView), np.deg2rad(truth["angles_deg"])
+    views = axis_size(own, PerView)
+    angles = np.deg2rad(truth["angles_deg"])
     if not own.rotates or views != len(angles):
         raise ValueError(
-            f"the truth is a tilt series of {len(angles)} views, the result a {type(own).__name__} of "
-            f"{views}; give a result with a Volume of the same views"
+            f"the truth is a tilt series of {len(angles)} views, the result a "
+            f"{type(own).__name__} of {views}; give a result with a Volume of the same views"
         )
     specimen = own.in_voxels(model.grid)
     model = replace(model, specimen=specimen)
@@ -79,11 +86,9 @@ def evaluate_volume(
     gauge: AlignedVolume = align_volume(volume, atoms.potential(volume.shape, voxel), voxel)
     hand = HANDS[gauge.mirrored]
     moved = atoms._replace(positions=atoms.positions @ (gauge.rotation @ hand).T + gauge.shift)
-    known = moved.potential(volume.shape, voxel)  # so that nothing of the result is resampled
-    found, true = (
-        alignment(model, truth),
-        Alignment(rotation_matrices(angles), np.asarray(truth["shift_angstrom"])),
-    )
+    known = moved.potential(volume.shape, voxel)  # the result is not resampled
+    found = alignment(model, truth)
+    true = Alignment(rotation_matrices(angles), np.asarray(truth["shift_angstrom"]))
     tilts = euler_angles(found.rotations)[:, 0]
     curves = detail(volume, known, voxel, (tilts.min(), tilts.max()))
     traced = trace(volume, moved, voxel, curves.whole.resolution(fixed(0.5)))
@@ -101,35 +106,37 @@ def evaluate_volume(
             "result": error,
         }
         save(draw_alignment(series, np.asarray(nominal)), folder / "alignment.png")
-    scaled = (volume - gauge.offset) / max(gauge.scale, 1e-9)  # an inverted volume is not mended
+    scaled = (volume - gauge.offset) / max(gauge.scale, 1e-9)  # an inverted volume is not corrected
     rows = {
         "correlation of the potential": f"{np.corrcoef(volume.ravel(), known.ravel())[0, 1]:.4f}",
         "NRMSE": f"{nrmse(volume, known):.3f}, less scale and offset {nrmse(scaled, known):.3f}",
     }
-    refined, above = None, specimen.above
+    refined = None
+    above = specimen.above
     if (listed := own.listed_atoms()) is not None:
         middle = float(np.sum(own.thicknesses(model.grid))) / 2
         height = middle if listed.axis is None else listed.axis
         places = listed.positions - np.array([height, 0.0, 0.0])
-        refined, above = match_atoms(places, listed.numbers, moved), float(own.above)
-    behind = (true.rotations @ error.translation)[
-        :, 0
-    ]  # the true specimen behind the model's, in each view
+        refined = match_atoms(places, listed.numbers, moved)
+        above = float(own.above)
+    # distance of the true specimen behind the model's, in each view
+    behind = (true.rotations @ error.translation)[:, 0]
     rows |= _fidelities(model, truth, behind - above - float(truth["origin_angstrom"][0]))
     return (
         rows
         | gauge_rows(gauge)
         | detail_rows(curves)
         | atom_rows(traced, blind, refined)
-        | error.words()
+        | error.summary()
     )
 
 
 def alignment(model: Model, truth: dict[str, Any]) -> Alignment:
-    """How a result sees its specimen, had the illumination stood where it truly did.
+    """Pose of the specimen in a result, relative to the true illumination.
 
-    Patterns say where the specimen was under the illumination: a shift of a view's positions, or of the probe in
-    its window, is one of the specimen the other way.
+    Patterns determine the position of the specimen relative to the illumination: a shift of a
+    view's positions, or of the probe in its window, is a shift of the specimen in the opposite
+    direction.
     """
     views = range(len(truth["angles_deg"]))
     seen = [select(model.specimen, PerView, view) for view in views]
@@ -142,8 +149,10 @@ def alignment(model: Model, truth: dict[str, Any]) -> Alignment:
 
 
 def _illuminated(model: Model, truth: dict[str, Any], view: int) -> np.ndarray:
-    """How far the illumination of a view lies from the true one (y, x) [Å], on average."""
-    moved, found, true = np.zeros(2), probe_positions(model, view), truth["positions"][view]
+    """Mean displacement of the illumination of a view from the true one (y, x) [Å]."""
+    moved = np.zeros(2)
+    found = probe_positions(model, view)
+    true = truth["positions"][view]
     if found.shape == true.shape:
         moved = np.mean(found - true, axis=0)
     modes = truth["probe"][view]
@@ -154,7 +163,10 @@ def _illuminated(model: Model, truth: dict[str, Any], view: int) -> np.ndarray:
 
 
 def _fidelities(model: Model, truth: dict[str, Any], further: np.ndarray) -> dict[str, str]:
-    """How alike the probe of every view is to the true one where the model's stands, so many Å `further` along the beam."""
+    """Fidelity of the probe of every view with the true one, in the plane of the model's.
+
+    The true probe is propagated by `further` [Å] along the beam.
+    """
     if truth["probe"].shape[-2:] != model.grid.shape:
         return {}
     found = []
@@ -173,8 +185,13 @@ def _untouched(nominal) -> Alignment:
     return Alignment(rotation_matrices(angles), angles[:, 1:])
 
 
-def detail(volume, known, voxel, tilts: tuple[float, float]) -> Detail:
-    """The shell correlation of two volumes: whole, along the axes, within and outside of the tilts [rad]."""
+def detail(
+    volume: Float[np.ndarray, "z y x"],
+    known: Float[np.ndarray, "z y x"],
+    voxel: np.ndarray,
+    tilts: tuple[float, float],
+) -> Detail:
+    """Shell correlation of two volumes: full, along the axes, inside and outside the tilts."""
     window = taper(volume.shape)
     along = directional_correlations(volume, known, voxel, np.eye(3), CONE, window=window)
     wedge = wedge_correlations(volume, known, voxel, tilts, window)
@@ -186,8 +203,8 @@ def detail(volume, known, voxel, tilts: tuple[float, float]) -> Detail:
     )
 
 
-def require_overlap(atoms: TrueAtoms, shape: tuple[int, ...], voxel) -> None:
-    """ValueError of one sentence where no true atom lies in a volume."""
+def require_overlap(atoms: TrueAtoms, shape: tuple[int, ...], voxel: np.ndarray) -> None:
+    """Raise ValueError unless a true atom is inside a volume."""
     if atoms.inside(shape, voxel).any():
         return
     sides = np.array(shape) * voxel / 2
@@ -197,32 +214,34 @@ def require_overlap(atoms: TrueAtoms, shape: tuple[int, ...], voxel) -> None:
     )
     raise ValueError(
         f"the true atoms, at {ends} Å from the tilt axis, do not overlap the result, a volume of "
-        f"± {in_words(sides, '.5g', 'Å')} about it; give the file that the result was made from"
+        f"± {format_numbers(sides, '.5g', 'Å')} about it; give the file that the result was made "
+        "from"
     )
 
 
 def gauge_rows(gauge: AlignedVolume) -> dict[str, str]:
-    """What was removed before comparing; scale and offset count the volume in units of the reference."""
+    """Removed gauge; scale and offset describe the volume in units of the reference."""
     hand = (
         {"hand": "the other one, z runs backwards (a wrong sign of the tilts?)"}
         if gauge.mirrored
         else {}
     )
     return {
-        "shift removed": in_words(gauge.shift, "+.3g", "Å (z, y, x)"),
-        "rotation removed": in_words(gauge.angles, "+.3g", "° (about y, x, z)"),
+        "shift removed": format_numbers(gauge.shift, "+.3g", "Å (z, y, x)"),
+        "rotation removed": format_numbers(gauge.angles, "+.3g", "° (about y, x, z)"),
         "scale and offset removed": f"× {gauge.scale:.4g}, {gauge.offset:+.3g} V",
     } | hand
 
 
 def detail_rows(curves: Detail) -> dict[str, str]:
-    """Resolutions where the correlation with the truth falls below 0.5."""
+    """Resolutions at which the correlation with the truth falls below 0.5."""
     rows = {"resolution against the truth": f"{_resolution(curves.whole)} (0.5)"}
     rows |= {f"resolution {name}": _resolution(curve) for name, curve in curves.directions.items()}
     if curves.wedge is None:
         return rows
     inside, outside = curves.wedge
-    missing = f"{_resolution(outside)}, mean correlation {average(outside, WEDGE_DETAIL):.3f} to {WEDGE_DETAIL:g} Å"
+    mean = mean_correlation(outside, WEDGE_DETAIL)
+    missing = f"{_resolution(outside)}, mean correlation {mean:.3f} to {WEDGE_DETAIL:g} Å"
     return rows | {
         "resolution within the tilts": _resolution(inside),
         "in the missing wedge": missing,
@@ -234,8 +253,8 @@ def _resolution(curve: FourierCorrelation) -> str:
     return f"{reached:.4g} Å" if np.isfinite(reached) else "none"
 
 
-def average(curve: FourierCorrelation, detail: float) -> float:
-    """The mean correlation of all Fourier pixels down to `detail` [Å], the mean itself left out."""
+def mean_correlation(curve: FourierCorrelation, detail: float) -> float:
+    """Mean correlation of all Fourier pixels down to `detail` [Å], without that of frequency 0."""
     chosen = (
         (curve.frequency > 0) & (curve.frequency <= 1 / detail) & np.isfinite(curve.correlation)
     )
@@ -248,18 +267,23 @@ def average(curve: FourierCorrelation, detail: float) -> float:
 
 def write_volume_figures(
     folder: Path,
-    volume,
-    known,
+    volume: Float[np.ndarray, "z y x"],
+    known: Float[np.ndarray, "z y x"],
     atoms: TrueAtoms,
-    voxel,
-    place,
-    tilts,
+    voxel: np.ndarray,
+    place: np.ndarray,
+    tilts: np.ndarray,
     curves: Detail,
     traced: Traced | None,
     blind: Traced | None,
 ) -> None:
-    """The volume with sections through `place` [Å], its detail and its atoms, as PNG, xyz and cif files in `folder`."""
-    half, structure, parts = fixed(0.5), to_ase(atoms.positions, atoms.symbols), curves.directions
+    """Write figures and structures of a volume to `folder`, as PNG, xyz and cif files.
+
+    Sections through `place` [Å], its detail and its atoms.
+    """
+    half = fixed(0.5)
+    structure = to_ase(atoms.positions, atoms.symbols)
+    parts = curves.directions
     if curves.wedge is not None:
         parts = {
             "within the tilts": curves.wedge.inside,

@@ -18,7 +18,7 @@ from ..data import Batch, Dataset, materialize, prefetch, split, stacked
 from ..distributed import device_cache
 from ..distributed.multihost import global_batch, part
 from ..distributed.sharding import over_shots
-from ..distributed.slabs.batching import homed, slab_batches
+from ..distributed.slabs.batching import slab_batches, slabs_of_shots
 from ..inverse.step import AHEAD
 from ..model import Model
 
@@ -73,7 +73,7 @@ class BatchSource:
 
     def home(self, model: Model) -> list[np.ndarray]:
         """The slab of every shot of every view."""
-        return homed(model, self.data.n_shots, self.devices)
+        return slabs_of_shots(model, self.data.n_shots, self.devices)
 
     def epoch(
         self, home: list[np.ndarray], size: int, order: str, number: int, done: int = 0
@@ -123,7 +123,8 @@ class BatchSource:
 
         pairs = zip(self.data.n_shots, self.held, strict=True)
         rest = sums([np.setdiff1d(np.arange(n), held) for n, held in pairs])
-        aside, n_held = sums(self.held), sum(map(len, self.held))
+        aside = sums(self.held)
+        n_held = sum(map(len, self.held))
         found = measures(rest + aside, self.data, sum(self.data.n_shots))
         if not n_held:
             return found

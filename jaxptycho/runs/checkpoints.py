@@ -37,7 +37,7 @@ def newest_place(kept: Checkpoints) -> CheckpointPlace | None:
 
 
 def quanta_of(data: Dataset) -> float:
-    """Quanta of all patterns, by which another measurement is told from the same one."""
+    """Quanta of all patterns, which identify the measurement."""
     return float(sum(data.dose(view).sum() for view in range(data.n_views)))
 
 
@@ -65,9 +65,9 @@ def restore_progress(
 ) -> Progress | None:
     """Progress of the newest checkpoint of a step, None without any.
 
-    `model` is one of the same structure, and `tree_of(model)` the tree of a checkpoint (model, state
-    of the optimiser …) with it. Other slabs than those of the checkpoint share the rest of the epoch
-    otherwise.
+    `model` is one of the same structure, and `tree_of(model)` the tree of a checkpoint (model,
+    state of the optimiser …) with it. Other slabs than those of the checkpoint share the rest of
+    the epoch otherwise.
     """
 
     def template(about: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which part broke a reconstruction: the epoch is run once more, step by step; and what left its place."""
+"""Diagnosis of a diverged reconstruction: repetition of the epoch step by step, and its cause."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -25,10 +25,10 @@ def first_nonfinite(
     state: Any,
     batches: Iterable[Batch],
 ) -> str:
-    """Name of what is not finite at the first step of `batches` that goes wrong: of what `optimiser`
-    moves, or the loss.
+    """Name of the first non-finite value at the first step of `batches` that fails.
 
-    `objective(model, batch)` is what `step` minimises; `model` and `state` are those before.
+    It is a parameter that `optimiser` updates, or the loss. `step` minimises
+    `objective(model, batch)`; `model` and `state` are those before.
     """
     for batch in batches:
         before = snapshot(model)
@@ -40,8 +40,9 @@ def first_nonfinite(
 
 
 def require_held(model: Model, views: int, slabs: int) -> None:
-    """Raises ValueError where positions leave the object, or angles of views what slabs know of their neighbours, and
-    before both where a parameter is no number."""
+    """Raise ValueError where positions leave the object, or angles of views what slabs know of
+    their neighbours, and before both where a parameter is no number.
+    """
     require_finite(model)
     try:
         for view in range(views):
@@ -55,15 +56,17 @@ def require_held(model: Model, views: int, slabs: int) -> None:
 
 
 def require_finite(model: Model) -> None:
-    """Raises ValueError with the name of a parameter that is no number, and its first entry that is none."""
+    """Raise ValueError with the name of a non-finite parameter, and its first such entry."""
     for name, leaf in named_arrays(model):
         if not bool(jnp.isfinite(leaf).all()):
             place = [
                 int(axis[0]) for axis in jnp.nonzero(~jnp.isfinite(jnp.atleast_1d(leaf)), size=1)
             ]
             raise ValueError(
-                f"{name.removesuffix('.values')}{place or ''} is not a number: this is no matter of a rate or a margin; check "
-                "what it came from (the guess of the probe, the alignment of the views in alignment.csv)"
+                f"{name.removesuffix('.values')}{place or ''} is not a number: this is no matter "
+                "of a rate or a margin; check "
+                "what it came from (the guess of the probe, the alignment of the views in "
+                "alignment.csv)"
             )
 
 
@@ -71,7 +74,7 @@ def _cause(model: Model, grads: Model, optimiser: optax.GradientTransformation) 
     broken = not_finite(model)
     if broken:
         return worst(model, broken)
-    everything = lambda params: jax.tree.map(lambda _: True, params)  # noqa: E731
+    everything = lambda params: jax.tree.map(lambda _: True, params)
     moved = getattr(optimiser, "moved", everything)(trainable(model))
     gradients = not_finite(eqx.filter(grads, moved))
     return (
@@ -81,7 +84,7 @@ def _cause(model: Model, grads: Model, optimiser: optax.GradientTransformation) 
     )
 
 
-def not_finite(tree) -> list[str]:
+def not_finite(tree: Any) -> list[str]:
     """Paths of the arrays that hold something not finite."""
     return [name for name, leaf in named_arrays(tree) if not bool(jnp.isfinite(leaf).all())]
 
@@ -100,7 +103,7 @@ def worst(model: Model, names: list[str]) -> str:
     return f"{name} (largest value {size[name]:.3g} times its natural size)"
 
 
-def named_arrays(tree) -> list[tuple[str, Any]]:
+def named_arrays(tree: Any) -> list[tuple[str, Any]]:
     """Every inexact array of a tree with its path."""
     leaves = jax.tree_util.tree_leaves_with_path(eqx.filter(tree, eqx.is_inexact_array))
     return [(jax.tree_util.keystr(path, simple=True, separator="."), leaf) for path, leaf in leaves]

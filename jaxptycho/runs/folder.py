@@ -1,6 +1,6 @@
 """Folder of a run.
 
-`run.toml` (the job as run, every default filled in), `steps/NN-kind/` (what each step hands on),
+`run.toml` (the job as run, all defaults included), `steps/NN-kind/` (the result of each step),
 `checkpoints/`, `history.csv`, `result.h5`, `figures/`; `atoms.xyz` of a specimen made of atoms.
 """
 
@@ -23,22 +23,24 @@ from ..model import Model
 from .references import is_reference, resolve
 from .state import Row, State
 
-STATE, MODEL = "state.json", "model.h5"
+STATE = "state.json"
+MODEL = "model.h5"
 
 
 def refuse_existing(folder: Path) -> None:
-    """Raises ValueError where a new folder would fall on an old one that holds anything."""
+    """Raise ValueError where a new folder would fall on an old one that holds anything."""
     hidden = folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir())
     if folder.exists() and not hidden:
         run = (folder / "run.toml").exists()
         resumable = f", or continue it with `jaxptycho resume {folder}`" if run else ""
         raise ValueError(
-            f"the folder {folder} exists and is not overwritten; choose another with --out{resumable}"
+            f"the folder {folder} exists and is not overwritten; choose another with "
+            f"--out{resumable}"
         )
 
 
 def require_run(folder: Path) -> None:
-    """Raises ValueError where `folder` is none of a run."""
+    """Raise ValueError if `folder` is not that of a run."""
     if (folder / "run.toml").exists():
         return
     if folder.is_dir():
@@ -53,7 +55,7 @@ def require_run(folder: Path) -> None:
 
 
 def result_of(path: Path) -> Path:
-    """The result in the folder of a run, or the file itself; ValueError for a folder without one."""
+    """Result in the folder of a run, or the file itself; ValueError for a folder without one."""
     if not path.is_dir() or is_zarr(path):
         return path
     if (path / "result.h5").exists():
@@ -68,10 +70,10 @@ def result_of(path: Path) -> Path:
 
 
 def load_result(path: Path) -> Model:
-    """The model of a run's folder or of a result file.
+    """Model of a run's folder or of a result file.
 
-    A file itself imports nothing: a `module:function` is imported where the run.toml of the run
-    names it. Raises ValueError for a folder without a result.
+    A file imports nothing: a `module:function` is imported from the place that the
+    run.toml of the run names. Raises ValueError for a folder without a result.
     """
     path = result_of(path)
     for folder in (path.parent, *path.parents[1:3]):
@@ -92,12 +94,12 @@ def _import_references(values: Any) -> None:
 
 
 def step_folder(run: Path, number: int, kind: str) -> Path:
-    """The folder of what a step hands on."""
+    """Folder of the result of a step."""
     return run / "steps" / f"{number:02d}-{kind.rpartition(':')[2]}"
 
 
 def hand_on(folder: Path, state: State) -> State:
-    """Write what a step hands on, and return it as the next step will find it.
+    """Write the result of a step, and return it as the next step will read it.
 
     `model.h5` and, last, `state.json`, which marks the step as done.
     """
@@ -114,12 +116,12 @@ def hand_on(folder: Path, state: State) -> State:
 
 
 def is_done(folder: Path) -> bool:
-    """Whether a step has handed on what it made."""
+    """True if a step has written its result."""
     return all_processes((folder / STATE).exists())
 
 
 def read_state(folder: Path, views: dict[int, Model]) -> State:
-    """What a step handed on; `views` are those of a step before."""
+    """Result of a step; `views` are those of a step before."""
     about = json.loads((folder / STATE).read_text(encoding="utf-8"))
     measurement = about["measurement"]
     return State(
@@ -132,7 +134,7 @@ def read_state(folder: Path, views: dict[int, Model]) -> State:
 
 
 def require_seen(file: Path) -> None:
-    """Raises ValueError unless all processes see the file."""
+    """Raise ValueError unless all processes see the file."""
     if not all_processes(file.exists()):
         raise ValueError(
             f"{file} is not seen by all processes; give a folder on a file system that all of them "
@@ -141,12 +143,14 @@ def require_seen(file: Path) -> None:
 
 
 def write_history(path: Path, history: Sequence[Row]) -> None:
-    """Write the history as a table, which appears whole or not at all."""
-    with atomic_path(path, overwrite=True) as draft:
-        with draft.open("w", newline="", encoding="utf-8") as file:
-            rows = csv.writer(file)
-            rows.writerow(Row._fields)
-            rows.writerows(["" if value is None else value for value in row] for row in history)
+    """Write the history as a table, completely or not at all."""
+    with (
+        atomic_path(path, overwrite=True) as draft,
+        draft.open("w", newline="", encoding="utf-8") as file,
+    ):
+        rows = csv.writer(file)
+        rows.writerow(Row._fields)
+        rows.writerows(["" if value is None else value for value in row] for row in history)
 
 
 def write_result(folder: Path, model: Model, history: Sequence[Row], **about: Any) -> None:

@@ -34,10 +34,10 @@ def unchanged(model: Model, epoch: int) -> tuple[Model, bool]:
 
 
 class Refinement(NamedTuple):
-    """What is minimised, and how.
+    """Objective of a refinement, and its optimiser.
 
     `after_step(model)` projects the model after every step. `after_epoch(model, epoch)` returns
-    the model that the next epoch begins with, and whether its optimiser begins again.
+    the model that the next epoch begins with, and whether the state of the optimiser is reset.
     """
 
     loss: Callable[[Model, Any], jax.Array]
@@ -110,7 +110,8 @@ class Loop:
         with contextlib.closing(prefetch(stacks)) as ready:
             for batch in ready:
                 complete = self.source.complete(batch)
-                model, state = progress.model, progress.state
+                model = progress.model
+                state = progress.state
                 progress.model, progress.state, info = self._step(model, state, complete)
                 fetched.append((info, batch.weight.sum(-1)))
                 self.listener.batch(float(batch.weight.sum()) * jax.process_count())
@@ -137,7 +138,8 @@ class Loop:
 
     def _batches(self, progress: Progress):
         """Batches of the current epoch that are left."""
-        number, done = len(progress.history), len(progress.losses)
+        number = len(progress.history)
+        done = len(progress.losses)
         return self.source.epoch(progress.home, self.plan.batch, self.plan.order, number, done)
 
     @property
@@ -213,7 +215,7 @@ def _all_finite(model: Model) -> jax.Array:
 
 
 def all_finite(model: Model) -> bool:
-    """Whether every parameter is a finite number."""
+    """True if every parameter is a finite number."""
     return bool(_all_finite(model))
 
 

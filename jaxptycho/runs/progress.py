@@ -13,7 +13,7 @@ from .state import Row
 
 
 class ProgressListener:
-    """Receives every batch and epoch of a run, and shows nothing."""
+    """Listener to every batch and epoch of a run, without output."""
 
     def __enter__(self):
         return self
@@ -25,7 +25,7 @@ class ProgressListener:
         """Report something else that was done."""
 
     def begin(self, name: str, epochs: int, patterns: int, done: int) -> None:
-        """Epochs of `patterns` begin, `epochs` in the whole run, `done` of them before."""
+        """Epochs of `patterns` begin, `epochs` in the full run, `done` of them before."""
 
     def batch(self, patterns: float) -> None:
         """A batch of `patterns` is under way."""
@@ -110,7 +110,7 @@ class SignalStopper:
         self.signal = signal.Signals(number).name
 
     def why(self) -> str | None:
-        """What asks the run to stop, None if nothing does."""
+        """Cause of a request to stop, else None."""
         if self.signal is not None:
             return {"SIGINT": "Ctrl-C"}.get(self.signal, self.signal)
         if self.until is not None and time.monotonic() > self.until:

@@ -53,7 +53,7 @@ class Result:
         return html_of(str(self), self.show())
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write model, history and fit to a file that `jaxptycho.load` and the command line read."""
+        """Write model, history and fit to a file for `jaxptycho.load` and the command line."""
         columns = {name: [getattr(row, name) for row in self.history] for name in Row._fields}
         columns["held_out"] = [float("nan") if v is None else v for v in columns["held_out"]]
         about = {"verdict": str(self.verdict), "explains": self.verdict.explains}
@@ -131,7 +131,8 @@ def reconstruct(
         loop.run(reached)
     found, epoch = best.model(reached)
     history = reached.history
-    fit, verdict = source.fit(found), source.verdict(found, history)
+    fit = source.fit(found)
+    verdict = source.verdict(found, history)
     return Result(found, data, tuple(history), fit, verdict, epoch, bool(stopped))
 
 
@@ -146,10 +147,11 @@ class _Best:
         """Keep the model where its epoch is the best so far."""
         least = None if self.row is None else self.row.held_out
         if row.held_out is not None and (least is None or row.held_out <= least):
-            self.kept, self.row = snapshot(model), row
+            self.kept = snapshot(model)
+            self.row = row
 
     def model(self, reached: Progress) -> tuple[Model, int]:
-        """The best model and its epoch; the last where nothing is held out."""
+        """Best model and its epoch; the last without held-out shots."""
         if self.row is None or self.row.epoch == len(reached.history):
             return reached.model, len(reached.history)
         return restore(self.kept), self.row.epoch

@@ -10,7 +10,7 @@ from typing import Any
 
 
 def is_reference(kind: str) -> bool:
-    """Whether a kind is `module:function` and no name of a registry."""
+    """True if a kind is `module:function` and no name of a registry."""
     return ":" in kind
 
 
@@ -33,7 +33,8 @@ def resolve(reference: str) -> Callable[..., Any]:
         found = reduce(getattr, name.split("."), _imported(module))
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"{reference} cannot be imported ({error}); put {module}.py beside the job, or install its package"
+            f"{reference} cannot be imported ({error}); put {module}.py beside the job, or "
+            "install its package"
         ) from error
     except AttributeError as error:
         raise ValueError(
@@ -55,7 +56,7 @@ def _imported(module: str):
         raise ValueError(f"{path} has the name of the module {path.stem}; give the file another")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None or not path.exists():
-        raise ValueError(f"{path} does not exist; the job names it for a kind of its own")
+        raise ValueError(f"{path} does not exist; the job names it as a kind")
     loaded = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = loaded
     try:

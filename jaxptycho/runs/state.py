@@ -21,11 +21,11 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class State:
-    """What a step receives and hands on."""
+    """State that is passed from step to step."""
 
     model: Model | None = None  # None before the first step that makes one
-    views: dict[int, Model] = field(default_factory=dict)  # of a tilt series, each by itself
-    left_out: tuple[int, ...] = ()  # views that nothing is learned from
+    views: dict[int, Model] = field(default_factory=dict)  # of a tilt series, each separately
+    left_out: tuple[int, ...] = ()  # views that are not used
     history: tuple[Row, ...] = ()
     measurement: Path | None = None  # written by a step
 

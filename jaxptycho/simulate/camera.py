@@ -28,7 +28,7 @@ class Camera:
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the counts that are written."""
+        """Type of the counts that are written."""
         return np.dtype((np.int32 if self.readout else np.uint16) if self.noise else np.float32)
 
     def gain_map(self, shape: tuple[int, ...], seed: int) -> Float[np.ndarray, "y x"]:
@@ -38,9 +38,14 @@ class Camera:
         )
 
     def recorded(
-        self, expected: Float[np.ndarray, "b y x"], gain_map, rng: np.random.Generator
+        self,
+        expected: Float[np.ndarray, "b y x"],
+        gain_map: np.ndarray | float,
+        rng: np.random.Generator,
     ) -> Num[np.ndarray, "b y x"]:
-        """Counts of some patterns with `expected` electrons in every pixel, zero frequency in the middle."""
+        """Counts of some patterns with `expected` electrons in every pixel, zero frequency in the
+        middle.
+        """
         if not self.noise:
             return (self._answer(expected) * gain_map).astype(np.float32)
         counts = rng.poisson(np.maximum(expected, 0)).astype(float)
@@ -49,10 +54,12 @@ class Camera:
         counts = counts * gain_map
         if self.readout:  # what is left after the dark frame was subtracted may be negative
             counts = counts + self.readout * rng.normal(size=counts.shape)
-        whole, most = np.rint(counts), np.iinfo(self.dtype).max
+        whole = np.rint(counts)
+        most = np.iinfo(self.dtype).max
         if whole.max(initial=0) > most:
             raise ValueError(
-                f"{whole.max():.4g} counts in a pixel are more than the {most} that a file holds; lower the dose or "
+                f"{whole.max():.4g} counts in a pixel are more than the {most} that a file holds; "
+                "lower the dose or "
                 "the gain, or write the expectation (noise = false)"
             )
         return whole.astype(self.dtype)

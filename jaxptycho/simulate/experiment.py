@@ -1,8 +1,8 @@
-"""Atoms → 4D-STEM or tilt series: an experiment in which everything is known.
+"""Simulation of 4D-STEM and tilt series from atoms, with a complete ground truth.
 
 The multislice runs on a finer grid and thinner slices than any reconstruction, over atoms that
-vibrate and are turned as atoms, never as voxels. What varies incoherently (vibrations, source,
-energy) is one ensemble, whose patterns are averaged as intensities.
+vibrate and are rotated as atoms, never as voxels. Incoherent variations (vibrations, source,
+energy) form one ensemble, whose patterns are averaged as intensities.
 """
 
 import math
@@ -41,7 +41,7 @@ from .scan import ScanErrors
 from .stacks import Box, Content, Transmissions, content, projected, transmissions
 
 MARGIN = 5.0  # Å around the windows, so that no atom near an edge is missed
-ENOUGH = 8  # configurations that stand for what varies
+ENOUGH = 8  # configurations that represent the incoherent variations
 SURFACE = 1.0  # Å of vacuum before and behind the atoms
 BLOCK = 128  # shots of one call
 HELD_BYTES = 2**30  # of expected patterns, that wait for all configurations
@@ -55,7 +55,7 @@ Compute = Callable[[Model, Indices], Patterns]
 
 @dataclass(frozen=True)
 class ViewErrors:
-    """What a tilt series does not know of its views."""
+    """Unknown errors of the views of a tilt series."""
 
     angle: float = 0.0  # rad, rms of each of the three Euler angles
     shift: float = 0.0  # Å, the greatest in y and in x, uniform
@@ -68,17 +68,17 @@ class View:
 
     angles: np.ndarray  # rad: about y (the tilt), x and z
     shift: np.ndarray  # Å (y, x) of the specimen
-    defocus: float  # Å, of the whole lens
-    positions: np.ndarray  # Å [shot, 2], where the probe stood
+    defocus: float  # Å, of the lens
+    positions: np.ndarray  # Å [shot, 2], true positions of the probe
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """Everything that decides a simulated measurement; lengths in Å, angles in rad.
+    """Complete description of a simulated measurement; lengths in Å, angles in rad.
 
-    `atoms` are in ASE's order (x, y, z) with z along the beam; a tilt series turns them about
-    the y axis through the origin. Raises ValueError for atoms that overlap or have no
-    parameters, for a window that is too small for the probe, and for one configuration of a wide source.
+    `atoms` are in ASE's order (x, y, z) with z along the beam; a tilt series rotates them about the
+    y axis through the origin. Raises ValueError for atoms that overlap or have no parameters, for a
+    window that is too small for the probe, and for one configuration of a wide source.
     """
 
     atoms: Atoms
@@ -110,7 +110,7 @@ class Experiment:
 
     @property
     def varies(self) -> list[str]:
-        """What differs from configuration to configuration."""
+        """Quantities that differ from configuration to configuration."""
         lens = self.microscope
         present = {
             "source": lens.source_fwhm,
@@ -153,10 +153,8 @@ class Experiment:
         heights = [self.atoms.positions[:, 2]] + [
             self.turned(view).positions[:, 2] for view in self.views
         ]
-        top, bottom = (
-            min(h.min() for h in heights) - SURFACE,
-            max(h.max() for h in heights) + SURFACE,
-        )
+        top = min(h.min() for h in heights) - SURFACE
+        bottom = max(h.max() for h in heights) + SURFACE
         edges = self.sampling.slice * np.arange(math.ceil((bottom - top) / self.sampling.slice) + 1)
         return Box(
             np.array([top, *low]),
@@ -177,11 +175,14 @@ class Experiment:
         compute: Compute | None = None,
         part: slice = slice(None),
     ) -> Expected:
-        """Mean electrons [shot, y, x] of the patterns of a view, zero frequency in the corner; of `part` of its shots.
+        """Mean electrons [shot, y, x] of the patterns of a view, zero frequency in the corner; of
+        `part` of its shots.
 
         `compute(model, shots)` is `expected_patterns`, or that shared among devices.
         """
-        view, box, shots = self.views[number], self.box, len(self.scan)
+        view = self.views[number]
+        box = self.box
+        shots = len(self.scan)
         first, last, _ = part.indices(shots)
         rng = self._random(number, 3)
         defoci, shifts = self.microscope.incoherent(
@@ -205,7 +206,9 @@ class Experiment:
         return total / self.configurations
 
     def potential(self, slab: float) -> Stack:
-        """Mean potential [V·Å] of the untilted specimen projected within slabs of `slab` [Å], on the grid of `box`."""
+        """Mean potential [V·Å] of the untilted specimen projected within slabs of `slab` [Å], on
+        the grid of `box`.
+        """
         edges = np.arange(math.ceil(self.box.faces[-1, 1] / slab - 1e-6) + 1) * slab
         slabs = self.box._replace(faces=np.stack([edges[:-1], edges[1:]], 1))
         return projected(self._content(self.atoms, self.debye_waller, slabs), slabs.grid)
@@ -218,13 +221,16 @@ class Experiment:
 
     def descanned(self, nominal: np.ndarray) -> np.ndarray:
         """By how much the patterns of these positions are moved (y, x) [rad]."""
-        middle, extent = (self.scan.max(0) + self.scan.min(0)) / 2, np.ptp(self.scan, axis=0)
+        middle = (self.scan.max(0) + self.scan.min(0)) / 2
+        extent = np.ptp(self.scan, axis=0)
         across = (nominal - middle) / np.maximum(extent, 1e-9)  # −½ to ½
         return across * self.descan
 
     def _model(self, probe, stack, positions, nominal) -> Model:
         """The model of one block of shots, all padded to the same number."""
-        grid, box, limited = self.fine, self.box, BandLimited(AngularSpectrum(), BAND)
+        grid = self.fine
+        box = self.box
+        limited = BandLimited(AngularSpectrum(), BAND)
         off_axis = (
             np.array(grid.dk) / 2 if self.sampling.finer % 2 == 0 else np.zeros(2)
         )  # see `sum_pixels`
@@ -242,7 +248,8 @@ class Experiment:
         return Model(probe, specimen, FreeScan(places), grid, limited, Descanned(moved, camera))
 
     def _view(self, number: int) -> View:
-        rng, errors = self._random(number, 1), self.view_errors
+        rng = self._random(number, 1)
+        errors = self.view_errors
         nominal = 0.0 if self.tilts is None else self.tilts[number]
         angles = np.array([nominal, 0.0, 0.0]) + errors.angle * rng.normal(size=3)
         shift = errors.shift * rng.uniform(-1, 1, 2)
@@ -267,17 +274,18 @@ class Experiment:
             )
         if self.tilts is None and self.view_errors != ViewErrors():
             raise ValueError(
-                f"errors of the views of a tilt series ({self.view_errors}) came without tilts, and would turn and move "
-                "a single scan; give the tilts, or leave the errors out"
+                f"errors of the views of a tilt series ({self.view_errors}) came without tilts, "
+                "and would rotate and move a single scan; give the tilts, or leave the errors out"
             )
-        box, lens = self.box, self.microscope
+        box = self.box
+        lens = self.microscope
         own = (
             np.concatenate([self.turned(view).positions[:, 1::-1] for view in self.views])
             - box.origin[1:]
         )
         if not ((own >= 0) & (own < np.array(box.grid.shape) * box.grid.pixel)).all(1).any():
             raise ValueError(
-                "no atom lies under the probe at any position; move the scan or the specimen"
+                "no atom is under the probe at any position; move the scan or the specimen"
             )
         depth = float(box.faces[-1, 1])
         width = max(
@@ -289,13 +297,15 @@ class Experiment:
         if width > window:
             raise ValueError(
                 f"the probe is {width:.4g} Å wide in the specimen, its window only {window:.4g} Å; "
-                "take more detector pixels or larger object pixels, less defocus or a thinner specimen"
+                "take more detector pixels or larger object pixels, less defocus or a thinner "
+                "specimen"
             )
         spread = lens.focal_spread(_voltage(self.grid))
         if self.configurations < 2 and (lens.source_fwhm or spread):
             raise ValueError(
-                f"a source of {lens.source_fwhm:g} Å and a focal spread of {spread:.3g} Å are averaged over "
-                f"{self.configurations} configuration, which is a shift of every probe instead; take at least {ENOUGH}"
+                f"a source of {lens.source_fwhm:g} Å and a focal spread of {spread:.3g} Å are "
+                f"averaged over {self.configurations} configuration, which is a shift of every "
+                f"probe instead; take at least {ENOUGH}"
             )
 
 
@@ -304,16 +314,17 @@ def simulate(
 ) -> Iterator[tuple[int, slice, Num[np.ndarray, "b y x"]]]:
     """Counts of some shots at a time, as (view, shots, counts), zero frequency in the middle.
 
-    `report` is told how many patterns have been computed since, each configuration by itself;
-    `compute` is that of `Experiment.expected`.
+    `report` receives the number of patterns computed since its last call, each configuration
+    separately; `compute` is that of `Experiment.expected`.
     """
-    camera, shots = experiment.camera, len(experiment.scan)
+    camera = experiment.camera
+    shots = len(experiment.scan)
     gain = experiment.gain_map
     together = BLOCK * max(1, HELD_BYTES // (4 * BLOCK * math.prod(experiment.grid.shape)))
     for number in range(experiment.n_views):
         for part in blocks(
             0, shots, together
-        ):  # the slices anew for each, so that no view must fit into memory
+        ):  # slices are recomputed for each, so that no view must fit into memory
             expected = experiment.expected(number, report, compute, part)
             for block in blocks(part.start, part.stop):
                 rng = np.random.default_rng([experiment.seed, number, 4, block.start])

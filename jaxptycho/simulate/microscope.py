@@ -13,8 +13,9 @@ from ..physics.aberrations import cartesian, phase_surface
 from ..physics.grids import REST_ENERGY_EV, Grid
 
 NODES = 7  # of a Gaussian
-REST, MOST = 1e-3, 12  # of the intensity left out, and modes at most
-RAYS = 64  # across the aperture, of which the farthest tells how wide the probe is
+REST = 1e-3  # of the intensity, left out
+MAX_MODES = 12
+RAYS = 64  # across the aperture, of which the farthest gives the width of the probe
 PER_FWHM = 1 / (2 * sqrt(2 * np.log(2)))  # standard deviations of a Gaussian
 
 
@@ -30,7 +31,7 @@ class Microscope:
     energy_fwhm: float = 0.0  # eV
 
     def probe(self, dose: float, defocus: float = 0.0) -> AberratedProbe:
-        """The coherent probe of `dose` electrons, at `defocus` [Å] more than its own."""
+        """Coherent probe of `dose` electrons, at `defocus` [Å] in addition to that of the lens."""
         return AberratedProbe(
             self.semiangle, dict(self.aberrations) | {"defocus": self.defocus + defocus}, dose
         )
@@ -38,12 +39,15 @@ class Microscope:
     def modes(
         self, grid: Grid, dose: float, defocus: float = 0.0
     ) -> Complex[np.ndarray, "mode y x"]:
-        """Spectra [√electrons] of the orthogonal waves whose incoherent sum is the beam, the strongest first.
+        """Spectra [√electrons] of the orthogonal waves whose incoherent sum is the beam, the
+        strongest first.
 
-        Of ρ(k, k′) = ψ(k) ψ*(k′) averaged over Gaussian shifts of the source and defoci, by Gauss–Hermite quadrature:
-        those that together are all but 10⁻³ of it, at most 12 (Thibault & Menzel, Nature 494, 68 (2013)).
+        Of ρ(k, k′) = ψ(k) ψ*(k′) averaged over Gaussian shifts of the source and defoci, by
+        Gauss–Hermite quadrature: those that together are all but 10⁻³ of it, at most 12 (Thibault &
+        Menzel, Nature 494, 68 (2013)).
         """
-        sigma, spread = PER_FWHM * self.source_fwhm, self.focal_spread(grid.voltage_kv or 0.0)
+        sigma = PER_FWHM * self.source_fwhm
+        spread = self.focal_spread(grid.voltage_kv or 0.0)
         ky, kx = (np.asarray(k, float) for k in grid.frequencies())
         shifts = [
             (np.exp(-2j * np.pi * (y * ky + x * kx)), v * w)
@@ -58,10 +62,12 @@ class Microscope:
                     np.stack([np.sqrt(weight * w) * shift * wave for shift, w in shifts]), 1e-6
                 )
             )
-        return orthogonal(np.concatenate(found), REST)[:MOST]
+        return orthogonal(np.concatenate(found), REST)[:MAX_MODES]
 
     def width(self, grid: Grid, defocus: float) -> float:
-        """Diameter [Å] of the probe at a `defocus` [Å]: the farthest ray at ∇χ/2π, and the first ring of Airy's disc."""
+        """Diameter [Å] of the probe at a `defocus` [Å]: the farthest ray at ∇χ/2π, and the first
+        ring of Airy's disc.
+        """
         rim = self.semiangle / grid.wavelength
         pupil = Grid((RAYS, RAYS), 1 / (2 * rim), wavelength=grid.wavelength)
         coefficients = cartesian(
@@ -98,7 +104,7 @@ class Microscope:
 
 
 def nodes(sigma: float) -> list[tuple[float, float]]:
-    """Places and weights that stand for a Gaussian of this width; one place without any width."""
+    """Nodes and weights of a Gaussian of this width; one node for zero width."""
     if not sigma:
         return [(0.0, 1.0)]
     places, weights = np.polynomial.hermite_e.hermegauss(NODES)
@@ -108,9 +114,12 @@ def nodes(sigma: float) -> list[tuple[float, float]]:
 def orthogonal(
     waves: Complex[np.ndarray, "wave y x"], rest: float
 ) -> Complex[np.ndarray, "mode y x"]:
-    """Orthogonal waves with the same incoherent sum but for a part `rest` of its intensity, the strongest first."""
+    """Orthogonal waves with the same incoherent sum but for a part `rest` of its intensity, the
+    strongest first.
+    """
     flat = waves.reshape(len(waves), -1)
     sizes, turns = np.linalg.eigh(flat @ flat.conj().T)
-    sizes, turns = sizes[::-1], turns[:, ::-1]
+    sizes = sizes[::-1]
+    turns = turns[:, ::-1]
     kept = 1 + int(np.searchsorted(np.cumsum(sizes), (1 - rest) * sizes.sum()))
     return (turns[:, :kept].conj().T @ flat).reshape(-1, *waves.shape[1:])

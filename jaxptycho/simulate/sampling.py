@@ -12,7 +12,7 @@ BAND = 2 / 3  # of the fine grid's frequencies are kept
 
 @dataclass(frozen=True)
 class Sampling:
-    """How finely is computed."""
+    """Sampling of the waves."""
 
     pixel: float = 0.1  # Å, at most; finer where the detector needs it
     slice: float = 1.0  # Å
@@ -21,18 +21,19 @@ class Sampling:
     def __post_init__(self):
         if min(self.pixel, self.slice) <= 0 or self.finer < 1:
             raise ValueError(
-                f"a simulation with pixels of {self.pixel:g} Å, slices of {self.slice:g} Å and {self.finer} samples "
-                "for each detector pixel; wanted numbers above zero"
+                f"a simulation with pixels of {self.pixel:g} Å, slices of {self.slice:g} Å and "
+                f"{self.finer} samples "
+                "for each detector pixel; expected numbers above zero"
             )
 
     def grid(self, coarse: Grid) -> Grid:
-        """The grid of the waves whose patterns end on the detector of `coarse`.
+        """Grid of the waves whose patterns end on the detector of `coarse`.
 
         Detector pixels are sums of `finer`² samples, and all of them, the corners included,
-        lie within the band limit.
+        are within the band limit.
         """
 
-        def pixels(n, pixel):
+        def pixels(n: int, pixel: float) -> int:
             least = max(n * pixel / self.pixel, n * math.sqrt(2) / BAND)
             return self.finer * fast(least)
 

@@ -1,14 +1,14 @@
-"""Atoms → slices on the fine grid of a simulation.
+"""Slices of atoms on the fine grid of a simulation.
 
-Unlike the specimen part `Atoms`, which keeps every atom in every slice for its derivatives,
-this leaves out what does not reach a slice; so the work grows with the atoms alone.
+Unlike the specimen part `Atoms`, which keeps every atom in every slice for its derivatives, atoms
+are left out of the slices that they do not reach; so the work is proportional to their number.
 """
 
 import math
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -25,7 +25,7 @@ from ..physics.potentials import Blobs, finite, of_spectrum, spectrum
 from ..physics.types import Pair, Slices, Stack
 
 FRACTIONS = (1.0, 0.7, 0.5, 0.25)  # of the frequencies: narrow Gaussians need all
-REACH = 5.0  # Å along z, beyond which an atom leaves nothing
+REACH = 5.0  # Å along z, range of an atom
 NEGLIGIBLE = 1e-5  # of an atom's f(0)
 
 
@@ -34,7 +34,7 @@ class Box(NamedTuple):
 
     origin: np.ndarray  # Å (z, y, x): entrance face, and pixel [0, 0]
     faces: np.ndarray  # Å [slice, 2] from the entrance face
-    grid: Grid  # of the whole box
+    grid: Grid  # of the box
 
     @property
     def thickness(self) -> float:
@@ -49,7 +49,7 @@ class Transmissions(AbstractSpecimen):
     thickness: float
     origin: Pair
 
-    def slices(self, grid):
+    def slices(self, grid: Grid) -> Sliced:
         return Sliced(self.transmission, self.thickness, self.origin)
 
 
@@ -63,7 +63,7 @@ class Kind(eqx.Module):
 
 
 class Content(eqx.Module):
-    """What every slice holds: Gaussians or points of several kinds, and where they stand."""
+    """Contents of every slice: Gaussians or points of several kinds, and their positions."""
 
     kinds: tuple[Kind, ...]
     places: Float[np.ndarray | Array, "slice place 2"]  # Å
@@ -78,9 +78,9 @@ def content(
     parametrisation: str = "lobato",
     projection: str = "finite",
 ) -> Content:
-    """The atoms over the box, slice by slice; `positions` are (z, y, x) [Å].
+    """Atoms over the box, slice by slice; `positions` are (z, y, x) [Å].
 
-    The first and the last slice take what reaches beyond them.
+    The first and the last slice include the parts of atoms beyond them.
     """
     own = positions - box.origin
     extent = np.array(box.grid.shape) * box.grid.pixel
@@ -92,12 +92,14 @@ def content(
 
 
 def _whole(numbers, positions, debye_waller, edges, grid: Grid, parametrisation: str) -> Content:
-    """A point for every atom, and a kind for every element and vibration, with its scattering factor."""
+    """A point for every atom, and a kind for every element and vibration, with its scattering
+    factor.
+    """
     elements, own = np.unique(np.stack([numbers, debye_waller], 1), axis=0, return_inverse=True)
     k2 = np.asarray(grid.k2(), float)[:, : grid.shape[1] // 2 + 1]
     slices = [slice(*ends) for ends in pairwise(np.searchsorted(positions[:, 0], edges))]
 
-    def kind(number, z, b) -> Kind:
+    def kind(number: int, z: float, b: float) -> Kind:
         factor = scattering.scattering_factor(int(z), k2, parametrisation) * np.exp(-b / 4 * k2)
         atoms = [np.flatnonzero(own[here] == number) for here in slices]
         points = [(np.full(len(atom), scattering.VOLT_ANGSTROM2), atom, 0 * atom) for atom in atoms]
@@ -110,7 +112,9 @@ def _whole(numbers, positions, debye_waller, edges, grid: Grid, parametrisation:
 
 
 def _cut(numbers, positions, debye_waller, edges, grid: Grid, parametrisation: str) -> Content:
-    """The part of every Gaussian between a slice's faces, and a kind for the broad ones, that need few frequencies."""
+    """The part of every Gaussian between a slice's faces, and a kind for the broad ones, that need
+    few frequencies.
+    """
     atoms = scattering.gaussians(numbers, parametrisation, 1 / (2 * min(grid.pixel)))
     width = np.asarray(atoms.width) + debye_waller[:, None] / 4
     widths, number = np.unique(width, return_inverse=True)
@@ -119,7 +123,8 @@ def _cut(numbers, positions, debye_waller, edges, grid: Grid, parametrisation: s
     least = NEGLIGIBLE * np.abs(volume.sum(1, keepdims=True))
     needed = np.sqrt(-np.log(NEGLIGIBLE) / widths) * 2 * max(grid.pixel)  # of the frequencies
     level = (needed[:, None] <= FRACTIONS[1:]).sum(1)
-    found, places = [], []
+    found = []
+    places = []
     for top, bottom in pairwise(edges):
         near = slice(*np.searchsorted(positions[:, 0], [top - REACH, bottom + REACH]))
         part = volume[near] * finite(positions[near, :1], width[near], top, bottom, erf)
@@ -127,7 +132,7 @@ def _cut(numbers, positions, debye_waller, edges, grid: Grid, parametrisation: s
         found.append((part[atom, g], atom, number[near][atom, g]))
         places.append(positions[near, 1:])
 
-    def kind(this, fraction) -> Kind:
+    def kind(this: int, fraction: float) -> Kind:
         own = [tuple(column[level[blobs[2]] == this] for column in blobs) for blobs in found]
         ny, nx = (min(n, 2 * math.ceil(fraction * n / 2)) for n in grid.shape)
         return Kind(_stacked_blobs(own), None, (ny, nx))
@@ -165,7 +170,7 @@ def transmissions(content: Content, grid: Grid) -> Slices:
     """e^{iσV} of every slice, limited to 2/3 of the grid's frequencies (Kirkland 2010, §6.8)."""
     limit = waves.band_limit(grid)
 
-    def transmission(potential):
+    def transmission(potential: Array) -> Array:
         phase = grid.sigma * potential
         return jnp.fft.ifft2(limit * jnp.fft.fft2(jax.lax.complex(jnp.cos(phase), jnp.sin(phase))))
 
@@ -175,7 +180,7 @@ def transmissions(content: Content, grid: Grid) -> Slices:
 def _of_slices(content: Content, grid: Grid, answer: Callable):
     """`answer(projected potential [V·Å])` of every slice."""
 
-    def one(slice):
+    def one(slice: Any) -> Array:
         total = jnp.zeros(
             (grid.shape[0], grid.shape[1] // 2 + 1), jnp.result_type(content.widths, jnp.complex64)
         )
@@ -192,9 +197,7 @@ def _added(total: Complex[Array, "Y f"], spectrum: Complex[Array, "y h"]) -> Com
     """A spectrum that ends at lower frequencies added to one of the same box."""
     if spectrum.shape == total.shape:
         return total + spectrum
-    half, columns = (
-        len(spectrum) // 2,
-        spectrum.shape[1],
-    )  # its own Nyquist frequency, where nothing is left
+    half = len(spectrum) // 2  # its Nyquist frequency, where the spectrum has vanished
+    columns = spectrum.shape[1]
     total = total.at[:half, :columns].add(spectrum[:half])
     return total.at[1 - half :, :columns].add(spectrum[half + 1 :])

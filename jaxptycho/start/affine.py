@@ -52,14 +52,19 @@ from .guess import empty_specimen
 Matrix = Float[np.ndarray, "2 2"]
 Image = Float[Array, "Y X"]
 
-SHOTS, PIXELS = (100, 400), 2**20  # fewest and most patterns used, pixels of all of them
-FEWEST = 20  # quanta of a pattern that is used
+SHOTS = (100, 400)  # fewest and most patterns used
+PIXELS = 2**20  # largest number of pixels of all patterns used
+MIN_QUANTA = 20  # of a pattern that is used
 REACH = 0.15  # of the block's size, by which the specimen exceeds it
-BEFORE, ROUNDS = 4, 16  # steps with a fixed map, and steps of the map at most
-SEARCHES, TOLERANCE = 100, 1e-3  # of the conjugate gradients of one step
-LARGEST, SETTLED = 0.03, 1.5e-4  # change of an element of the matrix in one step, and in the last
+FIXED_STEPS = 4  # steps with a fixed map
+MAX_STEPS = 16  # of the map
+MAX_SEARCHES = 100  # of the conjugate gradients of one step
+TOLERANCE = 1e-3  # of the conjugate gradients
+MAX_CHANGE = 0.03  # of an element of the matrix in one step
+SETTLED = 1.5e-4  # change of an element of the matrix in the last step
 FAINT = 0.1  # quanta, added to the variance of a pixel
-LEAST, BEND = 0.05, 2.0  # the prior's least deviation [rad] and its k₀ [periods in a window]
+MIN_DEVIATION = 0.05  # rad, of the prior
+BEND = 2.0  # k₀ of the prior [periods in a window]
 
 
 class Unknowns(NamedTuple):
@@ -79,7 +84,8 @@ def find_affine(
 
     `first(data)` is a first model of some shots, whose probe, propagator and detector are used with
     a thin phase object. Uses the patterns in the middle of the scan of the view with most shots.
-    Warns where the map still changes after the last step. Raises ValueError for fewer than nine patterns with counts.
+    Warns where the map still changes after the last step. Raises ValueError for fewer than nine
+    patterns with counts.
     """
     view = int(np.argmax(data.n_shots))
     block = central_patterns(data.view(view))
@@ -92,17 +98,19 @@ def find_affine(
 def _refined(model: Model, counts: Float[Array, "n y x"]) -> Matrix:
     """The map after steps until no element of the matrix changes by more than `SETTLED`."""
     change = np.zeros((2, 2))
-    for number in range(BEFORE + ROUNDS):
-        free = number >= BEFORE
+    for number in range(FIXED_STEPS + MAX_STEPS):
+        free = number >= FIXED_STEPS
         step = _newton_step(model, counts, jnp.asarray(free, float))
-        change = np.clip(np.asarray(step.change, float).reshape(2, 2), -LARGEST, LARGEST)
+        change = np.clip(np.asarray(step.change, float).reshape(2, 2), -MAX_CHANGE, MAX_CHANGE)
         model = _stretched(_added(model, step), change)
         if free and np.abs(change).max() < SETTLED:
             break
     else:
         warnings.warn(
-            f"the map of the scan still changes by {np.abs(change).max():.2g} a step after {ROUNDS} steps "
-            "and may be wrong; compare the verdict with that of scan.kind = 'free', or give positions "
+            f"the map of the scan still changes by {np.abs(change).max():.2g} a step after "
+            f"{MAX_STEPS} steps "
+            "and may be wrong; compare the verdict with that of scan.kind = 'free', or give "
+            "positions "
             "nearer to the true ones",
             stacklevel=2,
         )
@@ -134,11 +142,11 @@ def central_patterns(data: Dataset) -> Dataset:
     """The patterns of one view in the middle of the scan, as many as `SHOTS` and `PIXELS` allow."""
     positions = data.positions[0]
     middle = (positions.min(0) + positions.max(0)) / 2
-    usable = np.flatnonzero(data.dose() >= FEWEST)
+    usable = np.flatnonzero(data.dose() >= MIN_QUANTA)
     if len(usable) < 9:
         raise ValueError(
-            f"{len(usable)} patterns have at least {FEWEST} counts; the map of a scan requires nine "
-            'that overlap (scan.kind = "free" asks for none)'
+            f"{len(usable)} patterns have at least {MIN_QUANTA} counts; the map of a scan requires "
+            'nine that overlap (scan.kind = "free" asks for none)'
         )
     distance = np.abs(positions[usable] - middle).max(1)
     shots = int(np.clip(PIXELS // np.prod(data.grid.shape), *SHOTS))
@@ -150,7 +158,8 @@ def _start(model: Model, data: Dataset) -> Model:
     wide = place_nominal(data, (1 + REACH) * np.eye(2))
     specimen = empty_specimen(wide, model.grid, "phase", 1, None, None, False)
     nominal = PerShot(jnp.asarray(data.positions[0], float))
-    middle, none = jnp.asarray(pivot(data), float), jnp.zeros(2)
+    middle = jnp.asarray(pivot(data), float)
+    none = jnp.zeros(2)
     scan = AffineScan(nominal, jnp.eye(2), none, none, middle)
     modes = waves.inverse_fourier(first_shot(model.probe).spectrum(model.grid))
     probe = PixelProbe(jnp.fft.fftshift(modes, axes=(-2, -1)))
@@ -161,47 +170,51 @@ def _start(model: Model, data: Dataset) -> Model:
 def _newton_step(model: Model, counts: Float[Array, "n y x"], free: Float[Array, ""]) -> Unknowns:
     """Gauss–Newton step of all unknowns, of the map where `free` is 1."""
     specimen, probe, _ = _parts(model)
-    modes, phase = probe.waves, specimen.phase[0]
+    modes = probe.waves
+    phase = specimen.phase[0]
     none = Unknowns(jnp.zeros_like(phase), jnp.zeros((2, *modes.shape)), jnp.zeros(4))
     shots = jnp.arange(len(counts))
     expected, slope = jax.linearize(lambda v: predict(_moved_along(model, v), shots), none)
     root = 1 / jnp.sqrt(expected + FAINT)
     of_map = jax.vmap(lambda change: root * slope(none._replace(change=change)))(jnp.eye(4))
 
-    lit = illumination(model)
-    precision, seen = _precision(model, lit), 4 * jnp.max(lit)  # 4|ψ|²: information of a phase
+    illuminated = illumination(model)
+    precision = _precision(model, illuminated)
+    seen = 4 * jnp.max(illuminated)  # 4|ψ|²: information of a phase
     units = Unknowns(
         1 / jnp.sqrt(seen),
         0.5 / jnp.sqrt(len(counts)),
         free / jnp.sqrt(jnp.sum(of_map**2, (1, 2, 3))),
     )
 
-    def push(v):
+    def push(v: Unknowns) -> Array:
         return root * slope(jax.tree.map(jnp.multiply, units, v))
 
-    def pull(residual):
+    def pull(residual: Array) -> Unknowns:
         return jax.linear_transpose(push, none)(residual)[0]
 
-    def normal(v):
+    def normal(v: Unknowns) -> Unknowns:
         back = pull(push(v))
         return back._replace(phase=back.phase + _filtered(precision / seen, v.phase))
 
-    def preconditioned(v):
+    def preconditioned(v: Unknowns) -> Unknowns:
         return v._replace(phase=_filtered(1 / (0.5 + precision / seen), v.phase))
 
     slopes = pull(root * (counts - expected))
     prior = units.phase * _filtered(precision, phase)
     slopes = slopes._replace(phase=slopes.phase - prior)
     found, _ = jax.scipy.sparse.linalg.cg(
-        normal, slopes, M=preconditioned, tol=TOLERANCE, maxiter=SEARCHES
+        normal, slopes, M=preconditioned, tol=TOLERANCE, maxiter=MAX_SEARCHES
     )
     return jax.tree.map(jnp.multiply, units, found)
 
 
-def _precision(model: Model, lit: Image) -> Image:
+def _precision(model: Model, intensity: Image) -> Image:
     """Inverse spectrum [1/rad²] of the prior, with the variance of the illuminated phase."""
     phase = _parts(model)[0].phase[0]
-    variance = jnp.maximum(jnp.var(phase, where=lit > 0.5 * jnp.max(lit)), LEAST**2)
+    variance = jnp.maximum(
+        jnp.var(phase, where=intensity > 0.5 * jnp.max(intensity)), MIN_DEVIATION**2
+    )
     sides = zip(phase.shape, model.grid.pixel, model.grid.dk, strict=True)
     ky, kx = (jnp.fft.fftfreq(n, pixel) / (BEND * dk) for n, pixel, dk in sides)
     inverse = (1 + ky[:, None] ** 2 + kx**2) ** 2
@@ -230,7 +243,8 @@ def _moved_along(model: Model, step: Unknowns) -> Model:
     """The model with all unknowns changed; the map, to first order, moves the specimen along."""
     model = _added(model, step)
     specimen, _, scan = _parts(model)
-    phase, pixel = specimen.phase[0], jnp.asarray(model.grid.pixel)
+    phase = specimen.phase[0]
+    pixel = jnp.asarray(model.grid.pixel)
     change = step.change.reshape(2, 2)
     pixels = jnp.stack(jnp.meshgrid(*map(jnp.arange, phase.shape), indexing="ij"), -1)
     away = pixels * pixel + specimen.origin - scan.pivot
@@ -246,7 +260,8 @@ def _moved_along(model: Model, step: Unknowns) -> Model:
 def _stretched(model: Model, change: Matrix) -> Model:
     """The model with 1 + `change` applied to its map, the specimen resampled about the pivot."""
     specimen, _, scan = _parts(model)
-    pixel, origin = np.asarray(model.grid.pixel), np.asarray(specimen.origin, float)
+    pixel = np.asarray(model.grid.pixel)
+    origin = np.asarray(specimen.origin, float)
     back = np.linalg.inv(np.eye(2) + change) * pixel / pixel[:, None]
     middle = (np.asarray(scan.pivot, float) - origin) / pixel
     old = np.asarray(specimen.phase[0])

@@ -1,4 +1,6 @@
-"""What a dataset reveals of the microscope before anything is reconstructed."""
+"""Properties of the microscope that a dataset reveals before any reconstruction."""
+
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -18,14 +20,14 @@ def bright_field_centre(data: Dataset) -> tuple[float, float]:
 def middle_of(disc: np.ndarray, mask: np.ndarray | None = None) -> tuple[float, float]:
     """Middle (y, x) [pixels from the pattern's middle] of the circle through the rim of a disc.
 
-    The edges of the camera and of what `mask` hides are no rim, so that a disc that they cut keeps its
-    middle (algebraic fit: Kåsa, IEEE Trans. Instrum. Meas. 25, 8 (1976)). (0, 0) without a rim.
+    The edges of the camera and of what `mask` hides are no rim, so that a disc that they cut keeps
+    its middle (algebraic fit: Kåsa, IEEE Trans. Instrum. Meas. 25, 8 (1976)). (0, 0) without a rim.
     """
     both = [_crossings(disc, mask, axis) for axis in (0, 1)]
     rim = np.concatenate(both) - np.array(disc.shape) // 2
     kept = np.ones(len(rim), bool)
     middle = np.zeros(2)
-    for _ in range(4):  # points of other features lie off the circle of most
+    for _ in range(4):  # points of other features are off the circle of most
         if kept.sum() < FEWEST_OF_RIM:
             return (0.0, 0.0)
         *twice, level = np.linalg.lstsq(
@@ -38,7 +40,9 @@ def middle_of(disc: np.ndarray, mask: np.ndarray | None = None) -> tuple[float, 
 
 
 def _crossings(disc: np.ndarray, mask: np.ndarray | None, axis: int) -> np.ndarray:
-    """Places (y, x) [pixels] half-way between neighbours along `axis` of which one is in the disc, and both count."""
+    """Places (y, x) [pixels] half-way between neighbours along `axis` of which one is in the disc,
+    and both count.
+    """
     disc = np.moveaxis(disc, axis, 0)
     seen = np.ones_like(disc) if mask is None else np.moveaxis(np.asarray(mask, bool), axis, 0)
     found = np.add(np.argwhere((disc[1:] != disc[:-1]) & seen[1:] & seen[:-1]), (0.5, 0.0))
@@ -52,9 +56,9 @@ def bright_field_semiangle(data: Dataset) -> float:
 
 
 def bright_field(data: Dataset) -> Bool[np.ndarray, "y x"]:
-    """Where the mean pattern is brighter than half of what it is well inside the disc.
+    """Mask of pixels brighter than half of the mean pattern well inside the disc.
 
-    Masked pixels take the value of the nearest that count, and pixels of few counts are smoothed.
+    Masked pixels take the value of the nearest valid one, and pixels of few counts are smoothed.
     """
     pattern = mean_of_visible(data)
     counts = max(_level(pattern) * sum(data.n_shots), 1e-6)
@@ -64,8 +68,9 @@ def bright_field(data: Dataset) -> Bool[np.ndarray, "y x"]:
 
 
 def disc_of(pattern: Float[np.ndarray, "y x"]) -> Bool[np.ndarray, "y x"]:
-    """Where a pattern is brighter than half of what it is well inside its disc: the largest
-    connected region, its holes filled."""
+    """Mask of pixels brighter than half of a pattern well inside its disc: the largest connected
+    region, its holes filled.
+    """
     labels: np.ndarray = ndimage.label(pattern > _level(pattern) / 2)[0]  # pyright: ignore
     sizes = np.bincount(labels.ravel())
     if len(sizes) < 2:
@@ -85,7 +90,10 @@ def mean_of_visible(data: Dataset) -> Float[np.ndarray, "y x"]:
     pattern = data.mean_pattern()
     if data.mask is None:
         return pattern
-    y, x = ndimage.distance_transform_edt(~data.mask, return_distances=False, return_indices=True)  # pyright: ignore
+    indices: Any = ndimage.distance_transform_edt(
+        ~data.mask, return_distances=False, return_indices=True
+    )
+    y, x = indices
     return pattern[y, x]
 
 

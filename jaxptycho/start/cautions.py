@@ -1,7 +1,7 @@
 """Cautions about a measurement: what the patterns and the scan contradict, and the key to change.
 
-Each check looks at a spread sample of the patterns, says what was found and what it would mean,
-and stays silent where sound data could look the same.
+Each check looks at a spread sample of the patterns, reports its finding and its consequence, and
+gives no caution where sound data could look the same.
 """
 
 import math
@@ -18,8 +18,10 @@ from ..physics.grids import PHOTON_KEV_ANGSTROM
 from .calibration import bright_field_semiangle
 
 SEMIANGLE = 1.18  # ratio of the measured to the given semiangle, or the inverse
-FINE, VERY_FINE = 0.94, 0.97  # overlap, where the step is below a pixel, and anywhere
-COARSE_STEP, FINE_STEP = 1.0, 0.05  # windows and pixels, where the probe is unknown
+MAX_OVERLAP_BELOW_PIXEL = 0.94  # of steps below a pixel
+MAX_OVERLAP = 0.97
+MAX_STEP = 1.0  # windows, for an unknown probe
+MIN_STEP = 0.05  # pixels, for an unknown probe
 CORNER = 1.5  # times as many counts in the corners of the pattern as in its middle
 CEILINGS = 2 ** np.array([6, 8, 10, 12, 14, 16, 24, 32]) - 1
 CLIPPED = 10  # counts at a ceiling, more than just below it
@@ -28,7 +30,7 @@ FLAT = math.pi  # tilts in degrees no larger than this may have been radians
 
 
 class Caution(NamedTuple):
-    """What looks wrong, and the key of a job that changes it."""
+    """Suspicious property of the data, and the key of a job that changes it."""
 
     key: str
     text: str
@@ -50,9 +52,9 @@ class Measurement(NamedTuple):
 
 
 def cautions(data: Dataset, about: Mapping[str, Any] | None = None) -> list[Caution]:
-    """Cautions about `data`; `about` is what a job says in the place of `data.about`.
+    """Cautions about `data`; `about` replaces `data.about`, as a job does.
 
-    Keys of `about` are those of the native format; a `slices` above 1 says that the specimen is
+    Keys of `about` are those of the native format; with `slices` above 1 the specimen is
     reconstructed as a thick one.
     """
     said = {name: value for name, value in (about or {}).items() if value is not None}
@@ -67,7 +69,8 @@ def of_radiation(measured: Measurement) -> Iterator[Caution]:
         yield Caution(
             "data.voltage_kv",
             f"the source has an energy of {energy:.4g} keV and is read as photons of "
-            f"{PHOTON_KEV_ANGSTROM / energy:.3g} Å; for electrons set data.voltage_kv = {energy:.4g}",
+            f"{PHOTON_KEV_ANGSTROM / energy:.3g} Å; for electrons set data.voltage_kv = "
+            f"{energy:.4g}",
         )
 
 
@@ -91,7 +94,8 @@ def of_probe_guess(measured: Measurement) -> Iterator[Caution]:
     if corners > CORNER * middle:
         yield Caution(
             "probe.start",
-            "the probe_guess is brightest in the corners of its window, where pixel [N//2, N//2] is "
+            "the probe_guess is brightest in the corners of its window, where pixel [N//2, N//2] "
+            "is "
             'required to be its centre; fftshift it, or set probe.start = "optics"',
         )
 
@@ -106,7 +110,8 @@ def of_mask(measured: Measurement) -> Iterator[Caution]:
     if hidden > 0.5:
         yield Caution(
             "data.mask",
-            f"the mask keeps {100 * mask.mean():.2g} % of the pixels and hides {100 * hidden:.3g} % of "
+            f"the mask keeps {100 * mask.mean():.2g} % of the pixels and hides {100 * hidden:.3g} "
+            "% of "
             "the counts; it is True where a pixel counts: invert it?",
         )
 
@@ -124,30 +129,37 @@ def of_semiangle(measured: Measurement) -> Iterator[Caution]:
         cause = "is it in radians?"
     yield Caution(
         "probe.semiangle_mrad",
-        f"the bright-field disc measures {disc:.4g} mrad, and semiangle_mrad = {given:g} is given; {cause}",
+        f"the bright-field disc measures {disc:.4g} mrad, and semiangle_mrad = {given:g} is "
+        f"given; {cause}",
     )
 
 
 def of_positions(measured: Measurement) -> Iterator[Caution]:
     """Steps of the scan that no probe of this size is moved by."""
-    data, about = measured.data, measured.about
-    step, pixel = math.sqrt(area_per_shot(data.positions[0])), max(data.grid.pixel)
+    data = measured.data
+    about = measured.about
+    step = math.sqrt(area_per_shot(data.positions[0]))
+    pixel = max(data.grid.pixel)
     if min(data.n_shots) < 4 or step <= LEAST_STEP:
         return
-    semiangle, defocus = about.get("semiangle_mrad"), about.get("defocus_angstrom")
+    semiangle = about.get("semiangle_mrad")
+    defocus = about.get("defocus_angstrom")
     unit = "are the positions in Å? (see data.position_unit)"
     window = min(n * p for n, p in zip(data.grid.shape, data.grid.pixel, strict=True))
     if semiangle is None or defocus is None or not measured.is_far_field_of_electrons:
-        if step > COARSE_STEP * window:
-            text = f"neighbouring positions are {step:.3g} Å apart, farther than the window of {window:.3g} Å"
+        if step > MAX_STEP * window:
+            text = (
+                f"neighbouring positions are {step:.3g} Å apart, farther than the window of "
+                f"{window:.3g} Å"
+            )
             yield Caution("data.position_unit", f"{text} is wide; {unit}")
-        elif step < FINE_STEP * pixel:
+        elif step < MIN_STEP * pixel:
             text = f"neighbouring positions are {step:.3g} Å apart, and a pixel is {pixel:.3g} Å"
             yield Caution("data.position_unit", f"{text}; {unit}")
         return
     radius = defocused_radius(data.grid.wavelength, 1e-3 * semiangle, defocus)
     overlap = 1 - step / (2 * radius)
-    if overlap > VERY_FINE or (step < pixel and overlap > FINE) or overlap < 0:
+    if overlap > MAX_OVERLAP or (step < pixel and overlap > MAX_OVERLAP_BELOW_PIXEL) or overlap < 0:
         how = f"overlap by {100 * overlap:.4g} %" if overlap > 0 else "do not overlap"
         text = (
             f"neighbouring probes {how}: they are {step:.3g} Å apart, and {2 * radius:.3g} Å wide"
@@ -164,7 +176,8 @@ def of_tilts(measured: Measurement) -> Iterator[Caution]:
     if largest <= FLAT / 2 and np.ptp(tilts) > 0.1 and len(tilts) >= 5:
         yield Caution(
             "tilt_deg",
-            f"{len(tilts)} views are tilted by {largest:.3g}° at most; are the tilts of the file in radians, "
+            f"{len(tilts)} views are tilted by {largest:.3g}° at most; are the tilts of the file "
+            "in radians, "
             "where degrees are required?",
         )
     if largest > 100:
@@ -181,13 +194,15 @@ def of_counts(measured: Measurement) -> Iterator[Caution]:
         exactly = "about " if unit(measured.data) is None else ""
         yield Caution(
             "data.counts_per_electron",
-            f"one electron makes {exactly}{per_electron:.3g} counts in a pixel; losses and the noise of "
+            f"one electron makes {exactly}{per_electron:.3g} counts in a pixel; losses and the "
+            "noise of "
             f"weak signals expect electrons: set data.counts_per_electron, or divide the counts",
         )
     elif np.median(measured.data.dose()) < 2 and measured.data.kinds[0].kind == "f":
         yield Caution(
             "data.counts_per_electron",
-            f"a pattern holds {np.median(measured.data.dose()):.3g} counts in all: are the patterns "
+            f"a pattern holds {np.median(measured.data.dose()):.3g} counts in all: are the "
+            "patterns "
             "normalised? Losses expect electrons; multiply by the electrons of a pattern",
         )
 
@@ -208,7 +223,8 @@ def of_saturation(measured: Measurement) -> Iterator[Caution]:
         pixels = np.any([(b == largest).any(0) for b in blocks], axis=0).sum()
         yield Caution(
             "data.mask",
-            f"{at} counts in {pixels} pixels of {measured.data.sample.shots} patterns are at {largest:g}, "
+            f"{at} counts in {pixels} pixels of {measured.data.sample.shots} patterns are at "
+            f"{largest:g}, "
             "where the camera or the type of the file ends: what is brighter is lost. Mask these "
             "pixels, or use a file with more bits",
         )
@@ -216,7 +232,8 @@ def of_saturation(measured: Measurement) -> Iterator[Caution]:
 
 def of_design(measured: Measurement) -> Iterator[Caution]:
     """Sampling that the optics do not fit."""
-    data, about = measured.data, measured.about
+    data = measured.data
+    about = measured.about
     if not measured.is_far_field_of_electrons or not {"semiangle_mrad", "defocus_angstrom"} <= set(
         about
     ):
@@ -251,11 +268,14 @@ CHECKS: tuple[Callable[[Measurement], Iterator[Caution]], ...] = (
 
 
 def _middle_and_corners(image: Float[np.ndarray, "y x"]) -> tuple[float, float]:
-    """Means over the middle half of both axes, and over the darkest of the four corners beyond, as a
-    disc that lies in one of them is only far off the middle."""
+    """Means over the middle half of both axes, and over the darkest of the four corners beyond.
+
+    The darkest, as a disc located in one of them is only far off the middle.
+    """
     ny, nx = image.shape
     y, x = (np.abs(np.arange(n) - n // 2) < n / 4 for n in (ny, nx))
-    top, left = np.arange(ny) < ny // 2, np.arange(nx) < nx // 2
+    top = np.arange(ny) < ny // 2
+    left = np.arange(nx) < nx // 2
     corners = [
         image[np.ix_(~y & rows, ~x & columns)].mean()
         for rows in (top, ~top)

@@ -18,16 +18,17 @@ from ..physics.grids import Grid
 from .calibration import bright_field_centre, disc_of, middle_of
 
 DESCANS = ("auto", "none", "shared", "shot")
-VIEWS_DIFFER = 1.0  # pixels between the discs of views, from which each view has its own shift
+VIEWS_DIFFER = 1.0  # pixels between the discs of views, from which each view has a separate shift
 
 
 def descan_shift(data: Dataset, descan: str = "auto") -> Any:
     """Shift of the pattern (y, x) [1/Å] for the measured offset of the disc, or None for none.
 
-    "auto": of electrons its nearest whole pixels, if any, the same for all shots, or `PerView` where those of views differ by
-    more than a pixel. What is left, at most half a pixel, the first probe has as a tilt of the beam (`beam_tilt`):
-    only whole pixels leave a probe that fills its window without a step at the edges. "shared": all of the
-    offset; "shot": the same for each shot, to be refined as `detector.shift`; "none": all is a tilt of the beam.
+    "auto": of electrons its nearest whole pixels, if any, the same for all shots, or `PerView`
+    if those of views differ by more than a pixel. The remainder, at most half a pixel, is a tilt of
+    the beam of the first probe (`beam_tilt`): only integer pixels leave a probe that fills its
+    window without a step at the edges. "shared": all of the offset; "shot": the same for each shot,
+    to be refined as `detector.shift`; "none": all is a tilt of the beam.
     """
     pixels = _shift_pixels(data, descan)
     if pixels is None:
@@ -41,8 +42,11 @@ def descan_shift(data: Dataset, descan: str = "auto") -> Any:
 
 
 def beam_tilt(data: Dataset, descan: str = "auto") -> np.ndarray:
-    """Tilt of the beam (y, x) [rad] that a first probe has: what a shift of the pattern leaves of the offset."""
-    pixels, shift = disc_offsets(data), _shift_pixels(data, descan)
+    """Tilt of the beam (y, x) [rad] that a first probe has: what a shift of the pattern leaves of
+    the offset.
+    """
+    pixels = disc_offsets(data)
+    shift = _shift_pixels(data, descan)
     left = (pixels if shift is None else pixels - shift).mean(0)
     return left * data.grid.dk * data.grid.wavelength
 
@@ -62,8 +66,9 @@ def _shift_pixels(data: Dataset, descan: str) -> np.ndarray | None:
 
 
 def disc_offsets(data: Dataset) -> np.ndarray:
-    """Middle of the bright-field disc (y, x) [pixels off the camera's middle]: one row for all views, or one for
-    each where they differ by more than a pixel."""
+    """Middle of the bright-field disc (y, x) [pixels off the camera's middle]: one row for all
+    views, or one for each where they differ by more than a pixel.
+    """
     if data.n_views > 1:
         views = np.array([bright_field_centre(data.view(view)) for view in range(data.n_views)])
         if np.ptp(views, axis=0).max() > VIEWS_DIFFER:
@@ -86,8 +91,9 @@ def descan_rows(data: Dataset, descan: str = "auto") -> dict[str, str]:
 
 
 def centred(guess: jax.Array, grid: Grid, shift: Any) -> jax.Array:
-    """Waves [y, x] or [mode, y, x] without the tilt of the beam by `shift` [1/Å], where they have it: where their
-    spectrum is nearer to it than to the middle."""
+    """Waves [y, x] or [mode, y, x] without the tilt of the beam by `shift` [1/Å], where they have
+    it: where their spectrum is nearer to it than to the middle.
+    """
     modes = jnp.reshape(guess, (-1, *guess.shape[-2:]))
     power = np.fft.fftshift(np.asarray(waves.intensity(waves.fourier(modes))))
     own = np.array(middle_of(disc_of(power))) * grid.dk

@@ -30,6 +30,7 @@ from ..parts.stacks import PotentialSlices, WeakPhaseStack
 from ..physics import waves
 from ..physics.grids import Grid
 from ..physics.modes import make_modes, with_dose
+from ..physics.types import Numbers
 from .cautions import cautions
 from .descan import beam_tilt, centred, descan_shift, mean_of
 
@@ -55,7 +56,7 @@ def guess_model(
     extend: int = 1,
     descan: str = "auto",
 ) -> Model:
-    """A first guess of everything: an empty specimen, and a probe with the measured dose.
+    """First guess of a model: an empty specimen, and a probe with the measured dose.
 
     `thickness` [Å] is that of all slices together. `specimen` is "complex" (phase and
     absorption), "phase", "weak" or "potential". `probe` comes from the file, from the optics
@@ -63,12 +64,14 @@ def guess_model(
     `data.about`) or from the mean pattern; "auto" takes the first of these that is known.
     The object reaches `margin` [Å] further than the windows. `near_field` [Å] is the effective
     distance of an in-line hologram. The model may be finer than the detector in reciprocal
-    space (`supersample`) or in real space (`extend`), by whole factors. A bright-field disc off the
+    space (`supersample`) or in real space (`extend`), by integer factors. A bright-field disc off
+    the
     middle of the camera is modelled as a shift of the pattern (`descan`: see `start.descan`).
     """
     if near_field is not None and descan in ("shared", "shot"):
         raise ValueError(
-            f'descan = "{descan}" shifts patterns of the far field; a hologram takes "auto" or "none"'
+            f'descan = "{descan}" shifts patterns of the far field; a hologram takes "auto" or '
+            '"none"'
         )
     grid = model_grid(data.grid, supersample, extend)
     about = data.about
@@ -119,7 +122,9 @@ def model_grid(grid: Grid, supersample: int = 1, extend: int = 1) -> Grid:
 def first_detector(
     data: Dataset, near_field: float | None, supersample: int, extend: int, shift: Any = None
 ) -> AbstractDetector:
-    """The detector that brings the model's grid to the camera's pixels, mask included, patterns moved by `shift` [1/Å]."""
+    """The detector that brings the model's grid to the camera's pixels, mask included, patterns
+    moved by `shift` [1/Å].
+    """
     detector = Ideal() if near_field is None else NearField(jnp.asarray(near_field, float))
     if shift is not None:
         detector = Descanned(shift, detector)
@@ -134,7 +139,13 @@ def first_detector(
 
 
 def first_probe(
-    data, grid: Grid, source: str, semiangle, aberrations: dict, near_field, descan: str = "auto"
+    data: Dataset,
+    grid: Grid,
+    source: str,
+    semiangle: float | None,
+    aberrations: dict,
+    near_field: float | None,
+    descan: str = "auto",
 ) -> jax.Array:
     """One wave [y, x] of arbitrary power, centre at [N//2, N//2], from the chosen source."""
     if source not in PROBES:
@@ -154,7 +165,7 @@ def first_probe(
         return _from_mean_pattern(data, grid, aberrations, near_field, descan)
     if semiangle is None:
         raise ValueError(
-            "a probe from its optics wants the semiangle; give it, or start from 'mean_pattern'"
+            "a probe from its optics requires the semiangle; give it, or start from 'mean_pattern'"
         )
     tilt = np.zeros(2) if near_field is not None else beam_tilt(data, descan)
     spectrum = AberratedProbe(semiangle, aberrations, centre=tilt).spectrum(grid)[0]
@@ -180,23 +191,30 @@ def _from_mean_pattern(data, grid, aberrations, near_field, descan):
     return jnp.pad(wave, padding)
 
 
-def empty_specimen(data, grid: Grid, kind, slices, thickness, margin, periodic) -> AbstractSpecimen:
+def empty_specimen(
+    data: Dataset,
+    grid: Grid,
+    kind: str,
+    slices: int,
+    thickness: float | None,
+    margin: Numbers | None,
+    periodic: bool,
+) -> AbstractSpecimen:
     """Vacuum under all windows of the scan and `margin` [Å] around them."""
     if kind not in SPECIMENS:
         raise ValueError(f"a specimen is one of {', '.join(SPECIMENS)}; got {kind!r}")
     if slices > 1 and not thickness:
-        raise ValueError(f"{slices} slices want the specimen's thickness in Å")
-    positions, pixel = np.concatenate(data.positions), np.asarray(grid.pixel)
+        raise ValueError(f"{slices} slices require the specimen's thickness in Å")
+    positions = np.concatenate(data.positions)
+    pixel = np.asarray(grid.pixel)
     window = np.asarray(grid.shape)
     reach = np.maximum(4.0, window / 32) * pixel if margin is None else np.broadcast_to(margin, 2)
     low = positions.min(0) - window // 2 * pixel - reach
     extent = (np.ptp(positions, axis=0) + 2 * reach) / pixel
     shape = np.ceil(extent - 1e-6) + window + 1  # the same for a scan far from zero, less rounding
     require_room((slices, *shape), 2 if kind == "complex" else 1, data)
-    values, each = (
-        jnp.zeros((slices, *map(int, shape))),
-        jnp.asarray((thickness or 0.0) / slices, float),
-    )
+    values = jnp.zeros((slices, *map(int, shape)))
+    each = jnp.asarray((thickness or 0.0) / slices, float)
     origin = jnp.asarray(low, float)
     if kind == "potential":
         return PotentialSlices(
@@ -207,18 +225,25 @@ def empty_specimen(data, grid: Grid, kind, slices, thickness, margin, periodic) 
 
 
 def require_room(shape: Sequence[float | int], stacks: int, data: Dataset) -> None:
-    """Raises ValueError where so many stacks of an object of `shape` (z, y, x), and a copy, exceed the memory."""
+    """Raise ValueError if arrays of an object of `shape` (z, y, x) exceed the memory.
+
+    A copy of them is included.
+    """
     size = 2 * 4 * stacks * math.prod(map(float, shape))  # float32; a step works on a copy
     if size <= memory_bytes():
         return
     positions = np.concatenate(data.positions)
     distance = np.abs(positions - np.median(positions, axis=0)).max(1)
-    shot, (y, x) = int(np.argmax(distance)), positions[np.argmax(distance)]
+    shot = int(np.argmax(distance))
+    y, x = positions[shot]
     height, width = np.ptp(positions, axis=0)
     raise ValueError(
-        f"an object of {' × '.join(f'{n:.6g}' for n in shape)} voxels takes {size / 2**30:.4g} GiB, and this machine has "
-        f"{memory_bytes() / 2**30:.4g}: the positions extend over {height:.5g} × {width:.5g} Å (y, x; the farthest from "
-        f"the others is number {shot}, at {y:.5g}, {x:.5g} Å); check their unit (Å) and drop those that are wrong, or use "
+        f"an object of {' × '.join(f'{n:.6g}' for n in shape)} voxels takes {size / 2**30:.4g} "
+        "GiB, and this machine has "
+        f"{memory_bytes() / 2**30:.4g}: the positions extend over {height:.5g} × {width:.5g} Å "
+        "(y, x; the farthest from "
+        f"the others is number {shot}, at {y:.5g}, {x:.5g} Å); check their unit (Å) and drop "
+        "those that are wrong, or use "
         "fewer slices, a smaller margin or a coarser pixel"
     )
 
@@ -232,7 +257,9 @@ def memory_bytes() -> float:
 
 
 def per_shot(data: Dataset):
-    """Nominal positions [Å] of every shot, of every view; those of shorter views are repeated at their end."""
+    """Nominal positions [Å] of every shot, of every view; those of shorter views are repeated at
+    their end.
+    """
     if data.n_views == 1:
         return PerShot(jnp.asarray(data.positions[0], float))
     longest = max(data.n_shots)

@@ -11,7 +11,7 @@ from ..parts.probe import AbstractProbe
 from ..physics import waves
 from ..physics.grids import Grid
 
-LIT = 0.95  # of the power lies within the radius
+LIT = 0.95  # of the power is within the radius
 
 
 def of_every_view(probes: Sequence[AbstractProbe]) -> AbstractProbe:
@@ -20,7 +20,9 @@ def of_every_view(probes: Sequence[AbstractProbe]) -> AbstractProbe:
 
 
 def radius_of(probe: AbstractProbe, grid: Grid) -> float:
-    """The radius [Å] about its centre within which a probe, the first shot's of the first view, has 95 % of its power."""
+    """The radius [Å] about its centre within which a probe, the first shot's of the first view, has
+    95 % of its power.
+    """
     own = first_shot(probe).spectrum(grid)
     seen = np.fft.fftshift(np.asarray(waves.intensity(waves.inverse_fourier(own))))
     y, x = (p * (np.arange(n) - n // 2) for n, p in zip(grid.shape, grid.pixel, strict=True))

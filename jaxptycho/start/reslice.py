@@ -1,4 +1,4 @@
-"""The same model with other slices or modes: how one step hands over to the next."""
+"""Change of the slices or modes of a model between the steps of a job."""
 
 from dataclasses import replace
 

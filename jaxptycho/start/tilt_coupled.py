@@ -1,4 +1,6 @@
-"""Tilt-coupled multislice: a few views of a flat specimen at small tilts, whose slices stay as they are."""
+"""Tilt-coupled multislice: a few views of a flat specimen at small tilts, whose slices stay as they
+are.
+"""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -8,36 +10,41 @@ from ..model import Model
 from ..parts.indexed import PerShot, PerView
 from ..parts.propagator import Tilted
 from ..parts.scan import FreeScan
+from ..physics.types import Numbers
 from ..physics.volumes import rotation_matrix
 
 LARGEST = np.deg2rad(10.0)
 
 
 def require_small(*angles) -> None:
-    """Raises ValueError for `angles` [rad] to which a beam does not lean."""
+    """Raise ValueError for `angles` [rad] to which a beam does not lean."""
     largest = max(float(np.abs(own).max()) for own in angles)
     if not largest <= LARGEST:
         raise ValueError(
-            f"tilts of up to {np.rad2deg(largest):.4g}°; a tilted beam holds to {np.rad2deg(LARGEST):.4g}°, "
-            "turn a Volume instead"
+            f"tilts of up to {np.rad2deg(largest):.4g}°; a tilted beam is valid up to "
+            f"{np.rad2deg(LARGEST):.4g}°, rotate a Volume instead"
         )
 
 
-def tilt_coupled(model: Model, tilts, about_x=0.0, axis: float | None = None) -> Model:
-    """`model` with views tilted by `tilts` about y, then by `about_x` [rad]: the beam leans instead of the specimen.
+def tilt_coupled(
+    model: Model, tilts: Numbers, about_x: Numbers = 0.0, axis: float | None = None
+) -> Model:
+    """Return `model` with views tilted by `tilts` about y, then by `about_x` [rad], as a tilted
+    beam.
 
-    A volume need not be turned: a tilted propagator (`Tilted`, per view, to be refined as `propagator.angles`) moves
-    the wave from slice to slice by Δz tan θ, which is the shear of the slices. Positions, about the tilt axis at the
-    height `axis` [Å] below the entrance face (by default half the thickness), become those where the beam enters.
-    What is left out is of second order in θ, but for the defocus, which changes by x tan θ across the field: a larger
-    one wants `AberratedProbe` with its defocus PerView and PerShot, or a `Volume`.
+    The specimen is not rotated: a tilted propagator (`Tilted`, per view, refined as
+    `propagator.angles`) moves the wave from slice to slice by Δz tan θ, which is the shear of the
+    slices. Positions, about the tilt axis at the height `axis` [Å] below the entrance face (by
+    default half the thickness), become those at the entrance of the beam. The error is of second
+    order in θ, except for the defocus, which changes by x tan θ across the field: a larger one
+    requires `AberratedProbe` with its defocus PerView and PerShot, or a `Volume`.
     """
     tilts, about_x = (np.atleast_1d(np.asarray(angle, float)) for angle in (tilts, about_x))
     tilts, about_x = np.broadcast_arrays(tilts, about_x)
     require_small(tilts, about_x)
     if not isinstance(model.scan, FreeScan):
         raise ValueError(
-            f"got a {type(model.scan).__name__}; wanted a FreeScan, whose positions are moved"
+            f"got a {type(model.scan).__name__}; expected a FreeScan, whose positions are moved"
         )
     height = float(jnp.sum(model.specimen.thicknesses(model.grid))) / 2 if axis is None else axis
     places = _of_views(model.scan.positions, len(tilts))
@@ -49,7 +56,10 @@ def tilt_coupled(model: Model, tilts, about_x=0.0, axis: float | None = None) ->
 
 
 def _entry(tilt: float, about_x: float, places, height: float):
-    """How far the beam moves (y, x) in the specimen for each Å of depth, and where the beams at `places` enter."""
+    """Displacement of the beam (y, x) in the specimen for each Å of depth, and entry points.
+
+    The entry points are those of beams at `places`.
+    """
     turn = np.asarray(
         rotation_matrix((tilt, about_x, 0.0))
     )  # from the specimen (z, y, x) to the beam
@@ -67,6 +77,7 @@ def _of_views(positions, views: int):
         return jnp.broadcast_to(values, (views, *values.shape))
     if len(values.values) != views:
         raise ValueError(
-            f"{views} tilts came with the positions of {len(values.values)} views; give one for each"
+            f"{views} tilts came with the positions of {len(values.values)} views; give one for "
+            "each"
         )
     return values.values

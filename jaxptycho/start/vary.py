@@ -1,4 +1,4 @@
-"""Separate entries for every shot or view of what a model shares: rule one, said of an existing model."""
+"""Separate entries for every shot or view of a shared parameter of an existing model."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,16 +16,16 @@ OVER = ("shot", "view")
 
 
 def is_varying(node: Any) -> bool:
-    """Whether a node of a model has entries of shots or views."""
+    """True if a node of a model has entries of shots or views."""
     return isinstance(node, PerShot | PerView)
 
 
 def varied(model: Model, over: Mapping[str, str], data: Dataset) -> Model:
     """The model with a separate copy of the fields named by `over` for every shot or view.
 
-    `{"probe.aberrations.C10": "shot", "detector.factor": "view"}`: paths of parts or fields, without
-    the wrappers in between. What varies already stays as it is. Raises ValueError for a path that
-    the model does not have.
+    `{"probe.aberrations.C10": "shot", "detector.factor": "view"}`: paths of parts or fields,
+    without the wrappers in between. What varies already stays as it is. Raises ValueError for a
+    path that the model does not have.
     """
     paths = {unwrapped(name): what for name, what in over.items()}
     known = [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(trainable(model))]

@@ -1,10 +1,11 @@
-"""The shifts and angles of the views of a tilt series, from its projections.
+"""Alignment of a tilt series: shifts and angles of the views from their projections.
 
-From coarse voxels to fine ones, a volume nowhere negative and the geometry are refined in turn: some accelerated
-gradient steps of the volume, then a Gauss–Newton step of each view on (θ, two angles, two shifts). What a shift would
-do to a view is left free in the steps of the volume (variable projection, Golub & Pereyra, SIAM J. Numer. Anal. 10,
-413 (1973)), or the volume would take over the errors of the views. The gauge, a shift of the whole specimen, is taken
-out whenever the volume begins anew; the priors of the angles hold its rotation.
+From coarse voxels to fine ones, a non-negative volume and the geometry are refined alternately:
+some accelerated gradient steps of the volume, then a Gauss–Newton step of each view on (θ, two
+angles, two shifts). The effect of a shift on a view is left free in the steps of the volume
+(variable projection, Golub & Pereyra, SIAM J. Numer. Anal. 10, 413 (1973)), as the volume would
+otherwise take over the errors of the views. The gauge, a shift of the full specimen, is removed
+whenever the volume is reset; the priors of the angles fix its rotation.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,13 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..physics.types import Stack
+from ..physics.types import Numbers, Stack
 from .coarse import coarse_shifts, film_shifts
 from .levels import Level, binned, common_field, rotate_images
 from .linear import Free, basis_of, fista, project_out
 from .outliers import held_out, unusable, worst_view
 from .projections import (
-    LEAST_RANGE,
+    MIN_TILT_RANGE,
     Geometry,
     Images,
     Projector,
@@ -32,46 +33,44 @@ from .projections import (
     three,
 )
 
-CORRELATED = 100  # pixels whose residuals go together, of atoms that a volume does not show yet
+CORRELATED_PIXELS = 100  # pixels of correlated residuals, of atoms that a volume does not show yet
 PRIOR = np.deg2rad(0.3)  # of each angle
 DAMPING = 1e-3  # of the Gauss–Newton steps
-HUBER = 1.345  # in standard deviations, where a residual begins to count less (Huber 1981, 95 % efficiency)
-FEWEST = 3  # views that fit one another
-NOTHING = 0.2  # of the variance of the views, below which their volume explains nothing; 0.16 of pure noise
+HUBER = 1.345  # standard deviations from which a residual counts less (Huber 1981, 95 % efficiency)
+MIN_VIEWS = 3  # views that fit one another
+MIN_EXPLAINED = 0.2  # fraction of the variance of the views; a volume of pure noise explains 0.16
 AXES = (90.0, 45.0, -45.0)  # degrees, directions that are tried
-BETTER = 0.7  # of the unexplained variance, which another direction must leave at most
-JUDGED = 25  # valid pixels at the coarsest voxels, with which a view can be judged by the others
-STILL = 0.02  # voxels: the alignment has settled
+MAX_UNEXPLAINED_RATIO = 0.7  # unexplained variance with another axis over that with the given one
+MIN_VALID_PIXELS = 25  # at the coarsest voxels, for a comparison of a view with the others
+SETTLED = 0.02  # voxels, change below which the alignment has converged
 
 
 Parameters = Float[np.ndarray, "view 5"]  # tilt, angles about x and z [rad], shift (y, x) [Å]
 
 
 class Aligned(NamedTuple):
-    """The geometry that was found, and how well each view fits."""
+    """Geometry of the views, and the misfit of each."""
 
     geometry: Geometry
     volume: Stack
     misfits: np.ndarray  # [view], rms of measured − projected, at the finest voxels
     bad: list[int]  # views that do not fit the others
-    steps: np.ndarray  # Å, the farthest that anything was moved in every turn
-    causes: Mapping[int, str] = MappingProxyType({})  # why each bad view has no part in the rest
-    held_out: np.ndarray | None = (
-        None  # [view], fraction of its variance that a volume of the others explains
-    )
-    axis_deg: float | None = (
-        None  # another direction of the tilt axis that explains the views better
-    )
+    steps: np.ndarray  # Å, largest displacement in every round
+    causes: Mapping[int, str] = MappingProxyType({})  # reason why each bad view was left out
+    held_out: np.ndarray | None = None  # [view], fraction of variance that the others explain
+    axis_deg: float | None = None  # direction of the tilt axis that explains the views better
 
     @property
     def explained(self) -> float | None:
-        """Median fraction of the variance of a fitting view that a volume made without it explains, at the coarsest
-        voxels: near 1 for a sound series, near 0 where the views do not belong together."""
+        """Median fraction of the variance of a fitting view that a volume made without it explains.
+
+        At the coarsest voxels: near 1 for a sound series, near 0 for unrelated views.
+        """
         return (
             None if self.held_out is None else float(np.median(np.delete(self.held_out, self.bad)))
         )
 
-    def words(self) -> dict[str, str]:
+    def summary(self) -> dict[str, str]:
         """Summary of the views."""
         fitting = np.delete(self.misfits, self.bad)
         rows = {"misfit of the views": f"median {np.median(fitting):.3g}"}
@@ -85,22 +84,26 @@ class Aligned(NamedTuple):
         }
 
     def doubt(self, axis_deg: float = 0.0) -> str | None:
-        """Reason to doubt the direction of the tilt axis, which was taken to be at `axis_deg` in the patterns; None
-        where no other direction explains the views better."""
+        """Reason to doubt the direction of the tilt axis, assumed at `axis_deg` in the patterns.
+
+        None if no other direction explains the views better.
+        """
         if self.axis_deg is None:
             return None
         better = axis_deg + self.axis_deg
         other = better - 180 if better > 0 else better + 180
         return (
-            f"a volume explains {self.explained or 0:.0%} of the variance of a view that was left out of it (median), and more "
-            f"with a tilt axis turned by {self.axis_deg:+.0f}° in the patterns; set data.tilt_axis_deg near {better:.0f} "
-            f"(or {other:.0f}: the opposite sense mirrors the volume along the beam, which projections do not show), or check "
-            "the origin of the positions (data.origin), the unit of the tilts, and whether the specimen changed"
+            f"a volume explains {self.explained or 0:.0%} of the variance of a view that was left "
+            f"out of it (median), and more with a tilt axis rotated by {self.axis_deg:+.0f}° in "
+            f"the patterns; set data.tilt_axis_deg near {better:.0f} (or {other:.0f}: the opposite "
+            "sense mirrors the volume along the beam, which projections do not show), or check "
+            "the origin of the positions (data.origin), the unit of the tilts, and whether the "
+            "specimen changed"
         )
 
 
 class _Series(NamedTuple):
-    """Projections and what is known of them."""
+    """Projections with their weights, nominal geometry and voxels."""
 
     projections: Images
     weights: Images
@@ -121,7 +124,7 @@ class _Options(NamedTuple):
 
 
 class _Trial(NamedTuple):
-    """The alignment of some views, as far as a view was found not to fit."""
+    """Alignment of some views, up to the level at which a view did not fit."""
 
     found: Parameters
     volume: Stack
@@ -134,10 +137,10 @@ class _Trial(NamedTuple):
 def align(
     projections: Images,
     geometry: Geometry,
-    voxel,
+    voxel: Numbers,
     volume_shape: tuple[int, int, int] | None = None,
     *,
-    weights=None,
+    weights: Numbers | None = None,
     free: Free = "nothing",
     bins: Sequence[int] = (4, 2, 1),
     turns: int = 12,
@@ -149,23 +152,26 @@ def align(
 ) -> Aligned:
     """Align a tilt series: its geometry and volume, from projections [view, y, x] [V·Å or rad].
 
-    `geometry` holds the nominal tilts, and what is known of shifts and angles; `coarse` finds shifts by correlation
-    first. `weights` are 1/variance of pixels or views, up to a factor, 0 where a projection is not valid. `free` of
-    each view is nothing, a constant, or a plane. An `extended` specimen goes on beyond the field, as a film does: first
-    shifts come from what neighbours both show (`film_shifts`), then the common field alone counts. Voxels are `bins` as
-    long in every `turns` turns, of `iterations` of the volume each; angles are refined from the second length on, within
-    `prior` [rad] of the nominal ones. A view that is empty, or that the others do not explain, is named in `causes`, keeps
-    its nominal place, and has no part in what is found of the rest. Raises ValueError for projections that are not
-    those of `geometry`, for a volume smaller than their field, and where fewer than three views fit one another.
+    `geometry` holds the nominal tilts, and known shifts and angles; `coarse` finds shifts by
+    correlation first. `weights` are 1/variance of pixels or views, up to a factor, 0 where a
+    projection is not valid. `free` of each view is nothing, a constant, or a plane. An `extended`
+    specimen continues beyond the field, as a film does: first shifts come from the overlap of
+    neighbours (`film_shifts`), then the common field alone counts. Voxels are binned by each of
+    `bins` for `turns` rounds, of `iterations` of the volume each; angles are refined from the
+    second level on, within `prior` [rad] of the nominal ones. A view that is empty, or that the
+    others do not explain, is named in `causes`, keeps its nominal pose, and does not contribute to
+    the rest. Raises ValueError for projections that do not belong to `geometry`, for a volume
+    smaller than their field, and if fewer than three views fit one another.
     """
-    projections, voxel = np.asarray(projections), three(voxel)
+    projections = np.asarray(projections)
+    voxel = three(voxel)
     shape = volume_shape or (projections.shape[2], *projections.shape[1:])
     filled = np.where(np.isfinite(projections), projections, 0)
     require_series(filled, voxel, geometry, shape)
     weights = _weights(weights, projections)
     if not len(bins):
         raise ValueError(
-            "no bins came; give how many voxels are binned, from many to one, as (4, 2, 1)"
+            "no bins came; give the numbers of voxels to bin, coarse to fine, as (4, 2, 1)"
         )
     if turns < 1 or iterations < 1:
         raise ValueError(
@@ -173,66 +179,76 @@ def align(
         )
     options = _Options(free, tuple(bins), turns, iterations, angles, prior, coarse, extended)
     series = _Series(filled, weights, _parameters(geometry), voxel, shape)
-    trial, causes = _without_strangers(series, options, unusable(projections, weights))
-    judged = (weights > 0).sum((1, 2)) >= JUDGED * bins[0] ** 2
+    trial, causes = _without_outliers(series, options, unusable(projections, weights))
+    judged = (weights > 0).sum((1, 2)) >= MIN_VALID_PIXELS * bins[0] ** 2
     judged[list(causes)] = False
     fitting = trial.held_out[judged]
     axis = None
-    if len(fitting) > FEWEST:
+    if len(fitting) > MIN_VIEWS:
         axis = _better_axis(series, options, _kept(series, causes), float(np.median(fitting)))
-    if axis is None and len(fitting) > FEWEST and np.median(fitting) < NOTHING:
+    if axis is None and len(fitting) > MIN_VIEWS and np.median(fitting) < MIN_EXPLAINED:
         raise ValueError(
-            f"the volume explains {np.median(fitting):.0%} of the variance of a view that was left out of it (median): the "
-            "views do not show one specimen turned about one axis; check, in this order, the direction of the tilt axis "
-            "(data.tilt_axis_deg), the origin of the positions (data.origin), the unit of the tilts (degrees in files, "
-            "radians in arrays), and whether the specimen changed"
+            f"the volume explains {np.median(fitting):.0%} of the variance of a view that was left "
+            "out of it (median): the views do not show one specimen rotated about one axis; check, "
+            "in this order, the direction of the tilt axis (data.tilt_axis_deg), the origin of the "
+            "positions (data.origin), the unit of the tilts (degrees in files, radians in arrays), "
+            "and whether the specimen changed"
         )
-    found, steps = _geometry(trial.found), np.array(trial.steps)
     return Aligned(
-        found, trial.volume, trial.misfits, sorted(causes), steps, causes, trial.held_out, axis
+        _geometry(trial.found),
+        trial.volume,
+        trial.misfits,
+        sorted(causes),
+        np.array(trial.steps),
+        causes,
+        trial.held_out,
+        axis,
     )
 
 
-def _without_strangers(
+def _without_outliers(
     series: _Series, options: _Options, causes: dict[int, str]
 ) -> tuple[_Trial, dict[int, str]]:
-    """The alignment of the views that fit one another, and why others are left out.
+    """Alignment of the views that fit one another, and the reasons why others are left out.
 
-    The worst view is left out first and the rest aligned again, as it leads others astray; so each one that was left out
-    before the last is tried again in the end.
+    The worst view is left out first and the rest aligned again, as it disturbs the others;
+    therefore each view that was left out before the last is tried again at the end.
     """
-    strangers: list[int] = []
+    outliers: list[int] = []
     while True:
-        every = causes | dict.fromkeys(strangers, "the other views do not explain it")
+        every = causes | dict.fromkeys(outliers, "the other views do not explain it")
         trial = _aligned(series, options, _kept(series, every))
         if trial.worst is None:
             break
-        strangers.append(trial.worst)
-    for view in strangers[:-1]:
+        outliers.append(trial.worst)
+    for view in outliers[:-1]:
         fewer = {other: cause for other, cause in every.items() if other != view}
         again = _aligned(series, options, _kept(series, fewer))
         if again.worst is None:
-            trial, every = again, fewer
+            trial = again
+            every = fewer
     return trial, every
 
 
 def _kept(series: _Series, causes: dict[int, str]) -> np.ndarray:
-    """Which views are used. Raises ValueError where too few are left of those that came."""
+    """Mask of the views that are used. Raises ValueError if too few of them remain."""
     kept = ~np.isin(np.arange(len(series.nominal)), list(causes))
     left = series.nominal[kept, 0]
-    if causes and (len(left) < FEWEST or np.ptp(left) < LEAST_RANGE):
+    if causes and (len(left) < MIN_VIEWS or np.ptp(left) < MIN_TILT_RANGE):
         few = "; ".join(f"view {view}: {cause}" for view, cause in sorted(causes.items())[:4])
         more = f"; and {len(causes) - 4} more" if len(causes) > 4 else ""
         raise ValueError(
-            f"{len(left)} of {len(kept)} views can be aligned, at least {FEWEST} of different tilts are required "
-            f"({few}{more}); check the projections and their weights"
+            f"{len(left)} of {len(kept)} views can be aligned, at least {MIN_VIEWS} of different "
+            f"tilts are required ({few}{more}); check the projections and their weights"
         )
     return kept
 
 
 def _aligned(series: _Series, options: _Options, kept) -> _Trial:
-    """The alignment of the `kept` views, at ever finer voxels until one of them is found not to fit."""
-    projections, nominal, voxel = series.projections, series.nominal.copy(), series.voxel
+    """Alignment of the `kept` views, at ever finer voxels until one of them does not fit."""
+    projections = series.projections
+    nominal = series.nominal.copy()
+    voxel = series.voxel
     weights = series.weights * kept[:, None, None]
     if options.coarse:
         first = projections[kept], weights[kept] > 0, nominal[kept, 0], voxel[1:]
@@ -241,7 +257,10 @@ def _aligned(series: _Series, options: _Options, kept) -> _Trial:
     if options.extended:
         height, width = projections.shape[1:]
         field = common_field((height, width), nominal[:, 0], nominal[:, 4] / voxel[2])
-    found, steps, held, worst = nominal.copy(), [], np.zeros(len(kept)), None
+    found = nominal.copy()
+    steps = []
+    held = np.zeros(len(kept))
+    worst = None
     for number, size in enumerate(options.bins):
         every = binned(projections, series.weights * field, voxel, series.shape, size)
         level = every._replace(weights=every.weights * kept[:, None, None])
@@ -259,8 +278,10 @@ def _aligned(series: _Series, options: _Options, kept) -> _Trial:
 
 
 def _better_axis(series: _Series, options: _Options, kept, explained: float) -> float | None:
-    """Direction of the tilt axis [degrees from y] of `AXES` that leaves much less of the views unexplained at the coarsest
-    voxels, None without one."""
+    """Direction of the tilt axis [degrees from y] of `AXES` that explains the views much better.
+
+    Compared at the coarsest voxels; None without one.
+    """
     coarse = options._replace(bins=options.bins[:1], angles=False)
     found = {}
     for axis in AXES:
@@ -273,7 +294,11 @@ def _better_axis(series: _Series, options: _Options, kept, explained: float) -> 
         turned = series._replace(projections=images, weights=weights)
         found[axis] = float(np.median(_aligned(turned, coarse, kept).held_out[kept]))
     best = max(found, key=lambda axis: found[axis], default=None)
-    return best if best is not None and 1 - found[best] < BETTER * (1 - explained) else None
+    return (
+        best
+        if best is not None and 1 - found[best] < MAX_UNEXPLAINED_RATIO * (1 - explained)
+        else None
+    )
 
 
 def _first_shifts(projections, seen, tilts, pixel, extended: bool):
@@ -288,10 +313,11 @@ def _first_shifts(projections, seen, tilts, pixel, extended: bool):
 
 
 def _refined(level: Level, found, nominal, kept, options: _Options, angles: bool):
-    """Turns of the volume and the geometry of the `kept` views: parameters, volume and the farthest moves."""
+    """Parameters, volume and largest moves after rounds of volume and `kept` views."""
     found = found.copy()
     found[kept] = nominal[kept] + without_gauge((found - nominal)[kept], nominal[kept, 0])
-    volume, moved = jnp.zeros(level.volume_shape, jnp.float32), []
+    volume = jnp.zeros(level.volume_shape, jnp.float32)
+    moved = []
     fixed = basis_of(options.free, level.measured)
     jacobian = jnp.zeros((len(found), 5, *level.measured.shape[1:]), jnp.float32)
     for _ in range(options.turns):
@@ -318,13 +344,13 @@ def _refined(level: Level, found, nominal, kept, options: _Options, angles: bool
         change = _limited(change, level)
         found = found + change
         moved.append(float(np.abs(change * _lever(level)).max()))
-        if moved[-1] < STILL * level.voxel[2]:
+        if moved[-1] < SETTLED * level.voxel[2]:
             break
     return found, volume, moved
 
 
 def _projector(level: Level, found) -> Projector:
-    """The projections on the pixels of a level, whose middle pixel is elsewhere than that of the finest."""
+    """Projector on the pixels of a level, whose middle pixel differs from that of the finest."""
     y, x = level.measured.shape[1:]
     return Projector(
         _geometry(found - np.concatenate([np.zeros(3), level.offset])), level.voxel, (y, x)
@@ -343,11 +369,14 @@ def _misfits(projector: Projector, volume: Stack, level: Level, free: Free) -> n
 
 @eqx.filter_jit
 def linearised(projector: Projector, volume: Stack) -> tuple[Images, Float[Array, "view 5 y x"]]:
-    """The projections of a volume, and their derivatives by tilt, angles [1/rad] and shift [1/Å] of the view."""
+    """Projections of a volume, and their derivatives.
+
+    By tilt, angles [1/rad] and shift [1/Å] of the view.
+    """
     geometry = projector.geometry
 
-    def one(view):
-        def of(q):
+    def one(view: Float[Array, "5"]) -> tuple[Array, Array]:
+        def of(q: Float[Array, "5"]) -> Array:
             return project_view(
                 volume, projector.voxel, q[0], q[1:3], q[3:], projector.shape, projector.kernel
             )
@@ -359,10 +388,16 @@ def linearised(projector: Projector, volume: Stack) -> tuple[Images, Float[Array
     return jax.lax.map(one, jnp.concatenate([geometry.tilts[:, None], angles, geometry.shifts], 1))
 
 
-def newton_step(residual, slopes, weights, away: Parameters, prior: float) -> Parameters:
-    """The change of the geometry of every view that brings its residual down, robustly (Huber).
+def newton_step(
+    residual: Float[np.ndarray, "view y x"],
+    slopes: Float[np.ndarray, "view 5 y x"],
+    weights: Float[np.ndarray, "view y x"],
+    away: Parameters,
+    prior: float,
+) -> Parameters:
+    """Change of the geometry of every view that reduces its residual, robustly (Huber).
 
-    `away` is how far it stands from the nominal one, from which the angles stray by `prior` [rad].
+    `away` is its distance from the nominal one, from which the angles deviate by `prior` [rad].
     """
     precision = np.array([1 / prior**2] * 3 + [0.0] * 2)
     changes = np.zeros(away.shape)
@@ -372,7 +407,7 @@ def newton_step(residual, slopes, weights, away: Parameters, prior: float) -> Pa
         spread = 1.4826 * np.median(np.abs(np.sqrt(w) * r)[w > 0]) + 1e-30
         size = np.abs(np.sqrt(w) * r) / spread
         robust = w * np.minimum(1, HUBER / np.maximum(size, HUBER))
-        variance = CORRELATED * np.sum(robust * r**2) / np.count_nonzero(w)
+        variance = CORRELATED_PIXELS * np.sum(robust * r**2) / np.count_nonzero(w)
         normal = np.einsum("ayx,yx,byx->ab", slope, robust, slope) / variance
         right = np.einsum("ayx,yx,yx->a", slope, robust, r) / variance - precision * a
         damped = normal + np.diag(precision + DAMPING * np.diag(normal) + 1e-12)
@@ -380,23 +415,25 @@ def newton_step(residual, slopes, weights, away: Parameters, prior: float) -> Pa
     return changes
 
 
-def without_gauge(change: Parameters, tilts) -> Parameters:
-    """The change less the shift of the whole specimen in it, τ_l = Π R_l t."""
+def without_gauge(change: Parameters, tilts: Float[np.ndarray, " view"]) -> Parameters:
+    """Change without the shift of the full specimen in it, τ_l = Π R_l t."""
     seen = np.zeros((len(tilts), 2, 3))
-    seen[:, 0, 1], seen[:, 1, 0], seen[:, 1, 2] = 1, np.sin(tilts), np.cos(tilts)
+    seen[:, 0, 1] = 1
+    seen[:, 1, 0] = np.sin(tilts)
+    seen[:, 1, 2] = np.cos(tilts)
     shifts = change[:, 3:]
     common = np.linalg.lstsq(seen.reshape(-1, 3), shifts.ravel(), rcond=None)[0]
     return np.concatenate([change[:, :3], shifts - seen @ common], 1)
 
 
 def _limited(change, level: Level):
-    """No step moves anything by more than a voxel."""
+    """Change limited to displacements of one voxel."""
     longest = level.voxel[2] / _lever(level)
     return np.clip(change, -longest, longest)
 
 
 def _lever(level: Level):
-    """What a change of one of each parameter moves at most [Å]: an angle, the edge of the field."""
+    """Largest displacement [Å] per unit change of each parameter; for angles at the rim."""
     edge = max(n * p for n, p in zip(level.volume_shape, level.voxel, strict=True)) / 2
     return np.array([edge] * 3 + [1.0] * 2)
 
@@ -405,8 +442,9 @@ def _weights(weights, projections):
     weights = np.ones(len(projections)) if weights is None else np.asarray(weights, float)
     if weights.shape not in (projections.shape, projections.shape[:1]) or weights.min() < 0:
         raise ValueError(
-            f"weights of shape {weights.shape}, at least {weights.min():.4g}, came with projections of "
-            f"{projections.shape}; give numbers from zero up, one for each view or each pixel of each view"
+            f"weights of shape {weights.shape}, at least {weights.min():.4g}, came with "
+            f"projections of {projections.shape}; give numbers from zero up, one for each view or "
+            "each pixel of each view"
         )
     return np.broadcast_to(
         weights.reshape(*weights.shape, *(1,) * (3 - weights.ndim)), projections.shape

@@ -1,4 +1,4 @@
-"""What no tilt series shows: moves of all views together, in which the whole specimen moves."""
+"""Gauge freedom of a tilt series: common motions of all views, which move the full specimen."""
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,10 @@ Poses = Float[np.ndarray, "view 5"]  # tilt, angles about x and z [rad], shift (
 
 
 def common_move(change: Poses, poses: Poses) -> Poses:
-    """The part of a small `change` of `poses` that is one of the whole specimen, by least squares.
+    """Part of a small `change` of `poses` that moves the full specimen, by least squares.
 
-    A shift t gives τ_l = Π R_l t, a rotation about ω gives R_l exp[ω]: three numbers each, to first order.
+    A shift t gives τ_l = Π R_l t, a rotation about ω gives R_l exp[ω]: three numbers each, to
+    first order.
     """
     shifts = np.asarray(jax.vmap(rotation_matrix)(jnp.asarray(poses[:, :3])), float)[:, 1:, :]
     turns = np.asarray(jax.vmap(_turned_by)(jnp.asarray(poses[:, :3])), float)
@@ -25,13 +26,16 @@ def common_move(change: Poses, poses: Poses) -> Poses:
 
 
 def _fitted(seen, change):
-    """What `seen` [view, n, 3] of one vector comes nearest to a change [view, n]."""
+    """Closest approach of `seen` [view, n, 3] of one vector to a change [view, n]."""
     vector = np.linalg.lstsq(seen.reshape(-1, 3), change.ravel(), rcond=None)[0]
     return seen @ vector
 
 
 def _turned_by(euler):
-    """How the three angles of a view change by a rotation of the specimen about z, y and x: [angle, axis]."""
+    """Change of the three angles of a view by a rotation of the specimen about z, y, x.
+
+    Shape [angle, axis].
+    """
     here = rotation_matrix(euler)
     by_angle = jax.vmap(lambda d: _vector(d @ here.T), in_axes=2, out_axes=1)(
         jax.jacfwd(rotation_matrix)(euler)

@@ -1,18 +1,18 @@
-"""Projections of a tilt series on coarser pixels, in a rotated frame, and in the field that all share."""
+"""Projections of a tilt series: binned, in a rotated frame, and in the field that all share."""
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike
 from scipy.ndimage import affine_transform, gaussian_filter
 
+from ..physics.types import Numbers
 from .projections import Images, axis_frame, three
 
-BLUR = 0.7  # voxels, of the measured projections: what a voxel cannot show must not be fitted
-SURE = 0.99  # weight from which a resampled pixel is valid
+BLUR = 0.7  # voxels, of the measured projections: finer detail than a voxel must not be fitted
+MIN_WEIGHT = 0.99  # of a valid resampled pixel
 
 
 class Level(NamedTuple):
@@ -22,17 +22,22 @@ class Level(NamedTuple):
     weights: Images
     voxel: tuple[float, float, float]
     volume_shape: tuple[int, int, int]
-    offset: np.ndarray  # Å (y, x), where the middle pixel lies
+    offset: np.ndarray  # Å (y, x), position of the middle pixel
 
 
-def rotate_images(images, weights, pixel, angle: float):
-    """Images and their weights in a frame whose y is the direction at `angle` [rad] from y towards x, about the middle
-    pixel, on as many pixels: y′ = y cos + x sin, x′ = x cos − y sin."""
+def rotate_images(
+    images: Images, weights: Images, pixel: Numbers, angle: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images and their weights in a frame rotated about the middle pixel, on as many pixels.
+
+    Its y is the direction at `angle` [rad] from y towards x: y′ = y cos + x sin,
+    x′ = x cos − y sin.
+    """
     back = axis_frame(angle).T * np.reshape(pixel, (1, 2)) / np.reshape(pixel, (2, 1))
     middle = np.array(images.shape[1:]) // 2
     offset = middle - back @ middle
-    to_frame: Any = partial(affine_transform, matrix=back, offset=offset, order=1)
-    valid = [to_frame((own > 0).astype(float)) > SURE for own in weights]
+    to_frame: Any = partial(affine_transform, matrix=back, offset=cast(Any, offset), order=1)
+    valid = [to_frame((own > 0).astype(float)) > MIN_WEIGHT for own in weights]
     known = [np.where(own > 0, image, 0.0) for image, own in zip(images, weights, strict=True)]
     turned = [to_frame(image, order=3) for image in known]
     held = [to_frame(own) for own in weights]
@@ -40,19 +45,27 @@ def rotate_images(images, weights, pixel, angle: float):
 
 
 def common_field(
-    shape: tuple[int, int], tilts, across: ArrayLike = 0.0
+    shape: tuple[int, int], tilts: Numbers, across: Numbers = 0.0
 ) -> Float[np.ndarray, "view y x"]:
-    """1 where every view sees what the untilted one does, |x| ≤ ½X cos θ about its shift `across` [pixels], and 0
-    outside: weights of a film."""
+    """Weights of a film: 1 where every view shows the area of the untilted one, 0 outside.
+
+    |x| ≤ ½X cos θ about its shift `across` [pixels].
+    """
     x = np.arange(shape[1]) - shape[1] // 2 - np.reshape(across, (-1, 1))
     inside = np.abs(x) <= shape[1] / 2 * np.cos(np.asarray(tilts))[:, None]
     return np.broadcast_to(inside[:, None], (len(inside), *shape)).astype(float)
 
 
-def binned(projections, weights, voxel, volume_shape, size: int) -> Level:
-    """Projections, blurred and summed over size × size pixels, and what belongs to them."""
+def binned(
+    projections: Images,
+    weights: Images,
+    voxel: tuple[float, float, float],
+    volume_shape: tuple[int, int, int],
+    size: int,
+) -> Level:
+    """Projections, blurred and summed over size × size pixels, with weights and voxels."""
 
-    def mean(images):
+    def mean(images: Any) -> np.ndarray:
         views, y, x = images.shape
         cut = images[:, : y // size * size, : x // size * size]
         return cut.reshape(views, y // size, size, x // size, size).mean((2, 4))

@@ -1,61 +1,63 @@
-"""From projections to a volume, where both depend linearly on one another.
+"""Linear tomography: volumes from projections that depend linearly on them.
 
-All solvers minimise ½ Σ w·(A V + N c − p)² over the volume V, where A is any linear map to images [view, y, x]
-(a `Projector`), p what was measured, w its weights (1/variance; 0 where nothing is known), and N c what of every
-view is left `free`: nothing, a constant, or a plane. The best c is always taken out (variable projection, Golub &
-Pereyra, SIAM J. Numer. Anal. 10, 413 (1973)); a basis [view, n, y, x] of one's own is as good. Each solver is one compiled program, and differentiable.
+All solvers minimise ½ Σ w·(A V + N c − p)² over the volume V, where A is any linear map to images
+[view, y, x] (a `Projector`), p the measured images, w their weights (1/variance; 0 where nothing is
+known), and N c the part of every view that is left `free`: nothing, a constant, or a plane. The
+best c is always projected out (variable projection, Golub & Pereyra, SIAM J. Numer. Anal. 10, 413
+(1973)); a given basis [view, n, y, x] is accepted too. Each solver is one compiled program, and
+differentiable.
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..physics.types import Stack
+from ..physics.types import Numbers, Scalar, Stack
 from .projections import Images
 
 Free = Literal["nothing", "constant", "plane"] | Float[Array, "view n y x"]
-TV_STEPS = 10  # of the dual in every iteration, which goes on where it was
+TV_STEPS = 10  # iterations of the dual, which is kept between the iterations of the volume
 
 
 class Solution(NamedTuple):
-    """A volume, and how the fit went."""
+    """Volume and the course of its misfit."""
 
     volume: Stack
     residuals: Float[Array, " iteration"]  # weighted rms, at the beginning of every iteration
 
 
 class _Problem(eqx.Module):
-    """The operator and the data, with what all solvers want of them."""
+    """Operator and data of a solver, with the products that all solvers require."""
 
     operator: Callable
     measured: Images
     weights: Images
     support: Stack  # 1 or 0
-    basis: Float[Array, "view n y x"]  # of what is free
+    basis: Float[Array, "view n y x"]  # of the free part
 
-    def misfit(self, volume) -> Images:
-        """Measured less projected, less what is free."""
+    def misfit(self, volume: Stack) -> Images:
+        """Measured minus projected, without the free part."""
         return project_out(self.measured - self.operator(volume), self.weights, self.basis)
 
-    def seen(self, volume) -> Images:
-        """The projections, less what is free."""
+    def seen(self, volume: Stack) -> Images:
+        """Projections without the free part."""
         return project_out(self.operator(volume), self.weights, self.basis)
 
-    def back(self, images) -> Stack:
+    def back(self, images: Images) -> Stack:
         """Aᵀ w images, inside the support."""
         return self.support * adjoint((self.operator, self.weights * images), self.support)
 
-    def rms(self, images) -> Float[Array, ""]:
+    def rms(self, images: Images) -> Float[Array, ""]:
         return jnp.sqrt(_ratio(jnp.sum(self.weights * images**2), jnp.sum(self.weights)))
 
 
 @eqx.filter_custom_vjp
-def adjoint(mapped, like: Stack) -> Stack:
-    """Aᵀ images of `mapped` = (A, images), a volume as large as `like`.
+def adjoint(mapped: tuple[Callable, Images], like: Stack) -> Stack:
+    """Aᵀ images of `mapped` = (A, images), a volume of the shape of `like`.
 
     Its derivative by A comes from ⟨V, Aᵀ images⟩ = ⟨A V, images⟩: in reverse mode only.
     """
@@ -89,11 +91,11 @@ def _problem(operator, measured, start, weights, support, free) -> _Problem:
 
 
 def _spread(weights, measured):
-    """Weights of every pixel, from those of views, too."""
+    """Weights of every pixel, also from those of views."""
     if weights.shape not in (measured.shape, measured.shape[:1]):
         raise ValueError(
-            f"weights of shape {weights.shape} came with projections of {measured.shape}; give one for each view, "
-            "or one for each pixel of each view"
+            f"weights of shape {weights.shape} came with projections of {measured.shape}; give one "
+            "for each view, or one for each pixel of each view"
         )
     return jnp.broadcast_to(
         weights.reshape(*weights.shape, *(1,) * (3 - weights.ndim)), measured.shape
@@ -101,7 +103,7 @@ def _spread(weights, measured):
 
 
 def basis_of(free: Free, measured: Images) -> Float[Array, "view n y x"]:
-    """What is left free of every view: nothing, a constant, a plane, or what the basis shows."""
+    """Basis of the free part of every view: empty, a constant, a plane, or the given one."""
     if not isinstance(free, str):
         return free
     y, x = jnp.meshgrid(
@@ -112,11 +114,11 @@ def basis_of(free: Free, measured: Images) -> Float[Array, "view n y x"]:
 
 
 def project_out(images: Images, weights: Images, basis: Float[Array, "view n y x"]) -> Images:
-    """Every image less what of it the basis can show, by weighted least squares."""
+    """Images minus their component in the basis, by weighted least squares."""
     if not basis.shape[1]:
         return images
 
-    def one(image, weight, basis):
+    def one(image: Any, weight: Any, basis: Any) -> Array:
         normal = jnp.einsum("ayx,yx,byx->ab", basis, weight, basis, precision="highest")
         right = jnp.einsum("ayx,yx,yx->a", basis, weight, image, precision="highest")
         size = jnp.sqrt(jnp.diag(normal))  # 0 for a view of no weight at all
@@ -134,15 +136,16 @@ def sirt(
     start: Stack,
     iterations: int = 50,
     *,
-    weights=None,
-    support=None,
+    weights: Numbers | None = None,
+    support: Numbers | None = None,
     positive: bool = False,
     free: Free = "nothing",
     relaxation: float = 1.0,
 ) -> Solution:
-    """The volume after V ← V + λ·C Aᵀ w R (p − A V), with R = 1/A1 and C = 1/Aᵀw1 (Gilbert, J. Theor. Biol. 36, 105 (1972)).
+    """Return the volume after SIRT: V ← V + λ·C Aᵀ w R (p − A V), with R = 1/A1 and C = 1/Aᵀw1.
 
-    Slow and mild: noise comes last. `start` tells the shape of the volume, and where it begins.
+    Source: Gilbert, J. Theor. Biol. 36, 105 (1972). Slow and robust: noise converges last. `start`
+    gives the shape of the volume and its initial values.
     """
     problem = _problem(operator, measured, start, weights, support, free)
     lengths = operator(jnp.ones_like(start))
@@ -150,7 +153,7 @@ def sirt(
     scaled = eqx.tree_at(lambda p: p.weights, problem, problem.weights * rows)
     columns = _inverse(problem.back(jnp.ones_like(lengths)))
 
-    def step(volume, _):
+    def step(volume: Stack, _: None) -> tuple[Stack, Array]:
         misfit = scaled.misfit(volume)
         volume = volume + relaxation * columns * scaled.back(misfit)
         return _positive(volume, positive), problem.rms(misfit)
@@ -159,7 +162,7 @@ def sirt(
 
 
 def _inverse(values):
-    """1/values, and 0 where they are next to nothing."""
+    """1/values, and 0 where they nearly vanish."""
     some = values > 1e-3 * jnp.max(values)
     return jnp.where(some, 1 / jnp.where(some, values, 1), 0)
 
@@ -175,26 +178,28 @@ def cgls(
     start: Stack,
     iterations: int = 20,
     *,
-    weights=None,
-    support=None,
+    weights: Numbers | None = None,
+    support: Numbers | None = None,
     free: Free = "nothing",
     damping: float = 0.0,
 ) -> Solution:
-    """The volume by conjugate gradients for least squares (Björck, *Numerical Methods for Least Squares Problems*, §7.4).
+    """Return the volume after conjugate gradients for least squares.
 
-    Fast, with noise to match: stop early, or give `damping`, the weight of ½‖V‖². Positivity is not for it.
+    Source: Björck, *Numerical Methods for Least Squares Problems*, §7.4. Fast, with more noise:
+    stop early, or give `damping`, the weight of ½‖V‖². Positivity is not supported.
     """
     problem = _problem(operator, measured, start, weights, support, free)
     volume = start * problem.support
     misfit = problem.misfit(volume)
     descent = problem.back(misfit) - damping * volume
 
-    def step(state, _):
+    def step(state: tuple[Array, ...], _: None) -> tuple[tuple[Array, ...], Array]:
         volume, misfit, descent, direction, square = state
         seen = problem.seen(direction)
         curvature = jnp.sum(problem.weights * seen**2) + damping * jnp.sum(direction**2)
         length = _ratio(square, curvature)
-        volume, after = volume + length * direction, misfit - length * seen
+        volume = volume + length * direction
+        after = misfit - length * seen
         descent = problem.back(after) - damping * volume
         new = jnp.sum(descent**2)
         return (
@@ -223,16 +228,17 @@ def fista(
     start: Stack,
     iterations: int = 50,
     *,
-    weights=None,
-    support=None,
+    weights: Numbers | None = None,
+    support: Numbers | None = None,
     positive: bool = True,
     free: Free = "nothing",
     tv: float = 0.0,
 ) -> Solution:
-    """The volume that is also the smoothest, with `tv`·Σ|∇V| added to the misfit, and nowhere negative.
+    """Return a non-negative volume of small total variation, `tv`·Σ|∇V| added to the misfit.
 
-    Accelerated proximal gradients (Beck & Teboulle, SIAM J. Imaging Sci. 2, 183 (2009)), that begin anew where
-    the momentum leads uphill (O'Donoghue & Candès 2015). The step comes from ‖AᵀwA‖ ≤ max AᵀwA1.
+    Accelerated proximal gradients (Beck & Teboulle, SIAM J. Imaging Sci. 2, 183 (2009)), restarted
+    where the momentum leads uphill (O'Donoghue & Candès 2015). The step length comes from
+    ‖AᵀwA‖ ≤ max AᵀwA1.
     """
     problem = _problem(operator, measured, start, weights, support, free)
     bound = 1.05 * jnp.max(
@@ -240,12 +246,12 @@ def fista(
     )  # the cubic kernel is a little negative
     bound = jnp.where(bound > 0, bound, 1)  # without any weight
 
-    def near(volume, dual):
+    def near(volume: Stack, dual: Array) -> tuple[Stack, Array]:
         if tv:
             return tv_step(volume, tv / bound, dual, problem.support, positive)
         return problem.support * _positive(volume, positive), dual
 
-    def step(state, _):
+    def step(state: tuple[Array, ...], _: None) -> tuple[tuple[Array, ...], Array]:
         volume, ahead, dual, t = state
         misfit = problem.misfit(ahead)
         new, dual = near(ahead + problem.back(misfit) / bound, dual)
@@ -263,27 +269,28 @@ def fista(
 
 
 def total_variation_of(volume: Stack) -> Float[Array, ""]:
-    """Σ|∇V| with the differences between neighbours [V] (isotropic; Rudin, Osher & Fatemi 1992)."""
+    """Σ|∇V| from differences of neighbours [V] (isotropic; Rudin, Osher & Fatemi 1992)."""
     return jnp.sum(jnp.sqrt(jnp.sum(_gradient(volume) ** 2, 0)))
 
 
 def tv_step(
     volume: Stack,
-    weight,
-    dual,
+    weight: Scalar,
+    dual: Float[Array, "3 z Y X"],
     support: Stack | float = 1.0,
     positive: bool = False,
     iterations: int = TV_STEPS,
-):
-    """argmin ½‖U − V‖² + weight·Σ|∇U| over U in the support (and ≥ 0), and the dual, from which it can go on.
+) -> tuple[Stack, Float[Array, "3 z Y X"]]:
+    """argmin ½‖U − V‖² + weight·Σ|∇U| over U in the support (and ≥ 0), and its dual.
 
-    Fast gradient projection of the dual (Beck & Teboulle, IEEE Trans. Image Process. 18, 2419 (2009)).
+    The dual is the start of the next call. Fast gradient projection of the dual (Beck & Teboulle,
+    IEEE Trans. Image Process. 18, 2419 (2009)).
     """
 
-    def primal(dual):
+    def primal(dual: Array) -> Stack:
         return support * _positive(volume - weight * _gradient_transposed(dual), positive)
 
-    def step(state, _):
+    def step(state: tuple[Array, ...], _: None) -> tuple[tuple[Array, ...], None]:
         dual, ahead, t = state
         new = ahead + _gradient(primal(ahead)) / (12 * weight)
         new = new / jnp.maximum(1, jnp.sqrt(jnp.sum(new**2, 0) + jnp.finfo(new.dtype).tiny))
@@ -295,7 +302,7 @@ def tv_step(
 
 
 def _gradient(volume):
-    """Differences to the next voxel along z, y, x; none at the far face."""
+    """Differences to the next voxel along z, y, x; zero at the far face."""
     return jnp.stack([jnp.diff(volume, axis=a, append=_last(volume, a)) for a in range(3)])
 
 

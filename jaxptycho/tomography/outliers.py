@@ -1,8 +1,8 @@
-"""Views of a tilt series that the others do not explain: empty ones, and those of another specimen.
+"""Outlier views of a tilt series: empty ones, and those of another specimen.
 
-The misfit of a view does not show this: a view without contrast has the smallest misfit of all. Each view is compared
-with the projection of a volume that was made without it (cross-validation, Stone, J. R. Stat. Soc. B 36, 111 (1974)),
-and its neighbours with volumes made with and without it.
+The misfit of a view does not show this: a view without contrast has the smallest misfit of all.
+Each view is compared with the projection of a volume that was made without it (cross-validation,
+Stone, J. R. Stat. Soc. B 36, 111 (1974)), and its neighbours with volumes made with and without it.
 """
 
 import equinox as eqx
@@ -14,24 +14,20 @@ from .linear import basis_of, fista, project_out
 from .projections import Images, Projector
 
 FOLDS = 5  # parts of the series that are predicted from the rest
-ITERATIONS = 8  # of a volume that predicts
-EMPTY = 0.05  # of the median contrast, below which a view shows nothing
-CHANCE = 0.15  # of a view's variance, which noise explains of other noise
-APART = (
-    0.3,
-    0.5,
-)  # of the median explained fraction: below it a view is unlike the others, or is examined
+ITERATIONS = 8  # of each predicting volume
+EMPTY = 0.05  # of the median contrast, below which a view counts as empty
+CHANCE = 0.15  # fraction of a view's variance that noise explains of other noise
+# of the median explained fraction: below it a view counts as an outlier, or is examined
+APART = (0.3, 0.5)
 SUSPECT = 2.0  # times the median misfit, from which a view is examined
 BAD = 3.0  # times the median misfit, from which a view is examined strictly
-HELP = {
-    "inner": (1.25, 1.4),
-    "outer": (1.1, 1.25),
-}  # growth of the neighbours' error without a sound view at least:
-# of a suspect, and of one with a misfit beyond BAD; the outermost views have one neighbour, often across a gap
+# smallest growth of the neighbours' error without a sound view: for a suspect, and for a misfit
+# beyond BAD; the outermost views have one neighbour, often across a gap
+HELP = {"inner": (1.25, 1.4), "outer": (1.1, 1.25)}
 
 
 def unusable(projections: Images, weights: Images) -> dict[int, str]:
-    """Views that no alignment can use, with the cause of each."""
+    """Views that cannot be used by an alignment, with the cause of each."""
     causes: dict[int, str] = {}
     contrast = np.zeros(len(projections))
     for view, (image, weight) in enumerate(zip(projections, weights, strict=True)):
@@ -52,9 +48,10 @@ def unusable(projections: Images, weights: Images) -> dict[int, str]:
 def held_out(
     projector: Projector, measured: Images, weights: Images, shape: tuple[int, int, int]
 ) -> Float[np.ndarray, " view"]:
-    """Signed fraction of the variance of every view that a volume made without it explains: r·|r| of its correlation r.
+    """Signed fraction of the variance of every view that a volume made without it explains.
 
-    A fifth of the views that have weights is left out at a time, evenly over the series; 0 for views without weights.
+    It is r·|r| of the correlation r. A fifth of the views that have weights is left out at a time,
+    evenly over the series; 0 for views without weights.
     """
     used = np.flatnonzero(np.asarray(weights).any((1, 2)))
     used = used[np.argsort(np.asarray(projector.geometry.tilts)[used], kind="stable")]
@@ -68,15 +65,16 @@ def held_out(
 def gain(
     projector: Projector, measured: Images, weights: Images, shape: tuple[int, int, int], view: int
 ) -> float:
-    """Error with which the neighbours of a view are predicted without it, over that with it: above 1 where it helps."""
+    """Error of the neighbours predicted without a view over that with it: above 1 if it helps."""
     used = np.flatnonzero(np.asarray(weights).any((1, 2)))
     order = used[np.argsort(np.asarray(projector.geometry.tilts)[used], kind="stable")]
     place = int(np.flatnonzero(order == view)[0])
     neighbours = [order[n] for n in (place - 1, place + 1) if 0 <= n < len(order)]
 
-    def error(without_view):
+    def error(without_view: bool) -> float:
         parts = [([n, view] if without_view else [n], n) for n in neighbours]
-        return sum(1 - _explained(projector, measured, weights, shape, out)[n] for out, n in parts)
+        errors = (1 - _explained(projector, measured, weights, shape, out)[n] for out, n in parts)
+        return float(sum(errors))
 
     return float(error(True) / max(error(False), 1e-12))
 
@@ -89,10 +87,13 @@ def worst_view(
     misfits: Float[np.ndarray, " view"],
     explained: Float[np.ndarray, " view"] | None = None,
 ) -> int | None:
-    """The view that fits the others worst, if any does not: unexplained by them, or with a large misfit, and of no help
-    to its neighbours."""
+    """View that fits the others worst, None if all fit.
+
+    Such a view is unexplained by the others, or has a large misfit, and does not help to predict
+    its neighbours.
+    """
     used = np.asarray(weights).any((1, 2))
-    if np.count_nonzero(used) < 4:  # two views explain nothing of a third for certain
+    if np.count_nonzero(used) < 4:  # two views do not reliably predict a third
         return None
     relative = np.where(used, misfits / max(float(np.median(misfits[used])), 1e-30), 0)
     suspects = set(np.flatnonzero(relative > SUSPECT))
@@ -120,7 +121,10 @@ def _explained(projector, measured, weights, shape, left_out) -> Float[np.ndarra
 
 @eqx.filter_jit
 def _correlation(projector, measured, weights, kept, empty):
-    """r·|r| of every view with the projection of a volume made of the `kept` views, a constant of each left out."""
+    """r·|r| of every view with the projection of a volume of the `kept` views.
+
+    A constant of each view is left out.
+    """
     basis = basis_of("constant", measured)
     volume = fista(
         projector, measured, empty, ITERATIONS, weights=weights * kept[:, None, None], free=basis

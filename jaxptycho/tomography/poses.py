@@ -1,6 +1,10 @@
-"""How every view stands, by Gauss and Newton from its patterns: tilt, angles and shift are few, and strongly coupled."""
+"""Poses of the views by Gauss–Newton steps on their patterns.
+
+Tilt, angles and shift of a view are few parameters, and strongly coupled.
+"""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int
 
 from ..data import Batch, Dataset, make_batch
 from ..inverse.solvers.parameter_scaling import natural_units
@@ -19,8 +24,8 @@ from ..physics.grids import Grid
 from .gauge import common_move
 
 FIELDS = ("tilt", "angles", "shift")
-BUDGET = 2.0**28  # bytes of waves side by side
-KEPT = 6  # waves that the derivatives of one slice hold
+BUDGET = 2.0**28  # bytes of waves computed at the same time
+WAVES_PER_SLICE = 6  # waves kept for the derivatives of one slice
 
 
 def pose_step(
@@ -31,25 +36,27 @@ def pose_step(
     longest: float = 1.0,
     budget: float = BUDGET,
 ) -> Model:
-    """The model with the tilt, angles and shift of the batch's view after one step of Levenberg and Marquardt.
+    """Return the model after one Levenberg–Marquardt step of the pose of the batch's view.
 
-    δ = −(JᵀJ + damping·diag JᵀJ)⁻¹ Jᵀr with r = √M − √I, which makes Poisson noise even, and J by forward
-    differentiation of the multislice, one column for each number of the `fields` that is `PerView` in the volume:
-    the shift alone while that is poor, for angles would follow its errors. No number moves by more than `longest`
-    of its natural unit, a pixel (at the rim of the volume). The volume is turned once; then as many shots go side by
-    side as keep their waves within `budget` bytes, however large the batch. Pure: `jit` it.
+    δ = −(JᵀJ + damping·diag JᵀJ)⁻¹ Jᵀr with r = √M − √I, which equalises Poisson noise, and J by
+    forward differentiation of the multislice, one column for each number of the `fields` that is
+    `PerView` in the volume: only the shift while it is poor, as angles would follow its errors. No
+    number moves by more than `longest` of its natural unit, a pixel (at the rim of the volume). The
+    volume is rotated once; shots are then computed in groups whose waves fit into `budget` bytes,
+    for any batch size. Pure: `jit` it.
     """
     names = [n for n in fields if isinstance(getattr(model.specimen, n), PerView)]
     if not names:
         raise ValueError(
-            f"of {', '.join(fields)} nothing differs from view to view in the specimen; give them PerView"
+            f"of {', '.join(fields)} nothing differs from view to view in the specimen; "
+            "give them PerView"
         )
     natural = natural_units(eqx.filter(model, eqx.is_inexact_array)).specimen
     units = [getattr(natural, n).values for n in names]
     values = [getattr(model.specimen, n).values for n in names]
     sizes = [math.prod(v.shape[1:]) for v in values]
 
-    def moved(by):
+    def moved(by: Array) -> Model:
         parts = _split(by, sizes)
         new = [
             v.at[batch.view].add((u * p).reshape(v.shape[1:]).astype(v.dtype))
@@ -57,7 +64,7 @@ def pose_step(
         ]
         return eqx.tree_at(lambda m: [getattr(m.specimen, n).values for n in names], model, new)
 
-    def sliced(by):
+    def sliced(by: Array) -> tuple[Any, Any]:
         own = select(moved(by).specimen, PerView, batch.view).slices(model.grid)
         return eqx.partition(own, eqx.is_inexact_array)
 
@@ -68,11 +75,11 @@ def pose_step(
         turned, jnp.eye(len(start), dtype=start.dtype)
     )  # of the slices, by every number
 
-    def of_shot(shot):
+    def of_shot(shot: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         """JᵀJ and Jᵀr of one pattern."""
         number, counts, weight = shot
 
-        def residual(parts):
+        def residual(parts: Any) -> Array:
             one, seen = select((still, eqx.combine(parts, fixed)), PerShot, number)
             corner, centre = seen.corner(one.scan.position(), one.grid)
             pattern = simulate_pattern(one, seen, seen.window(corner, one.grid), centre)
@@ -89,55 +96,67 @@ def pose_step(
 
     size = shots_within(still.probe, model.grid, len(here.transmission), budget)
     normal, right = jax.lax.map(of_shot, (batch.shots, batch.counts, batch.weight), batch_size=size)
-    normal, right = jnp.sum(normal, 0), jnp.sum(right, 0)
+    normal = jnp.sum(normal, 0)
+    right = jnp.sum(right, 0)
     guard = (damping + 1e-6) * jnp.diag(normal) + 1e-12 * jnp.trace(normal)
-    blind = jnp.trace(normal) == 0  # a view that meets vacuum alone shows nothing of its pose
+    blind = jnp.trace(normal) == 0  # a view of vacuum alone does not depend on its pose
     step = -jnp.linalg.solve(normal + jnp.diag(jnp.where(blind, 1.0, guard)), right)
     return moved(step * jnp.minimum(1.0, longest / jnp.maximum(jnp.max(jnp.abs(step)), 1e-30)))
 
 
 def shots_within(probe: AbstractProbe, grid: Grid, slices: int, budget: float) -> int:
-    """How many shots' waves, kept in every slice for the derivatives, fit into a budget [bytes]; one at least."""
+    """Number of shots whose waves, kept in every slice, fit into a budget [bytes]; at least 1."""
     waves: Any = eqx.filter_eval_shape(lambda p: select(p, PerShot, 0).spectrum(grid), probe)
-    return max(1, int(budget / (KEPT * slices * math.prod(waves.shape) * waves.dtype.itemsize)))
+    return max(
+        1, int(budget / (WAVES_PER_SLICE * slices * math.prod(waves.shape) * waves.dtype.itemsize))
+    )
 
 
 def shift_step(model: Model, batch: Batch, budget: float = BUDGET) -> Model:
-    """The model with the shift of the batch's view after twice its Newton step: a volume that was reconstructed with
-    the wrong shift has followed it half of the way."""
+    """Return the model with the shift of the batch's view after twice its Newton step.
+
+    A volume that was reconstructed with the wrong shift has followed it by half.
+    """
     before: Any = model.specimen
     after: Any = pose_step(model, batch, ("shift",), budget=budget).specimen
-    here, there = before.shift.values, after.shift.values
+    here = before.shift.values
+    there = after.shift.values
     return eqx.tree_at(lambda m: m.specimen.shift.values, model, 2 * there - here)
 
 
 STEPS = {"shifts": eqx.filter_jit(shift_step), "all": eqx.filter_jit(pose_step)}
 
 
-def posed(
+def refine_poses(
     model: Model,
     data: Dataset,
     kind: str,
     count: int = 48,
     seed: int | tuple[int, ...] = 0,
-    shots=None,
+    shots: Sequence[Int[np.ndarray, " shot"]] | None = None,
     budget: float = BUDGET,
 ) -> Model:
-    """The model after a step of every view, "shifts" or "all", each from `count` patterns drawn by lot, of all
-    patterns or of `shots` (a list over views; a view without any stays where it is)."""
+    """Return the model after a step of every view, "shifts" or "all".
+
+    Each step takes `count` random patterns, of all patterns or of `shots` (a list over views; a
+    view without any keeps its pose).
+    """
     rng = np.random.default_rng(seed)
     allowed = [np.arange(n) for n in data.n_shots] if shots is None else shots
     size = min(count, max(map(len, allowed)))
-    for view, mine in enumerate(allowed):
-        drawn = np.sort(rng.permutation(mine)[:count])
+    for view, usable in enumerate(allowed):
+        drawn = np.sort(rng.permutation(usable)[:count])
         if len(drawn):
             model = STEPS[kind](model, make_batch(data, view, drawn, size), budget=budget)
     return copy_for_donation(model)
 
 
 def without_drift(after: Model, before: Model) -> Model:
-    """`after` without what its views have moved all alike from where they stood `before`, which patterns cannot tell
-    from a volume that moves: a shift of the whole, τ_l = Π R_l t, and a rotation of the whole, R_l Q."""
+    """Return `after` without the common motion of its views since `before`.
+
+    Patterns cannot distinguish it from a moving volume: a shift of the full specimen,
+    τ_l = Π R_l t, and its rotation, R_l Q.
+    """
     new, old = (_euler_and_shift(model) for model in (after, before))
     common = common_move(new - old, old)
     names = [n for n in FIELDS if isinstance(getattr(after.specimen, n), PerView)]
@@ -160,7 +179,7 @@ def _euler_and_shift(model: Model) -> np.ndarray:
 
 
 def reset_volume(model: Model) -> Model:
-    """The same views of vacuum: volumes grow anew where poses were too poor to keep what they made."""
+    """Return the same views of vacuum: volumes are reset where poses were too poor for them."""
     return replace(model, specimen=model.specimen.map_stacks(jnp.zeros_like))
 
 

@@ -1,6 +1,8 @@
-"""Projections of a volume, as the views of a tilt series see them."""
+"""Projections of a volume in the views of a tilt series."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -9,26 +11,29 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..physics import volumes
-from ..physics.types import Scalar, Stack
+from ..physics.types import Numbers, Scalar, Stack
 
 Images = Float[Array | np.ndarray, "view y x"]
 Image = Float[Array, "y x"]
-LEAST_RANGE = math.radians(1.0)  # of the tilts, below which nothing is known of the depth
+MIN_TILT_RANGE = math.radians(1.0)  # below it the depth is not determined
 
 
 class Geometry(eqx.Module):
-    """How every view sees the volume: turned by its tilt about y and small angles about x and z, then moved.
+    """Pose of the volume in every view: rotation by tilt and small angles, then a shift.
 
-    A shift is the place at which the volume's middle voxel stands, from the middle pixel of the view, as in
-    `parts.Volume`. Without angles a view is projected in about half the time.
+    The tilt is about y, the angles are about x and z. A shift is the position of the volume's
+    middle voxel relative to the middle pixel of the view, as in `parts.Volume`. Without angles a
+    view is projected in about half the time.
     """
 
     tilts: Float[Array, " view"]  # rad
     angles: Float[Array, "view 2"] | None  # rad, about x and z
     shifts: Float[Array, "view 2"]  # Å (y, x)
 
-    def __init__(self, tilts, angles=None, shifts=None):
-        """At first no shifts. Raises ValueError where lists differ in length."""
+    def __init__(
+        self, tilts: Numbers, angles: Numbers | None = None, shifts: Numbers | None = None
+    ):
+        """Shifts are zero by default. Raises ValueError for lists of different lengths."""
         self.tilts = jnp.asarray(tilts, float)
         self.angles = None if angles is None else jnp.asarray(angles, float)
         self.shifts = (
@@ -43,7 +48,7 @@ class Geometry(eqx.Module):
                 )
 
     def rotations(self) -> Float[Array, "view 3 3"]:
-        """The rotation of every view, on (z, y, x)."""
+        """Rotation of every view, on (z, y, x)."""
         angles = (
             jnp.zeros((len(self.tilts), 2), self.tilts.dtype)
             if self.angles is None
@@ -54,14 +59,17 @@ class Geometry(eqx.Module):
 
 
 def axis_frame(angle: float) -> Float[np.ndarray, "2 2"]:
-    """Rotation on (y, x) into the frame whose y is the direction at `angle` [rad] from y towards x."""
-    cos, sin = math.cos(angle), math.sin(angle)
+    """Rotation on (y, x) into the frame whose y is at `angle` [rad] from y towards x."""
+    cos = math.cos(angle)
+    sin = math.sin(angle)
     return np.array([[cos, sin], [-sin, cos]])
 
 
-def turned_about_beam(geometry: Geometry, angle: float) -> Geometry:
-    """The geometry of the same views in images that are turned by `angle` [rad] from y towards x: R_z(angle) R_l, and
-    shifts likewise."""
+def rotate_about_beam(geometry: Geometry, angle: float) -> Geometry:
+    """Geometry of the same views in images rotated by `angle` [rad] from y towards x.
+
+    R_z(angle) R_l, and shifts likewise.
+    """
     if not angle:
         return geometry
     small = (
@@ -74,7 +82,7 @@ def turned_about_beam(geometry: Geometry, angle: float) -> Geometry:
 
 
 class Projector(eqx.Module):
-    """From a volume to its projections, a linear map: `projector(volume)` [view, y, x]."""
+    """Linear map of a volume to its projections: `projector(volume)` [view, y, x]."""
 
     geometry: Geometry
     voxel: tuple[float, float, float] = eqx.field(static=True)  # Å (z, y, x)
@@ -82,21 +90,26 @@ class Projector(eqx.Module):
     kernel: str = eqx.field(static=True, default="cubic")
 
     def __call__(self, volume: Stack) -> Float[Array, "view y x"]:
-        """The projections [the volume's unit times Å]."""
+        """Projections [the volume's unit times Å]."""
         return project(volume, self.voxel, self.geometry, self.shape, self.kernel)
 
 
 def project(
-    volume: Stack, voxel, geometry: Geometry, shape=None, kernel: str = "cubic"
+    volume: Stack,
+    voxel: Numbers,
+    geometry: Geometry,
+    shape: Sequence[int] | None = None,
+    kernel: str = "cubic",
 ) -> Float[Array, "view y x"]:
-    """∫V dz′ of every view [V·Å] on `shape` pixels (y, x), at first those of the volume, and as wide as its voxels.
+    """∫V dz′ of every view [V·Å] on `shape` pixels (y, x) of the size of the voxels.
 
-    One view after the other, so the adjoint adds up in one volume. Outside the volume is vacuum.
+    By default `shape` is that of the volume. The views are computed in sequence, so the adjoint
+    accumulates in one volume. Outside the volume is vacuum.
     """
     voxel = three(voxel)
     shape = volume.shape[1:] if shape is None else shape
 
-    def one(view):
+    def one(view: Any) -> Image:
         tilt, angles, shift = view
         return project_view(volume, voxel, tilt, angles, shift, shape, kernel)
 
@@ -104,9 +117,15 @@ def project(
 
 
 def project_view(
-    volume: Stack, voxel, tilt: Scalar, angles, shift, shape, kernel: str = "cubic"
+    volume: Stack,
+    voxel: tuple[float, float, float],
+    tilt: Scalar,
+    angles: Float[Array, "2"] | None,
+    shift: Float[Array, "2"],
+    shape: Sequence[int],
+    kernel: str = "cubic",
 ) -> Image:
-    """∫V dz′ [V·Å] of one view: all planes turned and summed along the beam, then the image moved."""
+    """∫V dz′ [V·Å] of one view: planes rotated and summed along the beam, then the image moved."""
     sizes = [n * p for n, p in zip(volume.shape, voxel, strict=True)]
     step = volumes.frame(volume.shape, voxel, 1).depth.step
     depth = math.ceil(math.hypot(sizes[0], sizes[2]) / step)  # holds the volume at every tilt
@@ -120,15 +139,21 @@ def project_view(
     )
 
 
-def move_image(image: Float[Array, "_ _"], shift, pixel, shape) -> Image:
-    """The image moved by `shift` (y, x) [Å] and cut to `shape`, the middle pixels [n//2, n//2] one above the other.
+def move_image(
+    image: Float[Array, "_ _"],
+    shift: Float[Array, "2"],
+    pixel: Sequence[float],
+    shape: Sequence[int],
+) -> Image:
+    """Image moved by `shift` (y, x) [Å] and cut to `shape`, the middle pixels [n//2, n//2] aligned.
 
-    Between its samples it is band-limited (a matrix of sinc, for each axis), outside it is zero: as a shift in
-    Fourier space, without the wrapping around.
+    Between its samples it is band-limited (a matrix of sinc, for each axis), outside it is zero: a
+    shift in Fourier space, without its periodicity.
     """
 
-    def matrix(axis):
-        source, target = image.shape[axis], shape[axis]
+    def matrix(axis: int) -> Array:
+        source = image.shape[axis]
+        target = shape[axis]
         places = (np.arange(target) - target // 2)[:, None] - (np.arange(source) - source // 2)
         return jnp.sinc(
             places.astype(image.dtype) - (shift[axis] / pixel[axis]).astype(image.dtype)
@@ -139,12 +164,17 @@ def move_image(image: Float[Array, "_ _"], shift, pixel, shape) -> Image:
     )
 
 
-def require_series(projections, voxel, geometry: Geometry, volume_shape) -> None:
-    """ValueError unless the projections are finite, belong to the tilts, and the volume covers their field."""
+def require_series(
+    projections: Numbers, voxel: Numbers, geometry: Geometry, volume_shape: Sequence[int]
+) -> None:
+    """Raise ValueError unless the projections fit to the tilts and to the volume.
+
+    They are to be finite, one for each tilt, and their field inside that of the volume.
+    """
     if np.ndim(projections) != 3:
         raise ValueError(
-            f"projections of shape {np.shape(projections)} came; stack views of one grid into [view, y, x], "
-            "cut or padded to one shape"
+            f"projections of shape {np.shape(projections)} came; stack views of one grid into "
+            "[view, y, x], cut or padded to one shape"
         )
     views, *field = np.shape(projections)
     tilts = np.asarray(geometry.tilts)
@@ -152,9 +182,10 @@ def require_series(projections, voxel, geometry: Geometry, volume_shape) -> None
         raise ValueError(
             f"{len(tilts)} tilts came with {views} projections; give one tilt for each of them"
         )
-    if np.ptp(tilts) < LEAST_RANGE:
+    if np.ptp(tilts) < MIN_TILT_RANGE:
         raise ValueError(
-            f"all tilts are {np.rad2deg(tilts.mean()):.4g}° within 1°, which tells nothing of the depth; "
+            f"all tilts are {np.rad2deg(tilts.mean()):.4g}° within 1°, which tells nothing of the "
+            "depth; "
             "give the tilts [rad] of a series"
         )
     if not np.isfinite(projections).all():
@@ -169,12 +200,13 @@ def require_series(projections, voxel, geometry: Geometry, volume_shape) -> None
     wanted = (field[0] * voxel[1], field[1] * voxel[2])
     if y < wanted[0] - voxel[1] or seen[view] < wanted[1] - voxel[2]:
         raise ValueError(
-            f"the volume fills {y:.4g} × {seen[view]:.4g} Å (y, x) of the field of {wanted[0]:.4g} × {wanted[1]:.4g} Å "
-            f"in view {view}, at {np.rad2deg(tilts[view]):.4g}°; give it more voxels, or cut the projections"
+            f"the volume fills {y:.4g} × {seen[view]:.4g} Å (y, x) of the field of "
+            f"{wanted[0]:.4g} × {wanted[1]:.4g} Å in view {view}, at "
+            f"{np.rad2deg(tilts[view]):.4g}°; give it more voxels, or cut the projections"
         )
 
 
-def three(voxel) -> tuple[float, float, float]:
-    """A voxel [Å] along (z, y, x), from one number or three."""
+def three(voxel: Numbers) -> tuple[float, float, float]:
+    """Voxel [Å] along (z, y, x), from one number or three."""
     z, y, x = (float(v) for v in np.broadcast_to(voxel, 3))
     return z, y, x

@@ -1,4 +1,4 @@
-"""From the views of a tilt series to one model of all of them: the end-to-end reconstruction begins here."""
+"""First model of a tilt series from its views, for the end-to-end reconstruction."""
 
 import math
 from typing import Any
@@ -14,20 +14,20 @@ from ..parts.scan import FreeScan
 from ..parts.volume import Volume
 from ..physics import volumes
 from ..physics.grids import Grid
-from ..physics.types import Stack
+from ..physics.types import Numbers, Stack
 from ..start.descan import descan_shift
 from ..start.guess import first_detector, model_grid, per_shot
-from .projections import LEAST_RANGE, Geometry, axis_frame, three
+from .projections import MIN_TILT_RANGE, Geometry, axis_frame, three
 
 STRIP = 2.0  # Å outside a face
-EDGE = 0.4  # of the scan, beyond which from its middle the tilt axis is at its edge
-MARGIN = 4.0  # Å around the windows of all views, by which shifts may still move
+EDGE = 0.4  # of the scan, distance of the tilt axis from the middle that counts as the edge
+MARGIN = 4.0  # Å around the windows of all views, left for changes of the shifts
 
 
 def first_series(
     data: Dataset,
     potential: Stack,
-    voxel,
+    voxel: Numbers,
     geometry: Geometry,
     probe: AbstractProbe,
     *,
@@ -35,16 +35,18 @@ def first_series(
     supersample: int = 1,
     extend: int = 1,
     descan: str = "auto",
-    **options,
+    **options: Any,
 ) -> Model:
-    """The model of a whole tilt series: a volume [V], whose middle lies on the tilt axis, and the probe of all views.
+    """Model of a full tilt series: a volume [V] centred on the tilt axis, and one probe.
 
-    `probe` is that at the height of the tilt axis, as views reconstructed with one thin slice find it, and is brought
-    to the middle of the first of the `slices`. Each view has its own tilt, shift, positions, and its own angles where `geometry` has
-    some. The model may be finer than the detector, and its patterns shifted, as in `first_model`. `options` are further keywords of `Volume`.
-    Outside the volume is vacuum: see `require_field` for films.
+    `probe` is that at the height of the tilt axis, as reconstructed from views with one thin slice;
+    it is propagated to the middle of the first of the `slices`. Each view has a separate tilt,
+    shift and positions, and separate angles if `geometry` has some. The model may be finer than
+    the detector, and its patterns shifted, as in `first_model`. `options` are further keywords of
+    `Volume`. Outside the volume is vacuum: see `require_field` for films.
     """
-    voxel, grid = three(voxel), model_grid(data.grid, supersample, extend)
+    voxel = three(voxel)
+    grid = model_grid(data.grid, supersample, extend)
     require_tilts(data, geometry)
     depth = volumes.depth_of(potential.shape, voxel, slices, geometry.tilts, geometry.angles)
     tilts: Any = PerView(geometry.tilts)
@@ -69,26 +71,32 @@ def first_series(
 
 
 def require_tilts(data: Dataset, geometry: Geometry) -> None:
-    """ValueError unless there is one tilt for each view, and not the same for all."""
+    """Raise ValueError unless there is one tilt for each view, and the tilts differ."""
     tilts = np.asarray(geometry.tilts)
     if len(tilts) != data.n_views:
         raise ValueError(
             f"{len(tilts)} tilts came with {data.n_views} views; give one tilt for each of them"
         )
-    if np.ptp(tilts) < LEAST_RANGE:
+    if np.ptp(tilts) < MIN_TILT_RANGE:
         raise ValueError(
-            f"all tilts are {np.rad2deg(tilts.mean()):.4g}° within 1°, which tells nothing of the depth; "
+            f"all tilts are {np.rad2deg(tilts.mean()):.4g}° within 1°, which tells nothing of the "
+            "depth; "
             "give the tilts [rad] of a series"
         )
 
 
 def require_field(
-    data: Dataset, shape: tuple[int, ...], voxel, geometry: Geometry, radius: float = 0.0
+    data: Dataset,
+    shape: tuple[int, ...],
+    voxel: Numbers,
+    geometry: Geometry,
+    radius: float = 0.0,
 ) -> None:
-    """ValueError unless the volume of `shape` voxels holds every position of every view, and what a probe of `radius`
-    [Å] lights around it: for films, not for particles.
+    """Raise ValueError unless the volume of `shape` voxels covers every position of every view.
 
-    A view at θ sees X cos θ + Z sin θ of a volume X wide and Z deep.
+    For films, not for particles: it must also cover the area that a probe of `radius` [Å]
+    illuminates around each position. A view at θ shows X cos θ + Z sin θ of a volume X wide and Z
+    deep.
     """
     z, y, x = (n * p for n, p in zip(shape, three(voxel), strict=True))
     for view, (tilt, shift) in enumerate(
@@ -100,14 +108,18 @@ def require_field(
         if (beyond > half).any():
             axis = int(np.argmax(beyond - half))
             raise ValueError(
-                f"view {view}, at {np.rad2deg(tilt):.4g}°, is scanned to {beyond[axis] - radius:.4g} Å from the tilt axis in "
-                f"{'yx'[axis]}, and lit {radius:.3g} Å further, where the volume ends at {half[axis]:.4g} Å; make it larger, or call it isolated "
-                "(specimen.isolated) where vacuum is around it"
+                f"view {view}, at {np.rad2deg(tilt):.4g}°, is scanned to "
+                f"{beyond[axis] - radius:.4g} Å from the tilt axis in {'yx'[axis]}, and "
+                f"illuminated {radius:.3g} Å further, where the volume ends at {half[axis]:.4g} Å; "
+                "make it larger, or set specimen.isolated = true where vacuum is around it"
             )
 
 
 def off_axis(data: Dataset) -> str | None:
-    """Why positions seem not to be counted from the tilt axis: in every view it is at the edge of the scan, or outside."""
+    """Reason to suspect that positions are not counted from the tilt axis.
+
+    In every view the axis is then at the edge of the scan, or outside.
+    """
     if data.tilts is None:
         return None
     low, high = (np.stack([limit(own, 0) for own in data.positions]) for limit in (np.min, np.max))
@@ -116,20 +128,24 @@ def off_axis(data: Dataset) -> str | None:
         return None
     axis = int(np.argmax(aside))
     return (
-        f"in every view the tilt axis (position 0) is at the edge of the scan or outside of it: view 0 is scanned from "
-        f"{low[0, axis]:.4g} to {high[0, axis]:.4g} Å along {'yx'[axis]}; positions of a tilt series are counted from the "
-        'axis, so set data.origin = "middle" if they are counted from the corner of the scan and the axis goes through its middle'
+        "in every view the tilt axis (position 0) is at the edge of the scan or outside of it: "
+        f"view 0 is scanned from {low[0, axis]:.4g} to {high[0, axis]:.4g} Å along {'yx'[axis]}; "
+        'positions of a tilt series are counted from the axis, so set data.origin = "middle" if '
+        "they are counted from the corner of the scan and the axis goes through its middle"
     )
 
 
-def at_faces(volume, voxel, size, reach) -> Float[np.ndarray, "2 2"]:
-    """How much of a specimen stands in the `STRIP` outside the faces (low, high) of a box across y and across x: the mean
-    there over that within.
+def at_faces(
+    volume: Float[np.ndarray, "z y x"], voxel: Numbers, size: Numbers, reach: Numbers
+) -> Float[np.ndarray, "2 2"]:
+    """Mean of a volume in the `STRIP` outside the faces of a box, over that within.
 
-    The box of `size` (z, y, x) [Å] lies in the middle of a `volume` that holds all that was scanned, which `reach`
-    (y, x) [Å] is; a strip beyond that counts as empty. Faces across z are left out: there a missing wedge draws out what
-    is inside.
+    Faces (low, high) across y and across x. The box of `size` (z, y, x) [Å] is in the middle of a
+    `volume` that covers the scanned area, `reach` (y, x) [Å]; a strip beyond that counts as empty.
+    Faces across z are left out: a missing wedge elongates the density in that direction.
     """
+    size = np.asarray(size)
+    reach = np.asarray(reach)
     places = [
         (np.arange(n) - n // 2) * step for n, step in zip(volume.shape, three(voxel), strict=True)
     ]
@@ -155,7 +171,7 @@ def _field(data: Dataset, grid: Grid, voxel, geometry: Geometry) -> tuple[int, i
         [np.abs(p - s).max(0) for p, s in zip(data.positions, shifts, strict=True)], axis=0
     )
     pixels = 2 * np.ceil((reach + MARGIN) / voxel[1:]).astype(int) + np.array(grid.shape) + 2
-    if geometry.angles is not None:  # a turn about the beam meets what is within its corners
+    if geometry.angles is not None:  # a rotation about the beam moves the corners outwards
         turned = np.abs(np.asarray(geometry.angles)[:, 1])
         sizes = pixels * voxel[1:]
         wide = [

@@ -1,4 +1,4 @@
-"""The views of a tilt series, each reconstructed by itself, as projections of one volume."""
+"""Views of a tilt series, each reconstructed separately, as projections of one volume."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -21,14 +21,14 @@ from ..start.guess import guess_model
 from .projections import axis_frame
 
 THIN = partial(guess_model, specimen="phase")
-FEWEST = 0.3  # of the greatest illumination, from which a pixel counts in full
+MIN_ILLUMINATION = 0.3  # of the greatest illumination, from which a pixel has full weight
 
 
 class Views(NamedTuple):
-    """What every view shows of the volume, the tilt axis in the middle pixel [n//2, n//2]."""
+    """Projections of the volume in all views, the tilt axis in the middle pixel [n//2, n//2]."""
 
     projections: Float[np.ndarray, "view y x"]  # V·Å
-    weights: Float[np.ndarray, "view y x"]  # 1 where many probes were, 0 where none was
+    weights: Float[np.ndarray, "view y x"]  # 1 where well illuminated, 0 where not illuminated
 
 
 def reconstruct_views(
@@ -42,12 +42,14 @@ def reconstruct_views(
     first: Callable[[Dataset], Model] = THIN,
     seed: int = 0,
 ) -> Iterator[tuple[int, Model]]:
-    """Every view with the model that explains it alone, the least tilted first, with the probe of the one before.
+    """Yield every view with its separate model, the least tilted first.
 
-    Those of `known` views are handed on. `first` makes the model that a view starts from: one thin phase by default,
-    at the height of the tilt axis. `seed` draws the batches.
+    Each starts with the probe of the view before. The models of `known` views are returned
+    unchanged. `first` makes the model that a view starts from: one thin phase by default, at the
+    height of the tilt axis. `seed` is that of the batches.
     """
-    step, probe = make_step(loss, optimiser, project), None
+    step = make_step(loss, optimiser, project)
+    probe = None
     for view in order_of_views(data):
         if view in known:
             probe = known[view].probe
@@ -71,16 +73,19 @@ def order_of_views(data: Dataset) -> list[int]:
 
 
 def projected_views(models: Sequence[Model], shape: tuple[int, int], axis: float = 0.0) -> Views:
-    """The phase of every view's model over σ, all slices summed, on `shape` pixels about the tilt axis: `Views`.
+    """Projected potential of every view on `shape` pixels about the tilt axis: `Views`.
 
-    Rows are along the tilt axis, whose direction in the patterns is `axis` [rad] from y towards x. What a view leaves
-    open, a constant and a plane, is as it was found. Splines bring it to the common pixels.
+    The phase of the model of each view over σ, summed over slices. Rows are along the tilt axis,
+    whose direction in the patterns is `axis` [rad] from y towards x. The ambiguities of a view, a
+    constant and a plane, are kept as reconstructed. Splines resample it to the common pixels.
     """
-    pixel, one = np.array(models[0].grid.pixel), []
+    pixel = np.array(models[0].grid.pixel)
+    one = []
     for view, model in enumerate(models):
         if not np.allclose(model.grid.pixel, pixel, rtol=1e-6):
             raise ValueError(
-                f"view {view} has pixels of {model.grid.pixel} Å, view 0 of {models[0].grid.pixel} Å; give one grid"
+                f"view {view} has pixels of {model.grid.pixel} Å, view 0 of {models[0].grid.pixel} "
+                "Å; give one grid"
             )
         volts = np.asarray(
             jnp.sum(model.specimen.phase_per_slice(model.grid), 0) / model.grid.sigma, float
@@ -97,7 +102,10 @@ def projected_views(models: Sequence[Model], shape: tuple[int, int], axis: float
         turned: Any = matrix if axis else np.ones(2)
         placed = affine_transform(volts, turned, corner, shape, order=5, mode="nearest")
         weight = np.clip(
-            affine_transform(seen, turned, corner, shape, order=1) / (FEWEST * seen.max()), 0, 1
+            affine_transform(seen, turned, corner, shape, order=1)
+            / (MIN_ILLUMINATION * seen.max()),
+            0,
+            1,
         )
         one.append((placed, weight))
     projections, weights = map(np.stack, zip(*one, strict=True))

@@ -48,11 +48,11 @@ def test_in_focus_only_diffraction_widens_the_probe():
     assert found.probe_radius == pytest.approx(0.61 * GRID.wavelength / 0.025)
     assert found.magnification == np.inf
     assert found.dose is None
-    words = dict(found.rows())
+    words = found.summary()
     assert words["information limit 2α/λ"] == "0.835 Å"
     assert words["largest tilt step 2(α + λk/2)"] == "5.73°"
     assert "dose" not in words
-    assert dict(design(GRID, 0.025, 0.0, 0.3, quanta=9.0).rows())["dose"] == "100 quanta/Å²"
+    assert design(GRID, 0.025, 0.0, 0.3, quanta=9.0).summary()["dose"] == "100 quanta/Å²"
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_positions_are_free_of_their_map():
         true + 5.0 * (np.arange(200) == 7)[:, None] * [0.6, 0.8], true, affine=False
     )
     assert (
-        one.words()["position error"] == "0.353 Å rms, mean 0.0498 Å, at most 4.97 Å"
+        one.summary()["position error"] == "0.353 Å rms, mean 0.0498 Å, at most 4.97 Å"
     )  # 5 Å less 1/200 of it
     with pytest.raises(ValueError, match="199 positions came with 200 true ones"):
         position_error(true[1:], true)
@@ -149,7 +149,7 @@ def test_planted_errors_of_an_alignment_are_found():
     )
     assert error.distances().argmax() == 7
     assert error.distances().max() == pytest.approx(0.5, abs=0.1)
-    words = error.words()
+    words = error.summary()
     assert words["shift error"].endswith(f"maximum {error.distances().max():.3g} Å")
     assert words["shift error in voxels"].endswith(
         f"maximum {4 * error.distances().max():.3g} voxels"

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from jaxptycho import load
 from jaxptycho.cli import main as cli
 from jaxptycho.cli.main import app
+from jaxptycho.jobs import new
 from jaxptycho.jobs.new import templates
 from jaxptycho.jobs.reading import read_job
 from jaxptycho.jobs.writing import write_job
@@ -99,7 +100,7 @@ def test_halves_share_nothing_and_agree(by, job, tmp_path):
 
 def test_halves_that_cannot_be_told_apart_are_refused(job, measurement, tmp_path):
     out = tmp_path / "both"
-    assert "takes one half already" in refused(
+    assert "uses one half already" in refused(
         "halves", job, "--out", out, "--set", "data.half=black"
     )
     path = tmp_path / "scaled.h5"

@@ -225,9 +225,10 @@ def test_positions_in_single_precision_are_cautioned_where_it_matters(counts):
 
 
 def test_a_tilt_series_is_never_moved_and_refused_far_from_its_axis(counts):
-    series = lambda away: jp.Dataset(
-        np.stack([counts, counts]), [PLACES + away] * 2, GRID, tilts=np.array([0, 0.1])
-    )  # noqa: E731
+    def series(away):
+        both = np.stack([counts, counts])
+        return jp.Dataset(both, [PLACES + away] * 2, GRID, tilts=np.array([0, 0.1]))
+
     assert series(4000.0).frame == (0.0, 0.0)
     assert np.array_equal(series(4000.0).positions[0], PLACES + 4000)
     with pytest.raises(ValueError, match="required to be on the tilt axis"):

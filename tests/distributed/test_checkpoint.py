@@ -148,7 +148,7 @@ def test_one_bit_changed_on_the_disk_is_noticed(tmp_path):
 def test_a_word_changed_in_what_is_said_about_it_is_noticed(two):
     path = two / "1" / "_CHECKPOINT_METADATA"
     path.write_text(path.read_text().replace('\\"about\\": 1', '\\"about\\": 2'))
-    with pytest.warns(UserWarning, match="what is said about it has changed"):
+    with pytest.warns(UserWarning, match="its attributes have changed"):
         assert Checkpoints(two).last(lambda about: tree())[1] == 0
 
 
@@ -166,7 +166,7 @@ def test_another_structure_is_an_error_and_no_fresh_start(two):
     with (
         pytest.warns(UserWarning, match="cannot be read"),
         pytest.raises(
-            ValueError, match=r"part/waves is complex64\[8, 3, 5\] in it, wanted float32\[4, 4\]"
+            ValueError, match=r"part/waves is complex64\[8, 3, 5\] in it, expected float32\[4, 4\]"
         ),
     ):
         Checkpoints(two).last(lambda about: other)

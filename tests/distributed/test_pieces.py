@@ -99,5 +99,5 @@ def test_two_processes_write_the_file_of_one(tmp_path):
     assert content(tmp_path / "two.h5") == content(tmp_path / "one.h5")
     assert [out.splitlines()[-1] for out in said] == [
         "the disk is full",
-        "the first process could not go on; it says why",
+        "process 0 has failed; its message says why",
     ]

@@ -99,7 +99,7 @@ def test_devices_of_many_processes_are_taken_in_turn():
         [0, 0, 0, 1],
         [1, 1, 0, 0],
     ):  # one idle, mixed, unequal, in another order
-        with pytest.raises(ValueError, match="wanted the same number of each of 2, "):
+        with pytest.raises(ValueError, match="expected the same number of each of 2, "):
             require_in_turn(owners, 2)
 
 

@@ -86,7 +86,7 @@ def test_what_is_given_goes_before_what_the_launcher_says(joined, monkeypatch):
 @pytest.mark.parametrize(
     ("given", "match"),
     [
-        (("host:1", None, None), "came alone"),
+        (("host:1", None, None), "came without more"),
         (("host:1", 2, None), "process None of 2"),
         (("host:1", 2, 2), "rank from 0"),
     ],

@@ -19,10 +19,10 @@ def series(second=np.uint16) -> Dataset:
 @pytest.mark.parametrize(
     ("platform", "memory", "second", "stay"),
     [
-        ("gpu", BYTES / resident.SHARE, np.uint16, True),
+        ("gpu", BYTES / resident.MAX_FRACTION, np.uint16, True),
         (
             "gpu",
-            BYTES / resident.SHARE - 4,
+            BYTES / resident.MAX_FRACTION - 4,
             np.uint16,
             False,
         ),  # a quarter of the device would not hold them

@@ -44,7 +44,7 @@ from jaxptycho import (
 from jaxptycho.distributed.memory_plan import plan
 from jaxptycho.distributed.sharding import even, place_on_mesh
 from jaxptycho.distributed.slabs import layout as slabs
-from jaxptycho.distributed.slabs.batching import arrange, homed, slab_batches
+from jaxptycho.distributed.slabs.batching import arrange, slab_batches, slabs_of_shots
 from jaxptycho.inverse.penalties import total_variation
 from jaxptycho.inverse.step import copy_for_donation
 from jaxptycho.physics.slab_rotation import largest_angles
@@ -234,7 +234,7 @@ def test_halos_are_made_for_angles_and_a_view_beyond_them_is_named():
     assert slabs.lent(model) == 2 * (math.ceil(300 * about_x) + 20) + 2 * 0
     angles = np.zeros((2, 2))
     angles[1, 1] = -0.99 * about_z
-    turn = lambda a: eqx.tree_at(lambda m: m.specimen.angles.values, model, jnp.asarray(a))  # noqa: E731
+    turn = lambda a: eqx.tree_at(lambda m: m.specimen.angles.values, model, jnp.asarray(a))
     slabs.require_lent(turn(angles))
     angles[1, 1] = -math.radians(2.5)
     with pytest.raises(
@@ -260,7 +260,7 @@ def test_every_shot_is_dealt_once_to_its_slab():
     )
     data = Dataset([np.ones((150, 16, 16), np.uint8)] * 2, [places, places[::-1]], grid)
     learn, devices = [np.arange(150), np.arange(0, 150, 2)], mesh(8, 4)
-    home = homed(model, data.n_shots, devices)
+    home = slabs_of_shots(model, data.n_shots, devices)
     dealt = list(slab_batches(data, 32, 2, home=home, mesh=devices, shots=learn))
     assert len(dealt) == 2 * (5 + 3)
     assert len({batch.shots.shape for batch in dealt}) == 1

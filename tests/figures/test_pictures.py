@@ -6,7 +6,7 @@ import pytest
 
 from jaxptycho import FreeScan, Grid, Ideal, Model, PerShot, PixelProbe, SliceStack
 from jaxptycho.analysis.scanned import seen
-from jaxptycho.figures.pictures import filtered, picture, probe_modes
+from jaxptycho.figures.pictures import band_filtered, picture, probe_modes
 from jaxptycho.figures.plots import round_length, unit_of
 from jaxptycho.reports.compare import common_phases
 
@@ -61,7 +61,7 @@ def test_a_band_pass_keeps_its_band():
     x = np.arange(256) * 2.0
     for period, kept in ((8.0, 0.0), (64.0, 1.0), (1024.0, 0.0)):
         wave = np.broadcast_to(np.cos(2 * np.pi * x / period), (64, 256))
-        power = np.std(filtered(wave, (2.0, 2.0), (15.0, 180.0))) / np.std(wave)
+        power = np.std(band_filtered(wave, (2.0, 2.0), (15.0, 180.0))) / np.std(wave)
         assert power == pytest.approx(kept, abs=0.1)
 
 

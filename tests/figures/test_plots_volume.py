@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxptycho.analysis.volumes import rotation_matrices
-from jaxptycho.figures import volume as plots
+from jaxptycho.figures import volumes as plots
 
 VOXEL = (0.5, 0.4, 0.3)
 SHAPE = (12, 14, 18)

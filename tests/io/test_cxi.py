@@ -162,27 +162,27 @@ BAD = {
         "holds no positions; a CXI file has them at",
     ),
     "patterns": ({"entry_1/data_1/data": None}, "holds no patterns"),
-    "modules": ({"entry_1/data_1/data": np.ones((SHOTS, 1, *SHAPE))}, r"wanted \[shot, y, x\]"),
+    "modules": ({"entry_1/data_1/data": np.ones((SHOTS, 1, *SHAPE))}, r"expected \[shot, y, x\]"),
     "distance": (
         {f"{DETECTOR}/distance": None},
         "no distance of its detector; add it, or give pixel_angstrom",
     ),
-    "distance nan": ({f"{DETECTOR}/distance": np.nan}, "wanted a positive number"),
-    "vectors": ({f"{DETECTOR}/basis_vectors": np.eye(2)}, "wanted two vectors of three numbers"),
+    "distance nan": ({f"{DETECTOR}/distance": np.nan}, "expected a positive number"),
+    "vectors": ({f"{DETECTOR}/basis_vectors": np.eye(2)}, "expected two vectors of three numbers"),
     "pixel size": ({f"{DETECTOR}/basis_vectors": None}, "neither basis_vectors nor x_pixel_size"),
     "beam": ({f"{SOURCE}/wavelength": None}, "neither voltage_kv nor wavelength_angstrom"),
     "energy in eV": (
         {f"{SOURCE}/wavelength": None, f"{SOURCE}/energy": 12658.0},
-        "wanted joules and metres",
+        "expected joules and metres",
     ),
-    "energy and wavelength": ({f"{SOURCE}/energy": h * c / 2e-10}, "wanted joules and metres"),
+    "energy and wavelength": ({f"{SOURCE}/energy": h * c / 2e-10}, "expected joules and metres"),
     "too few positions": (
         {"entry_1/sample_1/geometry_1/translation": np.zeros((3, 3))},
         "8 patterns require positions",
     ),
     "flat positions": (
         {"entry_1/sample_1/geometry_1/translation": np.zeros(SHOTS)},
-        r"translations .* have shape \(8,\); wanted",
+        r"translations .* have shape \(8,\); expected",
     ),
     "mask": ({f"{DETECTOR}/mask": np.ones(SHAPE, np.uint32)}, "hides every pixel"),
 }
@@ -199,7 +199,7 @@ def test_refuses_in_one_sentence(make, name):
 def test_refuses_contradictory_geometry(make):
     with pytest.raises(ValueError, match="belongs to a near field"):
         read(make(), near_field=False, focus_to_sample_angstrom=1e7)
-    with pytest.raises(ValueError, match="focus_to_sample_angstrom = -1; wanted more than 0"):
+    with pytest.raises(ValueError, match="focus_to_sample_angstrom = -1; expected more than 0"):
         read(make(), focus_to_sample_angstrom=-1)
     with pytest.raises(ValueError, match="did you mean near_field"):
         read(make(), nearfield=True)

@@ -7,7 +7,7 @@ import pytest
 import jaxptycho.data.dataset
 from jaxptycho import Dataset, Grid, read
 from jaxptycho.io.datasets import SCAN_TRANSFORMS
-from jaxptycho.io.native import chunked, write_native
+from jaxptycho.io.native import chunk_layout, write_native
 
 GRID = Grid((6, 4), 0.5, 80.0)
 
@@ -116,8 +116,8 @@ def test_shots_are_read_from_disk_in_any_order(tmp_path, monkeypatch, views, sho
 )
 def test_one_pattern_is_read_without_many_others(pixels, kind, together):
     grid = Grid((pixels, pixels), 0.5, 80.0)
-    assert chunked(grid, 100, kind)["chunks"] == (together, pixels, pixels)
-    assert chunked(grid, 100, kind, views=(3,))["chunks"] == (1, together, pixels, pixels)
+    assert chunk_layout(grid, 100, kind)["chunks"] == (together, pixels, pixels)
+    assert chunk_layout(grid, 100, kind, views=(3,))["chunks"] == (1, together, pixels, pixels)
 
 
 def test_known_properties_replace_those_of_the_file(template):
@@ -158,10 +158,10 @@ def test_dk_of_a_rectangular_pattern_gives_two_pixels(spoilt):
             {"focus_to_sample_angstrom": 10.0},
             "no property of a dataset is called focus_to_sample_angstrom",
         ),
-        ({"voltage_kv": -80.0}, "voltage_kv = -80.0; wanted more than 0"),
-        ({"voltage_kv": "80 kV"}, "voltage_kv = '80 kV'; wanted one number"),
-        ({"defocus_angstrom": np.nan}, "defocus_angstrom = nan; wanted one number"),
-        ({"semiangle_mrad": (1.0, 2.0)}, "wanted one number"),
+        ({"voltage_kv": -80.0}, "voltage_kv = -80.0; expected more than 0"),
+        ({"voltage_kv": "80 kV"}, "voltage_kv = '80 kV'; expected one number"),
+        ({"defocus_angstrom": np.nan}, "defocus_angstrom = nan; expected one number"),
+        ({"semiangle_mrad": (1.0, 2.0)}, "expected one number"),
         (
             {"voltage_kv": 80.0, "wavelength_angstrom": 0.0197},
             "electrons of voltage_kv = 80.0 have 0.0417",
@@ -192,7 +192,7 @@ def put(name, values):
 
 
 SPOILT = {
-    "no counts": (delete("counts"), "has no dataset /counts; a jaxptycho-dataset file wants"),
+    "no counts": (delete("counts"), "has no dataset /counts; a jaxptycho-dataset file requires"),
     "no positions": (delete("positions"), "has no dataset /positions"),
     "counts are a group": (
         lambda f: [f.pop("counts"), f.create_group("counts")],
@@ -209,14 +209,14 @@ SPOILT = {
         "pixel_nm is in no unit known here; .* call it pixel_angstrom",
     ),
     "no unit": (attribute(semiangle=0.02), "semiangle is in no unit known here; .* semiangle_mrad"),
-    "a word": (attribute(voltage_kv="eighty"), "voltage_kv = 'eighty'; wanted one number"),
+    "a word": (attribute(voltage_kv="eighty"), "voltage_kv = 'eighty'; expected one number"),
     "nan": (attribute(defocus_angstrom=np.nan), "defocus_angstrom = nan"),
     "no beam": (lambda f: f.attrs.pop("voltage_kv"), "neither voltage_kv nor wavelength_angstrom"),
     "no pixel": (
         lambda f: f.attrs.pop("pixel_angstrom"),
         "neither pixel_angstrom nor dk_inverse_angstrom",
     ),
-    "newer": (attribute(version=99), "version 99; wanted 'jaxptycho-dataset' up to version 2"),
+    "newer": (attribute(version=99), "version 99; expected 'jaxptycho-dataset' up to version 2"),
     "a lost position": (
         put("positions", np.full((20, 2), np.nan)),
         r"position of shot 0 is \[nan nan\]",

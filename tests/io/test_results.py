@@ -231,7 +231,7 @@ def test_a_class_that_has_changed_is_refused(result):
 def test_like_of_another_shape_or_structure_is_refused(result):
     with pytest.raises(
         ValueError,
-        match=r"/model/specimen/phase in .* has shape \(1, 32, 30\), wanted \(3, 32, 30\)",
+        match=r"/model/specimen/phase in .* has shape \(1, 32, 30\), expected \(3, 32, 30\)",
     ):
         load(result, like=MODELS["equal_slices"]())
     with pytest.raises(ValueError, match="has /model/specimen/absorption, unlike"):
@@ -280,11 +280,11 @@ def test_states_of_optimisers_come_back(tmp_path, name):
 def test_results_and_states_are_told_apart(tmp_path, result):
     save_state(tmp_path / "state.h5", {"a": jnp.ones(2)})
     with pytest.raises(
-        ValueError, match=r"state.h5 says it is 'jaxptycho-state' .* wanted 'jaxptycho-result'"
+        ValueError, match=r"state.h5 says it is 'jaxptycho-state' .* expected 'jaxptycho-result'"
     ):
         load(tmp_path / "state.h5")
     with pytest.raises(
-        ValueError, match=r"result.h5 says it is 'jaxptycho-result' .* wanted 'jaxptycho-state'"
+        ValueError, match=r"result.h5 says it is 'jaxptycho-result' .* expected 'jaxptycho-state'"
     ):
         load_state(result, {"a": jnp.ones(2)})
 

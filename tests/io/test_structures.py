@@ -81,8 +81,8 @@ def test_nothing_is_overwritten(tmp_path):
         ("empty.xyz", "", "cannot be read as atoms"),
         ("junk.cif", "nothing of the kind\n", "cannot be read as atoms"),
         ("POSCAR", "title only\n", "cannot be read as atoms"),
-        ("atoms.json", "{}\n", "wanted xyz, cif or POSCAR"),
-        ("noise.bin", "".join(map(chr, rng(0).integers(33, 127, 400))), "wanted"),
+        ("atoms.json", "{}\n", "expected xyz, cif or POSCAR"),
+        ("noise.bin", "".join(map(chr, rng(0).integers(33, 127, 400))), "expected"),
     ],
 )
 def test_bad_files_get_one_sentence(tmp_path, name, text, words):
@@ -103,5 +103,5 @@ def test_a_missing_file_is_named(tmp_path):
 def test_unknown_elements_are_refused():
     with pytest.raises(ValueError, match="no element is called Qq"):
         to_ase(POSITIONS, ["Qq", "O", "O"])
-    with pytest.raises(ValueError, match="wanted one each"):
+    with pytest.raises(ValueError, match="expected one each"):
         to_ase(POSITIONS, ["O"])

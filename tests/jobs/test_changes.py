@@ -98,7 +98,7 @@ FIXED = {
     "step.0.batch=8": "step.0 is under way with another value",
     "step.0.slices=2": "step.0 is under way",
     "step.0.rates.scan=1e-2": "its optimiser or its constraints",
-    "step.0.epochs=1.5": "wanted an integer",
+    "step.0.epochs=1.5": "expected an integer",
     "step.7.epochs=1": "there is no step.7",
 }
 
@@ -132,7 +132,7 @@ def test_the_keys_of_each_place_are_open_or_not():
     require_applicable(
         *changed(step=[SMALL | {"modes": 2}]), Reached(0, 0, False)
     )  # nothing has begun
-    with pytest.raises(ValueError, match=r"takes away step\.1"):
+    with pytest.raises(ValueError, match=r"removes step\.1"):
         require_applicable(*changed(step=[SMALL]), Reached(1, 0, True))
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from jaxptycho.jobs.job import Job
 from jaxptycho.jobs.reading import make_job, read_job
+from jaxptycho.jobs.runner import start
 from jaxptycho.jobs.writing import write_job
 
 MINIMAL = {"data": {"file": "scan.h5"}}
@@ -53,10 +54,10 @@ def test_every_key_is_explained_in_a_new_job():
         ({"data": {"file": "x", "voltage_kv": 300000.0}}, "0.3 to 5000 are expected; is it in V?"),
         (
             {"data": {"file": "x", "voltage_kv": "300 kV"}},
-            "data.voltage_kv = '300 kV': wanted a number",
+            "data.voltage_kv = '300 kV': expected a number",
         ),
-        ({"probe": {"modes": 2.5}}, "probe.modes = 2.5: wanted an integer"),
-        ({"scan": {"kind": "fre"}}, "scan.kind = 'fre': wanted 'free' or 'affine'"),
+        ({"probe": {"modes": 2.5}}, "probe.modes = 2.5: expected an integer"),
+        ({"scan": {"kind": "fre"}}, "scan.kind = 'fre': expected 'free' or 'affine'"),
         (
             {"probe": {"aberrations_angstrom": {"C31": 1.0}}},
             "no aberration is called C31; did you mean C30?",
@@ -85,6 +86,33 @@ def test_mistakes_are_named(wrong, said):
         make_job(MINIMAL | wrong)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"step": [{"kind": "atoms"}]},
+        {"step": [{"kind": "refine"}, {"kind": "linear"}]},
+        {"specimen": {"kind": "volume"}, "data": {"file": "x", "near_field": True}},
+        {"specimen": {"kind": "volume"}, "probe": {"kind": "relaxed"}},
+    ],
+)
+def test_mistake_of_the_whole_job_has_no_empty_place(wrong):
+    with pytest.raises(ValueError, match=r"^the job: \w") as caught:
+        make_job(MINIMAL | wrong)
+    assert ": :" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["phase", "potential"])
+@pytest.mark.parametrize("poses", ["shifts", "all"])
+def test_poses_of_a_specimen_that_does_not_rotate_are_refused(kind, poses, values, tmp_path):
+    job = make_job(values | {"specimen": {"kind": kind}} | refine(poses=poses))
+    with pytest.raises(
+        ValueError, match=r"step\.0\.poses = .* does not rotate; set poses"
+    ) as caught:
+        start(job, tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
 
 
 def test_every_mistake_has_its_own_line():

@@ -64,7 +64,7 @@ def refused(*arguments) -> str:
 
 
 WRONG_ATTRIBUTES = {
-    "text": ({"voltage_kv": "80"}, "voltage_kv = '80'; wanted one number, not text"),
+    "text": ({"voltage_kv": "80"}, "voltage_kv = '80'; expected one number, not text"),
     "bytes": ({"semiangle_mrad": np.bytes_("25")}, "semiangle_mrad = '25'"),
     "texts": ({"defocus_angstrom": ["50"]}, "not text"),
     "a pair of texts": ({"pixel_angstrom": ["0.3", "0.3"]}, "not text"),

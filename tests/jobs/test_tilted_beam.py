@@ -61,9 +61,9 @@ def test_refusals():
         ValueError, match=r"specimen.slices is 1; give the thickness and several slices"
     ):
         build_model(job(specimen={"kind": "potential"}), measured())
-    with pytest.raises(ValueError, match="a relaxed probe does not go with"):
+    with pytest.raises(ValueError, match="a relaxed probe cannot be combined with"):
         build_model(job(probe={"kind": "relaxed"}), measured())
-    with pytest.raises(ValueError, match=r"a tilted beam holds to 10°"):
+    with pytest.raises(ValueError, match=r"a tilted beam is valid up to 10°"):
         build_model(job(), measured(np.deg2rad([-30.0, 0.0, 30.0])))
 
 

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from stepping import aligned, context_of
 
 from jaxptycho import AberratedProbe, Dataset, Grid, predict, read
-from jaxptycho.io.axis import turned_images
+from jaxptycho.io.axis import rotate_patterns
 from jaxptycho.io.native import write_native
 from jaxptycho.jobs.reading import make_job
 from jaxptycho.jobs.runner import Runner
@@ -20,7 +20,7 @@ from jaxptycho.model import Model
 from jaxptycho.parts.indexed import PerShot
 from jaxptycho.parts.scan import FreeScan
 from jaxptycho.parts.stacks import PotentialSlices
-from jaxptycho.tomography.projections import Geometry, turned_about_beam
+from jaxptycho.tomography.projections import Geometry, rotate_about_beam
 from jaxptycho.tomography.series import first_series, off_axis
 
 VOXEL, WIDTH = 0.5, 1.2  # Å
@@ -125,9 +125,9 @@ def test_quarter_turns_of_images_are_exact():
     rng = np.random.default_rng(0)
     for shape in ((2, 7, 9), (2, 8, 6), (2, 7, 8)):
         images = rng.normal(size=shape)
-        np.testing.assert_array_equal(turned_images(images, 4), images)
-        assert turned_images(images, 1).shape == (2, shape[2], shape[1])
-        spectrum = np.fft.ifftshift(turned_images(images, 2), axes=(1, 2))
+        np.testing.assert_array_equal(rotate_patterns(images, 4), images)
+        assert rotate_patterns(images, 1).shape == (2, shape[2], shape[1])
+        spectrum = np.fft.ifftshift(rotate_patterns(images, 2), axes=(1, 2))
         index = [(-np.arange(n)) % n for n in shape[1:]]
         np.testing.assert_array_equal(
             spectrum, np.fft.ifftshift(images, axes=(1, 2))[:, index[0]][:, :, index[1]]
@@ -218,7 +218,7 @@ def test_shifts_are_found_in_the_frame_of_the_patterns(tmp_path, axis_deg):
         models.append(Model(PROBE, specimen, scan, grid))
     found = geometry_of(aligned(job, dict(enumerate(models)), tmp_path).model)
     upright = [
-        np.asarray(turned_about_beam(g, left).shifts)
+        np.asarray(rotate_about_beam(g, left).shifts)
         for g in (found, Geometry(tilts, None, shifts))
     ]
     away = upright[0] - upright[1]

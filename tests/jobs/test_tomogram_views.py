@@ -18,7 +18,7 @@ from jaxptycho.jobs.steps.align import ALIGNMENT
 from jaxptycho.jobs.steps.views import depth_of_middle, probes_of, sliced_view
 from jaxptycho.runs.state import State
 from jaxptycho.tomography.alignment import Aligned
-from jaxptycho.tomography.poses import posed
+from jaxptycho.tomography.poses import refine_poses
 from jaxptycho.tomography.projections import Geometry
 from jaxptycho.tomography.views import projected_views
 
@@ -42,7 +42,7 @@ def test_a_view_that_is_left_out_is_in_no_batch(series, order):
 def test_views_that_do_not_fit_are_dropped_from_all_that_follows(series, tmp_path, monkeypatch):
     geometry = Geometry(np.deg2rad(SIMULATION["tilt_series"]["tilts_deg"]))
     found = Aligned(geometry, np.zeros((16, 16, 16)), np.ones(3), [1], np.zeros(1))
-    assert found.words()["views that do not fit"] == "1"
+    assert found.summary()["views that do not fit"] == "1"
     monkeypatch.setattr("jaxptycho.jobs.steps.align.align", lambda *series, **options: found)
     data = read(series)
     left_out = {}
@@ -154,5 +154,5 @@ def test_films_are_aligned_by_their_common_field(
 
 def posed_in_turn(model, data, shots):
     """The model after a pose step, and how far the shift of every view went."""
-    new = posed(model, data, "shifts", shots=[np.array(own, int) for own in shots])
+    new = refine_poses(model, data, "shifts", shots=[np.array(own, int) for own in shots])
     return new, *(np.asarray(new.specimen.shift.values) - np.asarray(model.specimen.shift.values))

@@ -132,7 +132,7 @@ def test_a_used_up_model_says_so(data, first):
     model = jp.first_model(data, specimen="phase")
     state = jp.init_state(optimiser, model)
     batch = jp.make_batch(data, 0, range(8))
-    newer, newer_state, _ = step(model, state, batch)
+    newer, _, _ = step(model, state, batch)
     for use in (lambda: step(model, state, batch), lambda: jp.predict(model, np.arange(2))):
         with pytest.raises(ValueError, match="used up by a step"):
             use()

@@ -247,7 +247,7 @@ def test_patterns_lie_within_the_band_limit():
         ({"atoms": Atoms()}, "no atoms"),
         ({"atoms": Atoms("XS", positions=[[0, 0, 0], [2, 0, 0]])}, "atomic number 0"),
         ({"atoms": Atoms("S2", positions=[[0, 0, 0], [0.1, 0, 0]])}, "not 0.5 Å apart"),
-        ({"atoms": Atoms("S", positions=[[500, 0, 0]])}, "no atom lies under the probe"),
+        ({"atoms": Atoms("S", positions=[[500, 0, 0]])}, "no atom is under the probe"),
         ({"microscope": Microscope(0.025, 400.0)}, "its window only 8 Å"),
         ({"microscope": Microscope(0.025, 30.0, {"C30": 3e6})}, "its window only 8 Å"),
         ({"tilts": (0.0, 0.1), "view_errors": ViewErrors(defocus=400.0)}, "its window only 8 Å"),

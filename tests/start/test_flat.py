@@ -114,11 +114,12 @@ def test_it_shows_what_turned_atoms_show():
 
 def test_refusals():
     with pytest.raises(
-        ValueError, match=r"tilts of up to 30°; a leaning beam holds to 10°, turn a Volume instead"
+        ValueError,
+        match=r"tilts of up to 30°; a tilted beam is valid up to 10°, rotate a Volume instead",
     ):
         tilt_coupled(thin(), np.deg2rad([0.0, -30.0]))
     affine = AffineScan(PerShot(positions()), jnp.eye(2), jnp.zeros(2), jnp.zeros(2), jnp.zeros(2))
-    with pytest.raises(ValueError, match="wanted a FreeScan"):
+    with pytest.raises(ValueError, match="expected a FreeScan"):
         tilt_coupled(thin(scan=affine), [0.01])
     with pytest.raises(ValueError, match="2 tilts came with the positions of 1 views"):
         tilt_coupled(thin(scan=FreeScan(PerView(PerShot(positions()[None])))), [0.01, 0.02])

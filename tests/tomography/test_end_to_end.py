@@ -296,7 +296,7 @@ def test_refusals(series):
     require_field(data, (12, 16, 16), VOXEL, TRUE)
     with pytest.raises(
         ValueError,
-        match=r"view 0, .* is scanned to 2.1\d* Å from the tilt axis in y, and lit 3 Å further",
+        match=r"view 0, .* is scanned to 2.1\d* Å from the tilt axis in y, and illuminated 3 Å further",
     ):
         require_field(data, (12, 16, 16), VOXEL, TRUE, 3.0)
     with pytest.raises(

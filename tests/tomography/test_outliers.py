@@ -113,7 +113,7 @@ def test_the_rest_is_as_without_a_view_that_does_not_fit(name, extended):
     assert np.isfinite(found.misfits).all()
     assert found.explained > 0.9
     assert found.doubt() is None
-    assert all(f"view {view} does not fit" in found.words() for view in STRANGERS[name])
+    assert all(f"view {view} does not fit" in found.summary() for view in STRANGERS[name])
 
 
 @pytest.mark.parametrize("extended", [PARTICLE, FILM])

@@ -1,11 +1,12 @@
-"""Batches for devices that hold slabs: each device's shots stand together, in the order in which devices take them.
+"""Batches for devices that hold slabs: the shots of each device are contiguous, in its order.
 
-Windows lie where the scan has them, so a batch drawn from all shots would load slabs unequally. Shots are therefore
-drawn within each slab, the same part of every slab's for every batch.
+The positions of the windows follow the scan, so a batch of random shots would load slabs unequally.
+Shots are therefore drawn within each slab, the same fraction of every slab for every batch.
 """
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,7 +21,8 @@ from .layout import SLABS, homes
 
 
 def arrange(batch: Batch, home: Int[np.ndarray, " shot"], mesh: Mesh) -> Batch:
-    """The shots of a batch in the order of the devices, the same number for each, padded with weight 0.
+    """The shots of a batch in the order of the devices, the same number for each, padded with
+    weight 0.
 
     `home` is the slab of every shot of the batch's view, by `slabs.homes`.
     """
@@ -32,23 +34,25 @@ def arrange(batch: Batch, home: Int[np.ndarray, " shot"], mesh: Mesh) -> Batch:
 
 
 def _side_by_side(home, mesh: Mesh, share: int = 0):
-    """Indices of shots that live in the slabs `home`, `share` for each device or as many as needed, and their weight."""
-    groups, slabs = mesh.shape[SHOTS], mesh.shape[SLABS]
+    """Indices of shots that live in the slabs `home`, `share` for each device or as many as needed,
+    and their weight.
+    """
+    groups = mesh.shape[SHOTS]
+    slabs = mesh.shape[SLABS]
     by_slab = [np.flatnonzero(home == slab) for slab in range(slabs)]
     share = max(share, math.ceil(max(map(len, by_slab)) / groups))
-    index, real = (
-        np.zeros((groups, slabs, share), int),
-        np.zeros((groups, slabs, share), np.float32),
-    )
+    index = np.zeros((groups, slabs, share), int)
+    real = np.zeros((groups, slabs, share), np.float32)
     for slab, mine in enumerate(by_slab):
         for group in range(groups):
             own = mine[group::groups]
-            index[group, slab, : len(own)], real[group, slab, : len(own)] = own, 1
+            index[group, slab, : len(own)] = own
+            real[group, slab, : len(own)] = 1
     return index.ravel(), real.ravel()
 
 
-def homed(model: Model, shots: list[int], mesh: Mesh) -> list[Int[np.ndarray, "_"]]:
-    """The slab of every shot of every view, where the windows lie now; `shots` are those of the views."""
+def slabs_of_shots(model: Model, shots: list[int], mesh: Mesh) -> list[Int[np.ndarray, "_"]]:
+    """Slab of every shot of every view, from its current window; `shots` are those of the views."""
     if SLABS not in mesh.shape:
         return [np.zeros(n, np.int16) for n in shots]
     return [
@@ -66,13 +70,14 @@ def slab_batches(
     order: str = "random",
     seed: int = 0,
     first_epoch: int = 0,
-    shots=None,
+    shots: Any = None,
     part: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
-    """`data.batches` for the devices of `mesh`: as many batches, of about `size` shots, for slabs arranged.
+    """Return `data.batches` for the devices of `mesh`: batches of about `size` shots by slabs.
 
-    `home` by `homed` says where the windows lie; they may move by some rows (`slabs.halo`) until batches are dealt by
-    another one. What is left of an epoch wants that of its beginning.
+    `home` from `slabs_of_shots` gives the slab of every shot; windows may move by some rows
+    (`slabs.halo`) until it is computed again. The rest of an epoch requires the `home` of its
+    beginning.
     """
     if SLABS not in mesh.shape:
         drawn = batches(
@@ -122,7 +127,9 @@ def slab_batches(
 
 
 def _parts(positions, own, count: int, order: str, rng) -> list[np.ndarray]:
-    """The shots of one slab in `count` parts, by an order of `data.batches`; fewer shots than that are in one each."""
+    """The shots of one slab in `count` parts, by an order of `data.batches`; fewer shots than that
+    are in one each.
+    """
     parts = [
         own[group]
         for group in ORDERS[order](positions[own], math.ceil(len(own) / max(count, 1)) or 1, rng)
@@ -133,9 +140,11 @@ def _parts(positions, own, count: int, order: str, rng) -> list[np.ndarray]:
 
 
 def _covering(parts: list[list[np.ndarray]], count: int) -> list[list[np.ndarray]]:
-    """The parts of all slabs in `count` places, each slab's where those of the one before end, so that no place is
-    empty in all slabs."""
-    first, found = 0, []
+    """The parts of all slabs in `count` places, each slab's where those of the one before end, so
+    that no place is empty in all slabs.
+    """
+    first = 0
+    found = []
     for own in parts:
         places = [np.zeros(0, int)] * count
         for number, part in enumerate(own):

@@ -1,4 +1,6 @@
-"""The rows that the slabs of neighbours lend: sent there by `ppermute`, their gradient sent back by its transpose."""
+"""The rows that the slabs of neighbours lend: sent there by `ppermute`, their gradient sent back by
+its transpose.
+"""
 
 import math
 
@@ -12,7 +14,7 @@ SLABS = "slabs"
 def with_halo(
     rows: Num[Array, "z Y X"], reach: int, slabs: int, outside: float
 ) -> Num[Array, "z _ X"]:
-    """A slab with `reach` rows of its neighbours on either side, `outside` where there are none."""
+    """A slab with `reach` rows of its neighbours on either side, `outside` at the border."""
     return jnp.concatenate(
         [
             _received(rows, reach, slabs, 1, outside),
@@ -24,8 +26,10 @@ def with_halo(
 
 
 def _received(rows, reach: int, slabs: int, step: int, outside: float):
-    """`reach` rows of the slabs before (step 1) or behind (step −1), each hop to one further away."""
-    own, number, pieces = rows.shape[1], jax.lax.axis_index(SLABS), []
+    """`reach` rows of the slabs before (step 1) or behind (step −1); each hop is one further."""
+    own = rows.shape[1]
+    number = jax.lax.axis_index(SLABS)
+    pieces = []
     for hop in range(1, math.ceil(reach / own) + 1):
         count = min(own, reach - (hop - 1) * own)
         sent = rows[:, own - count :] if step == 1 else rows[:, :count]

@@ -1,17 +1,20 @@
-"""A specimen too large for one device, in slabs of rows along y: what one device holds of it, and which shots it sees.
+"""Layout of a specimen too large for one device, in slabs of rows along y.
 
-Every slice is made of the slab's own rows alone: matter acts pixel by pixel, and a tilt about y
-turns each row for itself (`physics.slab_rotation` does the small angles about x and z). A window
-reaches over the slab's edge into a halo of transmissions, which neighbours send (`ppermute`); the
-transpose, by JAX, sends the halo's gradient back. The loss meets a specimen that is merely smaller.
+Every slice is made of the rows of its slab only: matter acts pixel by pixel, and a tilt about y
+rotates each row separately (`physics.slab_rotation` handles the small angles about x and z). A
+window reaches over the slab's edge into a halo of transmissions, which neighbours send
+(`ppermute`); the transpose, by JAX, sends the halo's gradient back. To the loss this is a smaller
+specimen.
 """
+
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Int
+from jaxtyping import Array, Int
 
 from ...data import Batch
 from ...model import Model, probe_positions
@@ -27,23 +30,23 @@ class Given(AbstractSpecimen):
 
     sliced: Sliced
 
-    def slices(self, grid):
+    def slices(self, grid: Grid):
         return self.sliced
 
 
 def stacks(model: Model) -> list:
-    """The arrays (z, y, x) of the specimen that are split: phase or potential, and absorption.
+    """Arrays (z, y, x) of the specimen that are split: phase or potential, and absorption.
 
-    Raises ValueError for a specimen that has none, and for a periodic one.
+    Raises ValueError for a specimen without such arrays, and for a periodic one.
     """
     return model.specimen.slab_stacks()
 
 
-def layout(tree, model: Model):
-    """How each array of `tree` (the model, or what an optimiser remembers of it) is split: rows of the stacks, no other."""
+def layout(tree: Any, model: Model):
+    """Partition of each array of `tree` (the model, or its optimiser state): rows of the stacks."""
     shape = stacks(model)[0].shape
 
-    def spec(path, leaf):
+    def spec(path: Any, leaf: Any):
         before = jnp.ndim(leaf) - 3  # a memory of several steps has them in front
         of_specimen = any(getattr(key, "name", None) == "specimen" for key in path)
         split = of_specimen and before >= 0 and leaf.shape[before:] == shape
@@ -53,14 +56,17 @@ def layout(tree, model: Model):
 
 
 def halo(grid: Grid) -> int:
-    """Rows that a device holds of its neighbours on either side: half a window, and as far as positions may move
-    before their shots are arranged anew."""
+    """Rows that a device holds of its neighbours on either side.
+
+    Half a window, and the distance that positions may move before shots are assigned again.
+    """
     return grid.shape[0] // 2 + max(4, grid.shape[0] // 8)
 
 
-def fitted(model: Model, slabs: int, tree=None):
-    """The model, or a `tree` of what an optimiser remembers of it, with rows of vacuum added to the specimen, so that it
-    falls into equal slabs."""
+def fitted(model: Model, slabs: int, tree: Any = None):
+    """The model, or a `tree` of what an optimiser remembers of it, with rows of vacuum added to the
+    specimen, so that it falls into equal slabs.
+    """
     tree = model if tree is None else tree
     if slabs == 1 or not (extra := -stacks(model)[0].shape[1] % slabs):
         return tree
@@ -68,7 +74,7 @@ def fitted(model: Model, slabs: int, tree=None):
     total = rows + extra
     before = model.specimen.anchor_row(total) - model.specimen.anchor_row(rows)
 
-    def padded(leaf, spec):
+    def padded(leaf: Any, spec: Any):
         split = SLABS in spec
         return (
             jnp.pad(leaf, [(0, 0)] * (leaf.ndim - 2) + [(before, extra - before), (0, 0)])
@@ -81,37 +87,41 @@ def fitted(model: Model, slabs: int, tree=None):
 
 
 def require_equal(model: Model, slabs: int) -> None:
-    """Raises ValueError where slabs would be unequal."""
+    """Raise ValueError where slabs would be unequal."""
     rows = stacks(model)[0].shape[1]
     if rows % slabs:
         raise ValueError(
-            f"{rows} rows of the specimen cannot be split into {slabs} equal slabs; `slabs.fitted` adds rows of vacuum"
+            f"{rows} rows of the specimen cannot be split into {slabs} equal slabs; "
+            "`slabs.fitted` adds rows of vacuum"
         )
 
 
 def lent(model: Model) -> int:
-    """Rows of the volume that a slab takes of its neighbours on either side for small angles; 0 without any.
+    """Rows of the volume that a slab takes from its neighbours on either side for small angles.
 
-    Of the model only shapes count.
+    0 without any. Only the shapes of the model count.
     """
     return model.specimen.slab_reach()
 
 
 def require_lent(model: Model) -> None:
-    """Raises ValueError where a view is turned about x or z by more than the halos are made for."""
+    """Raise ValueError for a view rotated about x or z by more than the halos allow."""
     model.specimen.require_slab_angles()
 
 
-def own_part(model: Model, view, slabs: int) -> Model:
-    """What one device sees of `model` in one view: its slab, sliced, between the halos of its neighbours.
+def slab_part(model: Model, view: Any, slabs: int) -> Model:
+    """Part of `model` of one device in one view: its slab, sliced, between its neighbours' halos.
 
-    To be called within `shard_map`; `model` holds the device's own rows.
+    To be called within `shard_map`; `model` holds the rows of the device.
     """
-    model, grid = select(model, PerView, view), model.grid
-    specimen, rows, reach = model.specimen, stacks(model)[0].shape[1], halo(model.grid)
+    grid = model.grid
+    model = select(model, PerView, view)
+    specimen = model.specimen
+    rows = stacks(model)[0].shape[1]
+    reach = halo(model.grid)
     number = jax.lax.axis_index(SLABS)
 
-    def neighbours(values, reach, outside):
+    def neighbours(values: Array, reach: int, outside: Any):
         return with_halo(values, reach, slabs, outside)
 
     sliced = specimen.slab_slices(grid, Slab(number, slabs, neighbours))
@@ -125,10 +135,10 @@ def own_part(model: Model, view, slabs: int) -> Model:
 
 
 def within_reach(model: Model, batch: Batch) -> jax.Array:
-    """Whether the device holds the windows of all its shots, of a model that `own_part` made."""
+    """True if the device holds the windows of all its shots, of a model that `slab_part` made."""
     sliced = model.specimen.slices(model.grid)
 
-    def corner(shot):
+    def corner(shot: Any):
         scan, own = select((model.scan, sliced), PerShot, shot)
         return own.corner(scan.position(), model.grid)[0][0]
 
@@ -140,8 +150,10 @@ def within_reach(model: Model, batch: Batch) -> jax.Array:
 def homes(model: Model, view: int, slabs: int) -> Int[np.ndarray, " shot"]:
     """The slab of every shot of a view: the one that holds the middle of its window."""
     require_equal(model, slabs)
-    specimen, grid = select(model.specimen, PerView, view), model.grid
-    rows, pixel = stacks(model)[0].shape[1], grid.pixel[0]
+    specimen = select(model.specimen, PerView, view)
+    grid = model.grid
+    rows = stacks(model)[0].shape[1]
+    pixel = grid.pixel[0]
     beyond = specimen.anchor_row(specimen.shapes(grid).plane[0]) - specimen.anchor_row(rows)
     origin = np.asarray(plain(specimen.slices_origin(grid)))[..., 0] + beyond * pixel
     middle = np.round((probe_positions(model, view)[:, 0] - origin) / pixel)

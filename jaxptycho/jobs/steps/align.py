@@ -16,7 +16,7 @@ from ...io.atomic_write import atomic_path
 from ...model import Model
 from ...runs.state import State
 from ...tomography.alignment import Aligned, align
-from ...tomography.projections import Geometry, turned_about_beam
+from ...tomography.projections import Geometry, rotate_about_beam
 from ...tomography.series import at_faces
 from ...tomography.views import projected_views
 from ..context import Context, Step
@@ -71,13 +71,14 @@ class AlignStep(Step):
         return model
 
     def run(self, state: State, context: Context) -> State:
-        job, data = context.job, context.data
+        job = context.job
+        data = context.data
         models = [state.views[view] for view in range(data.n_views)]
         found = self._aligned(models, context)
         axis = tilt_axis(data)
-        in_patterns = found._replace(geometry=turned_about_beam(found.geometry, -axis))
+        in_patterns = found._replace(geometry=rotate_about_beam(found.geometry, -axis))
         run_on_rank0(partial(write_alignment, context.folder / ALIGNMENT, in_patterns))
-        for name, value in found.words().items():
+        for name, value in found.summary().items():
             context.listener.say(f"{name}: {value}")
         if volume_of(job).isolated:
             warn_outside(job, self.bins[-1], found, data)
@@ -90,7 +91,8 @@ class AlignStep(Step):
         return replace(state, model=model, left_out=left_out)
 
     def _aligned(self, models: list[Model], context: Context) -> Aligned:
-        job, data = context.job, context.data
+        job = context.job
+        data = context.data
         field, shape = fields_of(job, data)
         views = projected_views(models, field, tilt_axis(data))
         extended = not volume_of(job).isolated
@@ -113,7 +115,8 @@ class AlignStep(Step):
 
 def fields_of(job: Setup, data: Dataset) -> tuple[tuple[int, int], tuple[int, int, int]]:
     """Pixels (y, x) that all scans reach, and voxels of a volume that fills them at every tilt."""
-    voxel, tilts = np.array(voxel_of(job, data)), tilts_of(data)
+    voxel = np.array(voxel_of(job, data))
+    tilts = tilts_of(data)
     y, x = (int(n) for n in 2 * np.floor((reach_of(data) + BEYOND_SCAN) / voxel[1:]))
     width = x * voxel[2]
     depth = width * (1 - np.cos(tilts)) / np.maximum(np.abs(np.sin(tilts)), 1e-3)
@@ -131,9 +134,11 @@ def warn_outside(job: Setup, coarser: int, found: Aligned, data: Dataset) -> Non
     if beyond[axis, side] > OUTSIDE:
         place = (2 * int(side) - 1) * size[axis + 1] / 2
         warnings.warn(
-            f"the specimen does not fit into the volume of {' × '.join(f'{s:.4g}' for s in size)} Å "
+            f"the specimen does not fit into the volume of {' × '.join(f'{s:.4g}' for s in size)} "
+            "Å "
             f"(z, y, x): beyond its face at {'yx'[axis]} = {place:+.4g} Å the views show "
-            f"{beyond[axis, side]:.2f} of the potential within; make specimen.size_angstrom larger, "
+            f"{beyond[axis, side]:.2f} of the potential within; make specimen.size_angstrom "
+            "larger, "
             "or leave it out; otherwise density inside must account for scattering outside",
             stacklevel=2,
         )

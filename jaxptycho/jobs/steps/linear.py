@@ -11,7 +11,7 @@ from ...parts.indexed import PerView, plain
 from ...runs.loop import with_something
 from ...runs.state import State
 from ...tomography import linear
-from ...tomography.projections import Geometry, Projector, turned_about_beam
+from ...tomography.projections import Geometry, Projector, rotate_about_beam
 from ...tomography.views import projected_views
 from ..context import Context, Step
 from ..schema import key
@@ -35,18 +35,20 @@ class LinearStep(Step):
         model = context.first_model() if model is None else model
         if model.specimen.listed_atoms() is not None:
             raise ValueError(
-                f"step.{context.number} reconstructs a volume, and the specimen is atoms by then; put "
+                f"step.{context.number} reconstructs a volume, and the specimen is atoms by then; "
+                "put "
                 "it before the step that traces them"
             )
         return with_something(model)
 
     def run(self, state: State, context: Context) -> State:
         model: Any = state.model
-        data, axis = context.data, tilt_axis(context.data)
+        data = context.data
+        axis = tilt_axis(data)
         start = model.specimen.potential
         field = (start.shape[1], start.shape[2])
         views = projected_views([state.views[view] for view in range(data.n_views)], field, axis)
-        geometry = turned_about_beam(geometry_of(model), axis)
+        geometry = rotate_about_beam(geometry_of(model), axis)
         operator = Projector(geometry, voxel_of(context.job, data), field)
         weights = (views.weights > FULL_WEIGHT).astype(np.float32)
         weights[list(state.left_out)] = 0

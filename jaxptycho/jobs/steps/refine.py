@@ -18,7 +18,7 @@ from ...runs.batch_source import BatchSource
 from ...runs.loop import Loop, Refinement, with_something
 from ...runs.state import Diverged, Progress, State, Stopped
 from ...start.reslice import with_modes, with_slices
-from ...tomography.poses import BUDGET, posed, reset_volume, without_drift
+from ...tomography.poses import BUDGET, refine_poses, reset_volume, without_drift
 from ..context import Context, Step
 from ..optimisation import (
     Optimisation,
@@ -43,7 +43,8 @@ class RefineStep(Optimisation, Step):
     )
     pose_shots: int = key("patterns of every view for its Newton step", 48, ge=1)
     reset_volume: bool = key(
-        "begin with an empty volume after every epoch, so that it does not keep errors of the poses",
+        "begin with an empty volume after every epoch, so that it does not keep errors of the "
+        "poses",
         False,
     )
 
@@ -54,7 +55,7 @@ class RefineStep(Optimisation, Step):
         )
 
     def changed(self, model: Model) -> Model:
-        """The model handed on by the step before, with the slices and modes of this one."""
+        """Model of the step before, with the slices and modes of this one."""
         model = model if self.slices is None else with_slices(model, self.slices)
         return model if self.modes is None else with_modes(model, self.modes)
 
@@ -65,7 +66,7 @@ class RefineStep(Optimisation, Step):
             return self.changed(model)
 
     def plan(self, model: Model, context: Context, source: BatchSource) -> Refinement:
-        """What is minimised from `model` on, and how."""
+        """Loss, optimiser and constraints of the step, which starts from `model`."""
         after_step, projections = build_constraints(self, model)
         return Refinement(
             loss=build_loss(self, context.job.run.budget_gib),
@@ -89,7 +90,7 @@ class RefineStep(Optimisation, Step):
                 model = project(model) if term.due(epoch) else model
             if self.poses != "nominal":
                 seed = (epoch, run.seed)
-                moved = posed(
+                moved = refine_poses(
                     model, source.data, self.poses, self.pose_shots, seed, source.learn, budget
                 )
                 model = copy_for_donation(without_drift(moved, model))
@@ -101,6 +102,11 @@ class RefineStep(Optimisation, Step):
 
     def preview(self, model: Model | None, context: Context) -> Model | None:
         model = split_into_slabs(self.begin(model, context), context)
+        if self.poses != "nominal" and not model.specimen.rotates:
+            raise ValueError(
+                f"step.{context.number}.poses = {self.poses!r} came with a specimen that does not "
+                'rotate; set poses = "nominal", or specimen.kind = "volume" for a tilt series'
+            )
         if context.job.run.slabs > 1:
             require_lent(model)
         self.first_state(model, context)

@@ -20,7 +20,8 @@ class SimulateStep(Simulation, Step):
     kind: Literal["simulate"]
 
     def summary(self) -> str:
-        lens, scan = self.microscope, self.scan
+        lens = self.microscope
+        scan = self.scan
         return (
             f"simulates {self.specimen.phantom or self.specimen.file}: {lens.voltage_kv:g} kV, "
             f"{lens.semiangle_mrad:g} mrad, defocus {lens.defocus_angstrom:g} Å; "
@@ -36,7 +37,8 @@ class SimulateStep(Simulation, Step):
     def run(self, state: State, context: Context) -> State:
         if jax.process_count() > 1:
             raise ValueError(
-                f"{jax.process_count()} processes were started, and a simulation runs in one; simulate "
+                f"{jax.process_count()} processes were started, and a simulation runs in one; "
+                "simulate "
                 "first, then give its file to the others"
             )
         file = Path(self.file) if self.file else context.folder / "data.h5"

@@ -83,7 +83,9 @@ def read_views(context: Context) -> dict[int, Model]:
 
 
 def sliced_view(job: Setup, slices: int, thickness: float, data: Dataset) -> Model:
-    """First model of one view with `slices` of a `thickness` [Å] in all, and its probe at the first."""
+    """First model of one view with `slices` of a `thickness` [Å] in all, and its probe at the
+    first.
+    """
     thin = view_model(job, data)
     specimen = replace(thin.specimen, thickness=jnp.asarray(thickness, float))
     model = with_slices(replace(thin, specimen=specimen), slices)
@@ -98,7 +100,7 @@ def depth_of_middle(model: Model) -> float:
 def probes_of(
     job: Setup, data: Dataset, views: dict[int, Model], left_out: tuple[int, ...] = ()
 ) -> list[AbstractProbe]:
-    """Probes of separate views at the height of the tilt axis: one for each, or the last refined."""
+    """Probes of separate views at the height of the tilt axis: one per view, or the last one."""
     if job.vary.get("probe") == "view":
         chosen = range(data.n_views)
     else:  # each view continued with the probe of the one before

@@ -1,7 +1,9 @@
-"""Specimens built of atoms: finite, in ASE's axes (x, y, z) [Å], z along the beam, entrance face at the smallest z.
+"""Phantoms built of atoms: finite, in ASE's axes (x, y, z) [Å], z along the beam.
 
-`PHANTOMS` is the registry that jobs read: a name, and a function whose keywords all have a default. What cuts, joins
-and turns atoms stands in `cutting` and `arrange`.
+The entrance face is at the smallest z.
+
+`PHANTOMS` is the registry that jobs read: a name, and a function whose keywords all have a default.
+Functions that cut, join and rotate atoms are in `cutting` and `arrange`.
 """
 
 from collections.abc import Callable

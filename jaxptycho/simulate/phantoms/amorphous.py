@@ -25,8 +25,8 @@ def amorphous_carbon(
 ) -> Atoms:
     """A support of amorphous carbon, `width`² × `thickness` [Å]: a random packing without bonds.
 
-    Continued periodically in x and y it has no seam. Evaporated films have 1.8–2.1 g/cm³ (Robertson,
-    Mater. Sci. Eng. R 37, 129 (2002)).
+    Continued periodically in x and y it has no seam. Evaporated films have 1.8–2.1 g/cm³
+    (Robertson, Mater. Sci. Eng. R 37, 129 (2002)).
     """
     require_positive(width=width, thickness=thickness, grams_per_cm3=grams_per_cm3)
     size = (width, width, thickness)
@@ -40,11 +40,11 @@ def packed(
     least: Mapping[tuple[str, str], float],
     rng: np.random.Generator,
 ) -> Atoms:
-    """A periodic random packing [Å] in the box 0 ≤ r < `size`, of this composition and density.
+    """Random periodic packing [Å] in the box 0 ≤ r < `size`, of this composition and density.
 
-    `least` is the smallest distance [Å] of each pair of elements in alphabetical order. Atoms thrown at
-    random push apart those that are closer, half the overlap each (Jodrey & Tory, Phys. Rev. A 32, 2347
-    (1985)), until none are.
+    `least` is the smallest distance [Å] of each pair of elements in alphabetical order. Atoms
+    thrown at random push apart those that are closer, half the overlap each (Jodrey & Tory, Phys.
+    Rev. A 32, 2347 (1985)), until none are.
     """
     mass = sum(n * atomic_masses[atomic_numbers[symbol]] for symbol, n in formula.items())
     formulas = round(grams_per_cm3 * GRAM_PER_CM3 * float(np.prod(size)) / mass)
@@ -69,16 +69,18 @@ def push_apart(
         )
         offset = positions[j] - positions[i]
         offset -= box * np.round(offset / box)
-        distance, wanted = np.linalg.norm(offset, axis=1), least[kind[i], kind[j]]
+        distance = np.linalg.norm(offset, axis=1)
+        wanted = least[kind[i], kind[j]]
         if np.all(distance >= wanted):
             return positions
         overlap = np.maximum(
             1.02 * wanted - distance, 0
-        )  # a little further than need be, or it takes for ever
+        )  # slightly further than necessary, for convergence
         push = (0.5 * overlap / np.maximum(distance, 1e-9))[:, None] * offset
         positions = positions + _summed(j, push, len(positions)) - _summed(i, push, len(positions))
     raise ValueError(
-        f"{len(positions)} atoms do not fit a box of {' × '.join(f'{s:g}' for s in box)} Å; lower the density"
+        f"{len(positions)} atoms do not fit a box of {' × '.join(f'{s:g}' for s in box)} Å; lower "
+        "the density"
     )
 
 

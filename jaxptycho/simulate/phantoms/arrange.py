@@ -1,6 +1,7 @@
-"""Atoms put together, turned, displaced and checked.
+"""Assembly, rotation, displacement and checks of atoms.
 
-ASE's axes (x, y, z) in Å with z along the beam, the entrance face at the smallest z, and the tilt axis y.
+ASE's axes (x, y, z) in Å with z along the beam, the entrance face at the smallest z, and the tilt
+axis y.
 """
 
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from scipy.spatial.transform import Rotation
 def rotation(
     tilt_deg: float, about_x_deg: float = 0.0, about_z_deg: float = 0.0
 ) -> Float[np.ndarray, "3 3"]:
-    """The matrix R of a view, r′ = R r: first the tilt about y, then about x, then about z (the beam).
+    """Matrix R of a view, r′ = R r: the tilt about y, then about x, then about z (the beam).
 
     Each angle is right-handed about its fixed axis, so that the tilt θ alone gives
     x′ = x cos θ + z sin θ, z′ = −x sin θ + z cos θ.
@@ -29,17 +30,17 @@ def rotation(
 def rotate_atoms(
     atoms: Atoms, tilt_deg: float, about_x_deg: float = 0.0, about_z_deg: float = 0.0
 ) -> Atoms:
-    """The atoms [Å] as a view sees them, turned about the origin by `rotation`."""
+    """Atoms [Å] in the frame of a view, rotated about the origin by `rotation`."""
     return at(atoms, atoms.positions @ rotation(tilt_deg, about_x_deg, about_z_deg).T)
 
 
 def displaced(
     atoms: Atoms, rms_angstrom: float | Mapping[str, float], rng: np.random.Generator
 ) -> Atoms:
-    """One frozen phonon configuration [Å]: every coordinate shifted by its own Gaussian of this width.
+    """Frozen phonon configuration [Å]: every coordinate shifted by a Gaussian of this width.
 
-    `rms_angstrom` is √⟨u_x²⟩ along one axis, so that B = 8π² rms² (Einstein model; Kirkland, *Advanced
-    Computing in Electron Microscopy*, ch. 6); one number, or one for each element.
+    `rms_angstrom` is √⟨u_x²⟩ along one axis, so that B = 8π² rms² (Einstein model; Kirkland,
+    *Advanced Computing in Electron Microscopy*, ch. 6); one number, or one for each element.
     """
     rms = rms_of_atoms(atoms, rms_angstrom)[:, None]
     return at(atoms, atoms.positions + rms * rng.standard_normal(atoms.positions.shape))
@@ -58,7 +59,9 @@ def rms_of_atoms(atoms: Atoms, rms_angstrom: float | Mapping[str, float]) -> Flo
 
 
 def merge(*parts: Atoms, apart: float = 0.0) -> Atoms:
-    """The parts [Å] as one finite object; an atom closer than `apart` to one of an earlier part is left out."""
+    """The parts [Å] as one finite object; an atom closer than `apart` to one of an earlier part is
+    left out.
+    """
 
     def join(first: Atoms, second: Atoms) -> Atoms:
         kept = second[nearest(second, first) >= apart]
@@ -71,9 +74,9 @@ def merge(*parts: Atoms, apart: float = 0.0) -> Atoms:
 
 
 def on_support(particle: Atoms, support: Atoms, gap: float = 3.0) -> Atoms:
-    """The particle where it is, and the support `gap` [Å] behind it as the beam goes.
+    """Particle at its position, and the support `gap` [Å] behind it along the beam.
 
-    The particle's own origin stays on the tilt axis; the support is centred on the particle.
+    The origin of the particle stays on the tilt axis; the support is centred on the particle.
     """
     low, high = particle.positions.min(0), particle.positions.max(0)
     film = centre_atoms(support)
@@ -89,7 +92,9 @@ def remove_atoms(
     rng: np.random.Generator,
     where: Bool[np.ndarray, "_"] | None = None,
 ) -> Atoms:
-    """The atoms [Å] with `count` random vacancies on sites of `symbol`, among those that `where` allows."""
+    """The atoms [Å] with `count` random vacancies on sites of `symbol`, among those that `where`
+    allows.
+    """
     sites = np.flatnonzero((atoms.symbols == symbol) & (True if where is None else where))
     if not 0 <= count <= len(sites):
         raise ValueError(
@@ -103,7 +108,10 @@ def cut_box(
     size: tuple[float, float, float],
     centre: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> Atoms:
-    """The atoms inside a box of `size` (x, y, z) [Å]; its far faces are open, so that boxes side by side share none."""
+    """Atoms inside a box of `size` (x, y, z) [Å].
+
+    Its far faces are open, so that adjacent boxes share no atoms.
+    """
     offset = atoms.positions - centre + np.divide(size, 2)
     return atoms[np.all((offset >= 0) & (offset < size), axis=1)]
 
@@ -119,14 +127,14 @@ def at(atoms: Atoms, positions: Float[np.ndarray, "atoms 3"]) -> Atoms:
 
 
 def nearest(atoms: Atoms, others: Atoms) -> Float[np.ndarray, "_"]:
-    """Distance [Å] of each atom from the nearest of `others`; infinite where there are none."""
+    """Distance [Å] of each atom from the nearest of `others`; infinite without others."""
     if not len(atoms) or not len(others):
         return np.full(len(atoms), np.inf)
     return KDTree(others.positions).query(atoms.positions)[0]
 
 
 def require_apart(atoms: Atoms, least: float = 0.5) -> None:
-    """Nothing, or a ValueError that names the atoms closer together than `least` [Å]."""
+    """Raise a ValueError that names the atoms closer together than `least` [Å], if any."""
     if len(atoms) < 2:
         return
     pairs = KDTree(atoms.positions).query_pairs(least, output_type="ndarray")
@@ -134,14 +142,16 @@ def require_apart(atoms: Atoms, least: float = 0.5) -> None:
         pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
         i, j = pairs[0]
         raise ValueError(
-            f"{len(pairs)} pairs of atoms are not {least:g} Å apart (first: {atoms.symbols[i]} {i} and "
-            f"{atoms.symbols[j]} {j}, {np.linalg.norm(atoms.positions[i] - atoms.positions[j]):.3f} Å); "
+            f"{len(pairs)} pairs of atoms are not {least:g} Å apart (first: {atoms.symbols[i]} "
+            f"{i} and "
+            f"{atoms.symbols[j]} {j}, "
+            f"{np.linalg.norm(atoms.positions[i] - atoms.positions[j]):.3f} Å); "
             "remove one atom of each pair"
         )
 
 
 def require_positive(**sizes: float | int) -> None:
-    """Nothing, or a ValueError that names the first size [Å] not above zero."""
+    """Raise a ValueError that names the first size [Å] not above zero, if any."""
     for name, size in sizes.items():
         if not size > 0:
             raise ValueError(f"{name} is {size:g}; it must be above zero")

@@ -12,7 +12,8 @@ from .cutting import Zone, facetted, tile
 def strontium_titanate(
     width: float = 39.05, thickness: float = 195.25, zone_axis: Zone = (0, 0, 1)
 ) -> Atoms:
-    """A slab of SrTiO₃, `width`² × `thickness` [Å]; along [001] it begins with SrO and ends with TiO₂.
+    """A slab of SrTiO₃, `width`² × `thickness` [Å]; along [001] it begins with SrO and ends with
+    TiO₂.
 
     Pm-3m, a = 3.905 Å (Okazaki & Kawaminami, Mater. Res. Bull. 8, 545 (1973)).
     """
@@ -28,12 +29,12 @@ def twisted_bilayer(
     vacancies: int = 3,
     seed: int = 0,
 ) -> Atoms:
-    """A WSe₂ layer on the entrance side and MoS₂ `spacing` behind it, metal to metal, `width`² [Å].
+    """WSe₂ layer on the entrance side and MoS₂ `spacing` behind it, metal to metal, `width`² [Å].
 
-    MoS₂ is turned by `twist_deg` from x towards y. The vacancies are random sites of the outer Se plane in the
-    middle ninth of the area; they are what is missing against `vacancies=0`. WSe₂ a = 3.282, Se–Se 3.34 Å
-    (Schutte, De Boer & Jellinek, J. Solid State Chem. 70, 207 (1987)); MoS₂ a = 3.160, S–S 3.17 Å (Bronsema,
-    De Boer & Jellinek, Z. anorg. allg. Chem. 540, 15 (1986)).
+    MoS₂ is rotated by `twist_deg` from x towards y. The vacancies are random sites of the outer Se
+    plane in the middle ninth of the area; `vacancies=0` gives the complete layer. WSe₂ a = 3.282,
+    Se–Se 3.34 Å (Schutte, De Boer & Jellinek, J. Solid State Chem. 70, 207 (1987)); MoS₂ a = 3.160,
+    S–S 3.17 Å (Bronsema, De Boer & Jellinek, Z. anorg. allg. Chem. 540, 15 (1986)).
     """
     require_positive(width=width, spacing=spacing)
     front = _sheet(mx2("WSe2", "2H", a=3.282, thickness=3.34), width, 0.0)
@@ -48,7 +49,8 @@ def twisted_bilayer(
 
 
 def cobalt_oxide_cube(edge: float = 129.336) -> Atoms:
-    """A nanocube of spinel Co₃O₄, `edge` [Å] between its {100} faces, the corners cut by {111}; [001] along the beam.
+    """A nanocube of spinel Co₃O₄, `edge` [Å] between its {100} faces, the corners cut by {111};
+    [001] along the beam.
 
     Fd-3m, a = 8.0835 Å, u = 0.2631 (Knop, Reid, Sutarno & Nakagawa, Can. J. Chem. 46, 3463 (1968);
     Smith & Hobson, Acta Cryst. B29, 362 (1973)).
@@ -62,7 +64,7 @@ def cobalt_oxide_cube(edge: float = 129.336) -> Atoms:
 
 
 def _sheet(layer: Atoms, width: float, turn_deg: float) -> Atoms:
-    """A square of the layer, turned about the beam."""
+    """Square of the layer, rotated about the beam."""
     layer.center(
         vacuum=10.0, axis=2
     )  # a third lattice vector, so that one layer falls into one thickness

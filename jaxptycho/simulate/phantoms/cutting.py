@@ -15,10 +15,11 @@ ROUNDING = 1e-3  # Å: what the digits of a cif leave open
 
 
 def tile(cell: Atoms, width: float, thickness: float, zone_axis: Zone = (0, 0, 1)) -> Atoms:
-    """A film of the crystal, `width`² × `thickness` [Å], with the lattice direction `zone_axis` along the beam.
+    """Film of the crystal, `width`² × `thickness` [Å], with `zone_axis` along the beam.
 
-    The lattice vector a (or b where a is the zone axis) lies in the x-z half-plane of positive x. The far faces
-    are open: a whole number of cells gives exactly these cells.
+    `zone_axis` is a lattice direction. The lattice vector a (or b if a is the zone axis) is in the
+    x-z half-plane of positive x. The far faces are open: an integer number of cells gives exactly
+    these cells.
     """
     require_positive(width=width, thickness=thickness)
     return centre_atoms(
@@ -31,10 +32,10 @@ def tile(cell: Atoms, width: float, thickness: float, zone_axis: Zone = (0, 0, 1
 def facetted(
     cell: Atoms, facets: Mapping[Zone, float], turn: Float[np.ndarray, "3 3"] | None = None
 ) -> Atoms:
-    """A crystallite [Å] around the cell's origin, bounded by whole families of lattice planes.
+    """Crystallite [Å] around the cell's origin, bounded by complete families of lattice planes.
 
-    `facets` gives each family {hkl} its distance [Å] from the middle; `cell` knows its space group, as
-    those of `ase.spacegroup.crystal` and of cif files do. `turn` rotates the crystal.
+    `facets` gives each family {hkl} its distance [Å] from the middle; `cell` knows its space group,
+    as those of `ase.spacegroup.crystal` and of cif files do. `turn` rotates the crystal.
     """
     turn = np.eye(3) if turn is None else turn
     normals, distances = _planes(cell, facets)
@@ -46,7 +47,9 @@ def facetted(
 
 
 def zone_rotation(cell: Atoms, zone_axis: Zone) -> Float[np.ndarray, "3 3"]:
-    """The rotation R, r′ = R r, that brings the lattice direction [uvw] to z, and what it can of a to x."""
+    """The rotation R, r′ = R r, that brings the lattice direction [uvw] to z, and what it can of a
+    to x.
+    """
     if cell.cell.rank < 3:
         raise ValueError(
             f"the cell has {cell.cell.rank} lattice vectors; a crystal to be repeated needs three"
@@ -67,10 +70,14 @@ def lattice(
     low: Float[np.ndarray, "3"],
     high: Float[np.ndarray, "3"],
 ) -> Atoms:
-    """All atoms of the turned crystal in the box low ≤ r < high [Å]; the cell's origin stays at the origin."""
+    """All atoms of the rotated crystal in the box low ≤ r < high [Å].
+
+    The cell's origin is kept at the origin.
+    """
     vectors = cell.cell.array @ turn.T
     corners = np.array(list(product(*zip(low, high, strict=True)))) @ np.linalg.inv(vectors)
-    first, last = np.floor(corners.min(0)).astype(int) - 1, np.ceil(corners.max(0)).astype(int) + 1
+    first = np.floor(corners.min(0)).astype(int) - 1
+    last = np.ceil(corners.max(0)).astype(int) + 1
     cells = np.stack(np.meshgrid(*map(np.arange, first, last + 1), indexing="ij"), -1).reshape(
         -1, 1, 3
     )

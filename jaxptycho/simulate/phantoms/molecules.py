@@ -15,11 +15,14 @@ CELL = Cell.fromcellpar([12.886, 3.769, 12.061, 96.22, 90.62, 90.32])  # α-CuPc
 def copper_phthalocyanine(
     width: float = 60.0, thickness: float = 37.69, zone_axis: Zone = (0, 1, 0)
 ) -> Atoms:
-    """A film of whole CuPc molecules, `width`² × `thickness` [Å] between their centres, by default seen along the columns.
+    """Film of complete CuPc molecules, `width`² × `thickness` [Å] between their centres.
 
-    An idealised α phase: its cell, one molecule each (Hoshino, Takenaka & Miyaji, Acta Cryst. B59, 393 (2003)).
-    Columns along b, where the molecules lie 3.40 Å apart and slip between two arms (the α(×) stacking); turned
-    about b so that no contact is shorter than H···H 2.0 Å. This last angle is ours, not the refined one.
+    By default the beam is along the columns.
+
+    An idealised α phase: its cell, one molecule each (Hoshino, Takenaka & Miyaji, Acta Cryst. B59,
+    393 (2003)). Columns along b, where the molecules are 3.40 Å apart and slip between two arms
+    (the α(×) stacking); rotated about b so that no contact is shorter than H···H 2.0 Å. This last
+    angle is not the refined one.
     """
     sites = Atoms("Cu", cell=CELL, pbc=True)
     centres = tile(sites, width, thickness, zone_axis).positions
@@ -35,7 +38,8 @@ def copper_phthalocyanine(
 
 
 def copper_phthalocyanine_molecule() -> Atoms:
-    """CuC₃₂H₁₆N₈ [Å], flat in x-y with Cu at the origin and two of its four arms along x; symmetry D₄h.
+    """CuC₃₂H₁₆N₈ [Å], flat in x-y with Cu at the origin and two of its four arms along x; symmetry
+    D₄h.
 
     Bond lengths are the means of Brown, J. Chem. Soc. A 1968, 2488, with C–H 1.08 Å.
     """
@@ -45,10 +49,8 @@ def copper_phthalocyanine_molecule() -> Atoms:
     beta = _reached(alpha, 1.453, 0.700)  # half of C–C 1.400 off the arm's axis, as is delta
     gamma = beta + 1.393 * _direction(31.2)  # C–C–C 121.2°
     delta = _reached(gamma, 1.388, 0.700)
-    on_gamma, on_delta = (
-        gamma + 1.08 * _away(gamma, beta, delta),
-        delta + 1.08 * _away(delta, gamma, delta * [1, -1]),
-    )
+    on_gamma = gamma + 1.08 * _away(gamma, beta, delta)
+    on_delta = delta + 1.08 * _away(delta, gamma, delta * [1, -1])
     pairs = [
         ("C", alpha),
         ("C", beta),
@@ -65,7 +67,7 @@ def copper_phthalocyanine_molecule() -> Atoms:
     ]
     symbols = [symbol for symbol, _ in arm]
     flat = np.array([place for _, place in arm])
-    arms = [flat, flat[:, ::-1] * [-1, 1], -flat, flat[:, ::-1] * [1, -1]]  # quarter turns
+    arms = [flat, flat[:, ::-1] * [-1, 1], -flat, flat[:, ::-1] * [1, -1]]  # rotated by 90° each
     places = np.concatenate([[[0, 0]], *arms])
     return Atoms(["Cu", *4 * symbols], positions=np.column_stack([places, np.zeros(len(places))]))
 

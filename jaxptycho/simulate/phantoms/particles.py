@@ -12,15 +12,15 @@ from .arrange import at, centre_atoms, merge, require_positive, rotate_atoms
 from .cutting import facetted, lattice
 
 GRAPHITE = 1.42, 5  # C–C [Å], and the step of (n, n) tubes in one another, 3.39 Å from wall to wall
-WALL = 3.4  # Å, what lies on or in a tube keeps of its wall (van der Waals)
+WALL = 3.4  # Å, distance of contents from the wall of a tube (van der Waals)
 
 
 def platinum_in_alumina(edge: float = 32.0, core: float = 20.0, seed: int = 0) -> Atoms:
     """A cube of amorphous Al₂O₃ around a truncated cube of Pt, `edge` and `core` [Å] wide.
 
-    The specimen of You, Romanov & Pelz, Phys. Scr. (2025). Pt: Fm-3m, a = 3.9242 Å (Wyckoff, *Crystal
-    Structures* 1 (1963)); alumina of 3.175 g/cm³ (Lamparter & Kniep, Physica B 234, 405 (1997)), random but for
-    the least distances of its pairs, kept 2.1 Å from the metal.
+    The specimen of You, Romanov & Pelz, Phys. Scr. (2025). Pt: Fm-3m, a = 3.9242 Å (Wyckoff,
+    *Crystal Structures* 1 (1963)); alumina of 3.175 g/cm³ (Lamparter & Kniep, Physica B 234, 405
+    (1997)), random but for the least distances of its pairs, kept 2.1 Å from the metal.
     """
     require_positive(edge=edge, core=core)
     if core >= edge:
@@ -40,9 +40,10 @@ def tellurium_on_nanotube(
 ) -> Atoms:
     """A trigonal Te crystal beside a carbon nanotube along y, c along the tube; in a box of 12 nm.
 
-    `diameter` [Å] between its {100} sides and `length` between its {001} ends, the edges cut by {101}; the tube
-    of `walls` armchair walls around (20, 20), `tube` [Å] long. After You, Romanov & Pelz, Phys. Scr. (2025). Te:
-    P3₁21, a = 4.4572, c = 5.9290 Å, u = 0.2633 (Cherin & Unger, Acta Cryst. 23, 670 (1967)).
+    `diameter` [Å] between its {100} sides and `length` between its {001} ends, the edges cut by
+    {101}; the tube of `walls` armchair walls around (20, 20), `tube` [Å] long. After You, Romanov &
+    Pelz, Phys. Scr. (2025). Te: P3₁21, a = 4.4572, c = 5.9290 Å, u = 0.2633 (Cherin & Unger, Acta
+    Cryst. 23, 670 (1967)).
     """
     require_positive(diameter=diameter, length=length, walls=walls, tube=tube)
     cell = crystal(
@@ -66,15 +67,18 @@ def tellurium_on_nanotube(
 def zirconium_telluride_in_nanotube(
     chains: int = 3, length: float = 80.0, pitch: float = 400.0, walls: int = 2
 ) -> Atoms:
-    """ZrTe₃ chains along y, side by side in a carbon nanotube of `walls` walls, the smallest that holds them [Å].
+    """ZrTe₃ chains along y in the smallest carbon nanotube of `walls` walls that holds them [Å].
 
-    An idealised relative of the structure of Pelz et al., Nat. Commun. 14, 7906 (2023). A chain is a stack of
-    trigonal prisms ZrTe₆ that share their triangles: b = 3.926 Å, Te–Te 2.79 Å, Zr–Te 2.95 Å (Furuseth &
-    Fjellvåg, Acta Chem. Scand. 45, 694 (1991)); chains stand 6.4 Å apart and turn about y once in `pitch`,
-    to the right where it is positive (Pham et al., Science 361, 263 (2018)).
+    An idealised relative of the structure of Pelz et al., Nat. Commun. 14, 7906 (2023). A chain is
+    a stack of trigonal prisms ZrTe₆ that share their triangles: b = 3.926 Å, Te–Te 2.79 Å, Zr–Te
+    2.95 Å (Furuseth & Fjellvåg, Acta Chem. Scand. 45, 694 (1991)); chains are 6.4 Å apart and twist
+    about y by 360° in `pitch`, to the right if it is positive (Pham et al., Science 361, 263
+    (2018)).
     """
     require_positive(chains=chains, length=length, walls=walls, pitch=abs(pitch))
-    b, triangle, spacing = 3.926, 2.20, 6.4
+    b = 3.926
+    triangle = 2.20
+    spacing = 6.4
     away = spacing / (2 * np.sin(np.pi / chains)) if chains > 1 else 0.0
     smallest = int(np.ceil((away + triangle + WALL) / _radius(1)))
     around = 2 * np.pi * np.arange(chains) / chains
@@ -82,7 +86,8 @@ def zirconium_telluride_in_nanotube(
         np.radians([180.0, 39.4, -39.4]) + np.radians(40.0) + around[:, None]
     )  # 40°: chains interlock
     middle = away * _circle(around)
-    zirconium, tellurium = middle, (middle[:, None] + triangle * _circle(corners)).reshape(-1, 2)
+    zirconium = middle
+    tellurium = (middle[:, None] + triangle * _circle(corners)).reshape(-1, 2)
     cells = b * np.arange(round(length / b))
     chain = merge(_columns("Te", tellurium, cells), _columns("Zr", zirconium, cells[:-1] + b / 2))
     return merge(
@@ -93,11 +98,13 @@ def zirconium_telluride_in_nanotube(
 def gadolinium_oxide_helix(
     radius: float = 20.0, pitch: float = 40.0, turns: float = 2.5, wire: float = 8.0
 ) -> Atoms:
-    """A helix about y cut out of a single crystal of Gd₂O₃: a wire of radius `wire` wound at `radius` [Å].
+    """Helix about y cut out of a single crystal of Gd₂O₃.
 
-    Right-handed where `pitch` [Å] is positive, left-handed where it is negative. Ia-3, a = 10.813 Å, the C type of
-    sesquioxides (Zachariasen, Norsk Geol. Tidsskr. 9, 310 (1927)), whose coordinates hardly vary from one to the
-    other: Gd 24d x = −0.030, O 0.391, 0.152, 0.380.
+    A wire of radius `wire` is wound at `radius` [Å].
+
+    Right-handed if `pitch` [Å] is positive, else left-handed. Ia-3, a = 10.813
+    Å, the C type of sesquioxides (Zachariasen, Norsk Geol. Tidsskr. 9, 310 (1927)), whose
+    coordinates hardly vary from one to the other: Gd 24d x = −0.030, O 0.391, 0.152, 0.380.
     """
     require_positive(radius=radius, turns=turns, wire=wire, pitch=abs(pitch))
     basis = [(0.25, 0.25, 0.25), (-0.030, 0, 0.25), (0.391, 0.152, 0.380)]
@@ -112,7 +119,9 @@ def gadolinium_oxide_helix(
 
 
 def _tubes(smallest: int, walls: int, length: float) -> Atoms:
-    """Armchair tubes (n, n) in one another along y, their axis the y axis and their middle the origin."""
+    """Armchair tubes (n, n) in one another along y, their axis the y axis and their middle the
+    origin.
+    """
     bond, step = GRAPHITE
     cells = max(1, round(length / (np.sqrt(3) * bond)))
     return merge(
@@ -147,9 +156,10 @@ def _columns(symbol: str, places, heights) -> Atoms:
 
 
 def _wound(atoms: Atoms, pitch: float) -> Atoms:
-    """The atoms turned about y by a whole turn in each `pitch`, right-handed where it is positive."""
+    """Atoms rotated about y by 360° in each `pitch`, right-handed if it is positive."""
     x, y, z = atoms.positions.T
-    cos, sin = np.cos(2 * np.pi * y / pitch), np.sin(2 * np.pi * y / pitch)
+    cos = np.cos(2 * np.pi * y / pitch)
+    sin = np.sin(2 * np.pi * y / pitch)
     return at(atoms, np.stack([x * cos + z * sin, y, z * cos - x * sin], axis=1))
 
 

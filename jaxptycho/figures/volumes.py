@@ -1,4 +1,7 @@
-"""Figures of volumes: sections, sums, surfaces and power spectra, in Å from the middle voxel, where the tilt axis lies."""
+"""Figures of volumes: sections, sums, surfaces and power spectra.
+
+In Å from the middle voxel, which is on the tilt axis.
+"""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,26 +17,25 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 from ..analysis.coverage import in_wedge
 from ..analysis.resolution import directional_correlations, fixed
-from ..analysis.shells import tapered
+from ..analysis.shells import Pixel, tapered
 from ..analysis.volumes import rotation_matrices
+from ..physics.types import Numbers
 from .pictures import limits
 from .plots import scale_bar, unit_of
 
 AXES = "zyx"
 PLANES = ((0, 1, 2), (1, 0, 2), (2, 0, 1))  # across, vertical and horizontal axis
 VIEW = np.deg2rad((35.0, 25.0, 0.0))  # of surfaces: about y, x and z
-LIGHT = np.array(
-    [-0.75, -0.5, -0.43]
-)  # where it comes from (z, y, x), of length 1; the eye is at −z
-GLASS = 0.4  # opacity of a surface around another one
+LIGHT = np.array([-0.75, -0.5, -0.43])  # direction of its source (z, y, x); the eye is at −z
+OPACITY = 0.4  # of a surface around another one
 WEDGE = "tab:red"
 COLOURS = ("lightsteelblue", "gold", "indianred", "seagreen")  # of surfaces, from the outside
 SECTOR = np.deg2rad(20.0)  # half angle of the cones of `draw_directional`
 DIRECTIONS = 24
 
 
-class Room(NamedTuple):
-    """How a figure's axes are labelled: the unit, and the faces of the volume in it (z, y, x)."""
+class VolumeAxes(NamedTuple):
+    """Labels of a figure's axes: the unit, and the faces of the volume in it (z, y, x)."""
 
     unit: str
     size: float  # of the unit [Å]
@@ -41,27 +43,28 @@ class Room(NamedTuple):
     high: np.ndarray
 
     def extent(self, down: int, right: int) -> tuple[float, float, float, float]:
-        """Of an image, row 0 on top."""
+        """Extent of an image, row 0 on top."""
         return self.low[right], self.high[right], self.high[down], self.low[down]
 
 
-def room(shape: Sequence[int], voxel) -> Room:
-    """The faces of a volume whose middle voxel [n//2, …] lies at 0."""
-    count, step = np.array(shape), np.broadcast_to(np.asarray(voxel, float), 3)
+def volume_axes(shape: Sequence[int], voxel: Numbers) -> VolumeAxes:
+    """Faces of a volume whose middle voxel [n//2, …] is at 0."""
+    count = np.array(shape)
+    step = np.broadcast_to(np.asarray(voxel, float), 3)
     unit, size = unit_of(float((count * step).max()) / 10)
     low = -(count // 2 + 0.5) * step / size
-    return Room(unit, size, low, low + count * step / size)
+    return VolumeAxes(unit, size, low, low + count * step / size)
 
 
 def draw_sections(
     volume: Float[np.ndarray, "z y x"],
-    voxel,
-    place=(0.0, 0.0, 0.0),
+    voxel: Numbers,
+    place: Numbers = (0.0, 0.0, 0.0),
     atoms: Atoms | None = None,
     within: float = 1.0,
     what: str = "potential",
 ) -> Figure:
-    """The three sections through `place` (z, y, x) [Å]; atoms no farther from them than `within` [Å] as circles."""
+    """Three sections through `place` (z, y, x) [Å], with atoms within `within` [Å] as circles."""
     step = np.broadcast_to(np.asarray(voxel, float), 3)
     place = np.asarray(place, float)
     middle = np.clip(
@@ -77,7 +80,8 @@ def draw_sections(
     if atoms is None:
         return figure
     figure.set_figheight(4.8)  # for the legend
-    places, symbols = atoms.positions[:, ::-1], np.array(atoms.get_chemical_symbols())
+    places = atoms.positions[:, ::-1]
+    symbols = np.array(atoms.get_chemical_symbols())
     for number, symbol in enumerate(np.unique(symbols)):
         for ax, (across, down, right) in zip(axes, PLANES, strict=True):
             own = (
@@ -93,27 +97,31 @@ def draw_sections(
     return figure
 
 
-def draw_sums(volume: Float[np.ndarray, "z y x"], voxel) -> Figure:
-    """The potential projected along all three axes."""
+def draw_sums(volume: Float[np.ndarray, "z y x"], voxel: Numbers) -> Figure:
+    """Potential projected along all three axes."""
     steps = np.broadcast_to(np.asarray(voxel, float), 3)
     images = [volume.sum(across) * steps[across] for across, _, _ in PLANES]
     titles = [f"Sum along {AXES[across]}" for across, _, _ in PLANES]
     return _three(images, volume.shape, voxel, titles, "projected potential (V·Å)")[0]
 
 
-def draw_maxima(volume: Float[np.ndarray, "z y x"], voxel) -> Figure:
-    """The greatest potential along all three axes, which shows single atoms where a sum shows their number."""
+def draw_maxima(volume: Float[np.ndarray, "z y x"], voxel: Numbers) -> Figure:
+    """Greatest potential along all three axes: single atoms, whereas a sum shows their number."""
     images = [volume.max(across) for across, _, _ in PLANES]
     titles = [f"Maximum along {AXES[across]}" for across, _, _ in PLANES]
     return _three(images, volume.shape, voxel, titles, "potential (V)")[0]
 
 
 def draw_surfaces(
-    volume: Float[np.ndarray, "z y x"], voxel, parts=(0.12, 0.45), pixels: int = 320
+    volume: Float[np.ndarray, "z y x"],
+    voxel: Numbers,
+    parts: Sequence[float] = (0.12, 0.45),
+    pixels: int = 320,
 ) -> Figure:
-    """Surfaces at `parts` of the greatest potential, seen askew, shaded by slope and depth, the outer ones glassy.
+    """Surfaces at `parts` of the greatest potential in an oblique view, outer ones transparent.
 
-    Of the potential blurred by 0.7 voxels, whose steps would show.
+    They are shaded by slope and depth. The potential is blurred by 0.7 voxels, which hides its
+    steps.
     """
     step = np.broadcast_to(np.asarray(voxel, float), 3)
     smooth = gaussian_filter(np.asarray(volume, np.float32), 0.7)
@@ -126,10 +134,10 @@ def draw_surfaces(
     for number, depth in enumerate(
         _first_hits(sample, np.arange(-radius, radius, step.min()), across, ordered)
     ):
-        light = _lit(sample, np.nan_to_num(depth), across, step.min())
+        light = _brightness(sample, np.nan_to_num(depth), across, step.min())
         near = 1 - 0.4 * (np.nan_to_num(depth) + radius) / (2 * radius)
         colour = to_rgb(COLOURS[(len(ordered) - 1 - number) % len(COLOURS)])
-        opaque = np.where(np.isnan(depth), 0, 1 if number == 0 else GLASS)[..., None]
+        opaque = np.where(np.isnan(depth), 0, 1 if number == 0 else OPACITY)[..., None]
         picture += opaque * ((light * near)[..., None] * colour - picture)
     figure = Figure((6.4, 6.4), layout="constrained")
     ax = figure.subplots()
@@ -144,8 +152,13 @@ def draw_surfaces(
     return figure
 
 
-def draw_power(volume: Float[np.ndarray, "z y x"], voxel, tilts=None) -> Figure:
-    """Power spectrum in the three central planes; what no view between the outermost `tilts` [rad] saw is tinted."""
+def draw_power(
+    volume: Float[np.ndarray, "z y x"], voxel: Numbers, tilts: Numbers | None = None
+) -> Figure:
+    """Power spectrum in the three central planes.
+
+    The region that no view between the outermost `tilts` [rad] measured is tinted.
+    """
     step = np.broadcast_to(np.asarray(voxel, float), 3)
     spectrum = np.asarray(fft.fftshift(fft.fftn(tapered(volume))))
     k = [fft.fftshift(fft.fftfreq(n, s)) for n, s in zip(volume.shape, step, strict=True)]
@@ -174,18 +187,26 @@ def draw_power(volume: Float[np.ndarray, "z y x"], voxel, tilts=None) -> Figure:
     return figure
 
 
-def draw_directional(first, second, voxel, tilts=None, level: float = 0.5, window=None) -> Figure:
-    """To which frequency two volumes agree by `level` in every direction across the tilt axis, with the missing wedge of `tilts` [rad]."""
+def draw_directional(
+    first: Float[np.ndarray, "z y x"],
+    second: Float[np.ndarray, "z y x"],
+    voxel: Pixel,
+    tilts: Numbers | None = None,
+    level: float = 0.5,
+    window: np.ndarray | None = None,
+) -> Figure:
+    """Frequency to which two volumes agree by `level`, in every direction across the tilt axis.
+
+    With the missing wedge of `tilts` [rad].
+    """
     angles = np.linspace(0, np.pi, DIRECTIONS, endpoint=False)
     axes = [(np.sin(angle), 0.0, np.cos(angle)) for angle in angles]
     curves = directional_correlations(first, second, voxel, axes, SECTOR, window=window)
     limit = np.array([1 / curve.resolution(fixed(level)) for curve in curves])
     figure = Figure((6, 6), layout="constrained")
     ax: Any = figure.add_subplot(projection="polar")
-    around, radius = (
-        np.concatenate([angles, angles + np.pi, [2 * np.pi]]),
-        np.concatenate([limit, limit, limit[:1]]),
-    )
+    around = np.concatenate([angles, angles + np.pi, [2 * np.pi]])
+    radius = np.concatenate([limit, limit, limit[:1]])
     ax.plot(around, radius, "k.-")
     top = curves[0].frequency[-1]
     if tilts is not None and np.ptp(tilts) < np.pi:
@@ -199,8 +220,8 @@ def draw_directional(first, second, voxel, tilts=None, level: float = 0.5, windo
 
 
 def _three(images, shape, voxel, titles, label: str, between=None):
-    """A figure of three images across z, y and x, its axes, and their scale."""
-    shown = room(shape, voxel)
+    """Figure of three images across z, y and x, its axes, and their scale."""
+    shown = volume_axes(shape, voxel)
     figure = Figure((13, 4.2), layout="constrained")
     axes = figure.subplots(1, 3)
     for ax, (_, down, right), image, title in zip(axes, PLANES, images, titles, strict=True):
@@ -219,10 +240,10 @@ def _three(images, shape, voxel, titles, label: str, between=None):
 
 
 def _seen(volume, step, turn):
-    """A function of places (z, y, x) [Å] in the frame of the eye that gives the volume there."""
+    """Function of places (z, y, x) [Å] in the frame of the eye that returns the volume there."""
     middle = np.array(volume.shape) // 2
 
-    def sample(z, y, x):
+    def sample(z: Numbers, y: Numbers, x: Numbers) -> np.ndarray:
         places = np.stack(np.broadcast_arrays(z, y, x)).astype(np.float32)
         index = np.tensordot(turn.T / step[:, None], places, 1) + middle[:, None, None]
         return map_coordinates(volume, index, order=1, output=np.float32)
@@ -231,10 +252,11 @@ def _seen(volume, step, turn):
 
 
 def _first_hits(sample, depths, across, levels) -> np.ndarray:
-    """At which depth [Å] every ray first meets each level, NaN where it never does."""
+    """Depth [Å] at which every ray first meets each level, NaN without a hit."""
     y, x = across[:, None], across
     hits = np.full((len(levels), len(across), len(across)), np.nan)
-    before, gap = sample(depths[0], y, x), depths[1] - depths[0]
+    before = sample(depths[0], y, x)
+    gap = depths[1] - depths[0]
     for depth in depths[1:]:
         values = sample(depth, y, x)
         for hit, level in zip(hits, levels, strict=True):
@@ -245,9 +267,10 @@ def _first_hits(sample, depths, across, levels) -> np.ndarray:
     return hits
 
 
-def _lit(sample, depth, across, step: float) -> np.ndarray:
-    """How bright a matt surface is, 0.35 in the shadow."""
-    y, x, h = across[:, None], across, step
+def _brightness(sample, depth, across, step: float) -> np.ndarray:
+    """Brightness of a matt surface, 0.35 in the shadow."""
+    y, x = across[:, None], across
+    h = step
     sides = ((h, 0, 0), (0, h, 0), (0, 0, h))
     slope = np.stack(
         [sample(depth + a, y + b, x + c) - sample(depth - a, y - b, x - c) for a, b, c in sides],
@@ -258,8 +281,9 @@ def _lit(sample, depth, across, step: float) -> np.ndarray:
 
 
 def _tripod(ax, turn, pixels: int) -> None:
-    """The axes of the specimen as arrows in the lower right corner."""
-    foot, length = 0.88 * pixels, 0.08 * pixels
+    """Draw the axes of the specimen as arrows in the lower right corner."""
+    foot = 0.88 * pixels
+    length = 0.08 * pixels
     for axis, name in enumerate(AXES):
         _, dy, dx = length * turn[:, axis]
         ax.annotate(
@@ -269,14 +293,14 @@ def _tripod(ax, turn, pixels: int) -> None:
 
 
 def _central(values, across: int) -> np.ndarray:
-    """The plane through the middle voxel."""
+    """Plane through the middle voxel."""
     return values[
         tuple(n // 2 if axis == across else slice(None) for axis, n in enumerate(values.shape))
     ]
 
 
 def _tint(where) -> np.ndarray:
-    """A red veil over the pixels `where`."""
+    """Red, transparent overlay of the pixels `where`."""
     return np.where(where[..., None], (*to_rgb(WEDGE), 0.3), 0.0)
 
 
