@@ -62,7 +62,7 @@ def gradients(case: Case):
     def of(way):
         @jax.jit
         def gradient(entering, slices):
-            through = lambda *a: jax.vmap(lambda *b: way(*b).wave, (0, 0, None))(*a, kernel)
+            through = lambda *a: jax.vmap(lambda *b: way(*b).wave, (0, 0, None))(*a, kernel)  # noqa: E731
             wave, pull = jax.vjp(through, entering, slices)
             return pull(jnp.conj(wave))
 

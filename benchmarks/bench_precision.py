@@ -43,7 +43,7 @@ def stored_as(dtype):
             return jax.vjp(step, entering, transmission)[1](after)
 
         cotangent, of_last = back(cotangent, last, slices[-1], transmit)
-        step = lambda a, t: propagate(transmit(a, t), kernel)
+        step = lambda a, t: propagate(transmit(a, t), kernel)  # noqa: E731
         cotangent, others = jax.lax.scan(
             lambda c, s: back(c, *s, step), cotangent, (kept, slices[:-1]), reverse=True
         )

@@ -119,7 +119,7 @@ class Worker:
     """A process that prepares a step and times it when asked; `facts` is what it said when it was ready."""
 
     def __init__(self, python, script, *arguments, env: Mapping[str, str] | None = None):
-        self.errors = tempfile.TemporaryFile("w+")
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
             [str(python), str(HERE / script), *map(str, arguments)],
             stdin=subprocess.PIPE,

@@ -61,7 +61,7 @@ def make_ours(case, contender):
         grid=jp.Grid((case.pixels, case.pixels), PIXEL, wavelength=WAVELENGTH),
     )
     batch = jp.Batch(np.int32(0), np.arange(case.shots, dtype=np.int32), problem.counts, weight)
-    noise = lambda predicted, counts: jp.amplitude(predicted, counts, EPS)
+    noise = lambda predicted, counts: jp.amplitude(predicted, counts, EPS)  # noqa: E731
     loss = jp.distribute(jp.misfit(noise, **ways[contender]), jp.mesh())
 
     def of(sought):

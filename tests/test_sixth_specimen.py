@@ -54,7 +54,7 @@ from jaxptycho.start.reslice import with_slices
 
 KINDS = Path(__file__).parent / "helpers" / "kinds"
 sys.path.insert(0, str(KINDS))
-from blobs import Bare, Blobs, Relief
+from blobs import Bare, Blobs, Relief  # noqa: E402
 
 FIELD = (48, 44)
 SHOTS = 12

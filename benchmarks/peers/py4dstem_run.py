@@ -22,7 +22,7 @@ for axis in ("R", "Q"):
     getattr(cube.calibration, f"set_{axis}_pixel_size")(float(about[size]))
     getattr(cube.calibration, f"set_{axis}_pixel_units")("A" if axis == "R" else "A^-1")
 
-np.random.seed(0)
+np.random.seed(0)  # noqa: NPY002
 kind = {
     (False, False): phase.SingleslicePtychography,
     (False, True): phase.MultislicePtychography,

@@ -127,7 +127,7 @@ def new(
 def run(
     job: JobFile,
     out: Out = None,
-    settings: Settings = [],
+    settings: Settings = [],  # noqa: B006
     resume: Again = False,
     debug: Debug = False,
 ) -> None:
@@ -150,7 +150,7 @@ def run(
 @tidy
 def resume(
     run: Annotated[Path, typer.Argument(help="The folder of an interrupted run.")],
-    settings: Settings = [],
+    settings: Settings = [],  # noqa: B006
     debug: Debug = False,
 ) -> None:
     """Go on with an interrupted run, to the result that it would have had, or further: --set
@@ -189,7 +189,7 @@ def inspect(
 
 @app.command()
 @tidy
-def validate(job: JobFile, settings: Settings = [], debug: Debug = False) -> None:
+def validate(job: JobFile, settings: Settings = [], debug: Debug = False) -> None:  # noqa: B006
     """Check a job against its data without computing, and estimate the memory."""
     from ..jobs.describe import check_job
     from ..jobs.reading import read_job
@@ -234,7 +234,7 @@ def compare(
 def halves(
     job: JobFile,
     out: Out = None,
-    settings: Settings = [],
+    settings: Settings = [],  # noqa: B006
     by: Annotated[
         By,
         typer.Option(help="Every second shot of a checkerboard, or half of every shot's quanta."),

@@ -91,7 +91,7 @@ class Volume(AbstractSpecimen):
                 "shift "
                 "PerView"
             )
-        self.frame
+        self.frame  # noqa: B018
 
     @property
     def frame(self) -> volumes.Frame:

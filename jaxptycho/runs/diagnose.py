@@ -74,7 +74,7 @@ def _cause(model: Model, grads: Model, optimiser: optax.GradientTransformation) 
     broken = not_finite(model)
     if broken:
         return worst(model, broken)
-    everything = lambda params: jax.tree.map(lambda _: True, params)
+    everything = lambda params: jax.tree.map(lambda _: True, params)  # noqa: E731
     moved = getattr(optimiser, "moved", everything)(trainable(model))
     gradients = not_finite(eqx.filter(grads, moved))
     return (

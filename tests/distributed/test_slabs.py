@@ -234,7 +234,7 @@ def test_halos_are_made_for_angles_and_a_view_beyond_them_is_named():
     assert slabs.lent(model) == 2 * (math.ceil(300 * about_x) + 20) + 2 * 0
     angles = np.zeros((2, 2))
     angles[1, 1] = -0.99 * about_z
-    turn = lambda a: eqx.tree_at(lambda m: m.specimen.angles.values, model, jnp.asarray(a))
+    turn = lambda a: eqx.tree_at(lambda m: m.specimen.angles.values, model, jnp.asarray(a))  # noqa: E731
     slabs.require_lent(turn(angles))
     angles[1, 1] = -math.radians(2.5)
     with pytest.raises(

@@ -89,7 +89,7 @@ def test_waves_that_lose_frequencies_are_not_traced_back():
 @pytest.fixture
 def megabyte_a_shot(monkeypatch):
     """The compiler replaced: a plan takes 1 MB a shot, half of it with the root."""
-    by = lambda plan: plan
+    by = lambda plan: plan  # noqa: E731
     monkeypatch.setattr(
         memory,
         "needed",
