@@ -18,6 +18,12 @@ def table_of(thing: Any, kind: str) -> dict[str, str]:
     return getattr(import_module(f"{__package__}.reports.describe"), f"describe_{kind}")(thing)
 
 
+def text_of(thing: Any, kind: str) -> str:
+    """The same rows as lines of text, below the name of the class."""
+    rows = table_of(thing, kind).items()
+    return "\n".join([type(thing).__name__, *(f"  {name}: {value}" for name, value in rows)])
+
+
 def html_table(thing: Any, kind: str) -> str:
     """The same rows as an HTML table."""
     return import_module(f"{__package__}.figures.html").html_of(table_of(thing, kind))

@@ -146,9 +146,9 @@ def run(
     _tell(runner.start(wanted, folder, _listener()))
 
 
-@app.command()
+@app.command("resume")
 @tidy
-def resume(
+def resume_run(
     run: Annotated[Path, typer.Argument(help="The folder of an interrupted run.")],
     settings: Settings = [],  # noqa: B006
     debug: Debug = False,
@@ -253,9 +253,9 @@ def halves(
     _table(rows, f"two halves, in {folder}")
 
 
-@app.command()
+@app.command("export")
 @tidy
-def export(
+def export_result(
     result: Annotated[Path, typer.Argument(metavar="RESULT", help="A result or a run.")],
     file: Annotated[
         Path,

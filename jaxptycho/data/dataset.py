@@ -100,13 +100,11 @@ class Dataset:
         self._check_doses()
 
     def show(self) -> Any:
-        """Figure of the mean pattern (`figures.mean_pattern`)."""
+        """Figure of the mean pattern."""
         return viewing.figures().mean_pattern(self)
 
     def __repr__(self) -> str:
-        """Table of the dataset, as printed by `jaxptycho inspect`."""
-        rows = viewing.table_of(self, "data").items()
-        return "Dataset\n" + "\n".join(f"  {name}: {value}" for name, value in rows)
+        return viewing.text_of(self, "data")  # as printed by `jaxptycho inspect`
 
     def _repr_html_(self) -> str:
         return viewing.html_table(self, "data")
@@ -154,16 +152,12 @@ class Dataset:
 
     def counts_of(self, view: int, shots: Numbers) -> Num[np.ndarray, "b y x"] | Rows:
         """Counts of a batch: the patterns of its shots, or their rows in a table (`indexed`)."""
-        return (
-            self.patterns(view, shots)
-            if self._first is None
-            else Rows((self._first[view] + shots).astype(np.int32))
-        )
+        if self._first is None:
+            return self.patterns(view, shots)
+        return Rows((self._first[view] + shots).astype(np.int32))
 
     def indexed(self) -> "Dataset":
-        """The same measurement, whose batches refer to rows of a table of the patterns of all
-        views.
-        """
+        """The same measurement, whose batches refer to rows of a table of all patterns."""
         other = copy(self)
         other._first = np.cumsum([0, *self.n_shots])
         return other
@@ -333,8 +327,7 @@ class Dataset:
         what = "; ".join(f"{describe_pixels(pixels)} {words}" for words, pixels in found.items())
         if SATURATED in found and saturated_fraction(self.sample, found[SATURATED]) > MAX_SATURATED:
             raise ValueError(
-                f"the camera is saturated: {what}, most of the bright field; brighter counts are "
-                "lost: "
+                f"the camera is saturated: {what}, most of the bright field; brighter counts are lost: "
                 "use a shorter exposure or a file with more bits"
             )
         if not left.any():

@@ -119,11 +119,11 @@ def read_cxi(
     about = merge_properties(beam | geometry, known)
     grid = grid_of(about, counts.shape[1:], path)
     warn_of_rounding(f"the translations in {path}", spacing(stored) / ANGSTROM, min(grid.pixel))
-    positions = probe_positions(translation, vectors)
+    positions = positions_in_plane(translation, vectors)
     return arrangement.dataset(counts, positions, grid, mask, about=about, sharing=sharing)
 
 
-def probe_positions(translation: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+def positions_in_plane(translation: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """Positions (y, x) of the probe on the sample [Å].
 
     From translations of the sample [shot, 2 or 3] [m].

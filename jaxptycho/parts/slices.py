@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -97,3 +97,21 @@ def finite_voxels(values: Stack) -> Float[np.ndarray, "z y x"]:
             "exporting it"
         )
     return single
+
+
+def as_sliced(transmission: Slices, specimen: Any, grid: Grid) -> Sliced:
+    """Slices with the thickness and origin of `specimen`, continued by a window if periodic."""
+    if not specimen.periodic:
+        return Sliced(transmission, specimen.thickness, specimen.origin)
+    period = transmission.shape[1], transmission.shape[2]
+    wrapped = windows.wrap(transmission, grid.shape)
+    return Sliced(wrapped, specimen.thickness, specimen.origin, period)
+
+
+def overlap(thickness: np.ndarray, slices: int) -> Float[np.ndarray, "new old"]:
+    """Fraction of every old slice (column) within every new one (row)."""
+    steps = thickness if thickness.all() else np.ones_like(thickness)
+    edges = np.concatenate([[0.0], np.cumsum(steps)])
+    new = np.linspace(0, edges[-1], slices + 1)
+    shared = np.minimum(edges[1:], new[1:, None]) - np.maximum(edges[:-1], new[:-1, None])
+    return np.clip(shared, 0, None) / np.diff(edges)

@@ -16,7 +16,6 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 
-from ..physics import windows
 from ..physics.grids import Grid
 from ..physics.transmission import transmission_function
 from ..physics.types import Pair, Scalar, Slices, Stack
@@ -30,7 +29,9 @@ from .slices import (
     Sliced,
     Thickness,
     Voxels,
+    as_sliced,
     finite_voxels,
+    overlap,
     require_depth,
 )
 
@@ -380,24 +381,6 @@ class SliceStack(AbstractStack):
 def exponential(phase: Stack, absorption: Stack | None) -> Slices:
     """Transmission function e^{iφ−a}."""
     return transmission_function(phase, jnp.zeros_like(phase) if absorption is None else absorption)
-
-
-def as_sliced(transmission: Slices, specimen: Any, grid: Grid) -> Sliced:
-    """Slices with the thickness and origin of `specimen`, continued by a window if periodic."""
-    if not specimen.periodic:
-        return Sliced(transmission, specimen.thickness, specimen.origin)
-    period = transmission.shape[1], transmission.shape[2]
-    wrapped = windows.wrap(transmission, grid.shape)
-    return Sliced(wrapped, specimen.thickness, specimen.origin, period)
-
-
-def overlap(thickness: np.ndarray, slices: int) -> Float[np.ndarray, "new old"]:
-    """Fraction of every old slice (column) within every new one (row)."""
-    steps = thickness if thickness.all() else np.ones_like(thickness)
-    edges = np.concatenate([[0.0], np.cumsum(steps)])
-    new = np.linspace(0, edges[-1], slices + 1)
-    shared = np.minimum(edges[1:], new[1:, None]) - np.maximum(edges[:-1], new[:-1, None])
-    return np.clip(shared, 0, None) / np.diff(edges)
 
 
 def _slices(specimen: AbstractSpecimen, grid: Grid) -> Sliced:

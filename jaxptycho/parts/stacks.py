@@ -11,8 +11,8 @@ from jaxtyping import Array, Float
 from ..physics.grids import Grid
 from ..physics.types import Pair, Stack
 from .indexed import PerShot, Varying, plain
-from .slices import POTENTIALS, Sliced, Thickness
-from .specimen import AbstractStack, as_sliced, exponential, overlap
+from .slices import POTENTIALS, Sliced, Thickness, as_sliced, overlap
+from .specimen import AbstractStack, exponential
 
 
 class WeakPhaseStack(AbstractStack):

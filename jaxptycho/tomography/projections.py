@@ -210,3 +210,23 @@ def three(voxel: Numbers) -> tuple[float, float, float]:
     """Voxel [Å] along (z, y, x), from one number or three."""
     z, y, x = (float(v) for v in np.broadcast_to(voxel, 3))
     return z, y, x
+
+
+def linearised(projector: Projector, volume: Stack) -> tuple[Images, Float[Array, "view 5 y x"]]:
+    """Projections of a volume, and their derivatives.
+
+    By tilt, angles [1/rad] and shift [1/Å] of the view.
+    """
+    geometry = projector.geometry
+
+    def one(view: Float[Array, "5"]) -> tuple[Array, Array]:
+        def of(q: Float[Array, "5"]) -> Array:
+            return project_view(
+                volume, projector.voxel, q[0], q[1:3], q[3:], projector.shape, projector.kernel
+            )
+
+        image, slopes = jax.linearize(of, view)
+        return image, jax.vmap(slopes)(jnp.eye(5, dtype=view.dtype))
+
+    angles = jnp.zeros_like(geometry.shifts) if geometry.angles is None else geometry.angles
+    return jax.lax.map(one, jnp.concatenate([geometry.tilts[:, None], angles, geometry.shifts], 1))

@@ -8,7 +8,7 @@ from models import GRID, MODELS, N_SHOTS, ORIGIN
 from scipy.constants import c, e, h
 
 from jaxptycho import Dataset, FreeScan, Grid, Model, PerShot, PixelProbe, SliceStack, read
-from jaxptycho.io.cxi import export_cxi, probe_positions, sample_translation, usual_vectors
+from jaxptycho.io.cxi import export_cxi, positions_in_plane, sample_translation, usual_vectors
 
 SHAPE, SHOTS = (6, 5), 8
 DETECTOR, SOURCE = "entry_1/instrument_1/detector_1", "entry_1/instrument_1/source_1"
@@ -82,7 +82,7 @@ def test_a_pattern_of_the_probe_moves_as_the_probe_does():
     """A wave that leaves the sample towards the next column is a frequency towards the next column."""
     vectors = usual_vectors(50e-6, 50e-6)
     towards_next_column = vectors[:, 1] / np.linalg.norm(vectors[:, 1])
-    moved = probe_positions(np.array([-towards_next_column * 3e-10]), vectors)
+    moved = positions_in_plane(np.array([-towards_next_column * 3e-10]), vectors)
     np.testing.assert_allclose(moved, [[0.0, 3.0]], atol=1e-9)
 
 
@@ -90,7 +90,7 @@ def test_a_pattern_of_the_probe_moves_as_the_probe_does():
 def test_translations_and_positions_are_inverses(skew):
     vectors = np.array([[0.1, -2.0], [-3.0, skew], [0.0, 0.0]]) * 1e-5
     positions = np.random.default_rng(0).normal(size=(9, 2)) * 100 + 1e4
-    back = probe_positions(sample_translation(positions, vectors), vectors)
+    back = positions_in_plane(sample_translation(positions, vectors), vectors)
     np.testing.assert_allclose(back, positions)
 
 
