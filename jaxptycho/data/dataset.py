@@ -327,8 +327,8 @@ class Dataset:
         what = "; ".join(f"{describe_pixels(pixels)} {words}" for words, pixels in found.items())
         if SATURATED in found and saturated_fraction(self.sample, found[SATURATED]) > MAX_SATURATED:
             raise ValueError(
-                f"the camera is saturated: {what}, most of the bright field; brighter counts are lost: "
-                "use a shorter exposure or a file with more bits"
+                f"the camera is saturated: {what}, most of the bright field; brighter counts are "
+                "lost: use a shorter exposure or a file with more bits"
             )
         if not left.any():
             raise ValueError(
