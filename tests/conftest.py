@@ -11,7 +11,7 @@ from jaxtyping import install_import_hook
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_num_cpu_devices", 8)
 matplotlib.use("Agg")
-install_import_hook("jaxptycho", "beartype.beartype")
+install_import_hook("jaxptycho", "typechecker.checked")
 
 
 @pytest.fixture

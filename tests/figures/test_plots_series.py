@@ -39,4 +39,4 @@ def test_shifts_and_turns_of_two_alignments():
     np.testing.assert_allclose(turns["about x, before"][1], 0)
     np.testing.assert_allclose(turns["about x, result"][1], [0.1, 0.3, 0.5])
     np.testing.assert_allclose(turns["about z, result"][1], [-0.2, 0.4, 0.6])
-    assert [ax.get_ylabel() for ax in figure.axes] == ["shift (Å)", "turn (°)"]
+    assert [ax.get_ylabel() for ax in figure.axes] == ["shift (Å)", "rotation (°)"]
