@@ -137,7 +137,7 @@ def test_what_does_not_suit_is_refused_or_nan():
     ).all()
     with pytest.raises(
         ValueError,
-        match="windows of 12 × 16 pixels do not suit the fused multislice, which takes 16",
+        match="windows of 12 × 16 pixels do not suit the fused multislice, which supports 16",
     ):
         multislice_fused(noise(1, 12, 16), slices[:, :12], kernels("limited", grid, 1)[:12])
 

@@ -167,7 +167,7 @@ jax.config.update("jax_num_cpu_devices", 8)
 from jaxptycho import kernels
 wave = np.ones((16, 16), np.complex64)
 assert np.allclose(kernels.step(wave, wave, wave), np.fft.ifft2(np.fft.fft2(wave)), atol=1e-5)
-print(kernels.report()["kernels on cpu"])
+print(kernels.kernel_report()["kernels on cpu"])
 """
     env = {k: v for k, v in os.environ.items() if k != selection.SWITCH}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)

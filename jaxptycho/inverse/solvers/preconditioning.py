@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
-from ...data.batch import Batch
 from ...model import Model
 from ...parts.indexed import PerView, select
 from ...physics.types import Stack
@@ -34,7 +33,7 @@ def measured(
     semiangle = 1e-3 * semiangle_mrad
     slab = 0.0 if thickness_angstrom is None else 0.5 / thickness_angstrom
 
-    def change(gradient: Stack, model: Model, batch: Batch) -> Stack:
+    def change(gradient: Stack, model: Model, batch: Any) -> Stack:
         specimen = model.specimen
         grid = model.grid
         shape = gradient.shape
@@ -53,7 +52,7 @@ def measured(
         params: PyTree | None = None,
         *,
         model: Model,
-        batch: Batch,
+        batch: Any,
         **extra,
     ) -> Any:
         del params, extra
