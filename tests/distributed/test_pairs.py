@@ -24,11 +24,11 @@ on = batch_on(devices, model, batch)
 n = len(on.shots) // of
 own = Batch(on.view, *(np.asarray(a)[rank * n : (rank + 1) * n] for a in (on.shots, on.counts, on.weight)))
 step = make_step(distribute(misfit(poisson), devices), RATES, penalty=total_variation(0.1))
-state = place(init_state(RATES, model), devices, model)
-moved, found = place(owned(model), devices), []
+state = place_on_mesh(init_state(RATES, model), devices, model)
+moved, found = place_on_mesh(copy_for_donation(model), devices), []
 for _ in range(2):
-    moved, state = restored(copied((moved, state)))  # as every epoch keeps them
-    moved, state, info = step(moved, state, whole(own, devices))
+    moved, state = restore(snapshot((moved, state)))  # as every epoch keeps them
+    moved, state, info = step(moved, state, global_batch(own, devices))
     found.append(float(info["loss"]))
 np.testing.assert_allclose(found, losses, rtol=tolerance)
 assert_same(local(moved), expected, tolerance)
@@ -41,7 +41,7 @@ HERE = Path(__file__).parent
 
 def stepped(name, slabs, tolerance, double):
     said = pair(
-        STEPS, HERE, HERE.parent, name, slabs, tolerance, devices=2, JAX_ENABLE_X64=double,
+        STEPS, HERE, HERE.parent / "helpers", name, slabs, tolerance, devices=2, JAX_ENABLE_X64=double,
         JAX_DISABLE_MOST_OPTIMIZATIONS=1,
     )  # fmt: skip
     assert [out.splitlines()[-1] for out in said] == ["as one"] * 2, said

@@ -79,13 +79,13 @@ from test_pieces import model
 from jaxptycho import mesh, write
 from jaxptycho.distributed.gather import on_process_zero
 from jaxptycho.distributed.sharding import place_on_mesh
-split = place(model(), mesh(4, 4))
-handed(lambda given: write(Path(sys.argv[4]), given, [1.0, 0.5]), split)
+split = place_on_mesh(model(), mesh(4, 4))
+on_process_zero(lambda given: write(Path(sys.argv[4]), given, [1.0, 0.5]), split)
 def full(given):
     next(given.specimen.phase.pieces)
     raise OSError("the disk is full")
 try:
-    handed(full, split)
+    on_process_zero(full, split)
 except OSError as error:
     print(error)
 """
@@ -95,7 +95,9 @@ def test_two_processes_write_the_file_of_one(tmp_path):
     """Also: what the first fails at in the midst stops both, and none waits."""
     here = Path(__file__).parent
     write(tmp_path / "one.h5", model(), [1.0, 0.5])
-    said = pair(TWO, here, here.parent, tmp_path / "two.h5", devices=2, JAX_ENABLE_X64=1)
+    said = pair(
+        TWO, here, here.parent / "helpers", tmp_path / "two.h5", devices=2, JAX_ENABLE_X64=1
+    )
     assert content(tmp_path / "two.h5") == content(tmp_path / "one.h5")
     assert [out.splitlines()[-1] for out in said] == [
         "the disk is full",

@@ -128,9 +128,9 @@ from jax.sharding import NamedSharding, PartitionSpec as P
 where = NamedSharding(mesh(4, 4), P(None, "slabs"))
 known = np.arange(240.0).reshape(2, 8, 15)
 array = jax.make_array_from_callback(known.shape, where, lambda index: known[index])
-kept = copied({"a": array, "b": 3})
+kept = snapshot({"a": array, "b": 3})
 array.delete()
-found = restored(kept)["a"]
+found = restore(kept)["a"]
 assert all((np.asarray(s.data) == known[s.index]).all() for s in found.addressable_shards)
 print(sum(part.nbytes for part in kept["a"].parts.values()))
 try:
@@ -150,7 +150,7 @@ def test_two_processes_copy_their_own_parts_and_refuse_to_leave_one_idle():
 ALONE_EACH = """
 import numpy as np, jax.numpy as jnp
 from jaxptycho.distributed.sharding import snapshot, mesh, replicate, restore
-found = restored(copied(replicate({"a": jnp.arange(5.0), "b": replicate(jnp.ones(2), mesh())}, mesh())))
+found = restore(snapshot(replicate({"a": jnp.arange(5.0), "b": replicate(jnp.ones(2), mesh())}, mesh())))
 assert found["a"].is_fully_replicated and (np.asarray(found["a"]) == np.arange(5.0)).all()
 print(len(found["b"].sharding.device_set))
 """

@@ -81,7 +81,7 @@ for own in counts:
     own.read.clear()
 for clean in data._clean:
     clean._known[:] = False  # as if it did not fit into memory
-table = resident.table(data, mesh())
+table = resident.pattern_table(data, mesh())
 print("read:", [len(own.read) for own in counts])
 known = np.concatenate([data.patterns(v, np.arange(n)) for v, n in enumerate(data.n_shots)])
 assert (np.asarray(table.addressable_data(0)) == known).all()

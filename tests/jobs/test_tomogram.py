@@ -96,7 +96,7 @@ def test_a_series_in_slabs_learns_as_on_one_device(series, tmp_path, monkeypatch
                 else even(batch, mesh)
             )
 
-    monkeypatch.setattr("jaxptycho.runs.batch_source.deal", drawn_as_for_one)
+    monkeypatch.setattr("jaxptycho.runs.batch_source.slab_batches", drawn_as_for_one)
     short = {"step": [COARSE, FINE], "specimen": VOLUME | {"angles": False}}
     # so few patterns would find angles beyond those that halos are made for
     whole = start(job_of(series, **short), tmp_path / "whole")
