@@ -240,7 +240,7 @@ class Volume(AbstractSpecimen):
             return part.slices(grid)
         field = self.shape[0] if self.shape else slab.count * self.potential.shape[1]
 
-        def projected(values: Stack) -> Stack:
+        def projected(values: Stack) -> Array:
             position = slab.number, slab.count, field
             seen = part.tilt, part.angles, part.kernel
             volts = slab_rotation.slab_projections(

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
-from ..physics.types import Numbers, Stack
+from ..physics.types import Numbers, Scalar, Stack
 from .aligned import Aligned
 from .coarse import coarse_shifts, film_shifts
 from .levels import Level, binned, common_field, rotate_images
@@ -44,7 +44,8 @@ MIN_VALID_PIXELS = 25  # at the coarsest voxels, for a comparison of a view with
 SETTLED = 0.02  # voxels, change below which the alignment has converged
 
 
-Parameters = Float[np.ndarray, "view 5"]  # tilt, angles about x and z [rad], shift (y, x) [Å]
+# tilt, angles about x and z [rad], shift (y, x) [Å]
+Parameters = Float[Array | np.ndarray, "view 5"]
 
 
 class _Series(NamedTuple):
@@ -314,11 +315,11 @@ def _misfits(projector: Projector, volume: Stack, level: Level, free: Free) -> n
 
 @eqx.filter_jit
 def newton_step(
-    residual: Float[np.ndarray, "view y x"],
-    slopes: Float[np.ndarray, "view 5 y x"],
-    weights: Float[np.ndarray, "view y x"],
+    residual: Float[Array | np.ndarray, "view y x"],
+    slopes: Float[Array | np.ndarray, "view 5 y x"],
+    weights: Float[Array | np.ndarray, "view y x"],
     away: Parameters,
-    prior: float,
+    prior: Scalar,
 ) -> Parameters:
     """Change of the geometry of every view that reduces its residual, robustly (Huber).
 
@@ -340,7 +341,7 @@ def newton_step(
     return changes
 
 
-def without_gauge(change: Parameters, tilts: Float[np.ndarray, " view"]) -> Parameters:
+def without_gauge(change: Parameters, tilts: Float[Array | np.ndarray, " view"]) -> Parameters:
     """Change without the shift of the full specimen in it, τ_l = Π R_l t."""
     seen = np.zeros((len(tilts), 2, 3))
     seen[:, 0, 1] = 1
