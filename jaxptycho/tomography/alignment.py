@@ -11,7 +11,6 @@ whenever the volume is reset; the priors of the angles fix its rotation.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -313,7 +312,6 @@ def _misfits(projector: Projector, volume: Stack, level: Level, free: Free) -> n
     return np.sqrt((weights * residual**2).sum((1, 2)) / np.maximum(weights.sum((1, 2)), 1e-30))
 
 
-@eqx.filter_jit
 def newton_step(
     residual: Float[Array | np.ndarray, "view y x"],
     slopes: Float[Array | np.ndarray, "view 5 y x"],

@@ -212,6 +212,7 @@ def three(voxel: Numbers) -> tuple[float, float, float]:
     return z, y, x
 
 
+@eqx.filter_jit
 def linearised(projector: Projector, volume: Stack) -> tuple[Images, Float[Array, "view 5 y x"]]:
     """Projections of a volume, and their derivatives.
 

@@ -117,7 +117,7 @@ def test_every_figure_is_drawn(result, data, first):
         jp.figures.object(result.model, band_pass=(1.0, 5.0)),
         jp.figures.slices(result.model),
         jp.figures.probe(result.model),
-        jp.figures.probe_positions(result.model, before=first),
+        jp.figures.positions(result.model, before=first),
         jp.figures.patterns(result.model, data),
         jp.figures.loss(result.history),
     )
