@@ -125,8 +125,8 @@ def require_alive(tree: Any) -> None:
         if isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer) and leaf.is_deleted():
             raise ValueError(
                 "this model, or state, was used up by a step, which takes over the arrays of its "
-                "arguments; use what the step returned, or give it a copy: "
-                "jax.tree.map(jnp.copy, model)"
+                "arguments; use what the step returned, or give it a copy: jax.tree.map(jnp.copy, "
+                "model)"
             )
 
 
@@ -171,7 +171,7 @@ def require_inside(model: Model, view: int = 0) -> None:
         raise ValueError(
             f"the windows of {outside.any(1).sum()} shots{whose} reach outside the object (first: "
             f"shot {shot} at {'yx'[axis]} = {away + places[shot, axis]:.{digits}g} Å with a "
-            "window of "
-            f"{window[axis] * pixel[axis]:.5g} Å, the object extends from {ends[0]:.{digits}g} to "
-            f"{ends[1]:.{digits}g} Å); give the object a larger margin or drop these shots"
+            f"window of {window[axis] * pixel[axis]:.5g} Å, the object extends from "
+            f"{ends[0]:.{digits}g} to {ends[1]:.{digits}g} Å); give the object a larger margin or "
+            "drop these shots"
         )

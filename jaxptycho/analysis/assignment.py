@@ -192,7 +192,7 @@ def _symbols(species, positions, what: str):
     symbols = np.asarray(species, str)
     if symbols.shape != (len(positions),):
         raise ValueError(
-            f"{len(positions)} {what} atoms came with species of shape {symbols.shape}; give "
-            "one each"
+            f"{len(positions)} {what} atoms came with species of shape {symbols.shape}; give one "
+            "each"
         )
     return symbols

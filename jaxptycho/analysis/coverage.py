@@ -98,10 +98,8 @@ def coverage(
     if tilts.ndim != 1 or not len(tilts) or not np.isfinite(tilts).all() or not (numbers > 0).all():
         raise ValueError(
             f"a coverage of tilts of shape {tilts.shape}, semiangle {series.semiangle} rad, "
-            "wavelength "
-            f"{series.wavelength} Å, thickness {series.thickness} Å to {resolution} Å; give at "
-            "least one finite "
-            "tilt in radians, and more than 0 for the others"
+            f"wavelength {series.wavelength} Å, thickness {series.thickness} Å to {resolution} Å; "
+            "give at least one finite tilt in radians, and more than 0 for the others"
         )
     if np.ptp(tilts) > np.pi:
         raise ValueError(

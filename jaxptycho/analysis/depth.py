@@ -67,8 +67,7 @@ def depth_profiles(
         raise ValueError(
             f"{len(outside)} columns are outside the stack (first: column {outside[0]} at "
             f"{columns[outside[0]]} Å from pixel [0, 0], the stack measures {size * pixel} Å); "
-            "leave "
-            "them out, or give the origin"
+            "leave them out, or give the origin"
         )
     offsets = np.moveaxis(
         np.indices([2 * int(np.ceil(radius / p)) + 1 for p in pixel]), 0, -1
@@ -156,8 +155,7 @@ def _fit(shape: Callable, profiles, spacing: float):
     if profiles.ndim != 2 or profiles.shape[1] < 5 or not np.isfinite(profiles).all():
         raise ValueError(
             f"profiles came as an array of shape {profiles.shape}; finite ones [profile, slice] "
-            "of 5 "
-            "slices or more are required"
+            "of 5 slices or more are required"
         )
     z = spacing * np.arange(profiles.shape[1])
     fitted = [_fit_one(shape, z, profile) for profile in profiles]

@@ -118,20 +118,18 @@ def _warnings(design: Design, thickness: float | None):
     if design.sampling < 1:
         yield (
             f"the probe is {2 * design.probe_radius:.3g} Å wide and its window "
-            f"{design.window:.3g} Å; "
-            "reduce the defocus or the semiangle, or use a longer camera length"
+            f"{design.window:.3g} Å; reduce the defocus or the semiangle, or use a longer camera "
+            "length"
         )
     if design.overlap < MIN_OVERLAP:
         yield (
             f"neighbouring positions overlap by {100 * design.overlap:.3g} %, less than "
-            f"{100 * MIN_OVERLAP:g} %; "
-            "use smaller steps or more defocus"
+            f"{100 * MIN_OVERLAP:g} %; use smaller steps or more defocus"
         )
     if 2 * design.detector_limit < design.information_limit:
         yield (
             f"the detector ends at {design.detector_limit:.3g} 1/Å, inside the bright field's "
-            "disc of "
-            f"{design.information_limit / 2:.3g} 1/Å; use a shorter camera length"
+            f"disc of {design.information_limit / 2:.3g} 1/Å; use a shorter camera length"
         )
     if thickness is not None and thickness > design.depth_of_field:
         yield (

@@ -105,8 +105,7 @@ def same_shape(image: np.ndarray, reference: np.ndarray, where: np.ndarray | Non
     if image.shape != reference.shape or where.shape != reference.shape:
         raise ValueError(
             f"an image of shape {image.shape} came with a reference of {reference.shape} and a "
-            "mask "
-            f"of {where.shape}; cut or resample them to one shape"
+            f"mask of {where.shape}; cut or resample them to one shape"
         )
     if not (np.isfinite(image).all() and np.isfinite(reference).all()):
         raise ValueError(

@@ -37,8 +37,7 @@ def ssim(
     if min(shape) <= 2 * RADIUS:
         raise ValueError(
             f"images of {shape} pixels are too small for SSIM; it requires more than {2 * RADIUS} "
-            "a "
-            "side"
+            "a side"
         )
     inner = (slice(RADIUS, -RADIUS),) * len(shape)
     similar = ssim_map(image, truth, np.ptp(truth) if span is None else span)[inner]
@@ -72,8 +71,7 @@ def _same(image, truth) -> tuple[int, ...]:
     if np.shape(image) != np.shape(truth):
         raise ValueError(
             f"an image of {np.shape(image)} pixels came with a truth of {np.shape(truth)}; bring "
-            "both "
-            "to one grid"
+            "both to one grid"
         )
     return np.shape(truth)
 

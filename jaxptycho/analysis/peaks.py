@@ -76,8 +76,8 @@ def local_maxima(
     spacing = _per_axis(spacing, image.ndim, "spacing")
     if not np.isfinite(image).all():
         raise ValueError(
-            "the image holds values that are not finite; correct or mask them before looking "
-            "for peaks"
+            "the image holds values that are not finite; correct or mask them before looking for "
+            "peaks"
         )
     top = maximum_filter(image, 3, mode="constant", cval=-np.inf) == image
     maxima = np.argwhere(top & (image > threshold))

@@ -47,8 +47,8 @@ def outline(model: Model, offset: Numbers = (0.0, 0.0)) -> Delaunay:
         line = "on one line" if len(places) > 2 else "too few"
         raise ValueError(
             f"the {len(places)} positions of the scan are {line} and enclose no area; a scanned "
-            "area "
-            "is required here, reconstruct from at least three positions that are not on one line"
+            "area is required here, reconstruct from at least three positions that are not on one "
+            "line"
         )
     return Delaunay(places[ConvexHull(places).vertices])
 

@@ -41,8 +41,8 @@ def species_by_integral(
         )
     if not names or len(set(names)) < len(names) or len(np.unique(integrals)) < len(names):
         raise ValueError(
-            f"{len(np.unique(integrals))} different integrals cannot be divided into the "
-            f"elements {names}; give at least one of each, every element once"
+            f"{len(np.unique(integrals))} different integrals cannot be divided into the elements "
+            f"{names}; give at least one of each, every element once"
         )
     x = np.log(integrals)
     if isinstance(elements, Mapping):

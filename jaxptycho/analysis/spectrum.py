@@ -79,10 +79,8 @@ def bragg_visibility(
     if (reach >= np.array(power.shape) // 2).any():
         raise ValueError(
             f"the reciprocal vectors reach {np.abs(np.atleast_2d(vectors)).max(0)} 1/Å; the image "
-            "is "
-            f"sampled up to {steps * np.array(power.shape) / 2} 1/Å, less {RING} frequency steps "
-            "of "
-            "surroundings"
+            f"is sampled up to {steps * np.array(power.shape) / 2} 1/Å, less {RING} frequency "
+            "steps of surroundings"
         )
     around = np.stack(
         np.meshgrid(*[np.arange(-RING, RING + 1)] * np.ndim(image), indexing="ij"), -1

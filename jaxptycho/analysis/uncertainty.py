@@ -82,8 +82,7 @@ def sampled_bound(
     if not residual <= MAX_RESIDUAL:
         warnings.warn(
             f"after {steps} steps a part of {float(residual):.2g} of the noise is unsolved, and "
-            "the "
-            "deviations are too small; allow more steps, or give a prior",
+            "the deviations are too small; allow more steps, or give a prior",
             stacklevel=2,
         )
     return SampledBound(
@@ -103,8 +102,8 @@ def deviation_of(
     if not residual <= max(10 * tolerance, 1e-3):
         raise ValueError(
             f"after {steps} steps a part of {float(residual):.2g} of the gradient is not "
-            "determined by "
-            "the patterns; use a quantity that no gauge changes, give a prior, or allow more steps"
+            "determined by the patterns; use a quantity that no gauge changes, give a prior, or "
+            "allow more steps"
         )
     return float(jnp.sqrt(variance))
 

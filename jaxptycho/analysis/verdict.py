@@ -105,8 +105,7 @@ def _headline(found: Evidence, explains: bool, risen: bool) -> str:
     if not found.varies and explains:
         return (
             f"The {patterns} differ by no more than noise: they do not show whether the model "
-            "explains more "
-            "than their mean pattern."
+            "explains more than their mean pattern."
         )
     if not found.varies:
         return f"The model does not explain the {patterns}: their mean pattern fits far better."
@@ -114,8 +113,7 @@ def _headline(found: Evidence, explains: bool, risen: bool) -> str:
         exaggerates = "exaggerates how they differ and " if found.predicts else ""
         return (
             f"The model does not explain the {patterns}: it {exaggerates}predicts them no better "
-            "than "
-            "their mean pattern does."
+            "than their mean pattern does."
         )
     verb = "explains" if found.held_out else "reproduces"
     if risen:
@@ -126,8 +124,7 @@ def _headline(found: Evidence, explains: bool, risen: bool) -> str:
         chance = found.covariance / found.covariance_error
         return (
             f"The model {verb} how {patterns} differ, {chance:.0f} standard errors above chance; "
-            "most of "
-            "their variation is noise."
+            "most of their variation is noise."
         )
     share = _percent(found.share, found.share_error)
     return f"The model {verb} {share} of the variation between {patterns} beyond noise."
@@ -142,20 +139,17 @@ def _notes(found: Evidence) -> list[str]:
         )
         notes.append(
             f"Variation between these patterns over that of counting noise: {measured:.3g} "
-            "measured, "
-            f"{left:.3g} after subtraction of the model's prediction (1 is pure noise)."
+            f"measured, {left:.3g} after subtraction of the model's prediction (1 is pure noise)."
         )
     if found.varies and found.counts_per_quantum != 1:
         notes.append(
             f"One electron or photon makes about {found.counts_per_quantum:.2g} counts in a "
-            "pixel; the "
-            "noise is computed accordingly."
+            "pixel; the noise is computed accordingly."
         )
     if found.shots and not found.held_out:
         notes.append(
             f"Fewer than {MIN_HELD_OUT} patterns were held out, so these are patterns of the fit, "
-            "and "
-            "over-fitting or a wrong geometry may go unnoticed: increase data.hold_out."
+            "and over-fitting or a wrong geometry may go unnoticed: increase data.hold_out."
         )
     return notes
 

@@ -104,8 +104,8 @@ def run_demo(out: Path, positions: int = 16, epochs: int = 40) -> dict[str, floa
     save(draw_layers(own, model.grid.pixel), out / "layers.png")
     for n in (1, 2):
         print(
-            f"layer {n}: correlation with its truth {figures[f'correlation_{n}']:.3f}, "
-            f"with that of the other {figures[f'crosstalk_{n}']:.3f}"
+            f"layer {n}: correlation with its truth {figures[f'correlation_{n}']:.3f}, with that "
+            f"of the other {figures[f'crosstalk_{n}']:.3f}"
         )
     print(
         f"resolution {figures['resolution_angstrom']:.2f} Å (ring correlation with the truth at "

@@ -12,11 +12,9 @@ from jax.errors import JaxRuntimeError
 
 SMALLER = (
     "make smaller what the job computes with: step.N.batch (shots of a step), run.budget_gib (its "
-    "gradient), "
-    "specimen.slices or specimen.size_angstrom, probe.modes, detector.supersample, "
-    "detector.extend or the extent of the "
-    "positions; run.slabs shares a specimen among devices, and `jaxptycho validate` estimates the "
-    "memory"
+    "gradient), specimen.slices or specimen.size_angstrom, probe.modes, detector.supersample, "
+    "detector.extend or the extent of the positions; run.slabs shares a specimen among devices, "
+    "and `jaxptycho validate` estimates the memory"
 )
 
 

@@ -188,9 +188,8 @@ class Dataset:
         if len(self.counts) != len(self.positions):
             raise ValueError(
                 f"counts of {len(self.counts)} views came with positions of "
-                f"{len(self.positions)}; give "
-                "both for the same views (one array [scan y, scan x, y, x] without tilts is one "
-                "scan; views are a list, or come with tilts)"
+                f"{len(self.positions)}; give both for the same views (one array [scan y, scan x, "
+                "y, x] without tilts is one scan; views are a list, or come with tilts)"
             )
         for view, (counts, positions) in enumerate(zip(self.counts, self.positions, strict=True)):
             where = self._where(view)
@@ -207,24 +206,21 @@ class Dataset:
             if positions.shape != (counts.shape[0], 2):
                 raise ValueError(
                     f"{counts.shape[0]} patterns{where} require positions of shape "
-                    f"({counts.shape[0]}, 2) in Å; "
-                    f"got {positions.shape}"
+                    f"({counts.shape[0]}, 2) in Å; got {positions.shape}"
                 )
             if not np.isfinite(positions).all():
                 bad = int(np.flatnonzero(~np.isfinite(positions).all(1))[0])
                 raise ValueError(
-                    f"the position of shot {bad}{where} is {positions[bad]}; every shot requires a "
-                    "finite one"
+                    f"the position of shot {bad}{where} is {positions[bad]}; every shot requires "
+                    "a finite one"
                 )
             extent = np.ptp(positions, axis=0).max()
             pixel = min(self.grid.pixel)
             if 0 < extent < MIN_EXTENT * pixel:
                 raise ValueError(
                     f"the scan{where} extends over {extent:.3g} Å, where one pixel of the object "
-                    "is "
-                    f"{pixel:.3g} Å: positions are required in Å; are these in m? (multiply them "
-                    "by 1e10, "
-                    "or set data.position_unit)"
+                    f"is {pixel:.3g} Å: positions are required in Å; are these in m? (multiply "
+                    "them by 1e10, or set data.position_unit)"
                 )
 
     def _check_extras(self):
@@ -381,9 +377,9 @@ class Dataset:
             if np.isinf(dose).any():
                 raise ValueError(
                     f"counts of {np.isinf(dose).sum()} of {len(dose)} patterns{self._where(view)} "
-                    "are "
-                    f"larger than 32 bits hold (first: shot {np.flatnonzero(np.isinf(dose))[0]}); "
-                    "mask flagged pixels, or divide all counts by those of one electron"
+                    "are larger than 32 bits hold (first: shot "
+                    f"{np.flatnonzero(np.isinf(dose))[0]}); mask flagged pixels, or divide all "
+                    "counts by those of one electron"
                 )
             empty = np.flatnonzero(dose == 0)
             if len(empty) == len(dose):
@@ -394,7 +390,6 @@ class Dataset:
             if len(empty):
                 warnings.warn(
                     f"{len(empty)} of {len(dose)} patterns{self._where(view)} hold no counts "
-                    "(first: "
-                    f"shot {empty[0]}); they are kept as data of a low dose",
+                    f"(first: shot {empty[0]}); they are kept as data of a low dose",
                     stacklevel=4,
                 )

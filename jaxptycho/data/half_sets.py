@@ -53,10 +53,8 @@ def _not_whole(data: Dataset, sharing: ProcessShard) -> str | None:
                 shot = start + int(np.flatnonzero(parts.any((1, 2)))[0])
                 return (
                     f"counts are no whole numbers (first: {block[parts][0]:.6g} in shot {shot} of "
-                    "view "
-                    f"{view}), and only whole quanta can be drawn: divide them by the counts of "
-                    "one "
-                    "electron and round, or split the positions instead (--by positions)"
+                    f"view {view}), and only whole quanta can be drawn: divide them by the counts "
+                    "of one electron and round, or split the positions instead (--by positions)"
                 )
     return None
 

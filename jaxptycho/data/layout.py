@@ -58,8 +58,7 @@ def by_view(array: Any, dimensions: int, name: str, one_scan: bool) -> list:
         return [_View(array, view) for view in range(shape[0])]
     raise ValueError(
         f"{name} require {dimensions} dimensions, or {dimensions + 1} with a view axis in front; "
-        "got "
-        f"shape {tuple(shape)}"
+        f"got shape {tuple(shape)}"
     )
 
 
@@ -72,9 +71,8 @@ def without_masks(counts: list) -> tuple[list, np.ndarray | None]:
     if any((mask & ~always).any() for mask in hidden):
         raise ValueError(
             "the masked array of counts hides other pixels from pattern to pattern; one mask [y, "
-            "x] for "
-            "all is required: give it as mask (True where a pixel counts), and leave other shots "
-            "out"
+            "x] for all is required: give it as mask (True where a pixel counts), and leave other "
+            "shots out"
         )
     return [_plain(c) for c in counts], always
 

@@ -48,8 +48,7 @@ class Patterns:
             shot = start + int(np.flatnonzero(~np.isfinite(seen).reshape(len(seen), -1).all(1))[0])
             raise ValueError(
                 f"counts of shot {shot}{where} are not finite inside the mask; mask these pixels "
-                "or "
-                "correct the file"
+                "or correct the file"
             )
         clean = self._cleaned(block)
         if self._kept is not None:

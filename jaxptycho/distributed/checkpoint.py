@@ -136,8 +136,7 @@ class Checkpoints:
         if not all_processes(self._given(number).is_dir()):
             raise ValueError(
                 f"checkpoint {number} in {self.folder} is not seen by all processes; give a "
-                "folder on a file system "
-                "that all of them share"
+                "folder on a file system that all of them share"
             )
 
     def _read(

@@ -65,8 +65,8 @@ class MemoryPlan(NamedTuple):
         rows = {
             "devices": f"{self.groups} × {self.slabs} (groups of shots × slabs of the specimen)",
             "on each device": f"specimen {slab} {_mb(self.specimen)}, "
-            f"its optimiser {_mb(self.state)}, "
-            f"its shots {_mb(self.batch)}, all else of the model {_mb(self.others)}",
+            f"its optimiser {_mb(self.state)}, its shots {_mb(self.batch)}, all else of the model "
+            f"{_mb(self.others)}",
             "memory of a step": f"{_mb(self.total)} on each device, "
             f"{_mb(self.gradient)} of it the gradient's",
             "sent in a step": ", ".join(

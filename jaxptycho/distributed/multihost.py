@@ -77,8 +77,7 @@ def join(coordinator: str | None = None, count: int | None = None, rank: int | N
     except ValueError as error:
         raise ValueError(
             f"process {rank} of {count} does not know where process 0 is ({error}); set "
-            "JAX_COORDINATOR_ADDRESS to its "
-            "host:port"
+            "JAX_COORDINATOR_ADDRESS to its host:port"
         ) from error
     return count
 

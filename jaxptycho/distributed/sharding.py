@@ -70,9 +70,9 @@ def require_in_turn(owners: list[int], processes: int) -> None:
     share = len(owners) // processes
     if owners != [rank for rank in range(processes) for _ in range(share)]:
         raise ValueError(
-            f"the devices of this mesh belong to the processes {owners} in this order; "
-            f"expected the same number of each of {processes}, one process after the other: use "
-            "all devices (run.devices), as many in every process"
+            f"the devices of this mesh belong to the processes {owners} in this order; expected "
+            f"the same number of each of {processes}, one process after the other: use all "
+            "devices (run.devices), as many in every process"
         )
 
 

@@ -15,8 +15,8 @@ def draw_deviation(deviation: Numbers, pixel: PixelPair, title: str, unit: str) 
     known = values[np.isfinite(values) & (values > 0)]
     if known.size == 0:
         raise ValueError(
-            "no pixel has a finite deviation; give a prior, or choose parameters that the patterns "
-            "show"
+            "no pixel has a finite deviation; give a prior, or choose parameters that the "
+            "patterns show"
         )
     low, high = np.percentile(known, (0.5, 99.5))
     figure = Figure((7, 6), layout="constrained")

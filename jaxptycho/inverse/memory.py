@@ -99,7 +99,7 @@ def require_lossless(model: Model) -> None:
         passed = float(jnp.min(jnp.abs(still.kernel(model.grid, 10.0))))
     if passed < 1 - 1e-3:
         raise ValueError(
-            f"multislice_reversible traces waves back, but a propagator of type "
+            "multislice_reversible traces waves back, but a propagator of type "
             f"{type(propagator).__name__} loses frequencies of this grid for good (|P| falls to "
             f"{passed:.2g}); leave out its band limit, use a coarser pixel, or use "
             "checkpointed.multislice_sqrt"

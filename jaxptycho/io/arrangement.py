@@ -28,8 +28,8 @@ class Arrangement:
     def __post_init__(self):
         if self.position_unit not in POSITION_UNITS:
             raise ValueError(
-                f"no position_unit is called {self.position_unit!r}; "
-                f"known are {', '.join(POSITION_UNITS)}"
+                f"no position_unit is called {self.position_unit!r}; known are "
+                f"{', '.join(POSITION_UNITS)}"
             )
         if not self.counts_per_electron > 0:
             raise ValueError(

@@ -276,8 +276,8 @@ def _basis_vectors(entry: H5, path) -> np.ndarray:
         if vectors.shape in ((2, 3), (3, 2)):
             return vectors.T if vectors.shape == (2, 3) else vectors
         raise ValueError(
-            f"basis_vectors in {path} have shape {vectors.shape}; "
-            "expected two vectors of three numbers"
+            f"basis_vectors in {path} have shape {vectors.shape}; expected two vectors of three "
+            "numbers"
         )
     x, y = (_number(entry, f"{DETECTOR}/{name}_pixel_size", path) for name in "xy")
     if x is None and y is None:

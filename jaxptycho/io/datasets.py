@@ -95,8 +95,8 @@ def read(
         data = chosen.read(path, sharing, arrangement, **known)
     if data.tilts is None and known.get("tilt_axis_deg") is not None:
         raise ValueError(
-            f"tilt_axis_deg came for {path}, which gives no tilts; "
-            "write tilt_deg [view] beside its counts"
+            f"tilt_axis_deg came for {path}, which gives no tilts; write tilt_deg [view] beside "
+            "its counts"
         )
     if transform != "none":
         middles = [own.mean(0) if data.tilts is None else np.zeros(2) for own in data.positions]

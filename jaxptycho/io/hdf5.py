@@ -44,8 +44,8 @@ def open_hdf5(path: str | Path) -> Iterator[H5]:
         if type(error) not in (KeyError, RuntimeError) and isinstance(error, RuntimeError):
             raise  # of a device, not of the file
         raise ValueError(
-            f"{path} cannot be read ({_reason(error)}); where it is truncated or damaged, "
-            "copy or write it again"
+            f"{path} cannot be read ({_reason(error)}); where it is truncated or damaged, copy or "
+            "write it again"
         ) from error
 
 
@@ -63,8 +63,8 @@ def create_hdf5(path: str | Path, overwrite: bool = False) -> Iterator[H5]:
         raise
     except (OSError, RuntimeError) as error:  # h5py raises RuntimeError if the last write fails
         raise OSError(
-            f"{path} could not be written ({_reason(error)}), and nothing was overwritten; "
-            "make room or choose another folder"
+            f"{path} could not be written ({_reason(error)}), and nothing was overwritten; make "
+            "room or choose another folder"
         ) from error
 
 

@@ -125,8 +125,8 @@ def grid_of(about: dict[str, Any], shape: tuple[int, ...], source: Any) -> Grid:
         if not agree:
             raise ValueError(
                 f"{source}: pixel_angstrom = {pixel} and dk_inverse_angstrom = {dk} disagree for "
-                f"{tuple(shape)} pixels (1/(N·dk) = {by_dk[0]:.6g}, {by_dk[1]:.6g} Å); "
-                "correct or remove one"
+                f"{tuple(shape)} pixels (1/(N·dk) = {by_dk[0]:.6g}, {by_dk[1]:.6g} Å); correct or "
+                "remove one"
             )
         pixel = by_dk
     pixel = tuple(map(float, np.broadcast_to(np.asarray(pixel), 2)))

@@ -62,8 +62,8 @@ def read_native(
     for group, own in zip(groups, counts, strict=True):
         if len(own.shape) not in wanted:
             raise ValueError(
-                f"/{group}counts in {path} has shape {own.shape}; "
-                f"expected {' or '.join(wanted.values())}"
+                f"/{group}counts in {path} has shape {own.shape}; expected "
+                f"{' or '.join(wanted.values())}"
             )
     about = merge_properties(about, known)
     if "tilt_axis_deg" in about:
@@ -226,8 +226,8 @@ def _dataset(file: H5, name: str, path) -> H5:
     stored = file.get(name)
     if not isinstance(stored, h5py.Dataset):
         raise ValueError(
-            f"{path} has no dataset /{name}; a {FORMAT} file requires /counts and /positions, "
-            "or /views with these for each"
+            f"{path} has no dataset /{name}; a {FORMAT} file requires /counts and /positions, or "
+            "/views with these for each"
         )
     if stored.shape is None:
         raise ValueError(
@@ -243,8 +243,8 @@ def _groups(file: H5, path) -> list[str]:
     views = file.get("views")
     if not isinstance(views, h5py.Group) or not len(views):
         raise ValueError(
-            f"/views in {path} is no group of views; a group for each, /views/0, /views/1 …, "
-            "is required"
+            f"/views in {path} is no group of views; a group for each, /views/0, /views/1 …, is "
+            "required"
         )
     return [f"views/{view}/" for view in range(len(views))]
 

@@ -72,8 +72,8 @@ def read_like(group: H5, like: Any) -> Any:
         name = f"{group.name}/{min(wanted ^ stored)}"
         has = "lacks" if wanted - stored else "has"
         raise ValueError(
-            f"{group.file.filename} {has} {name}, unlike what was asked for; "
-            "give the same structure"
+            f"{group.file.filename} {has} {name}, unlike what was asked for; give the same "
+            "structure"
         )
     return structure.unflatten(
         [_like(group, name, leaf) if name in wanted else leaf for name, leaf in named]
@@ -87,8 +87,8 @@ def find_class(name: str) -> type:
     exact = [cls for cls in found if cls.__module__ == module]
     if not found:
         raise ValueError(
-            f"the file holds a {qualified} of {module}; define or import class {qualified}, "
-            "or pass like=…"
+            f"the file holds a {qualified} of {module}; define or import class {qualified}, or "
+            "pass like=…"
         )
     return (exact or found)[-1]  # the newest, if a notebook's cell ran twice
 
@@ -136,8 +136,8 @@ def _like(group: H5, name: str, like: Any) -> Any:
     wanted = np.shape(_values(like))
     if values.shape != wanted:
         raise ValueError(
-            f"{group.name}/{name} in {group.file.filename} has shape {values.shape}, "
-            f"expected {wanted}"
+            f"{group.name}/{name} in {group.file.filename} has shape {values.shape}, expected "
+            f"{wanted}"
         )
     if _is_key(like):
         return jax.random.wrap_key_data(jnp.asarray(values), impl=jax.random.key_impl(like))

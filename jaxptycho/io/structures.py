@@ -28,28 +28,28 @@ def read_structure(path: str | Path) -> ase.Atoms:
         frames = list(ase.io.iread(path, format=kind)) if kind in READABLE else None
     except Exception as error:  # ASE's readers raise many kinds
         raise ValueError(
-            f"{path} cannot be read as atoms ({_reason(error)}); "
-            "expected a complete xyz, cif or POSCAR file"
+            f"{path} cannot be read as atoms ({_reason(error)}); expected a complete xyz, cif or "
+            "POSCAR file"
         ) from error
     if frames is None:
         raise ValueError(f"{path} looks like a file of type {kind!r}; expected xyz, cif or POSCAR")
     if len(frames) != 1 or not len(frames[0]):
         raise ValueError(
-            f"{path} holds {len(frames)} structures ({sum(map(len, frames))} atoms); "
-            "expected one of atoms"
+            f"{path} holds {len(frames)} structures ({sum(map(len, frames))} atoms); expected one "
+            "of atoms"
         )
     atoms = frames[0]
     if not np.isfinite(atoms.positions).all():
         bad = int(np.flatnonzero(~np.isfinite(atoms.positions).all(1))[0])
         raise ValueError(
-            f"{path}: atom {bad} ({atoms.symbols[bad]}) is at {atoms.positions[bad]}; "
-            "expected finite Å"
+            f"{path}: atom {bad} ({atoms.symbols[bad]}) is at {atoms.positions[bad]}; expected "
+            "finite Å"
         )
     if not atoms.numbers.all():
         bad = int(np.flatnonzero(atoms.numbers == 0)[0])
         raise ValueError(
-            f"{path}: atom {bad} is of no element ({atoms.symbols[bad]}); "
-            "name its element or remove it"
+            f"{path}: atom {bad} is of no element ({atoms.symbols[bad]}); name its element or "
+            "remove it"
         )
     return atoms
 
@@ -62,8 +62,8 @@ def write_structure(path: str | Path, atoms: ase.Atoms, *, overwrite: bool = Fal
     path = Path(path)
     if path.suffix.lower() not in WRITABLE:
         raise ValueError(
-            f"{path} ends in {path.suffix or 'nothing'}; "
-            f"atoms are written as {' or '.join(WRITABLE)}"
+            f"{path} ends in {path.suffix or 'nothing'}; atoms are written as "
+            f"{' or '.join(WRITABLE)}"
         )
     kind, options = WRITABLE[path.suffix.lower()]
     try:

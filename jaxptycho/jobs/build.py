@@ -159,8 +159,8 @@ def _made(
         part = make(guess, grid, **section.options)
     except TypeError as error:
         raise ValueError(
-            f"{name}.kind = {section.kind!r} was called with the first guess of a {name}, the grid "
-            f"and {name}.options, and refused: {error}"
+            f"{name}.kind = {section.kind!r} was called with the first guess of a {name}, the "
+            f"grid and {name}.options, and refused: {error}"
         ) from error
     if not isinstance(part, required):
         raise ValueError(
@@ -290,6 +290,5 @@ def read_mtf(file: str) -> tuple[float, ...]:
     except (ValueError, IndexError) as error:
         raise ValueError(
             f"detector.mtf_file = {file} is no table of numbers ({error}); the transfer function "
-            "from zero to Nyquist is "
-            "required in its last column"
+            "from zero to Nyquist is required in its last column"
         ) from None

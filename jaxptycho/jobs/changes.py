@@ -79,8 +79,8 @@ def require_applicable(keys: Sequence[str], job: Job, reached: Reached) -> None:
             _require_open(key, job, reached)
         else:
             raise ValueError(
-                f"--set {key} cannot be applied to a run under way, all of which was computed with "
-                f"its value; {NEW}"
+                f"--set {key} cannot be applied to a run under way, all of which was computed "
+                f"with its value; {NEW}"
             )
 
 
@@ -101,13 +101,13 @@ def _require_open(key: str, job: Job, reached: Reached) -> None:
     if name == "epochs":
         if step.epochs < reached.epoch:
             raise ValueError(
-                f"--set {key}={step.epochs}: step.{number} has run {reached.epoch} epochs; give it "
-                "more"
+                f"--set {key}={step.epochs}: step.{number} has run {reached.epoch} epochs; give "
+                "it more"
             )
     elif reached.epoch >= step.epochs:
         raise ValueError(
-            f"--set {key} has no effect: step.{number} has run all of its {reached.epoch} "
-            f"epochs; give it more of them, step.{number}.epochs={reached.epoch + 10}, or {NEW}"
+            f"--set {key} has no effect: step.{number} has run all of its {reached.epoch} epochs; "
+            f"give it more of them, step.{number}.epochs={reached.epoch + 10}, or {NEW}"
         )
     elif name in FIXED_IN_STEP:
         raise ValueError(

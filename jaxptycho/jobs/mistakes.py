@@ -37,8 +37,8 @@ def mistake_sentence(error: Any, root: type[Section]) -> str:
             example = f"{where}{'.0' if several else ''}.{next(iter(inside))}"
             what = "a list of sections" if several else "a section"
             return (
-                f"{where} = {came!r}: it is {what}, whose keys are {', '.join(inside)}; "
-                f"set one of them, such as {example}"
+                f"{where} = {came!r}: it is {what}, whose keys are {', '.join(inside)}; set one "
+                f"of them, such as {example}"
             )
         case "value_error":
             value = "" if isinstance(came, dict) else f" = {came!r}"

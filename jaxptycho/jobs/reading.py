@@ -52,8 +52,7 @@ def parse(path: Path) -> dict[str, Any]:
         if is_hdf5(path):
             raise ValueError(
                 f"{path} is an HDF5 file, and a job file (TOML) is required; `jaxptycho new` "
-                "writes "
-                "one for measurements"
+                "writes one for measurements"
             ) from None
         raise ValueError(
             f"{path} is not valid TOML: {error}; a job looks like those of `jaxptycho new`"

@@ -179,8 +179,7 @@ def _external(base: type[Section]) -> type[Section]:
                 told = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
                 raise ValueError(
                     f"{self.kind} has the options {', '.join(section.model_fields) or 'none'}, "
-                    "and these "
-                    f"do not fit: {'; '.join(told)}"
+                    f"and these do not fit: {'; '.join(told)}"
                 ) from None
             return self
 

@@ -22,9 +22,9 @@ class Data(Section):
         role="input",
     )
     reader: one_of(READERS, "reader", references=True) | None = key(
-        f"format of the file: {', '.join(READERS)}, or module:function beside the job, called with "
-        "the path, what this section gives in place of the file, and data.options; default: by its "
-        "contents",
+        f"format of the file: {', '.join(READERS)}, or module:function beside the job, called "
+        "with the path, what this section gives in place of the file, and data.options; default: "
+        "by its contents",
         None,
         "mymodule:read_scan",
     )
@@ -171,8 +171,8 @@ class Scan(Section):
     """Positions of the probe."""
 
     kind: Literal["free", "affine"] = key(
-        "free: separate positions; affine: a linear map, found before the first epoch, a shift and "
-        "a residual",
+        "free: separate positions; affine: a linear map, found before the first epoch, a shift "
+        "and a residual",
         "free",
     )
 
@@ -228,8 +228,8 @@ class Detector(Section):
     supersample: int = key("model pixels per detector pixel and direction", 1, ge=1)
     extend: int = key("factor by which the model reaches further than the detector", 1, ge=1)
     descan: one_of(DESCANS, "way to treat descan") = key(
-        "bright-field disc off the middle: auto, a shift of the pattern by whole pixels; shared or "
-        "shot, by all of it, the same or separate for every shot (refine it with "
+        "bright-field disc off the middle: auto, a shift of the pattern by whole pixels; shared "
+        "or shot, by all of it, the same or separate for every shot (refine it with "
         "rates.detector.shift); none, a tilt of the beam",
         "auto",
     )
@@ -246,8 +246,7 @@ class Figures(Section):
 
     further: list[one_of((), "figure", references=True)] = key(
         "figures of yours: module:function beside the job, each called with model, data and "
-        "history; "
-        "returns a Matplotlib figure",
+        "history; returns a Matplotlib figure",
         [],
     )
     every: int = key("interval in epochs at which they are drawn; 0: only at the end", 0, ge=0)

@@ -195,8 +195,8 @@ def build_experiment(job: Simulation) -> Experiment:
     if width is not None and series.tilts_deg is None and illuminated_width(experiment) > width:
         raise ValueError(
             f"specimen.width_angstrom is {width:g} Å, the scan with its probe reaches "
-            f"{illuminated_width(experiment):.4g} Å, where "
-            "vacuum would be seen beside the film; cut a wider one, or scan less of it"
+            f"{illuminated_width(experiment):.4g} Å, where vacuum would be seen beside the film; "
+            "cut a wider one, or scan less of it"
         )
     return experiment
 

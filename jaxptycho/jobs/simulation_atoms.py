@@ -49,8 +49,8 @@ def _cut(cell: ase.Atoms, section: AtomSource) -> ase.Atoms:
         if cell.pbc.all() and min(gaps(cell)) < VACUUM:
             raise ValueError(
                 f"{section.file} is a periodic cell of "
-                f"{', '.join(f'{n:.4g}' for n in cell.cell.lengths())} Å without vacuum around it, "
-                "which cannot be simulated as a single cell; give specimen.width_angstrom and "
+                f"{', '.join(f'{n:.4g}' for n in cell.cell.lengths())} Å without vacuum around "
+                "it, which cannot be simulated as a single cell; give specimen.width_angstrom and "
                 "thickness_angstrom, or a finite structure as xyz"
             )
         centred = cell.copy()
@@ -59,9 +59,8 @@ def _cut(cell: ase.Atoms, section: AtomSource) -> ase.Atoms:
     if width is None or thickness is None or not cell.pbc.all():
         raise ValueError(
             f"specimen.width_angstrom and thickness_angstrom are {width} and {thickness}, and the "
-            "cell is "
-            f"{'' if cell.pbc.all() else 'not '}periodic; give both for a periodic cell, neither "
-            "for a finite structure"
+            f"cell is {'' if cell.pbc.all() else 'not '}periodic; give both for a periodic cell, "
+            "neither for a finite structure"
         )
     a, b, c = section.zone_axis or (0, 0, 1)
     return tile(cell, width, thickness, (a, b, c))

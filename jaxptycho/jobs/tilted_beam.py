@@ -19,14 +19,13 @@ def require_tilted_beam(job: Setup, data: Dataset) -> None:
     if data.tilts is None:
         raise ValueError(
             "propagator.tilted_beam requires the tilts of the views, which the file does not "
-            "give; write tilt_deg [view] "
-            "beside its counts"
+            "give; write tilt_deg [view] beside its counts"
         )
     if axis := data.about.get("tilt_axis_deg"):
         raise ValueError(
             f"the tilt axis is {axis:+.4g}° away from the axes of the patterns, along which "
-            "propagator.tilted_beam requires it; reconstruct the views as a volume "
-            "(specimen.kind = 'volume'), or rotate the patterns"
+            "propagator.tilted_beam requires it; reconstruct the views as a volume (specimen.kind "
+            "= 'volume'), or rotate the patterns"
         )
     require_small(data.tilts)  # before they determine the size of the object
     if job.specimen.slices < 2:

@@ -103,8 +103,7 @@ class Atoms(AbstractSpecimen):
         if any(isinstance(value, PerShot) for value in (tilt, angles, shift, axis)):
             raise ValueError(
                 "atoms are rotated once for all shots of a view; give tilt, angles, shift and "
-                "axis "
-                "PerView"
+                "axis PerView"
             )
 
     @property

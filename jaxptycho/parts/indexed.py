@@ -112,7 +112,7 @@ def add(value: PyTree, change: PyTree) -> PyTree:
             return kind(jax.vmap(add, in_axes=(0, 0 if separate else None))(value.values, entries))
         if isinstance(change, kind):
             raise ValueError(
-                f"the change differs from entry to entry; wrap the value that it changes in "
+                "the change differs from entry to entry; wrap the value that it changes in "
                 f"{kind.__name__} as well"
             )
     if not eqx.is_array(value):

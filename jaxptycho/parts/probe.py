@@ -84,8 +84,8 @@ class AbstractProbe(eqx.Module):
 
     def _without_waves(self) -> ValueError:
         return ValueError(
-            f"{type(self).__name__} has no free waves; use a PixelProbe or a RelaxedProbe, "
-            "or leave this constraint out"
+            f"{type(self).__name__} has no free waves; use a PixelProbe or a RelaxedProbe, or "
+            "leave this constraint out"
         )
 
 

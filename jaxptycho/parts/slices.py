@@ -83,8 +83,8 @@ def require_depth(slices: Float[Array, "z *n"]) -> None:
     """Raise ValueError for one slice, which has no depth."""
     if slices.shape[0] < 2:
         raise ValueError(
-            "the specimen has one slice and no neighbours along z; use at least two, or leave this "
-            "out"
+            "the specimen has one slice and no neighbours along z; use at least two, or leave "
+            "this out"
         )
 
 

@@ -334,8 +334,8 @@ class AbstractStack(AbstractSpecimen):
             return self
         if slices > 1 and not thickness.all():
             raise ValueError(
-                f"a specimen of thickness 0 cannot be cut into {slices} slices; give its thickness "
-                "in Å"
+                f"a specimen of thickness 0 cannot be cut into {slices} slices; give its "
+                "thickness in Å"
             )
         shares = self._shares(thickness, slices)
         new = self.map_stacks(
@@ -352,8 +352,7 @@ class AbstractStack(AbstractSpecimen):
         if self.periodic:
             raise ValueError(
                 "a periodic specimen cannot be split into slabs; give it a margin instead, or use "
-                "one "
-                "slab"
+                "one slab"
             )
         return super().slab_stacks()
 

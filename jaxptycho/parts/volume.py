@@ -87,8 +87,7 @@ class Volume(AbstractSpecimen):
             raise ValueError(f"unknown kernel {kernel!r}; known are {', '.join(INTERPOLATIONS)}")
         if any(isinstance(value, PerShot) for value in (tilt, angles, shift)):
             raise ValueError(
-                "a volume is rotated once for all shots of a view; give tilt, angles and "
-                "shift "
+                "a volume is rotated once for all shots of a view; give tilt, angles and shift "
                 "PerView"
             )
         self.frame  # noqa: B018
@@ -137,10 +136,8 @@ class Volume(AbstractSpecimen):
         if not np.allclose(self.voxel[1:], grid.pixel, rtol=1e-5):
             raise ValueError(
                 f"the volume has voxels of {self.voxel[1]:.6g} × {self.voxel[2]:.6g} Å (y, x), "
-                "and the "
-                f"grid has pixels of {grid.pixel[0]:.6g} × {grid.pixel[1]:.6g} Å; resample the "
-                "volume "
-                "to the pixels of the grid"
+                f"and the grid has pixels of {grid.pixel[0]:.6g} × {grid.pixel[1]:.6g} Å; "
+                "resample the volume to the pixels of the grid"
             )
         phase = grid.sigma * self._projected(self.seen)
         absorbing = self.absorbing

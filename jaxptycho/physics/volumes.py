@@ -51,8 +51,8 @@ def frame(
     count = depth or shape[0] * parts
     if slices < 1 or count % slices:
         raise ValueError(
-            f"{count} samples along the beam cannot be cut into {slices} equal slices; "
-            "give a number of slices that divides them, or another depth"
+            f"{count} samples along the beam cannot be cut into {slices} equal slices; give a "
+            "number of slices that divides them, or another depth"
         )
     above = (
         (count - 1) * step + (1 - shape[0] % 2) * voxel[0]

@@ -58,7 +58,7 @@ def _volumes(first: Model, second: Model) -> tuple[Any, Any]:
     b: Any = second.specimen.in_voxels(second.grid, first.specimen)
     if not np.allclose(a.voxel, b.voxel, rtol=1e-4):
         raise ValueError(
-            f"voxels of {a.voxel[0]:g} Å came with ones of {b.voxel[0]:g} Å; "
-            "only results on the same grid are compared"
+            f"voxels of {a.voxel[0]:g} Å came with ones of {b.voxel[0]:g} Å; only results on the "
+            "same grid are compared"
         )
     return a, b

@@ -226,8 +226,8 @@ def atom_rows(
 
 def _words(score: Score) -> str:
     parts = (
-        f"F1 {score.f1:.3f}, precision {score.precision:.3f}, recall {score.recall:.3f} "
-        f"of {score.true}"
+        f"F1 {score.f1:.3f}, precision {score.precision:.3f}, recall {score.recall:.3f} of "
+        f"{score.true}"
     )
     return f"{parts}, RMSD {format_numbers(score.rmsd, '.2g', 'Å (z, y, x)')}"
 

@@ -66,8 +66,8 @@ def evaluate_volume(
     """
     if lacking := {"atomic_numbers", "atom_positions_angstrom", "vibration_angstrom"} - set(truth):
         raise ValueError(
-            f"the truth has no {', '.join(sorted(lacking))}; "
-            "give a file that a step `simulate` wrote"
+            f"the truth has no {', '.join(sorted(lacking))}; give a file that a step `simulate` "
+            "wrote"
         )
     own: Any = model.specimen
     views = axis_size(own, PerView)

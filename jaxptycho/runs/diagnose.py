@@ -64,9 +64,8 @@ def require_finite(model: Model) -> None:
             ]
             raise ValueError(
                 f"{name.removesuffix('.values')}{place or ''} is not a number: this is no matter "
-                "of a rate or a margin; check "
-                "what it came from (the guess of the probe, the alignment of the views in "
-                "alignment.csv)"
+                "of a rate or a margin; check what it came from (the guess of the probe, the "
+                "alignment of the views in alignment.csv)"
             )
 
 

@@ -137,8 +137,8 @@ def require_seen(file: Path) -> None:
     """Raise ValueError unless all processes see the file."""
     if not all_processes(file.exists()):
         raise ValueError(
-            f"{file} is not seen by all processes; give a folder on a file system that all of them "
-            "share"
+            f"{file} is not seen by all processes; give a folder on a file system that all of "
+            "them share"
         )
 
 

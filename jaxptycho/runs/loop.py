@@ -203,8 +203,8 @@ class Loop:
         self._restore(progress, good)
         number = len(progress.history) + 1
         raise Diverged(
-            f"the loss became NaN or infinite in step {self.plan.name!r}, epoch {number}: {cause}; "
-            f"the last good model is kept; {self.plan.remedy}"
+            f"the loss became NaN or infinite in step {self.plan.name!r}, epoch {number}: "
+            f"{cause}; the last good model is kept; {self.plan.remedy}"
         )
 
 

@@ -96,9 +96,9 @@ def reconstruct(
     """
     if not isinstance(data, Dataset):
         raise ValueError(
-            f"reconstruct takes a measurement first, jaxptycho.Dataset, and got a "
-            f"{type(data).__name__}; the loop over batches of your own is jaxptycho.minimise(loss, "
-            "model, batches, optimiser)"
+            "reconstruct takes a measurement first, jaxptycho.Dataset, and got a "
+            f"{type(data).__name__}; the loop over batches of your own is "
+            "jaxptycho.minimise(loss, model, batches, optimiser)"
         )
     start = first_model(data) if model is None else model
     both = optax.adam(5e-3), optax.adam(5e-3)

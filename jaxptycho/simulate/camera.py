@@ -59,8 +59,7 @@ class Camera:
         if whole.max(initial=0) > most:
             raise ValueError(
                 f"{whole.max():.4g} counts in a pixel are more than the {most} that a file holds; "
-                "lower the dose or "
-                "the gain, or write the expectation (noise = false)"
+                "lower the dose or the gain, or write the expectation (noise = false)"
             )
         return whole.astype(self.dtype)
 

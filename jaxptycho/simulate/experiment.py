@@ -296,8 +296,8 @@ class Experiment:
         window = min(n * p for n, p in zip(self.grid.shape, self.grid.pixel, strict=True))
         if width > window:
             raise ValueError(
-                f"the probe is {width:.4g} Å wide in the specimen, its window only {window:.4g} Å; "
-                "take more detector pixels or larger object pixels, less defocus or a thinner "
+                f"the probe is {width:.4g} Å wide in the specimen, its window only {window:.4g} "
+                "Å; take more detector pixels or larger object pixels, less defocus or a thinner "
                 "specimen"
             )
         spread = lens.focal_spread(_voltage(self.grid))

@@ -22,8 +22,7 @@ class Sampling:
         if min(self.pixel, self.slice) <= 0 or self.finer < 1:
             raise ValueError(
                 f"a simulation with pixels of {self.pixel:g} Å, slices of {self.slice:g} Å and "
-                f"{self.finer} samples "
-                "for each detector pixel; expected numbers above zero"
+                f"{self.finer} samples for each detector pixel; expected numbers above zero"
             )
 
     def grid(self, coarse: Grid) -> Grid:

@@ -18,8 +18,8 @@ def raster(
     """
     if min(shape) < 1 or not step > 0:
         raise ValueError(
-            f"a raster of {shape[0]} × {shape[1]} points {step:g} Å apart; "
-            "expected positive numbers"
+            f"a raster of {shape[0]} × {shape[1]} points {step:g} Å apart; expected positive "
+            "numbers"
         )
     y, x = (step * (np.arange(n) - (n - 1) / 2) for n in shape)
     c, s = np.cos(rotation), np.sin(rotation)

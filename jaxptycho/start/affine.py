@@ -108,10 +108,8 @@ def _refined(model: Model, counts: Float[Array, "n y x"]) -> Matrix:
     else:
         warnings.warn(
             f"the map of the scan still changes by {np.abs(change).max():.2g} a step after "
-            f"{MAX_STEPS} steps "
-            "and may be wrong; compare the verdict with that of scan.kind = 'free', or give "
-            "positions "
-            "nearer to the true ones",
+            f"{MAX_STEPS} steps and may be wrong; compare the verdict with that of scan.kind = "
+            "'free', or give positions nearer to the true ones",
             stacklevel=2,
         )
     return np.asarray(_parts(model)[2].matrix, float)

@@ -111,8 +111,7 @@ def of_mask(measured: Measurement) -> Iterator[Caution]:
         yield Caution(
             "data.mask",
             f"the mask keeps {100 * mask.mean():.2g} % of the pixels and hides {100 * hidden:.3g} "
-            "% of "
-            "the counts; it is True where a pixel counts: invert it?",
+            "% of the counts; it is True where a pixel counts: invert it?",
         )
 
 
@@ -177,8 +176,7 @@ def of_tilts(measured: Measurement) -> Iterator[Caution]:
         yield Caution(
             "tilt_deg",
             f"{len(tilts)} views are tilted by {largest:.3g}° at most; are the tilts of the file "
-            "in radians, "
-            "where degrees are required?",
+            "in radians, where degrees are required?",
         )
     if largest > 100:
         yield Caution(
@@ -195,15 +193,14 @@ def of_counts(measured: Measurement) -> Iterator[Caution]:
         yield Caution(
             "data.counts_per_electron",
             f"one electron makes {exactly}{per_electron:.3g} counts in a pixel; losses and the "
-            "noise of "
-            f"weak signals expect electrons: set data.counts_per_electron, or divide the counts",
+            "noise of weak signals expect electrons: set data.counts_per_electron, or divide the "
+            "counts",
         )
     elif np.median(measured.data.dose()) < 2 and measured.data.kinds[0].kind == "f":
         yield Caution(
             "data.counts_per_electron",
             f"a pattern holds {np.median(measured.data.dose()):.3g} counts in all: are the "
-            "patterns "
-            "normalised? Losses expect electrons; multiply by the electrons of a pattern",
+            "patterns normalised? Losses expect electrons; multiply by the electrons of a pattern",
         )
 
 
@@ -224,9 +221,8 @@ def of_saturation(measured: Measurement) -> Iterator[Caution]:
         yield Caution(
             "data.mask",
             f"{at} counts in {pixels} pixels of {measured.data.sample.shots} patterns are at "
-            f"{largest:g}, "
-            "where the camera or the type of the file ends: what is brighter is lost. Mask these "
-            "pixels, or use a file with more bits",
+            f"{largest:g}, where the camera or the type of the file ends: what is brighter is "
+            "lost. Mask these pixels, or use a file with more bits",
         )
 
 

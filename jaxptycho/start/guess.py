@@ -239,12 +239,10 @@ def require_room(shape: Sequence[float | int], stacks: int, data: Dataset) -> No
     height, width = np.ptp(positions, axis=0)
     raise ValueError(
         f"an object of {' × '.join(f'{n:.6g}' for n in shape)} voxels takes {size / 2**30:.4g} "
-        "GiB, and this machine has "
-        f"{memory_bytes() / 2**30:.4g}: the positions extend over {height:.5g} × {width:.5g} Å "
-        "(y, x; the farthest from "
-        f"the others is number {shot}, at {y:.5g}, {x:.5g} Å); check their unit (Å) and drop "
-        "those that are wrong, or use "
-        "fewer slices, a smaller margin or a coarser pixel"
+        f"GiB, and this machine has {memory_bytes() / 2**30:.4g}: the positions extend over "
+        f"{height:.5g} × {width:.5g} Å (y, x; the farthest from the others is number {shot}, at "
+        f"{y:.5g}, {x:.5g} Å); check their unit (Å) and drop those that are wrong, or use fewer "
+        "slices, a smaller margin or a coarser pixel"
     )
 
 

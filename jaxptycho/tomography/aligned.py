@@ -57,8 +57,8 @@ class Aligned(NamedTuple):
         return (
             f"a volume explains {self.explained or 0:.0%} of the variance of a view that was left "
             f"out of it (median), and more with a tilt axis rotated by {self.axis_deg:+.0f}° in "
-            f"the patterns; set data.tilt_axis_deg near {better:.0f} (or {other:.0f}: the opposite "
-            "sense mirrors the volume along the beam, which projections do not show), or check "
-            "the origin of the positions (data.origin), the unit of the tilts, and whether the "
-            "specimen changed"
+            f"the patterns; set data.tilt_axis_deg near {better:.0f} (or {other:.0f}: the "
+            "opposite sense mirrors the volume along the beam, which projections do not show), or "
+            "check the origin of the positions (data.origin), the unit of the tilts, and whether "
+            "the specimen changed"
         )

@@ -133,11 +133,11 @@ def align(
         axis = _better_axis(series, options, _kept(series, causes), float(np.median(fitting)))
     if axis is None and len(fitting) > MIN_VIEWS and np.median(fitting) < MIN_EXPLAINED:
         raise ValueError(
-            f"the volume explains {np.median(fitting):.0%} of the variance of a view that was left "
-            "out of it (median): the views do not show one specimen rotated about one axis; check, "
-            "in this order, the direction of the tilt axis (data.tilt_axis_deg), the origin of the "
-            "positions (data.origin), the unit of the tilts (degrees in files, radians in arrays), "
-            "and whether the specimen changed"
+            f"the volume explains {np.median(fitting):.0%} of the variance of a view that was "
+            "left out of it (median): the views do not show one specimen rotated about one axis; "
+            "check, in this order, the direction of the tilt axis (data.tilt_axis_deg), the "
+            "origin of the positions (data.origin), the unit of the tilts (degrees in files, "
+            "radians in arrays), and whether the specimen changed"
         )
     return Aligned(
         _geometry(trial.found),

@@ -94,8 +94,8 @@ def _spread(weights, measured):
     """Weights of every pixel, also from those of views."""
     if weights.shape not in (measured.shape, measured.shape[:1]):
         raise ValueError(
-            f"weights of shape {weights.shape} came with projections of {measured.shape}; give one "
-            "for each view, or one for each pixel of each view"
+            f"weights of shape {weights.shape} came with projections of {measured.shape}; give "
+            "one for each view, or one for each pixel of each view"
         )
     return jnp.broadcast_to(
         weights.reshape(*weights.shape, *(1,) * (3 - weights.ndim)), measured.shape

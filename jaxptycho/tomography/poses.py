@@ -48,8 +48,8 @@ def pose_step(
     names = [n for n in fields if isinstance(getattr(model.specimen, n), PerView)]
     if not names:
         raise ValueError(
-            f"of {', '.join(fields)} nothing differs from view to view in the specimen; "
-            "give them PerView"
+            f"of {', '.join(fields)} nothing differs from view to view in the specimen; give them "
+            "PerView"
         )
     natural = natural_units(eqx.filter(model, eqx.is_inexact_array)).specimen
     units = [getattr(natural, n).values for n in names]

@@ -43,8 +43,8 @@ class Geometry(eqx.Module):
         for name, values in lengths.items():
             if values is not None and values.shape != (len(self.tilts), 2):
                 raise ValueError(
-                    f"{name} of shape {values.shape} came with {len(self.tilts)} tilts; "
-                    f"give two {name} for each view, shape ({len(self.tilts)}, 2)"
+                    f"{name} of shape {values.shape} came with {len(self.tilts)} tilts; give two "
+                    f"{name} for each view, shape ({len(self.tilts)}, 2)"
                 )
 
     def rotations(self) -> Float[Array, "view 3 3"]:
@@ -185,8 +185,7 @@ def require_series(
     if np.ptp(tilts) < MIN_TILT_RANGE:
         raise ValueError(
             f"all tilts are {np.rad2deg(tilts.mean()):.4g}° within 1°, which tells nothing of the "
-            "depth; "
-            "give the tilts [rad] of a series"
+            "depth; give the tilts [rad] of a series"
         )
     if not np.isfinite(projections).all():
         view = int(np.flatnonzero(~np.isfinite(projections).all((1, 2)))[0])

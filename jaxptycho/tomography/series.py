@@ -80,8 +80,7 @@ def require_tilts(data: Dataset, geometry: Geometry) -> None:
     if np.ptp(tilts) < MIN_TILT_RANGE:
         raise ValueError(
             f"all tilts are {np.rad2deg(tilts.mean()):.4g}° within 1°, which tells nothing of the "
-            "depth; "
-            "give the tilts [rad] of a series"
+            "depth; give the tilts [rad] of a series"
         )
 
 
@@ -110,8 +109,8 @@ def require_field(
             raise ValueError(
                 f"view {view}, at {np.rad2deg(tilt):.4g}°, is scanned to "
                 f"{beyond[axis] - radius:.4g} Å from the tilt axis in {'yx'[axis]}, and "
-                f"illuminated {radius:.3g} Å further, where the volume ends at {half[axis]:.4g} Å; "
-                "make it larger, or set specimen.isolated = true where vacuum is around it"
+                f"illuminated {radius:.3g} Å further, where the volume ends at {half[axis]:.4g} "
+                "Å; make it larger, or set specimen.isolated = true where vacuum is around it"
             )
 
 

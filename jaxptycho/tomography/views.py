@@ -84,8 +84,8 @@ def projected_views(models: Sequence[Model], shape: tuple[int, int], axis: float
     for view, model in enumerate(models):
         if not np.allclose(model.grid.pixel, pixel, rtol=1e-6):
             raise ValueError(
-                f"view {view} has pixels of {model.grid.pixel} Å, view 0 of {models[0].grid.pixel} "
-                "Å; give one grid"
+                f"view {view} has pixels of {model.grid.pixel} Å, view 0 of "
+                f"{models[0].grid.pixel} Å; give one grid"
             )
         volts = np.asarray(
             jnp.sum(model.specimen.phase_per_slice(model.grid), 0) / model.grid.sigma, float

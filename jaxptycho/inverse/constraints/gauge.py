@@ -190,8 +190,7 @@ def _far_field(model):
     if any(isinstance(part, NearField) for part in parts):
         raise ValueError(
             "a hologram depends on the position of the beam in its window; leave this constraint "
-            "out "
-            "in near field"
+            "out in near field"
         )
 
 
@@ -199,6 +198,6 @@ def _multiplies_phases(model):
     if not model.specimen.phase_is_gauge:
         raise ValueError(
             f"the phase of a {type(model.specimen).__name__} is no factor e^(iφ) of the wave, so "
-            "patterns depend on its offset and ramp; use a SliceStack or PotentialSlices, or leave "
-            "this constraint out"
+            "patterns depend on its offset and ramp; use a SliceStack or PotentialSlices, or "
+            "leave this constraint out"
         )

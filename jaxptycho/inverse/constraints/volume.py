@@ -46,8 +46,7 @@ def support_mask(
     if not 0 < threshold < 1 or blur < 0 or edge < 0:
         raise ValueError(
             f"a support of threshold {threshold}, blur {blur} Å and edge {edge} Å; give a "
-            "threshold "
-            "between 0 and 1, and lengths that are not negative"
+            "threshold between 0 and 1, and lengths that are not negative"
         )
     blurred = gaussian_filter(volume, [blur / step for step in voxel], mode="constant")
     if not blurred.max() > 0:

@@ -55,8 +55,7 @@ def rpie(regularisation: float = 0.1, rate: float = 1.0) -> optax.GradientTransf
     if not 0 < regularisation <= 1:
         raise ValueError(
             f"regularisation is {regularisation}; rPIE requires a number above 0 and up to 1, "
-            "which "
-            "is ePIE"
+            "which is ePIE"
         )
 
     def init(params: PyTree) -> Any:
@@ -178,8 +177,7 @@ def require_supported(params: PyTree) -> None:
         if jax.tree.leaves(part) and not isinstance(part, kind):
             raise ValueError(
                 f"PIE updates a {kind.__name__}, not a {type(part).__name__}; give this part "
-                "another "
-                "optimiser with per_part"
+                "another optimiser with per_part"
             )
     if jax.tree.leaves(params.specimen) and not all(
         x is None or eqx.is_array(x) for x in _stacks(params)
@@ -191,8 +189,7 @@ def require_supported(params: PyTree) -> None:
     if not jax.tree.leaves((params.specimen, params.probe)):
         raise ValueError(
             "PIE updates the specimen and the probe and was given neither; give other parts "
-            "another "
-            "optimiser"
+            "another optimiser"
         )
     nodes = jax.tree.leaves(params.probe, is_leaf=lambda node: isinstance(node, PerShot))
     if any(isinstance(node, PerShot) for node in nodes):

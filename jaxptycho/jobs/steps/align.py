@@ -135,11 +135,9 @@ def warn_outside(job: Setup, coarser: int, found: Aligned, data: Dataset) -> Non
         place = (2 * int(side) - 1) * size[axis + 1] / 2
         warnings.warn(
             f"the specimen does not fit into the volume of {' × '.join(f'{s:.4g}' for s in size)} "
-            "Å "
-            f"(z, y, x): beyond its face at {'yx'[axis]} = {place:+.4g} Å the views show "
+            f"Å (z, y, x): beyond its face at {'yx'[axis]} = {place:+.4g} Å the views show "
             f"{beyond[axis, side]:.2f} of the potential within; make specimen.size_angstrom "
-            "larger, "
-            "or leave it out; otherwise density inside must account for scattering outside",
+            "larger, or leave it out; otherwise density inside must account for scattering outside",
             stacklevel=2,
         )
 

@@ -36,8 +36,7 @@ class LinearStep(Step):
         if model.specimen.listed_atoms() is not None:
             raise ValueError(
                 f"step.{context.number} reconstructs a volume, and the specimen is atoms by then; "
-                "put "
-                "it before the step that traces them"
+                "put it before the step that traces them"
             )
         return with_something(model)
 

@@ -37,8 +37,8 @@ class RefineStep(Optimisation, Step):
     slices: int | None = key("change the number of slices", None, 4, ge=1)
     modes: int | None = key("change the number of probe modes", None, 3, ge=1)
     poses: Literal["nominal", "shifts", "all"] = key(
-        "poses of views that a Newton step refines after every epoch: nominal (none), shifts while "
-        "they are poor, then all",
+        "poses of views that a Newton step refines after every epoch: nominal (none), shifts "
+        "while they are poor, then all",
         "nominal",
     )
     pose_shots: int = key("patterns of every view for its Newton step", 48, ge=1)

@@ -38,8 +38,7 @@ class SimulateStep(Simulation, Step):
         if jax.process_count() > 1:
             raise ValueError(
                 f"{jax.process_count()} processes were started, and a simulation runs in one; "
-                "simulate "
-                "first, then give its file to the others"
+                "simulate first, then give its file to the others"
             )
         file = Path(self.file) if self.file else context.folder / "data.h5"
         listener = context.listener

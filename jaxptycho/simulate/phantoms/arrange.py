@@ -143,10 +143,9 @@ def require_apart(atoms: Atoms, least: float = 0.5) -> None:
         i, j = pairs[0]
         raise ValueError(
             f"{len(pairs)} pairs of atoms are not {least:g} Å apart (first: {atoms.symbols[i]} "
-            f"{i} and "
-            f"{atoms.symbols[j]} {j}, "
-            f"{np.linalg.norm(atoms.positions[i] - atoms.positions[j]):.3f} Å); "
-            "remove one atom of each pair"
+            f"{i} and {atoms.symbols[j]} {j}, "
+            f"{np.linalg.norm(atoms.positions[i] - atoms.positions[j]):.3f} Å); remove one atom "
+            "of each pair"
         )
 
 
