@@ -90,7 +90,7 @@ def run_demo(out: Path, positions: int = 16, epochs: int = 40) -> dict[str, floa
     job = JOB.format(positions=positions, epochs=epochs)
     (out / "bilayer.toml").write_text(job, encoding="utf-8")
     print(f"simulating {positions**2} patterns of two layers 15 Å apart, then reconstructing them")
-    outcome = start(read_job(out / "bilayer.toml"), out / "run", ProgressBar())
+    outcome = start(read_job(out / "bilayer.toml"), out / "run", _BarAlone())
     if outcome.model is None:
         raise ValueError(f"the demo was stopped by {outcome.why}; run it again with another --out")
     model = outcome.model
@@ -116,6 +116,13 @@ def run_demo(out: Path, positions: int = 16, epochs: int = 40) -> dict[str, floa
         f"{out / 'run' / 'figures'}"
     )
     return figures
+
+
+class _BarAlone(ProgressBar):
+    """Progress bar without the details of the steps, which the job prints when it is run separately."""
+
+    def say(self, text: str) -> None:
+        """Print nothing."""
 
 
 def since(began: float) -> float:

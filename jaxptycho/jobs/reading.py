@@ -26,10 +26,10 @@ def read_job(path: str | Path, settings: Sequence[str] = ()) -> Job:
     ValueError with a sentence for every mistake.
     """
     path = Path(path)
-    values = with_references(parse(path), path.parent)
+    values = parse(path)
     values = with_defaults(values) if settings else values
     keys = {".".join(change(values, setting)) for setting in settings}
-    job = make_job(values, path)
+    job = make_job(map_references(values, lambda name: absolute(name, path.parent)), path)
 
     def found(where: str, file: str, role: str) -> str:
         place = path.parent / file
@@ -75,15 +75,16 @@ def make_job(values: dict[str, Any], source: str | Path = "the job") -> Job:
         raise ValueError("\n".join(told)) from None
 
 
-def with_references(values: Any, folder: Path) -> Any:
-    """Nested values with the path of the file for every `module:function` in `folder`."""
+def map_references(values: Any, change: Callable[[str], str]) -> Any:
+    """Nested values, or sections, with every `module:function` replaced by `change` of it."""
+    if isinstance(values, Section):
+        fields = {name: getattr(values, name) for name in type(values).model_fields}
+        return values.model_copy(update=map_references(fields, change))
     if isinstance(values, dict):
-        return {name: with_references(value, folder) for name, value in values.items()}
+        return {name: map_references(value, change) for name, value in values.items()}
     if isinstance(values, list):
-        return [with_references(value, folder) for value in values]
-    if isinstance(values, str) and is_reference(values):
-        return absolute(values, folder)
-    return values
+        return [map_references(value, change) for value in values]
+    return change(values) if isinstance(values, str) and is_reference(values) else values
 
 
 def map_files(section: S, change: Callable[[str, str, str], str], where: str = "") -> S:
@@ -120,9 +121,15 @@ def files_of(job: Section) -> dict[str, str]:
 
 
 def beside(job: Job, folder: Path) -> Job:
-    """Job with its files relative to `folder`; absolute if both share only the root."""
+    """Job with its files and modules relative to `folder`; absolute if both share only the root."""
     near = folder.resolve()
-    return map_files(job, lambda where, file, role: _relative(file, near))
+
+    def relative(reference: str) -> str:
+        module, _, name = reference.rpartition(":")
+        return f"{_relative(module, near)}:{name}" if module.endswith(".py") else reference
+
+    with_files = map_files(job, lambda where, file, role: _relative(file, near))
+    return map_references(with_files, relative)
 
 
 def _relative(file: str, folder: Path) -> str:

@@ -167,12 +167,10 @@ class Runner:
             return self._follow(state)
         if number and (why := self.stop()):
             raise Stopped(why, state)
+        if number + 1 == len(self.job.step) and isinstance(step, RefineStep):
+            return step.run(state, context)  # its checkpoint and the result hold the state
         run_on_rank0(partial(context.folder.mkdir, parents=True, exist_ok=True))
-        state = step.run(state, context)
-        last = number + 1 == len(self.job.step)
-        if last and isinstance(step, RefineStep):
-            return state  # its checkpoint and the result hold it
-        return self._follow(hand_on(context.folder, state))
+        return self._follow(hand_on(context.folder, step.run(state, context)))
 
     def _follow(self, state: State) -> State:
         """The state, whose measurement, where a step made one, is read."""
@@ -199,7 +197,7 @@ class Runner:
     def context(self, number: int, step: Step) -> Context:
         """Context of a step."""
         kind: str = step.kind  # pyright: ignore[reportAttributeAccessIssue]
-        context = Context(
+        return Context(
             self.job,
             self.source,
             self.folder,
@@ -209,11 +207,10 @@ class Runner:
             self.stop,
             self.checkpoints,
             self.job.epochs,
+            self._epoch_over,
         )
-        context.on_epoch = partial(self._epoch_over, context)
-        return context
 
-    def _epoch_over(self, context: Context, progress: Progress) -> None:
+    def _epoch_over(self, progress: Progress) -> None:
         history = progress.history
         every = self.job.figures.every
         run_on_rank0(partial(write_history, self.folder / "history.csv", history))

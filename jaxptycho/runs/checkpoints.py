@@ -14,7 +14,7 @@ from ..model import Model
 from .batch_source import BatchSource
 from .state import Progress, Row
 
-PER_STEP = 10**8  # numbers of checkpoints that a step has for itself
+PER_STEP = 10**8  # batches of a step; numbers of checkpoints fit 32 bits, as orbax sends them
 NUMBERS = ("epoch", "losses", "seconds", "history")
 
 
@@ -29,11 +29,18 @@ class CheckpointPlace(NamedTuple):
 def newest_place(kept: Checkpoints) -> CheckpointPlace | None:
     """Place of the newest checkpoint that can be read, None without any."""
     about = kept.about()
-    return (
-        None
-        if about is None
-        else CheckpointPlace(about["step"], about["epoch"], about.get("quanta"))
-    )
+    if about is None:
+        return None
+    return CheckpointPlace(about["step"], about["epoch"], about.get("quanta"))
+
+
+def require_countable(batches: int) -> None:
+    """Raise ValueError for a step of more batches than checkpoints of a step can be numbered by."""
+    if batches >= PER_STEP:
+        raise ValueError(
+            f"a step takes {batches:.4g} batches, and less than {PER_STEP:.0e} are possible; use "
+            "larger batches, or several steps"
+        )
 
 
 def quanta_of(data: Dataset) -> float:

@@ -20,7 +20,7 @@ from ..io.hdf5 import is_zarr
 from ..io.results import load, write
 from ..io.structures import write_structure
 from ..model import Model
-from .references import is_reference, resolve
+from .references import absolute, is_reference, resolve
 from .state import Row, State
 
 STATE = "state.json"
@@ -78,19 +78,21 @@ def load_result(path: Path) -> Model:
     path = result_of(path)
     for folder in (path.parent, *path.parents[1:3]):
         if (folder / "run.toml").exists():
-            _import_references(tomllib.loads((folder / "run.toml").read_text(encoding="utf-8")))
+            text = (folder / "run.toml").read_text(encoding="utf-8")
+            _import_kinds(tomllib.loads(text), folder)
     return load(path)
 
 
-def _import_references(values: Any) -> None:
+def _import_kinds(values: Any, folder: Path) -> None:
+    """Import every `kind` of nested values that is `module:function`."""
     if isinstance(values, dict):
-        for name, value in values.items():
-            if name == "kind" and isinstance(value, str) and is_reference(value):
-                resolve(value)
-            _import_references(value)
+        kind = values.get("kind")
+        if isinstance(kind, str) and is_reference(kind):
+            resolve(absolute(kind, folder))
+        values = list(values.values())
     if isinstance(values, list):
         for value in values:
-            _import_references(value)
+            _import_kinds(value, folder)
 
 
 def step_folder(run: Path, number: int, kind: str) -> Path:

@@ -187,8 +187,13 @@ def test_a_module_beside_the_job_opens_every_door(job, tmp_path, monkeypatch):
     assert float(outcome.model.detector.counts) == 0.125
     again = start(made, tmp_path / "twice", stop=_after(4))
     assert not again.finished
-    np.testing.assert_array_equal(resume(tmp_path / "twice").model.specimen.phase, phase)
-    assert len(load_history(tmp_path / "twice" / "result.h5")["loss"]) == 3
+    assert "../mine.py:cube_root" in (tmp_path / "twice" / "run.toml").read_text()
+    moved = tmp_path.parent / f"{tmp_path.name}-moved"
+    tmp_path.rename(moved)  # with its module and the run
+    sys.modules.pop("mine")
+    np.testing.assert_array_equal(resume(moved / "twice").model.specimen.phase, phase)
+    assert len(load_history(moved / "twice" / "result.h5")["loss"]) == 3
+    moved.rename(tmp_path)
 
 
 def _after(calls: int):

@@ -94,9 +94,9 @@ class RefineStep(Optimisation, Step):
                     model, source.data, self.poses, self.pose_shots, seed, source.learn, budget
                 )
                 model = copy_for_donation(without_drift(moved, model))
-            return (
-                copy_for_donation(reset_volume(model)) if self.reset_volume else model
-            ), self.reset_volume
+            if self.reset_volume:
+                model = copy_for_donation(reset_volume(model))
+            return model, self.reset_volume
 
         return change
 
@@ -109,6 +109,7 @@ class RefineStep(Optimisation, Step):
             )
         if context.job.run.slabs > 1:
             require_lent(model)
+        checkpoints.require_countable(context.source.steps_per_epoch(self.batch) * self.epochs)
         self.first_state(model, context)
         self.plan(model, context, context.source)
         if self.reset_volume:
