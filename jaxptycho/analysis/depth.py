@@ -136,9 +136,8 @@ def slice_correlation(
     first, second = (np.asarray(stack, float)[:, where] for stack in (result, truth))
     first, second = (stack - stack.mean(1, keepdims=True) for stack in (first, second))
     norm = np.outer(np.linalg.norm(first, axis=1), np.linalg.norm(second, axis=1))
-    return np.divide(
-        first @ second.T, norm, out=np.zeros(norm.shape), where=norm > 0
-    )  # an empty slice correlates with none
+    # an empty slice correlates with none
+    return np.divide(first @ second.T, norm, out=np.zeros(norm.shape), where=norm > 0)
 
 
 def _gaussian(z, centre, sigma):

@@ -169,9 +169,8 @@ def _evidence(totals: np.ndarray, shots: int, held_out: bool, per_quantum: float
 
     total = 2 * covariance - modelled
     share = total / excess if excess > 0 else math.nan
-    residuals = (
-        explained - 2 * share * products + share**2 * excesses
-    )  # of explained − share·excess
+    # squares of explained − share·excess
+    residuals = explained - 2 * share * products + share**2 * excesses
     return Evidence(
         shots=shots,
         held_out=held_out,

@@ -86,9 +86,8 @@ def align_wave(
     begin = Fit(warp, WaveTone(float(abs(constant)), float(np.angle(constant)), np.zeros(2)))
     state = _by_scales(target, level, begin, where, affine, (0, 1, 2, 3))
     (matrix, shift), tone = state
-    offset = float(
-        np.angle(np.exp(1j * (tone.offset + ramp @ shift)))
-    )  # ramp·(matrix·r + shift) was removed first
+    # ramp·(matrix·r + shift) was removed first
+    offset = float(np.angle(np.exp(1j * (tone.offset + ramp @ shift))))
     return RegisteredImage(
         *applied(state, target, level),
         shift,

@@ -85,9 +85,8 @@ class Fisher(eqx.Module):
         expected, push = jax.linearize(
             lambda vector: predict(self.moved(vector), shots, view), nothing
         )
-        least = (
-            jnp.finfo(expected.dtype).eps * jnp.max(expected) + 1e-30
-        )  # below it counts are rounding errors
+        # below it counts are rounding errors
+        least = jnp.finfo(expected.dtype).eps * jnp.max(expected) + 1e-30
         root = jnp.sqrt(self.exposure * weight[:, None, None] / jnp.maximum(expected, least))
         return expected, lambda vector: root * push(vector)
 

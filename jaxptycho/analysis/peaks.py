@@ -257,9 +257,8 @@ def _neighbours(places, rows: int) -> tuple[Int[np.ndarray, "n k"], Bool[np.ndar
     tree = KDTree(places)
     most = int(np.max(tree.query_ball_point(places, REACH, return_length=True))) - 1
     columns = min(max(4, 1 << max(most - 1, 0).bit_length()), NEIGHBOURS)
-    distance, index = (
-        np.asarray(v)[:, 1:] for v in tree.query(places, columns + 1)
-    )  # without the peak itself
+    # without the peak itself
+    distance, index = (np.asarray(v)[:, 1:] for v in tree.query(places, columns + 1))
     others = np.zeros((rows, columns), np.int32)
     counted = np.zeros((rows, columns), bool)
     counted[: len(places)] = distance < REACH

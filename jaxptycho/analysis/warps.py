@@ -222,9 +222,8 @@ def changed(
     same = np.eye(dimensions)
     tone_step[list(tones)] = tonal
     half = np.tensordot(angles, generators, 1) / 2 if len(generators) else 0 * same
-    turn = np.linalg.solve(
-        same - half, same + half
-    )  # Cayley's transform: a rotation for antisymmetric matrices
+    # Cayley's transform: a rotation for antisymmetric matrices
+    turn = np.linalg.solve(same - half, same + half)
     moved = float(np.abs(shift).max() + np.abs(turn - same).max() * reach)
     return Fit(state.warp.before(turn, shift), state.tone.then(tone_step)), moved
 

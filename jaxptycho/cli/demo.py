@@ -119,7 +119,7 @@ def run_demo(out: Path, positions: int = 16, epochs: int = 40) -> dict[str, floa
 
 
 class _BarAlone(ProgressBar):
-    """Progress bar without the details of the steps, which the job prints when it is run separately."""
+    """Progress bar without the details that a step reports in a run of its job."""
 
     def say(self, text: str) -> None:
         """Print nothing."""

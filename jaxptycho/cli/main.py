@@ -316,9 +316,8 @@ def _summarize(outcome) -> None:
         rows["epochs"] = str(len(outcome.history))
         rows["loss"] = f"{outcome.history[-1].loss:.5g}"
         rows["seconds"] = f"{sum(row.seconds for row in outcome.history):.1f}"
-    fit = sorted(
-        outcome.fit.items(), key=lambda item: item[0] == "R"
-    )  # R may prefer a wrong geometry
+    # R may prefer a wrong geometry
+    fit = sorted(outcome.fit.items(), key=lambda item: item[0] == "R")
     # dark pixels weigh most in Pearson's χ²; the verdict has the variation over counting noise
     rows |= {name: f"{value:.4f}" for name, value in fit if not name.endswith("chi2")}
     _table(rows, str(outcome.folder))
@@ -354,9 +353,8 @@ def main() -> None:
     jax.config.update(
         "jax_compilation_cache_dir", str(platformdirs.user_cache_path("jaxptycho") / "compiled")
     )
-    jax.config.update(
-        "jax_persistent_cache_min_compile_time_secs", 0
-    )  # many small programs make a slow start
+    # many small programs make a slow start
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     warnings.showwarning = _warn
     with none_left_waiting(orderly=(0, EXPLAINS_NOTHING, *EXIT_CODES.values())):
         app()

@@ -31,9 +31,8 @@ def unit(data: Dataset) -> float | None:
     found = values[0]
     multiples = values / found
     whole = np.abs(multiples - np.rint(multiples)) < 1e-3 * np.maximum(multiples, 1)
-    dense = np.rint(multiples[len(values) // 2]) < 4 * len(
-        values
-    )  # not just a few values of a wide range
+    # not just a few values of a wide range
+    dense = np.rint(multiples[len(values) // 2]) < 4 * len(values)
     if whole.all() and dense and not math.isclose(found, 1, rel_tol=1e-3):
         return float(found)
     return None

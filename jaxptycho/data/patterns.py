@@ -22,9 +22,8 @@ class Patterns:
         self.counts = counts
         self.mask = mask
         self.dtype = clean_dtype(counts.dtype)
-        self._kept = (
-            np.empty(counts.shape, self.dtype) if keep else None
-        )  # occupies memory only where it is filled
+        # occupies memory only where it is filled
+        self._kept = np.empty(counts.shape, self.dtype) if keep else None
         self._known = np.zeros(counts.shape[0], bool)
 
     def __getitem__(self, shots) -> Num[np.ndarray, "b y x"]:

@@ -11,9 +11,8 @@ class ProcessShard(NamedTuple):
 
     part: tuple[int, int] = (0, 1)  # the i-th of n
     summed: Callable[[np.ndarray], np.ndarray] = lambda values: values  # over all processes
-    said: Callable[[str | None], str | None] = lambda mine: (
-        mine
-    )  # of the first process with a message
+    # of the first process with a message
+    said: Callable[[str | None], str | None] = lambda mine: mine
 
     def own(self, n: int) -> tuple[int, int]:
         """Range [first, stop) of `n` patterns that this process reads."""

@@ -286,9 +286,8 @@ def _sum(values: jax.Array) -> jax.Array:
         values = values.astype(jnp.uint8)
     kind = {1: jnp.uint8, 2: jnp.uint16}.get(values.dtype.itemsize, jnp.uint32)
     words = jax.lax.bitcast_convert_type(values, kind).astype(jnp.uint32)
-    strides = np.cumprod((1, *words.shape[:0:-1]))[
-        ::-1
-    ]  # no reshaping, which would gather arrays from many devices
+    # no reshaping, which would gather arrays from many devices
+    strides = np.cumprod((1, *words.shape[:0:-1]))[::-1]
     place = sum(
         jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis) * np.uint32(stride % 2**32)
         for axis, stride in enumerate(strides[: words.ndim])

@@ -52,9 +52,8 @@ def pattern_table(data: Dataset, mesh: Mesh) -> jax.Array | None:
     for view, count in enumerate(data.n_shots):
         for start in range(0, count, size):
             here = np.arange(start, min(start + size, count))
-            padded = np.pad(
-                here, (0, -len(here) % mesh.size), mode="edge"
-            )  # the last one is repeated
+            # the last one is repeated
+            padded = np.pad(here, (0, -len(here) % mesh.size), mode="edge")
             own = padded[rank * len(padded) // of : (rank + 1) * len(padded) // of]
             sent = jax.make_array_from_process_local_data(spread, data.patterns(view, own))
             found = _put(found, sent, np.int32(first), len(here))

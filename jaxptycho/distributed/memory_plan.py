@@ -149,10 +149,11 @@ def traffic(text: str) -> dict[str, int]:
         sizes = [
             WIDTHS[of] * math.prod(int(n) for n in dims.split(",") if n) for of, dims in shapes
         ]
+        # operands and results are both in memory
         both = begun and kind in (
             "collective-permute",
             "all-gather",
-        )  # operands and results are both in memory
+        )
         found[kind] += max(sizes) if both else sum(sizes)
     return {kind: size for kind, size in found.items() if size}
 

@@ -313,9 +313,8 @@ def snapshot(tree: Any):
     def copy(leaf: Any):
         if not isinstance(leaf, jax.Array):
             return leaf.copy() if isinstance(leaf, np.ndarray) else leaf
-        parts = {
-            str(shard.index): shard for shard in leaf.addressable_shards
-        }  # of those alike, one
+        # of those alike, one
+        parts = {str(shard.index): shard for shard in leaf.addressable_shards}
         return Copied(
             {at: np.array(shard.data) for at, shard in parts.items()}, leaf.shape, leaf.sharding
         )

@@ -210,9 +210,8 @@ def make_step(
     def together(
         arrays: tuple[Any, ...], batch: Any, others: tuple[Any, ...], structure: Any
     ) -> Any:
-        table = (
-            batch.counts.table if isinstance(batch.counts, Rows) else None
-        )  # shared by all steps
+        # shared by all steps
+        table = batch.counts.table if isinstance(batch.counts, Rows) else None
         steps = batch if table is None else eqx.tree_at(lambda b: b.counts.table, batch, None)
 
         def body(arrays: tuple[Any, ...], batch: Any) -> Any:

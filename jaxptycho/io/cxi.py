@@ -270,9 +270,8 @@ def _basis_vectors(entry: H5, path) -> np.ndarray:
     stored = entry.get(f"{DETECTOR}/basis_vectors")
     if stored is not None:
         vectors = np.asarray(stored[()], float)
-        vectors = (
-            vectors[0] if vectors.ndim == 3 else vectors
-        )  # one for every shot, as some write it
+        # one for every shot, as some write it
+        vectors = vectors[0] if vectors.ndim == 3 else vectors
         if vectors.shape in ((2, 3), (3, 2)):
             return vectors.T if vectors.shape == (2, 3) else vectors
         raise ValueError(

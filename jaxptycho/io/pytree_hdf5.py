@@ -154,9 +154,8 @@ def _values(leaf: Any) -> np.ndarray | ShardedLeaf:
     if isinstance(leaf, ShardedLeaf):
         return leaf
     values = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
-    return (
-        values.astype(np.float32) if values.dtype.kind == "V" else values
-    )  # bfloat16 and the like
+    # bfloat16 and the like
+    return values.astype(np.float32) if values.dtype.kind == "V" else values
 
 
 def _is_key(leaf: Any) -> bool:

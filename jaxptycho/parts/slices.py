@@ -55,9 +55,8 @@ class Slab(NamedTuple):
 
     number: Index  # of the slab, from 0
     count: int  # of slabs
-    with_halo: Callable[
-        [Stack, int, float], Stack
-    ]  # (rows, reach, value outside) -> rows with halos
+    # (rows, reach, value outside) -> rows with halos
+    with_halo: Callable[[Stack, int, float], Stack]
 
 
 class Voxels(NamedTuple):

@@ -158,9 +158,8 @@ def _waves(
     """
     k = jnp.arange(n // 2 + 1, dtype=widths.dtype)
     turns = k * (centres / (n * step))[:, None]
-    phase = (
-        2 * jnp.pi * (turns - jnp.round(turns))
-    )  # multiples of 2π would cost accuracy in single precision
+    # multiples of 2π would cost accuracy in single precision
+    phase = 2 * jnp.pi * (turns - jnp.round(turns))
     both_signs = k < n / 2  # at Nyquist both signs coincide, and their sines cancel
     return jnp.stack([jnp.cos(phase), jnp.where(both_signs, jnp.sin(phase), 0)], 1), jnp.exp(
         -widths[:, None] * (k / (n * step)) ** 2

@@ -81,9 +81,8 @@ def depth_of(
         else np.reshape(np.asarray(angles, float), (-1, 2))[:, 0]
     )
     level = np.cos(about_x) * (sizes[0] * np.abs(np.cos(tilts)) + sizes[2] * np.abs(np.sin(tilts)))
-    longest = np.max(
-        level + np.abs(np.sin(about_x)) * sizes[1]
-    )  # a rotation about z is about the beam
+    # a rotation about z is about the beam
+    longest = np.max(level + np.abs(np.sin(about_x)) * sizes[1])
     step = frame(shape, voxel, 1).depth.step
     return slices * math.ceil(longest / (slices * step) - 1e-6)
 

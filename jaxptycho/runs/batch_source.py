@@ -19,6 +19,7 @@ from ..distributed import device_cache
 from ..distributed.multihost import global_batch, part
 from ..distributed.sharding import over_shots
 from ..distributed.slabs.batching import slab_batches, slabs_of_shots
+from ..distributed.slabs.halo import SLABS
 from ..inverse.step import AHEAD
 from ..model import Model
 
@@ -61,6 +62,11 @@ class BatchSource:
     def table(self) -> jax.Array | None:
         """All patterns, where they fit on every device; otherwise batches are streamed."""
         return device_cache.pattern_table(self.data, self.devices)
+
+    @property
+    def slabs(self) -> int:
+        """Number of slabs of the specimen."""
+        return dict(self.devices.shape).get(SLABS, 1)
 
     @property
     def shots_per_epoch(self) -> int:

@@ -8,7 +8,6 @@ import numpy as np
 from ..data import Dataset
 from ..distributed.checkpoint import Checkpoints
 from ..distributed.sharding import place_on_mesh, place_on_new_mesh
-from ..distributed.slabs.halo import SLABS
 from ..distributed.slabs.layout import fitted
 from ..model import Model
 from .batch_source import BatchSource
@@ -56,7 +55,7 @@ def save_progress(
     `number` counts the batches of the step.
     """
     about = {name: getattr(progress, name) for name in NUMBERS}
-    about |= {"step": step, "slabs": slabs_of(source), "quanta": quanta_of(source.data)}
+    about |= {"step": step, "slabs": source.slabs, "quanta": quanta_of(source.data)}
     home = progress.home or source.home(progress.model)
     tree = {"model": progress.model, "state": progress.state, "home": home}
     begun = {} if progress.begun is None else {"begun": progress.begun}
@@ -88,7 +87,7 @@ def restore_progress(
     if last is None:
         return None
     tree, about = last
-    slabs = slabs_of(source)
+    slabs = source.slabs
     if about["slabs"] != slabs:
         old = tree["model"]
         parts = ("state", "begun", "model")
@@ -98,8 +97,3 @@ def restore_progress(
     losses = [(float(loss), float(shots)) for loss, shots in about["losses"]]
     course = {"epoch": about["epoch"], "seconds": about["seconds"]}
     return Progress(**tree, **course, history=history, losses=losses)
-
-
-def slabs_of(source: BatchSource) -> int:
-    """Number of slabs of the specimen."""
-    return dict(source.devices.shape).get(SLABS, 1)

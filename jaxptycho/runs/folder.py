@@ -21,7 +21,7 @@ from ..io.results import load, write
 from ..io.structures import write_structure
 from ..model import Model
 from .references import absolute, is_reference, resolve
-from .state import Row, State
+from .state import Row, State, columns_of
 
 STATE = "state.json"
 MODEL = "model.h5"
@@ -157,13 +157,10 @@ def write_history(path: Path, history: Sequence[Row]) -> None:
 
 def write_result(folder: Path, model: Model, history: Sequence[Row], **about: Any) -> None:
     """Write history, result and, of a specimen made of atoms, `atoms.xyz`."""
-    nan = float("nan")
-    columns = {name: [getattr(row, name) for row in history] for name in Row._fields}
-    columns["held_out"] = [nan if value is None else value for value in columns["held_out"]]
 
     def written(model: Model) -> None:
         write_history(folder / "history.csv", history)
-        write(folder / "result.h5", model, columns, overwrite=True, **about)
+        write(folder / "result.h5", model, columns_of(history), overwrite=True, **about)
         if model.specimen.listed_atoms() is not None:
             write_structure(folder / "atoms.xyz", structure(model), overwrite=True)
 

@@ -16,7 +16,6 @@ import optax
 from ..data import materialize, prefetch
 from ..distributed.multihost import allreduce_sum
 from ..distributed.sharding import distribute, keep_sharding, place_on_mesh, restore, snapshot
-from ..distributed.slabs.halo import SLABS
 from ..inverse.step import identity, init_state, make_step
 from ..model import Model
 from . import diagnose
@@ -182,17 +181,12 @@ class Loop:
     def _require_inside(self, progress: Progress, good: Progress) -> None:
         """Stop at the last good model where refined positions or angles leave the object."""
         try:
-            require_held(progress.model, self.source.data.n_views, self.slabs)
+            require_held(progress.model, self.source.data.n_views, self.source.slabs)
         except ValueError as error:
             self._restore(progress, good)
             number = len(progress.history) + 1
             where = f"step {self.plan.name!r}, epoch {number}"
             raise Diverged(f"in {where} {error}") from error
-
-    @property
-    def slabs(self) -> int:
-        """Number of slabs of the specimen."""
-        return dict(self.devices.shape).get(SLABS, 1)
 
     def _diverged(self, progress: Progress, good: Progress) -> None:
         self._restore(progress, good)

@@ -13,6 +13,7 @@ from ..analysis.verdict import Verdict
 from ..data import Dataset
 from ..distributed.multihost import first
 from ..distributed.sharding import mesh, restore, snapshot
+from ..distributed.slabs.layout import fitted
 from ..figures import object as draw_specimen
 from ..figures.html import html_of
 from ..inverse.losses import amplitude, from_noise_or_loss
@@ -23,7 +24,7 @@ from ..start.guess import first_model
 from .batch_source import BatchSource
 from .loop import Loop, Refinement
 from .progress import ProgressBar, ProgressListener
-from .state import Progress, Row
+from .state import Progress, Row, columns_of
 
 Callback = Callable[[int, Model, dict[str, Any]], Any]
 
@@ -54,10 +55,9 @@ class Result:
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write model, history and fit to a file for `jaxptycho.load` and the command line."""
-        columns = {name: [getattr(row, name) for row in self.history] for name in Row._fields}
-        columns["held_out"] = [float("nan") if v is None else v for v in columns["held_out"]]
         about = {"verdict": str(self.verdict), "explains": self.verdict.explains}
-        write(path, self.model, columns, overwrite=overwrite, **self.fit, **about)
+        history = columns_of(self.history)
+        write(path, self.model, history, overwrite=overwrite, **self.fit, **about)
 
     def __str__(self) -> str:
         rows = [f"{name} {value:.4g}" for name, value in self.fit.items()]
@@ -101,11 +101,9 @@ def reconstruct(
             "jaxptycho.minimise(loss, model, batches, optimiser)"
         )
     start = first_model(data) if model is None else model
-    both = optax.adam(5e-3), optax.adam(5e-3)
-    moving = optimiser or per_part(specimen=both[0], probe=both[1])
     plan = Refinement(
         loss=from_noise_or_loss(loss),
-        optimiser=moving,
+        optimiser=optimiser or per_part(specimen=optax.adam(5e-3), probe=optax.adam(5e-3)),
         epochs=epochs,
         batch=batch,
         order=order,
@@ -114,7 +112,7 @@ def reconstruct(
     )
     source = BatchSource.of(data, mesh(devices, slabs), hold_out, seed)
     listener = ProgressBar() if progress and first() else ProgressListener()
-    reached = Progress(copy_for_donation(start))
+    reached = Progress(copy_for_donation(fitted(start, slabs)))
     best = _Best()
     stopped: list[bool] = []
 

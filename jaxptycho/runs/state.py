@@ -1,5 +1,6 @@
 """State of a run: what its steps hand on, and the progress within one."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,13 @@ class Row(NamedTuple):
     loss: float
     held_out: float | None
     seconds: float
+
+
+def columns_of(history: Sequence[Row]) -> dict[str, list[Any]]:
+    """Columns of a history by name, without a held-out loss NaN."""
+    columns = {name: [getattr(row, name) for row in history] for name in Row._fields}
+    missing = float("nan")
+    return columns | {"held_out": [missing if v is None else v for v in columns["held_out"]]}
 
 
 @dataclass(frozen=True)

@@ -89,10 +89,11 @@ class Experiment:
     camera: Camera = field(default_factory=Camera)
     sampling: Sampling = field(default_factory=Sampling)
     scan_errors: ScanErrors = field(default_factory=ScanErrors)
+    # rad (y, x) by which the pattern moves across the scan
     descan: tuple[float, float] = (
         0.0,
         0.0,
-    )  # rad (y, x) by which the pattern moves across the scan
+    )
     vibration: float | Mapping[str, float] = 0.0  # Å rms in each direction, by element
     configurations: int = 1
     parametrisation: str = "lobato"
@@ -231,9 +232,8 @@ class Experiment:
         grid = self.fine
         box = self.box
         limited = BandLimited(AngularSpectrum(), BAND)
-        off_axis = (
-            np.array(grid.dk) / 2 if self.sampling.finer % 2 == 0 else np.zeros(2)
-        )  # see `sum_pixels`
+        # see `sum_pixels`
+        off_axis = np.array(grid.dk) / 2 if self.sampling.finer % 2 == 0 else np.zeros(2)
         descan = self.descanned(nominal) / grid.wavelength - off_axis
         camera: AbstractDetector = Cropped(
             self.grid.shape, SuperSampled(Ideal(), self.sampling.finer)

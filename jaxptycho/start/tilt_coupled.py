@@ -60,9 +60,8 @@ def _entry(tilt: float, about_x: float, places, height: float):
 
     The entry points are those of beams at `places`.
     """
-    turn = np.asarray(
-        rotation_matrix((tilt, about_x, 0.0))
-    )  # from the specimen (z, y, x) to the beam
+    # from the specimen (z, y, x) to the beam
+    turn = np.asarray(rotation_matrix((tilt, about_x, 0.0)))
     slope = turn[0, 1:] / turn[0, 0]
     across = turn[1:, 1:].T - np.outer(slope, turn[1:, 0])
     return slope, places @ jnp.asarray(across.T, places.dtype) - jnp.asarray(

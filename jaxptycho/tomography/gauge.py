@@ -18,9 +18,8 @@ def common_move(change: Poses, poses: Poses) -> Poses:
     """
     shifts = np.asarray(jax.vmap(rotation_matrix)(jnp.asarray(poses[:, :3])), float)[:, 1:, :]
     turns = np.asarray(jax.vmap(_turned_by)(jnp.asarray(poses[:, :3])), float)
-    free = np.any(
-        change[:, :3], axis=0, keepdims=True
-    )  # angles that do not vary cannot take part in a rotation
+    # angles that do not vary cannot take part in a rotation
+    free = np.any(change[:, :3], axis=0, keepdims=True)
     turns = turns * free.T
     return np.concatenate([_fitted(turns, change[:, :3]), _fitted(shifts, change[:, 3:])], 1)
 

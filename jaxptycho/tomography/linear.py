@@ -241,9 +241,8 @@ def fista(
     ‖AᵀwA‖ ≤ max AᵀwA1.
     """
     problem = _problem(operator, measured, start, weights, support, free)
-    bound = 1.05 * jnp.max(
-        problem.back(operator(problem.support))
-    )  # the cubic kernel is a little negative
+    # the cubic kernel is a little negative
+    bound = 1.05 * jnp.max(problem.back(operator(problem.support)))
     bound = jnp.where(bound > 0, bound, 1)  # without any weight
 
     def near(volume: Stack, dual: Array) -> tuple[Stack, Array]:

@@ -71,9 +71,8 @@ def pose_step(
     start = jnp.zeros(sum(sizes), values[0].dtype)
     still = select(eqx.tree_at(lambda m: m.specimen, model, None), PerView, batch.view)
     here, turned, fixed = jax.linearize(sliced, start, has_aux=True)
-    slopes = jax.lax.map(
-        turned, jnp.eye(len(start), dtype=start.dtype)
-    )  # of the slices, by every number
+    # of the slices, by every number
+    slopes = jax.lax.map(turned, jnp.eye(len(start), dtype=start.dtype))
 
     def of_shot(shot: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         """JᵀJ and Jᵀr of one pattern."""

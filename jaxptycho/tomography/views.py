@@ -91,9 +91,8 @@ def projected_views(models: Sequence[Model], shape: tuple[int, int], axis: float
             jnp.sum(model.specimen.phase_per_slice(model.grid), 0) / model.grid.sigma, float
         )
         seen = np.asarray(illumination(model), float)
-        along: Any = (
-            axis_frame(axis).T if axis else np.eye(2)
-        )  # from the frame of the axis to that of the patterns
+        # from the frame of the axis to that of the patterns
+        along: Any = axis_frame(axis).T if axis else np.eye(2)
         matrix = along * pixel / pixel[:, None]
         first = along @ (-(np.array(shape) // 2) * pixel)
         corner: Any = (

@@ -66,9 +66,8 @@ def scale_parameters(inner: optax.GradientTransformation) -> optax.GradientTrans
         def value_of(
             natural: PyTree, model: Any = None, batch: Any = None, units: PyTree = units
         ) -> jax.Array:  # optax passes every extra argument
-            assert (
-                value_fn is not None
-            )  # called only by line searches, for which `make_step` provides it
+            # called only by line searches, for which `make_step` provides it
+            assert value_fn is not None
             return value_fn(jax.tree.map(_physical, natural, params, units, is_leaf=_is_masked))
 
         updates, state = inner.update(

@@ -73,9 +73,8 @@ def push_apart(
         wanted = least[kind[i], kind[j]]
         if np.all(distance >= wanted):
             return positions
-        overlap = np.maximum(
-            1.02 * wanted - distance, 0
-        )  # slightly further than necessary, for convergence
+        # slightly further than necessary, for convergence
+        overlap = np.maximum(1.02 * wanted - distance, 0)
         push = (0.5 * overlap / np.maximum(distance, 1e-9))[:, None] * offset
         positions = positions + _summed(j, push, len(positions)) - _summed(i, push, len(positions))
     raise ValueError(

@@ -65,9 +65,8 @@ def cobalt_oxide_cube(edge: float = 129.336) -> Atoms:
 
 def _sheet(layer: Atoms, width: float, turn_deg: float) -> Atoms:
     """Square of the layer, rotated about the beam."""
-    layer.center(
-        vacuum=10.0, axis=2
-    )  # a third lattice vector, so that one layer falls into one thickness
+    # a third lattice vector, so that one layer falls into one thickness
+    layer.center(vacuum=10.0, axis=2)
     height = layer.cell.array[2, 2]
     wide = centre_atoms(tile(layer, 1.5 * width, height))
     turned = rotate_atoms(wide, 0.0, about_z_deg=turn_deg)

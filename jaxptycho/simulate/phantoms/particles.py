@@ -49,12 +49,10 @@ def tellurium_on_nanotube(
     cell = crystal(
         "Te", [(0.2633, 0, 1 / 3)], spacegroup=152, cellpar=[4.4572, 4.4572, 5.929, 90, 90, 120]
     )
-    slope = np.arctan2(
-        cell.cell.array[2, 2], cell.cell.array[0, 0] * np.cos(np.pi / 6)
-    )  # of {101} against the base
-    cap = length / 2 * np.cos(slope) + diameter / 4 * np.sin(
-        slope
-    )  # leaves an end half as wide as the sides
+    # of {101} against the base
+    slope = np.arctan2(cell.cell.array[2, 2], cell.cell.array[0, 0] * np.cos(np.pi / 6))
+    # leaves an end half as wide as the sides
+    cap = length / 2 * np.cos(slope) + diameter / 4 * np.sin(slope)
     facets = {(1, 0, 0): diameter / 2, (0, 0, 1): length / 2, (1, 0, 1): cap, (0, 1, 1): cap}
     particle = facetted(cell, facets, _along_y(cell))
     carbon = _tubes(20, walls, tube)
@@ -82,9 +80,8 @@ def zirconium_telluride_in_nanotube(
     away = spacing / (2 * np.sin(np.pi / chains)) if chains > 1 else 0.0
     smallest = int(np.ceil((away + triangle + WALL) / _radius(1)))
     around = 2 * np.pi * np.arange(chains) / chains
-    corners = (
-        np.radians([180.0, 39.4, -39.4]) + np.radians(40.0) + around[:, None]
-    )  # 40°: chains interlock
+    # 40°: chains interlock
+    corners = np.radians([180.0, 39.4, -39.4]) + np.radians(40.0) + around[:, None]
     middle = away * _circle(around)
     zirconium = middle
     tellurium = (middle[:, None] + triangle * _circle(corners)).reshape(-1, 2)
