@@ -226,8 +226,8 @@ def make_step(
     calls = deque(maxlen=AHEAD)
 
     def step(model: Model, state: Any, batch: Batch) -> tuple[Model, Any, dict[str, jax.Array]]:
-        require_alive((model, state))
         leaves, structure = jax.tree.flatten((model, state))
+        require_alive(leaves)
         arrays, others = eqx.partition(tuple(leaves), eqx.is_array)
         if len(calls) == AHEAD:
             jax.block_until_ready(calls[0])
