@@ -21,8 +21,7 @@ COUNTS = np.arange(120)
 
 def amplitude_moments(expected: Any) -> tuple[jax.Array, jax.Array]:
     """Mean and variance of √n for Poisson counts n of these means."""
-    means, variances = _variances()
-    variance = jnp.interp(expected, jnp.asarray(means), jnp.asarray(variances))
+    variance = _interpolated(expected, *_variances())
     return jnp.sqrt(jnp.maximum(expected - variance, 0)), variance
 
 
@@ -34,13 +33,18 @@ def noise_of_counts(counts: Any) -> jax.Array:
     counts, without effect at high means, is damped.
     """
     table = _unbiased()
-    return jnp.interp(counts, jnp.arange(len(table)), jnp.asarray(table))
+    return _interpolated(counts, np.arange(len(table)), table)
 
 
 def spread_of_noise(expected: Any) -> jax.Array:
     """Variance of (√n − E√n)² − `noise_of_counts(n)` for Poisson counts n of these means."""
-    means, spread = _spread()
-    return jnp.interp(expected, jnp.asarray(means), jnp.asarray(spread))
+    return _interpolated(expected, *_spread())
+
+
+def _interpolated(values: Any, places: np.ndarray, table: np.ndarray) -> jax.Array:
+    """Interpolation in a table, in the precision of the values."""
+    dtype = jnp.result_type(values, float)
+    return jnp.interp(values, jnp.asarray(places, dtype), jnp.asarray(table, dtype))
 
 
 @cache

@@ -158,11 +158,11 @@ class VolumeSpecimen(Section):
 
 def _kind_of_specimen(value: Any) -> str:
     kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
-    return "Volume" if kind == "volume" else "Specimen"
+    return "VolumeSpecimen" if kind == "volume" else "Specimen"
 
 
 AnySpecimen = Annotated[
-    Annotated[Specimen, Tag("Specimen")] | Annotated[VolumeSpecimen, Tag("Volume")],
+    Annotated[Specimen, Tag("Specimen")] | Annotated[VolumeSpecimen, Tag("VolumeSpecimen")],
     Discriminator(_kind_of_specimen),
 ]
 

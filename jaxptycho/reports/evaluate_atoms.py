@@ -38,7 +38,9 @@ class TrueAtoms(NamedTuple):
     def symbols(self) -> np.ndarray:
         return np.array([chemical_symbols[z] for z in self.numbers])
 
-    def potential(self, shape: tuple[int, ...], voxel: np.ndarray) -> Float[np.ndarray, "z y x"]:
+    def potential(
+        self, shape: tuple[int, ...], voxel: float | np.ndarray
+    ) -> Float[np.ndarray, "z y x"]:
         """Potential of a perfect reconstruction [V], about the middle voxel."""
         depth, rows, columns = shape
         own = self.numbers, self.positions, self.debye_waller

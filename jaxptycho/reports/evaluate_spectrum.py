@@ -30,7 +30,7 @@ class Compared(NamedTuple):
 
 
 def spectrum_rows(
-    image: np.ndarray, pixel: Sequence[float] | np.ndarray, window: np.ndarray | None
+    image: np.ndarray, pixel: float | Sequence[float] | np.ndarray, window: np.ndarray | None
 ) -> dict[str, str]:
     """Information limit of an image or a volume, and visibility of its strongest Bragg peak."""
     limit = information_limit(radial_spectrum(image, pixel, window)).resolution
@@ -60,7 +60,7 @@ def _peaks(image, pixel) -> np.ndarray:
 
 def draw_spectra(
     images: dict[str, np.ndarray],
-    pixel: Sequence[float] | np.ndarray,
+    pixel: float | Sequence[float] | np.ndarray,
     window: np.ndarray | None,
     folder: Path,
 ) -> None:

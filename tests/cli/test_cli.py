@@ -297,7 +297,7 @@ def test_the_templates_for_clusters_start_every_process_again():
     assert "JAX_PROCESS_ID" in known
     assert pod["subdomain"] == service["metadata"]["name"]
     assert pod["restartPolicy"] == "Never"  # an error of one is a new pod, whose rank is the same
-    assert container["command"][:2] == ["jaxptycho", "reconstruct"]
+    assert container["command"][:2] == ["jaxptycho", "run"]
     assert container["command"][-1] == "--resume"
     group = get_command(app)
     for line in (container["command"], re.search(r"^srun (.*)$", shell, re.M)[1].split()):

@@ -45,7 +45,8 @@ def test_the_job_of_a_series_is_written_checked_and_inspected(series, tmp_path, 
 def test_a_volume_within_the_scan_is_refused_unless_it_is_isolated(series):
     small = VOLUME | {"size_angstrom": [3.0, 4.0, 4.0], "isolated": False}
     with pytest.raises(
-        ValueError, match=r"view 0, at -30°, is scanned to .* where the volume ends at .* isolated"
+        ValueError,
+        match=r"view 0, at -30°, is scanned to .* where the volume ends at .* \S*isolated = true",
     ):
         Runner(job_of(series, specimen=small), Path(".")).check()
 
