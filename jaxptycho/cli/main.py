@@ -1,5 +1,5 @@
-"""Command line: `jaxptycho demo | new | run | resume | inspect | validate | compare | halves |
-export`.
+"""Command line: `jaxptycho demo | new | run | resume | inspect | convert | validate | compare |
+halves | export`.
 """
 
 import sys
@@ -46,6 +46,14 @@ Settings = Annotated[
     list[str],
     typer.Option(
         "--set", metavar="KEY=VALUE", help="Change a key of the job, such as step.0.epochs=5."
+    ),
+]
+Given = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Give what the file of a camera does not, such as step_angstrom=0.4.",
     ),
 ]
 Again = Annotated[
@@ -167,6 +175,7 @@ def inspect(
     file: Annotated[
         Path | None, typer.Argument(help="A dataset, a result, a run or a job.")
     ] = None,
+    given: Given = [],  # noqa: B006
     system: Annotated[
         bool, typer.Option("--system", help="Devices, memory, kernels in use and versions.")
     ] = False,
@@ -183,8 +192,26 @@ def inspect(
         _table(describe_system(), "this system")
     if file is not None:
         from ..jobs.describe import describe
+        from .given import given_values
 
-        _table(describe(file), str(file))
+        _table(describe(file, given_values(given)), str(file))
+
+
+@app.command("convert")
+@tidy
+def convert_file(
+    file: Annotated[Path, typer.Argument(metavar="IN", help="The file of a camera, or CXI.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT.h5", help="A native dataset; never overwritten.")
+    ],
+    given: Given = [],  # noqa: B006
+    debug: Debug = False,
+) -> None:
+    """Write a measurement as a native dataset, block by block; started again, it continues."""
+    from .convert import run_convert
+    from .given import given_values
+
+    run_convert(file, out, given_values(given))
 
 
 @app.command()

@@ -1,19 +1,24 @@
 """Reading of measured counts in any known format."""
 
+import inspect
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 
 from ..data import ALONE, Dataset, ProcessShard
-from .arrangement import Arrangement
+from .arrangement import DATASET, Arrangement
 from .axis import QUARTER, quarter_turns
 from .cxi import CXI_PROPERTIES, is_cxi, read_cxi
-from .hdf5 import open_hdf5
+from .hdf5 import H5
 from .instrument import INSTRUMENT, check_known
 from .native import FORMAT, read_native
+from .readers.completion import ACQUISITION, dataset_of
+from .readers.reading import Reading
+from .readers.registry import FORMATS, Format
+from .readers.source import Source, opened
 
 ORIGINS = ("axis", "middle")  # of the positions of a tilt series
 
@@ -32,22 +37,61 @@ SCAN_TRANSFORMS = {
 
 
 class Reader(NamedTuple):
-    """Format of a file: a test of an open HDF5 file, and the function that reads it."""
+    """Format of a file: a test of a source, and the function that reads it.
 
-    recognises: Callable[[h5py.File], bool]
+    `reading` returns what a camera's file gives; the native format and CXI, which are complete,
+    have none.
+    """
+
+    recognises: Callable[[Source], bool]
     read: Callable[..., Dataset]  # (path, sharing, arrangement, **known)
+    reading: Callable[..., Reading] | None = None  # (path, **options)
 
 
-def is_native(file: h5py.File) -> bool:
+def is_native(file: H5) -> bool:
     """True for an open file of the native format."""
     named = str(file.attrs.get("format")) == FORMAT
     return named or bool({"counts", "positions", "views"} & set(file))
 
 
+def _read_camera(
+    form: Format,
+    path: str | Path,
+    sharing: ProcessShard = ALONE,
+    arrangement: Arrangement = DATASET,
+    **known: Any,
+) -> Dataset:
+    """Dataset of a camera's file."""
+    reading = _reading(form, path, known)
+    return dataset_of(reading, sharing, arrangement, **known)
+
+
+def _reading(form: Format, path: str | Path, known: dict[str, Any]) -> Reading:
+    """Reading of a file, for which the options of its format are taken out of `known`."""
+    options = {name: known.pop(name) for name in OPTIONS if name in known}
+    options = {name: value for name, value in options.items() if value is not None}
+    accepted = list(inspect.signature(form.read).parameters)[1:]
+    for name in options:
+        if name not in accepted:
+            takes = f"takes {', '.join(accepted)}" if accepted else "takes none of these options"
+            raise ValueError(f"{name} came for {path}, whose format {takes}; leave it out")
+    return form.read(Path(path), **options)
+
+
+OPTIONS = ("dataset", "frame_shape", "dtype", "offset_bytes", "gap_bytes")
 READERS: dict[str, Reader] = {
-    "cxi": Reader(is_cxi, read_cxi),
-    "native": Reader(is_native, read_native),
+    name: Reader(form.recognises, partial(_read_camera, form), partial(_reading, form))
+    for name, form in FORMATS.items()
 }
+COMPLETE = {
+    "cxi": Reader(lambda source: source.file is not None and is_cxi(source.file), read_cxi),
+    "native": Reader(
+        lambda source: source.file is not None and is_native(source.file), read_native
+    ),
+}
+# files that `convert` left incomplete are native ones otherwise
+READERS = {"converted": READERS["converted"]} | COMPLETE | READERS
+KEYS = dict.fromkeys((*INSTRUMENT, *CXI_PROPERTIES, *ACQUISITION, *OPTIONS))
 
 
 def read(
@@ -88,10 +132,13 @@ def read(
                 f"{type(data).__name__}; it must return a jaxptycho.Dataset"
             )
     else:
-        known = check_known(known, dict.fromkeys(INSTRUMENT + CXI_PROPERTIES))
-        with open_hdf5(path) as file:
-            axis = known.get("tilt_axis_deg", file.attrs.get("tilt_axis_deg", 0.0))
-            chosen = READERS[reader] if reader is not None else reader_of(file, path)
+        known = check_known(known, KEYS)
+        with opened(path) as source:
+            stored = {} if source.file is None else source.file.attrs
+            axis = known.get("tilt_axis_deg", stored.get("tilt_axis_deg", 0.0))
+            chosen = READERS[reader] if reader is not None else reader_of(source)
+        if chosen.reading is None:
+            _refuse_acquisition(path, known)
         data = chosen.read(path, sharing, arrangement, **known)
     if data.tilts is None and known.get("tilt_axis_deg") is not None:
         raise ValueError(
@@ -109,15 +156,43 @@ def read(
     return data
 
 
-def reader_of(file: h5py.File, path: str | Path) -> Reader:
-    """Return the reader of an open file; ValueError if its format is unknown."""
-    found = [reader for reader in READERS.values() if reader.recognises(file)]
-    if found:
-        return found[0]
+def _refuse_acquisition(path: str | Path, known: dict[str, Any]) -> None:
+    """Raise ValueError for keys of a camera's file."""
+    for name in (*ACQUISITION, *OPTIONS):
+        if name in known:
+            raise ValueError(
+                f"{name} describes the file of a camera, and {path} is a dataset that lists its "
+                "patterns and positions; leave it out"
+            )
+
+
+def reading_of(path: str | Path, reader: str | None = None, **known: Any) -> Reading | None:
+    """Return what a camera's file gives, before it is completed.
+
+    None for a file of the native format and CXI. `known` are as in `read`.
+    """
+    known = check_known(known, KEYS)
+    with opened(path) as source:
+        chosen = READERS[reader] if reader is not None else reader_of(source)
+    return None if chosen.reading is None else chosen.reading(path, known)
+
+
+def reader_of(source: Source) -> Reader:
+    """Return the reader of a file; ValueError if its format is unknown."""
+    found = next((reader for reader in READERS.values() if reader.recognises(source)), None)
+    if found is not None:
+        return found
+    if source.file is None:
+        raise ValueError(
+            f"{source.path} is in no format known here; where it is a binary of numbers, name "
+            'reader="raw" with frame_shape and dtype, in a job data.reader, else read it by a '
+            "function of yours"
+        )
+    file = source.file
     kind = file.attrs.get("format", f"an HDF5 file with {', '.join(file) or 'nothing in it'}")
     raise ValueError(
-        f"{path} is neither a native dataset (/counts and /positions) nor a CXI file (/entry_1), "
-        f"but {kind}"
+        f"{source.path} is neither a native dataset (/counts and /positions) nor a CXI file "
+        f"(/entry_1) nor one of a camera, but {kind}"
     )
 
 

@@ -27,7 +27,7 @@ def open_hdf5(path: str | Path) -> Iterator[H5]:
     path = Path(path)
     if not path.is_file():
         what = "not there" if not path.is_dir() else "a folder"
-        what = "a Zarr store, a format that cannot be read yet" if is_zarr(path) else what
+        what = "a Zarr store" if is_zarr(path) else what
         raise FileNotFoundError(f"{path} is {what}; an HDF5 file is required")
     if not h5py.is_hdf5(path):
         raise ValueError(
@@ -85,7 +85,7 @@ class OnDisk:
     def __getitem__(self, index) -> np.ndarray:
         """Rows by a slice or a list of them; of the view `index[0]` if there are several."""
         with open_hdf5(self.path) as file:
-            return _rows(file[self.name], index)
+            return read_rows(file[self.name], index)
 
 
 def save_array(
@@ -110,7 +110,7 @@ def plain_value(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _rows(stored: H5, index) -> np.ndarray:
+def read_rows(stored: H5, index: Any) -> np.ndarray:
     """`stored[index]`, where the last index, a slice or a list, selects rows.
 
     Chunks that are not decompressed here are read run by run, as HDF5 takes seven times as long for

@@ -41,12 +41,25 @@ FIELDS = ("black", "white")  # halves of the shots
 QUANTA = ("first", "second")  # halves of every shot
 
 
-def read_data(section: Data, seed: int = 0, sharing: ProcessShard = ALONE) -> Dataset:
+def acquisition_of(job: Setup) -> dict[str, Any]:
+    """Scan and semiangle that a job gives for the file of a camera, as keywords of `read_data`."""
+    found = {
+        "scan_shape": job.scan.shape,
+        "step_angstrom": job.scan.step_angstrom,
+        "semiangle_mrad": job.probe.semiangle_mrad,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def read_data(
+    section: Data, seed: int = 0, sharing: ProcessShard = ALONE, **acquisition: Any
+) -> Dataset:
     """Dataset that a job names, with the values of the job in place of the file's.
 
-    `seed` selects shots and quanta at random, `sharing` is the shard of each process.
+    `seed` selects shots and quanta at random, `sharing` is the shard of each process, `acquisition`
+    what other sections say of the measurement (`acquisition_of`).
     """
-    known = {
+    known = acquisition | {
         name: value
         for name, value in section
         if name not in NOT_OF_FILE and value is not None and value is not False
@@ -55,6 +68,7 @@ def read_data(section: Data, seed: int = 0, sharing: ProcessShard = ALONE) -> Da
         raise ValueError("data.file is missing; give the measurement")
     reader = section.reader
     if reader is not None and is_reference(reader):
+        known.pop("semiangle_mrad", None)
         data = read(section.file, sharing, resolve(reader), **known, **section.options)
     elif section.options:
         raise ValueError("data.options are keywords of a data.reader of yours; leave them out")

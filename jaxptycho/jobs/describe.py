@@ -1,7 +1,9 @@
 """Contents of files in words, and the check of a job without computing."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import h5py
@@ -10,8 +12,10 @@ import numpy as np
 from ..data import Batch
 from ..distributed.memory_plan import plan, size_of
 from ..distributed.sharding import even
-from ..io.datasets import read
+from ..io.datasets import read, reading_of
+from ..io.readers.completion import completed, missing, with_detector
 from ..reports.describe import describe_data, describe_model, shortened
+from ..reports.readings import describe_reading, is_small
 from ..runs.batch_source import BatchSource
 from ..runs.folder import load_result, result_of
 from .build import descan_statement
@@ -23,11 +27,13 @@ from .simulation import check_simulation
 from .steps.refine import RefineStep
 from .steps.simulate import SimulateStep
 
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+OF_ALL_PATTERNS = ("masked pixels", "bright field")  # not of a sample
 OF_MODEL = ("job", "frame_angstrom")  # attributes of a result that its model shows
 
 
-def describe(path: Path) -> dict[str, str]:
-    """Contents of a dataset, a result, a run or a job."""
+def describe(path: Path, known: Mapping[str, Any] = EMPTY) -> dict[str, str]:
+    """Contents of a dataset, a result, a run or a job; `known` as in `read`, of a dataset."""
     path = result_of(path)
     if path.suffix == ".toml":
         return describe_job(read_job(path))
@@ -37,7 +43,19 @@ def describe(path: Path) -> dict[str, str]:
                 further = {name: v for name, v in file.attrs.items() if name not in OF_MODEL}
                 rows = {name: shortened(value) for name, value in further.items()}
                 return describe_model(load_result(path)) | rows
-    return describe_data(read(path))
+    reading = reading_of(path, **known)
+    if reading is None:
+        return describe_data(read(path, **known))
+    reading = with_detector(completed(reading, known))
+    rows = describe_reading(reading)
+    if not is_small(reading) or missing(reading):
+        return rows
+    try:
+        further = describe_data(read(path, **known))
+    except ValueError as error:  # also of what no reconstruction could use, all is reported
+        return rows | {"not usable": str(error)}
+    replaced = {name: further[name] for name in OF_ALL_PATTERNS if name in further}
+    return rows | {n: text for n, text in further.items() if n not in rows} | replaced
 
 
 def describe_job(job: Job) -> dict[str, str]:

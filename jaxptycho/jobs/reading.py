@@ -155,6 +155,14 @@ def with_defaults(values: dict[str, Any]) -> dict[str, Any]:
     return values | {"step": filled}
 
 
+def setting_value(text: str) -> Any:
+    """Value of a setting, as in TOML, or plain text."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()
+
+
 def change(values: dict[str, Any], setting: str) -> list[str]:
     """Puts the value of a setting such as `step.0.epochs=5` in its place; its key, part by part."""
     key, equals, text = setting.partition("=")
@@ -162,10 +170,7 @@ def change(values: dict[str, Any], setting: str) -> list[str]:
         raise ValueError(
             f"--set {setting}: the form key=value is required, for example step.0.epochs=20"
         )
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()
+    value = setting_value(text)
     path = _parts(key.strip(), setting)
     *parents, last = _of_rates(path)
     node: Any = values

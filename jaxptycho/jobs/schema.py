@@ -84,6 +84,7 @@ def _aberrations(values: dict[str, float]) -> dict[str, float]:
 
 
 Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
+Counts = Annotated[list[int], Field(min_length=2, max_length=2)]
 Triple = Annotated[list[float], Field(min_length=3, max_length=3)]
 Aberrations = Annotated[dict[str, float], AfterValidator(_aberrations)]
 Semiangle = in_unit("semiangle_mrad")

@@ -9,14 +9,15 @@ from ..io.datasets import ORIGINS, READERS, SCAN_TRANSFORMS
 from ..kernels.resampling import INTERPOLATIONS
 from ..start.descan import DESCANS
 from ..start.guess import PROBES, SPECIMENS
-from .schema import Aberrations, Pair, Section, Semiangle, Triple, in_unit, key, one_of
+from .schema import Aberrations, Counts, Pair, Section, Semiangle, Triple, in_unit, key, one_of
 
 
 class Data(Section):
     """Measurement, and properties that its file does not give."""
 
     file: str | None = key(
-        "native HDF5 or CXI, relative to this job; default: what a first step `simulate` writes",
+        "native HDF5, CXI or a camera's file, relative to this job; default: what a first step "
+        "`simulate` writes",
         None,
         "scan.h5",
         role="input",
@@ -40,6 +41,31 @@ class Data(Section):
     )
     dk_inverse_angstrom: float | None = key(
         "frequency step of the detector, instead of the pixel", None, 0.025, gt=0
+    )
+    detector_step_mrad: float | Pair | None = key(
+        "angle between neighbouring pixels of the detector, instead of the pixel; default: that of "
+        "the header, or measured from the disc of probe.semiangle_mrad",
+        None,
+        0.5,
+    )
+    dataset: str | None = key(
+        "array of patterns in a file that holds several", None, "/entry/data/data"
+    )
+    frames: Counts | None = key(
+        "first pattern that is read of a camera's file, and the one after the last; default all",
+        None,
+        [0, 4096],
+    )
+    frame_shape: Counts | None = key(
+        "height and width of the patterns of a binary without a header", None, [256, 256]
+    )
+    dtype: str | None = key("type of the numbers of such a binary", None, "<u2")
+    offset_bytes: int | None = key("bytes before the first pattern of a binary", None, 0, ge=0)
+    gap_bytes: int | None = key("bytes between the patterns of a binary", None, 0, ge=0)
+    ignore_header: bool = key(
+        "take the values of this job where the header of a camera's file contradicts them, instead "
+        "of refusing them",
+        False,
     )
     scan_transform: one_of(SCAN_TRANSFORMS, "scan transform") = key(
         f"orientation of the scan's axes on the detector: {', '.join(SCAN_TRANSFORMS)}", "none"
@@ -170,6 +196,14 @@ AnySpecimen = Annotated[
 class Scan(Section):
     """Positions of the probe."""
 
+    shape: Counts | None = key(
+        "lines and shots in each line of a camera's file; default: as its header says",
+        None,
+        [64, 64],
+    )
+    step_angstrom: float | Pair | None = key(
+        "step of the scan, or (y, x); default: as the header of a camera's file says", None, 0.4
+    )
     kind: Literal["free", "affine"] = key(
         "free: separate positions; affine: a linear map, found before the first epoch, a shift "
         "and a residual",
