@@ -31,6 +31,7 @@ RANGES = {
 }
 BEAM = ("voltage_kv", "wavelength_angstrom")
 PAIRS = ("pixel_angstrom", "dk_inverse_angstrom")
+SYNONYMS = {"energy_kev": "voltage_kv", "energy": "voltage_kv"}
 UNITS = [
     "kv",
     "angstrom",
@@ -60,7 +61,7 @@ def check_known(known: Mapping[str, Any], names: Collection[str] = INSTRUMENT) -
     known = {name: value for name, value in known.items() if value is not None}
     for name in known:
         if name not in names:
-            near = get_close_matches(name, names, 1, 0.5)
+            near = get_close_matches(SYNONYMS.get(name, name), names, 1, 0.5)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}"
             raise ValueError(f"no property of a dataset is called {name}; {hint}")
     return check_values(known, "what is given beside the file")

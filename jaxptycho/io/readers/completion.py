@@ -50,6 +50,9 @@ def dataset_of(
             f"{reading.path}: position_unit = {arrangement.position_unit!r} is of files that list "
             "positions without a unit; give scan.step_angstrom for this one"
         )
+    for name in ("near_field", "focus_to_sample_angstrom"):
+        if known.get(name):
+            raise ValueError(f"{name} is of CXI files, and {reading.path} is none; leave it out")
     reading = completed(reading, known)
     if reading.patterns.shape[0] < FEWEST:
         raise ValueError(
@@ -65,7 +68,8 @@ def dataset_of(
     }
     grid = grid_of(about, reading.patterns.shape[1:], reading.path)
     about = {name: reading[name].value for name in ABOUT if name in reading.values}
-    about |= {name: value for name, value in known.items() if name == "thickness_angstrom"}
+    further = ("thickness_angstrom", "effective_distance_angstrom")
+    about |= {name: known[name] for name in further if name in known}
     try:
         return arrangement.dataset(
             reading.patterns,

@@ -104,7 +104,8 @@ def _cut(stored: Any, axes: tuple[int, ...], run: np.ndarray, width: int) -> np.
     if before:
         index[axes[0]] = before[0]
     left = [axis for axis in range(len(axes)) if not before or axis != axes[0]]
-    return np.transpose(stored[tuple(index)], [left.index(axis) for axis in axes[-3:]])
+    order = [left.index(axis) for axis in axes[-3:]]
+    return np.transpose(np.asarray(stored[tuple(index)]), order)
 
 
 def zarr_frames(stored: Any, axes: tuple[int, ...] | None = None) -> Frames:
@@ -119,7 +120,7 @@ def zarr_frames(stored: Any, axes: tuple[int, ...] | None = None) -> Frames:
     )
 
     def read(shots: np.ndarray) -> np.ndarray:
-        parts = [np.asarray(_cut(stored, axes, run, width)) for run in runs(shots, width)]
+        parts = [_cut(stored, axes, run, width) for run in runs(shots, width)]
         return np.concatenate([*parts, np.empty((0, *shape[1:]), stored.dtype)])
 
     return Frames(shape, np.dtype(stored.dtype), read)

@@ -29,13 +29,13 @@ def read_fold_slice(path: Path) -> Reading:
         require_filters(stored, path)
         axes = (0, 2, 1) if stored.ndim == 3 else (1, 0, 3, 2)
         frames = stored_frames(stored, axes)
+        values = scan_values(tuple(stored.shape[axis] for axis in axes), "size of dp")
     positions = _positions(path.with_name(re.sub(r"_?dp$", "_para", path.stem) + path.suffix))
     if positions is not None and len(positions) != frames.shape[0]:
         raise ValueError(
             f"{path} holds {frames.shape[0]} patterns, and its _para file {len(positions)} "
             "positions; two scans are mixed, give files of the same scan"
         )
-        values = scan_values(tuple(stored.shape[axis] for axis in axes), "size of dp")
     # MATLAB numbers the shots of a scan along y first
     lines = "y" if len(axes) == 3 else "x"
     return Reading(path, "fold_slice HDF5", frames, values, positions, lines=lines)

@@ -3,6 +3,7 @@
 `Experiments/NAME` holds `data` and groups `axis-0` … with `size`, `scale`, `units` and `navigate`.
 """
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,9 @@ def read_zspy(path: Path, dataset: str | None = None) -> Reading:
             f"{path} is a Zarr store, which requires a package: pip install zarr"
         ) from None
     try:
-        store: Any = zarr.open(str(path), mode="r")
+        packed = path.is_file() and zipfile.is_zipfile(path)
+        where: Any = zarr.storage.ZipStore(str(path), mode="r") if packed else str(path)
+        store: Any = zarr.open(where, mode="r")
     except Exception as error:  # of the store or of its zip file, in any of zarr's kinds
         line = " ".join(str(error).split())
         raise ValueError(f"{path} is no complete Zarr store ({line}); copy it again") from None

@@ -228,4 +228,4 @@ def line_length(path: Path, header: Header, total: int) -> int | None:
 def _longer(ends: np.ndarray, others: np.ndarray) -> bool:
     """True if the pauses after lines are clearly longer than all others."""
     usual = np.median(others)
-    return ends.min() - usual > LINE_PAUSE * max(np.abs(others - usual).max(), 1)
+    return bool(ends.min() - usual > LINE_PAUSE * max(np.abs(others - usual).max(), 1))

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.lib import format as npy
 
-from .frames import Frames, array_frames, record_frames
+from .frames import Frames, array_frames, joined_frames, record_frames
 from .reading import Reading, scan_values
 from .source import Source
 
@@ -117,7 +117,7 @@ def read_raw(
 ) -> Reading:
     """Reading of a binary file of bare numbers, of which shape and type must be given.
 
-    `offset_bytes` come before the first pattern, and `gap_bytes` before each next one.
+    `offset_bytes` come before the first pattern, and `gap_bytes` after each.
     """
     size = path.stat().st_size - offset_bytes
     if frame_shape is None or dtype is None:
@@ -129,32 +129,27 @@ def read_raw(
     kind = type_of(dtype)
     if len(frame_shape) != 2 or min(frame_shape) < 1:
         raise ValueError(f"frame_shape = {list(frame_shape)}; height and width are required")
-    record = np.dtype([("data", kind, tuple(frame_shape)), ("gap", "V", gap_bytes)])
-    count, rest = divmod(size + gap_bytes, record.itemsize)
-    if size <= 0 or count == 0:
+    plain = np.dtype((kind, tuple(frame_shape)))
+    spaced = np.dtype([("data", plain), ("gap", "V", gap_bytes)])
+    count, rest = divmod(size, spaced.itemsize)
+    ends = rest == plain.itemsize and gap_bytes > 0  # without a gap
+    if size < plain.itemsize:
         raise ValueError(
             f"{path} holds {size} bytes after offset_bytes, and a pattern of {tuple(frame_shape)} "
-            f"{kind} has {record.itemsize}; correct frame_shape or dtype"
+            f"{kind} has {plain.itemsize}; correct frame_shape or dtype"
         )
     fault = None
-    if rest:
+    if rest and not ends:
         fault = (
             f"does not divide into patterns of {frame_shape[0]} × {frame_shape[1]} {kind} "
             f"({rest} of {size} bytes are left over)"
         )
-    frames = _with_gaps(path, record, count, offset_bytes, gap_bytes)
+    shape = tuple(frame_shape)
+    frames = record_frames(path, spaced, count, offset_bytes, shape, lambda raw: raw["data"], kind)
+    if ends:
+        last = record_frames(path, plain, 1, offset_bytes + count * spaced.itemsize, shape)
+        frames = joined_frames([frames, last])
     return Reading(path, "raw binary", frames, fault=fault)
-
-
-def _with_gaps(path: Path, record: np.dtype, count: int, offset: int, gap: int) -> Frames:
-    """Patterns with gaps between them; none follows the last one."""
-    plain = record["data"]
-    if gap == 0:
-        return record_frames(path, plain, count, offset, plain.shape)
-    shifted = np.dtype([("gap", "V", gap), ("data", plain)])
-    return record_frames(
-        path, shifted, count, offset - gap, plain.shape, lambda raw: raw["data"], plain.base
-    )
 
 
 def type_of(name: str) -> np.dtype:
