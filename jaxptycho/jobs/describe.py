@@ -13,6 +13,7 @@ from ..data import Batch
 from ..distributed.memory_plan import plan, size_of
 from ..distributed.sharding import even
 from ..io.datasets import read, reading_of
+from ..io.hdf5 import open_hdf5
 from ..io.readers.completion import completed, missing, with_detector
 from ..reports.describe import describe_data, describe_model, shortened
 from ..reports.readings import describe_reading, is_small
@@ -38,7 +39,7 @@ def describe(path: Path, known: Mapping[str, Any] = EMPTY) -> dict[str, str]:
     if path.suffix == ".toml":
         return describe_job(read_job(path))
     if path.suffix != ".cxi" and path.exists() and h5py.is_hdf5(path):
-        with h5py.File(path) as file:
+        with open_hdf5(path) as file:
             if "model" in file:
                 further = {name: v for name, v in file.attrs.items() if name not in OF_MODEL}
                 rows = {name: shortened(value) for name, value in further.items()}

@@ -1,4 +1,4 @@
-"""Arrays of NumPy (`.npy`, `.npz`), stacks of TIFF, and binaries without a header."""
+"""Arrays of NumPy (`.npy`, `.npz`), and binaries without a header."""
 
 import struct
 import zipfile
@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.lib import format as npy
 
-from .frames import Frames, array_frames, joined_frames, record_frames
+from .frames import array_frames, joined_frames, record_frames
 from .reading import Reading, scan_values
 from .source import Source
 
@@ -28,11 +28,11 @@ def read_numpy(path: Path, dataset: str | None = None) -> Reading:
     if not zipfile.is_zipfile(path):
         with open(path, "rb") as file:
             shape, dtype, offset = _npy_header(file, path)
-        return _reading(path, "NumPy NPY", shape, dtype, offset)
+        return array_reading(path, "NumPy NPY", shape, dtype, offset)
     with zipfile.ZipFile(path) as archive:
         member, shape, dtype, offset = _member(archive, path, dataset)
         if member.compress_type == zipfile.ZIP_STORED:
-            return _reading(path, "NumPy NPZ", shape, dtype, offset)
+            return array_reading(path, "NumPy NPZ", shape, dtype, offset)
         if np.prod(shape) * dtype.itemsize > MAX_UNPACKED_BYTES:
             raise ValueError(
                 f"{path} is compressed as a whole and larger than memory should hold; save it with "
@@ -84,7 +84,7 @@ def _npy_header(file: BinaryIO | Any, path: Path) -> tuple[tuple[int, ...], np.d
     return shape, dtype, file.tell()
 
 
-def _reading(
+def array_reading(
     path: Path, kind: str, shape: tuple[int, ...], dtype: np.dtype, offset: int
 ) -> Reading:
     """Reading of an array that fills a file from byte `offset`."""
@@ -163,40 +163,3 @@ def type_of(name: str) -> np.dtype:
             f"dtype = {name!r} is no type of counts; give one such as uint16, <u2, >u2 or float32"
         )
     return kind
-
-
-def is_tiff(source: Source) -> bool:
-    """True for TIFF and BigTIFF in both byte orders."""
-    return source.head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-
-def read_tiff(path: Path) -> Reading:
-    """Reading of the first series of images in a TIFF file."""
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(path) as file:
-            series = file.series[0]
-            shape, dtype, offset = series.shape, np.dtype(series.dtype), series.dataoffset
-            order = file.byteorder
-            pages = len(file.pages)
-    except (tifffile.TiffFileError, IndexError, ValueError, struct.error) as error:
-        raise ValueError(f"{path} cannot be read as TIFF ({error}); copy it again") from None
-    if len(shape) not in (3, 4) or dtype.kind not in "uif":
-        raise ValueError(
-            f"{path} holds images {list(shape)} of {dtype}; a stack of at least two patterns of "
-            "real numbers is required"
-        )
-    if offset is not None:
-        return _reading(path, "TIFF", shape, dtype.newbyteorder(order), offset)
-    count = int(np.prod(shape[:-2]))
-    if pages < count:
-        raise ValueError(f"{path} holds {pages} pages for {count} patterns; copy it again")
-
-    def read(shots: np.ndarray) -> np.ndarray:
-        with tifffile.TiffFile(path) as file:
-            images = [file.pages[int(shot)].asarray() for shot in shots]
-        return np.stack(images) if images else np.empty((0, *shape[-2:]), dtype)
-
-    frames = Frames((count, *shape[-2:]), dtype, read)
-    return Reading(path, "TIFF", frames, scan_values(shape))

@@ -13,11 +13,12 @@ from .incomplete import is_incomplete, read_incomplete
 from .matlab import is_matlab, read_matlab
 from .mib import is_mib, read_mib
 from .nexus import is_nexus, read_nexus
-from .plain_files import is_numpy, is_raw, is_tiff, read_numpy, read_raw, read_tiff
+from .plain_files import is_numpy, is_raw, read_numpy, read_raw
 from .ptyd import is_ptyd, read_ptyd
 from .reading import Reading
 from .rosetta import is_of_rosetta, read_by_rosetta
 from .source import Source
+from .tiff import is_tiff, read_tiff
 
 
 class Format(NamedTuple):
