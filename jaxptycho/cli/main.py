@@ -103,7 +103,10 @@ def demo(out: Out = None, debug: Debug = False) -> None:
 @tidy
 def new(
     file: Annotated[
-        Path, typer.Argument(help="Measurement (native HDF5 or CXI), or phantom to simulate.")
+        Path,
+        typer.Argument(
+            help="Measurement (native HDF5, CXI or of a camera), or phantom to simulate."
+        ),
     ],
     out: Out = None,
     template: Annotated[

@@ -15,7 +15,8 @@ import numpy as np
 
 from .hdf5 import FILTER, H5, create_hdf5, open_hdf5
 from .native import CHUNK_BYTES, FORMAT
-from .readers.completion import completed, missing, positions_of, with_detector
+from .readers.completion import completed, missing, positions_of
+from .readers.detector import with_detector
 from .readers.reading import Reading
 
 PART_BYTES = 2**26  # of patterns in one block

@@ -42,6 +42,7 @@ from .instrument import (
     wavelength_of,
 )
 from .native import chunk_layout, pattern_blocks
+from .readers.frames import stored_frames
 
 ANGSTROM = 1e-10  # m
 CXI_PROPERTIES = ("near_field", "focus_to_sample_angstrom")
@@ -90,8 +91,12 @@ def read_cxi(
             raise ValueError(
                 f"{path} has no group /entry_1; expected a CXI file with at least one entry"
             )
-        counts = OnDisk(_found(entry, DATA, "patterns", path))
+        patterns = _found(entry, DATA, "patterns", path)
         stored = np.asarray(_found(entry, TRANSLATION, "positions", path)[()])
+        # NeXus (NXcxi_ptycho) stores a raster with two axes of the scan
+        raster = stored.ndim == 3 and patterns.ndim == 4 and stored.shape[:2] == patterns.shape[:2]
+        counts = stored_frames(patterns) if raster else OnDisk(patterns)
+        stored = stored.reshape(-1, stored.shape[-1]) if raster else stored
         vectors = _basis_vectors(entry, path)
         distance = _number(entry, f"{DETECTOR}/distance", path)
         beam = merge_properties(

@@ -102,6 +102,11 @@ def read(
 ) -> Dataset:
     """Return the dataset of a file in one of `READERS`, recognised by its contents.
 
+    Files of cameras are read shot by shot and completed by `scan_shape`, `step_angstrom`,
+    `detector_step_mrad` and the properties below; `frames` (first, stop) are those to read,
+    `ignore_header` prefers given values to a header that contradicts them, and `dataset`,
+    `frame_shape`, `dtype`, `offset_bytes` and `gap_bytes` are options of some formats.
+
     `reader` is the name of a format, or a function `read(path, **known) -> Dataset` of yours.
     `known` gives properties that the file lacks or states wrongly, under the names of the native
     format (`voltage_kv`, `pixel_angstrom`, `semiangle_mrad`, `defocus_angstrom` …); `near_field`

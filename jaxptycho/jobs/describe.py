@@ -14,7 +14,8 @@ from ..distributed.memory_plan import plan, size_of
 from ..distributed.sharding import even
 from ..io.datasets import read, reading_of
 from ..io.hdf5 import open_hdf5
-from ..io.readers.completion import completed, missing, with_detector
+from ..io.readers.completion import completed, missing
+from ..io.readers.detector import with_detector
 from ..reports.describe import describe_data, describe_model, shortened
 from ..reports.readings import describe_reading, is_small
 from ..runs.batch_source import BatchSource

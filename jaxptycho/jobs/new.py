@@ -8,7 +8,9 @@ from typing import Any
 
 import tomlkit
 
-from ..io.datasets import read
+from ..io.datasets import read, reading_of
+from ..io.readers.completion import completed, missing_sentence
+from ..io.readers.detector import with_detector
 from ..simulate.phantoms import PHANTOMS
 from ..start.cautions import cautions
 from .reading import make_job
@@ -29,10 +31,13 @@ def new_job(file: Path, target: Path, template: str | None = None) -> str:
     relative = os.path.relpath(file.resolve(), target.resolve().parent)
     if template is not None:
         return _from_template(template, file, relative)
+    values: dict[str, Any] = {"data": {"file": relative}}
+    if (absent := _missing_in(file)) is not None:
+        warnings.warn(absent, stacklevel=2)
+        return write_job(make_job(values), blanks=True)
     data = read(file)
     for caution in cautions(data):
         warnings.warn(str(caution), stacklevel=2)
-    values: dict[str, Any] = {"data": {"file": relative}}
     for name, section in PLACES.items():
         if name in data.about:
             values.setdefault(section, {})[name] = float(data.about[name])
@@ -41,6 +46,12 @@ def new_job(file: Path, target: Path, template: str | None = None) -> str:
     if data.n_views > 1:
         values["specimen"] = {"kind": "volume"}
     return write_job(make_job(values), blanks=True)
+
+
+def _missing_in(file: Path) -> str | None:
+    """Sentence that names what the file of a camera does not give; None if it gives all."""
+    reading = reading_of(file)
+    return None if reading is None else missing_sentence(with_detector(completed(reading, {})))
 
 
 def new_simulation(phantom: str, target: Path) -> str:

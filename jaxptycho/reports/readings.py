@@ -4,13 +4,13 @@ import math
 
 import numpy as np
 
-from ..io.readers.completion import disc_radius, missing, sample_of
+from ..io.readers.completion import missing
+from ..io.readers.detector import DETECTOR, disc_radius, sample_of
 from ..io.readers.reading import QUANTITIES, Reading, Value
 
 SMALL_BYTES = 2**28  # of patterns that are all read to describe them
 # shown even where they are unknown
 ALWAYS = ("scan_shape", "step_angstrom", "voltage_kv", "semiangle_mrad", "scan_rotation_deg")
-DETECTOR = ("dk_inverse_angstrom", "detector_step_mrad", "pixel_angstrom")
 
 
 def describe_reading(reading: Reading) -> dict[str, str]:

@@ -127,6 +127,17 @@ def test_energy_of_photons_and_of_electrons(make):
     np.testing.assert_allclose(electrons.grid.voltage_kv, 300.0)
 
 
+def test_a_raster_of_nexus_is_read_line_by_line(make):
+    plain = read(make())
+    names = ("entry_1/data_1/data", "entry_1/sample_1/geometry_1/translation")
+    with h5py.File(make()) as file:
+        raster = {name: file[name][()].reshape(2, 4, *file[name].shape[1:]) for name in names}
+    data = read(make(**raster))
+    both = [one.patterns(0, np.arange(8)) for one in (data, plain)]  # kept since it was read
+    np.testing.assert_array_equal(*both)
+    np.testing.assert_array_equal(data.positions[0], plain.positions[0])
+
+
 def test_mask_bits(make):
     bits = np.zeros(SHAPE, np.uint32)
     bits[0, 0], bits[1, 1], bits[2, 2] = (

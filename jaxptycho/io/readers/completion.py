@@ -9,28 +9,20 @@ import numpy as np
 from jaxtyping import Float
 
 from ...data import ALONE, Dataset, ProcessShard
-from ...physics.grids import electron_wavelength
-from ...start.calibration import disc_of
 from ..arrangement import DATASET, Arrangement
-from ..instrument import check_number, grid_of
-from .frames import Frames, part_of
+from ..instrument import BEAM, check_number, grid_of
+from .detector import DETECTOR, frequency_step, wavelength_in, with_detector
+from .frames import part_of
 from .reading import QUANTITIES, Reading, Value
 
 # keys that describe the acquisition, beside those of the instrument
 ACQUISITION = ("scan_shape", "step_angstrom", "detector_step_mrad", "frames", "ignore_header")
-BEAM = ("voltage_kv", "wavelength_angstrom")
-DETECTOR = ("dk_inverse_angstrom", "detector_step_mrad", "pixel_angstrom")
 ABOUT = ("semiangle_mrad", "defocus_angstrom", "scan_rotation_deg", "exposure_s", "camera_length_m")
 # relative difference from the header that is a calibration; beyond, one of the two is wrong
 TOLERANCE = {"voltage_kv": 0.01, "step_angstrom": 0.3, "semiangle_mrad": 0.3}
 TOLERANCE |= dict.fromkeys(DETECTOR, 0.3) | {"wavelength_angstrom": 0.01}
 TOLERANCE |= {"defocus_angstrom": np.inf}  # as users find it
 FEWEST = 4  # patterns of a scan
-SAMPLE = 256  # patterns that a mean is taken of
-SAMPLE_PIXELS = 2**24
-SAMPLE_BLOCK = 16
-LEAST_RADIUS = 2.0  # pixels of a disc
-LARGEST_RADIUS = 0.45  # of a disc, in sides of the pattern
 EXAMPLES = {"step_angstrom": 0.4, "voltage_kv": 300, "semiangle_mrad": 21}
 
 
@@ -61,8 +53,8 @@ def dataset_of(
         )
     corner = arrangement.zero_frequency == "corner"
     reading = with_detector(reading, corner)
-    if absent := missing(reading):
-        raise ValueError(_sentence(reading, absent))
+    if (absent := missing_sentence(reading)) is not None:
+        raise ValueError(absent)
     about = {
         name: reading[name].value for name in (*BEAM, *DETECTOR[::2]) if name in reading.values
     }
@@ -190,29 +182,6 @@ def _require_near(reading: Reading, name: str, header: Any, value: Any, what: st
     )
 
 
-def wavelength_in(values: Mapping[str, Any]) -> float | None:
-    """Wavelength [Å] of the beam, if it is known."""
-    if values.get("voltage_kv") is not None:
-        return electron_wavelength(values["voltage_kv"])
-    return values.get("wavelength_angstrom")
-
-
-def frequency_step(
-    values: Mapping[str, Any], wavelength: float | None, shape: tuple[int, ...]
-) -> tuple[float, float] | None:
-    """Step of the detector (y, x) [1/Å], if it is known."""
-    if "dk_inverse_angstrom" in values:
-        step = np.asarray(values["dk_inverse_angstrom"], float)
-    elif "pixel_angstrom" in values:
-        step = 1 / (np.asarray(shape) * np.asarray(values["pixel_angstrom"], float))
-    elif "detector_step_mrad" in values and wavelength is not None:
-        step = 1e-3 * np.asarray(values["detector_step_mrad"], float) / wavelength
-    else:
-        return None
-    y, x = np.broadcast_to(step, 2).tolist()
-    return y, x
-
-
 def _check_scan(reading: Reading) -> None:
     """Raise ValueError for a scan of another number of patterns than there are."""
     shape = reading["scan_shape"].value
@@ -231,53 +200,6 @@ def _check_scan(reading: Reading) -> None:
         f"{reading.path} holds {total} patterns, and a scan of {shape[0]} × {shape[1]} has {scan}; "
         f"{hint}"
     )
-
-
-def with_detector(reading: Reading, corner: bool = False) -> Reading:
-    """Reading with the detector's step in 1/Å, measured from the disc of the semiangle where
-    nothing else tells it.
-    """
-    plain = {name: value.value for name, value in reading.values.items()}
-    wavelength = wavelength_in(plain)
-    found = next((name for name in DETECTOR if name in plain), None)
-    if found in ("dk_inverse_angstrom", "pixel_angstrom"):
-        return reading
-    step = frequency_step(plain, wavelength, reading.patterns.shape[1:])
-    if step is not None and found is not None:
-        value = Value(step, reading[found].origin, reading[found].source)
-    elif wavelength is not None and "semiangle_mrad" in plain and found is None:
-        radius = disc_radius(reading, corner)
-        if radius is None:
-            return reading
-        one = 1e-3 * plain["semiangle_mrad"] / wavelength / radius
-        value = Value((one, one), "measured", f"disc of {radius:.2f} pixels, for the semiangle")
-    else:
-        return reading
-    return replace(reading, values={**reading.values, "dk_inverse_angstrom": value})
-
-
-def disc_radius(reading: Reading, corner: bool = False) -> float | None:
-    """Radius of the bright-field disc [pixels], from its area; None where there is no disc."""
-    mean = sample_mean(reading.patterns, reading.mask)
-    disc = disc_of(np.fft.fftshift(mean) if corner else mean)
-    radius = math.sqrt(disc.sum() / math.pi)
-    return radius if LEAST_RADIUS <= radius <= LARGEST_RADIUS * min(disc.shape) else None
-
-
-def sample_of(frames: Frames) -> np.ndarray:
-    """Numbers of up to `SAMPLE` patterns, spread evenly over all."""
-    count = min(max(SAMPLE_PIXELS // math.prod(frames.shape[1:]), SAMPLE_BLOCK), SAMPLE)
-    return np.unique(np.linspace(0, frames.shape[0] - 1, count).astype(int))
-
-
-def sample_mean(frames: Frames, mask: np.ndarray | None = None) -> Float[np.ndarray, "y x"]:
-    """Mean of a sample of the patterns; zero where they are masked or not finite."""
-    shots = sample_of(frames)
-    total = np.zeros(frames.shape[1:])
-    for start in range(0, len(shots), SAMPLE_BLOCK):
-        block = np.asarray(frames[shots[start : start + SAMPLE_BLOCK]], float)
-        total += np.where(np.isfinite(block), block, 0).sum(0)
-    return np.where(True if mask is None else mask, total, 0.0) / len(shots)
 
 
 def positions_of(reading: Reading) -> Float[np.ndarray, "shot 2"]:
@@ -308,8 +230,13 @@ PLACES = {"scan_shape": "scan.shape", "step_angstrom": "scan.step_angstrom"}
 PLACES |= {"semiangle_mrad": "probe.semiangle_mrad"}  # keys of a job that are not in data
 
 
-def _sentence(reading: Reading, absent: list[str]) -> str:
-    """Sentence that names what is missing, with example values and keys of a job."""
+def missing_sentence(reading: Reading) -> str | None:
+    """Sentence that names what is missing, with example values and keys of a job; None if all is
+    known.
+    """
+    absent = missing(reading)
+    if not absent:
+        return None
     examples = EXAMPLES | {"scan_shape": likely_shape(reading.patterns.shape[0])}
     examples |= {"detector_step_mrad": 0.5}
     call = ", ".join(f"{name}={examples[name]}" for name in absent)
@@ -321,7 +248,7 @@ def _sentence(reading: Reading, absent: list[str]) -> str:
     }
     names = ", ".join(f"{name}{disc.get(name, '')}" for name in absent)
     return (
-        f"{reading.path} does not give {names}; give them, as in "
+        f"{reading.path} does not give {names}; give {'it' if len(absent) == 1 else 'them'}, as in "
         f'jp.read("{reading.path.name}", {call}), in a job as {keys}'
     )
 

@@ -40,13 +40,14 @@ def read_zspy(path: Path, dataset: str | None = None) -> Reading:
     """Reading of the signal, or the array `dataset`, of a Zarr store of version 2 or 3."""
     try:
         import zarr
+        from zarr.storage import ZipStore
     except ImportError:
         raise ValueError(
             f"{path} is a Zarr store, which requires a package: pip install zarr"
         ) from None
     try:
         packed = path.is_file() and zipfile.is_zipfile(path)
-        where: Any = zarr.storage.ZipStore(str(path), mode="r") if packed else str(path)
+        where: Any = ZipStore(str(path), mode="r") if packed else str(path)
         store: Any = zarr.open(where, mode="r")
     except Exception as error:  # of the store or of its zip file, in any of zarr's kinds
         line = " ".join(str(error).split())

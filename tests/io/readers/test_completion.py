@@ -6,7 +6,8 @@ import pytest
 
 import jaxptycho as jp
 from jaxptycho.io.datasets import read, reading_of
-from jaxptycho.io.readers.completion import completed, disc_radius, likely_shape, with_detector
+from jaxptycho.io.readers.completion import completed, likely_shape
+from jaxptycho.io.readers.detector import disc_radius, with_detector
 from jaxptycho.physics.grids import electron_wavelength
 
 ALL = {"scan_shape": (3, 4), "step_angstrom": 0.4, "voltage_kv": 300, "dk_inverse_angstrom": 0.02}
