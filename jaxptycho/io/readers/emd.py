@@ -16,7 +16,15 @@ import numpy as np
 from ..hdf5 import H5, open_hdf5
 from .frames import stored_frames
 from .reading import Reading, Value, scan_values, stated, steps_of
-from .source import Source, find_dataset, require_filters, scalar_of, string_of
+from .source import (
+    Source,
+    find_dataset,
+    members,
+    require_filters,
+    scalar_of,
+    string_of,
+    unwritten,
+)
 
 RECIPROCAL = re.compile(r"(\^?-1|1\s*/|rad)", re.IGNORECASE)
 
@@ -43,14 +51,13 @@ def read_emd(path: Path, dataset: str | None = None) -> Reading:
         if len(steps) == stored.ndim:
             values |= steps_of([steps[axis] for axis in axes])
         values |= _calibration(file)
-    return Reading(path, "EMD", frames, values)
+        return Reading(path, "EMD", frames, values, fault=unwritten(stored))
 
 
 def emd_arrays(group: H5) -> list[H5]:
     """Datasets of arrays in groups that are marked as EMD."""
     found = []
-    for name in group:
-        inner = group.get(name)
+    for inner in members(group):
         if not isinstance(inner, h5py.Group):
             continue
         kind = inner.attrs.get("emd_group_type")

@@ -21,13 +21,14 @@ PIXELS = 128
 ROWS = 130  # of a frame, of which the last two are no pixels
 RECORD = np.dtype(("<f4", (ROWS, PIXELS)))
 NAMED = re.compile(r"scan_x(\d+)_y(\d+)")
+XML_BYTES = 2**20  # more than a header has
 AGREE = 0.02  # relative difference of two calibrations that agree
 
 
 def is_empad(source: Source) -> bool:
     """True for the `.xml` of an EMPAD, its raw file, or one that is named as these are."""
     if source.suffix == ".xml":
-        return b"raw_file" in source.path.read_bytes()
+        return _mentions(source.path, b"raw_file")
     if source.suffix != ".raw":
         return False
     return _header_of(source.path) is not None or NAMED.fullmatch(source.path.stem) is not None
@@ -80,9 +81,15 @@ def _collect(element: ElementTree.Element, above: str, entries: dict[str, str]) 
 def _header_of(raw: Path) -> Path | None:
     """The `.xml` beside a raw file that names it."""
     for xml in sorted(raw.parent.glob("*.xml")):
-        if raw.name.encode() in xml.read_bytes():
+        if _mentions(xml, raw.name.encode()):
             return xml
     return None
+
+
+def _mentions(xml: Path, text: bytes) -> bool:
+    """True if a text occurs in the beginning of a file."""
+    with open(xml, "rb") as file:
+        return text in file.read(XML_BYTES)
 
 
 def _quantities(entries: dict[str, str]) -> dict[str, Value]:

@@ -13,7 +13,7 @@ import numpy as np
 from ..hdf5 import open_hdf5
 from .frames import stored_frames
 from .reading import Reading, scan_values
-from .source import Source, arrays_in, find_dataset, require_filters
+from .source import Source, arrays_in, find_dataset, require_filters, unwritten
 
 
 def is_fold_slice(source: Source) -> bool:
@@ -30,6 +30,7 @@ def read_fold_slice(path: Path) -> Reading:
         axes = (0, 2, 1) if stored.ndim == 3 else (1, 0, 3, 2)
         frames = stored_frames(stored, axes)
         values = scan_values(tuple(stored.shape[axis] for axis in axes), "size of dp")
+        fault = unwritten(stored)
     positions = _positions(path.with_name(re.sub(r"_?dp$", "_para", path.stem) + path.suffix))
     if positions is not None and len(positions) != frames.shape[0]:
         raise ValueError(
@@ -38,7 +39,7 @@ def read_fold_slice(path: Path) -> Reading:
         )
     # MATLAB numbers the shots of a scan along y first
     lines = "y" if len(axes) == 3 else "x"
-    return Reading(path, "fold_slice HDF5", frames, values, positions, lines=lines)
+    return Reading(path, "fold_slice HDF5", frames, values, positions, fault=fault, lines=lines)
 
 
 def _positions(path: Path) -> np.ndarray | None:
@@ -62,4 +63,6 @@ def read_array_file(path: Path, dataset: str | None = None) -> Reading:
         stored = find_dataset(file, path, dataset)
         require_filters(stored, path)
         frames = stored_frames(stored)
-        return Reading(path, f"HDF5 array {stored.name}", frames, scan_values(stored.shape))
+        values = scan_values(stored.shape)
+        kind = f"HDF5 array {stored.name}"
+        return Reading(path, kind, frames, values, fault=unwritten(stored))

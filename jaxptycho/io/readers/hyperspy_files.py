@@ -11,7 +11,7 @@ from typing import Any
 from ..hdf5 import is_zarr, open_hdf5
 from .frames import stored_frames, zarr_frames
 from .reading import Reading, Value, scan_values, stated, steps_of
-from .source import Source, require_filters, scalar_of, string_of
+from .source import Source, require_filters, scalar_of, string_of, unwritten
 
 TEM = "metadata/Acquisition_instrument/TEM"
 
@@ -33,7 +33,8 @@ def read_hspy(path: Path, dataset: str | None = None) -> Reading:
         require_filters(signal["data"], path)
         axes = _axes(signal)
         frames = stored_frames(signal["data"], axes)
-        return Reading(path, "HyperSpy HSPY", frames, _quantities(signal, axes))
+        fault = unwritten(signal["data"])
+        return Reading(path, "HyperSpy HSPY", frames, _quantities(signal, axes), fault=fault)
 
 
 def read_zspy(path: Path, dataset: str | None = None) -> Reading:

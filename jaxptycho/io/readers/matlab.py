@@ -9,7 +9,7 @@ from pathlib import Path
 from ..hdf5 import open_hdf5
 from .frames import stored_frames
 from .reading import Reading, scan_values
-from .source import Source, find_dataset, require_filters
+from .source import Source, find_dataset, require_filters, unwritten
 
 SIGNATURE = b"MATLAB 7.3"
 
@@ -34,12 +34,13 @@ def read_matlab(path: Path, dataset: str | None = None) -> Reading:
         axes = _axes(stored.shape)
         frames = stored_frames(stored, axes)
         shape = tuple(stored.shape[axis] for axis in axes)
+        fault = unwritten(stored)
         source = f"size of {stored.name.strip('/')}"
     values = scan_values(shape, source)
     names = ("shot", "y", "x") if len(axes) == 3 else ("scan y", "scan x", "y", "x")
     order = ", ".join(name for _, name in sorted(zip(axes, names, strict=True))[::-1])
     kind = f"MATLAB 7.3, axes {order}"
-    return Reading(path, kind, frames, values, lines="y" if len(axes) == 3 else "x")
+    return Reading(path, kind, frames, values, fault=fault, lines="y" if len(axes) == 3 else "x")
 
 
 def _axes(shape: tuple[int, ...]) -> tuple[int, ...]:

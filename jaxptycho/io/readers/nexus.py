@@ -13,7 +13,15 @@ import numpy as np
 from ..hdf5 import H5, open_hdf5
 from .frames import stored_frames
 from .reading import Reading, scan_values, steps_of
-from .source import Source, find_dataset, require_filters, scalar_of, string_of
+from .source import (
+    Source,
+    find_dataset,
+    members,
+    require_filters,
+    scalar_of,
+    string_of,
+    unwritten,
+)
 
 
 def is_nexus(source: Source) -> bool:
@@ -38,7 +46,8 @@ def read_nexus(path: Path, dataset: str | None = None) -> Reading:
                 f"required; where these are patterns, name them: dataset={stored.name!r}"
             )
         values = scan_values(stored.shape) | steps_of(_steps(stored))
-        return Reading(path, "NeXus", stored_frames(stored), values)
+        frames = stored_frames(stored)
+        return Reading(path, "NeXus", frames, values, fault=unwritten(stored))
 
 
 def _class(group: Any) -> str:
@@ -48,10 +57,7 @@ def _class(group: Any) -> str:
 def _plots(group: H5) -> list[H5]:
     """Groups NXdata with a signal of patterns, without those behind links."""
     found = []
-    for name in group:
-        inner = group.get(name)
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            continue
+    for inner in members(group):
         if _class(inner) == "NXdata" and _signal(inner) is not None:
             found.append(inner)
         elif isinstance(inner, h5py.Group):

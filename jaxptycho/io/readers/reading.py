@@ -126,7 +126,7 @@ def steps_of(steps: list[tuple[float | None, str]]) -> dict[str, Value]:
     lengths = [None if step is None else in_angstrom(step, unit) for step, unit in scan]
     if len(lengths) == 2 and None not in lengths:
         values |= stated(step_angstrom=(tuple(lengths), "axes of the scan"))
-    sizes = [{} if step is None else detector_step(step, unit) for step, unit in (y, x)]
+    sizes = [{} if step is None else detector_step(abs(step), unit) for step, unit in (y, x)]
     if sizes[0] and sizes[0].keys() == sizes[1].keys():
         (name,) = sizes[0]
         values |= stated(**{name: ((sizes[0][name], sizes[1][name]), "axes of the detector")})

@@ -9,9 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from .frames import array_frames, zarr_frames
+from .frames import zarr_frames
 from .reading import Reading, Value, scan_values, stated, steps_of
 from .source import Source
 
@@ -60,11 +58,20 @@ def read_by_rosetta(path: Path, dataset: str | None = None) -> Reading:
         ) from None
     signal = _chosen(signals, path, dataset)
     data, axes = signal["data"], signal["axes"]
-    frames = zarr_frames(data) if not isinstance(data, np.ndarray) else _of_array(data)
-    steps = [(float(axis.get("scale", 0)) or None, str(axis.get("units") or "")) for axis in axes]
-    values = scan_values(data.shape, "axes of the signal") | steps_of(steps)
+    order = _order(axes)
+    steps = [(float(a.get("scale", 0)) or None, str(a.get("units") or "")) for a in axes]
+    shape = tuple(data.shape[n] for n in order)
+    values = scan_values(shape, "axes of the signal") | steps_of([steps[n] for n in order])
     values |= _microscope(signal.get("metadata", {}))
-    return Reading(path, f"RosettaSciIO {name}", frames, values)
+    return Reading(path, f"RosettaSciIO {name}", zarr_frames(data, order), values)
+
+
+def _order(axes: list[dict[str, Any]]) -> tuple[int, ...]:
+    """Axes of the scan before the two of the patterns, where the signal tells them apart."""
+    scan = [n for n, axis in enumerate(axes) if axis.get("navigate")]
+    if len(scan) != len(axes) - 2:
+        return tuple(range(len(axes)))
+    return (*scan, *(n for n in range(len(axes)) if n not in scan))
 
 
 def _signals(reader: Any, path: Path) -> list[dict[str, Any]]:
@@ -73,10 +80,6 @@ def _signals(reader: Any, path: Path) -> list[dict[str, Any]]:
         return reader(str(path), lazy=True)
     except NotImplementedError:
         return reader(str(path))
-
-
-def _of_array(data: np.ndarray):
-    return array_frames(data.reshape(-1, *data.shape[-2:]))
 
 
 def _chosen(signals: list[dict[str, Any]], path: Path, dataset: str | None) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A file, opened to recognise its format, and the arrays of patterns in it."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,15 +80,34 @@ def find_dataset(file: H5, path: Path, name: str | None = None) -> H5:
 def arrays_in(group: H5) -> list[H5]:
     """Datasets of patterns in a group and in its groups, without those behind links."""
     found = []
-    for name in group:
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            continue
-        stored = group.get(name)
+    for stored in members(group):
         if isinstance(stored, h5py.Group):
             found += arrays_in(stored)
         elif isinstance(stored, h5py.Dataset) and _holds_patterns(stored):
             found.append(stored)
     return found
+
+
+def members(group: H5) -> Iterator[H5]:
+    """Datasets and groups in a group, without those behind links, which may lead in a circle."""
+    for name in group:
+        if isinstance(group.get(name, getlink=True), h5py.HardLink):
+            yield group[name]
+
+
+def unwritten(stored: H5) -> str | None:
+    """Fault of a dataset that was not written to its end; None for a complete one."""
+    if stored.is_virtual or stored.external:
+        return None
+    if stored.chunks is None:
+        empty = stored.id.get_storage_size() == 0
+        return f"announces patterns in {stored.name} and holds none" if empty else None
+    sizes = zip(stored.shape, stored.chunks, strict=True)
+    chunks = math.prod(-(-size // chunk) for size, chunk in sizes)
+    written = stored.id.get_num_chunks()
+    if written == chunks:
+        return None
+    return f"is half written: {written} of the {chunks} chunks of {stored.name} are there"
 
 
 def require_filters(stored: H5, path: Path) -> None:

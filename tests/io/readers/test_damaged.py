@@ -176,3 +176,30 @@ def test_unknown_formats_say_what_to_do(tmp_path):
     (tmp_path / "a.xyz9").write_bytes(b"whatever")
     assert "in no format known here" in refused(tmp_path / "a.xyz9")
     assert "is not there" in refused(tmp_path / "none.mib")
+
+
+@pytest.mark.parametrize("name", ["a.hdf5", "a.mat", "a_dp.hdf5", "a.hspy", "a.emd", "a.nxs"])
+def test_half_written_patterns_of_hdf5(name, tmp_path):
+    """A dataset of 12 patterns, of which 5 were written before the program stopped."""
+    writers = {"a.hspy": cameras.write_hspy, "a.emd": cameras.write_berkeley}
+    path = writers.get(name, cameras.write_nexus)(tmp_path / name, COUNTS)
+    with h5py.File(path, "r+" if name in (*writers, "a.nxs") else "w") as file:
+        place = {
+            "a.hspy": "Experiments/__unnamed__/data",
+            "a.emd": "signals/scan/data",
+            "a.nxs": "entry/shown/data",
+        }.get(name, "dp")
+        if place in file:
+            del file[place]
+        stored = file.create_dataset(place, SHOTS.shape, np.uint16, chunks=(1, 8, 6))
+        stored[:5] = SHOTS[:5]
+    assert "is half written: 5 of the 12 chunks of" in refused(path)
+    assert reading_of(path).patterns.shape[0] == 12
+
+
+def test_links_that_lead_in_a_circle(tmp_path):
+    path = cameras.write_nexus(tmp_path / "a.nxs", COUNTS)
+    with h5py.File(path, "a") as file:
+        file["entry/shown/back"] = h5py.SoftLink("/entry")
+        file["entry/elsewhere"] = h5py.ExternalLink("none.h5", "/data")
+    np.testing.assert_array_equal(reading_of(path).patterns[:], SHOTS)
