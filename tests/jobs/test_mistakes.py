@@ -180,7 +180,7 @@ def test_an_object_larger_than_the_machine_is_refused_before_it_is_made(monkeypa
     ],
 )
 def test_what_a_device_or_the_memory_refuses_is_one_sentence(error, words, monkeypatch):
-    def fails(path):
+    def fails(path, known):
         raise error
 
     monkeypatch.setattr("jaxptycho.jobs.describe.describe", fails)

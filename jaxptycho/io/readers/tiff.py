@@ -21,7 +21,7 @@ def is_tiff(source: Source) -> bool:
 
 
 def read_tiff(path: Path) -> Reading:
-    """Reading of the first series of images in a file; the pages of compressed ones are read singly."""
+    """Reading of the first series of images; compressed pages are read one by one."""
     with _opened(path) as file:
         series = file.series[0]
         shape, dtype, offset = series.shape, np.dtype(series.dtype), series.dataoffset
