@@ -16,6 +16,8 @@ from ..io.datasets import read, reading_of
 from ..io.hdf5 import open_hdf5
 from ..io.readers.completion import completed, missing
 from ..io.readers.detector import with_detector
+from ..io.readers.incomplete import is_scan, read_incomplete
+from ..io.readers.reading import Reading
 from ..reports.describe import describe_data, describe_model, shortened
 from ..reports.readings import describe_reading, is_small
 from ..runs.batch_source import BatchSource
@@ -45,7 +47,7 @@ def describe(path: Path, known: Mapping[str, Any] = EMPTY) -> dict[str, str]:
                 further = {name: v for name, v in file.attrs.items() if name not in OF_MODEL}
                 rows = {name: shortened(value) for name, value in further.items()}
                 return describe_model(load_result(path)) | rows
-    reading = reading_of(path, **known)
+    reading = reading_of(path, **known) or large_scan(path)
     if reading is None:
         return describe_data(read(path, **known))
     reading = with_detector(completed(reading, known))
@@ -58,6 +60,14 @@ def describe(path: Path, known: Mapping[str, Any] = EMPTY) -> dict[str, str]:
         return rows | {"not usable": str(error)}
     replaced = {name: further[name] for name in OF_ALL_PATTERNS if name in further}
     return rows | {n: text for n, text in further.items() if n not in rows} | replaced
+
+
+def large_scan(path: Path) -> Reading | None:
+    """Reading of a native file of one scan that is too large to be read to describe it."""
+    with open_hdf5(path) as file:
+        one = is_scan(file) and "positions" in file
+    reading = read_incomplete(path) if one else None
+    return None if reading is None or is_small(reading) else reading
 
 
 def describe_job(job: Job) -> dict[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ..hdf5 import open_hdf5
+from ..hdf5 import H5, open_hdf5
 from .frames import stored_frames
 from .reading import QUANTITIES, Reading, stated
 from .source import Source
@@ -21,20 +21,25 @@ DETECTOR = {"pixel_angstrom", "dk_inverse_angstrom"}
 def is_incomplete(source: Source) -> bool:
     """True for a native file of one scan that lacks positions, the beam or the detector's step."""
     file = source.file
-    counts = None if file is None else file.get("counts")
-    if file is None or not isinstance(counts, h5py.Dataset) or counts.ndim != 3:
+    if file is None or not is_scan(file) or "converted_from" not in file.attrs:
         return False
     names = set(file.attrs)
-    complete = "positions" in file and names & BEAM and names & DETECTOR
-    return "converted_from" in names and not OF_VIEWS & set(file) and not complete
+    return not ("positions" in file and names & BEAM and names & DETECTOR)
+
+
+def is_scan(file: H5) -> bool:
+    """True for an open native file of one scan, whose patterns are [shot, y, x]."""
+    counts = file.get("counts")
+    stored = isinstance(counts, h5py.Dataset) and counts.ndim == 3
+    return stored and not OF_VIEWS & set(file)
 
 
 def read_incomplete(path: Path) -> Reading:
-    """Reading of such a file."""
+    """Reading of a native file of one scan."""
     with open_hdf5(path) as file:
         frames = stored_frames(file["counts"])
         values = stated(**{n: (file.attrs[n], n) for n in QUANTITIES if n in file.attrs})
         positions, mask = (
             np.asarray(file[n][()]) if n in file else None for n in ("positions", "mask")
         )
-    return Reading(path, "native, incomplete", frames, values, positions, mask)
+    return Reading(path, "native", frames, values, positions, mask)

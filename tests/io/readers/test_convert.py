@@ -169,6 +169,15 @@ def test_inspect_shows_origins(merlin):
     assert "voltage_kv 300 ← given" in " ".join(given.output.replace("│", " ").split())
 
 
+def test_a_large_native_file_is_described_by_a_sample(merlin, tmp_path, monkeypatch):
+    convert(reading_of(merlin), tmp_path / "out.h5", GIVEN)
+    monkeypatch.setattr("jaxptycho.reports.readings.SMALL_BYTES", 0)
+    monkeypatch.setattr("jaxptycho.jobs.describe.read", None)  # of all patterns
+    text = run("inspect", tmp_path / "out.h5").output
+    assert "35 of 40 × 36 pixels" in text
+    assert "semiangle_mrad" in text
+
+
 def test_a_job_reads_the_file_of_a_camera(merlin, tmp_path):
     job = tmp_path / "scan.toml"
     job.write_text(
