@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Bool, Complex, Float, Int, Num
 
 from ..data import Dataset
@@ -15,6 +16,8 @@ from .placement import AbstractPlacement
 from .processor import AbstractProcessor, Block
 
 CHUNK_BYTES = 2**28  # of transforms that are in memory at once
+BRIGHT = 0.9  # quantile of the mean counts that is inside the disc
+STRONG_MODULATION = 1.0  # relative rms of bright-field images beyond which a phase is not weak
 
 
 class BrightFieldStack(eqx.Module):
@@ -34,8 +37,9 @@ class BrightFieldStack(eqx.Module):
 
     @property
     def intensity(self) -> float:
-        """Median of the mean counts: |P|² inside the disc [counts per pixel]."""
-        return float(np.median(self.mean))
+        """|P|² inside the disc [counts per pixel]: median of the brighter half of the range."""
+        mean = self.mean
+        return float(np.median(mean[mean >= np.quantile(mean, BRIGHT) / 2]))
 
 
 class KeptState(eqx.Module):
@@ -91,20 +95,22 @@ class BrightField(AbstractProcessor):
 
 
 def bright_field_of(
-    data: Dataset, semiangle: float, centre: Pair = (0.0, 0.0), view: int = 0
+    data: Dataset,
+    semiangle: float,
+    centre: Pair = (0.0, 0.0),
+    view: int = 0,
+    reach: float = 1.0,
 ) -> BrightField:
     """Processor for the pixels of `data` that see the disc of `semiangle` [rad] and count.
 
-    `centre` (y, x) [rad] is that of the disc, from the pattern's zero frequency. Raises ValueError
-    for a disc without pixels or beyond the detector.
+    `centre` (y, x) [rad] is that of the disc, from the pattern's zero frequency; `reach` widens the
+    area, as Wigner deconvolution can use. Raises ValueError for a disc without pixels or beyond the
+    detector.
     """
     grid = data.grid
-    ky, kx = (np.asarray(k, float) for k in grid.frequencies())
-    shifted = np.stack(
-        np.broadcast_arrays(ky - centre[0] / grid.wavelength, kx - centre[1] / grid.wavelength), -1
-    )
+    shifted = frequencies_from(grid, centre)
     radius = semiangle / grid.wavelength
-    inside = np.hypot(shifted[..., 0], shifted[..., 1]) < radius + 0.5 * max(grid.dk)
+    inside = np.hypot(shifted[..., 0], shifted[..., 1]) < reach * radius + 0.5 * max(grid.dk)
     mask = None if data.mask is None else np.fft.ifftshift(np.asarray(data.mask))
     counted = inside if mask is None else inside & mask
     widest = min(n * dk / 2 for n, dk in zip(grid.shape, grid.dk, strict=True))
@@ -116,6 +122,13 @@ def bright_field_of(
     pixels = np.flatnonzero(counted).astype(np.int32)
     k = shifted.reshape(-1, 2)[pixels]
     return BrightField(pixels, k, grid, data.n_shots[view], data.kinds[view])
+
+
+def frequencies_from(grid: Grid, centre: Pair = (0.0, 0.0)) -> Float[np.ndarray, "y x 2"]:
+    """Frequencies (y, x) [1/Å] of a pattern from the `centre` (y, x) [rad] of its disc."""
+    axes = (np.fft.fftfreq(n, p) for n, p in zip(grid.shape, grid.pixel, strict=True))
+    k = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
+    return k - np.asarray(centre, float) / grid.wavelength
 
 
 def scan_transform(
@@ -146,3 +159,33 @@ def transform_chunks(
     for start in range(0, n, size):
         pixels = slice(start, min(start + size, n))
         yield pixels, scan_transform(stack, placement, pixels)
+
+
+def modulation(stack: BrightFieldStack) -> float:
+    """Relative rms of the bright-field images, from the covariance of consecutive shots.
+
+    Noise is independent from shot to shot, so that this is a lower bound without its share.
+    """
+    return float(_modulation(stack.counts, jnp.asarray(stack.mean, jnp.float32)))
+
+
+@eqx.filter_jit
+def _modulation(counts, mean):
+    def add(i, total):
+        here, after = (counts[j].astype(jnp.float32) - mean for j in (i, i + 1))
+        return total + jnp.dot(here, after)
+
+    n = len(counts) - 1
+    covariance = lax.fori_loop(0, n, add, jnp.float32(0)) / n
+    return jnp.sqrt(jnp.maximum(covariance, 0) / jnp.maximum(jnp.dot(mean, mean), 1e-30))
+
+
+def strong_modulation(stack: BrightFieldStack) -> str | None:
+    """Caution for a stack whose images vary more than a weak phase lets them, otherwise None."""
+    found = modulation(stack)
+    if found <= STRONG_MODULATION:
+        return None
+    return (
+        f"the bright-field images vary by {found:.2f} of their mean, where a weak phase changes "
+        f"them by much less than {STRONG_MODULATION:g}: the picture is qualitative"
+    )

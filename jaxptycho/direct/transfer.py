@@ -5,16 +5,19 @@ With the probe's spectrum P = A e^{−iχ} and a weak object 1 + iφ, the patter
 (Rodenburg, McCallum & Nellist, Ultramicroscopy 48, 304 (1993)). Γ(k, −Q) = −Γ*(k, Q).
 """
 
+import math
 from collections.abc import Mapping
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Complex, Float
 
 from ..physics.aberrations import cartesian, gradient_at, phase_at
 from ..physics.types import Scalar
 
+ALIGNED_VALUES = 2**23  # of Γ(k, Q) in the transfer of aligned images
 Vectors = Float[Array | np.ndarray, "*v 2"]  # frequencies (y, x) [1/Å]
 
 
@@ -80,13 +83,31 @@ def displacement(optics: Optics, k: Vectors) -> Float[Array, "*v 2"]:
     return jnp.stack(gradient_at(optics.aberrations, k[..., 0], k[..., 1], optics.wavelength), -1)
 
 
-def phase_contrast(optics: Optics, q: Vectors) -> Float[Array, "*v"]:
-    """Contrast transfer sin χ(Q) of a parallel beam with the even aberrations of the lens.
+def aligned_transfer(
+    optics: Optics, k: Float[Array | np.ndarray, "k 2"], q: Float[Array | np.ndarray, "*v 2"]
+) -> Complex[Array, "*v"]:
+    """Mean transfer of the images of pixels `k`, aligned by their displacements: ⟨iΓe^{−i∇χ·Q}⟩.
 
-    Odd aberrations shift bright-field images and leave the contrast of a small source unchanged.
+    2 sin χ(Q) times the overlap of two apertures a distance Q apart for defocus and astigmatism.
+    Evenly chosen pixels represent all of them where there are more than `ALIGNED_VALUES` values.
     """
-    even = {name: c for name, c in optics.aberrations.items() if int(name[1]) % 2}
-    return jnp.sin(phase_at(even, q[..., 0], q[..., 1], optics.wavelength))
+    count = max(1, ALIGNED_VALUES // max(1, math.prod(q.shape[:-1])))
+    chosen = np.unique(np.linspace(0, len(k) - 1, min(count, len(k))).round().astype(int))
+    return _mean_aligned(optics, jnp.asarray(k)[chosen], jnp.asarray(q))
+
+
+@eqx.filter_jit
+def _mean_aligned(optics, k, q):
+    moves = displacement(optics, k)
+
+    def add(total, one):
+        place, move = one
+        ramp = jnp.exp(-2j * jnp.pi * (q @ move))
+        return total + 1j * transfer(optics, place[None], q)[0] * ramp, None
+
+    zero = jnp.zeros(q.shape[:-1], jnp.result_type(q.dtype, jnp.complex64))
+    total = lax.scan(add, zero, (k, moves))[0]
+    return total / jnp.sum(transmission(optics, k) ** 2)
 
 
 def rotated(vectors: Vectors, angle: Scalar) -> Float[Array, "*v 2"]:
