@@ -5,6 +5,8 @@ is; shares of four pixels keep sparse counts positive, which a Fourier shift doe
 Adv. Sci., e76620 (2026)).
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -87,7 +89,8 @@ def fused(bright: Pair, dark: Pair) -> DirectImage:
     both[0, 0] = 0
     power = np.sum(both * np.abs(d) ** 2)
     size = np.sqrt(np.sum(both * np.abs(p) ** 2) / max(power, 1e-30))
-    scale = np.copysign(size, np.sum(both * p * np.conj(d)).real)
+    common: Any = both * p * np.conj(d)
+    scale = np.copysign(size, common.sum().real)
     share_p, share_d = (s / (of_p + of_d + 1) for s in (of_p, of_d))
     image = np.fft.irfft2(share_p * p + scale * share_d * d, picture.image.shape)
     noise = [(one.noise + two.noise) / 4 for one, two in (bright, dark)]

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Complex, Float
 from .. import viewing
 from .scan_grid import ScanGrid
 
+MODEL_ERROR = 3e-3  # of the largest |T|², least regularisation of a Wiener filter
 STRONG_PHASE_RAD = 1.0  # rms beyond which 1 + iφ is a poor model of e^{iφ}
 
 
@@ -50,9 +51,14 @@ class DirectImage(eqx.Module):
         return np.abs(self.transfer) ** 2 * signal_power(self) / np.maximum(self.noise, _TINY)
 
     def corrected(self) -> "DirectImage":
-        """Phase [rad] by the Wiener filter T*/(|T|² + N/S) of the transfer; see `weak_phase`."""
+        """Phase [rad] by the Wiener filter T*/(|T|² + N/S) of the transfer.
+
+        N/S is at least `MODEL_ERROR` of the largest |T|²: counts of a high dose are exact, the
+        transfer of a weak phase and the edges of a scan are not.
+        """
         power = np.abs(self.transfer) ** 2
         regular = self.noise / max(signal_power(self), _TINY)
+        regular = np.maximum(regular, MODEL_ERROR * power.max())
         gain = np.conj(self.transfer) / np.maximum(power + regular, _TINY)
         phase = np.fft.irfft2(gain * self.spectrum, self.image.shape)
         return warned(

@@ -43,7 +43,9 @@ class Moments(AbstractProcessor):
     def update(self, state: MomentState, block: Block) -> MomentState:
         """State with the patterns of a block."""
         weight = jnp.asarray(block.weight, jnp.float32)
-        centre = state.mean  # close to the mean of the block, so that squares lose no digits
+        one = block.patterns[jnp.argmax(weight)].astype(jnp.float32)
+        # close to the mean of the block, so that squares lose no digits
+        centre = jnp.where(state.weight > 0, state.mean, one)
 
         def add(i, sums):
             change = block.patterns[i].astype(jnp.float32) - centre

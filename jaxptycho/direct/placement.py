@@ -92,7 +92,7 @@ def place(
     try:
         grid, entries = fit_grid(positions[seen])
     except ValueError:
-        return _off_grid(positions, seen, upsample, taper, pad)
+        return off_grid(positions, seen, upsample, taper, pad)
     edges = [edge_weight(entries[:, axis], grid.shape[axis], taper) for axis in (0, 1)]
     weight = np.zeros(len(positions))
     weight[seen] = edges[0] * edges[1] * upsample**2
@@ -110,7 +110,17 @@ def edge_weight(
     return np.sin(np.pi / 2 * np.clip(inside / max(taper, 0.5), 0, 1)) ** 2
 
 
-def _off_grid(positions, seen, upsample, taper, pad):
+def off_grid(
+    positions: Float[np.ndarray, "shot 2"],
+    seen: Bool[np.ndarray, " shot"],
+    upsample: int = 1,
+    taper: int = 0,
+    pad: int = 0,
+) -> OffGrid:
+    """Placement of any positions on a square grid of as many entries as shots; see `place`.
+
+    A sum over shots of uneven density, which the picture shows as noise.
+    """
     coarse = square_grid(positions[seen])
     index = (positions - coarse.origin) @ np.linalg.inv(coarse.steps)
     edges = [edge_weight(index[:, axis], coarse.shape[axis], taper) for axis in (0, 1)]
