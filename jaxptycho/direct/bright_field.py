@@ -17,7 +17,7 @@ from .processor import AbstractProcessor, Block
 
 CHUNK_BYTES = 2**28  # of transforms that are in memory at once
 BRIGHT = 0.9  # quantile of the mean counts that is inside the disc
-STRONG_MODULATION = 1.0  # relative rms of bright-field images beyond which a phase is not weak
+STRONG_MODULATION = 0.5  # relative rms of bright-field images, of a phase of about 1 rad rms
 
 
 class BrightFieldStack(eqx.Module):
@@ -187,5 +187,5 @@ def strong_modulation(stack: BrightFieldStack) -> str | None:
         return None
     return (
         f"the bright-field images vary by {found:.2f} of their mean, where a weak phase changes "
-        f"them by much less than {STRONG_MODULATION:g}: the picture is qualitative"
+        f"them by less than {STRONG_MODULATION:g}: the picture is qualitative"
     )

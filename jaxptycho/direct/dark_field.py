@@ -70,7 +70,8 @@ def ring_signal_to_noise(halves: Pair) -> Float[np.ndarray, "Y half"]:
     def rings(values):
         return np.bincount(ring.ravel(), values.ravel())
 
-    together = rings((first * np.conj(second)).real)
+    product: Any = first * np.conj(second)
+    together = rings(product.real)
     powers = rings(np.abs(first) ** 2) * rings(np.abs(second) ** 2)
     correlation = np.clip(together / np.sqrt(np.maximum(powers, 1e-30)), 0, MAX_CORRELATION)
     return (2 * correlation / (1 - correlation))[ring]

@@ -32,8 +32,8 @@ def wigner_deconvolution(
 ) -> DirectImage:
     """Phase [rad] of the deconvolved object, relative to its mean; all of G is in memory.
 
-    `epsilon` regularises the filter W*/(|W|² + ε max|W|²). The transfer is that of a weak phase,
-    the noise that of independent sidebands. Pixels of `stack` beyond the disc contribute too
+    `epsilon` regularises the filter W*/(|W|² + ε max|W|²). The transfer and the noise are
+    those of a weak phase. Pixels of `stack` beyond the disc contribute too
     (`bright_field_of(reach=…)`).
     """
     if not epsilon > 0:
@@ -49,7 +49,8 @@ def wigner_deconvolution(
     flat = spectra.reshape(len(spectra), -1).T
     largest = float(np.sum(np.abs(np.asarray(pupil(optics, jnp.asarray(box.k)))) ** 2)) ** 2
     size = max(1, budget // (64 * math.prod(box.shape)))
-    args = optics, jnp.asarray(stack.k), box, epsilon * largest
+    relative = jnp.asarray(stack.mean / stack.intensity)
+    args = optics, jnp.asarray(stack.k), relative, box, epsilon * largest
     parts = [
         _deconvolved(flat[i : i + size], q.reshape(-1, 2)[i : i + size], *args)
         for i in range(0, len(flat), size)
@@ -89,28 +90,25 @@ class _Box(eqx.Module):
 
 
 @eqx.filter_jit
-def _deconvolved(spectra, q, optics, k, box, floor):
+def _deconvolved(spectra, q, optics, k, relative, box, floor):
     """T(Q)T*(0) and T*(−Q)T(0), the weak-phase transfer, and noise, for every Q of a batch."""
     places = jnp.asarray(box.k)
     here = pupil(optics, places)
     axes = (jnp.fft.fftfreq(n, d) for n, d in zip(box.shape, box.dk, strict=True))
     rho = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), -1)  # Å
-    count = box.shape[0] * box.shape[1]
-
-    def on_box(values):
-        flat = jnp.zeros(count, values.dtype).at[box.index].set(values)
-        return jnp.fft.fft2(flat.reshape(box.shape))
 
     def one(spectrum, frequency):
         wave = jnp.fft.fft2(here * jnp.conj(pupil(optics, places + frequency)))
-        wiener = jnp.conj(wave) / (jnp.abs(wave) ** 2 + floor)
+        wiener = jnp.conj(wave) / (jnp.abs(wave) ** 2 + floor) / wave.size
         ramp = jnp.exp(2j * jnp.pi * (rho @ frequency))
-        measured = wiener * on_box(spectrum)
-        ideal = wiener * on_box(1j * transfer(optics, k, frequency))
-        ahead, behind = jnp.sum(measured * ramp), jnp.sum(measured)
-        weak = (jnp.sum(ideal * ramp) - jnp.sum(ideal)) / 2j
-        power = jnp.sum(jnp.abs(wiener) ** 2) / 2
-        return ahead / count, behind / count, weak.real / count, power / count
+        # weights of the pixels in the sums over ρ
+        at_q, at_zero = (
+            jnp.fft.fft2(filtered).ravel()[box.index] for filtered in (wiener * ramp, wiener)
+        )
+        weight = (at_q - at_zero) / 2j
+        weak = jnp.sum(weight * 1j * transfer(optics, k, frequency)).real
+        noise = jnp.sum(jnp.abs(weight) ** 2 * relative)
+        return jnp.sum(at_q * spectrum), jnp.sum(at_zero * spectrum), weak, noise
 
     return lax.map(lambda pair: one(*pair), (spectra, q), batch_size=8)
 

@@ -8,15 +8,16 @@ from scipy import ndimage
 
 from jaxptycho import direct
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 LENS = sines.optics(defocus=150.0)
 PLACES = sines.positions()
 
 
 @pytest.fixture(scope="module")
 def vacuum():
-    """Patterns of 300 counts per pixel without a specimen, twenty times."""
+    """Patterns of 300 counts per pixel without a specimen, ten times."""
     rate = 300 * sines.patterns(LENS, (1, 2), PLACES).mean(0) * np.ones((len(PLACES), 1, 1))
-    return [np.random.default_rng(seed).poisson(rate).astype(float) for seed in range(20)]
+    return [np.random.default_rng(seed).poisson(rate).astype(float) for seed in range(10)]
 
 
 @pytest.mark.parametrize(
@@ -30,15 +31,15 @@ def vacuum():
     ],
     ids=lambda m: m.__name__,
 )
-@pytest.mark.parametrize("taper", [0, 3])
-def test_noise_of_counts_is_the_stated_one(method, vacuum, taper):
-    placement = direct.place(PLACES, taper=taper)
+def test_noise_of_counts_is_the_stated_one(method, vacuum):
+    placement = direct.place(PLACES, taper=3)
     pictures = [method(sines.stack(counts, PLACES), placement, LENS) for counts in vacuum]
     found = np.mean([np.abs(p.spectrum) ** 2 for p in pictures], axis=0)
     stated = pictures[0].noise
     clear = stated > 0.2 * stated.max()
     clear[0, 0] = False
-    tolerance = 0.25 if method is direct.wigner_deconvolution else 0.1
+    clear[:, -1] = False  # an image is real: half the noise at its highest frequency
+    tolerance = 0.2 if method is direct.wigner_deconvolution else 0.1
     assert found[clear].sum() == pytest.approx(stated[clear].sum(), rel=tolerance)
 
 
@@ -46,7 +47,8 @@ def test_optimum_bright_field_has_white_noise():
     counts = 100 * sines.patterns(LENS, (1, 2), PLACES)
     picture = direct.optimum_bright_field(sines.stack(counts, PLACES), direct.place(PLACES), LENS)
     inside = picture.noise[picture.noise > 0]
-    np.testing.assert_allclose(inside, inside.mean(), rtol=0.1)
+    # at the edge of the disc, pixels count fewer electrons
+    np.testing.assert_allclose(inside, inside.mean(), rtol=0.15)
 
 
 def blobs(strength, dose=None, seed=0):

@@ -7,6 +7,7 @@ import sines
 from jaxptycho import direct
 from jaxptycho.physics import aberrations
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 METHODS = [
     direct.single_sideband,
     direct.optimum_bright_field,
@@ -76,7 +77,7 @@ def test_all_orientations_of_the_scan(flips):
     np.testing.assert_allclose(there.image[index[..., 0], index[..., 1]], here.image, atol=1e-10)
 
 
-@pytest.mark.parametrize("defocus", [0.0, 150.0, -80.0])
+@pytest.mark.parametrize("defocus", [0.0, -80.0])
 def test_integrated_centre_of_mass_transfers_the_probe(defocus):
     lens, places, q = sines.optics(defocus=defocus), sines.positions(), (1, 2)
     intensities = sines.patterns(lens, q, places)
