@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -29,13 +30,13 @@ class BrightFieldStack(eqx.Module):
     seen: Bool[np.ndarray, " shot"]  # shots that had a pattern
     grid: Grid = eqx.field(static=True)  # of the patterns
 
-    @property
+    @cached_property
     def mean(self) -> Float[np.ndarray, " k"]:
         """Mean counts ⟨I(k)⟩ of every pixel over the shots that were seen."""
         total = jnp.sum(self.counts, 0, dtype=jnp.float32, where=jnp.asarray(self.seen)[:, None])
         return np.asarray(total, float) / max(1, self.seen.sum())
 
-    @property
+    @cached_property
     def intensity(self) -> float:
         """|P|² inside the disc [counts per pixel]: median of the brighter half of the range."""
         mean = self.mean

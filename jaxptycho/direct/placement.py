@@ -47,8 +47,8 @@ class OnGrid(AbstractPlacement):
 
     def transform(self, values: Float[Array, "shot k"]) -> Complex[Array, "k Y half"]:
         """See `AbstractPlacement.transform`."""
-        weighted = (values * jnp.asarray(self.weight, values.dtype)[:, None]).T
-        planes = weighted.at[:, self.source].get(mode="fill", fill_value=0)
+        weighted = values * jnp.asarray(self.weight, values.dtype)[:, None]
+        planes = weighted.at[self.source].get(mode="fill", fill_value=0).T
         coarse = jnp.fft.rfft2(jnp.reshape(planes, (-1, *self.shape)))
         return coarse if self.upsample == 1 else _repeated(coarse, self.shape, self.upsample)
 

@@ -57,7 +57,8 @@ def pupil(optics: Optics, k: Vectors) -> Complex[Array, "*v"]:
     """Spectrum P(k) = A e^{−iχ} of the probe at any frequencies, |P| = 1 inside the aperture."""
     ky, kx = k[..., 0], k[..., 1]
     chi = phase_at(optics.aberrations, ky, kx, optics.wavelength)
-    return transmission(optics, k) * jnp.exp(-1j * chi)
+    amplitude = transmission(optics, k)
+    return lax.complex(amplitude * jnp.cos(chi), -amplitude * jnp.sin(chi))
 
 
 def transmission(optics: Optics, k: Vectors) -> Float[Array, "*v"]:
