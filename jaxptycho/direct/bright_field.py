@@ -172,12 +172,12 @@ def modulation(stack: BrightFieldStack) -> float:
 
 @eqx.filter_jit
 def _modulation(counts, mean):
-    def add(i, total):
+    def _add(i, total):
         here, after = (counts[j].astype(jnp.float32) - mean for j in (i, i + 1))
         return total + jnp.dot(here, after)
 
     n = len(counts) - 1
-    covariance = lax.fori_loop(0, n, add, jnp.float32(0)) / n
+    covariance = lax.fori_loop(0, n, _add, jnp.float32(0)) / n
     return jnp.sqrt(jnp.maximum(covariance, 0) / jnp.maximum(jnp.dot(mean, mean), 1e-30))
 
 

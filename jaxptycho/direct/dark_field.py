@@ -67,12 +67,12 @@ def ring_signal_to_noise(halves: Pair) -> Float[np.ndarray, "Y half"]:
     extent = np.sqrt(grid.area * np.prod(grid.shape))
     ring = np.rint(np.hypot(q[..., 0], q[..., 1]) * extent / RING).astype(int)
 
-    def rings(values):
+    def _rings(values):
         return np.bincount(ring.ravel(), values.ravel())
 
     product: Any = first * np.conj(second)
-    together = rings(product.real)
-    powers = rings(np.abs(first) ** 2) * rings(np.abs(second) ** 2)
+    together = _rings(product.real)
+    powers = _rings(np.abs(first) ** 2) * _rings(np.abs(second) ** 2)
     correlation = np.clip(together / np.sqrt(np.maximum(powers, 1e-30)), 0, MAX_CORRELATION)
     return (2 * correlation / (1 - correlation))[ring]
 

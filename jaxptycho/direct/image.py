@@ -1,4 +1,4 @@
-"""Pictures of direct phase retrieval, with their transfer and noise, and their Wiener correction."""
+"""Pictures of direct phase retrieval, with their transfer and noise, and a Wiener correction."""
 
 from typing import Any
 

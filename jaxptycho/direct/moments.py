@@ -47,12 +47,12 @@ class Moments(AbstractProcessor):
         # close to the mean of the block, so that squares lose no digits
         centre = jnp.where(state.weight > 0, state.mean, one)
 
-        def add(i, sums):
+        def _add(i, sums):
             change = block.patterns[i].astype(jnp.float32) - centre
             return sums[0] + weight[i] * change, sums[1] + weight[i] * change**2
 
         zero = jnp.zeros(self.shape, jnp.float32)
-        first, second = lax.fori_loop(0, len(weight), add, (zero, zero))
+        first, second = lax.fori_loop(0, len(weight), _add, (zero, zero))
         total = jnp.sum(weight)
         change = first / jnp.maximum(total, 1e-30)
         squares = jnp.maximum(second - total * change**2, 0.0)

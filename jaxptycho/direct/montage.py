@@ -55,14 +55,14 @@ def deposit_shots(
     by_pixel = moves @ to_entries
     by_defocus = -optics.wavelength * k @ to_entries
 
-    def add(total, one):
+    def _add(total, one):
         place, pattern, share, defocus = one
         entries = place + by_pixel + defocus * by_defocus
         pair = share * pattern.astype(jnp.float32), (share * expected).astype(jnp.float32)
         return deposit(total, entries, *pair), None
 
     shots = first, jnp.asarray(values), jnp.asarray(weight, jnp.float32), change
-    return lax.scan(add, state, shots)[0]
+    return lax.scan(_add, state, shots)[0]
 
 
 def deposit(

@@ -62,11 +62,11 @@ def phase_flip(gain: Complex[np.ndarray, "Y half"]) -> Float[np.ndarray, "Y half
 def _aligned(spectra, moves, q):
     """Σ_k G e^{−2πiQ·move}."""
 
-    def add(total, one):
+    def _add(total, one):
         spectrum, move = one
         return total + spectrum * jnp.exp(-2j * jnp.pi * (q @ move)).astype(spectrum.dtype), None
 
-    return lax.scan(add, jnp.zeros(spectra.shape[1:], spectra.dtype), (spectra, moves))[0]
+    return lax.scan(_add, jnp.zeros(spectra.shape[1:], spectra.dtype), (spectra, moves))[0]
 
 
 class Parallax(AbstractProcessor):

@@ -101,13 +101,13 @@ def aligned_transfer(
 def _mean_aligned(optics, k, q):
     moves = displacement(optics, k)
 
-    def add(total, one):
+    def _add(total, one):
         place, move = one
         ramp = jnp.exp(-2j * jnp.pi * (q @ move))
         return total + 1j * transfer(optics, place[None], q)[0] * ramp, None
 
     zero = jnp.zeros(q.shape[:-1], jnp.result_type(q.dtype, jnp.complex64))
-    total = lax.scan(add, zero, (k, moves))[0]
+    total = lax.scan(_add, zero, (k, moves))[0]
     return total / jnp.sum(transmission(optics, k) ** 2)
 
 

@@ -148,8 +148,8 @@ def detector_transfer(
 
 @eqx.filter_jit
 def _summed(optics, k, q):
-    def add(total, place):
+    def _add(total, place):
         return total + 1j * transfer(optics, place[None], q)[0], None
 
     zero = 1j * transfer(optics, jnp.asarray(k[:1]), q)[0]
-    return lax.scan(add, zero, jnp.asarray(k[1:]))[0]
+    return lax.scan(_add, zero, jnp.asarray(k[1:]))[0]

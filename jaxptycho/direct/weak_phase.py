@@ -57,7 +57,7 @@ def sideband_sums(
 @eqx.filter_jit
 def _sums(spectra, optics, k, q, relative):
     # real arithmetic: complex products and sums are several times slower on CPUs
-    def add(total, one):
+    def _add(total, one):
         real, imaginary, place, noise = one
         gamma = transfer(optics, place[None], q)[0]
         c, d = gamma.real.astype(real.dtype), gamma.imag.astype(real.dtype)
@@ -79,7 +79,7 @@ def _sums(spectra, optics, k, q, relative):
 
     zero = jnp.zeros(q.shape[:-1], spectra.real.dtype)
     each = spectra.real, spectra.imag, k, relative.astype(zero.dtype)
-    sums = lax.scan(add, (zero,) * 8, each)[0]
+    sums = lax.scan(_add, (zero,) * 8, each)[0]
     return SidebandSums(lax.complex(*sums[:2]), lax.complex(*sums[2:4]), *sums[4:])
 
 

@@ -97,7 +97,7 @@ def _deconvolved(spectra, q, optics, k, relative, box, floor):
     axes = (jnp.fft.fftfreq(n, d) for n, d in zip(box.shape, box.dk, strict=True))
     rho = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), -1)  # Å
 
-    def one(spectrum, frequency):
+    def _one(spectrum, frequency):
         wave = jnp.fft.fft2(here * jnp.conj(pupil(optics, places + frequency)))
         wiener = jnp.conj(wave) / (jnp.abs(wave) ** 2 + floor) / wave.size
         ramp = jnp.exp(2j * jnp.pi * (rho @ frequency))
@@ -110,7 +110,7 @@ def _deconvolved(spectra, q, optics, k, relative, box, floor):
         noise = jnp.sum(jnp.abs(weight) ** 2 * relative)
         return jnp.sum(at_q * spectrum), jnp.sum(at_zero * spectrum), weak, noise
 
-    return lax.map(lambda pair: one(*pair), (spectra, q), batch_size=8)
+    return lax.map(lambda pair: _one(*pair), (spectra, q), batch_size=8)
 
 
 def _object(
