@@ -56,7 +56,6 @@ def sideband_sums(
 
 @eqx.filter_jit
 def _sums(spectra, optics, k, q, relative):
-    # real arithmetic: complex products and sums are several times slower on CPUs
     def _add(total, one):
         real, imaginary, place, noise = one
         gamma = transfer(optics, place[None], q)[0]
