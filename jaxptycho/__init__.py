@@ -10,6 +10,7 @@ Folders, from the ground up; a file imports only from folders below its own:
 - `physics`: arrays in, arrays out: grids, waves, windows, aberrations, potentials, detection
 - `parts`: probe, specimen, scan, propagator, detector; `PerShot` and `PerView`
 - `model`: `Model`, `predict`; `data`: `Dataset`, `batches`, halves of a measurement
+- `direct`: phase without iteration, virtual detectors
 - `inverse`: losses, penalties, constraints, solvers, `make_step`, `minimise`
 - `analysis`: quality of a result; `start`: from a dataset to a first model
 - `tomography`: projections and alignment; `simulate`: atoms to counts
@@ -54,7 +55,7 @@ from .physics.grids import Grid
 from .start.guess import first_model
 
 if TYPE_CHECKING:
-    from . import analysis, figures, simulate, tomography
+    from . import analysis, direct, figures, simulate, tomography
     from .inverse import constraints, solvers
     from .io.datasets import read
     from .io.results import load, write
@@ -73,6 +74,7 @@ _FUNCTIONS = {
 _NAMESPACES = {
     "analysis": "analysis",
     "constraints": "inverse.constraints",
+    "direct": "direct",
     "figures": "figures",
     "simulate": "simulate",
     "solvers": "inverse.solvers",
@@ -124,6 +126,7 @@ __all__ = [
     "batches",
     "checkerboard",
     "constraints",
+    "direct",
     "distribute",
     "exit_wave",
     "figures",

@@ -21,6 +21,7 @@ FLOORS = [
     "parts",
     "model",
     "data",
+    "direct",
     "inverse",
     "analysis",
     "start",

@@ -4,6 +4,7 @@ Every function returns a Matplotlib `Figure`, which notebooks display and `savef
 """
 
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 
 from ..analysis.resolution import FourierCorrelation
 from ..data import Dataset
+from ..direct.image import DirectImage
 from ..model import Model
 from ..model import probe_positions as positions_of
 from .pictures import picture, probe_modes
@@ -28,6 +30,7 @@ from .series import draw_poses, poses_of
 from .volumes import draw_sections, draw_surfaces
 
 __all__ = [
+    "direct",
     "loss",
     "mean_pattern",
     "object",
@@ -89,6 +92,14 @@ def mean_pattern(data: Dataset) -> Figure:
     drawn = ax.imshow(np.sqrt(data.mean_pattern()), cmap="viridis", extent=extent)
     ax.set(xlabel="x (mrad)", ylabel="y (mrad)", title="Mean pattern")
     figure.colorbar(drawn, ax=ax, label="√counts")
+    return figure
+
+
+def direct(picture: DirectImage) -> Figure:
+    """Picture of direct phase retrieval, rows along the scan's first axis; a caution below it."""
+    figure = draw_image(picture.image, picture.pixel, picture.title, picture.unit)
+    if picture.caution is not None:
+        figure.supxlabel("\n".join(wrap(picture.caution, 90)), fontsize="small")
     return figure
 
 

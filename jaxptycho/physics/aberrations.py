@@ -8,13 +8,17 @@ C sin(mφ₀), which unlike magnitude and angle are differentiable at zero.
 import math
 import re
 from collections.abc import Mapping
+from functools import partial
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from .grids import Grid
 from .types import Pair, Scalar
 
+Frequencies = Float[Array | np.ndarray, "..."]
 ORDERS = tuple((n, m) for n in range(1, 6) for m in range((n + 1) % 2, n + 2, 2))
 NAMES = tuple(f"C{n}{m}{part}" for n, m in ORDERS for part in (("a", "b") if m else ("",)))
 
@@ -52,12 +56,50 @@ def basis(name: str, grid: Grid, centre: Pair = (0.0, 0.0)) -> Float[Array, "y x
     k is relative to `centre` (y, x) [rad], the centre of the aperture.
     """
     ky, kx = grid.frequencies()
+    wavelength = grid.wavelength
+    return basis_at(name, ky - centre[0] / wavelength, kx - centre[1] / wavelength, wavelength)
+
+
+def basis_at(name: str, ky: Frequencies, kx: Frequencies, wavelength: float) -> Float[Array, "..."]:
+    """`basis` at the frequencies `ky`, `kx` [1/Å], of shapes that broadcast.
+
+    With w = λ(kx + i ky) it is the polynomial (2π/λ)/(n+1) · Re or Im of w^m |w|^{n+1−m}.
+    """
     n = int(name[1])
     m = int(name[2])
-    w = grid.wavelength * (kx + 1j * ky) - (centre[1] + 1j * centre[0])  # (λk) e^{iφ}
-    turned = w**m * jnp.abs(w) ** (n + 1 - m) if m else jnp.abs(w) ** (n + 1)
-    part = turned.imag if name.endswith("b") else turned.real
-    return 2 * math.pi / grid.wavelength / (n + 1) * part
+    y, x = wavelength * jnp.asarray(ky), wavelength * jnp.asarray(kx)
+    real, imaginary = jnp.ones_like(x + y), jnp.zeros_like(x + y)
+    for _ in range(m):
+        real, imaginary = real * x - imaginary * y, real * y + imaginary * x
+    part = imaginary if name.endswith("b") else real
+    return 2 * math.pi / wavelength / (n + 1) * part * (x**2 + y**2) ** ((n + 1 - m) // 2)
+
+
+def phase_at(
+    coefficients: Mapping[str, Scalar], ky: Frequencies, kx: Frequencies, wavelength: float
+) -> Float[Array, "..."]:
+    """Phase χ [rad] of the aberrations at the frequencies `ky`, `kx` [1/Å] from the optic axis."""
+    terms = (
+        jnp.asarray(value) * basis_at(name, ky, kx, wavelength)
+        for name, value in coefficients.items()
+    )
+    return sum(terms, jnp.zeros_like(ky + kx))
+
+
+def gradient_at(
+    coefficients: Mapping[str, Scalar], ky: Frequencies, kx: Frequencies, wavelength: float
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """Displacement (y, x) [Å] ∇χ/2π of a ray at the frequencies `ky`, `kx` [1/Å].
+
+    Of defocus alone −λ·defocus·k. The image in the bright-field pixel k is shifted by −∇χ/2π.
+    """
+    ky, kx = jnp.broadcast_arrays(ky, kx)
+
+    one, zero = jnp.ones_like(ky), jnp.zeros_like(ky)
+    phase = partial(phase_at, coefficients, wavelength=wavelength)
+    along_y = jax.jvp(phase, (ky, kx), (one, zero))[1] / (2 * math.pi)
+    along_x = jax.jvp(phase, (ky, kx), (zero, one))[1] / (2 * math.pi)
+    return along_y, along_x
 
 
 def phase_surface(
