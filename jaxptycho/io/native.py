@@ -57,7 +57,9 @@ def read_native(
         groups = _groups(file, path)
         counts = [OnDisk(_dataset(file, f"{group}counts", path)) for group in groups]
         positions = [_dataset(file, f"{group}positions", path)[()] for group in groups]
-        mask, tilt, probe = (_optional(file, name) for name in ("mask", "tilt_deg", "probe_guess"))
+        mask, tilt, probe = (
+            optional_array(file, name) for name in ("mask", "tilt_deg", "probe_guess")
+        )
     wanted = {3: "[shot, y, x]"} | ({4: "[view, shot, y, x]"} if groups == [""] else {})
     for group, own in zip(groups, counts, strict=True):
         if len(own.shape) not in wanted:
@@ -249,5 +251,6 @@ def _groups(file: H5, path) -> list[str]:
     return [f"views/{view}/" for view in range(len(views))]
 
 
-def _optional(file: H5, name: str):
+def optional_array(file: H5, name: str) -> Any:
+    """Array of an open native file, None without one; ValueError for what is no array."""
     return _dataset(file, name, file.filename)[()] if name in file else None

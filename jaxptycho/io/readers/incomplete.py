@@ -6,9 +6,9 @@ Instead of `/positions`, the attributes `scan_shape` and `step_angstrom` may des
 from pathlib import Path
 
 import h5py
-import numpy as np
 
 from ..hdf5 import H5, open_hdf5
+from ..native import optional_array
 from .frames import stored_frames
 from .reading import QUANTITIES, Reading, stated
 from .source import Source
@@ -39,7 +39,5 @@ def read_incomplete(path: Path) -> Reading:
     with open_hdf5(path) as file:
         frames = stored_frames(file["counts"])
         values = stated(**{n: (file.attrs[n], n) for n in QUANTITIES if n in file.attrs})
-        positions, mask = (
-            np.asarray(file[n][()]) if n in file else None for n in ("positions", "mask")
-        )
+        positions, mask = (optional_array(file, name) for name in ("positions", "mask"))
     return Reading(path, "native", frames, values, positions, mask)
