@@ -193,8 +193,7 @@ def of_counts(measured: Measurement) -> Iterator[Caution]:
         yield Caution(
             "data.counts_per_electron",
             f"one electron makes {exactly}{per_electron:.3g} counts in a pixel; losses and the "
-            "noise of weak signals expect electrons: set data.counts_per_electron, or divide the "
-            "counts",
+            "noise of weak signals expect electrons: divide the counts by this number",
         )
     elif np.median(measured.data.dose()) < 2 and measured.data.kinds[0].kind == "f":
         yield Caution(
