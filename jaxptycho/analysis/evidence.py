@@ -4,8 +4,9 @@ Loss, R and χ² compare a model with counting noise; a wrong geometry can impro
 patterns that it was fitted to, since a free probe reproduces the mean pattern. The evidence
 compares the model with the best prediction that needs no specimen: the mean pattern of its view,
 scaled to the dose of each shot. With I the counts of a shot, M the prediction, d = ΣI,
-x = √(I/d) and y = E√n/√d for Poisson counts n of mean d·M/ΣM, both less their dose-weighted means
-over the shots,
+x = √(I/d) and y = E√n/√d for Poisson counts n of mean d·M/ΣM, both less the E√n/√d of the mean
+pattern at this dose (which varies with d where a pixel holds few counts), and less their
+dose-weighted means over the shots,
 
     variation V = d·Σx²,   explained Q = d·Σx² − d·Σ(x − y)² = d·Σ(2xy − y²).
 
@@ -144,10 +145,10 @@ def evidence(
         if len(shots) < 2:
             continue
         dose = float(data.dose(view)[shots].sum())
-        means = sums(_mean_amplitudes, view, shots) / dose
         pattern = np.fft.ifftshift(data.view(view).mean_pattern())
-        pattern = pattern / max(float(data.dose(view).mean()), 1e-30)
-        reference = jnp.asarray([*means, pattern], jnp.result_type(float))
+        pattern = jnp.asarray(pattern / max(float(data.dose(view).mean()), 1e-30), float)
+        means = sums(eqx.Partial(_mean_amplitudes, pattern), view, shots) / dose
+        reference = jnp.asarray([*means, pattern], float)
         compare = eqx.Partial(_comparison, reference, jnp.asarray([dose, per_quantum], float))
         totals += sums(compare, view, shots)
         count += len(shots)
@@ -202,22 +203,25 @@ def _subset(shots: list[np.ndarray]) -> list[np.ndarray]:
     return [of_view(view, of_one) for view, of_one in enumerate(shots)]
 
 
-def _amplitudes(predicted, counts):
-    """Dose of a shot [quanta], and the amplitudes x and y of its normalized patterns."""
+def _amplitudes(pattern, predicted, counts):
+    """Dose of a shot [quanta], and the amplitudes of its normalized patterns, measured and
+    modelled, beyond those of the mean `pattern` of dose 1.
+    """
     counts = counts.astype(predicted.dtype)
     predicted = jnp.maximum(predicted, 0)
     dose = jnp.sum(counts)
+    root = jnp.sqrt(jnp.maximum(dose, 1e-30))
     total = jnp.sum(predicted)
-    measured = jnp.sqrt(counts / jnp.maximum(dose, 1e-30))
     modelled = amplitude_moments(dose * predicted / jnp.maximum(total, 1e-30))[0]
-    return dose, measured, modelled / jnp.sqrt(jnp.maximum(dose, 1e-30))
+    of_mean = amplitude_moments(dose * pattern)[0]
+    return dose, (jnp.sqrt(counts) - of_mean) / root, (modelled - of_mean) / root
 
 
-def _mean_amplitudes(model: Model, batch: Batch) -> jax.Array:
-    """Σ d·x and Σ d·y of a batch [2, y, x]."""
+def _mean_amplitudes(pattern: jax.Array, model: Model, batch: Batch) -> jax.Array:
+    """Dose-weighted sums of `_amplitudes` over a batch [2, y, x]."""
 
     def of_shot(predicted: jax.Array, counts: jax.Array) -> jax.Array:
-        dose, measured, modelled = _amplitudes(predicted, counts)
+        dose, measured, modelled = _amplitudes(pattern, predicted, counts)
         return dose * jnp.stack([measured, modelled])
 
     return sum_over_shots(of_shot, model, batch)
@@ -226,14 +230,14 @@ def _mean_amplitudes(model: Model, batch: Batch) -> jax.Array:
 def _comparison(reference, scale, model: Model, batch: Batch) -> jax.Array:
     """The sums of `Evidence` over a batch.
 
-    `reference` holds mean x, mean y and the mean pattern of dose 1; `scale` is the dose of all
+    `reference` holds the mean amplitudes and the mean pattern of dose 1; `scale` is the dose of all
     shots together and the counts that a quantum makes.
     """
     return sum_over_shots(eqx.Partial(_compare_shot, reference, scale), model, batch)
 
 
 def _compare_shot(reference, scale, predicted, counts):
-    dose, measured, modelled = _amplitudes(predicted, counts)
+    dose, measured, modelled = _amplitudes(reference[2], predicted, counts)
     counts = counts.astype(predicted.dtype)
     predicted = jnp.maximum(predicted, 0)
     x, y = measured - reference[0], modelled - reference[1]
