@@ -141,6 +141,7 @@ def build_model(job: Setup, data: Dataset, matrix: np.ndarray | None = None) -> 
         slices=specimen.slices,
         thickness=specimen.thickness_angstrom or data.about.get("thickness_angstrom"),
         specimen="phase" if separate else specimen.kind,
+        start=specimen.start,
         periodic=specimen.periodic,
         margin=margin_of(job, data) if leans else specimen.margin_angstrom,
         near_field=near_field_distance(job, data),

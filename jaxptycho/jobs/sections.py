@@ -8,7 +8,7 @@ from ..io.arrangement import POSITION_UNITS
 from ..io.datasets import ORIGINS, READERS, SCAN_TRANSFORMS
 from ..kernels.resampling import INTERPOLATIONS
 from ..start.descan import DESCANS
-from ..start.guess import PROBES, SPECIMENS
+from ..start.guess import PROBES, SPECIMENS, STARTS
 from .schema import Aberrations, Counts, Pair, Section, Semiangle, Triple, in_unit, key, one_of
 
 
@@ -146,6 +146,10 @@ class Specimen(Section):
         "complex",
     )
     options: dict[str, Any] = key("keywords of a function named by specimen.kind", {})
+    start: one_of(STARTS, "start of a specimen") = key(
+        "empty, or direct: the phase by a matched filter for the probe's semiangle and aberrations",
+        "empty",
+    )
     slices: int = key("number of slices of a thick specimen", 1, ge=1)
     thickness_angstrom: float | None = key("thickness of all slices together", None, 120.0, gt=0)
     periodic: bool = key("periodic continuation beyond the edges", False)

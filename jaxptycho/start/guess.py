@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..data import Dataset
+from ..direct.transfer import Optics
 from ..model import Model
 from ..parts.detector import (
     AbstractDetector,
@@ -32,10 +33,12 @@ from ..physics.grids import Grid
 from ..physics.modes import make_modes, with_dose
 from ..physics.types import Numbers
 from .cautions import cautions
-from .descan import beam_tilt, centred, descan_shift, mean_of
+from .descan import beam_tilt, centred, descan_shift, disc_offsets, mean_of
+from .direct_object import on_pixels, phase_picture, with_phase
 
 SPECIMENS = ("complex", "phase", "weak", "potential")
 PROBES = ("auto", "file", "optics", "mean_pattern")
+STARTS = ("empty", "direct")  # of a specimen
 
 
 def guess_model(
@@ -45,6 +48,7 @@ def guess_model(
     slices: int = 1,
     thickness: float | None = None,
     specimen: str = "complex",
+    start: str = "empty",
     periodic: bool = False,
     probe: str = "auto",
     semiangle: float | None = None,
@@ -59,14 +63,15 @@ def guess_model(
     """First guess of a model: an empty specimen, and a probe with the measured dose.
 
     `thickness` [Å] is that of all slices together. `specimen` is "complex" (phase and
-    absorption), "phase", "weak" or "potential". `probe` comes from the file, from the optics
-    (`semiangle` [rad], `defocus` [Å] > 0 for underfocus, `aberrations` [Å]; by default those in
-    `data.about`) or from the mean pattern; "auto" takes the first of these that is known.
-    The object reaches `margin` [Å] further than the windows. `near_field` [Å] is the effective
-    distance of an in-line hologram. The model may be finer than the detector in reciprocal
-    space (`supersample`) or in real space (`extend`), by integer factors. A bright-field disc off
-    the
-    middle of the camera is modelled as a shift of the pattern (`descan`: see `start.descan`).
+    absorption), "phase", "weak" or "potential"; it starts "empty", or with the phase of a "direct"
+    retrieval (`start.direct_object`), shared evenly by the slices. `probe` comes from the file,
+    from the optics (`semiangle` [rad], `defocus` [Å] > 0 for underfocus, `aberrations` [Å]; by
+    default those in `data.about`) or from the mean pattern; "auto" takes the first of these that
+    is known. The object reaches `margin` [Å] further than the windows. `near_field` [Å] is the
+    effective distance of an in-line hologram. The model may be finer than the detector in
+    reciprocal space (`supersample`) or in real space (`extend`), by integer factors. A
+    bright-field disc off the middle of the camera is modelled as a shift of the pattern
+    (`descan`: see `start.descan`).
     """
     if near_field is not None and descan in ("shared", "shot"):
         raise ValueError(
@@ -81,9 +86,15 @@ def guess_model(
     first = first_probe(data, grid, probe, semiangle, lens, near_field, descan)
     shift = None if near_field is not None else descan_shift(data, descan)
     dose = float(np.mean(np.concatenate([data.dose(v) for v in range(data.n_views)])))
+    content = empty_specimen(data, grid, specimen, slices, thickness, margin, periodic)
+    if start not in STARTS:
+        raise ValueError(f"a specimen starts {' or '.join(STARTS)}; got {start!r}")
+    if start == "direct":
+        lens["defocus"] -= (thickness or 0.0) / 2  # a weak phase is in the middle of its thickness
+        content = _with_direct_phase(content, data, grid, semiangle, lens, near_field)
     return Model(
         probe=PixelProbe(with_dose(make_modes(first, modes), dose)),
-        specimen=empty_specimen(data, grid, specimen, slices, thickness, margin, periodic),
+        specimen=content,
         scan=FreeScan(per_shot(data)),
         grid=grid,
         detector=first_detector(data, near_field, supersample, extend, shift),
@@ -222,6 +233,29 @@ def empty_specimen(
         )
     loss = jnp.zeros_like(values) if kind == "complex" else None
     return (WeakPhaseStack if kind == "weak" else SliceStack)(values, loss, each, origin, periodic)
+
+
+def _with_direct_phase(
+    specimen: AbstractSpecimen,
+    data: Dataset,
+    grid: Grid,
+    semiangle: float | None,
+    aberrations: dict[str, float],
+    near_field: float | None,
+) -> AbstractSpecimen:
+    """The empty specimen with the phase that the matched filter gives."""
+    if semiangle is None or near_field is not None or data.n_views > 1:
+        raise ValueError(
+            "a specimen starts from direct phase where the disc of a far field of one scan has a "
+            'known semiangle; give it, or start "empty"'
+        )
+    optics = Optics.of(1e3 * semiangle, grid.wavelength, max(data.grid.dk), **aberrations)
+    y, x = disc_offsets(data).mean(0) * data.grid.dk * grid.wavelength
+    picture = phase_picture(data, optics, (float(y), float(x)))
+    corner = np.asarray(specimen.slices_origin(grid))
+    shape = specimen.shapes(grid).plane
+    phase = on_pixels(picture, data.positions[0], grid.pixel, (corner[0], corner[1]), shape)
+    return with_phase(specimen, grid, phase)
 
 
 def require_room(shape: Sequence[float | int], stacks: int, data: Dataset) -> None:
