@@ -1,0 +1,162 @@
+"""Movement of the bright-field disc over the scan: its shift in each tile, and a robust plane.
+
+The shift of a tile is found from the rim alone: levels and gradients of the intensity inside and
+outside, which the specimen changes from tile to tile, are fitted with it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from .disc import (
+    PRIOR_INSIDE,
+    PRIOR_OUTSIDE,
+    Disc,
+    fit_disc,
+    levels_of,
+    rim_at,
+    ring_of,
+    shape_of,
+)
+from .rim import Circle
+
+FEWEST_TILES = 9  # that a plane is fitted to
+GRADIENTS = 3  # terms of a level that differ from tile to tile: mean, y, x
+ROUNDS = 3  # of shape and shifts
+SCORINGS = 2
+TUKEY = 4.7  # standard deviations, beyond which a tile does not count
+
+
+@dataclass(frozen=True)
+class DiscShifts:
+    """Shift of the disc over the scan, from its centre at the middle of the scan [pixels].
+
+    The plane is `slopes` @ (place − ½ in a scan of unit extent): `slopes[i, j]` is the movement of
+    coordinate i of the disc across the scan along j. NaN where the scan has too few patterns.
+    """
+
+    places: Float[np.ndarray, "tile 2"]  # of the tiles, −½ … ½ of the scan's extent
+    tiles: Float[np.ndarray, "tile 2"]
+    tile_errors: Float[np.ndarray, "tile 2"]
+    slopes: Float[np.ndarray, "2 2"]
+    errors: Float[np.ndarray, "2 2"]
+    bounds: Float[np.ndarray, "2 2"]  # Cramér–Rao
+    centre_errors: Float[np.ndarray, "2"]  # of the plane at the middle of the scan
+
+    def at(self, places: Float[np.ndarray, "shot 2"]) -> Float[np.ndarray, "shot 2"]:
+        """Shift of the plane at places −½ … ½ of the scan, zero where it is unknown."""
+        return places @ np.nan_to_num(self.slopes).T
+
+
+def scan_places(positions: Float[np.ndarray, "shot 2"]) -> Float[np.ndarray, "shot 2"]:
+    """Positions in units of the scan's extent, −½ … ½."""
+    low, high = positions.min(0), positions.max(0)
+    return (positions - (low + high) / 2) / np.maximum(high - low, 1e-9)
+
+
+def fit_moving_disc(
+    sums: Float[np.ndarray, "tile y x"],
+    mask: Bool[np.ndarray, "y x"] | None,
+    start: Circle | Disc,
+    places: Float[np.ndarray, "tile 2"],
+    per_quantum: float,
+) -> tuple[Disc, DiscShifts] | None:
+    """Disc of a scan and its shifts, from the sums over tiles centred at `places`; or None."""
+    total = sums.sum(0)
+    disc = fit_disc(total, mask, per_quantum, start)
+    if disc is None:
+        return None
+    shifts = _at_rest(places, disc)
+    if len(sums) < FEWEST_TILES:
+        return disc, shifts
+    for _ in range(ROUNDS):
+        shifts = _shifts(sums, mask, disc, shifts, per_quantum)
+        disc = fit_disc(total, mask, per_quantum, disc, shifts.at(places))
+        if disc is None:
+            return None
+    return disc, _shifts(sums, mask, disc, shifts, per_quantum)
+
+
+def _at_rest(places: np.ndarray, disc: Disc) -> DiscShifts:
+    unknown = np.full((len(places), 2), np.nan)
+    none = np.full((2, 2), np.nan)
+    return DiscShifts(places, unknown, unknown, none, none, none, disc.errors[:2])
+
+
+def _shifts(sums, mask, disc: Disc, before: DiscShifts, per_quantum: float) -> DiscShifts:
+    """Shifts of all tiles by scoring, about those of the plane `before`, and their new plane."""
+    tiles = before.at(before.places)
+    errors = np.ones_like(tiles)
+    for _ in range(SCORINGS):
+        step, errors = _tile_steps(sums, mask, disc, tiles, per_quantum)
+        tiles = tiles + np.clip(step, -1.0, 1.0)
+    return _plane(before.places, tiles, errors)
+
+
+def _tile_steps(sums, mask, disc: Disc, shifts, per_quantum: float):
+    """Scoring step of the shift of each tile, and the standard errors that counting permits."""
+    shape = shape_of(disc)
+    ring = ring_of(sums.sum(0), mask, shape)
+    assert ring is not None  # the disc was fitted to it
+    counts = sums[:, ring.index]
+    f, slopes = rim_at(ring, shape, shifts)
+    inside, outside = levels_of(ring, np.concatenate([shape, disc.levels]))
+    brightness, darkness = (
+        _relative(counts[:, side]) for side in (ring.radial < 0, ring.radial > 0)
+    )
+    inside, outside = brightness * inside, darkness * outside
+    mean = inside * f + outside * (1 - f)
+    gradients = ring.terms[:, :GRADIENTS]
+    columns = [(inside - outside)[..., None] * slopes[..., :2]]
+    columns += [(level[..., None] * gradients) for level in (inside * f, outside * (1 - f))]
+    columns = np.concatenate(columns, -1)
+    variance = np.maximum(mean, 1e-3 * mean.max()) * per_quantum
+    weighted = columns / variance[..., None]
+    spread = [np.inf, np.inf, np.inf, PRIOR_INSIDE, PRIOR_INSIDE, PRIOR_OUTSIDE]
+    spread = np.array(spread + [PRIOR_OUTSIDE] * (GRADIENTS - 1))
+    information = np.swapaxes(weighted, 1, 2) @ columns + np.diag(spread**-2.0)
+    score = np.einsum("tna,tn->ta", weighted, counts - mean)
+    step = np.linalg.solve(information, score[..., None])[..., 0]
+    variances = np.diagonal(np.linalg.inv(information), axis1=1, axis2=2)
+    return step[:, :2], np.sqrt(variances[:, :2])
+
+
+def _relative(counts: Float[np.ndarray, "tile n"]) -> Float[np.ndarray, "tile 1"]:
+    """Share of every tile in the sum of all tiles."""
+    total = counts.sum()
+    return counts.sum(1, keepdims=True) / total if total > 0 else np.zeros((len(counts), 1))
+
+
+def _plane(places, tiles, errors) -> DiscShifts:
+    """Robust plane through the shifts of tiles; weights from their errors and their scatter."""
+    design = np.c_[np.ones(len(places)), places]
+    slopes, deviations, bounds = (np.zeros((2, 2)) for _ in range(3))
+    centre_errors = np.zeros(2)
+    tiles = tiles.copy()
+    scatters = np.zeros_like(tiles)
+    for axis in (0, 1):
+        least = errors[:, axis] ** 2
+        bound = np.linalg.inv((design / least[:, None]).T @ design)
+        variance = least
+        weight = np.ones(len(tiles))
+        for _ in range(10):
+            w = weight / variance
+            normal = (design * w[:, None]).T @ design
+            found = np.linalg.solve(normal, (design * w[:, None]).T @ tiles[:, axis])
+            residual = tiles[:, axis] - design @ found
+            freedom = np.sqrt(len(tiles) / (len(tiles) - 3))
+            scatter = (1.4826 * freedom * np.median(np.abs(residual))) ** 2
+            variance = least + max(0.0, scatter - float(np.median(least)))
+            ratio = residual / (TUKEY * np.sqrt(variance))
+            weight = np.where(np.abs(ratio) < 1, (1 - ratio**2) ** 2, 0.0)
+        w = weight / variance
+        inverse = np.linalg.inv((design * w[:, None]).T @ design)
+        used = (w * residual**2).sum() / max(weight.sum() - 3, 1.0)
+        covariance = inverse * max(1.0, used)
+        slopes[axis], deviations[axis] = found[1:], np.sqrt(np.diag(covariance)[1:])
+        bounds[axis] = np.sqrt(np.diag(bound)[1:])
+        centre_errors[axis] = np.sqrt(covariance[0, 0])
+        tiles[:, axis] -= found[0]
+        scatters[:, axis] = np.sqrt(variance)
+    return DiscShifts(places, tiles, scatters, slopes, deviations, bounds, centre_errors)
