@@ -8,6 +8,7 @@ from scipy.optimize import minimize
 
 from ..physics.types import Numbers
 from .gauge import register
+from .maxima import highest_lag
 from .volumes import as_rotations
 
 Modes = Complex[np.ndarray, "_ y x"]
@@ -45,10 +46,7 @@ def probe_fidelity(found: Modes, true: Modes, pixel: Numbers) -> Fidelity:
     )
     turns = -register(true_power, power).shift  # a ramp displaces the spectrum, for any shift
     crosses = np.fft.ifft2(spectra.conj()[:, None] * np.fft.fft2(_level(found, turns))[None])
-    peak = np.array(
-        np.unravel_index(np.argmax(np.sum(np.abs(crosses) ** 2, axis=(0, 1))), crosses.shape[2:])
-    )
-    begin = [*np.where(peak > shape // 2, peak - shape, peak), *turns]
+    begin = [*highest_lag(np.sum(np.abs(crosses) ** 2, axis=(0, 1))), *turns]
     best = minimize(lambda p: -_overlap(spectra, found, p[:2], p[2:]), begin, method="BFGS").x
     fidelity = _overlap(spectra, found, best[:2], best[2:]) ** 2
     return Fidelity(fidelity, best[:2] * pixel, 2 * np.pi * best[2:] / (shape * pixel))

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Complex, Float
 from scipy.ndimage import fourier_shift, gaussian_filter
 
 from ..physics.types import Numbers
+from .maxima import highest_lag
 from .warps import Fit, PhaseTone, Sampled, Warp, WaveTone, applied, eroded, fit, sampled, smoothed
 
 Image = Float[np.ndarray, "_ _"]
@@ -157,8 +158,7 @@ def frequency(product: Wave) -> Float[np.ndarray, "2"]:
     """Strongest frequency (y, x) [cycles/pixel] of a complex image, to a quarter of 1/N."""
     shape = [2 * n for n in product.shape]
     strength = np.abs(np.fft.fft2(product, shape))
-    peak = np.unravel_index(np.argmax(strength), strength.shape)
-    return np.array([np.fft.fftfreq(n)[i] for n, i in zip(shape, peak, strict=True)])
+    return highest_lag(strength) / np.array(shape)
 
 
 def without_ramp(phase: Image, where: Mask | None = None) -> np.ndarray:
@@ -193,9 +193,7 @@ def register(fixed: np.ndarray, moving: np.ndarray, digits: int = 2) -> Registra
     product = np.fft.fft2(fixed) * np.conj(np.fft.fft2(moving))
     size_of = np.abs if np.iscomplexobj(fixed) or np.iscomplexobj(moving) else np.real
     correlation = size_of(np.fft.ifft2(product))
-    peak = np.array(np.unravel_index(np.argmax(correlation), correlation.shape), float)
-    size = np.array(fixed.shape)
-    peak = np.where(peak > size // 2, peak - size, peak)
+    peak = highest_lag(correlation).astype(float)
     for digit in range(1, digits + 1):
         step = 10.0**-digit
         offsets = np.arange(-10, 11) * step

@@ -1,4 +1,4 @@
-"""Peaks of an image or a volume: local maxima and Gaussians fitted to them on the device."""
+"""Peaks of an image or a volume: Gaussians fitted to them on the device."""
 
 from functools import partial, reduce
 from typing import Any, NamedTuple
@@ -8,10 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
-from scipy.ndimage import gaussian_filter, maximum_filter
+from scipy.ndimage import gaussian_filter
 from scipy.spatial import KDTree
 
+from ..inverse.least_squares import adapt_damping, normal_equations, solve_damped
 from ..physics.types import Numbers, Scalar
+from .maxima import local_maxima
+from .shells import per_axis
 
 ITERATIONS = 60  # of Levenberg and Marquardt, with updated contributions of neighbours
 BATCH = 256  # windows that are in memory at once
@@ -56,33 +59,11 @@ def find_peaks(
     the fits use the original image.
     """
     image = np.asarray(image)
-    spacing = _per_axis(spacing, image.ndim, "spacing")
+    spacing = np.array(per_axis(spacing, image.ndim, "spacing of pixels"))
     seen = image if smooth is None else gaussian_filter(image.astype(float), smooth / spacing)
     maxima = local_maxima(seen, spacing, threshold, distance)
     fitted = fit_peaks(image, spacing, maxima, distance if radius is None else radius)
-    return fitted._replace(
-        positions=fitted.positions + _per_axis(origin, image.ndim, "origin", signed=True)
-    )
-
-
-def local_maxima(
-    image: Numbers, spacing: Numbers, threshold: float, distance: float
-) -> Int[np.ndarray, "n d"]:
-    """Indices of local maxima above `threshold`, the brightest first.
-
-    Of maxima closer than `distance` [Å] to one another the brightest is kept.
-    """
-    image = np.asarray(image, np.result_type(np.asarray(image).dtype, np.float32))
-    spacing = _per_axis(spacing, image.ndim, "spacing")
-    if not np.isfinite(image).all():
-        raise ValueError(
-            "the image holds values that are not finite; correct or mask them before looking for "
-            "peaks"
-        )
-    top = maximum_filter(image, 3, mode="constant", cval=-np.inf) == image
-    maxima = np.argwhere(top & (image > threshold))
-    maxima = maxima[np.argsort(-image[tuple(maxima.T)], kind="stable")]
-    return maxima[_apart(maxima * spacing, distance)]
+    return fitted._replace(positions=fitted.positions + np.asarray(origin, float))
 
 
 def fit_peaks(
@@ -97,10 +78,8 @@ def fit_peaks(
     All peaks take a fixed number of Levenberg–Marquardt steps in parallel.
     """
     image = np.asarray(image)
-    spacing, radius = (
-        _per_axis(v, image.ndim, n)
-        for v, n in ((spacing, "spacing"), (radius, "the radius of the windows"))
-    )
+    spacing = np.array(per_axis(spacing, image.ndim, "spacing of pixels"))
+    radius = np.array(per_axis(radius, image.ndim, "radius of the windows"))
     if not len(maxima):
         none = np.zeros(0)
         nowhere = np.zeros((0, image.ndim))
@@ -191,10 +170,7 @@ def _step(cut, spacing, radius, peak: _Gaussian, damping, around, counted, start
 
     seen = (jnp.sqrt(window.weight) * goal).ravel()
     jacobian = jax.jacfwd(model)(flat)
-    normal = jacobian.T @ jacobian
-    size = jnp.diagonal(normal)
-    size = jnp.where(size > 0, size, 1)
-    move = jnp.linalg.solve(normal + jnp.diag(damping * size), jacobian.T @ (seen - model(flat)))
+    move = solve_damped(*normal_equations(jacobian.T, seen - model(flat)), damping)
     tried = unravel(flat + move)
     tried = tried._replace(
         centre=jnp.clip(tried.centre, start - radius, start + radius),
@@ -206,7 +182,7 @@ def _step(cut, spacing, radius, peak: _Gaussian, damping, around, counted, start
     )
     better = cost(ravel_pytree(tried)[0]) < cost(flat)  # False for NaN
     peak = jax.tree.map(lambda new, old: jnp.where(better, new, old), tried, peak)
-    return peak, jnp.clip(jnp.where(better, damping / 5, damping * 5), 1e-9, 1e6)
+    return peak, adapt_damping(damping, better)
 
 
 def _misfit(cut, peak, around, counted):
@@ -264,37 +240,3 @@ def _neighbours(places, rows: int) -> tuple[Int[np.ndarray, "n k"], Bool[np.ndar
     counted[: len(places)] = distance < REACH
     others[: len(places)] = np.where(distance < REACH, index, 0)
     return others, counted
-
-
-def _apart(places, distance: float) -> Bool[np.ndarray, " n"]:
-    """Mask of places, in order of importance, at least `distance` from one another."""
-    pairs = (
-        KDTree(places).query_pairs(distance, output_type="ndarray")
-        if len(places)
-        else np.zeros((0, 2), int)
-    )
-    kept = np.zeros(len(places), bool)
-    undecided = np.ones(len(places), bool)
-    while undecided.any():
-        pairs = pairs[undecided[pairs].all(1)]
-        first = undecided.copy()
-        first[pairs[:, 1]] = False
-        kept |= first
-        undecided &= ~first
-        undecided[pairs[first[pairs[:, 0]], 1]] = False
-    return kept
-
-
-def _per_axis(value, axes: int, what: str, signed: bool = False) -> Float[np.ndarray, " d"]:
-    """One number for all axes, or one each."""
-    numbers = np.asarray(value, float)
-    if (
-        numbers.shape not in [(), (axes,)]
-        or not np.isfinite(numbers).all()
-        or not (signed or (numbers > 0).all())
-    ):
-        wanted = "one number" if signed else "one positive number"
-        raise ValueError(
-            f"{what} = {value!r} Å; give {wanted}, or one for each of the image's {axes} axes"
-        )
-    return np.broadcast_to(numbers, axes)

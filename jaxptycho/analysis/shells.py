@@ -51,15 +51,16 @@ def shells(shape: Sequence[int], pixel: Pixel, half: bool) -> Shells:
     return Shells(k, np.minimum(index, count), multiplicity, width * np.arange(count))
 
 
-def per_axis(pixel: Pixel, dimensions: int) -> tuple[float, ...]:
-    """The pixel along every axis [Å]."""
-    lengths = np.ravel(np.asarray(pixel, float))
-    if len(lengths) not in (1, dimensions) or not (lengths > 0).all():
+def per_axis(lengths: Numbers, dimensions: int, what: str = "pixel") -> tuple[float, ...]:
+    """The length along every axis [Å]."""
+    each = np.ravel(np.asarray(lengths, float))
+    valid = np.isfinite(each).all() and (each > 0).all()
+    if len(each) not in (1, dimensions) or not valid:
         raise ValueError(
-            f"the pixel is {pixel} Å; give one positive length, or one for each of {dimensions} "
+            f"the {what} is {lengths} Å; give one positive length, or one for each of {dimensions} "
             "axes"
         )
-    return tuple(float(length) for length in np.broadcast_to(lengths, dimensions))
+    return tuple(float(length) for length in np.broadcast_to(each, dimensions))
 
 
 def transform(image: Numbers, half: bool) -> np.ndarray:

@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 from scipy import fft
-from scipy.ndimage import map_coordinates, maximum_filter
+from scipy.ndimage import map_coordinates
 from scipy.optimize import curve_fit
 from scipy.special import erf, erfinv
 
 from ..physics.types import Numbers
+from .maxima import between_pixels, brightest
 from .shells import Pixel, Vector, filling, per_axis, shells, transform, windowed
 
 LOBE = 2  # frequency steps from the peak to the first zero of a Hann window
@@ -107,25 +108,12 @@ def bragg_peaks(
     power, steps = _hann_power(image, pixel)
     shape = np.array(power.shape)
     k = np.stack(np.meshgrid(*(fft.fftfreq(n, 1 / n) for n in shape), indexing="ij"), -1)
-    mine = k @ (2.0 * max(shape)) ** np.arange(len(shape)) > 0  # one of k and −k
-    peaks = mine & (power == maximum_filter(power, 2 * LOBE + 1, mode="wrap"))
-    peaks &= np.linalg.norm(k * steps, axis=-1) > max(beyond, LOBE * max(steps))
-    found = np.argwhere(peaks)
-    strongest = found[np.argsort(-power[tuple(found.T)])[:count]]
+    one_of_pair = k @ (2.0 * max(shape)) ** np.arange(len(shape)) > 0  # k or −k
+    outside = np.linalg.norm(k * steps, axis=-1) > max(beyond, LOBE * max(steps))
+    strongest = brightest(power, one_of_pair & outside, 2 * LOBE + 1, periodic=True)[:count]
     logs = np.log(power + np.finfo(float).tiny)
-
-    def refined(place: np.ndarray) -> np.ndarray:
-        lines = [
-            logs[tuple(((place + np.outer((-1, 0, 1), unit)) % shape).T)]
-            for unit in np.eye(len(shape), dtype=int)
-        ]
-        offsets = [
-            (before - after) / (2 * min(before - 2 * at + after, -1e-12))
-            for before, at, after in lines
-        ]
-        return (k[tuple(place)] + offsets) * steps
-
-    return np.array([refined(place) for place in strongest]).reshape(-1, len(shape))
+    refined = [(k[tuple(place)] + between_pixels(logs, place)) * steps for place in strongest]
+    return np.array(refined).reshape(-1, len(shape))
 
 
 def _hann_power(image, pixel: Pixel):

@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from ..physics.types import Numbers
 from .gauge import same_shape
+from .maxima import highest_lag
 from .warps import Fit, PhaseTone, Sampled, Warp, applied, eroded, fit, sampled, smoothed
 
 Volume = Float[np.ndarray, "_ _ _"]
@@ -127,10 +128,9 @@ def _begun(target: Sampled, other: Sampled, where, matrix) -> tuple[float, Fit]:
     shape = [2 * n for n in fixed.shape]
     spectra = [np.fft.rfftn(values, shape, (0, 1, 2)) for values in (moving, fixed)]
     products = np.fft.irfftn(spectra[0] * spectra[1].conj(), shape, (0, 1, 2))
-    peak = np.array(np.unravel_index(np.argmax(products), shape))
-    steps = np.where(peak >= np.array(fixed.shape), peak - np.array(shape), peak)
     reached = float(products.max() / np.sqrt(np.sum(fixed**2) * np.sum(moving**2) + 1e-300))
-    return reached, Fit(Warp(matrix, matrix @ (steps * target.pixel)), tone)
+    shift = highest_lag(products) * target.pixel
+    return reached, Fit(Warp(matrix, matrix @ shift), tone)
 
 
 def _turn(vector) -> np.ndarray:

@@ -18,6 +18,7 @@ from scipy.ndimage import (
     spline_filter1d,
 )
 
+from ..inverse.least_squares import adapt_damping, normal_equations, solve_damped
 from ..physics.types import Numbers
 
 MAX_SAMPLES = 1_000_000  # largest number of samples of the reference in a fit
@@ -171,19 +172,17 @@ def fit(
     damping = 1e-6
     missing, weight, cost = seen(state)
     for _ in range(STEPS):
-        step = solution(columns, weight, missing, damping)
+        step = solve_damped(*normal_equations(columns, missing, weight), damping)
         trial, moved = changed(state, step, generators, tones, reach)
         result = seen(trial)
-        if (
-            result[2] <= cost and result[1].sum() > weight.sum() / 2
-        ):  # a fit must not improve by a loss of overlap
+        # a fit must not improve by a loss of overlap
+        better = result[2] <= cost and result[1].sum() > weight.sum() / 2
+        damping = float(adapt_damping(damping, better))
+        done = False
+        if better:
             done = result[2] > (1 - 1e-8) * cost
             state = trial
             (missing, weight, cost) = result
-            damping = max(damping / 10, 1e-9)
-        else:
-            done = False
-            damping = max(10 * damping, 1e-3)
         if done or moved < 1e-5 * reference.pixel.min():
             break
     return state
@@ -201,15 +200,6 @@ def derivatives(
     ]
     tonal = tone.columns(reference.values.ravel()[chosen], places)
     return np.stack([*(tonal[i] for i in tones), *slopes, *turns])
-
-
-def solution(columns: Any, weight: np.ndarray, missing: Any, damping: float) -> np.ndarray:
-    """The damped least-squares step of all parameters."""
-    weighted = columns.conj() * weight
-    normal = (weighted @ columns.T).real
-    lengths = np.sqrt(np.diag(normal)) + 1e-300  # parameters have different units
-    equal = normal / np.outer(lengths, lengths) + damping * np.eye(len(normal))
-    return np.linalg.lstsq(equal, (weighted @ missing).real / lengths, rcond=1e-12)[0] / lengths
 
 
 def changed(

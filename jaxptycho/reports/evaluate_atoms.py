@@ -10,7 +10,8 @@ from scipy.ndimage import gaussian_filter, maximum_filter
 from scipy.spatial import KDTree
 
 from ..analysis.assignment import AtomComparison, Score, compare_atoms
-from ..analysis.peaks import fit_peaks, local_maxima
+from ..analysis.maxima import local_maxima
+from ..analysis.peaks import fit_peaks
 from ..analysis.species import species_by_integral
 from ..physics.mean_potential import atoms_potential
 from ..physics.scattering import scattering_factor

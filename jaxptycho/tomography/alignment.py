@@ -15,9 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..inverse.least_squares import normal_equations, solve_damped
 from ..physics.types import Numbers, Scalar, Stack
 from .aligned import Aligned
 from .coarse import coarse_shifts, film_shifts
+from .gauge import without_translation
 from .levels import Level, binned, common_field, rotate_images
 from .linear import Free, basis_of, fista, project_out
 from .outliers import held_out, unusable, worst_view
@@ -260,7 +262,9 @@ def _first_shifts(projections, seen, tilts, pixel, extended: bool):
 def _refined(level: Level, found, nominal, kept, options: _Options, angles: bool):
     """Parameters, volume and largest moves after rounds of volume and `kept` views."""
     found = found.copy()
-    found[kept] = nominal[kept] + without_gauge((found - nominal)[kept], nominal[kept, 0])
+    moved = found - nominal
+    moved[kept, 3:] = without_translation(moved[kept, 3:], nominal[kept, 0])
+    found[kept] = (nominal + moved)[kept]
     volume = jnp.zeros(level.volume_shape, jnp.float32)
     moved = []
     fixed = basis_of(options.free, level.measured)
@@ -332,22 +336,11 @@ def newton_step(
         size = np.abs(np.sqrt(w) * r) / spread
         robust = w * np.minimum(1, HUBER / np.maximum(size, HUBER))
         variance = CORRELATED_PIXELS * np.sum(robust * r**2) / np.count_nonzero(w)
-        normal = np.einsum("ayx,yx,byx->ab", slope, robust, slope) / variance
-        right = np.einsum("ayx,yx,yx->a", slope, robust, r) / variance - precision * a
-        damped = normal + np.diag(precision + DAMPING * np.diag(normal) + 1e-12)
-        change[:] = np.linalg.solve(damped, right) * (np.diag(normal) > 0)
+        normal, right = normal_equations(slope, r, robust / variance)
+        free = np.diag(normal) > 0
+        step = solve_damped(normal + np.diag(precision), right - precision * a, DAMPING)
+        change[:] = step * free
     return changes
-
-
-def without_gauge(change: Parameters, tilts: Float[Array | np.ndarray, " view"]) -> Parameters:
-    """Change without the shift of the full specimen in it, τ_l = Π R_l t."""
-    seen = np.zeros((len(tilts), 2, 3))
-    seen[:, 0, 1] = 1
-    seen[:, 1, 0] = np.sin(tilts)
-    seen[:, 1, 2] = np.cos(tilts)
-    shifts = change[:, 3:]
-    common = np.linalg.lstsq(seen.reshape(-1, 3), shifts.ravel(), rcond=None)[0]
-    return np.concatenate([change[:, :3], shifts - seen @ common], 1)
 
 
 def _limited(change, level: Level):

@@ -7,7 +7,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.ndimage import gaussian_filter, map_coordinates
 
+from ..analysis.maxima import between_pixels, highest_lag
 from ..physics.types import Numbers
+from .gauge import without_translation
 
 # Of the field. Finer detail differs from view to view, and the lattice of a crystal repeats after
 # a few Å: with 0.03 a field that just holds the particle is wrong by 0.9 Å. Phase correlation,
@@ -36,9 +38,7 @@ def coarse_shifts(
     ramps = _ramps(along, projections.shape[1])[..., None]
     level = np.fft.ifft(np.fft.fft(smooth, axis=1) * ramps, axis=1).real
     across = _from_neighbours(level, tilts)
-    common = np.stack([np.cos(tilts), np.sin(tilts)], 1)
-    across = across - common @ np.linalg.lstsq(common, across, rcond=None)[0]
-    return np.stack([along - along.mean(), across], 1) * np.asarray(pixel)
+    return without_translation(np.stack([along, across], 1), tilts) * np.asarray(pixel)
 
 
 def film_shifts(
@@ -72,9 +72,7 @@ def film_shifts(
             for image in (smooth[known], seen[known].astype(float))
         )
         shifts[new] = _masked_lag(fixed, mask > 0.99, smooth[new], seen[new])
-    common = np.stack([np.cos(tilts), np.sin(tilts)], 1)
-    across = shifts[:, 1] - common @ np.linalg.lstsq(common, shifts[:, 1], rcond=None)[0]
-    return np.stack([shifts[:, 0] - shifts[:, 0].mean(), across], 1) * pixel
+    return without_translation(shifts, tilts) * pixel
 
 
 def _common_profile(profiles) -> np.ndarray:
@@ -165,13 +163,5 @@ def _peak(values) -> np.ndarray:
 
     Between samples by parabolas.
     """
-    peak = np.unravel_index(np.argmax(values), values.shape)
-    place = []
-    for axis, (index, n) in enumerate(zip(peak, values.shape, strict=True)):
-        line = values[tuple(slice(None) if a == axis else i for a, i in enumerate(peak))]
-        low, here, high = (line[(index + d) % n] for d in (-1, 0, 1))
-        known = np.isfinite([low, here, high]).all()  # not beside a lag without a value
-        bend = low - 2 * here + high if known else 0.0
-        between = 0.5 * (low - high) / bend if bend < 0 else 0.0
-        place.append((index + n // 2) % n - n // 2 + between)
-    return np.array(place)
+    lag = highest_lag(values)
+    return lag + between_pixels(values, lag)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from ..physics.types import Numbers
 from ..physics.volumes import rotation_matrix
 
 Poses = Float[np.ndarray, "view 5"]  # tilt, angles about x and z [rad], shift (y, x) [Å]
@@ -22,6 +23,17 @@ def common_move(change: Poses, poses: Poses) -> Poses:
     free = np.any(change[:, :3], axis=0, keepdims=True)
     turns = turns * free.T
     return np.concatenate([_fitted(turns, change[:, :3]), _fitted(shifts, change[:, 3:])], 1)
+
+
+def without_translation(
+    shifts: Float[np.ndarray, "view 2"], tilts: Numbers
+) -> Float[np.ndarray, "view 2"]:
+    """Shifts (y, x) of views at `tilts` [rad], less that of the full specimen, τ_l = Π R_l t."""
+    seen = np.zeros((len(shifts), 2, 3))
+    seen[:, 0, 1] = 1
+    seen[:, 1, 0] = np.sin(tilts)
+    seen[:, 1, 2] = np.cos(tilts)
+    return shifts - _fitted(seen, shifts)
 
 
 def _fitted(seen, change):

@@ -16,10 +16,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..inverse.least_squares import fit_linear
 from ..physics.types import Numbers, Scalar, Stack
 from .projections import Images
 
 Free = Literal["nothing", "constant", "plane"] | Float[Array, "view n y x"]
+REGULARISATION = 1e-6  # of the fit of the free part
 TV_STEPS = 10  # iterations of the dual, which is kept between the iterations of the volume
 
 
@@ -119,12 +121,7 @@ def project_out(images: Images, weights: Images, basis: Float[Array, "view n y x
         return images
 
     def one(image: Any, weight: Any, basis: Any) -> Array:
-        normal = jnp.einsum("ayx,yx,byx->ab", basis, weight, basis, precision="highest")
-        right = jnp.einsum("ayx,yx,yx->a", basis, weight, image, precision="highest")
-        size = jnp.sqrt(jnp.diag(normal))  # 0 for a view of no weight at all
-        unit = jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1), 0)
-        scaled = unit[:, None] * normal * unit + 1e-6 * jnp.eye(len(basis), dtype=image.dtype)
-        return image - jnp.tensordot(unit * jnp.linalg.solve(scaled, unit * right), basis, 1)
+        return image - jnp.tensordot(fit_linear(basis, image, weight, REGULARISATION), basis, 1)
 
     return jax.vmap(one)(images, weights, basis)
 
@@ -197,7 +194,9 @@ def cgls(
         volume, misfit, descent, direction, square = state
         seen = problem.seen(direction)
         curvature = jnp.sum(problem.weights * seen**2) + damping * jnp.sum(direction**2)
-        length = _ratio(square, curvature)
+        # the exact minimum along the direction: ‖descent‖²/curvature overshoots, and diverges, once
+        # rounding alone is left in the descent
+        length = _ratio(jnp.sum(descent * direction), curvature)
         volume = volume + length * direction
         after = misfit - length * seen
         descent = problem.back(after) - damping * volume

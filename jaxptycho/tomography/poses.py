@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from ..data import Batch, Dataset, make_batch
+from ..inverse.least_squares import normal_equations, solve_damped
 from ..inverse.solvers.parameter_scaling import natural_units
 from ..inverse.step import copy_for_donation
 from ..model import Model, simulate_pattern
@@ -25,6 +26,7 @@ from .gauge import common_move
 
 FIELDS = ("tilt", "angles", "shift")
 BUDGET = 2.0**28  # bytes of waves computed at the same time
+MIN_DAMPING = 1e-6
 WAVES_PER_SLICE = 6  # waves kept for the derivatives of one slice
 
 
@@ -88,18 +90,11 @@ def pose_step(
             )
 
         r, push = jax.linearize(residual, here)
-        jacobian = jax.lax.map(push, slopes)
-        return jnp.matmul(jacobian, jacobian.T, precision="highest"), jnp.matmul(
-            jacobian, r, precision="highest"
-        )
+        return normal_equations(jax.lax.map(push, slopes), r)
 
     size = shots_within(still.probe, model.grid, len(here.transmission), budget)
     normal, right = jax.lax.map(of_shot, (batch.shots, batch.counts, batch.weight), batch_size=size)
-    normal = jnp.sum(normal, 0)
-    right = jnp.sum(right, 0)
-    guard = (damping + 1e-6) * jnp.diag(normal) + 1e-12 * jnp.trace(normal)
-    blind = jnp.trace(normal) == 0  # a view of vacuum alone does not depend on its pose
-    step = -jnp.linalg.solve(normal + jnp.diag(jnp.where(blind, 1.0, guard)), right)
+    step = -solve_damped(jnp.sum(normal, 0), jnp.sum(right, 0), damping + MIN_DAMPING)
     return moved(step * jnp.minimum(1.0, longest / jnp.maximum(jnp.max(jnp.abs(step)), 1e-30)))
 
 

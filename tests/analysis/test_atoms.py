@@ -10,7 +10,8 @@ from skimage.feature import peak_local_max
 
 from jaxptycho.analysis import assignment
 from jaxptycho.analysis.assignment import assign, compare_atoms
-from jaxptycho.analysis.peaks import find_peaks, fit_peaks, local_maxima
+from jaxptycho.analysis.maxima import local_maxima
+from jaxptycho.analysis.peaks import find_peaks, fit_peaks
 from jaxptycho.analysis.species import species_by_integral
 from jaxptycho.figures.atoms import draw_atoms, draw_displacements, draw_scores
 from jaxptycho.physics.scattering import VOLT_ANGSTROM2, scattering_factor

@@ -166,3 +166,16 @@ def test_a_volume_is_differentiable_by_the_geometry():
 
     slope = jax.grad(of)(0.0)
     np.testing.assert_allclose(slope, (of(1e-5) - of(-1e-5)) / 2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("damping", [0.0, 1e-3])
+def test_cgls_stays_at_its_solution(damping):
+    """In single precision, where only rounding is left after fifty iterations."""
+    single = [jnp.asarray(a, jnp.float32) for a in (TINY.matrix, IMAGES, WEIGHTS, ZERO)]
+    matrix, images, weights, start = single
+    weighted = np.ravel(WEIGHTS)[:, None] * np.asarray(TINY.matrix)
+    normal = weighted.T @ np.asarray(TINY.matrix) + damping * np.eye(120)
+    exact = np.linalg.solve(normal, weighted.T @ np.ravel(IMAGES))
+    solved = cgls(Dense(matrix), images, start, 400, weights=weights, damping=damping)
+    assert solved.volume.dtype == jnp.float32
+    np.testing.assert_allclose(solved.volume.ravel(), exact, atol=3e-5)

@@ -21,6 +21,7 @@ from ...physics import waves
 from ...physics.grids import Grid
 from ...physics.types import Intensity, Stack
 from ..illumination import illumination
+from ..least_squares import fit_linear
 from .probe import recentred
 
 
@@ -155,10 +156,8 @@ def fitted_tilt(
     `coordinates` are relative to the weighted centre, so the offset of the plane vanishes.
     """
     y, x = coordinates
-    normal = jnp.array([[jnp.sum(weight * a * b) for a in (y, x)] for b in (y, x)])
-    return jnp.linalg.solve(normal, jnp.stack([jnp.sum(weight * a * phase) for a in (y, x)])) / (
-        2 * math.pi
-    )
+    plane = jnp.stack(jnp.broadcast_arrays(y, x))
+    return fit_linear(plane, phase, weight) / (2 * math.pi)
 
 
 def beam_drift(

@@ -17,6 +17,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from ...model import Model
 from ...physics.types import Scalar, Stack
+from ..least_squares import fit_linear
 from . import filters
 
 Lengths = tuple[float, float, float]
@@ -159,19 +160,14 @@ def _parabolas(volume, index, height, voxel: Lengths, radius: float):
     shape = [2 * h + 1 for h in half]
     steps = np.indices(shape).reshape(3, -1).T - half
     near = np.sum((steps / np.maximum(half, radius / np.array(voxel))) ** 2, 1) <= 1 + 1e-6
-    terms = jnp.asarray(
-        np.concatenate([np.ones((len(steps), 1)), steps, steps**2], 1), volume.dtype
-    )
+    powers = np.concatenate([np.ones((len(steps), 1)), steps, steps**2], 1)
+    terms = jnp.asarray(powers.T, volume.dtype)
     padded = jnp.pad(volume, [(h, h) for h in half])
 
     def fit(first: Int[Array, "3"], own: Float[Array, ""]) -> Float[Array, "7"]:
         value = jax.lax.dynamic_slice(padded, first, shape).ravel() / jnp.where(own > 0, own, 1)
         weight = jnp.where(near & (value > 0), value, 0) ** 2
-        normal = jnp.einsum(
-            "w,wi,wj->ij", weight, terms, terms, precision="highest"
-        ) + 1e-6 * jnp.eye(7)
-        right = jnp.matmul(terms.T, weight * jnp.log(jnp.maximum(value, 1e-6)), precision="highest")
-        return jnp.linalg.solve(normal, right)
+        return fit_linear(terms, jnp.log(jnp.maximum(value, 1e-6)), weight, 1e-6)
 
     log, slope, bend = jnp.split(jax.vmap(fit)(index, height), [1, 4], axis=1)
     peaked = (bend < -1e-3) & (jnp.abs(slope) < -2 * bend)  # with its maximum within a voxel
