@@ -45,7 +45,8 @@ from jaxptycho.inverse.illumination import illumination
 from jaxptycho.inverse.penalties import l1, missing_cone, sum_of, tikhonov, total_variation
 from jaxptycho.io.exports import export
 from jaxptycho.io.native import write_native
-from jaxptycho.jobs.build import build_model, read_data
+from jaxptycho.jobs.build import build_model
+from jaxptycho.jobs.measurement import read_data
 from jaxptycho.jobs.reading import make_job, read_job
 from jaxptycho.jobs.runner import resume, start
 from jaxptycho.jobs.writing import write_job
@@ -266,7 +267,7 @@ def test_a_job_makes_its_specimen_of_the_module_beside_it(job, tmp_path, monkeyp
     assert made.specimen.kind == f"{tmp_path / 'mykinds.py'}:make"
     (tmp_path / "run.toml").write_text(write_job(made))
     assert read_job(tmp_path / "run.toml").specimen == made.specimen
-    specimen = build_model(made, read_data(made.data)).specimen
+    specimen = build_model(made, read_data(made)).specimen
     assert type(specimen).__name__ == "Blobs"
     assert (specimen.peaks.shape, specimen.width) == ((1, 3), 0.9)
 
@@ -308,4 +309,4 @@ def test_a_job_of_its_own_kind_is_run_resumed_compared_and_exported(job, tmp_pat
 def test_what_a_job_cannot_name_is_refused_in_one_sentence(job, tmp_path, specimen, said):
     values = {"data": {"file": str(tmp_path / "scan.h5")}, "probe": {"start": "mean_pattern"}}
     with pytest.raises(ValueError, match=said):
-        build_model(job := make_job(values | {"specimen": specimen}), read_data(job.data))
+        build_model(job := make_job(values | {"specimen": specimen}), read_data(job))

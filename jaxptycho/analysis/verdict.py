@@ -160,7 +160,7 @@ def _percent(value: float, error: float) -> str:
 
 
 UNITS = "units of the positions (Å) or of the pixel: positions in the file, data.pixel_angstrom"
-AXES = "axes of the scan on the detector: data.scan_transform"
+AXES = "axes of the scan on the detector: scan.transform, scan.rotation_deg"
 DEFOCUS = "sign or value of the defocus (> 0 is underfocus): probe.defocus_angstrom"
 OPTICS = "units of semiangle (mrad) and voltage (kV): probe.semiangle_mrad, data.voltage_kv"
 CORNER = "patterns whose zero frequency is not in the middle: counts in the file"

@@ -26,14 +26,14 @@ from .bad_pixels import (
 )
 from .bad_shots import far_positions, wild_doses
 from .batch import Rows
+from .checks import checked_mask, checked_probe, checked_tilts, of_view, require_scan
 from .frame import origin_of, require_near_axis, spacing, warn_of_rounding
 from .layout import by_view, per_view, without_masks
 from .numbers import numbers
-from .patterns import AsSeen, Chosen, read_by
+from .patterns import AsSeen, Chosen, Patterns, read_by
 from .process_shard import ALONE, ProcessShard
 
 BLOCK = 64  # patterns read at once
-MIN_EXTENT = 1e-3  # pixels, smallest plausible extent of a scan
 SAMPLE = 256  # patterns in the sample for defective pixels
 SAMPLE_PIXELS = 2**24  # pixels in this sample
 MAX_SATURATED = 0.3  # fraction of the bright field, beyond which the data are unusable
@@ -81,9 +81,12 @@ class Dataset:
         given = [p[:] for p in by_view(self.positions, 2, "positions", one_scan)]
         self.positions = [numbers(p, "positions", float) for p in given]
         self._first: np.ndarray | None = None
-        self._check_scan()
+        require_scan(self.counts, self.positions, self.grid)
         self.shots = [np.arange(len(p)) for p in self.positions]
-        self._check_extras()
+        self.tilts = None if self.tilts is None else checked_tilts(self.tilts, self.n_views)
+        self.mask = None if self.mask is None else checked_mask(self.mask, self.grid)
+        if self.probe_guess is not None:
+            self.probe_guess = checked_probe(self.probe_guess, self.grid)
         if hidden is not None:
             self.mask = self._visible() & ~hidden
         checked = self.bad_data == "keep" or any(getattr(c, "checked", False) for c in self.counts)
@@ -121,11 +124,11 @@ class Dataset:
 
     def dose(self, view: int = 0) -> Float[np.ndarray, " shot"]:
         """Sum of the counts of every shot."""
-        return self._dose[view]
+        return self._sums()[0][view]
 
     def mean_pattern(self) -> Float[np.ndarray, "y x"]:
         """Mean counts over all shots and views, zero frequency in the centre."""
-        return np.fft.fftshift(np.sum(self._total, 0)) / sum(self.n_shots)
+        return np.fft.fftshift(np.sum(self._sums()[1], 0)) / sum(self.n_shots)
 
     @cached_property
     def sample(self) -> PixelStatistics:
@@ -165,7 +168,8 @@ class Dataset:
     def view(self, number: int) -> "Dataset":
         """The measurement of a single view."""
         other = copy(self)
-        for name in ("counts", "positions", "shots", "_clean", "_dose", "_total"):
+        known = ("_dose", "_total") if self._total else ()
+        for name in ("counts", "positions", "shots", "_clean", *known):
             setattr(other, name, [getattr(self, name)[number]])
         other.tilts = None if self.tilts is None else np.asarray(self.tilts)[[number]]
         other._first = None
@@ -184,85 +188,45 @@ class Dataset:
         other.shots = [own[s] for own, s in zip(self.shots, chosen, strict=True)]
         return other
 
-    def _check_scan(self):
-        if len(self.counts) != len(self.positions):
-            raise ValueError(
-                f"counts of {len(self.counts)} views came with positions of "
-                f"{len(self.positions)}; give both for the same views (one array [scan y, scan x, "
-                "y, x] without tilts is one scan; views are a list, or come with tilts)"
-            )
-        for view, (counts, positions) in enumerate(zip(self.counts, self.positions, strict=True)):
-            where = self._where(view)
-            if len(counts.shape) != 3 or counts.shape[0] == 0 or counts.dtype.kind not in "buif":
-                raise ValueError(
-                    f"the counts{where} have shape {tuple(counts.shape)} and type {counts.dtype}; "
-                    "real numbers [shot, y, x] of at least one shot are required"
-                )
-            if tuple(counts.shape[1:]) != self.grid.shape:
-                raise ValueError(
-                    f"patterns{where} are {tuple(counts.shape[1:])} pixels, the grid is "
-                    f"{self.grid.shape}"
-                )
-            if positions.shape != (counts.shape[0], 2):
-                raise ValueError(
-                    f"{counts.shape[0]} patterns{where} require positions of shape "
-                    f"({counts.shape[0]}, 2) in Å; got {positions.shape}"
-                )
-            if not np.isfinite(positions).all():
-                bad = int(np.flatnonzero(~np.isfinite(positions).all(1))[0])
-                raise ValueError(
-                    f"the position of shot {bad}{where} is {positions[bad]}; every shot requires "
-                    "a finite one"
-                )
-            extent = np.ptp(positions, axis=0).max()
-            pixel = min(self.grid.pixel)
-            if 0 < extent < MIN_EXTENT * pixel:
-                raise ValueError(
-                    f"the scan{where} extends over {extent:.3g} Å, where one pixel of the object "
-                    f"is {pixel:.3g} Å: positions are required in Å; are these in m? (multiply "
-                    "them by 1e10, or set data.position_unit)"
-                )
+    def derived(
+        self,
+        counts: list,
+        *,
+        grid: Grid | None = None,
+        mask: np.ndarray | None = None,
+        probe_guess: np.ndarray | None = None,
+        shots: Sequence[np.ndarray] | None = None,
+    ) -> "Dataset":
+        """The same measurement with other `counts` of its views, none of which is read yet.
 
-    def _check_extras(self):
-        if self.tilts is not None:
-            self.tilts = numbers(self.tilts, "the tilts", float)
-        if self.tilts is not None and (
-            np.shape(self.tilts) != (self.n_views,) or not np.isfinite(self.tilts).all()
-        ):
-            raise ValueError(
-                f"the tilts are {self.tilts}; a finite one is required for each of {self.n_views} "
-                "views"
-            )
-        if self.tilts is not None and np.abs(self.tilts).max() > 2 * np.pi:
-            raise ValueError(
-                f"the tilts reach {np.abs(self.tilts).max():.4g}, more than a full turn of 2π; a "
-                "Dataset requires radians: give np.deg2rad(tilts)"
-            )
-        if self.mask is not None:
-            if (
-                getattr(self.mask, "dtype", np.dtype(object)).kind != "b"
-            ):  # parts compare it by identity
-                self.mask = numbers(self.mask, "the mask", bool)
-            if self.mask.shape != self.grid.shape:
-                raise ValueError(
-                    f"the mask is {self.mask.shape} pixels, the patterns are {self.grid.shape}"
-                )
-            if not self.mask.any():
-                raise ValueError(
-                    "the mask hides every pixel; it is True where a pixel counts (invert it?)"
-                )
-        if self.probe_guess is not None:
-            probe = self.probe_guess = numbers(self.probe_guess, "the guess of the probe", complex)
-            if (
-                probe.ndim not in (2, 3)
-                or probe.shape[-2:] != self.grid.shape
-                or not np.isfinite(probe).all()
-                or not probe.any()
-            ):
-                raise ValueError(
-                    f"the guess of the probe has shape {probe.shape}; finite waves [y, x] or "
-                    f"[mode, y, x] of {self.grid.shape} pixels, not zero everywhere, are required"
-                )
+        They are made of `clean` patterns, on `grid` and with `mask`. `shots` are those that are
+        left of every view, all by default.
+        """
+        other = copy(self)
+        other.counts = counts
+        other.grid = self.grid if grid is None else grid
+        other.mask = mask
+        other.probe_guess = probe_guess
+        other.about = dict(self.about)
+        if shots is not None:
+            other.positions = [p[s] for p, s in zip(self.positions, shots, strict=True)]
+            other.shots = [own[s] for own, s in zip(self.shots, shots, strict=True)]
+        in_memory = all(patterns.in_memory for patterns in self._clean)  # not twice
+        other._clean = read_by(counts, mask, 0 if in_memory else IN_MEMORY_BYTES)
+        other._first = None
+        other._dose, other._total = [], []  # read when they are asked for
+        other.__dict__.pop("sample", None)
+        return other
+
+    def clean(self, view: int) -> Patterns | Chosen:
+        """Clean patterns of a view, read when they are indexed."""
+        return self._clean[view]
+
+    def _sums(self) -> tuple[list, list]:
+        """Counts of every shot, and of every pixel, of all views."""
+        if not self._total:
+            self._look(ALONE)
+        return self._dose, self._total
 
     def _count_from_frame(self, rounding: float):
         """Subtract `frame` in double precision; `rounding` [Å] is that of the originals."""
@@ -278,7 +242,7 @@ class Dataset:
         self.frame = float(y), float(x)
 
     def _where(self, view: int) -> str:
-        return f" of view {view}" if self.n_views > 1 else ""
+        return of_view(view, self.n_views)
 
     def _look(self, sharing: ProcessShard):
         """Read this process's part of the patterns, and combine the findings of all processes."""

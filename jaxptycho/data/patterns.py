@@ -26,6 +26,11 @@ class Patterns:
         self._kept = np.empty(counts.shape, self.dtype) if keep else None
         self._known = np.zeros(counts.shape[0], bool)
 
+    @property
+    def in_memory(self) -> bool:
+        """True if patterns are kept once they are read."""
+        return self._kept is not None
+
     def __getitem__(self, shots) -> Num[np.ndarray, "b y x"]:
         shots = np.asarray(shots)
         if self._kept is None:
@@ -83,6 +88,11 @@ class Chosen:
         self.patterns = patterns
         self.shots = shots
         self.dtype = patterns.dtype
+
+    @property
+    def in_memory(self) -> bool:
+        """True if patterns are kept once they are read."""
+        return self.patterns.in_memory
 
     def __getitem__(self, shots) -> Num[np.ndarray, "b y x"]:
         return self.patterns[self.shots[shots]]

@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from .arrangement import ARRANGEMENT
 from .hdf5 import FILTER, H5, create_hdf5, open_hdf5
 from .native import CHUNK_BYTES, FORMAT
 from .readers.completion import completed, missing, positions_of
 from .readers.detector import with_detector
 from .readers.reading import Reading
+from .scan_layout import ScanLayout
 
 PART_BYTES = 2**26  # of patterns in one block
 IDENTITY = "source.json"  # in the folder of blocks: what they are blocks of
@@ -38,6 +40,13 @@ def convert(
     """
     if out.exists():
         raise FileExistsError(f"{out} exists; choose another name or remove it first")
+    known = dict(known)
+    if of_counts := [name for name in ARRANGEMENT if name in known]:
+        raise ValueError(
+            f"{', '.join(of_counts)} came, and a conversion keeps the counts of the file; give "
+            "them where the new file is read, in a job in [data]"
+        )
+    layout = ScanLayout.taken_from(known)
     reading = with_detector(completed(reading, known))
     parts = out.with_name(f".{out.name}.parts")
     shots = part_shots(reading)
@@ -50,7 +59,7 @@ def convert(
             _write_part(path, reading, start, stop)
         progress(stop, reading.patterns.shape[0])
     with create_hdf5(out) as file:
-        _describe(file, reading)
+        _describe(file, reading, layout)
         _join(file, reading, [parts / f"{number:06d}.h5" for number in range(len(starts))])
     shutil.rmtree(parts)
     return reading
@@ -116,13 +125,15 @@ def _write_part(path: Path, reading: Reading, start: int, stop: int) -> None:
         )
 
 
-def _describe(file: H5, reading: Reading) -> None:
+def _describe(file: H5, reading: Reading, layout: ScanLayout) -> None:
     """Write all that is known of a scan but its patterns."""
     file.attrs.update({"format": FORMAT, "version": 1, "converted_from": reading.path.name})
     file.attrs.update({name: value.value for name, value in reading.values.items()})
     file.attrs["origins"] = json.dumps({n: v.origin for n, v in reading.values.items()})
     if not {"scan_shape", "step_angstrom"} & set(missing(reading)):
-        positions = file.create_dataset("positions", data=positions_of(reading))
+        positions = file.create_dataset(
+            "positions", data=layout.applied([positions_of(reading)])[0]
+        )
         positions.attrs.update({"units": "angstrom", "axes": "shot, (y, x)"})
     if reading.mask is not None:
         file["mask"] = reading.mask

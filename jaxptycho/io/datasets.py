@@ -1,39 +1,28 @@
 """Reading of measured counts in any known format."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ..data import ALONE, Dataset, ProcessShard
-from .arrangement import DATASET, Arrangement
-from .axis import QUARTER, quarter_turns
+from ..data.numbers import numbers
+from .arrangement import ARRANGEMENT, DATASET, IMAGES, Arrangement
+from .axis import quarter_turns
 from .cxi import CXI_PROPERTIES, is_cxi, read_cxi
 from .hdf5 import H5
+from .images import read_image
 from .instrument import INSTRUMENT, check_known
 from .native import FORMAT, read_native
 from .readers.completion import ACQUISITION, dataset_of
 from .readers.reading import Reading
 from .readers.registry import FORMATS, Format
 from .readers.source import Source, opened
+from .scan_layout import ScanLayout
 
 ORIGINS = ("axis", "middle")  # of the positions of a tilt series
-
-# The eight orientations of the axes of a scan relative to those of the detector, as matrices on
-# (y, x); rotations are counter-clockwise as seen with y downwards.
-SCAN_TRANSFORMS = {
-    "none": ((1, 0), (0, 1)),
-    "flip_y": ((-1, 0), (0, 1)),
-    "flip_x": ((1, 0), (0, -1)),
-    "rotate_90": ((0, -1), (1, 0)),
-    "rotate_180": ((-1, 0), (0, -1)),
-    "rotate_270": ((0, 1), (-1, 0)),
-    "transpose": ((0, 1), (1, 0)),
-    "antitranspose": ((0, -1), (-1, 0)),
-}
 
 
 class Reader(NamedTuple):
@@ -103,32 +92,31 @@ def read(
     """Return the dataset of a file in one of `READERS`, recognised by its contents.
 
     Files of cameras are read shot by shot and completed by `scan_shape`, `step_angstrom`,
-    `detector_step_mrad` and the properties below; `frames` (first, stop) are those to read,
+    `scan_order` ("raster", "serpentine", or positions of the "file"), `detector_step_mrad` and the
+    properties below; `frames` (first, stop) are those to read,
     `ignore_header` prefers given values to a header that contradicts them, and `dataset`,
     `frame_shape`, `dtype`, `offset_bytes` and `gap_bytes` are options of some formats.
 
     `reader` is the name of a format, or a function `read(path, **known) -> Dataset` of yours.
     `known` gives properties that the file lacks or states wrongly, under the names of the native
     format (`voltage_kv`, `pixel_angstrom`, `semiangle_mrad`, `defocus_angstrom` …); `near_field`
-    and `focus_to_sample_angstrom` as in `read_cxi`; `scan_transform`, one of `SCAN_TRANSFORMS`,
-    rotates or flips the scan about its middle, or about the origin for a tilt series, through
-    which the tilt axis goes. `tilt_axis_deg` is the direction of that axis in the patterns, from y
-    towards x. `origin` is that of the positions of a tilt series: the "axis", or the corner of a
-    scan through whose "middle" the axis goes (in every view separately). `position_unit`,
-    `zero_frequency`, `counts_per_electron` and `bad_data` as in `Arrangement`. None means unknown.
+    and `focus_to_sample_angstrom` as in `read_cxi`. `scan_affine`, `scan_transform` and
+    `rotation_deg` map the axes of the scan to those of the detector (`ScanLayout`).
+    `tilt_axis_deg` is the direction of the tilt axis in the patterns, from y towards x. `origin`
+    is that of the positions of a tilt series: the "axis", or the corner of a scan through whose
+    "middle" the axis goes (in every view separately). `position_unit`, `zero_frequency`,
+    `counts_per_electron`, `threshold` and `bad_data` as in `Arrangement`; `dark_file` and
+    `mask_file` (not zero where a pixel counts) name its images. None means unknown.
     Each process reads its part of the patterns (`sharing`). Raises ValueError, or
     FileNotFoundError, in one sentence.
     """
-    transform = known.pop("scan_transform", None) or "none"
-    if transform not in SCAN_TRANSFORMS:
-        raise ValueError(
-            f"no scan_transform is called {transform!r}; known are {', '.join(SCAN_TRANSFORMS)}"
-        )
-    arrangement = Arrangement.taken_from(known)
+    layout = ScanLayout.taken_from(known)
+    arrangement = arrangement_of(known)
     origin = known.pop("origin", None) or "axis"
     if origin not in ORIGINS:
         raise ValueError(f"no origin is called {origin!r}; known are {', '.join(ORIGINS)}")
     if callable(reader):
+        _refuse_images(reader, arrangement)
         axis = known.get("tilt_axis_deg") or 0.0
         data = reader(path, **known)
         if not isinstance(data, Dataset):
@@ -139,8 +127,7 @@ def read(
     else:
         known = check_known(known, KEYS)
         with opened(path) as source:
-            stored = {} if source.file is None else source.file.attrs
-            axis = known.get("tilt_axis_deg", stored.get("tilt_axis_deg", 0.0))
+            axis = tilt_axis_of(source, known)
             chosen = READERS[reader] if reader is not None else reader_of(source)
         if chosen.reading is None:
             _refuse_acquisition(path, known)
@@ -150,19 +137,43 @@ def read(
             f"tilt_axis_deg came for {path}, which gives no tilts; write tilt_deg [view] beside "
             "its counts"
         )
-    if transform != "none":
-        middles = [own.mean(0) if data.tilts is None else np.zeros(2) for own in data.positions]
-        pairs = zip(data.positions, middles, strict=True)
-        turn = np.linalg.matrix_power(QUARTER, quarter_turns(float(axis)))  # as the patterns were
-        matrix = turn @ np.array(SCAN_TRANSFORMS[transform]) @ turn.T
-        data.positions = [_turned(positions, middle, matrix) for positions, middle in pairs]
+    turns = quarter_turns(axis)  # as the patterns were rotated
+    data.positions = layout.applied(data.positions, data.tilts is not None, turns)
     if origin == "middle":
         data.positions = [own - (own.min(0) + own.max(0)) / 2 for own in data.positions]
     return data
 
 
+def arrangement_of(known: dict[str, Any]) -> Arrangement:
+    """Arrangement among `known` properties, which is removed from them, its images read."""
+    images = {
+        field: numbers(read_image(file), f"the image in {file}", kind)
+        for name, (field, kind) in IMAGES.items()
+        if (file := known.pop(name, None)) is not None
+    }
+    return replace(Arrangement.taken_from(known), **images)
+
+
+def tilt_axis_of(source: Source, known: Mapping[str, Any]) -> float:
+    """Direction of the tilt axis in the patterns of a file [degrees], 0 unless it is known."""
+    stored = {} if source.file is None else source.file.attrs
+    return float(known.get("tilt_axis_deg") or stored.get("tilt_axis_deg", 0.0))
+
+
+def _refuse_images(reader: Callable[..., Dataset], arrangement: Arrangement) -> None:
+    """Raise ValueError for changes of the counts that a user's reader returns."""
+    if arrangement.of_counts:
+        raise ValueError(
+            f"{', '.join(arrangement.of_counts)} came with the reader "
+            f"{getattr(reader, '__name__', reader)}, which returns a finished Dataset; let it "
+            "correct the counts, and leave them out"
+        )
+
+
 def _refuse_acquisition(path: str | Path, known: dict[str, Any]) -> None:
     """Raise ValueError for keys of a camera's file."""
+    if known.get("scan_order") == "file":  # as they are
+        del known["scan_order"]
     for name in (*ACQUISITION, *OPTIONS):
         if name in known:
             raise ValueError(
@@ -174,8 +185,11 @@ def _refuse_acquisition(path: str | Path, known: dict[str, Any]) -> None:
 def reading_of(path: str | Path, reader: str | None = None, **known: Any) -> Reading | None:
     """Return what a camera's file gives, before it is completed.
 
-    None for a file of the native format and CXI. `known` are as in `read`.
+    None for a file of the native format and CXI. `known` are as in `read`; those of the layout of
+    the scan and of the counts have no effect here.
     """
+    known = {name: value for name, value in known.items() if name not in ARRANGEMENT}
+    ScanLayout.taken_from(known)
     known = check_known(known, KEYS)
     with opened(path) as source:
         chosen = READERS[reader] if reader is not None else reader_of(source)
@@ -199,7 +213,3 @@ def reader_of(source: Source) -> Reader:
         f"{source.path} is neither a native dataset (/counts and /positions) nor a CXI file "
         f"(/entry_1) nor one of a camera, but {kind}"
     )
-
-
-def _turned(positions: np.ndarray, middle, matrix) -> np.ndarray:
-    return (positions - middle) @ np.transpose(matrix) + middle

@@ -71,6 +71,7 @@ def read_native(
     if "tilt_axis_deg" in about:
         turns = quarter_turns(float(about["tilt_axis_deg"]))
         about = rotate_properties(about, turns)
+        arrangement = arrangement.rotated(turns)
         counts = [RotatedCounts(own, turns) for own in counts] if turns else counts
         positions = [rotate_positions(np.asarray(own, float), turns) for own in positions]
         mask, probe = (

@@ -1,4 +1,4 @@
-"""Measurement and first model of a job."""
+"""First model of a job."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,10 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..data import ALONE, Dataset, ProcessShard
-from ..data.half_sets import checkerboard, thinned
-from ..data.ordering import spread
-from ..io.datasets import read
+from ..data import Dataset
 from ..model import Model
 from ..parts.detector import (
     AbstractDetector,
@@ -33,85 +30,20 @@ from ..start.affine import find_affine, pivot, place_nominal
 from ..start.descan import beam_tilt, descan_rows
 from ..start.guess import guess_model, per_shot
 from ..start.vary import copies, varied
-from .sections import Data, Detector, Probe, Propagator, Scan, Setup, Specimen, slices_of
+from .data_sections import Scan
+from .measurement import vacuum_of
+from .sections import Detector, Probe, Propagator, Setup, Specimen, slices_of
 from .tilted_beam import margin_of, require_tilted_beam, tilted_beam
 
-NOT_OF_FILE = {"file", "reader", "options", "half", "fraction", "dose_fraction", "hold_out"}
-FIELDS = ("black", "white")  # halves of the shots
-QUANTA = ("first", "second")  # halves of every shot
 
-
-def acquisition_of(job: Setup) -> dict[str, Any]:
-    """Scan and semiangle that a job gives for the file of a camera, as keywords of `read_data`."""
-    found = {
-        "scan_shape": job.scan.shape,
-        "step_angstrom": job.scan.step_angstrom,
-        "semiangle_mrad": job.probe.semiangle_mrad,
-    }
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def read_data(
-    section: Data, seed: int = 0, sharing: ProcessShard = ALONE, **acquisition: Any
-) -> Dataset:
-    """Dataset that a job names, with the values of the job in place of the file's.
-
-    `seed` selects shots and quanta at random, `sharing` is the shard of each process, `acquisition`
-    what other sections say of the measurement (`acquisition_of`).
-    """
-    known = acquisition | {
-        name: value
-        for name, value in section
-        if name not in NOT_OF_FILE and value is not None and value is not False
-    }
-    if section.file is None:
-        raise ValueError("data.file is missing; give the measurement")
-    reader = section.reader
-    if reader is not None and is_reference(reader):
-        known.pop("semiangle_mrad", None)
-        data = read(section.file, sharing, resolve(reader), **known, **section.options)
-    elif section.options:
-        raise ValueError("data.options are keywords of a data.reader of yours; leave them out")
-    else:
-        data = read(section.file, sharing, reader, **known)
-    if section.dose_fraction < 1:
-        data = thinned(data, seed=2 * seed + 1, fraction=section.dose_fraction, sharing=sharing)
-    if section.half in QUANTA:
-        data = thinned(data, QUANTA.index(section.half), 2 * seed, sharing=sharing)
-    fields = (
-        checkerboard(data)[FIELDS.index(section.half)]
-        if section.half in FIELDS
-        else map(np.arange, data.n_shots)
-    )
-    pairs = enumerate(zip(fields, data.positions, strict=True))
-    shots = [
-        mine[spread(positions[mine], section.fraction, seed * data.n_views + view)]
-        for view, (mine, positions) in pairs
-    ]
-    return data if sum(map(len, shots)) == sum(data.n_shots) else data.subset(shots, sharing)
-
-
-def known_of(job: Setup, slices: int) -> dict[str, Any]:
-    """Properties that a job specifies in place of the file, under the names of the native format.
-
-    `slices` is the largest number of them.
-    """
-    return {
-        "semiangle_mrad": job.probe.semiangle_mrad,
-        "defocus_angstrom": job.probe.defocus_angstrom,
-        "thickness_angstrom": getattr(job.specimen, "thickness_angstrom", None),
-        "slices": slices,
-        "effective_distance_angstrom": job.detector.effective_distance_angstrom,
-    }
-
-
-def of_instrument(job: Setup) -> dict[str, Any]:
-    """Probe and detector of a job, as keywords of `guess_model`."""
+def of_instrument(job: Setup, data: Dataset) -> dict[str, Any]:
+    """Probe and detector of a job for `data`, as keywords of `guess_model`."""
     probe = job.probe
     detector = job.detector
     return {
         "modes": probe.modes,
         "probe": probe.start,
+        "vacuum": vacuum_of(job, data),
         "semiangle": None if probe.semiangle_mrad is None else 1e-3 * probe.semiangle_mrad,
         "defocus": probe.defocus_angstrom,
         "aberrations": probe.aberrations_angstrom,
@@ -145,7 +77,7 @@ def build_model(job: Setup, data: Dataset, matrix: np.ndarray | None = None) -> 
         periodic=specimen.periodic,
         margin=margin_of(job, data) if leans else specimen.margin_angstrom,
         near_field=near_field_distance(job, data),
-        **of_instrument(job),
+        **of_instrument(job, data),
     )
     if separate:
         model = replace(model, specimen=build_specimen(specimen, model))

@@ -24,6 +24,7 @@ from ..runs.batch_source import BatchSource
 from ..runs.folder import load_result, result_of
 from .build import descan_statement
 from .job import Job
+from .measurement import WINDOWS, measurement_rows, part_of_data
 from .optimisation import build_loss
 from .reading import read_job
 from .runner import Runner
@@ -37,8 +38,13 @@ OF_MODEL = ("job", "frame_angstrom")  # attributes of a result that its model sh
 
 
 def describe(path: Path, known: Mapping[str, Any] = EMPTY) -> dict[str, str]:
-    """Contents of a dataset, a result, a run or a job; `known` as in `read`, of a dataset."""
+    """Contents of a dataset, a result, a run or a job.
+
+    `known` are as in `read` of a dataset, and the keys of a job that take part of it.
+    """
     path = result_of(path)
+    parts = {name: value for name, value in known.items() if name in WINDOWS}
+    known = {name: value for name, value in known.items() if name not in WINDOWS}
     if path.suffix == ".toml":
         return describe_job(read_job(path))
     if path.suffix != ".cxi" and path.exists() and h5py.is_hdf5(path):
@@ -49,16 +55,17 @@ def describe(path: Path, known: Mapping[str, Any] = EMPTY) -> dict[str, str]:
                 return describe_model(load_result(path)) | rows
     reading = reading_of(path, **known) or large_scan(path)
     if reading is None:
-        return describe_data(read(path, **known))
+        return describe_data(part_of_data(read(path, **known), parts))
     reading = with_detector(completed(reading, known))
     rows = describe_reading(reading)
     if not is_small(reading) or missing(reading):
         return rows
     try:
-        further = describe_data(read(path, **known))
+        further = describe_data(part_of_data(read(path, **known), parts))
     except ValueError as error:  # also of what no reconstruction could use, all is reported
         return rows | {"not usable": str(error)}
-    replaced = {name: further[name] for name in OF_ALL_PATTERNS if name in further}
+    names = (*OF_ALL_PATTERNS, "patterns") if parts else OF_ALL_PATTERNS
+    replaced = {name: further[name] for name in names if name in further}
     return rows | {n: text for n, text in further.items() if n not in rows} | replaced
 
 
@@ -72,7 +79,7 @@ def large_scan(path: Path) -> Reading | None:
 
 def describe_job(job: Job) -> dict[str, str]:
     """The steps of a job in short."""
-    rows = {} if job.data.file is None else {"data": job.data.file}
+    rows = {} if job.data.file is None else {"data": job.data.file} | measurement_rows(job)
     for number, step in enumerate(job.step):
         kind: str = step.kind  # pyright: ignore[reportAttributeAccessIssue]
         name = getattr(step, "name", kind)

@@ -7,8 +7,8 @@ from ..model import Model
 from ..reports.compare import common_area, compare_models
 from ..runs.folder import refuse_existing
 from ..runs.progress import ProgressListener
-from .build import FIELDS, QUANTA, acquisition_of, read_data
 from .job import Job
+from .measurement import FIELDS, QUANTA, read_data
 from .runner import Runner, start
 from .steps.refine import RefineStep
 
@@ -75,6 +75,6 @@ def require_comparable(jobs: Sequence[Job], folder: Path) -> None:
 
 def starts_from_file(job: Job) -> bool:
     """True if the probe starts from the guess in the file, which may stem from all data."""
-    if job.probe.start != "auto":
+    if job.probe.start != "auto" or job.data.vacuum_file is not None:
         return job.probe.start == "file"
-    return read_data(job.data, **acquisition_of(job)).probe_guess is not None
+    return read_data(job).probe_guess is not None

@@ -9,13 +9,14 @@ from pydantic import BeforeValidator, Discriminator, Field, SerializeAsAny, Tag,
 from ..runs.references import is_reference, resolve
 from .context import Step
 from .optimisation import Rate
-from .sections import Probe, Propagator, Scan, Setup
+from .sections import Probe, Propagator, Setup
 from .steps import STEPS
 from .steps.align import AlignStep
 from .steps.refine import RefineStep
 from .steps.views import ViewsStep
 
 EXTERNAL = "module:function"
+NOT_OF_SERIES = ("kind", "shape", "step_angstrom", "order")  # keys of a single scan
 
 
 def _tag(value: Any) -> Any:
@@ -61,7 +62,7 @@ class Job(Setup):
             "data.near_field": not self.data.near_field,
             f"probe.kind = {self.probe.kind!r}": self.probe.kind != "relaxed",
             "probe.basis": self.probe.basis == Probe().basis,
-            "[scan]": self.scan == Scan(),
+            **{f"scan.{name}": self.scan.is_default(name) for name in NOT_OF_SERIES},
             "[propagator]": self.propagator == Propagator(),
             "detector.effective_distance_angstrom": far_field,
             "figures.band_pass_angstrom": self.figures.band_pass_angstrom is None,

@@ -35,10 +35,11 @@ from ..runs.references import resolve
 from ..runs.state import Diverged, Progress, Row, State, Stopped
 from ..start.cautions import cautions
 from ..tomography.series import off_axis
-from .build import acquisition_of, descan_statement, known_of, read_data
+from .build import descan_statement
 from .changes import Reached, changed_job, require_applicable, require_files
 from .context import Context, Step
 from .job import Job
+from .measurement import known_of, read_data
 from .reading import beside
 from .steps.refine import RefineStep, shapes, split_into_slabs
 from .steps.views import read_views
@@ -183,7 +184,7 @@ class Runner:
 
     def _read(self) -> None:
         job = self.job
-        data = read_data(job.data, job.run.seed, sharing(), **acquisition_of(job))
+        data = read_data(job, sharing())
         for caution in cautions(data, known_of(job, job.slices)):
             run_on_rank0(partial(warnings.warn, str(caution)))
         if job.is_series and (aside := off_axis(data)):

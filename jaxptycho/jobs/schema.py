@@ -36,6 +36,10 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
+    def is_default(self, name: str) -> bool:
+        """True if the key `name` has its default."""
+        return getattr(self, name) == type(self).model_fields[name].default
+
 
 def key(about: str, default: Any = ..., example: Any = None, *, role: str = "", **limits) -> Any:
     """A documented key.

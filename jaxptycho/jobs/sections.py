@@ -1,119 +1,14 @@
-"""Sections of a job that describe the measurement, the model and the run."""
+"""Sections of a job that describe the model and the run, and the setup of all of them."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Tag
 
-from ..io.arrangement import POSITION_UNITS
-from ..io.datasets import ORIGINS, READERS, SCAN_TRANSFORMS
 from ..kernels.resampling import INTERPOLATIONS
 from ..start.descan import DESCANS
 from ..start.guess import PROBES, SPECIMENS, STARTS
-from .schema import Aberrations, Counts, Pair, Section, Semiangle, Triple, in_unit, key, one_of
-
-
-class Data(Section):
-    """Measurement, and properties that its file does not give."""
-
-    file: str | None = key(
-        "native HDF5, CXI or a camera's file, relative to this job; default: what a first step "
-        "`simulate` writes",
-        None,
-        "scan.h5",
-        role="input",
-    )
-    reader: one_of(READERS, "reader", references=True) | None = key(
-        f"format of the file: {', '.join(READERS)}, or module:function beside the job, called "
-        "with the path, what this section gives in place of the file, and data.options; default: "
-        "by its contents",
-        None,
-        "mymodule:read_scan",
-    )
-    options: dict[str, Any] = key("keywords of a function named by data.reader", {})
-    voltage_kv: in_unit("voltage_kv") | None = key(
-        "acceleration voltage, if not in the file", None, 300.0
-    )
-    wavelength_angstrom: in_unit("wavelength_angstrom") | None = key(
-        "wavelength of anything but electrons", None, 1.4
-    )
-    pixel_angstrom: in_unit("pixel_angstrom") | None = key(
-        "pixel of the object, if not in the file", None, 0.3
-    )
-    dk_inverse_angstrom: float | None = key(
-        "frequency step of the detector, instead of the pixel", None, 0.025, gt=0
-    )
-    detector_step_mrad: float | Pair | None = key(
-        "angle between neighbouring pixels of the detector, instead of the pixel; default: that of "
-        "the header, or measured from the disc of probe.semiangle_mrad",
-        None,
-        0.5,
-    )
-    dataset: str | None = key(
-        "array of patterns in a file that holds several", None, "/entry/data/data"
-    )
-    frames: Counts | None = key(
-        "first pattern that is read of a camera's file, and the one after the last; default all",
-        None,
-        [0, 4096],
-    )
-    frame_shape: Counts | None = key(
-        "height and width of the patterns of a binary without a header", None, [256, 256]
-    )
-    dtype: str | None = key("type of the numbers of such a binary", None, "<u2")
-    offset_bytes: int | None = key("bytes before the first pattern of a binary", None, 0, ge=0)
-    gap_bytes: int | None = key("bytes between the patterns of a binary", None, 0, ge=0)
-    ignore_header: bool = key(
-        "take the values of this job where the header of a camera's file contradicts them, instead "
-        "of refusing them",
-        False,
-    )
-    scan_transform: one_of(SCAN_TRANSFORMS, "scan transform") = key(
-        f"orientation of the scan's axes on the detector: {', '.join(SCAN_TRANSFORMS)}", "none"
-    )
-    position_unit: one_of(POSITION_UNITS, "unit of positions") = key(
-        f"unit of the positions in the file: {', '.join(POSITION_UNITS)} (of the object)",
-        "angstrom",
-    )
-    zero_frequency: Literal["middle", "corner"] = key(
-        "place of the zero frequency in the patterns of the file", "middle"
-    )
-    counts_per_electron: float = key("counts of one electron, by which all are divided", 1.0, gt=0)
-    bad_data: Literal["leave_out", "keep"] = key(
-        "defective pixels and shots that do not belong to the scan: leave_out with a warning, or "
-        "keep",
-        "leave_out",
-    )
-    tilt_axis_deg: float | None = key(
-        "direction of a series' tilt axis in the patterns: 0 along y (down), 90 along x (right), "
-        "180 and 270 (or -90) the opposite senses; a positive tilt moves what is deeper along the "
-        "beam by +x at 0, by -y at 90; patterns and positions are rotated by multiples of 90 "
-        "degrees, results are in their frame; default: that of the file, or 0",
-        None,
-        90.0,
-        ge=-360,
-        le=360,
-    )
-    origin: one_of(ORIGINS, "origin") = key(
-        "of a series' positions: axis: counted from the tilt axis; middle: the axis goes through "
-        "the middle of each view's scan",
-        "axis",
-    )
-    near_field: bool = key("a CXI file of in-line holograms", False)
-    focus_to_sample_angstrom: float | None = key(
-        "distance from the focus to the specimen, for holograms", None, 3.65e7, gt=0
-    )
-    half: Literal["all", "black", "white", "first", "second"] = key(
-        "all; black or white fields of a checkerboard over the scan; first or second half of the "
-        "quanta",
-        "all",
-    )
-    fraction: float = key(
-        "fraction of the shots that is used, spread evenly over the scan", 1.0, gt=0, le=1
-    )
-    dose_fraction: float = key("fraction of the quanta that is used, at random", 1.0, gt=0, le=1)
-    hold_out: float = key(
-        "fraction of the shots kept aside for the held-out loss", 0.02, ge=0, le=0.5
-    )
+from .data_sections import Data, Scan
+from .schema import Aberrations, Pair, Section, Semiangle, Triple, key, one_of
 
 
 class Probe(Section):
@@ -195,24 +90,6 @@ AnySpecimen = Annotated[
     Annotated[Specimen, Tag("Specimen")] | Annotated[VolumeSpecimen, Tag("VolumeSpecimen")],
     Discriminator(_kind_of_specimen),
 ]
-
-
-class Scan(Section):
-    """Positions of the probe."""
-
-    shape: Counts | None = key(
-        "lines and shots in each line of a camera's file; default: as its header says",
-        None,
-        [64, 64],
-    )
-    step_angstrom: float | Pair | None = key(
-        "step of the scan, or (y, x); default: as the header of a camera's file says", None, 0.4
-    )
-    kind: Literal["free", "affine"] = key(
-        "free: separate positions; affine: a linear map, found before the first epoch, a shift "
-        "and a residual",
-        "free",
-    )
 
 
 class Propagator(Section):

@@ -67,7 +67,7 @@ def series_model(
 
 def view_model(job: Setup, data: Dataset) -> Model:
     """First model of one separate view: thin, at the height of the tilt axis."""
-    model = guess_model(data, specimen="phase", **of_instrument(job))
+    model = guess_model(data, specimen="phase", **of_instrument(job, data))
     model = with_camera(job.detector, with_probe(job, model, data))
     camera = {path: what for path, what in job.vary.items() if path.split(".")[0] == "detector"}
     return varied(model, {path: what for path, what in camera.items() if what == "shot"}, data)

@@ -37,7 +37,7 @@ from .descan import beam_tilt, centred, descan_shift, disc_offsets, mean_of
 from .direct_object import on_pixels, phase_picture, with_phase
 
 SPECIMENS = ("complex", "phase", "weak", "potential")
-PROBES = ("auto", "file", "optics", "mean_pattern")
+PROBES = ("auto", "vacuum", "file", "optics", "mean_pattern")
 STARTS = ("empty", "direct")  # of a specimen
 
 
@@ -59,6 +59,7 @@ def guess_model(
     supersample: int = 1,
     extend: int = 1,
     descan: str = "auto",
+    vacuum: Numbers | None = None,
 ) -> Model:
     """First guess of a model: an empty specimen, and a probe with the measured dose.
 
@@ -66,12 +67,13 @@ def guess_model(
     absorption), "phase", "weak" or "potential"; it starts "empty", or with the phase of a "direct"
     retrieval (`start.direct_object`), shared evenly by the slices. `probe` comes from the file,
     from the optics (`semiangle` [rad], `defocus` [Å] > 0 for underfocus, `aberrations` [Å]; by
-    default those in `data.about`) or from the mean pattern; "auto" takes the first of these that
-    is known. The object reaches `margin` [Å] further than the windows. `near_field` [Å] is the
-    effective distance of an in-line hologram. The model may be finer than the detector in
-    reciprocal space (`supersample`) or in real space (`extend`), by integer factors. A
-    bright-field disc off the middle of the camera is modelled as a shift of the pattern
-    (`descan`: see `start.descan`).
+    default those in `data.about`), from the pattern `vacuum` [y, x] of the beam without a specimen,
+    which gives the amplitude of the aperture and the optics its phase, or from the mean pattern in
+    its place; "auto" takes the first of vacuum, file, optics and mean pattern that is known. The
+    object reaches `margin` [Å] further than the windows. `near_field` [Å] is the effective distance
+    of an in-line hologram. The model may be finer than the detector in reciprocal space
+    (`supersample`) or in real space (`extend`), by integer factors. A bright-field disc off the
+    middle of the camera is modelled as a shift of the pattern (`descan`: see `start.descan`).
     """
     if near_field is not None and descan in ("shared", "shot"):
         raise ValueError(
@@ -83,7 +85,7 @@ def guess_model(
     semiangle = about_radians(about, "semiangle_mrad") if semiangle is None else semiangle
     defocus = about.get("defocus_angstrom", 0.0) if defocus is None else defocus
     lens = {"defocus": defocus, **(aberrations or {})}
-    first = first_probe(data, grid, probe, semiangle, lens, near_field, descan)
+    first = first_probe(data, grid, probe, semiangle, lens, near_field, descan, vacuum)
     shift = None if near_field is not None else descan_shift(data, descan)
     dose = float(np.mean(np.concatenate([data.dose(v) for v in range(data.n_views)])))
     content = empty_specimen(data, grid, specimen, slices, thickness, margin, periodic)
@@ -157,12 +159,14 @@ def first_probe(
     aberrations: dict,
     near_field: float | None,
     descan: str = "auto",
+    vacuum: Numbers | None = None,
 ) -> jax.Array:
     """One wave [y, x] of arbitrary power, centre at [N//2, N//2], from the chosen source."""
     if source not in PROBES:
         raise ValueError(f"a probe starts from one of {', '.join(PROBES)}; got {source!r}")
     if source == "auto":
-        known = data.probe_guess is not None, semiangle is not None and near_field is None, True
+        optics = semiangle is not None and near_field is None
+        known = vacuum is not None, data.probe_guess is not None, optics, True
         source = PROBES[1 + known.index(True)]
     if source == "file":
         if data.probe_guess is None:
@@ -171,7 +175,17 @@ def first_probe(
             )
         guess = jnp.asarray(data.probe_guess).astype(complex)
         shift = None if near_field is not None else descan_shift(data, descan)
-        return guess if shift is None else centred(guess, data.grid, shift)
+        guess = guess if shift is None else centred(guess, data.grid, shift)
+        return _on_grid(guess, data.grid, grid)
+    if source == "vacuum":
+        if vacuum is None:
+            raise ValueError(
+                "a probe from vacuum requires the pattern of the beam without a specimen; give "
+                "it, in a job data.vacuum_file, or start from 'optics' or 'mean_pattern'"
+            )
+        return _from_mean_pattern(
+            _single_pattern(vacuum, data), grid, aberrations, near_field, descan
+        )
     if source == "mean_pattern":
         return _from_mean_pattern(data, grid, aberrations, near_field, descan)
     if semiangle is None:
@@ -195,11 +209,37 @@ def _from_mean_pattern(data, grid, aberrations, near_field, descan):
     if shift is not None:
         y, x = mean_of(shift)
         wave = waves.tilted(wave[None], data.grid, (-y, -x))[0]
-    padding = [
-        ((m - n) // 2, m - n - (m - n) // 2)
-        for n, m in zip(data.grid.shape, grid.shape, strict=True)
-    ]
-    return jnp.pad(wave, padding)
+    return _on_grid(wave, data.grid, grid)
+
+
+def _on_grid(waves_: jax.Array, before: Grid, after: Grid) -> jax.Array:
+    """Waves [..., y, x] in the middle of a grid of finer pixels, then of a larger window."""
+    factors = [round(p / q) for p, q in zip(before.pixel, after.pixel, strict=True)]
+    if factors != [1, 1]:
+        shape = [n * factor for n, factor in zip(before.shape, factors, strict=True)]
+        spectrum = jnp.fft.fftshift(waves.fourier(jnp.fft.ifftshift(waves_, (-2, -1))), (-2, -1))
+        padded = jnp.fft.ifftshift(_padded(spectrum, shape), (-2, -1))
+        waves_ = jnp.fft.fftshift(waves.inverse_fourier(padded), (-2, -1))
+    return _padded(waves_, after.shape)
+
+
+def _padded(images: jax.Array, shape: Sequence[int]) -> jax.Array:
+    """Images [..., y, x] with zeros around them, their pixel [n//2, n//2] in the middle."""
+    starts = [m // 2 - n // 2 for n, m in zip(images.shape[-2:], shape, strict=True)]
+    ends = [m - n - a for n, m, a in zip(images.shape[-2:], shape, starts, strict=True)]
+    before = [(0, 0)] * (images.ndim - 2)
+    return jnp.pad(images, [*before, *zip(starts, ends, strict=True)])
+
+
+def _single_pattern(pattern: Numbers, data: Dataset) -> Dataset:
+    """A measurement of one pattern [y, x] on the camera of `data`."""
+    counts = np.asarray(pattern, float)
+    if counts.shape != data.grid.shape:
+        raise ValueError(
+            f"the vacuum pattern has shape {counts.shape}; one of {data.grid.shape} pixels, as the "
+            "patterns have, is required"
+        )
+    return Dataset(counts[None], np.zeros((1, 2)), data.grid, data.mask, bad_data="keep")
 
 
 def empty_specimen(

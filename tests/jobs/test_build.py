@@ -8,7 +8,8 @@ from first_step import Opened, opened
 
 from jaxptycho import PerShot, make_batch, select
 from jaxptycho.inverse.step import copy_for_donation
-from jaxptycho.jobs import build, optimisation
+from jaxptycho.jobs import optimisation
+from jaxptycho.jobs.measurement import read_data
 from jaxptycho.jobs.reading import make_job
 from jaxptycho.runs.state import Progress
 
@@ -79,9 +80,9 @@ def opened_with(values, parts, step, **run) -> Opened:
 
 
 def test_a_job_uses_a_part_of_shots_and_quanta(values):
-    section = make_job(values).data
-    whole = build.read_data(section)
-    part = build.read_data(section.model_copy(update={"fraction": 0.3, "dose_fraction": 0.4}))
+    whole = read_data(make_job(values))
+    chosen = {"fraction": 0.3, "dose_fraction": 0.4}
+    part = read_data(make_job(values | {"data": values["data"] | chosen}))
     assert part.n_shots == [round(0.3 * whole.n_shots[0])]
     assert part.dose().mean() == pytest.approx(0.4 * whole.dose().mean(), rel=0.1)
 
@@ -104,7 +105,7 @@ def test_the_seed_decides_which_shots_and_quanta_are_drawn(values):
     halves = [
         drawn(1, fraction=1.0, dose_fraction=1.0, half=half).dose() for half in ("first", "second")
     ]
-    np.testing.assert_array_equal(sum(halves), build.read_data(make_job(values).data).dose())
+    np.testing.assert_array_equal(sum(halves), read_data(make_job(values)).dose())
 
 
 @pytest.mark.parametrize("name", JOBS)

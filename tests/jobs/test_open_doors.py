@@ -9,7 +9,8 @@ from scans import ABOUT, GRID, blobs
 
 import jaxptycho as jp
 from jaxptycho.io.results import load_history
-from jaxptycho.jobs.build import build_model, read_data
+from jaxptycho.jobs.build import build_model
+from jaxptycho.jobs.measurement import read_data
 from jaxptycho.jobs.reading import make_job, read_job
 from jaxptycho.jobs.runner import resume, start
 
@@ -203,7 +204,7 @@ def _after(calls: int):
 
 def test_the_first_model_is_made_by_them(job):
     made = read_job(job)
-    data = read_data(made.data)
+    data = read_data(made)
     assert data.grid.shape == GRID.shape
     assert data.about == ABOUT
     np.testing.assert_allclose(np.ptp(data.positions[0]), 5 * 2.1)

@@ -12,7 +12,7 @@ from tilts import ALIGN, LINEAR, SERIES, SIMULATION, VIEWS, job_of
 
 from jaxptycho import Dataset, predict, read
 from jaxptycho.io.native import write_native
-from jaxptycho.jobs.build import read_data
+from jaxptycho.jobs.measurement import read_data
 from jaxptycho.jobs.series import series_model, view_model
 from jaxptycho.jobs.steps.align import ALIGNMENT
 from jaxptycho.jobs.steps.views import depth_of_middle, probes_of, sliced_view
@@ -24,7 +24,9 @@ from jaxptycho.tomography.views import projected_views
 
 
 def test_every_view_keeps_other_positions_of_the_same_scan(series):
-    data = read_data(job_of(series).data.model_copy(update={"fraction": 0.3}))
+    job = job_of(series)
+    part = job.data.model_copy(update={"fraction": 0.3})
+    data = read_data(job.model_copy(update={"data": part}))
     assert data.n_shots == [5, 5, 5]
     assert len({tuple(map(tuple, places)) for places in data.positions}) > 1
 

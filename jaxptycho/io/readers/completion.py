@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -11,12 +11,15 @@ from jaxtyping import Float
 from ...data import ALONE, Dataset, ProcessShard
 from ..arrangement import DATASET, Arrangement
 from ..instrument import BEAM, check_number, grid_of
+from ..scan_layout import SCAN_ORDERS, raster_positions
 from .detector import DETECTOR, frequency_step, wavelength_in, with_detector
-from .frames import part_of
+from .frames import Frames, part_of
 from .reading import QUANTITIES, Reading, Value
 
 # keys that describe the acquisition, beside those of the instrument
-ACQUISITION = ("scan_shape", "step_angstrom", "detector_step_mrad", "frames", "ignore_header")
+ACQUISITION = ("scan_shape", "step_angstrom", "scan_order")
+ACQUISITION += ("detector_step_mrad", "frames", "ignore_header")
+LAID_OUT = ("scan_shape", "step_angstrom", "scan_order")  # keys from which positions follow
 ABOUT = ("semiangle_mrad", "defocus_angstrom", "scan_rotation_deg", "exposure_s", "camera_length_m")
 # relative difference from the header that is a calibration; beyond, one of the two is wrong
 TOLERANCE = {"voltage_kv": 0.01, "step_angstrom": 0.3, "semiangle_mrad": 0.3}
@@ -51,8 +54,10 @@ def dataset_of(
             f"{reading.path} holds {reading.patterns.shape[0]} patterns, and a scan has at least "
             f"{FEWEST}; give the file of a scan"
         )
-    corner = arrangement.zero_frequency == "corner"
-    reading = with_detector(reading, corner)
+    frames = arrangement.counts(reading.patterns)
+    corrected = Frames(frames.shape, frames.dtype, frames.__getitem__)
+    seen = replace(reading, patterns=corrected, mask=arrangement.mask(reading.mask))
+    reading = replace(reading, values=with_detector(seen).values)
     if (absent := missing_sentence(reading)) is not None:
         raise ValueError(absent)
     about = {
@@ -99,9 +104,36 @@ def completed(reading: Reading, known: Mapping[str, Any]) -> Reading:
             values = {name: value for name, value in values.items() if name not in group}
     values |= {name: Value(value, "given") for name, value in quantities.items()}
     ordered = {name: values[name] for name in QUANTITIES if name in values}
-    reading = replace(reading, values=ordered)
+    reading = _ordered(replace(reading, values=ordered), given)
     _check_scan(reading)
     return reading
+
+
+def _ordered(reading: Reading, given: Mapping[str, Any]) -> Reading:
+    """Reading with the order of its shots that is given.
+
+    Raises ValueError where the file lists positions, and those of a raster are asked for as well.
+    """
+    order = given.get("scan_order")
+    if order not in (None, *SCAN_ORDERS):
+        raise ValueError(f"no scan_order is called {order!r}; known are {', '.join(SCAN_ORDERS)}")
+    if order == "file":
+        if reading.positions is None:
+            raise ValueError(
+                f"{reading.path} lists no positions, and scan_order = 'file' takes them from it; "
+                "give raster or serpentine with the shape and the step of the scan"
+            )
+        return reading
+    laid_out = [name for name in LAID_OUT if name in given]
+    if reading.positions is not None and laid_out:
+        if not given.get("ignore_header"):
+            raise ValueError(
+                f"{reading.path} lists its positions, and {', '.join(laid_out)} would lay out "
+                "others; leave them out, or set ignore_header=True to take those of the raster, in "
+                "a job data.ignore_header"
+            )
+        reading = replace(reading, positions=None)
+    return replace(reading, order=order or reading.order)
 
 
 def _checked(reading: Reading, known: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,14 +235,11 @@ def _check_scan(reading: Reading) -> None:
 
 
 def positions_of(reading: Reading) -> Float[np.ndarray, "shot 2"]:
-    """Positions (y, x) [Å] that the file lists, or of a raster with its corner at zero."""
+    """Positions (y, x) [Å] that the file lists, or of its raster (`io.scan_layout`)."""
     if reading.positions is not None:
         return reading.positions
-    ny, nx = reading["scan_shape"].value
-    y, x = np.broadcast_to(reading["step_angstrom"].value, 2).tolist()
-    lines: Literal["ij", "xy"] = "ij" if reading.lines == "x" else "xy"
-    rows, columns = np.meshgrid(np.arange(ny), np.arange(nx), indexing=lines)
-    return np.stack([y * rows.ravel(), x * columns.ravel()], -1)
+    shape, step = reading["scan_shape"].value, reading["step_angstrom"].value
+    return raster_positions(shape, step, reading.order, reading.lines)
 
 
 def missing(reading: Reading) -> list[str]:
@@ -226,8 +255,11 @@ def missing(reading: Reading) -> list[str]:
     return absent
 
 
+# keys of a job that are not in data
 PLACES = {"scan_shape": "scan.shape", "step_angstrom": "scan.step_angstrom"}
-PLACES |= {"semiangle_mrad": "probe.semiangle_mrad"}  # keys of a job that are not in data
+PLACES |= {"scan_order": "scan.order", "scan_transform": "scan.transform"}
+PLACES |= {"rotation_deg": "scan.rotation_deg", "scan_affine": "scan.affine"}
+PLACES |= {"semiangle_mrad": "probe.semiangle_mrad"}
 
 
 def missing_sentence(reading: Reading) -> str | None:

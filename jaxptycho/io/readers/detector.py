@@ -44,7 +44,7 @@ def frequency_step(
     return y, x
 
 
-def with_detector(reading: Reading, corner: bool = False) -> Reading:
+def with_detector(reading: Reading) -> Reading:
     """Reading with the detector's step in 1/Å, measured from the disc of the semiangle where
     nothing else tells it.
     """
@@ -57,7 +57,7 @@ def with_detector(reading: Reading, corner: bool = False) -> Reading:
     if step is not None and found is not None:
         value = Value(step, reading[found].origin, reading[found].source)
     elif wavelength is not None and "semiangle_mrad" in plain and found is None:
-        radius = disc_radius(reading, corner)
+        radius = disc_radius(reading)
         if radius is None:
             return reading
         one = 1e-3 * plain["semiangle_mrad"] / wavelength / radius
@@ -67,10 +67,10 @@ def with_detector(reading: Reading, corner: bool = False) -> Reading:
     return replace(reading, values={**reading.values, "dk_inverse_angstrom": value})
 
 
-def disc_radius(reading: Reading, corner: bool = False) -> float | None:
+def disc_radius(reading: Reading) -> float | None:
     """Radius of the bright-field disc [pixels], from its area; None where there is no disc."""
     mean = sample_mean(reading.patterns, reading.mask)
-    disc = disc_of(np.fft.fftshift(mean) if corner else mean)
+    disc = disc_of(mean)
     radius = math.sqrt(disc.sum() / math.pi)
     return radius if LEAST_RADIUS <= radius <= LARGEST_RADIUS * min(disc.shape) else None
 

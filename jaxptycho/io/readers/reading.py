@@ -51,7 +51,8 @@ class Reading:
 
     `patterns` are [shot, y, x] in the layout of the camera, read when they are indexed. `values`
     hold the known ones of `QUANTITIES`; `reading["voltage_kv"]` is one of them, or `UNKNOWN`.
-    `lines` is the axis of the scan along which shots follow one another. `positions` [shot, 2]
+    `lines` is the axis of the scan along which shots follow one another, in `order` (a serpentine
+    runs every second line backwards). `positions` [shot, 2]
     (y, x) [Å] are those that the file lists, `mask` is True where a pixel counts, `notes` are
     remarks on contradictions. `fault` is the way in which the file is incomplete; it is then read
     only where the user names the `frames` to read.
@@ -66,6 +67,7 @@ class Reading:
     notes: tuple[str, ...] = ()
     fault: str | None = None
     lines: Literal["x", "y"] = "x"
+    order: Literal["raster", "serpentine"] = "raster"
 
     def __getitem__(self, name: str) -> Value:
         return self.values.get(name, UNKNOWN)

@@ -15,7 +15,7 @@ import jaxptycho.io.convert
 from jaxptycho.cli.main import app
 from jaxptycho.io.convert import convert
 from jaxptycho.io.datasets import read, reading_of
-from jaxptycho.jobs.build import acquisition_of, read_data
+from jaxptycho.jobs.measurement import read_data
 from jaxptycho.jobs.reading import read_job
 
 COUNTS = disc_counts(scan=(5, 7))
@@ -185,7 +185,7 @@ def test_a_job_reads_the_file_of_a_camera(merlin, tmp_path):
         "[probe]\nsemiangle_mrad = 21.0\ndefocus_angstrom = 20.0\n"
     )
     made = read_job(job)
-    same(read_data(made.data, **acquisition_of(made)), read(merlin, **GIVEN))
+    same(read_data(made), read(merlin, **GIVEN))
     job.write_text('[data]\nfile = "scan.mib"\n')
     result = run("validate", job)
     assert result.exit_code == 2
