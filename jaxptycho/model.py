@@ -141,7 +141,7 @@ def probe_positions(model: Model, view: int = 0) -> Float[np.ndarray, "shot 2"]:
 
 
 @eqx.filter_jit
-def _positions(scan, shots):
+def _positions(scan: AbstractScan, shots: Indices) -> Float[Array, "b 2"]:
     return jax.vmap(lambda shot: select(scan, PerShot, shot).position())(shots)
 
 

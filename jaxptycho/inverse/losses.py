@@ -20,6 +20,7 @@ from jax.scipy.special import xlogy
 
 from ..data import Batch
 from ..model import Model
+from .memory import Multislice
 from .microbatch import sum_over_shots
 
 Counts = jax.Array | np.ndarray | float
@@ -56,7 +57,7 @@ LOSSES: dict[str, Noise] = {
 
 
 def from_noise_or_loss(
-    function: Callable,
+    function: Callable[..., Any],
     options: Mapping[str, Any] = MappingProxyType({}),
     budget: float | None = None,
 ) -> Callable[[Model, Batch], jax.Array]:
@@ -73,7 +74,7 @@ def from_noise_or_loss(
 def misfit(
     noise: Noise,
     micro: int | None = None,
-    multislice: Callable | None = None,
+    multislice: Multislice | None = None,
     budget: float | None = None,
 ) -> Callable[[Model, Batch], jax.Array]:
     """Loss: Σ over pixels of `noise`, averaged over the shots of a batch [quanta per shot].

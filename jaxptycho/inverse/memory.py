@@ -13,14 +13,15 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import PyTree
 
 from ..data import Batch
 from ..model import Model
 from ..parts.indexed import PerShot, select
 from ..physics import checkpointed, waves
+from ..physics.types import PyTree
 
 Loss = Callable[[Model, Batch], jax.Array]
+Multislice = Callable[..., waves.Exit]
 
 # least and largest size of the waves of a chunk: the second-level cache of a CPU, in which four
 # shots are efficient, or the cache of a GPU
@@ -36,11 +37,11 @@ class MicrobatchPlan(NamedTuple):
     """Plan to process the shots of a batch: `micro` at a time, by `multislice`."""
 
     micro: int
-    multislice: Callable = waves.multislice
+    multislice: Multislice = waves.multislice
 
 
 def plans(
-    model: Model, shots: int, micro: int | None = None, multislice: Callable | None = None
+    model: Model, shots: int, micro: int | None = None, multislice: Multislice | None = None
 ) -> list[MicrobatchPlan]:
     """Plans to process `shots`, the fastest first.
 

@@ -13,7 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Complex, Int
 
 from ..data import Batch
 from ..model import Model, simulate_pattern
@@ -22,16 +22,20 @@ from ..parts.probe import AbstractProbe
 from ..parts.slices import Sliced
 from ..physics import windows
 from ..physics.grids import Grid
-from ..physics.types import Index, Waves, Window
-from .memory import MicrobatchPlan, fastest, plans
+from ..physics.types import Index, Indices, PyTree, Waves, Window
+from .memory import MicrobatchPlan, Multislice, fastest, plans
+
+Parts = tuple[Any, Any]  # the model without its specimen, and the specimen's slices
+Shots = tuple[Any, Any, Any]  # numbers, counts and weights
+OfShot = Callable[[Any, Any], Any]
 
 
 def sum_over_shots(
-    of_shot: Callable,
+    of_shot: OfShot,
     model: Model,
     batch: Batch,
     micro: int | None = None,
-    multislice: Callable | None = None,
+    multislice: Multislice | None = None,
     budget: float | None = None,
 ) -> jax.Array:
     """Sum Σ weight · of_shot(predicted, counts) over the shots of `batch`.
@@ -74,7 +78,7 @@ def _with_spectrum(model: Model) -> Model:
     return eqx.tree_at(lambda m: m.probe, model, _Spectrum(model.probe.spectrum(model.grid)))
 
 
-def _chunks(arrays, size):
+def _chunks(arrays: Shots, size: int) -> Shots:
     """Arrays `[shot, …]` reshaped to `[chunk, shot, …]`, padded with zeros (of weight 0)."""
     n = len(arrays[0])
     counts = range(max(1, round(0.8 * n / size)), math.ceil(n / size) + 1)
@@ -88,7 +92,7 @@ def _chunks(arrays, size):
     return jax.tree.map(cut, arrays)
 
 
-def _corners(rest: Model, sliced: Sliced, shots):
+def _corners(rest: Model, sliced: Sliced, shots: Indices) -> Int[Array, "b 2"]:
     def of_shot(shot: Index) -> Int[Array, "2"]:
         scan, own = select((rest.scan, sliced), PerShot, shot)
         return own.corner(scan.position(), rest.grid)[0]
@@ -96,7 +100,9 @@ def _corners(rest: Model, sliced: Sliced, shots):
     return jax.vmap(of_shot)(shots)
 
 
-def _chunk_sum(parts, seen, chunk, of_shot, multislice):
+def _chunk_sum(
+    parts: Parts, seen: Array, chunk: Shots, of_shot: OfShot, multislice: Multislice
+) -> Array:
     """Sum over one chunk; `seen` are the windows of its shots, cut from the specimen."""
     shots, counts, weight = chunk
 
@@ -108,7 +114,7 @@ def _chunk_sum(parts, seen, chunk, of_shot, multislice):
     return jnp.tensordot(weight, jax.vmap(one)(shots, seen, counts), 1)
 
 
-def _cut_all(sliced: Sliced, corners, grid):
+def _cut_all(sliced: Sliced, corners: Int[Array, "b 2"], grid: Grid) -> Complex[Array, "b z y x"]:
     return jax.vmap(lambda corner: sliced.window(corner, grid))(corners)
 
 
@@ -117,7 +123,7 @@ def _without_transmission(sliced: Sliced) -> Sliced:
 
 
 @eqx.filter_custom_vjp
-def _sum(parts, chunks, of_shot, multislice):
+def _sum(parts: Parts, chunks: Shots, of_shot: OfShot, multislice: Multislice) -> Array:
     rest, sliced = parts
 
     def of_chunk(chunk: PyTree) -> jax.Array:
@@ -128,7 +134,9 @@ def _sum(parts, chunks, of_shot, multislice):
 
 
 @_sum.def_fwd
-def _sum_forward(perturbed, parts, chunks, of_shot, multislice):
+def _sum_forward(
+    perturbed: PyTree, parts: Parts, chunks: Shots, of_shot: OfShot, multislice: Multislice
+) -> tuple[Array, PyTree]:
     del perturbed
     rest, sliced = parts
     small = (rest, _without_transmission(sliced))
@@ -154,6 +162,14 @@ def _sum_forward(perturbed, parts, chunks, of_shot, multislice):
 
 
 @_sum.def_bwd
-def _sum_backward(residuals, cotangent, perturbed, parts, chunks, of_shot, multislice):
+def _sum_backward(
+    residuals: PyTree,
+    cotangent: Array,
+    perturbed: PyTree,
+    parts: Parts,
+    chunks: Shots,
+    of_shot: OfShot,
+    multislice: Multislice,
+) -> PyTree:
     del perturbed, parts, chunks, of_shot, multislice
     return jax.tree.map(lambda g: g * cotangent, residuals)

@@ -8,7 +8,7 @@ like the others.
 import contextlib
 import gc
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Hashable, Iterable, Mapping
 from difflib import get_close_matches
 from functools import partial
 from itertools import groupby
@@ -20,11 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.core import Tracer
-from jaxtyping import PyTree
 
 from ..data import Batch, Rows, materialize, stacked
 from ..model import Model, require_alive, require_inside
 from ..parts.indexed import PerView, axis_size, mask_unseen_updates
+from ..physics.types import PyTree
 from .solvers.parameter_scaling import child, restrict_line_search, scale_parameters
 
 AHEAD = 8  # calls by which the host may precede the device, which holds the batches of all
@@ -42,7 +42,9 @@ class PerPart(optax.GradientTransformationExtraArgs):
 
 
 def per_part(
-    optimisers: Mapping[Any, optax.GradientTransformation] | None = None, /, **by_name
+    optimisers: Mapping[Any, optax.GradientTransformation] | None = None,
+    /,
+    **by_name: optax.GradientTransformation,
 ) -> PerPart:
     """One optimiser for each part or field; the rest of the model is fixed.
 
@@ -145,7 +147,7 @@ def copy_for_donation(tree: PyTree) -> PyTree:
 
 
 @contextlib.contextmanager
-def gc_disabled() -> Iterator[None]:
+def gc_disabled() -> Generator[None, None, None]:
     """Disable garbage collection, which takes a third of the time of tracing."""
     enabled = gc.isenabled()
     gc.disable()

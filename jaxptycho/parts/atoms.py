@@ -9,12 +9,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from ..physics import potentials, scattering, volumes
 from ..physics.grids import Grid
 from ..physics.mean_potential import atoms_potential
-from ..physics.types import Numbers, Pair, Scalar, Stack
+from ..physics.types import Numbers, Pair, PyTree, Scalar, Stack
 from .indexed import PerShot, PerView, Varying, add, as_array, axis_size, first_shot
 from .slices import AtomTable, Of, Sliced, Thickness, Voxels, as_sliced
 from .specimen import AbstractSpecimen, exponential
@@ -236,10 +236,10 @@ def _in_space(z: Scalar, yx: Pair) -> Float[Array, "3"]:
     return jnp.stack([jnp.asarray(z), jnp.asarray(yx)[0], jnp.asarray(yx)[1]])
 
 
-def _each(value, n: int):
+def _each(value: Any, n: int) -> Any:
     """One number for every atom, from a number shared by all."""
     return jnp.full(n, float(value)) if isinstance(value, (int, float)) else value
 
 
-def _positive(thickness) -> bool:
+def _positive(thickness: Any) -> bool:
     return not isinstance(thickness, (int, float)) or thickness > 0

@@ -13,9 +13,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
-from ..physics.types import Index, Indices
+from ..physics.types import Index, Indices, PyTree
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ else:  # at run time constructors accept all three forms
     class Varying:
         """Type `Varying[T]`: a T shared by all shots, or one T per shot or view."""
 
-        def __class_getitem__(cls, kind):
+        def __class_getitem__(cls, kind: Any) -> Any:
             return kind | PerShot | PerView
 
 
@@ -83,14 +83,14 @@ def axis_size(tree: PyTree, kind: type) -> int:
     return jax.tree.leaves(nodes[0])[0].shape[0] if nodes else 1
 
 
-def map_varying(function: Callable, value: PyTree) -> PyTree:
+def map_varying(function: Callable[..., PyTree], value: PyTree) -> PyTree:
     """`function` of a shared value, or of every entry of a PerShot or PerView, wrapped likewise."""
     if isinstance(value, (PerShot, PerView)):
         return type(value)(jax.vmap(lambda entry: map_varying(function, entry))(value.values))
     return function(value)
 
 
-def vmap_shots(function: Callable, tree: PyTree) -> PyTree:
+def vmap_shots(function: Callable[..., PyTree], tree: PyTree) -> PyTree:
     """`function(tree)` with the values of every shot of every view, along one leading axis."""
     views = axis_size(tree, PerView)
     shots = axis_size(select(tree, PerView, 0), PerShot)

@@ -3,18 +3,18 @@
 import abc
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Complex, Float, PyTree
+from jaxtyping import Array, Complex, Float
 
 from ..physics import aberrations, waves
 from ..physics.aberrations import cartesian
 from ..physics.grids import Grid
 from ..physics.modes import make_modes, with_dose
-from ..physics.types import Intensity, Kernel, Pair, Scalar, Waves
+from ..physics.types import Intensity, Kernel, Pair, PyTree, Scalar, Waves
 from .indexed import PerShot, PerView, Varying, axis_size, map_varying, plain, vmap_shots
 
 Basis = Complex[Array, "j m y x"]
@@ -190,7 +190,7 @@ class AberratedProbe(AbstractProbe):
     def __init__(
         self,
         semiangle: Any,
-        aberrations: Mapping | None = None,
+        aberrations: Mapping[str, Any] | None = None,
         dose: Any = 1.0,
         centre: Any = (0.0, 0.0),
     ) -> None:
@@ -258,14 +258,17 @@ def _mean_dose(probe: PixelProbe | RelaxedProbe) -> Scalar:
     return jnp.mean(plain(probe.reduce_waves(dose)))
 
 
-def _scale_waves(probe, factor: Scalar):
+Waved = TypeVar("Waved", PixelProbe, RelaxedProbe)
+
+
+def _scale_waves(probe: Waved, factor: Scalar) -> Waved:
     def scaled(values: Array) -> Array:
         return (jnp.sqrt(factor) * values).astype(values.dtype)
 
     return eqx.tree_at(lambda p: p.waves, probe, jax.tree.map(scaled, probe.waves))
 
 
-def _propagate_waves(probe, grid: Grid, distance: Scalar):
+def _propagate_waves(probe: Waved, grid: Grid, distance: Scalar) -> Waved:
     kernel = waves.fresnel(grid, distance)
     return eqx.tree_at(
         lambda p: p.waves, probe, map_varying(lambda one: _behind(one, kernel), probe.waves)
@@ -278,10 +281,10 @@ def _behind(centred: Complex[Array, "*n y x"], kernel: Kernel) -> Complex[Array,
     return jnp.fft.fftshift(waves.inverse_fourier(kernel * spectrum), axes=(-2, -1))
 
 
-def _moments(coefficients) -> Moments:
+def _moments(coefficients: PyTree) -> Moments:
     rows = plain(coefficients).reshape(-1, plain(coefficients).shape[-1])
     return rows.T @ jnp.conj(rows) / rows.shape[0]
 
 
-def _real(value):
+def _real(value: Any) -> Any:
     return value if isinstance(value, (PerShot, PerView)) else jnp.asarray(value, float)

@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from ..physics.grids import Grid
-from ..physics.types import Numbers, Pair, Scalar
+from ..physics.types import Numbers, Pair, PyTree, Scalar
 from .indexed import Varying, add
 
 Place = Float[Array | np.ndarray, "2"]  # (y, x)

@@ -54,7 +54,7 @@ class Slab(NamedTuple):
     """Part of the rows of a specimen on one of several devices, within `shard_map`."""
 
     number: Index  # of the slab, from 0
-    count: int  # of slabs
+    count: int  # of slabs  # pyright: ignore[reportIncompatibleMethodOverride]
     # (rows, reach, value outside) -> rows with halos
     with_halo: Callable[[Stack, int, float], Stack]
 

@@ -14,11 +14,11 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from ..physics.grids import Grid
 from ..physics.transmission import transmission_function
-from ..physics.types import Pair, Scalar, Slices, Stack
+from ..physics.types import Pair, PyTree, Scalar, Slices, Stack
 from .indexed import PerShot, PerView, Varying, add, first_shot
 from .slices import (
     PHASES,
@@ -258,7 +258,7 @@ class AbstractSpecimen(eqx.Module):
 
     # slabs of rows for several devices
 
-    def slab_stacks(self) -> list:
+    def slab_stacks(self) -> list[Any]:
         """The arrays [z, y, x], or their shapes, that slabs split along y.
 
         Raises ValueError for a specimen without such arrays.
@@ -348,7 +348,7 @@ class AbstractStack(AbstractSpecimen):
         """Weight of every old slice in every new one; phases are additive."""
         return overlap(thickness, slices)
 
-    def slab_stacks(self: Any) -> list:
+    def slab_stacks(self: Any) -> list[Any]:
         if self.periodic:
             raise ValueError(
                 "a periodic specimen cannot be split into slabs; give it a margin instead, or use "

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ..physics.grids import Grid
@@ -68,6 +69,6 @@ class PotentialSlices(AbstractStack):
     def radians(self, grid: Grid) -> Float[Array, "z 1 1"]:
         return grid.sigma * self.thicknesses(grid)[:, None, None]
 
-    def _shares(self, thickness, slices):
+    def _shares(self, thickness: np.ndarray, slices: int) -> Float[np.ndarray, "new old"]:
         """Weight of every old slice in every new one; a potential is a mean over the thickness."""
         return overlap(thickness, slices) * thickness / (thickness.sum() / slices)

@@ -10,12 +10,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from ..kernels.resampling import INTERPOLATIONS
 from ..physics import slab_rotation, volumes
 from ..physics.grids import Grid
-from ..physics.types import Numbers, Pair, Scalar, Stack
+from ..physics.types import Index, Numbers, Pair, PyTree, Scalar, Stack
 from .indexed import PerShot, Varying, add, as_array, plain
 from .slices import POTENTIALS, Lengths, Of, Slab, Sliced, Thickness, Voxels, finite_voxels
 from .specimen import AbstractSpecimen, exponential
@@ -252,7 +252,7 @@ class Volume(AbstractSpecimen):
         phase = jnp.where(known, phase, jnp.nan)
         return Sliced(exponential(phase, loss), part.frame.thickness, part.origin)
 
-    def _slab(self, number, slabs: int) -> AbstractSpecimen:
+    def _slab(self, number: Index, slabs: int) -> AbstractSpecimen:
         """The volume of one slab, tapered only at the faces of the full one."""
         _, rows, columns = self.potential.shape
         z, y, x = self.voxel
@@ -267,7 +267,7 @@ class Volume(AbstractSpecimen):
         stacks: Any = self.map_stacks(tapered)
         return replace(stacks, shape=shape, taper=0.0)
 
-    def _projected(self, values):
+    def _projected(self, values: Stack) -> Float[Array, "_ _ _"]:
         return volumes.beam_slices(
             values, self.voxel, self.frame, self.tilt, self.angles, kernel=self.kernel
         )

@@ -5,6 +5,7 @@ last.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,6 +15,9 @@ from jaxtyping import Array
 from ..kernels import convolve, match_vma, step
 from .types import Index, Kernel, Kernels, Waves, Window
 from .waves import Exit
+
+Triple = tuple[Array, Array, Array]  # of waves, slices and kernel
+Through = Callable[[Array, Array, Array], Array]
 
 MIN_TRANSMISSION = 0.1  # for tracing a wave back: a lower one would amplify rounding errors
 
@@ -38,37 +42,39 @@ def multislice_reversible(wave: Waves, slices: Window, kernel: Kernel | Kernels)
     return _behind(_traced_back, wave, slices, jnp.where(lossless, kernel, jnp.nan))
 
 
-def _behind(through, wave, slices, kernel):
+def _behind(through: Through, wave: Waves, slices: Window, kernel: Kernel | Kernels) -> Exit:
     """Exit wave by `through` of all slices but the last."""
     if slices.shape[0] > 1:
         wave = through(*match_vma(wave, slices, kernel))
     return Exit(wave, slices[-1])
 
 
-def _zeros(count: int, wave):
+def _zeros(count: int, wave: Array) -> Array:
     return jnp.broadcast_to(jnp.zeros_like(wave), (count, *wave.shape))
 
 
-def _own(kernel, n):
+def _own(kernel: Array, n: Index) -> Array:
     return kernel[n] if kernel.ndim == 3 else kernel
 
 
-def _onward(wave, slices, kernel, n):
+def _onward(wave: Array, slices: Array, kernel: Array, n: Index) -> Array:
     """Wave entering slice n + 1."""
     return step(wave, slices[n], _own(kernel, n))
 
 
-def _through(wave, slices, kernel, first, last):
+def _through(wave: Array, slices: Array, kernel: Array, first: Index, last: Index) -> Array:
     """Wave entering slice `last`, from the wave entering slice `first`."""
 
     return jax.lax.fori_loop(first, last, lambda n, wave: _onward(wave, slices, kernel, n), wave)
 
 
-def _entering_last(wave, slices, kernel):
+def _entering_last(wave: Array, slices: Array, kernel: Array) -> Array:
     return _through(wave, slices, kernel, 0, slices.shape[0] - 1)
 
 
-def _back_through(n, cotangents, entering, slices, kernel):
+def _back_through(
+    n: Index, cotangents: Triple, entering: Array, slices: Array, kernel: Array
+) -> Triple:
     """Cotangents of the wave before slice n, of slices and kernel, from those behind it."""
     cotangent, of_slices, of_kernel = cotangents
     back = jax.vjp(step, entering, slices[n], _own(kernel, n))[1]
@@ -77,12 +83,12 @@ def _back_through(n, cotangents, entering, slices, kernel):
     return cotangent, of_slices.at[n].set(of_slice), of_kernel
 
 
-def _trace(wave, slices, kernel):
+def _trace(wave: Array, slices: Array, kernel: Array) -> tuple[Array, Triple]:
     entering = _entering_last(wave, slices, kernel)
     return entering, (entering, slices, kernel)
 
 
-def _trace_back(seen, cotangent):
+def _trace_back(seen: Triple, cotangent: Array) -> Triple:
     entering, slices, kernel = seen
     gaps = slices.shape[0] - 1
 
@@ -96,7 +102,7 @@ def _trace_back(seen, cotangent):
     return jax.lax.fori_loop(0, gaps, one_slice, start)[1]
 
 
-def _keep_some(wave, slices, kernel):
+def _keep_some(wave: Array, slices: Array, kernel: Array) -> tuple[Array, Triple]:
     gaps = slices.shape[0] - 1
     length = math.isqrt(gaps)
 
@@ -112,7 +118,7 @@ def _keep_some(wave, slices, kernel):
     return wave, (kept, slices, kernel)
 
 
-def _recompute(seen, cotangent):
+def _recompute(seen: Triple, cotangent: Array) -> Triple:
     kept, slices, kernel = seen
     gaps = slices.shape[0] - 1
     length = math.isqrt(gaps)
@@ -143,10 +149,10 @@ _traced_back.defvjp(_trace, _trace_back)
 _recomputed.defvjp(_keep_some, _recompute)
 
 
-def _power(values):
+def _power(values: Array) -> Array:
     return values.real**2 + values.imag**2
 
 
-def _inverse(transmission):
+def _inverse(transmission: Array) -> Array:
     power = _power(transmission)
     return jnp.where(power > MIN_TRANSMISSION**2, jnp.conj(transmission) / power, jnp.nan)

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 from .types import Intensity, Pattern, Scalar
 
 
-def _half_frequencies(shape: tuple[int, ...]):
+def _half_frequencies(shape: tuple[int, ...]) -> tuple[Float[Array, "y 1"], Float[Array, "1 f"]]:
     """Frequencies of `rfft2` [cycles per pixel]."""
     return jnp.fft.fftfreq(shape[0])[:, None], jnp.fft.rfftfreq(shape[1])[None, :]
 

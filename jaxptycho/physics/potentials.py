@@ -31,7 +31,7 @@ def finite(
     width: Array | np.ndarray | float,
     top: Array | np.ndarray | float,
     bottom: Array | np.ndarray | float,
-    erf: Callable = erf,
+    erf: Callable[[Any], Any] = erf,
 ) -> Any:
     """Fraction of a Gaussian e^{−width·k²} at height `z` [Å] between faces `top`, `bottom` [Å].
 
@@ -46,13 +46,13 @@ def infinite(
     width: Array | np.ndarray | float,
     top: Array | np.ndarray | float,
     bottom: Array | np.ndarray | float,
-    erf: Callable = erf,
+    erf: Callable[[Any], Any] = erf,
 ) -> Any:
     """Fraction 1 for a centre between the faces `top` and `bottom` [Å], else 0."""
     return ((top <= z) & (z < bottom)) * (0 * width + 1)
 
 
-PROJECTIONS: dict[str, Callable] = {"finite": finite, "infinite": infinite}
+PROJECTIONS: dict[str, Callable[..., Any]] = {"finite": finite, "infinite": infinite}
 
 
 class Blobs(NamedTuple):
@@ -70,7 +70,7 @@ def slabs(
     faces: Float[Array, "z 2"],
     shape: tuple[int, int],
     pixel: tuple[float, float],
-    share: Callable = finite,
+    share: Callable[..., Any] = finite,
 ) -> Stack:
     """Potential [V·Å] projected within every slab, for atoms at (z, y, x) [Å].
 
@@ -124,7 +124,7 @@ def spectrum(
     """
     axes = [_waves(*axis) for axis in zip(shape, pixel, places.T, (widths, widths), strict=True)]
 
-    def product(blobs: Blobs) -> Any:
+    def product(blobs: Blobs) -> Array:
         rows, columns = (wave[blobs.place] * size[blobs.width][:, None] for wave, size in axes)
         rows, columns = (
             v.reshape(len(v), -1) for v in (blobs.volume[:, None, None] * rows, columns)
@@ -139,18 +139,28 @@ def spectrum(
     return jnp.concatenate([above, below[(shape[0] - 1) // 2 : 0 : -1]])
 
 
-def _in_chunks(product: Callable, blobs: Blobs, total):
+def _in_chunks(product: Callable[[Blobs], Array], blobs: Blobs, total: Array) -> Array:
     """Sum of `product` over chunks of blobs, in the memory of one chunk."""
     if len(blobs.volume) <= CHUNK:
         return product(blobs)
     padding = -len(blobs.volume) % CHUNK
-    chunks = jax.tree.map(lambda v: jnp.pad(v, (0, padding)).reshape(-1, CHUNK), blobs)
-    add = jax.checkpoint(lambda total, chunk: (total + product(chunk), None))
-    return jax.lax.scan(add, total, chunks)[0]
+
+    def cut(values: Array | np.ndarray) -> Array:
+        return jnp.pad(values, (0, padding)).reshape(-1, CHUNK)
+
+    chunks = Blobs(*map(cut, blobs))
+
+    def add(total: Array, chunk: Blobs) -> tuple[Array, None]:
+        return total + product(chunk), None
+
+    return jax.lax.scan(jax.checkpoint(add), total, chunks)[0]
 
 
 def _waves(
-    n: int, step: float, centres, widths
+    n: int,
+    step: float,
+    centres: Float[Array | np.ndarray, " place"],
+    widths: Float[Array | np.ndarray, " width"],
 ) -> tuple[Float[Array, "place 2 f"], Float[Array, "width f"]]:
     """Factors cos and sin of 2πk·centre, and e^{−width·k²}.
 

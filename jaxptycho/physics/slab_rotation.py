@@ -12,7 +12,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ..kernels.resampling import INTERPOLATIONS, Axis, rotate_planes
 from .types import Index, Pair, Scalar, Stack
@@ -92,12 +92,14 @@ def _half_widths(frame: Frame) -> tuple[float, float]:
     return depth, columns
 
 
-def _coefficients(planes, axis: int, first, total: int):
+def _coefficients(
+    planes: Float[Array, "p q c"], axis: int, first: Index, total: int
+) -> Float[Array, "p q c"]:
     """Spline coefficients of planes with a part of `total` rows, from `first` on along `axis`.
 
     They equal those of the full volume.
     """
-    starts = [0, 0]
+    starts: list[Index] = [0, 0]
     sizes = list(planes.shape[:2])
     starts[axis], sizes[axis] = first, total
     p, q = (
@@ -108,7 +110,7 @@ def _coefficients(planes, axis: int, first, total: int):
     return jnp.einsum("ab,pbc->pac", q, by_rows, precision="highest")
 
 
-def _inverse(index, n: int):
+def _inverse(index: Int[Array | np.ndarray, " a"], n: int) -> Float[Array, "a a"]:
     """Rows and columns `index` of the inverse of the n × n matrix with diagonals (1, 4, 1)/6."""
     a, b = jnp.asarray(index)[:, None], jnp.asarray(index)[None, :]
     low = jnp.maximum(jnp.minimum(a, b), -1)

@@ -6,6 +6,7 @@ parts short enough for exact products (Cody & Waite 1980), and the sine and cosi
 remainder are the polynomials of Cephes (single precision) and FDLIBM (double precision).
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -62,13 +63,15 @@ def transmission_function(phase: Reals, loss: Reals) -> Complex[Array, "..."]:
 
 
 @transmission_function.defjvp
-def _transmission_jvp(primals, tangents):
+def _transmission_jvp(
+    primals: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[Array, Array]:
     wave = transmission_function(*primals)
-    (phase, loss) = tangents
+    phase, loss = tangents
     return wave, wave * jax.lax.complex(-loss, phase)
 
 
-def _circle(phase):
+def _circle(phase: Array) -> tuple[Array, Array]:
     """Cosine and sine of a phase [rad]."""
     of = DOUBLE if phase.dtype == jnp.float64 else SINGLE
     turns = jnp.round(phase * phase.dtype.type(2 / np.pi))
@@ -87,7 +90,7 @@ def _circle(phase):
     return jnp.where(left, -real, real), jnp.where(up, imaginary, -imaginary)
 
 
-def _polynomial(coefficients, x):
+def _polynomial(coefficients: Sequence[float], x: Array) -> Array:
     value = x.dtype.type(coefficients[0])
     for c in coefficients[1:]:
         value = value * x + x.dtype.type(c)

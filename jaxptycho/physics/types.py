@@ -5,10 +5,15 @@ over the detector, `z` over slices, `m` over incoherent modes, `b` over the shot
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Array, Complex, Float, Int
+
+if TYPE_CHECKING:  # of any type: to type checkers jaxtyping's PyTree is unknown
+    PyTree = Any
+else:
+    from jaxtyping import PyTree as PyTree
 
 Index = int | np.integer | Int[Array | np.ndarray, ""]
 Indices = Int[Array | np.ndarray, " b"]

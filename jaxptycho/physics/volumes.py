@@ -21,7 +21,7 @@ Triple = tuple[Scalar, Scalar, Scalar] | Float[Array | np.ndarray, "3"]  # (z, y
 class Frame(NamedTuple):
     """Slices in the beam's frame: `count` slices, each the sum of `samples` along the beam."""
 
-    count: int
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride]
     samples: int
     depth: Axis
     rows: Axis

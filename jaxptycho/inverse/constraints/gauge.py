@@ -184,7 +184,7 @@ def move_slices(stack: Stack, shifts: Float[Array, "z 2"], grid: Grid) -> Stack:
     return jax.vmap(move)(stack, shifts)
 
 
-def _far_field(model):
+def _far_field(model: Model) -> None:
     parts = jax.tree.leaves(model.detector, is_leaf=lambda part: isinstance(part, NearField))
     if any(isinstance(part, NearField) for part in parts):
         raise ValueError(
@@ -193,7 +193,7 @@ def _far_field(model):
         )
 
 
-def _multiplies_phases(model):
+def _multiplies_phases(model: Model) -> None:
     if not model.specimen.phase_is_gauge:
         raise ValueError(
             f"the phase of a {type(model.specimen).__name__} is no factor e^(iφ) of the wave, so "

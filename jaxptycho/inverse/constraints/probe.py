@@ -91,11 +91,11 @@ def recentred(grid: Grid) -> tuple[Float[Array, "y 1"], Float[Array, "1 x"]]:
     return y[:, None], x[None, :]
 
 
-def _times(model, mask):
+def _times(model: Model, mask: Array) -> Model:
     return replace(model, probe=model.probe.map_waves(lambda basis, _: basis * mask))
 
 
-def _times_spectrum(model, mask):
+def _times_spectrum(model: Model, mask: Array) -> Model:
     def change(basis: Basis, _: Moments) -> Basis:
         at_corner = jnp.fft.ifftshift(basis, axes=(-2, -1))
         kept = jnp.fft.ifft2(mask * jnp.fft.fft2(at_corner))

@@ -18,6 +18,7 @@ Builders that take arrays (`probe_mask`, `probe_spectrum_mask`) are available in
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 from ...model import Model
 from . import gauge as gauges
@@ -65,7 +66,7 @@ CONSTRAINTS: dict[str, Callable[..., Project]] = {
 }
 
 
-def build(name: str, model: Model, **keys) -> Project:
+def build(name: str, model: Model, **keys: Any) -> Project:
     """The constraint `name` of `CONSTRAINTS` for a run that starts from `model`."""
     if name not in CONSTRAINTS:
         raise ValueError(f"unknown constraint {name!r}; known are {', '.join(CONSTRAINTS)}")
@@ -73,6 +74,6 @@ def build(name: str, model: Model, **keys) -> Project:
     return builder(model, **keys) if wants_model(builder) else builder(**keys)
 
 
-def wants_model(builder: Callable) -> bool:
+def wants_model(builder: Callable[..., Project]) -> bool:
     """True if a builder requires the model that a run or step starts from."""
     return "model" in inspect.signature(builder).parameters

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from ...model import Model
 from ...physics.types import Stack
@@ -118,9 +119,9 @@ def missing_cone_filter(semiangle_mrad: float) -> Callable[[Model], Model]:
     return project
 
 
-def _map_stacks(model: Model, function) -> Model:
+def _map_stacks(model: Model, function: Callable[[Stack], Stack]) -> Model:
     return replace(model, specimen=model.specimen.map_stacks(function))
 
 
-def _plane(model):
+def _plane(model: Model) -> tuple[Array, Array]:
     return filters.plane_frequencies(model.specimen.stack().shape[1:], model.grid.pixel)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -154,7 +154,13 @@ def round_gaussians(found: Found, sigma: Scalar, shape: tuple[int, ...], voxel: 
     return jax.lax.map(plane, depth.T)
 
 
-def _parabolas(volume, index, height, voxel: Lengths, radius: float):
+def _parabolas(
+    volume: Stack,
+    index: Int[Array, "atom 3"],
+    height: Float[Array, " atom"],
+    voxel: Lengths,
+    radius: float,
+) -> tuple[Float[Array, "atom 3"], Float[Array, "atom 3"], Float[Array, " atom"]]:
     """Centres [voxels from `index`], σ [Å, NaN without a maximum], heights of parabolas log V."""
     half = [max(1, round(radius / step)) for step in voxel]
     shape = [2 * h + 1 for h in half]
@@ -185,5 +191,5 @@ def _voxel(model: Model) -> Lengths:
     return float(model.specimen.spacing(model.grid)), *model.grid.pixel
 
 
-def _map_stacks(model: Model, *change) -> Model:
+def _map_stacks(model: Model, *change: Any) -> Model:
     return replace(model, specimen=model.specimen.map_stacks(*change))

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import PyTree
 
 from ...data.batch import Batch
 from ...parts.indexed import PerShot, PerView
+from ...physics.types import PyTree
 
 
 class Gathered(NamedTuple):
@@ -56,7 +56,7 @@ def _once_in(
         return Gathered(state, nothing, jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32))
 
     def update(
-        grads: PyTree, state: Any, params: PyTree | None = None, *, batch: Batch, **extra
+        grads: PyTree, state: Any, params: PyTree | None = None, *, batch: Batch, **extra: Any
     ) -> Any:
         own = jnp.sum(batch.weight)
         total = jax.tree.map(lambda t, g: t + own.astype(g.real.dtype) * g, state.total, grads)

@@ -1,16 +1,16 @@
 """Adam with one second moment per array, for volumes and wide objects."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import PyTree
+
+from ...physics.types import PyTree
 
 
 def layerwise_adam(
-    rate: float | Callable, b1: float = 0.9, b2: float = 0.999
+    rate: optax.ScalarOrSchedule, b1: float = 0.9, b2: float = 0.999
 ) -> optax.GradientTransformation:
     """Adam (Kingma & Ba 2015) whose second moment is the mean of |gradient|² over an array.
 

@@ -11,7 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import PyTree
+from jaxtyping import Array
+
+from ...physics.types import PyTree
 
 
 def natural_units(params: PyTree) -> PyTree:
@@ -33,7 +35,7 @@ def natural_units(params: PyTree) -> PyTree:
 
 
 @jax.jit
-def _natural(params):
+def _natural(params: PyTree) -> tuple[PyTree, PyTree]:
     """Natural units, and the parameters in them, in one program to save start-up time."""
     units = natural_units(params)
     return units, _over(params, units)
@@ -55,9 +57,9 @@ def scale_parameters(inner: optax.GradientTransformation) -> optax.GradientTrans
         state: Any,
         params: PyTree | None = None,
         *,
-        value_fn: Callable | None = None,
+        value_fn: Callable[[Any], Array] | None = None,
         grad: PyTree | None = None,
-        **extra,
+        **extra: Any,
     ) -> Any:
         del grad
         units, state = state
@@ -90,7 +92,7 @@ def restrict_line_search(
     """Restrict the line search of `inner` to its parameters; all others are masked."""
     inner = optax.with_extra_args_support(inner)
 
-    def update(grads: PyTree, state: Any, params: PyTree | None = None, **extra) -> Any:
+    def update(grads: PyTree, state: Any, params: PyTree | None = None, **extra: Any) -> Any:
         return inner.update(grads, state, params, **(extra | {"grad": grads}))
 
     return optax.GradientTransformationExtraArgs(inner.init, update)  # pyright: ignore
@@ -103,18 +105,18 @@ def child(node: Any, key: Any) -> Any:
     return node[getattr(key, "key", getattr(key, "idx", None))]
 
 
-def _is_masked(node):
+def _is_masked(node: Any) -> bool:
     return isinstance(node, optax.MaskedNode)
 
 
-def _physical(natural, now, unit):
+def _physical(natural: Any, now: Any, unit: Array) -> Any:
     """A parameter in its physical unit; a masked one is unchanged."""
     return now if _is_masked(natural) else natural * unit
 
 
-def _times(tree, units):
+def _times(tree: PyTree, units: PyTree) -> PyTree:
     return jax.tree.map(jnp.multiply, tree, units)
 
 
-def _over(tree, units):
+def _over(tree: PyTree, units: PyTree) -> PyTree:
     return jax.tree.map(jnp.divide, tree, units)

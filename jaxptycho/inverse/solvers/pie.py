@@ -31,7 +31,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int
 
 from ...data import Batch
 from ...model import Model
@@ -40,7 +40,7 @@ from ...parts.probe import PixelProbe
 from ...parts.slices import Sliced
 from ...parts.specimen import SliceStack
 from ...physics import waves, windows
-from ...physics.types import Stack, Waves
+from ...physics.types import PyTree, Stack, Waves
 
 AT_ONCE = 16  # shots whose waves are in memory at the same time
 
@@ -70,7 +70,7 @@ def rpie(regularisation: float = 0.1, rate: float = 1.0) -> optax.GradientTransf
         model: Any,
         batch: Batch,
         units: PyTree | None = None,
-        **_,
+        **_: Any,
     ) -> Any:
         del params
         half = rate / 2 * jnp.sum(batch.weight)  # the loss is a mean over shots, PIE uses their sum
@@ -199,5 +199,6 @@ def require_supported(params: PyTree) -> None:
         )
 
 
-def _stacks(model):
-    return model.specimen.phase, model.specimen.absorption
+def _stacks(model: Model) -> tuple[Any, Any]:
+    specimen: Any = model.specimen
+    return specimen.phase, specimen.absorption

@@ -12,11 +12,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import PyTree
 
 from ...model import Model
 from ...parts.indexed import PerView, select
-from ...physics.types import Stack
+from ...physics.types import PyTree, Stack
 from ..constraints import filters
 
 
@@ -53,7 +52,7 @@ def measured(
         *,
         model: Model,
         batch: Any,
-        **extra,
+        **extra: Any,
     ) -> Any:
         del params, extra
         return of_stacks(updates, lambda gradient: change(gradient, model, batch)), state
@@ -80,11 +79,11 @@ def shell_growth(
     cutoff_at: Any = optax.linear_schedule(first_inverse_angstrom, last_inverse_angstrom, steps)
 
     def update(
-        updates: PyTree, state: Any, params: PyTree | None = None, *, model: Model, **extra
+        updates: PyTree, state: Any, params: PyTree | None = None, *, model: Model, **extra: Any
     ) -> Any:
         del params, extra
 
-        def change(gradient: Stack):
+        def change(gradient: Stack) -> Stack:
             k = filters.volume_frequency(
                 gradient.shape, model.grid.pixel, model.specimen.spacing(model.grid)
             )
@@ -114,5 +113,7 @@ PRECONDITIONERS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]]
 }
 
 
-def _transformation(init, update):
+def _transformation(
+    init: Callable[[PyTree], Any], update: Callable[..., Any]
+) -> optax.GradientTransformationExtraArgs:
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore

@@ -39,7 +39,7 @@ def _takes_rate(function: Any) -> bool:
     return next(iter(inspect.signature(function).parameters), "") == "learning_rate"
 
 
-def _of_optax() -> dict[str, Callable]:
+def _of_optax() -> dict[str, Callable[..., Any]]:
     named = {name: getattr(optax, name) for name in dir(optax) if name.islower()}
     return {name: make for name, make in named.items() if _takes_rate(make)}
 
