@@ -8,12 +8,11 @@ the peaks of all batches, of the same patterns, gives bytes for a further patter
 within the limit. Figures are saved after every run.
 """
 
-import os
 import tempfile
 from pathlib import Path
 
 import numpy as np
-from bench_packages import PEERS, THICK, Runner, Shape
+from bench_packages import PEERS, THICK, Runner, Shape, pythons_of
 from common import Table, arguments, opening, save
 
 
@@ -42,12 +41,7 @@ def main():
         "--timeout", type=float, default=600.0, metavar="SECONDS", help="of one run"
     )
     args = parser.parse_args()
-    pythons = {
-        name: os.path.abspath(python) for name, python in (peer.split("=", 1) for peer in args.peer)
-    }
-    unknown = sorted(set(pythons) - set(PEERS))
-    if unknown:
-        parser.error(f"unknown peer {unknown[0]!r}; known are {', '.join(PEERS)}")
+    pythons = pythons_of(parser, args.peer)
     sizes = args.batch or ([2, 8] if args.quick else [16, 64])
     shapes = [Shape(*((2, 2) if args.quick else THICK), batch) for batch in sizes]
     vars(args).update(device="cpu", memory=args.memory_gib * 2**30 / 1e9, budget=60 * 24)

@@ -207,6 +207,15 @@ def show(rows: list[dict]) -> None:
     print("; ".join(dict.fromkeys(row["version"] for row in rows if "version" in row)))
 
 
+def pythons_of(parser: argparse.ArgumentParser, peers: list[str]) -> dict[str, str]:
+    """Interpreter of each peer, from `NAME=PYTHON`; the parser refuses names of no peer."""
+    pythons = {name: os.path.abspath(python) for name, python in (p.split("=", 1) for p in peers)}
+    unknown = sorted(set(pythons) - set(PEERS))
+    if unknown:
+        parser.error(f"unknown peer {unknown[0]!r}; known are {', '.join(PEERS)}")
+    return pythons
+
+
 def main():
     parser = arguments(__doc__, rounds=1)
     parser.add_argument(
@@ -247,12 +256,7 @@ def main():
     )
     parser.set_defaults(json=Path(tempfile.gettempdir()) / "bench_packages.json")
     args = parser.parse_args()
-    pythons = {
-        name: os.path.abspath(python) for name, python in (peer.split("=", 1) for peer in args.peer)
-    }
-    unknown = sorted(set(pythons) - set(PEERS))
-    if unknown:
-        parser.error(f"unknown peer {unknown[0]!r}; known are {', '.join(PEERS)}")
+    pythons = pythons_of(parser, args.peer)
     most = args.patterns or (32 if args.quick else 1024 if args.device == "cpu" else 16384)
     thick = args.thick_patterns or (128 if args.device == "cpu" else most)
     opening()

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .multihost import all_processes, broadcast_str, first, run_on_rank0
+from .multihost import broadcast_str, first, require_seen, run_on_rank0
 
 NUMBERS = (bool, int, float, complex, np.ndarray, np.generic, jax.Array)
 
@@ -82,7 +82,7 @@ class Checkpoints:
         found = None
         number = self._older(None, least)
         while number is not None and found is None:
-            self._require_seen(number)
+            require_seen(self._given(number))
             found, reason = self._read(number, template)
             if reason is not None:
                 passed[number] = reason
@@ -131,13 +131,6 @@ class Checkpoints:
         """Why no checkpoint is no fresh start: earlier ones were given up."""
         names = sorted(path.name for path in self.folder.glob("*.unreadable"))
         return broadcast_str(f"{names[-1]} is all that is left" if first() and names else None)
-
-    def _require_seen(self, number: int) -> None:
-        if not all_processes(self._given(number).is_dir()):
-            raise ValueError(
-                f"checkpoint {number} in {self.folder} is not seen by all processes; give a "
-                "folder on a file system that all of them share"
-            )
 
     def _read(
         self, number: int, template: Callable[[Any], Any]

@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -116,6 +117,15 @@ def all_processes(true: bool) -> bool:
     from jax.experimental.multihost_utils import process_allgather
 
     return bool(np.all(process_allgather(np.int32(true))))
+
+
+def require_seen(path: Path) -> None:
+    """Raise ValueError unless all processes see a file or folder."""
+    if not all_processes(path.exists()):
+        raise ValueError(
+            f"{path} is not seen by all processes; give a folder on a file system that all of "
+            "them share"
+        )
 
 
 def broadcast_str(mine: str | None) -> str | None:

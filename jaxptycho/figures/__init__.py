@@ -15,6 +15,7 @@ from ..data import Dataset
 from ..direct.image import DirectImage
 from ..model import Model
 from ..model import probe_positions as positions_of
+from ..tomography.poses import poses_of
 from .pictures import picture, probe_modes
 from .plots import (
     draw_image,
@@ -26,7 +27,7 @@ from .plots import (
     draw_slices,
 )
 from .resolution import draw_correlation
-from .series import draw_poses, poses_of
+from .series import draw_poses
 from .volumes import draw_sections, draw_surfaces
 
 __all__ = [

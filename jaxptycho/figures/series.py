@@ -11,7 +11,7 @@ from ..analysis.coverage import TiltSeries
 from ..data import Dataset
 from ..io.exports import structure
 from ..model import Model
-from ..parts.indexed import PerView, select
+from ..tomography.poses import poses_of
 from .depth import draw_coverage
 from .pictures import probe_modes
 from .plots import draw_losses, draw_patterns, draw_probe, save
@@ -55,15 +55,6 @@ def write_series_figures(
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
         save(figure, folder / f"{name}.png")
-
-
-def poses_of(model: Model) -> np.ndarray:
-    """Tilt, angles about x and z [rad] and shift (y, x) [Å] of every view: [view, 5]."""
-    volume: Any = model.specimen
-    views = [select(volume, PerView, view) for view in range(len(volume.tilt.values))]
-    return np.array(
-        [[v.tilt, *(np.zeros(2) if v.angles is None else v.angles), *v.shift] for v in views], float
-    )
 
 
 def draw_poses(poses: Mapping[str, np.ndarray], tilts: np.ndarray) -> Figure:

@@ -10,11 +10,10 @@ import numpy as np
 
 from ..data import Dataset
 from ..distributed.checkpoint import Checkpoints
-from ..distributed.multihost import run_on_rank0
+from ..distributed.multihost import require_seen, run_on_rank0
 from ..distributed.sharding import on_the_host
 from ..model import Model
 from ..runs.batch_source import BatchSource
-from ..runs.folder import require_seen
 from ..runs.progress import ProgressListener
 from ..runs.state import Progress, State
 from .build import build_model, found_map

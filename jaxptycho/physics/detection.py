@@ -3,17 +3,13 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .grids import plane_frequencies
 from .types import Intensity, Pattern, Scalar
-
-
-def _half_frequencies(shape: tuple[int, ...]) -> tuple[Float[Array, "y 1"], Float[Array, "1 f"]]:
-    """Frequencies of `rfft2` [cycles per pixel]."""
-    return jnp.fft.fftfreq(shape[0])[:, None], jnp.fft.rfftfreq(shape[1])[None, :]
 
 
 def gaussian_mtf(shape: tuple[int, ...], sigma: Scalar) -> Float[Array, "y f"]:
     """Transfer function exp(−2π²σ²q²) of a Gaussian point spread of `sigma` [pixels]."""
-    qy, qx = _half_frequencies(shape)
+    qy, qx = plane_frequencies(shape)
     return jnp.exp(-2 * jnp.pi**2 * sigma**2 * (qy**2 + qx**2))
 
 
@@ -22,7 +18,7 @@ def radial_mtf(shape: tuple[int, ...], mtf: Float[Array, "q"]) -> Float[Array, "
 
     The last value is continued beyond Nyquist.
     """
-    qy, qx = _half_frequencies(shape)
+    qy, qx = plane_frequencies(shape)
     return jnp.interp(jnp.sqrt(qy**2 + qx**2), jnp.linspace(0.0, 0.5, mtf.shape[0]), mtf)
 
 

@@ -1,12 +1,15 @@
 """Sampling grids and beam constants. Lengths in Å, frequencies in 1/Å, energies in kV."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+
+from .types import Scalar
 
 REST_ENERGY_EV = 510_998.95
 PHOTON_KEV_ANGSTROM = 12.398_42  # hc
@@ -97,3 +100,12 @@ class Grid(eqx.Module):
         """Squared spatial frequency [1/Å²], zero in the corner."""
         ky, kx = self.frequencies()
         return ky**2 + kx**2
+
+
+def plane_frequencies(
+    shape: tuple[int, ...], pixel: Sequence[Scalar] = (1.0, 1.0)
+) -> tuple[Float[Array, "y 1"], Float[Array, "1 f"]]:
+    """Frequencies (k_y, k_x) of `rfft2` [1/Å, or cycles per pixel by default]."""
+    ky = jnp.fft.fftfreq(shape[0], pixel[0])
+    kx = jnp.fft.rfftfreq(shape[1], pixel[1])
+    return ky[:, None], kx[None, :]

@@ -24,15 +24,11 @@ from .scattering import VOLT_ANGSTROM2, Gaussians
 from .types import Stack
 
 CHUNK = 4096  # Gaussians in one product
+Values = Array | np.ndarray | float
+Erf = Callable[[Any], Any]
 
 
-def finite(
-    z: Array | np.ndarray | float,
-    width: Array | np.ndarray | float,
-    top: Array | np.ndarray | float,
-    bottom: Array | np.ndarray | float,
-    erf: Callable[[Any], Any] = erf,
-) -> Any:
+def finite(z: Values, width: Values, top: Values, bottom: Values, erf: Erf = erf) -> Any:
     """Fraction of a Gaussian e^{−width·k²} at height `z` [Å] between faces `top`, `bottom` [Å].
 
     Its density along z has the variance width/2π².
@@ -41,13 +37,7 @@ def finite(
     return (erf((bottom - z) * steepness) - erf((top - z) * steepness)) / 2
 
 
-def infinite(
-    z: Array | np.ndarray | float,
-    width: Array | np.ndarray | float,
-    top: Array | np.ndarray | float,
-    bottom: Array | np.ndarray | float,
-    erf: Callable[[Any], Any] = erf,
-) -> Any:
+def infinite(z: Values, width: Values, top: Values, bottom: Values, erf: Erf = erf) -> Any:
     """Fraction 1 for a centre between the faces `top` and `bottom` [Å], else 0."""
     return ((top <= z) & (z < bottom)) * (0 * width + 1)
 

@@ -1,6 +1,5 @@
 """Agreement of two results: registered phases, Fourier ring correlation, resolution."""
 
-import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from ..analysis.shells import taper, tapered
 from ..figures.pictures import flat_phases, probe_modes
 from ..figures.plots import save
 from ..figures.resolution import draw_correlation
+from ..io.atomic_write import write_table
 from ..model import Model, probe_positions
 from ..runs.folder import load_result, refuse_existing
 from .compare_volumes import compare_volumes
@@ -158,7 +158,4 @@ def write_curve(path: Path, curve: FourierCorrelation) -> None:
         "ssnr": curve.ssnr,
         "samples": curve.samples,
     }
-    with path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(columns)
-        rows.writerows(zip(*columns.values(), strict=True))
+    write_table(path, list(columns), zip(*columns.values(), strict=True))

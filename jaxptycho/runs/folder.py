@@ -4,7 +4,6 @@
 `checkpoints/`, `history.csv`, `result.h5`, `figures/`; `atoms.xyz` of a specimen made of atoms.
 """
 
-import csv
 import json
 import tomllib
 from collections.abc import Sequence
@@ -13,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..distributed.gather import on_process_zero
-from ..distributed.multihost import all_processes, run_on_rank0
-from ..io.atomic_write import atomic_path
+from ..distributed.multihost import all_processes, require_seen, run_on_rank0
+from ..io.atomic_write import atomic_path, write_table
 from ..io.exports import structure
 from ..io.hdf5 import is_zarr
 from ..io.results import load, write
@@ -135,24 +134,9 @@ def read_state(folder: Path, views: dict[int, Model]) -> State:
     )
 
 
-def require_seen(file: Path) -> None:
-    """Raise ValueError unless all processes see the file."""
-    if not all_processes(file.exists()):
-        raise ValueError(
-            f"{file} is not seen by all processes; give a folder on a file system that all of "
-            "them share"
-        )
-
-
 def write_history(path: Path, history: Sequence[Row]) -> None:
     """Write the history as a table, completely or not at all."""
-    with (
-        atomic_path(path, overwrite=True) as draft,
-        draft.open("w", newline="", encoding="utf-8") as file,
-    ):
-        rows = csv.writer(file)
-        rows.writerow(Row._fields)
-        rows.writerows(["" if value is None else value for value in row] for row in history)
+    write_table(path, Row._fields, history)
 
 
 def write_result(folder: Path, model: Model, history: Sequence[Row], **about: Any) -> None:

@@ -12,7 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from ..data import Batch, Dataset, make_batch
 from ..inverse.least_squares import normal_equations, solve_damped
@@ -151,7 +151,7 @@ def without_drift(after: Model, before: Model) -> Model:
     Patterns cannot distinguish it from a moving volume: a shift of the full specimen,
     τ_l = Π R_l t, and its rotation, R_l Q.
     """
-    new, old = (_euler_and_shift(model) for model in (after, before))
+    new, old = (poses_of(model) for model in (after, before))
     common = common_move(new - old, old)
     names = [n for n in FIELDS if isinstance(getattr(after.specimen, n), PerView)]
     parts = {"tilt": common[:, 0], "angles": common[:, 1:3], "shift": common[:, 3:]}
@@ -163,8 +163,8 @@ def without_drift(after: Model, before: Model) -> Model:
     return eqx.tree_at(lambda m: [getattr(m.specimen, n).values for n in names], after, kept)
 
 
-def _euler_and_shift(model: Model) -> np.ndarray:
-    """Tilt, angles about x and z [rad] and shift [Å] of every view."""
+def poses_of(model: Model) -> Float[np.ndarray, "view 5"]:
+    """Tilt, angles about x and z [rad] and shift (y, x) [Å] of every view."""
     volume: Any = model.specimen
     views = [select(volume, PerView, view) for view in range(axis_size(volume, PerView))]
     return np.array(

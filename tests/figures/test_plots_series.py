@@ -5,7 +5,8 @@ import numpy as np
 from models import GRID, thin
 
 from jaxptycho import PerView, Volume
-from jaxptycho.figures.series import draw_poses, poses_of
+from jaxptycho.figures.series import draw_poses
+from jaxptycho.tomography.poses import poses_of
 
 TILTS = np.deg2rad([-20.0, 0.0, 30.0])
 SHIFTS = [[1.0, -2.0], [0.5, 0.25], [-1.5, 3.0]]  # Å

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxptycho import PotentialSlices, SliceStack
-from jaxptycho.inverse.constraints.filters import depth_frequencies, measurable, plane_frequencies
+from jaxptycho.inverse.constraints.filters import depth_frequencies, measurable
 from jaxptycho.inverse.penalties import (
     PENALTIES,
     l1,
@@ -20,6 +20,7 @@ from jaxptycho.inverse.penalties import (
     tikhonov,
     total_variation,
 )
+from jaxptycho.physics.grids import plane_frequencies
 
 ORIGIN = jnp.array(models.ORIGIN)
 WEIGHT = 3.0

@@ -3,13 +3,12 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from series_run import reconstructed
+from series_run import atoms_job, reconstructed
 
 from jaxptycho import PerView, PixelProbe, select
 from jaxptycho.analysis.errors import probe_fidelity
 from jaxptycho.figures.pictures import probe_modes
 from jaxptycho.jobs.job import Job
-from jaxptycho.jobs.reading import make_job
 
 VIEWS = 5
 SIMULATION = [
@@ -24,42 +23,18 @@ SIMULATION = [
 
 
 def job_of(file) -> Job:
-    positive = [{"kind": "positivity", "each_step": True}]
-    common = {
-        "kind": "refine",
-        "batch": 90,
-        "optimiser": "layerwise_adam",
-        "constraint": positive,
-        "poses": "shifts",
-    }
-    specimen, probe = {"rate": 3e-2, "schedule": "cosine"}, {"rate": 2e-2, "optimiser": "adam"}
-    sections = {
-        "data": {"file": str(file)},
-        "probe": {"kind": "aberrated"},
-        "vary": {"probe": "view"},
-        "specimen": {
-            "kind": "volume",
-            "size_angstrom": [16.0] * 3,
-            "isolated": True,
-            "slices": 6,
-            "angles": False,
+    probe = {"rate": 2e-2, "optimiser": "adam"}
+    return atoms_job(
+        file,
+        {"probe_rate": 5e-2},
+        {"rates": {"specimen": 3e-2, "probe": probe}},
+        {
+            "epochs": 12,
+            "rates": {"specimen": {"rate": 3e-2, "schedule": "cosine"}, "probe": probe},
         },
-        "step": [
-            {"kind": "views", "probe_rate": 5e-2},
-            {"kind": "align"},
-            common
-            | {
-                "name": "coarse",
-                "epochs": 3,
-                "reset_volume": True,
-                "rates": {"specimen": 3e-2, "probe": probe},
-            },
-            common
-            | {"name": "fine", "epochs": 12, "rates": {"specimen": specimen, "probe": probe}},
-        ],
-        "run": {"devices": 1},
-    }
-    return make_job(sections)
+        probe={"kind": "aberrated"},
+        vary={"probe": "view"},
+    )
 
 
 @pytest.mark.slow

@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-from series_run import reconstructed
+from series_run import atoms_job, reconstructed
 
 from jaxptycho.analysis.errors import position_error
 from jaxptycho.jobs.job import Job
-from jaxptycho.jobs.reading import make_job
 from jaxptycho.model import probe_positions
 
 EDGE = 10.0  # Å, of the particle
@@ -22,41 +21,16 @@ SIMULATION = [
 
 def job_of(file) -> Job:
     """A shot is seen once in an epoch, so its position takes large steps and keeps no momentum."""
-    positive = [{"kind": "positivity", "each_step": True}]
-    common = {
-        "kind": "refine",
-        "batch": 90,
-        "optimiser": "layerwise_adam",
-        "constraint": positive,
-        "poses": "shifts",
-    }
     probe = {"rate": 1e-3, "optimiser": "adam"}
     scan = {"rate": 0.15, "optimiser": "adam", "options": {"b1": 0.0}, "schedule": "cosine"}
     fine = {"specimen": {"rate": 3e-2, "schedule": "cosine"}, "probe": probe, "scan": scan}
-    sections = {
-        "data": {"file": str(file), "hold_out": 0.0},
-        "specimen": {
-            "kind": "volume",
-            "size_angstrom": [16.0] * 3,
-            "isolated": True,
-            "slices": 6,
-            "angles": False,
-        },
-        "step": [
-            {"kind": "views"},
-            {"kind": "align"},
-            common
-            | {
-                "name": "coarse",
-                "epochs": 3,
-                "reset_volume": True,
-                "rates": {"specimen": 3e-2, "probe": probe},
-            },
-            common | {"name": "fine", "epochs": 10, "rates": fine},
-        ],
-        "run": {"devices": 1},
-    }
-    return make_job(sections)
+    return atoms_job(
+        file,
+        {},
+        {"rates": {"specimen": 3e-2, "probe": probe}},
+        {"epochs": 10, "rates": fine},
+        data={"hold_out": 0.0},
+    )
 
 
 @pytest.mark.slow

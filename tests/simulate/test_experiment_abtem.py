@@ -9,6 +9,7 @@ import warnings
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from abtem_settings import EXACT
 from ase import Atoms
 
 from jaxptycho import Grid
@@ -18,13 +19,6 @@ from jaxptycho.simulate.microscope import Microscope
 
 abtem = pytest.importorskip("abtem")
 
-EXACT = {
-    "precision": "float64",
-    "fft": "numpy",
-    "dask.lazy": False,
-    "diagnostics.progress_bar": False,
-}
-EXACT["antialias.taper"] = 0.0
 LENS = {"C12": 12.0, "phi12": 0.4, "C21": 300.0, "phi21": 0.9, "C30": 2e4, "C50": 3e6}
 FINER = 3  # samples of abTEM's potential for each of ours
 TOLERANCE = 2e-3  # relative, of amplitudes

@@ -9,6 +9,7 @@ import warnings
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from abtem_settings import EXACT
 from ase import Atoms
 
 from jaxptycho import AberratedProbe, AngularSpectrum, BandLimited, Grid
@@ -18,13 +19,6 @@ from jaxptycho.simulate.stacks import Box, content, projected, transmissions
 
 abtem = pytest.importorskip("abtem")
 
-EXACT = {
-    "precision": "float64",
-    "fft": "numpy",
-    "dask.lazy": False,
-    "diagnostics.progress_bar": False,
-}
-EXACT["antialias.taper"] = 0.0
 LENS = {"C10": -60.0, "C12": 10.0, "phi12": 0.4, "C30": 1e5}
 TOLERANCE = 2e-3
 CELL = 3.905

@@ -14,6 +14,7 @@ import numpy as np
 from jax.scipy.fft import dct, idct
 from jaxtyping import Array, Float
 
+from ...physics.grids import plane_frequencies
 from ...physics.types import Scalar, Stack
 
 
@@ -33,15 +34,6 @@ def filter_volume(stack: Stack, transfer: Float[Array, "z y f"]) -> Stack:
     """The stack filtered by a transfer function of all three frequencies."""
     spectrum = dct(stack, axis=0, norm="ortho")
     return idct(filter_in_plane(spectrum, transfer), axis=0, norm="ortho")
-
-
-def plane_frequencies(
-    shape: tuple[int, ...], pixel: Sequence[Scalar]
-) -> tuple[Float[Array, "y 1"], Float[Array, "1 f"]]:
-    """Frequencies (k_y, k_x) of `rfft2` [1/Å]."""
-    return jnp.fft.fftfreq(shape[0], pixel[0])[:, None], jnp.fft.rfftfreq(shape[1], pixel[1])[
-        None, :
-    ]
 
 
 def depth_frequencies(slices: int, spacing: Scalar) -> Float[Array, "z"]:

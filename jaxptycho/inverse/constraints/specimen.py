@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from ...model import Model
+from ...physics.grids import plane_frequencies
 from ...physics.types import Stack
 from . import filters
 
@@ -124,4 +125,4 @@ def _map_stacks(model: Model, function: Callable[[Stack], Stack]) -> Model:
 
 
 def _plane(model: Model) -> tuple[Array, Array]:
-    return filters.plane_frequencies(model.specimen.stack().shape[1:], model.grid.pixel)
+    return plane_frequencies(model.specimen.stack().shape[1:], model.grid.pixel)

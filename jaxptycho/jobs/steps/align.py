@@ -1,6 +1,5 @@
 """Step `align`: the geometry of the views of a tilt series, from their projections."""
 
-import csv
 import warnings
 from dataclasses import replace
 from functools import partial
@@ -12,7 +11,7 @@ from pydantic import Field
 
 from ...data import Dataset
 from ...distributed.multihost import run_on_rank0
-from ...io.atomic_write import atomic_path
+from ...io.atomic_write import write_table
 from ...model import Model
 from ...runs.state import State
 from ...tomography.alignment import Aligned, align
@@ -152,12 +151,8 @@ def write_alignment(path: Path, found: Aligned) -> None:
     angles = np.rad2deg(np.column_stack([geometry.tilts, small]))
     explained = np.full(len(views), np.nan) if found.held_out is None else found.held_out
     numbers = np.column_stack([angles, geometry.shifts, found.misfits])
-    with (
-        atomic_path(path, overwrite=True) as draft,
-        draft.open("w", newline="", encoding="utf-8") as file,
-    ):
-        rows = csv.writer(file)
-        rows.writerow(columns)
-        for view in views:
-            fits = view not in found.bad
-            rows.writerow([view, *map(float, numbers[view]), fits, float(explained[view])])
+    rows = (
+        [view, *map(float, numbers[view]), view not in found.bad, float(explained[view])]
+        for view in views
+    )
+    write_table(path, columns, rows)

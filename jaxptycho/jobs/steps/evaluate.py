@@ -1,11 +1,10 @@
 """Step `evaluate`: the result so far against the ground truth of a simulated file."""
 
-import csv
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from ...distributed.gather import gather_leaves, on_process_zero
-from ...io.atomic_write import atomic_path
+from ...io.atomic_write import write_table
 from ...io.native import require_truth
 from ...model import Model
 from ...reports.evaluate import evaluate_model
@@ -38,18 +37,10 @@ class EvaluateStep(Step):
 
         def evaluated(model: Model) -> None:
             rows = evaluate_model(gather_leaves(model), file, context.folder)
-            write_rows(context.folder / "evaluation.csv", rows)
+            table = context.folder / "evaluation.csv"
+            write_table(table, ("measure", "value"), rows.items())
             for name, value in rows.items():
                 context.listener.say(f"{name}: {value}")
 
         on_process_zero(evaluated, state.model)
         return state
-
-
-def write_rows(path: Path, rows: dict[str, str]) -> None:
-    """Write names and values as a table."""
-    with (
-        atomic_path(path, overwrite=True) as draft,
-        draft.open("w", newline="", encoding="utf-8") as file,
-    ):
-        csv.writer(file).writerows([("measure", "value"), *rows.items()])
