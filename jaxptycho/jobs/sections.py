@@ -145,7 +145,8 @@ class Detector(Section):
     descan: one_of(DESCANS, "way to treat descan") = key(
         "bright-field disc off the middle: auto, a shift of the pattern by whole pixels; shared "
         "or shot, by all of it, the same or separate for every shot (refine it with "
-        "rates.detector.shift); none, a tilt of the beam",
+        "rates.detector.shift); plane, by all of it and its movement over the scan; none, a tilt "
+        "of the beam",
         "auto",
     )
     effective_distance_angstrom: float | None = key(

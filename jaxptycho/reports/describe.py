@@ -50,10 +50,13 @@ def describe_data(data: Dataset) -> dict[str, str]:
 def _optics_rows(data: Dataset, dose: float) -> dict[str, str]:
     """Rows of the bright-field disc, and of the resolution of such an experiment."""
     middle = ", ".join(f"{c:+.2f}" for c in bright_field_centre(data))
-    disc = 1e3 * bright_field_semiangle(data)
-    rows = {
-        "bright field": f"semiangle {disc:.4g} mrad, centre ({middle}) pixels from the middle"
-    } | descan_rows(data)
+    disc = bright_field_semiangle(data)
+    rows = {"bright field": "no disc"}
+    if disc is not None:
+        rows["bright field"] = (
+            f"semiangle {1e3 * disc:.4g} mrad, centre ({middle}) pixels from the middle"
+        )
+    rows |= descan_rows(data)
     semiangle, defocus = (
         data.about.get(f"{name}") for name in ("semiangle_mrad", "defocus_angstrom")
     )

@@ -173,7 +173,7 @@ def _dose_rows(
     rows = {"counts_per_pattern": Measured(counts, error, "", f"mean of {len(dose)} patterns")}
     if gain is None:
         return rows
-    source = "cumulants of the counts, continued to few electrons"
+    source = "second and third cumulants of the counts, continued to few electrons"
     rows["counts_per_electron"] = Measured(gain.mean, gain.error, "", source)
     rows["variance_over_mean"] = Measured(gain.noise, gain.noise_error, "", source)
     rows["event_spread_pixels"] = Measured(gain.spread, gain.spread_error, "px", source)

@@ -120,10 +120,17 @@ def of_semiangle(measured: Measurement) -> Iterator[Caution]:
     given = measured.about.get("semiangle_mrad")
     if given is None or not measured.is_far_field_of_electrons or any(of_centre(measured)):
         return
-    disc = 1e3 * bright_field_semiangle(measured.data)
+    radians = bright_field_semiangle(measured.data)
+    cause = "is the pixel (pixel_angstrom, dk_inverse_angstrom) right, is this a far field?"
+    if radians is None:
+        yield Caution(
+            "probe.semiangle_mrad",
+            f"no bright-field disc is found, and semiangle_mrad = {given:g} is given; {cause}",
+        )
+        return
+    disc = 1e3 * radians
     if 1 / SEMIANGLE < disc / given < SEMIANGLE:
         return
-    cause = "is the pixel (pixel_angstrom, dk_inverse_angstrom) right, is this a far field?"
     if 0.5 < disc / given / 1e3 < 2:
         cause = "is it in radians?"
     yield Caution(

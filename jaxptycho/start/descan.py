@@ -15,9 +15,12 @@ from ..data import Dataset
 from ..parts.indexed import PerShot, PerView
 from ..physics import waves
 from ..physics.grids import Grid
-from .calibration import bright_field_centre, disc_of, middle_of
+from .calibration import bright_field_centre
+from .camera import measure_camera
+from .disc import rim_of
 
-DESCANS = ("auto", "none", "shared", "shot")
+DESCANS = ("auto", "none", "shared", "plane", "shot")
+SMALL = 1e-6  # of the brightest power of a spectrum, the unit of its noise
 VIEWS_DIFFER = 1.0  # pixels between the discs of views, from which each view has a separate shift
 
 
@@ -28,14 +31,18 @@ def descan_shift(data: Dataset, descan: str = "auto") -> Any:
     if those of views differ by more than a pixel. The remainder, at most half a pixel, is a tilt of
     the beam of the first probe (`beam_tilt`): only integer pixels leave a probe that fills its
     window without a step at the edges. "shared": all of the offset; "shot": the same for each shot,
-    to be refined as `detector.shift`; "none": all is a tilt of the beam.
+    to be refined as `detector.shift`; "plane": that of each shot by the robust plane of
+    `measure_camera`; "none": all is a tilt of the beam.
     """
     pixels = _shift_pixels(data, descan)
     if pixels is None:
         return None
     shifts = pixels * data.grid.dk
-    if descan == "shot":
-        shots = np.broadcast_to(shifts[:, None], (data.n_views, max(data.n_shots), 2))
+    if descan in ("plane", "shot"):
+        shots = np.broadcast_to(shifts[:, None], (data.n_views, max(data.n_shots), 2)).copy()
+        if descan == "plane":
+            for view, n in enumerate(data.n_shots):
+                shots[view, :n] += measure_camera(data, view).shifts * data.grid.dk
         each = PerShot(jnp.asarray(shots if data.n_views > 1 else shots[0], float))
         return PerView(each) if data.n_views > 1 else each
     return PerView(jnp.asarray(shifts, float)) if len(shifts) > 1 else jnp.asarray(shifts[0], float)
@@ -55,7 +62,7 @@ def _shift_pixels(data: Dataset, descan: str) -> np.ndarray | None:
     """The shift of the pattern (y, x) [pixels], in rows as those of `disc_offsets`."""
     if descan not in DESCANS:
         raise ValueError(f"descan is one of {', '.join(DESCANS)}; got {descan!r}")
-    if descan in ("shared", "shot"):
+    if descan in ("shared", "plane", "shot"):
         return disc_offsets(data)
     if (
         data.grid.voltage_kv is None
@@ -81,11 +88,12 @@ def descan_rows(data: Dataset, descan: str = "auto") -> dict[str, str]:
     if _shift_pixels(data, descan) is None:
         return {}
     pixels = disc_offsets(data)
-    ends = zip(pixels.min(0), pixels.max(0), strict=True)
+    rounded = np.round(pixels, 1) + 0.0  # no negative zero
+    ends = zip(rounded.min(0), rounded.max(0), strict=True)
     y, x = (" to ".join(dict.fromkeys((f"{low:.1f}", f"{high:.1f}"))) for low, high in ends)
-    each = (
-        "one for each shot" if descan == "shot" else "one for each view" if len(pixels) > 1 else ""
-    )
+    each = "one for each view" if len(pixels) > 1 else ""
+    if descan in ("plane", "shot"):
+        each = "one for each shot"
     words = f"{y}, {x} pixels (y, x) off the middle: modelled as a pattern shift"
     return {"bright-field disc": f"{words}, {each}" if each else words}
 
@@ -96,7 +104,8 @@ def centred(guess: jax.Array, grid: Grid, shift: Any) -> jax.Array:
     """
     modes = jnp.reshape(guess, (-1, *guess.shape[-2:]))
     power = np.fft.fftshift(np.asarray(waves.intensity(waves.fourier(modes))))
-    own = np.array(middle_of(disc_of(power))) * grid.dk
+    rim = rim_of(power, per_quantum=SMALL * float(power.max()))
+    own = np.zeros(2) if rim is None else np.array(rim.centre) * grid.dk
     measured = mean_of(shift)
     has_tilt = np.hypot(*(own - measured)) < np.hypot(*own)
     return (

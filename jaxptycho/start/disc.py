@@ -25,6 +25,8 @@ FIRST_EDGE = 0.5  # pixels
 PRIORS = (np.inf, np.inf, np.inf, 0.1, 0.1, 1.5)  # standard deviations of the shape
 PRIOR_INSIDE = 0.3  # of the terms of a level, relative to it
 PRIOR_OUTSIDE = 1.0
+# standard errors that no number of electrons removes: the levels and the edge are no exact model
+MODEL_ERRORS = (0.01, 0.01, 0.02, 0.0005, 0.0005, 0.02)
 HUBER = 3.0  # standard deviations, beyond which a pixel weighs less
 BAND = (0.45, 4.0, 12.0)  # half width of the fitted ring: radii, but within these pixels
 ITERATIONS = 40
@@ -117,6 +119,18 @@ def fit_disc(
     if np.ptp(shifts, axis=0).max() < STILL:
         shifts = shifts.mean(0, keepdims=True)
     return _disc(ring, shifts, _scored(ring, shifts, first, per_quantum), per_quantum)
+
+
+def rim_of(
+    pattern: Float[np.ndarray, "y x"],
+    mask: Bool[np.ndarray, "y x"] | None = None,
+    per_quantum: float = 1.0,
+) -> Disc | Circle | None:
+    """Disc of a pattern; a circle through its half height where the fit finds no disc."""
+    start = first_circle(pattern, mask, per_quantum)
+    if start is None:
+        return None
+    return fit_disc(pattern, mask, per_quantum, start) or start
 
 
 def shape_of(disc: Circle | Disc) -> Float[np.ndarray, "6"]:
@@ -263,7 +277,7 @@ def _disc(ring: Ring, shifts, fit: _Fit, per_quantum: float) -> Disc | None:
         float(fit.parameters[SHAPE]),
         float(fit.parameters[SHAPE + TERMS]),
         len(np.unique(ring.sector[np.abs(ring.radial) < 0.5])) / SECTORS,
-        _at_least(scatter, inverse)[:SHAPE, :SHAPE],
+        _at_least(scatter, inverse)[:SHAPE, :SHAPE] + np.diag(MODEL_ERRORS) ** 2,
         bounds,
         fit.parameters[SHAPE:],
     )

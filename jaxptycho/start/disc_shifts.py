@@ -5,11 +5,13 @@ outside, which the specimen changes from tile to tile, are fitted with it.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from .disc import (
+    MODEL_ERRORS,
     PRIOR_INSIDE,
     PRIOR_OUTSIDE,
     Disc,
@@ -25,6 +27,7 @@ FEWEST_TILES = 9  # that a plane is fitted to
 GRADIENTS = 3  # terms of a level that differ from tile to tile: mean, y, x
 ROUNDS = 3  # of shape and shifts
 SCORINGS = 2
+REWEIGHTINGS = 10
 TUKEY = 4.7  # standard deviations, beyond which a tile does not count
 
 
@@ -129,34 +132,42 @@ def _relative(counts: Float[np.ndarray, "tile n"]) -> Float[np.ndarray, "tile 1"
 
 
 def _plane(places, tiles, errors) -> DiscShifts:
-    """Robust plane through the shifts of tiles; weights from their errors and their scatter."""
+    """Robust plane through the shifts of tiles (y, x), each fitted separately."""
     design = np.c_[np.ones(len(places)), places]
-    slopes, deviations, bounds = (np.zeros((2, 2)) for _ in range(3))
-    centre_errors = np.zeros(2)
-    tiles = tiles.copy()
-    scatters = np.zeros_like(tiles)
-    for axis in (0, 1):
-        least = errors[:, axis] ** 2
-        bound = np.linalg.inv((design / least[:, None]).T @ design)
-        variance = least
-        weight = np.ones(len(tiles))
-        for _ in range(10):
-            w = weight / variance
-            normal = (design * w[:, None]).T @ design
-            found = np.linalg.solve(normal, (design * w[:, None]).T @ tiles[:, axis])
-            residual = tiles[:, axis] - design @ found
-            freedom = np.sqrt(len(tiles) / (len(tiles) - 3))
-            scatter = (1.4826 * freedom * np.median(np.abs(residual))) ** 2
-            variance = least + max(0.0, scatter - float(np.median(least)))
-            ratio = residual / (TUKEY * np.sqrt(variance))
-            weight = np.where(np.abs(ratio) < 1, (1 - ratio**2) ** 2, 0.0)
-        w = weight / variance
-        inverse = np.linalg.inv((design * w[:, None]).T @ design)
-        used = (w * residual**2).sum() / max(weight.sum() - 3, 1.0)
-        covariance = inverse * max(1.0, used)
-        slopes[axis], deviations[axis] = found[1:], np.sqrt(np.diag(covariance)[1:])
-        bounds[axis] = np.sqrt(np.diag(bound)[1:])
-        centre_errors[axis] = np.sqrt(covariance[0, 0])
-        tiles[:, axis] -= found[0]
-        scatters[:, axis] = np.sqrt(variance)
-    return DiscShifts(places, tiles, scatters, slopes, deviations, bounds, centre_errors)
+    y, x = (_robust_fit(design, tiles[:, axis], errors[:, axis]) for axis in (0, 1))
+    return DiscShifts(
+        places,
+        np.stack([tiles[:, axis] - one.found[0] for axis, one in enumerate((y, x))], -1),
+        np.stack([y.scatter, x.scatter], -1),
+        np.stack([y.found[1:], x.found[1:]]),
+        np.hypot(np.stack([y.errors[1:], x.errors[1:]]), MODEL_ERRORS[0]),
+        np.stack([y.bounds[1:], x.bounds[1:]]),
+        np.array([y.errors[0], x.errors[0]]),
+    )
+
+
+class _Fitted(NamedTuple):
+    found: Float[np.ndarray, "3"]
+    errors: Float[np.ndarray, "3"]
+    bounds: Float[np.ndarray, "3"]
+    scatter: Float[np.ndarray, " tile"]  # standard deviation of every value
+
+
+def _robust_fit(design, values, errors) -> _Fitted:
+    """Least squares with Tukey weights; variances from `errors` and from a common scatter."""
+    n, unknowns = design.shape
+    counting = errors**2
+    bounds = np.sqrt(np.diag(np.linalg.inv((design / counting[:, None]).T @ design)))
+    variance, weights = counting, 1 / counting
+    for _ in range(REWEIGHTINGS):
+        weighted = design * weights[:, None]
+        found = np.linalg.solve(weighted.T @ design, weighted.T @ values)
+        residual = values - design @ found
+        scatter = (1.4826 * np.median(np.abs(residual))) ** 2 * n / (n - unknowns)
+        variance = counting + max(0.0, scatter - float(np.median(counting)))
+        ratio = residual / (TUKEY * np.sqrt(variance))
+        weights = np.where(np.abs(ratio) < 1, (1 - ratio**2) ** 2, 0.0) / variance
+    used = weights * variance
+    spread = (weights * residual**2).sum() / max(used.sum() - unknowns, 1.0)
+    covariance = np.linalg.inv((design * weights[:, None]).T @ design) * max(1.0, spread)
+    return _Fitted(found, np.sqrt(np.diag(covariance)), bounds, np.sqrt(variance))

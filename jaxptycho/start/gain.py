@@ -24,11 +24,15 @@ BINS = 12  # of pixels inside and outside of the disc each, by their mean counts
 FEWEST_SHOTS = 6  # in a part
 FEWEST_PARTS = 4
 FEWEST_PIXELS = 48
+FEWEST_QUANTA = 30  # in a bin
 SMOOTHED = 7  # pixels, over which counts are averaged that pixels are ordered by
 SINGLE = 1.15  # ⟨N²⟩/⟨N⟩ of a camera that counts electrons, at most
 MISFIT = 1.5  # of χ² per degree of freedom, above which the brightest bins are left out
 FEWEST_BINS = 4
 DIMMEST = 3  # bins
+# ⟨N⟩ over ⟨N²⟩/⟨N⟩ of cameras, and its spread: relative variances of pulse heights of 0 to ½
+PULSE_HEIGHTS = (0.87, 0.1)
+OTHER_LAWS = 0.03  # relative error of ⟨N⟩ for other distributions of N
 UNSURE = 0.5  # fraction of what a line was continued by, below which squares are alike
 SYSTEMATIC = 0.2  # standard error of what a line was continued by, relative to it
 
@@ -133,16 +137,31 @@ def measured_gain(
     noise = each[reach].at_least(least)
     cubed = _continued(parts, parts.third[reach], is_dark)
     square = _continued(parts, parts.moment, is_dark)
-    one = np.array(
-        [_moments(*v) for v in zip(noise.values, cubed.values, square.values, strict=True)]
-    )
-    if not np.isfinite(one).all() or one[0, 0] <= 0:
+    if not (np.isfinite([noise.values, cubed.values, square.values]).all() and noise.values[0] > 0):
         return None
-    counting = np.sqrt((len(one) - 2) * np.var(one[1:], axis=0))
-    mean, excess, spread = one[0].tolist()
-    of_line = max(SYSTEMATIC * noise.added, noise.formal - counting[1], 0.0) / excess
-    errors = np.hypot(counting, of_line * np.array([mean, excess, 0.0])).tolist()
-    return ElectronResponse(mean, errors[0], excess, errors[1], spread, errors[2])
+    mean, error = _mean_counts(noise, cubed)
+    spread = np.sqrt(np.maximum(square.values, 0) / (2 * noise.values))
+    spread_error = np.sqrt((len(spread) - 2) * np.var(spread[1:]))
+    excess = float(noise.values[0])
+    return ElectronResponse(mean, error, excess, noise.error, float(spread[0]), float(spread_error))
+
+
+def _mean_counts(noise: "_Continued", cubed: "_Continued") -> tuple[float, float]:
+    """⟨N⟩ and its error: from the factorial moments, and from what is usual (`PULSE_HEIGHTS`)."""
+    ratio = float(noise.values[0])
+    if ratio < SINGLE:
+        return ratio, noise.error
+    second = noise.values - 1
+    third = cubed.values - 3 * noise.values + 2
+    measured = np.clip(2 * second - third / second, 0.3 * ratio, 1.1 * ratio)
+    counting = np.sqrt((len(measured) - 2) * np.var(measured[1:]))
+    line = np.hypot(noise.line_error, cubed.line_error / second[0])
+    line = np.hypot(line, OTHER_LAWS * ratio)
+    usual, spread = (ratio * share for share in PULSE_HEIGHTS)
+    own = 1 / (counting**2 + line**2 + 1e-12)
+    prior = spread**-2.0
+    mean = (own * measured[0] + prior * usual) / (own + prior)
+    return float(mean), float(np.hypot((own + prior) ** -0.5, noise.line_error * mean / ratio))
 
 
 class _Parts(NamedTuple):
@@ -187,41 +206,40 @@ class _Continued(NamedTuple):
 
     values: Float[np.ndarray, " n"]  # of all parts, and without each of them
     added: float  # by how much the dimmest bins exceed it
-    formal: float  # standard error of the line through the bins
+    formal: float  # standard error of the intercept of the line through the bins
+    dim_error: float  # of the mean ratio of the dimmest bins
 
     @property
     def error(self) -> float:
+        """Standard error."""
+        return float(np.hypot(self.counting_error, self.line_error))
+
+    @property
+    def counting_error(self) -> float:
         """Standard error by a jackknife."""
         return float(np.sqrt((len(self.values) - 2) * np.var(self.values[1:])))
 
+    @property
+    def line_error(self) -> float:
+        """Further error of the line."""
+        return max(SYSTEMATIC * self.added, self.formal - self.counting_error, 0.0)
+
     def at_least(self, bound: float) -> "_Continued":
-        """The same with values, less their errors, of at least `bound`."""
+        """The same with values of at least `bound`, and an error of at most what is above it."""
         values = np.maximum(self.values, bound)
         added = max(0.0, self.added - float(values[0] - self.values[0]))
-        return _Continued(values, added, min(self.formal, float(values[0]) + added - bound))
+        room = float(values[0]) + added - bound + self.dim_error
+        return self._replace(values=values, added=added, formal=min(self.formal, room))
 
 
 def _reach(second: list[_Continued]) -> int:
     """Half width of the first square that holds what electrons leave."""
     for reach, (here, larger) in enumerate(pairwise(second)):
-        growth = _Continued(larger.values - here.values, larger.added, 0.0)
-        least = max(COVERED * here.values[0], SIGNIFICANT * growth.error)
-        if not growth.values[0] > least + UNSURE * growth.added:
+        growth = larger._replace(values=larger.values - here.values)
+        least = max(COVERED * here.values[0], SIGNIFICANT * growth.counting_error)
+        if not growth.values[0] > least + UNSURE * larger.added:
             return reach
     return REACH
-
-
-def _moments(noise: float, cubed: float, square: float) -> tuple[float, float, float]:
-    """⟨N⟩, ⟨N²⟩/⟨N⟩ and the rms spread of an event."""
-    mean = _first_moment(noise, cubed) if noise > SINGLE else noise
-    return mean, noise, float(np.sqrt(max(0.0, square) / (2 * max(mean, 1e-30))))
-
-
-def _first_moment(noise: float, cubed: float) -> float:
-    """⟨N⟩ from ⟨N²⟩/⟨N⟩ and ⟨N³⟩/⟨N⟩, by the factorial moments."""
-    second = noise - 1
-    third = cubed - 3 * noise + 2
-    return float(np.clip(2 * second - third / second, 0.5 * noise, noise))
 
 
 def _continued(
@@ -235,12 +253,18 @@ def _continued(
     """
     exposures, first, total = (v.sum(0) for v in (parts.exposures, parts.first, values))
     n = len(values)
-    without = (total - values) / (first - parts.first)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = total / first
+        without = (total - values) / (first - parts.first)
+        means = (first - parts.first) / (exposures - parts.exposures)
+    electrons = first / max(float(np.nanmedian(ratio)), 1e-30)
+    sound = np.isfinite(without).all(0) & (electrons > FEWEST_QUANTA)
+    if not sound.any():
+        return _Continued(np.full(n + 1, np.nan), 0.0, np.inf, np.inf)
     errors = np.sqrt((n - 1) * np.var(without, axis=0))
-    errors = np.maximum(errors, 1e-3 * np.abs(total / first) + 1e-12)
-    means = (first - parts.first) / (exposures - parts.exposures)
-    mean, ratio = first / exposures, total / first
-    order = np.argsort(mean)
+    errors = np.maximum(errors, 1e-3 * np.abs(ratio) + 1e-12)
+    mean = first / exposures
+    order = np.flatnonzero(sound)[np.argsort(mean[sound])]
     used, formal = order, np.inf
     for count in range(len(order), min(FEWEST_BINS, len(order)) - 1, -1):
         used = order[:count]
@@ -251,8 +275,9 @@ def _continued(
     some = [(mean, ratio), *zip(means, without, strict=True)]
     found = [_lines(m[used], r[used], errors[used], dark[used])[1][0] for m, r in some]
     dim = used[:DIMMEST]
-    added = np.average(ratio[dim] - found[0], weights=errors[dim] ** -2.0)
-    return _Continued(np.array(found), max(0.0, float(added)), formal)
+    weights = errors[dim] ** -2.0
+    added = float(np.average(ratio[dim] - found[0], weights=weights))
+    return _Continued(np.array(found), max(0.0, added), formal, float(weights.sum() ** -0.5))
 
 
 def _lines(mean, ratio, errors, dark) -> tuple[np.ndarray, np.ndarray, float]:

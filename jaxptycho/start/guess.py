@@ -75,7 +75,7 @@ def guess_model(
     (`supersample`) or in real space (`extend`), by integer factors. A bright-field disc off the
     middle of the camera is modelled as a shift of the pattern (`descan`: see `start.descan`).
     """
-    if near_field is not None and descan in ("shared", "shot"):
+    if near_field is not None and descan in ("shared", "plane", "shot"):
         raise ValueError(
             f'descan = "{descan}" shifts patterns of the far field; a hologram takes "auto" or '
             '"none"'

@@ -21,7 +21,8 @@ DISPLACED = 0.3  # pixels, by which the rim may be elsewhere than fitted
 PASSES = 2
 ISOLATED = 2.5  # times the third largest departure of the neighbours
 NOISY = 3.0  # ratio of variances
-FEWEST_NEIGHBOURS = 6
+FEWEST_NEIGHBOURS = 8
+TRIMMED = 2  # neighbours at either end
 
 
 def odd_pixels(
@@ -62,8 +63,8 @@ def odd_pixels(
 def _departure(total, base, slope, valid, rim, noise):
     """Difference from the neighbours in standard deviations, and relative to them."""
     flat = np.where(valid, total / base, np.nan)
-    near = _median(flat, NEIGHBOURS)
-    enough = np.isfinite(near) & (near > 0)
+    near = _trimmed_mean(flat, NEIGHBOURS)
+    enough = np.isfinite(near)
     expected = np.where(enough, near, 1.0) * base
     # square roots of counts have a variance of noise/4 at every mean (Anscombe, Biometrika 1948)
     unit = max(noise, 1e-12)
@@ -77,7 +78,7 @@ def _departure(total, base, slope, valid, rim, noise):
         around = 1.4826 * _median(deviation, TEXTURE)
         texture = np.where(zone, np.fmax(around, 1.0), texture)
     score = np.where(enough, counting / texture, 0.0)
-    return score, np.where(enough, total / expected - 1, 0.0)
+    return score, np.where(enough, total / np.maximum(expected, 1e-9) - 1, 0.0)
 
 
 def _noisy(variance, valid) -> Bool[np.ndarray, "y x"]:
@@ -99,6 +100,20 @@ def _around(image: Float[np.ndarray, "y x"], reach: int) -> Float[np.ndarray, "y
 def _ranked(image: Float[np.ndarray, "y x"], reach: int, rank: int) -> Float[np.ndarray, "y x"]:
     """The `rank` largest value of the neighbours."""
     return -_around(-image, reach)[..., rank - 1]
+
+
+def _trimmed_mean(image: Float[np.ndarray, "y x"], reach: int) -> Float[np.ndarray, "y x"]:
+    """Mean of the neighbours without the lowest and the highest `TRIMMED`, NaN where few are known.
+
+    Other than a median it is not zero where a few electrons are spread over many pixels.
+    """
+    around = _around(image, reach)
+    known = np.isfinite(around).sum(-1)[..., None]
+    rank = np.arange(around.shape[-1])
+    kept = (rank >= TRIMMED) & (rank < known - TRIMMED)
+    total = np.where(kept, np.nan_to_num(around), 0).sum(-1)
+    number = kept.sum(-1)
+    return np.where(known[..., 0] >= FEWEST_NEIGHBOURS, total / np.maximum(number, 1), np.nan)
 
 
 def _median(image: Float[np.ndarray, "y x"], reach: int) -> Float[np.ndarray, "y x"]:

@@ -181,6 +181,19 @@ def test_views_have_a_common_shift_or_each_its_own():
     )
 
 
+def test_a_plane_follows_the_disc_over_the_scan():
+    places = np.stack(np.meshgrid(*[np.arange(12)] * 2, indexing="ij"), -1).reshape(-1, 2) * 1.5
+    moves = np.array([3, -2]) + (places / 16.5 - 0.5) @ np.array([[1.2, 0.3], [-0.4, 0.8]])
+    data = jp.Dataset(np.stack([disc(m) for m in moves]), places, GRID, about=dict(ABOUT))
+    with pytest.warns(UserWarning, match="counts"):  # exact counts vary with the movement alone
+        model = jp.first_model(data, descan="plane")
+    shift = model.detector.shift
+    assert isinstance(shift, PerShot)
+    assert np.abs(np.asarray(shift.values) * N * PIXEL - moves).max() < 0.1
+    assert "one for each shot" in descan_rows(data, "plane")["bright-field disc"]
+    assert np.abs(middle(model)).max() < 0.05
+
+
 def test_a_tilt_series_shifts_its_patterns():
     counts = np.tile(disc((3, -2)), (3, 9, 1, 1))
     tilts = np.deg2rad([-10.0, 0.0, 10.0])
@@ -210,7 +223,7 @@ def job(folder, data, **sections):
 
 
 @pytest.mark.parametrize("kind", ["pixel", "aberrated"])
-@pytest.mark.parametrize("descan", ["auto", "none", "shared", "shot"])
+@pytest.mark.parametrize("descan", ["auto", "none", "shared", "plane", "shot"])
 def test_a_job_says_how_the_offset_is_modelled(tmp_path, kind, descan):
     data = measured((3, -2))
     made = build_model(job(tmp_path, data, probe={"kind": kind}, detector={"descan": descan}), data)
@@ -219,7 +232,7 @@ def test_a_job_says_how_the_offset_is_modelled(tmp_path, kind, descan):
     if descan == "none":
         assert made.detector == Ideal()
     else:
-        assert isinstance(made.detector.shift, PerShot) == (descan == "shot")
+        assert isinstance(made.detector.shift, PerShot) == (descan in ("plane", "shot"))
 
 
 def wave_of(model):
@@ -279,9 +292,12 @@ def test_every_slice_is_the_same_as_with_the_disc_in_the_middle(moved):
     def found(by):
         data = jp.Dataset(np.roll(counts, by, (1, 2)), places, grid, about=about)
         first = jp.first_model(data, slices=3, thickness=60.0, specimen="phase")
-        first = replace(
-            first, detector=Descanned(jnp.asarray(np.array(by) * grid.dk)) if any(by) else Ideal()
+        overlap = np.abs(np.vdot(first.probe.waves, vacuum.probe.waves))
+        assert overlap > 0.999 * np.linalg.norm(first.probe.waves) * np.linalg.norm(
+            vacuum.probe.waves
         )
+        shift = Descanned(jnp.asarray(np.array(by) * grid.dk)) if any(by) else Ideal()
+        first = replace(first, detector=shift, probe=vacuum.probe)
         rates = jp.per_part(specimen=optax.adam(1e-2))
         return jp.minimise(
             jp.misfit(jp.amplitude), first, jp.batches(data, size=16, epochs=5), rates

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ...physics.grids import electron_wavelength
-from ...start.calibration import disc_of
+from ...start.disc import rim_of
 from .frames import Frames
 from .reading import Reading, Value
 
@@ -68,11 +68,12 @@ def with_detector(reading: Reading) -> Reading:
 
 
 def disc_radius(reading: Reading) -> float | None:
-    """Radius of the bright-field disc [pixels], from its area; None where there is no disc."""
+    """Radius of the bright-field disc [pixels]; None where there is no disc."""
     mean = sample_mean(reading.patterns, reading.mask)
-    disc = disc_of(mean)
-    radius = math.sqrt(disc.sum() / math.pi)
-    return radius if LEAST_RADIUS <= radius <= LARGEST_RADIUS * min(disc.shape) else None
+    rim = rim_of(mean * len(sample_of(reading.patterns)), reading.mask)
+    if rim is None or not LEAST_RADIUS <= rim.radius <= LARGEST_RADIUS * min(mean.shape):
+        return None
+    return rim.radius
 
 
 def sample_of(frames: Frames) -> np.ndarray:
