@@ -9,9 +9,11 @@ from jaxtyping import Bool, Float, Int
 from ..analysis.design import area_per_shot
 from ..data import Dataset
 from ..data.bad_pixels import describe_pixels
+from .cautions import Measurement, of_saturation
+from .cumulants import cumulants
 from .disc import Disc
 from .disc_shifts import DiscShifts, fit_moving_disc, scan_places
-from .gain import ElectronResponse, cumulants, measured_gain
+from .gain import ElectronResponse, measured_gain
 from .measured import Measured
 from .pixel_response import odd_pixels
 from .rim import first_circle
@@ -21,6 +23,7 @@ SAMPLE_PIXELS = 2**23  # of the patterns that the gain is measured from
 FEWEST_SAMPLED = 64  # patterns
 PART_SHOTS = 16  # neighbouring patterns of a part of the sample
 LARGE = 0.4  # of the shorter side of the detector, a radius that leaves little dark field
+PASSES = 2  # the second one without the bad pixels that the first one finds
 CUT = 0.95  # fraction of the rim in view, below which the disc is cut by an edge
 IMPRECISE = 0.1  # pixels, of the centre of the disc
 
@@ -75,33 +78,41 @@ def measure_camera(data: Dataset, view: int = 0) -> MeasuredCamera:
     tiles = tiles_of(positions)
     sums = tile_sums(data, tiles)
     visible = np.ones(data.grid.shape, bool) if data.mask is None else np.asarray(data.mask, bool)
-    sample, parts = _sample(data)
-    moments = cumulants(sample, parts)
-    total = sums.sum(0)
-    noise = _excess(sample)
-    least = 1.0 if data.kinds[0].kind in "ui" else 0.0
     places = scan_places(positions)
     middles = np.stack([places[tiles == i].mean(0) for i in range(len(sums))])
-    mask, bad, found, gain = visible, {}, None, None
-    for _ in range(2):  # again without the bad pixels
+    least = 1.0 if data.kinds[0].kind in "ui" else 0.0
+    disc, movement, gain, bad = _solved(sums, middles, visible, *_sample(data), least)
+    shifts = np.zeros_like(places) if movement is None else movement.at(places)
+    total = sums.sum(0)
+    rows = _disc_rows(data, disc, movement) | _dose_rows(data, gain)
+    warnings = (
+        *_disc_warnings(disc, total),
+        *_pixel_warnings(bad),
+        *(caution.text for caution in of_saturation(Measurement(data, data.about))),
+        *_gain_warnings(gain),
+    )
+    return MeasuredCamera(total / len(positions), disc, movement, shifts, bad, gain, warnings, rows)
+
+
+def _solved(sums, middles, visible, sample, parts, least: float):
+    """Disc, its movement, gain and bad pixels, each with what the others tell of it."""
+    total = sums.sum(0)
+    moments = cumulants(sample, parts)
+    variance = sample.var(0) / np.maximum(sample.mean(0), 1e-12)
+    noise = _excess(sample)
+    mask, bad, gain = visible, {}, None
+    for _ in range(PASSES):
         start = first_circle(total, mask, noise)
-        found = None if start is None else fit_moving_disc(sums, mask, start, middles, noise)
-        disc = None if found is None else found[0]
+        moving = None if start is None else fit_moving_disc(sums, mask, start, middles, noise)
+        disc, movement = (None, None) if moving is None else moving
         if moments is not None:
             gain = measured_gain(moments, _dark(disc, total.shape), mask, least)
         noise = noise if gain is None else gain.noise
-        variance = sample.var(0) / np.maximum(sample.mean(0), 1e-12)
-        again = odd_pixels(total, variance, visible, disc, noise)
-        hidden = np.any(list(again.values()), axis=0) if again else np.zeros(total.shape, bool)
-        if (visible & ~hidden == mask).all():
+        bad = odd_pixels(total, variance, visible, disc, noise)
+        before, mask = mask, visible & ~np.any([~visible, *bad.values()], axis=0)
+        if (mask == before).all():
             break
-        mask, bad = visible & ~hidden, again
-    disc, movement = (None, None) if found is None else found
-    shifts = np.zeros_like(places) if movement is None else movement.at(places)
-    mean = total / len(positions)
-    rows = _disc_rows(data, disc, movement) | _dose_rows(data, mean, mask, gain)
-    warnings = (*_disc_warnings(data, disc, total), *_pixel_warnings(bad), *_gain_warnings(gain))
-    return MeasuredCamera(mean, disc, movement, shifts, bad, gain, warnings, rows)
+    return disc, movement, gain, bad
 
 
 def _sample(data: Dataset) -> tuple[Float[np.ndarray, "n y x"], Int[np.ndarray, " n"]]:
@@ -163,9 +174,7 @@ def _disc_rows(
     return rows
 
 
-def _dose_rows(
-    data: Dataset, mean: np.ndarray, mask: Bool[np.ndarray, "y x"], gain: ElectronResponse | None
-) -> dict[str, Measured]:
+def _dose_rows(data: Dataset, gain: ElectronResponse | None) -> dict[str, Measured]:
     """Rows of the counts of an electron and of the dose."""
     dose = data.dose()
     counts = float(dose.mean())
@@ -184,12 +193,13 @@ def _dose_rows(
     if len(dose) > 1:
         area = area_per_shot(data.positions[0])
         per_area = electrons / area
+        unit = "photons/Å²" if data.grid.voltage_kv is None else "e/Å²"
         words = f"electrons per pattern / {area:.4g} Å² per position"
-        rows["dose_per_square_angstrom"] = Measured(per_area, relative * per_area, "e/Å²", words)
+        rows["dose_per_square_angstrom"] = Measured(per_area, relative * per_area, unit, words)
     return rows
 
 
-def _disc_warnings(data: Dataset, disc: Disc | None, total: np.ndarray) -> list[str]:
+def _disc_warnings(disc: Disc | None, total: np.ndarray) -> list[str]:
     """What is wrong with the disc."""
     if disc is None:
         return [
