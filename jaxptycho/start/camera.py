@@ -9,11 +9,11 @@ from jaxtyping import Bool, Float, Int
 from ..analysis.design import area_per_shot
 from ..data import Dataset
 from ..data.bad_pixels import describe_pixels
-from .cautions import Measurement, of_saturation
+from .cautions import Measurement, of_centre, of_saturation
 from .cumulants import cumulants
 from .disc import Disc
 from .disc_shifts import DiscShifts, fit_moving_disc, scan_places
-from .gain import ElectronResponse, measured_gain
+from .gain import NOISELESS, ElectronResponse, measured_gain
 from .measured import Measured
 from .pixel_response import odd_pixels
 from .rim import first_circle
@@ -21,8 +21,11 @@ from .tiles import tile_sums, tiles_of
 
 SAMPLE_PIXELS = 2**23  # of the patterns that the gain is measured from
 FEWEST_SAMPLED = 64  # patterns
+FEWEST_FOR_PIXELS = 16  # patterns, that pixels are compared in
+READOUT = 4.0  # standard deviations of the readout, above which counts are those of electrons
 PART_SHOTS = 16  # neighbouring patterns of a part of the sample
 LARGE = 0.4  # of the shorter side of the detector, a radius that leaves little dark field
+FEWEST_NEGATIVE = 0.05  # fraction of the counts
 PASSES = 2  # the second one without the bad pixels that the first one finds
 CUT = 0.95  # fraction of the rim in view, below which the disc is cut by an edge
 IMPRECISE = 0.1  # pixels, of the centre of the disc
@@ -85,10 +88,12 @@ def measure_camera(data: Dataset, view: int = 0) -> MeasuredCamera:
     shifts = np.zeros_like(places) if movement is None else movement.at(places)
     total = sums.sum(0)
     rows = _disc_rows(data, disc, movement) | _dose_rows(data, gain)
+    about = Measurement(data, data.about)
     warnings = (
+        *(caution.text for caution in of_centre(about)),
         *_disc_warnings(disc, total),
         *_pixel_warnings(bad),
-        *(caution.text for caution in of_saturation(Measurement(data, data.about))),
+        *(caution.text for caution in of_saturation(about)),
         *_gain_warnings(gain),
     )
     return MeasuredCamera(total / len(positions), disc, movement, shifts, bad, gain, warnings, rows)
@@ -108,7 +113,8 @@ def _solved(sums, middles, visible, sample, parts, least: float):
         if moments is not None:
             gain = measured_gain(moments, _dark(disc, total.shape), mask, least)
         noise = noise if gain is None else gain.noise
-        bad = odd_pixels(total, variance, visible, disc, noise)
+        if len(sample) >= FEWEST_FOR_PIXELS:
+            bad = odd_pixels(total, variance, visible, disc, noise)
         before, mask = mask, visible & ~np.any([~visible, *bad.values()], axis=0)
         if (mask == before).all():
             break
@@ -126,14 +132,26 @@ def _sample(data: Dataset) -> tuple[Float[np.ndarray, "n y x"], Int[np.ndarray, 
     chosen = numbers[np.linspace(0, len(numbers) - 1, wanted).round().astype(int)]
     shots = np.flatnonzero(np.isin(parts, chosen))
     patterns = np.fft.fftshift(data.patterns(0, shots), axes=(1, 2)).astype(np.float32)
-    return patterns, parts[shots]
+    threshold = READOUT * _readout(data)
+    return np.where(patterns > threshold, patterns, 0), parts[shots]
+
+
+def _readout(data: Dataset) -> float:
+    """Noise of the readout [counts rms], from the negative counts of a dark subtraction."""
+    block = next(data.raw_sample())
+    negative = block[np.isfinite(block) & (block < 0)]
+    if len(negative) < FEWEST_NEGATIVE * block.size:
+        return 0.0
+    return 1.4826 * float(np.median(-negative.astype(float)))
 
 
 def _excess(sample: Float[np.ndarray, "n y x"]) -> float:
     """Median variance over mean of the illuminated pixels: an upper bound of the noise."""
     mean, variance = sample.mean(0), sample.var(0)
     seen = mean > 0.1 * mean.max()
-    return max(float(np.median(variance[seen] / mean[seen])), 1e-12) if seen.any() else 1.0
+    if not seen.any():
+        return 1.0
+    return max(float(np.median(variance[seen] / mean[seen])), NOISELESS * float(mean.max()))
 
 
 def _dark(disc: Disc | None, shape: tuple[int, int]) -> Bool[np.ndarray, "y x"]:

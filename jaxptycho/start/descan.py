@@ -107,7 +107,7 @@ def centred(guess: jax.Array, grid: Grid, shift: Any) -> jax.Array:
     rim = rim_of(power, per_quantum=SMALL * float(power.max()))
     own = np.zeros(2) if rim is None else np.array(rim.centre) * grid.dk
     measured = mean_of(shift)
-    has_tilt = np.hypot(*(own - measured)) < np.hypot(*own)
+    has_tilt = np.linalg.norm(own - measured) < np.linalg.norm(own)
     return (
         waves.tilted(modes, grid, (-measured[0], -measured[1])).reshape(guess.shape)
         if has_tilt

@@ -39,6 +39,7 @@ LARGEST_RADIUS = 0.5  # of the shorter side
 LEAST_CONTRAST = 2.0  # level inside over that outside
 LARGEST_EDGE = 0.22  # of the radius
 LEAST_SIGNIFICANCE = 8.0  # radius over its error
+FEWEST_QUANTA = 150  # around the rim
 
 
 @dataclass(frozen=True)
@@ -287,6 +288,7 @@ def _disc(ring: Ring, shifts, fit: _Fit, per_quantum: float) -> Disc | None:
         and disc.inside > LEAST_CONTRAST * max(disc.outside, 0.0)
         and disc.edge < LARGEST_EDGE * disc.radius
         and disc.radius > LEAST_SIGNIFICANCE * disc.errors[2]
+        and ring.counts.sum() > FEWEST_QUANTA * per_quantum
     )
     return disc if sound else None
 

@@ -38,7 +38,8 @@ def binned_sums(
         return None
     exposures = sums.shots[:, None] * np.array([group.sum() for group in groups])
     is_dark = np.array([bool(dark[group].all()) for group in groups])
-    return BinnedSums(exposures, *(_sums_over(v, groups) for v in sums[1:]), is_dark)
+    first, second, third, moment = (_sums_over(v, groups) for v in sums[1:])
+    return BinnedSums(exposures, first, second, third, moment, is_dark)
 
 
 def _bins(sums: Cumulants, pixels: Bool[np.ndarray, "y x"]) -> list[Bool[np.ndarray, "y x"]]:
@@ -140,7 +141,9 @@ def _lines(mean, ratio, errors, dark) -> tuple[np.ndarray, np.ndarray, float]:
     columns = [np.ones_like(mean)] + [mean * side for side in (dark, ~dark) if side.any()]
     design = np.stack(columns, 1)
     found = _rising(design, ratio, 1 / errors)
-    weighted = design[:, found != 0] / errors[:, None]
+    kept = found != 0
+    kept[0] = True
+    weighted = design[:, kept] / errors[:, None]
     return design, found, float(np.sqrt(np.linalg.pinv(weighted.T @ weighted)[0, 0]))
 
 

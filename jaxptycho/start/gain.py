@@ -22,6 +22,7 @@ from .few_counts import Continued, binned_sums, continued
 COVERED = 0.03  # relative growth of κ₂ with the square, below which the smaller one holds all
 SIGNIFICANT = 3.0  # standard errors of such a growth
 UNSURE = 0.5  # fraction of what a line was continued by, below which squares are alike
+NOISELESS = 1e-6  # variance over mean, relative to the mean: rounding of single precision
 SINGLE = 1.15  # ⟨N²⟩/⟨N⟩ of a camera that counts electrons, at most
 # ⟨N⟩ over ⟨N²⟩/⟨N⟩ of cameras, and its spread: relative variances of pulse heights of 0 to ½
 PULSE_HEIGHTS = (0.87, 0.1)
@@ -48,7 +49,7 @@ def measured_gain(
     """Response from pixels inside and outside of the disc (`dark`), errors from a jackknife.
 
     `least` is a lower bound of ⟨N²⟩/⟨N⟩, 1 for whole counts. None where too few electrons were
-    seen.
+    seen, or counts without noise.
     """
     valid = np.ones(dark.shape, bool) if mask is None else np.asarray(mask, bool)
     clear = ndimage.binary_erosion(valid, np.ones((2 * REACH + 1,) * 2))
@@ -61,7 +62,10 @@ def measured_gain(
     noise = each[reach].at_least(least)
     cubed = continued(parts, parts.third[reach])
     square = continued(parts, parts.moment)
-    if not (np.isfinite([noise.values, cubed.values, square.values]).all() and noise.values[0] > 0):
+    if not np.isfinite([noise.values, cubed.values, square.values]).all():
+        return None
+    first, variance = parts.first.sum(), parts.second[0].sum()
+    if variance <= NOISELESS * first**2 / parts.exposures.sum():
         return None
     mean, error = _mean_counts(noise, cubed)
     # whole counts that fall into pixels one by one: a count has no distance from itself

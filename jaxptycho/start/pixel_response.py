@@ -55,7 +55,7 @@ def odd_pixels(
     found = {
         "weak, below their neighbours": odd & (change < 0),
         "strong, above their neighbours": odd & (change > 0),
-        "noisier than their neighbours": mask & ~odd & _noisy(variance, valid),
+        "noisier than their neighbours": mask & ~odd & _noisy(variance, valid, NOISY * noise),
     }
     return {what: pixels for what, pixels in found.items() if pixels.any()}
 
@@ -81,12 +81,13 @@ def _departure(total, base, slope, valid, rim, noise):
     return score, np.where(enough, total / np.maximum(expected, 1e-9) - 1, 0.0)
 
 
-def _noisy(variance, valid) -> Bool[np.ndarray, "y x"]:
+def _noisy(variance, valid, least: float) -> Bool[np.ndarray, "y x"]:
     """Pixels of far more variance over mean than their neighbours."""
     ratio = np.where(valid & (variance > 0), np.log(np.maximum(variance, 1e-12)), np.nan)
     deviation = ratio - _median(ratio, NEIGHBOURS)
     scatter = 1.4826 * _median(np.abs(deviation), TEXTURE)
-    return np.nan_to_num(deviation) > np.fmax(DEVIATION * np.fmax(scatter, 0.05), np.log(NOISY))
+    far = np.nan_to_num(deviation) > np.fmax(DEVIATION * np.fmax(scatter, 0.05), np.log(NOISY))
+    return far & (variance > least)
 
 
 def _around(image: Float[np.ndarray, "y x"], reach: int) -> Float[np.ndarray, "y x n"]:

@@ -147,6 +147,28 @@ def test_too_few_patterns_for_a_descan():
     assert not any(name.startswith("descan") for name in rows)
 
 
+def test_readout_noise_is_no_electron():
+    rng = np.random.default_rng(2)
+    counts = 100.0 * rng.poisson(np.tile(rim(), (SIDE**2, 1, 1))) + rng.normal(size=(SIDE**2, N, N))
+    with pytest.warns(UserWarning, match="negative"):
+        data = jp.Dataset(counts.astype(np.float32), PLACES, GRID)
+    assert measure_camera(data).rows()["counts_per_electron"].value == pytest.approx(100, rel=0.1)
+
+
+@pytest.mark.parametrize("value", [7, 0.5])
+def test_counts_without_noise_have_no_gain(value):
+    kind = np.uint16 if value == 7 else np.float32
+    camera = measure_camera(jp.Dataset(np.full((SIDE**2, N, N), value, kind), PLACES, GRID))
+    assert set(camera.rows()) == {"counts_per_pattern"}
+    assert not camera.bad_pixels
+
+
+def test_a_handful_of_electrons_shows_no_disc():
+    with pytest.warns(UserWarning, match="hold no counts"):
+        data = scan(4, 2e-4)
+    assert measure_camera(data).disc is None
+
+
 def test_tiles_hold_equal_parts_of_any_scan():
     tiles = tiles_of(np.random.default_rng(1).uniform(size=(500, 2)))
     assert len(np.unique(tiles)) == 25
