@@ -1,5 +1,6 @@
 """First model of a job."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +25,9 @@ from ..parts.propagator import AbstractPropagator, AngularSpectrum, BandLimited,
 from ..parts.scan import AffineScan, FreeScan
 from ..parts.specimen import AbstractSpecimen
 from ..physics.grids import Grid
-from ..physics.modes import make_modes
+from ..physics.modes import make_modes, source_share
 from ..runs.references import is_reference, resolve
+from ..simulate.microscope import PER_FWHM
 from ..start.affine import find_affine, pivot, place_nominal
 from ..start.descan import beam_tilt, descan_rows
 from ..start.guess import guess_model, per_shot
@@ -34,6 +36,8 @@ from .data_sections import Scan
 from .measurement import vacuum_of
 from .sections import Detector, Probe, Propagator, Setup, Specimen, slices_of
 from .tilted_beam import margin_of, require_tilted_beam, tilted_beam
+
+SOURCE_SHARE = 0.97  # of the intensity: 1 % in patterns, as measured with random phases
 
 
 def of_instrument(job: Setup, data: Dataset) -> dict[str, Any]:
@@ -71,7 +75,7 @@ def build_model(job: Setup, data: Dataset, matrix: np.ndarray | None = None) -> 
     model = guess_model(
         data,
         slices=specimen.slices,
-        thickness=specimen.thickness_angstrom or data.about.get("thickness_angstrom"),
+        thickness=specimen.thicknesses or data.about.get("thickness_angstrom"),
         specimen="phase" if separate else specimen.kind,
         start=specimen.start,
         periodic=specimen.periodic,
@@ -164,19 +168,34 @@ def _probe(section: Probe, model: Model, data: Dataset, camera: Detector) -> Abs
             "an aberrated probe requires probe.semiangle_mrad; neither the job nor the file gives "
             "it"
         )
-    if section.modes > 1:
-        raise ValueError(
-            f"an aberrated probe is one wave; the job gives {section.modes} modes (use kind = "
-            '"pixel")'
-        )
     defocus = section.defocus_angstrom
     defocus = about.get("defocus_angstrom", 0.0) if defocus is None else defocus
+    source = PER_FWHM * (section.source_angstrom or 0.0)
+    tilt = beam_tilt(data, camera.descan)
+    if section.modes > 1:
+        _warn_of_few_modes(section.modes, source, 1e-3 * semiangle, tilt, model.grid)
     return AberratedProbe(
         1e-3 * semiangle,
         {"defocus": defocus} | section.aberrations_angstrom,
         dose=float(jnp.sum(jnp.abs(probe.waves) ** 2)),
-        centre=beam_tilt(data, camera.descan),
+        centre=tilt,
+        source=source,
+        modes=section.modes,
     )
+
+
+def _warn_of_few_modes(
+    modes: int, source: float, semiangle: float, tilt: np.ndarray, grid: Grid
+) -> None:
+    """Warn of a source that is larger than so few modes describe."""
+    middle = jnp.asarray(tilt / grid.wavelength, float)
+    share = float(source_share(grid, source, semiangle / grid.wavelength, middle, modes))
+    if share < SOURCE_SHARE:
+        warnings.warn(
+            f"probe.modes = {modes} describe {100 * share:.1f} % of a beam from the source of "
+            "probe.source_angstrom; give more modes (3, 6, 10 or 15 are complete orders)",
+            stacklevel=2,
+        )
 
 
 def _scan(section: Scan, data: Dataset, matrix: np.ndarray | None):

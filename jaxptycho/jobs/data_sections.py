@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field
 from ..io.arrangement import POSITION_UNITS
 from ..io.datasets import ORIGINS, READERS
 from ..io.scan_layout import SCAN_ORDERS, SCAN_TRANSFORMS, require_map
-from .schema import Counts, Pair, Section, in_unit, key, one_of
+from .schema import Counts, Pair, Section, in_unit, key, number_or_pair, one_of
 
 
 def _invertible(matrix: list[list[float]]) -> list[list[float]]:
@@ -44,13 +44,13 @@ class Data(Section):
     wavelength_angstrom: in_unit("wavelength_angstrom") | None = key(
         "wavelength of anything but electrons", None, 1.4
     )
-    pixel_angstrom: in_unit("pixel_angstrom") | None = key(
-        "pixel of the object, if not in the file", None, 0.3
+    pixel_angstrom: number_or_pair("pixel_angstrom") | None = key(
+        "pixel of the object, or (y, x), if not in the file", None, 0.3
     )
-    dk_inverse_angstrom: float | None = key(
-        "frequency step of the detector, instead of the pixel", None, 0.025, gt=0
+    dk_inverse_angstrom: number_or_pair("dk_inverse_angstrom") | None = key(
+        "frequency step of the detector, or (y, x), instead of the pixel", None, 0.025
     )
-    detector_step_mrad: float | Pair | None = key(
+    detector_step_mrad: number_or_pair("detector_step_mrad") | None = key(
         "angle between neighbouring pixels of the detector, instead of the pixel; default: that of "
         "the header, or measured from the disc of probe.semiangle_mrad",
         None,
@@ -173,7 +173,7 @@ class Scan(Section):
         None,
         [64, 64],
     )
-    step_angstrom: float | Pair | None = key(
+    step_angstrom: number_or_pair("step_angstrom") | None = key(
         "step of the scan, or (y, x); default: as the header of a camera's file says", None, 0.4
     )
     order: one_of(SCAN_ORDERS, "order of a scan") | None = key(

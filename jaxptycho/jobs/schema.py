@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -72,6 +73,21 @@ def in_unit(name: str):
         return value
 
     return Annotated[float, AfterValidator(check)]
+
+
+def number_or_pair(name: str):
+    """One number, or (y, x), each within the range of the property `name` in its unit."""
+
+    def check(value: Any) -> Any:
+        numbers = value if isinstance(value, list) else [value]
+        plain = all(isinstance(one, int | float) and not isinstance(one, bool) for one in numbers)
+        if len(numbers) != (2 if isinstance(value, list) else 1) or not plain or min(numbers) <= 0:
+            raise ValueError("one number above 0 is expected, or (y, x)")
+        if beyond := out_of_range(name, numbers):
+            raise ValueError(beyond)
+        return [float(one) for one in numbers] if isinstance(value, list) else float(value)
+
+    return Annotated[float | list[float], BeforeValidator(check)]
 
 
 def suggest(name: str, names: Collection[str]) -> str:

@@ -2,13 +2,15 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from ..kernels.resampling import INTERPOLATIONS
 from ..start.descan import DESCANS
 from ..start.guess import PROBES, SPECIMENS, STARTS
 from .data_sections import Data, Scan
 from .schema import Aberrations, Pair, Section, Semiangle, Triple, key, one_of
+
+Thicknesses = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2)]
 
 
 class Probe(Section):
@@ -22,6 +24,13 @@ class Probe(Section):
     )
     options: dict[str, Any] = key("keywords of a function named by probe.kind", {})
     modes: int = key("number of incoherent modes", 1, ge=1)
+    source_angstrom: float | None = key(
+        "full width at half maximum of the source's image on the specimen, a Gaussian, of which an "
+        'aberrated probe has several modes; refine it with rates."probe.source"',
+        None,
+        0.5,
+        gt=0,
+    )
     basis: int = key("number of basis waves of a relaxed probe", 3, ge=2)
     start: one_of(PROBES, "start of a probe") = key(f"first guess from {', '.join(PROBES)}", "auto")
     semiangle_mrad: Semiangle | None = key("convergence semiangle, if not in the file", None, 21.4)
@@ -29,6 +38,21 @@ class Probe(Section):
         "defocus, > 0 is underfocus, if not in the file", None, 150.0
     )
     aberrations_angstrom: Aberrations = key("further aberrations by name: C12a, C12b, C30 …", {})
+
+    @model_validator(mode="after")
+    def _modes_of_a_source(self):
+        if self.kind == "aberrated" and (self.modes > 1) != (self.source_angstrom is not None):
+            raise ValueError(
+                f"an aberrated probe with modes = {self.modes} and source_angstrom = "
+                f"{self.source_angstrom}: several modes are those of a source; give both (3, 6 or "
+                '10 modes are complete), or kind = "pixel"'
+            )
+        if self.kind != "aberrated" and self.source_angstrom is not None:
+            raise ValueError(
+                f"source_angstrom is of an aberrated probe, and kind is {self.kind!r}, whose modes "
+                "are free; leave it out"
+            )
+        return self
 
 
 class Specimen(Section):
@@ -47,10 +71,36 @@ class Specimen(Section):
     )
     slices: int = key("number of slices of a thick specimen", 1, ge=1)
     thickness_angstrom: float | None = key("thickness of all slices together", None, 120.0, gt=0)
+    slice_thicknesses_angstrom: Thicknesses | None = key(
+        "thickness of every slice along the beam, entrance face first, instead of slices and "
+        "thickness_angstrom",
+        None,
+        [20.0, 40.0, 60.0],
+    )
     periodic: bool = key("periodic continuation beyond the edges", False)
     margin_angstrom: float | None = key(
         "margin of the object around the windows; default 4 pixels", None, 10.0, ge=0
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _count_slices(cls, values: Any) -> Any:
+        listed = values.get("slice_thicknesses_angstrom") if isinstance(values, dict) else None
+        if not isinstance(listed, list):
+            return values
+        if values.get("thickness_angstrom") is not None or values.get("slices", len(listed)) != len(
+            listed
+        ):
+            raise ValueError(
+                f"slice_thicknesses_angstrom lists {len(listed)} slices and their thickness; leave "
+                "slices and thickness_angstrom out"
+            )
+        return values | {"slices": len(listed)}
+
+    @property
+    def thicknesses(self) -> list[float] | float | None:
+        """Thickness of every slice, or of all together [Å]; None if the job gives none."""
+        return self.slice_thicknesses_angstrom or self.thickness_angstrom
 
 
 class VolumeSpecimen(Section):

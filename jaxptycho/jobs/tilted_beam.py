@@ -28,6 +28,12 @@ def require_tilted_beam(job: Setup, data: Dataset) -> None:
             "= 'volume'), or rotate the patterns"
         )
     require_small(data.tilts)  # before they determine the size of the object
+    if slices_of(job).slice_thicknesses_angstrom is not None:
+        raise ValueError(
+            "propagator.tilted_beam moves by the same distance from slice to slice, and "
+            "specimen.slice_thicknesses_angstrom gives unequal ones; give slices and "
+            "thickness_angstrom"
+        )
     if job.specimen.slices < 2:
         raise ValueError(
             "a tilted beam moves from slice to slice, and specimen.slices is 1; give the "

@@ -3,17 +3,18 @@
 import abc
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from ..physics import aberrations, waves
 from ..physics.aberrations import cartesian
 from ..physics.grids import Grid
-from ..physics.modes import make_modes, with_dose
+from ..physics.modes import make_modes, source_modes, with_dose
 from ..physics.types import Intensity, Kernel, Pair, PyTree, Scalar, Waves
 from .indexed import PerShot, PerView, Varying, axis_size, map_varying, plain, vmap_shots
 
@@ -179,13 +180,17 @@ class AberratedProbe(AbstractProbe):
     `aberrations` maps names (`C10` = −defocus, `C12a`, `C12b` … `C56b`, Å; see
     `physics.aberrations.cartesian`) to values. `centre` is the middle of the bright-field
     disc (y, x) [rad], the origin of the aberrations: it tilts the beam and leaves the position of
-    the probe unchanged.
+    the probe unchanged. Several `modes` are those of a Gaussian source (`physics.modes`), whose
+    image on the specimen has the standard deviation `source` [Å].
     """
 
+    fixed_by_default: ClassVar = ("source",)
     semiangle: Varying[Scalar]  # rad
     aberrations: dict[str, Varying[Scalar]]  # Å
     dose: Varying[Scalar]  # quanta per shot
     centre: Varying[Pair]  # rad
+    source: Varying[Scalar]  # Å
+    modes: int = eqx.field(static=True)
 
     def __init__(
         self,
@@ -193,6 +198,8 @@ class AberratedProbe(AbstractProbe):
         aberrations: Mapping[str, Any] | None = None,
         dose: Any = 1.0,
         centre: Any = (0.0, 0.0),
+        source: Any = 0.0,
+        modes: int = 1,
     ) -> None:
         """Accept `defocus` (> 0 is underfocus) and polar pairs `C12`, `phi12` as aberrations."""
         self.semiangle = _real(semiangle)
@@ -204,12 +211,19 @@ class AberratedProbe(AbstractProbe):
         self.centre = (
             centre if isinstance(centre, (PerShot, PerView)) else jnp.asarray(centre, float)
         )
+        self.source = _real(source)
+        self.modes = modes
 
     def spectrum(self, grid: Grid) -> Waves:
         amplitude = aberrations.aperture(grid, self.semiangle, self.centre)
         amplitude = amplitude * jnp.sqrt(self.dose / jnp.sum(amplitude**2))
         surface = aberrations.phase_surface(self.aberrations, grid, self.centre)
-        return (amplitude * jnp.exp(-1j * surface))[None]
+        wave = amplitude * jnp.exp(-1j * surface)
+        if self.modes == 1:
+            return wave[None]
+        rim = jax.lax.stop_gradient(self.semiangle) / grid.wavelength  # only of the expansion
+        middle = jax.lax.stop_gradient(jnp.asarray(self.centre)) / grid.wavelength
+        return wave * source_modes(grid, self.source, rim, middle, self.modes)
 
     def scale(self, grid: Grid) -> dict[str, Any]:
         edge = jnp.max(plain(self.semiangle))
@@ -220,7 +234,23 @@ class AberratedProbe(AbstractProbe):
             for n in (aberrations.order(name),)
         }
         dose = jnp.mean(plain(self.dose))
-        return {"semiangle": step, "centre": step, "aberrations": one_radian, "dose": dose}
+        source = grid.wavelength / (2 * math.pi * edge)
+        shares = {"semiangle": step, "centre": step, "source": source, "dose": dose}
+        return shares | {"aberrations": one_radian}
+
+    def with_modes(self, modes: int) -> "AberratedProbe":
+        if modes == self.modes:
+            return self
+        if not np.any(plain(self.source)):
+            raise ValueError(
+                f"an aberrated probe of a point source is one wave, and {modes} modes came; give "
+                "it a source (probe.source_angstrom), or use a PixelProbe"
+            )
+        lens = {
+            name: value if isinstance(value, (PerShot, PerView)) else float(value)
+            for name, value in self.aberrations.items()
+        }
+        return AberratedProbe(self.semiangle, lens, self.dose, self.centre, self.source, modes)
 
     def mean_dose(self, grid: Grid) -> Scalar:
         return jnp.mean(plain(self.dose))

@@ -154,7 +154,7 @@ def central_patterns(data: Dataset) -> Dataset:
 def _start(model: Model, data: Dataset) -> Model:
     """An empty phase object under the scan and around it, free waves, and the identity as map."""
     wide = place_nominal(data, (1 + REACH) * np.eye(2))
-    specimen = empty_specimen(wide, model.grid, "phase", 1, None, None, False)
+    specimen = empty_specimen(wide, model.grid, "phase", [0.0], None, False)
     nominal = PerShot(jnp.asarray(data.positions[0], float))
     middle = jnp.asarray(pivot(data), float)
     none = jnp.zeros(2)

@@ -46,7 +46,7 @@ def guess_model(
     *,
     modes: int = 1,
     slices: int = 1,
-    thickness: float | None = None,
+    thickness: float | Sequence[float] | None = None,
     specimen: str = "complex",
     start: str = "empty",
     periodic: bool = False,
@@ -63,7 +63,7 @@ def guess_model(
 ) -> Model:
     """First guess of a model: an empty specimen, and a probe with the measured dose.
 
-    `thickness` [Å] is that of all slices together. `specimen` is "complex" (phase and
+    `thickness` [Å] is that of all slices together, or of each. `specimen` is "complex" (phase and
     absorption), "phase", "weak" or "potential"; it starts "empty", or with the phase of a "direct"
     retrieval (`start.direct_object`), shared evenly by the slices. `probe` comes from the file,
     from the optics (`semiangle` [rad], `defocus` [Å] > 0 for underfocus, `aberrations` [Å]; by
@@ -85,14 +85,15 @@ def guess_model(
     semiangle = about_radians(about, "semiangle_mrad") if semiangle is None else semiangle
     defocus = about.get("defocus_angstrom", 0.0) if defocus is None else defocus
     lens = {"defocus": defocus, **(aberrations or {})}
+    each = slice_thicknesses(thickness, slices)
     first = first_probe(data, grid, probe, semiangle, lens, near_field, descan, vacuum)
     shift = None if near_field is not None else descan_shift(data, descan)
     dose = float(np.mean(np.concatenate([data.dose(v) for v in range(data.n_views)])))
-    content = empty_specimen(data, grid, specimen, slices, thickness, margin, periodic)
+    content = empty_specimen(data, grid, specimen, each, margin, periodic)
     if start not in STARTS:
         raise ValueError(f"a specimen starts {' or '.join(STARTS)}; got {start!r}")
     if start == "direct":
-        lens["defocus"] -= (thickness or 0.0) / 2  # a weak phase is in the middle of its thickness
+        lens["defocus"] -= float(np.sum(each)) / 2  # a weak phase is in the middle of its thickness
         content = _with_direct_phase(content, data, grid, semiangle, lens, near_field)
     return Model(
         probe=PixelProbe(with_dose(make_modes(first, modes), dose)),
@@ -107,11 +108,11 @@ def guess_model(
 @functools.wraps(guess_model)
 def first_model(data: Dataset, **parts: Any) -> Model:
     """`guess_model`, with a warning of everything that the data contradict."""
-    semiangle = parts.get("semiangle")
+    semiangle, thickness = (parts.get(name) for name in ("semiangle", "thickness"))
     said = {
         "semiangle_mrad": None if semiangle is None else 1e3 * semiangle,
         "defocus_angstrom": parts.get("defocus"),
-        "thickness_angstrom": parts.get("thickness"),
+        "thickness_angstrom": None if thickness is None else float(np.sum(thickness)),
         "effective_distance_angstrom": parts.get("near_field"),
         "slices": parts.get("slices"),
     }
@@ -246,16 +247,14 @@ def empty_specimen(
     data: Dataset,
     grid: Grid,
     kind: str,
-    slices: int,
-    thickness: float | None,
+    thicknesses: Sequence[float],
     margin: Numbers | None,
     periodic: bool,
 ) -> AbstractSpecimen:
-    """Vacuum under all windows of the scan and `margin` [Å] around them."""
+    """Vacuum of slices [Å] under all windows of the scan and `margin` [Å] around them."""
     if kind not in SPECIMENS:
         raise ValueError(f"a specimen is one of {', '.join(SPECIMENS)}; got {kind!r}")
-    if slices > 1 and not thickness:
-        raise ValueError(f"{slices} slices require the specimen's thickness in Å")
+    slices = len(thicknesses)
     positions = np.concatenate(data.positions)
     pixel = np.asarray(grid.pixel)
     window = np.asarray(grid.shape)
@@ -265,12 +264,12 @@ def empty_specimen(
     shape = np.ceil(extent - 1e-6) + window + 1  # the same for a scan far from zero, less rounding
     require_room((slices, *shape), 2 if kind == "complex" else 1, data)
     values = jnp.zeros((slices, *map(int, shape)))
-    each = jnp.asarray((thickness or 0.0) / slices, float)
+    equal = len(set(thicknesses)) == 1
+    each = jnp.asarray(thicknesses[0] if equal else list(thicknesses), float)
     origin = jnp.asarray(low, float)
     if kind == "potential":
-        return PotentialSlices(
-            values, None, jnp.asarray((thickness or 1.0) / slices, float), origin, periodic
-        )
+        depth = jnp.where(each > 0, each, 1 / slices)  # of one slice that is given none
+        return PotentialSlices(values, None, depth, origin, periodic)
     loss = jnp.zeros_like(values) if kind == "complex" else None
     return (WeakPhaseStack if kind == "weak" else SliceStack)(values, loss, each, origin, periodic)
 
@@ -296,6 +295,23 @@ def _with_direct_phase(
     shape = specimen.shapes(grid).plane
     phase = on_pixels(picture, data.positions[0], grid.pixel, (corner[0], corner[1]), shape)
     return with_phase(specimen, grid, phase)
+
+
+def slice_thicknesses(thickness: float | Sequence[float] | None, slices: int) -> list[float]:
+    """Thickness [Å] of every slice, of that of all together, or of each.
+
+    Raises ValueError for several slices without a thickness, and for another number of them.
+    """
+    if isinstance(thickness, Sequence):
+        if len(thickness) != slices:
+            raise ValueError(
+                f"{len(thickness)} thicknesses came for {slices} slices; give one for each, or "
+                "that of all together"
+            )
+        return [float(each) for each in thickness]
+    if slices > 1 and not thickness:
+        raise ValueError(f"{slices} slices require the specimen's thickness in Å")
+    return [(thickness or 0.0) / slices] * slices
 
 
 def require_room(shape: Sequence[float | int], stacks: int, data: Dataset) -> None:
