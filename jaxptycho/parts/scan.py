@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from ..physics.grids import Grid
 from ..physics.types import Numbers, Pair, PyTree, Scalar
-from .indexed import Varying, add
+from .indexed import Varying, add, map_varying
 
 Place = Float[Array | np.ndarray, "2"]  # (y, x)
 
@@ -26,6 +26,10 @@ class AbstractScan(eqx.Module):
         """The scan with every position moved by `by` (y, x) [Å], shared, PerShot or PerView."""
         raise ValueError(f"{type(self).__name__} cannot be moved; use a FreeScan or an AffineScan")
 
+    def map_linearly(self, matrix: Float[Array, "2 2"], about: Pair) -> "AbstractScan":
+        """The scan with positions a + M(r − a) for the `matrix` M, `about` the point a [Å]."""
+        raise ValueError(f"{type(self).__name__} cannot be mapped; use a FreeScan or an AffineScan")
+
 
 class FreeScan(AbstractScan):
     """A separate position for every shot."""
@@ -37,6 +41,11 @@ class FreeScan(AbstractScan):
 
     def move(self, by: PyTree) -> "FreeScan":
         return eqx.tree_at(lambda s: s.positions, self, add(self.positions, by))
+
+    def map_linearly(self, matrix: Float[Array, "2 2"], about: Pair) -> "FreeScan":
+        middle = jnp.asarray(about)
+        mapped = map_varying(lambda place: middle + matrix @ (place - middle), self.positions)
+        return FreeScan(mapped)
 
     def scale(self, grid: Grid) -> dict[str, Any]:
         return {"positions": max(grid.pixel)}
@@ -61,6 +70,18 @@ class AffineScan(AbstractScan):
 
     def move(self, by: PyTree) -> "AffineScan":
         return eqx.tree_at(lambda s: s.shift, self, add(self.shift, by))
+
+    def map_linearly(self, matrix: Float[Array, "2 2"], about: Pair) -> "AffineScan":
+        middle = jnp.asarray(about) - self.pivot
+        return eqx.tree_at(
+            lambda s: (s.matrix, s.shift, s.residual),
+            self,
+            (
+                map_varying(lambda old: matrix @ old, self.matrix),
+                map_varying(lambda old: middle + matrix @ (old - middle), self.shift),
+                map_varying(lambda old: matrix @ old, self.residual),
+            ),
+        )
 
     def scale(self, grid: Grid) -> dict[str, Any]:
         pixel = max(grid.pixel)

@@ -8,9 +8,10 @@ from typing import Any, Literal
 import equinox as eqx
 import jax
 
-from ...distributed.multihost import local
+from ...distributed.multihost import local, run_on_rank0
 from ...distributed.sharding import on_the_host, place_on_mesh
 from ...distributed.slabs.layout import fitted, require_lent
+from ...inverse.geometry_numbers import DEFOCUS, SCAN
 from ...inverse.step import copy_for_donation, init_state
 from ...model import Model
 from ...runs import checkpoints
@@ -19,6 +20,13 @@ from ...runs.loop import Loop, Refinement, with_something
 from ...runs.state import Diverged, Progress, State, Stopped
 from ...start.reslice import with_modes, with_slices
 from ...tomography.poses import BUDGET, refine_poses, reset_volume, without_drift
+from ..calibration import (
+    CALIBRATION,
+    append_numbers,
+    calibrate_model,
+    describe_calibration,
+    require_calibrated,
+)
 from ..context import Context, Step
 from ..optimisation import (
     Optimisation,
@@ -42,6 +50,13 @@ class RefineStep(Optimisation, Step):
         "nominal",
     )
     pose_shots: int = key("patterns of every view for its Newton step", 48, ge=1)
+    calibration: list[str] = key(
+        "numbers of the geometry that a Gauss–Newton step refines between epochs: "
+        f"{', '.join(SCAN)}, {DEFOCUS}, or a path such as probe.semiangle, detector.shift",
+        [],
+    )
+    calibration_every: int = key("interval of these steps in epochs", 2, ge=1)
+    calibration_shots: int = key("neighbouring patterns that such a step uses", 400, ge=9)
     reset_volume: bool = key(
         "begin with an empty volume after every epoch, so that it does not keep errors of the "
         "poses",
@@ -94,11 +109,25 @@ class RefineStep(Optimisation, Step):
                     model, source.data, self.poses, self.pose_shots, seed, source.learn, budget
                 )
                 model = copy_for_donation(without_drift(moved, model))
+            if self.calibration and (epoch + 1) % self.calibration_every == 0:
+                model = self._calibrated(model, epoch, context, source)
             if self.reset_volume:
                 model = copy_for_donation(reset_volume(model))
             return model, self.reset_volume
 
         return change
+
+    def _calibrated(self, model: Model, epoch: int, context: Context, source: BatchSource) -> Model:
+        seed = (epoch, context.job.run.seed)
+        new, numbers = calibrate_model(
+            model, source, self.calibration, tuple(self.rates), self.calibration_shots, seed
+        )
+        context.listener.say(
+            f"calibration after epoch {epoch + 1}: {describe_calibration(numbers)}"
+        )
+        write = partial(append_numbers, context.run / CALIBRATION, self.name, epoch + 1, numbers)
+        run_on_rank0(write)
+        return new
 
     def preview(self, model: Model | None, context: Context) -> Model | None:
         model = split_into_slabs(self.begin(model, context), context)
@@ -107,6 +136,8 @@ class RefineStep(Optimisation, Step):
                 f"step.{context.number}.poses = {self.poses!r} came with a specimen that does not "
                 'rotate; set poses = "nominal", or specimen.kind = "volume" for a tilt series'
             )
+        if self.calibration:
+            require_calibrated(model, context.source, self.calibration, tuple(self.rates))
         if context.job.run.slabs > 1:
             require_lent(model)
         checkpoints.require_countable(context.source.steps_per_epoch(self.batch) * self.epochs)
