@@ -191,7 +191,7 @@ def test_what_a_device_or_the_memory_refuses_is_one_sentence(error, words, monke
 
 
 def result(name, places):
-    scan = FreeScan(PerShot(jnp.asarray(places)))
+    scan = FreeScan(PerShot(jnp.asarray(places, float)))
     specimen = SliceStack(jnp.zeros((1, 90, 90)), None, jnp.asarray(0.0), jnp.asarray([-5.0, -5.0]))
     write(name, thin(scan=scan, specimen=specimen))
     return name
