@@ -7,20 +7,9 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
+from ..data.orientation import SCAN_TRANSFORMS
 from .axis import QUARTER
 
-# The eight orientations of the axes of a scan relative to those of the detector, as matrices on
-# (y, x); rotations are counter-clockwise as seen with y downwards.
-SCAN_TRANSFORMS = {
-    "none": ((1, 0), (0, 1)),
-    "flip_y": ((-1, 0), (0, 1)),
-    "flip_x": ((1, 0), (0, -1)),
-    "rotate_90": ((0, -1), (1, 0)),
-    "rotate_180": ((-1, 0), (0, -1)),
-    "rotate_270": ((0, 1), (-1, 0)),
-    "transpose": ((0, 1), (1, 0)),
-    "antitranspose": ((0, -1), (-1, 0)),
-}
 SCAN_ORDERS = ("raster", "serpentine", "file")
 KEYS = {"scan_transform": "transform", "rotation_deg": "rotation_deg", "scan_affine": "affine"}
 

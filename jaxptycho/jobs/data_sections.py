@@ -4,9 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from ..data.orientation import SCAN_TRANSFORMS
 from ..io.arrangement import POSITION_UNITS
 from ..io.datasets import ORIGINS, READERS
-from ..io.scan_layout import SCAN_ORDERS, SCAN_TRANSFORMS, require_map
+from ..io.scan_layout import SCAN_ORDERS, require_map
 from .schema import Counts, Pair, Section, in_unit, key, number_or_pair, one_of
 
 

@@ -19,6 +19,7 @@ from .grids import Grid
 from .types import Pair, Scalar
 
 Frequencies = Float[Array | np.ndarray, "..."]
+Wavelength = float | Float[Array, ""]
 ORDERS = tuple((n, m) for n in range(1, 6) for m in range((n + 1) % 2, n + 2, 2))
 NAMES = tuple(f"C{n}{m}{part}" for n, m in ORDERS for part in (("a", "b") if m else ("",)))
 
@@ -60,7 +61,9 @@ def basis(name: str, grid: Grid, centre: Pair = (0.0, 0.0)) -> Float[Array, "y x
     return basis_at(name, ky - centre[0] / wavelength, kx - centre[1] / wavelength, wavelength)
 
 
-def basis_at(name: str, ky: Frequencies, kx: Frequencies, wavelength: float) -> Float[Array, "..."]:
+def basis_at(
+    name: str, ky: Frequencies, kx: Frequencies, wavelength: Scalar
+) -> Float[Array, "..."]:
     """`basis` at the frequencies `ky`, `kx` [1/Å], of shapes that broadcast.
 
     With w = λ(kx + i ky) it is the polynomial (2π/λ)/(n+1) · Re or Im of w^m |w|^{n+1−m}.
@@ -76,7 +79,7 @@ def basis_at(name: str, ky: Frequencies, kx: Frequencies, wavelength: float) -> 
 
 
 def phase_at(
-    coefficients: Mapping[str, Scalar], ky: Frequencies, kx: Frequencies, wavelength: float
+    coefficients: Mapping[str, Scalar], ky: Frequencies, kx: Frequencies, wavelength: Wavelength
 ) -> Float[Array, "..."]:
     """Phase χ [rad] of the aberrations at the frequencies `ky`, `kx` [1/Å] from the optic axis."""
     terms = (

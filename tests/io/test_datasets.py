@@ -6,8 +6,8 @@ import pytest
 
 import jaxptycho.data.dataset
 from jaxptycho import Dataset, Grid, read
+from jaxptycho.data.orientation import SCAN_TRANSFORMS
 from jaxptycho.io.native import chunk_layout, write_native
-from jaxptycho.io.scan_layout import SCAN_TRANSFORMS
 
 GRID = Grid((6, 4), 0.5, 80.0)
 

@@ -1,0 +1,112 @@
+"""Result of `measure_optics`: the table of measured quantities, evidence and candidates."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from ..data.orientation import orientation_matrix
+from .measured import Measured
+from .optics_fit import OpticsFit, covariance
+from .weak_object_likelihood import NAMES
+
+SIGNIFICANT = 3.0  # standard deviations
+
+
+@dataclass(frozen=True, eq=False)
+class DefocusCurve:
+    """J of every candidate over defocus [Å], all other parameters as fitted."""
+
+    defocus: Float[np.ndarray, " n"]
+    explained: dict[str, Float[np.ndarray, " n"]]  # by handedness and transform
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredOptics:
+    """Measured optics and orientation of a scan; `rows()` is their table.
+
+    True positions are those of the dataset after `transform` (one of `SCAN_TRANSFORMS`) and a
+    counter-clockwise rotation of `rotation` [rad], −45° … 45°. `evidence` is J, the fraction of the
+    images' variance that a weak phase explains, of each transform. Where `ambiguous`, the data fit
+    `alternatives` as well. `aberrations` [Å] are those of `AberratedProbe`.
+    """
+
+    transform: str
+    rotation: float
+    aberrations: dict[str, float]
+    semiangle: float  # rad
+    evidence: dict[str, float]
+    ambiguous: bool
+    alternatives: tuple[str, ...]
+    skewness: Measured
+    curve: DefocusCurve
+    warnings: tuple[str, ...]
+    _rows: dict[str, Measured]
+
+    def rows(self) -> dict[str, Measured]:
+        """Measured quantities by the name that ends in their unit."""
+        return dict(self._rows)
+
+    @property
+    def matrix(self) -> Float[np.ndarray, "2 2"]:
+        """Orientation as a matrix on positions (y, x)."""
+        return orientation_matrix(self.transform, self.rotation)
+
+    def oriented(self, positions: Float[np.ndarray, "shot 2"]) -> Float[np.ndarray, "shot 2"]:
+        """Positions (y, x) [Å] in the frame of the detector, about their middle."""
+        middle = (positions.min(0) + positions.max(0)) / 2
+        return (positions - middle) @ self.matrix.T + middle
+
+
+def optics_rows(
+    fit: OpticsFit, transform: str, rotation: float, spread: float
+) -> dict[str, Measured]:
+    """Table of the fit; `spread` is the relative error of the detector's step."""
+    source = "likelihood of a weak object in the bright field"
+    size = len(fit.theta)
+    found = np.zeros((size, size))
+    found[np.ix_(fit.free, fit.free)] = covariance(fit)
+    error = np.sqrt(np.maximum(np.diag(found), 0.0))
+    defocus = -float(fit.theta[0])
+    rows = {
+        "defocus_angstrom": Measured(
+            defocus, float(np.hypot(error[0], spread * defocus)), "Å", source
+        )
+    }
+    rows |= _magnitude("astigmatism", "C12", fit, found, source)
+    words = source
+    if np.linalg.det(fit.mirror) > 0:
+        total = np.rad2deg(np.angle(np.exp(1j * fit.theta[-1])))
+        words += f"; after {transform}, {total:.2f}° in all"
+    turn = np.rad2deg(rotation), np.rad2deg(error[-1])
+    rows["rotation_deg"] = Measured(float(turn[0]), float(turn[1]), "°", words)
+    for name, symbol in (("coma", "C21"), ("threefold_astigmatism", "C23")):
+        extra = _magnitude(name, symbol, fit, found, source)
+        first = extra[f"{name}_angstrom"]
+        if first.value > SIGNIFICANT * first.error > 0:
+            rows |= extra
+    spherical = float(fit.theta[NAMES.index("C30")])
+    of_spherical = float(error[NAMES.index("C30")])
+    if abs(spherical) > SIGNIFICANT * of_spherical > 0:
+        rows["spherical_aberration_angstrom"] = Measured(spherical, of_spherical, "Å", source)
+    return rows
+
+
+def _magnitude(name, symbol, fit, found, source):
+    """Magnitude and angle of an aberration of two components."""
+    i = NAMES.index(f"{symbol}a")
+    vector = fit.theta[i : i + 2]
+    part = found[i : i + 2, i : i + 2]
+    size = float(np.hypot(*vector))
+    along = vector / max(size, 1e-30)
+    across = np.array([-along[1], along[0]])
+    fold = int(symbol[2])
+    angle = np.rad2deg(math.atan2(vector[1], vector[0]) / fold)
+    of_angle = np.rad2deg(math.sqrt(max(float(across @ part @ across), 0.0)) / max(size, 1e-30))
+    of_angle = min(float(of_angle) / fold, 180.0 / fold)
+    of_size = math.sqrt(max(float(along @ part @ along), 0.0))
+    return {
+        f"{name}_angstrom": Measured(size, of_size, "Å", source),
+        f"{name}_angle_deg": Measured(float(angle), of_angle, "°", source),
+    }

@@ -1,0 +1,109 @@
+"""Transform of superpixel images over a scan, whitened, for the likelihood of the optics."""
+
+import math
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float, Int
+
+from ..direct.placement import AbstractPlacement, place
+from .superpixels import SuperpixelImages
+
+RINGS = 16  # of |Q|
+MAX_Q = 2048  # frequencies, those of the longest periods
+Q_STEP = 512  # numbers of frequencies and of cells are padded to multiples, so that
+CELL_STEP = 256  # few shapes are compiled
+MAX_UPSAMPLE = 3
+LONGEST = 1.5  # periods in the scan, below which edges and descan dominate
+TAPER = 3  # positions at the edges of the scan
+LEAKAGE = 2.0  # width that the edges of a scan of unit extent give to a frequency
+DIM = 0.05  # of the disc's intensity, the least that a cell is divided by
+
+
+class Sidebands(NamedTuple):
+    """G(k, Q) of cells k over the noise of counts, in units of its rms; padded with zeros."""
+
+    g: Complex[Array, "cell q"]
+    k: Float[Array, "cell 2"]  # 1/Å (y, x)
+    root: Float[Array, " cell"]  # √ of the pixels of a cell
+    q: Float[Array, "q 2"]  # 1/Å (y, x), in the frame of the positions
+    used: Float[Array, " q"]  # 1, or 0 where padded
+    power: Float[Array, " q"]  # Σ_k |G|²
+    ring: Int[Array, " q"]  # of |Q|
+    wavelength: Float[Array, ""]  # Å
+    radius: Float[Array, ""]  # 1/Å, of the aperture
+    edge: Float[Array, ""]  # 1/Å, width of its edge
+
+
+def sidebands_of(images: SuperpixelImages, radius: float, wavelength: float) -> Sidebands:
+    """Sidebands within the limit 2α/λ of the bright field, for an aperture of `radius` [1/Å]."""
+    coarse = place(images.positions).grid
+    upsample = math.ceil(4 * radius * math.sqrt(coarse.area) - 1e-6)
+    upsample = int(np.clip(upsample, 1, MAX_UPSAMPLE))
+    g, placement, pixels = image_spectra(images, upsample)
+    q = placement.grid.frequencies()
+    length = np.hypot(q[..., 0], q[..., 1])
+    extent = math.sqrt(coarse.area * math.prod(coarse.shape))
+    kept = (length < 2 * radius) & (length > LONGEST / extent)
+    kept[:, 0] &= q[:, 0] @ placement.grid.steps[0] > 0  # the others are complex conjugates
+    index = np.flatnonzero(kept)
+    index = index[np.argsort(length.ravel()[index], kind="stable")][:MAX_Q]
+    if not len(index):
+        raise ValueError(
+            f"no period between 1/2 of {1 / radius:.3g} Å, the limit of the bright field, and the "
+            f"extent of the scan of {extent:.3g} Å; check semiangle_mrad and the scan's step"
+        )
+    n = len(index)
+    columns = Q_STEP * math.ceil(n / Q_STEP)
+    cells = len(images.k)
+    rows = CELL_STEP * math.ceil(cells / CELL_STEP)
+    padded = np.zeros((rows, columns), np.complex64)
+    chosen = g.reshape(cells, -1)[:, index]
+    padded[:cells, :n] = chosen / max(float(np.sqrt(np.mean(np.abs(chosen) ** 2))), 1e-30)
+    frequencies = np.resize(q.reshape(-1, 2)[index], (columns, 2))
+    edges = np.quantile(length.ravel()[index], np.linspace(0, 1, RINGS + 1))[1:-1]
+    ring = np.searchsorted(edges, np.hypot(*frequencies.T))
+    return Sidebands(
+        jnp.asarray(padded),
+        jnp.asarray(_padded(images.k, rows), jnp.float32),
+        jnp.asarray(_padded(np.sqrt(pixels), rows), jnp.float32),
+        jnp.asarray(frequencies, jnp.float32),
+        jnp.asarray(np.arange(columns) < n, jnp.float32),
+        jnp.asarray(np.sum(np.abs(padded) ** 2, 0), jnp.float32),
+        jnp.asarray(ring, jnp.int32),
+        jnp.float32(wavelength),
+        jnp.float32(radius),
+        jnp.float32(math.hypot(images.width, LEAKAGE / extent)),
+    )
+
+
+def _padded(values: np.ndarray, rows: int) -> np.ndarray:
+    return np.concatenate([values, np.zeros((rows - len(values), *values.shape[1:]))])
+
+
+def image_spectra(
+    images: SuperpixelImages, upsample: int = 1
+) -> tuple[Complex[np.ndarray, "cell Y half"], AbstractPlacement, Float[np.ndarray, " cell"]]:
+    """Transform of whitened images, its placement, and the illuminated pixels of every cell.
+
+    What all cells share (beam current, thickness) is removed: a weak phase moves counts within a
+    pattern without changing their sum, as Σ_k Γ(k, Q) = 0.
+    """
+    mean = images.counts.mean(0)
+    total = images.counts.sum(1) / max(float(mean.sum()), 1e-30)
+    intensity = float(np.median(mean / images.pixels))
+    weight = np.sqrt(np.maximum(mean, DIM * intensity * images.pixels))
+    values = (images.counts - total[:, None] * mean) / weight
+    placement = place(images.positions, None, upsample, TAPER)
+    spectra = placement.transform(jnp.asarray(values, jnp.float32))
+    return np.asarray(spectra) / upsample**2, placement, mean / intensity
+
+
+def ring_power(bands: Sidebands) -> Float[np.ndarray, " ring"]:
+    """Mean |G|² per cell in every ring: the noise variance σ², without an object."""
+    used = np.asarray(bands.used)
+    ring = np.asarray(bands.ring)
+    cells = max(1, int(np.sum(np.asarray(bands.root) > 0)))
+    power = np.bincount(ring, np.asarray(bands.power) * used, RINGS)
+    return (power / np.maximum(cells * np.bincount(ring, used, RINGS), 1)).astype(np.float32)

@@ -1,0 +1,113 @@
+"""Bright field in superpixels: few images of a scan, for the fit of the optics.
+
+Neighbouring pixels of the bright-field disc see nearly the same image; cells of several pixels hold
+their sum. The disc is followed over the scan in whole pixels.
+"""
+
+import math
+from typing import NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from ..direct.bright_field import frequencies_from
+from ..direct.processor import AbstractProcessor, Block
+from ..direct.virtual_detector import SignalState, joined, no_signals, stored
+from ..physics.grids import Grid
+
+MAX_CELLS = 256  # superpixels of a disc
+RIM = 1.0  # pixels at the rim of the disc that are left out
+FEWEST_PIXELS = 12
+
+
+class SuperpixelImages(NamedTuple):
+    """Counts of every shot in cells of the bright-field disc."""
+
+    counts: Float[np.ndarray, "shot cell"]
+    positions: Float[np.ndarray, "shot 2"]  # Å (y, x)
+    cells: Int[np.ndarray, "cell 2"]  # row and column of every cell in their lattice
+    k: Float[np.ndarray, "cell 2"]  # 1/Å (y, x) from the centre of the disc
+    pixels: Int[np.ndarray, " cell"]  # number of pixels of a cell
+    width: float  # 1/Å, of a cell
+
+
+class Superpixels(AbstractProcessor):
+    """Processor for the sums of `n_shots` patterns over cells; made by `superpixels_of`."""
+
+    pixels: Int[np.ndarray, "k 2"]  # row and column in a pattern, zero frequency in the corner
+    cell: Int[np.ndarray, " k"]  # of every pixel
+    cells: Int[np.ndarray, "cell 2"]
+    k: Float[np.ndarray, "cell 2"]
+    moves: Int[np.ndarray, "shot 2"]  # pixels (y, x) of the disc in every shot
+    mask: Bool[np.ndarray, "y x"]  # zero frequency in the corner
+    width: float = eqx.field(static=True)
+
+    def init(self) -> SignalState:
+        """State without a pattern."""
+        return no_signals(len(self.moves), len(self.cells))
+
+    def update(self, state: SignalState, block: Block) -> SignalState:
+        """State with the sums of a block, hidden pixels replaced by the mean of their cell."""
+        ny, nx = self.mask.shape
+        moves = jnp.asarray(self.moves)[block.shots]
+        y = (self.pixels[:, 0] + moves[:, :1]) % ny
+        x = (self.pixels[:, 1] + moves[:, 1:]) % nx
+        shots = jnp.arange(len(block.shots))[:, None]
+        seen = jnp.asarray(self.mask)[y, x]
+        values = jnp.where(seen, jnp.asarray(block.patterns)[shots, y, x], 0).astype(jnp.float32)
+        members = (self.cell[:, None] == np.arange(len(self.cells))).astype(np.float32)
+        valid = seen.astype(jnp.float32) @ members
+        return stored(state, block, values @ members * members.sum(0) / jnp.maximum(valid, 1.0))
+
+    def merge(self, first: SignalState, second: SignalState) -> SignalState:
+        """State of the shots of both."""
+        return joined(first, second)
+
+    def result(self, state: SignalState) -> SuperpixelImages:
+        """Images of the shots that had a pattern."""
+        seen = np.asarray(state.seen)
+        counts = np.asarray(state.signals, float)[seen]
+        positions = np.asarray(state.positions, float)[seen]
+        size = np.bincount(self.cell, minlength=len(self.cells))
+        return SuperpixelImages(counts, positions, self.cells, self.k, size, self.width)
+
+
+def superpixels_of(
+    grid: Grid,
+    mask: Bool[np.ndarray, "y x"],
+    radius: float,
+    centres: Float[np.ndarray, "shot 2"],
+    scale: float = 1.0,
+) -> Superpixels:
+    """Processor for a disc of `radius` pixels at `centres` (y, x) [pixels from the middle].
+
+    `mask` is True where a pixel counts, zero frequency in the middle; the detector's frequencies
+    are those of `grid` times `scale`. Raises ValueError for a disc of too few pixels.
+    """
+    middle = centres.mean(0)
+    moves = np.rint(centres - middle).astype(np.int32)
+    dk = np.asarray(grid.dk)
+    offsets = frequencies_from(grid, tuple(middle * dk * grid.wavelength)) / dk  # pixels
+    corner = np.fft.ifftshift(np.asarray(mask, bool))
+    inside = (np.hypot(offsets[..., 0], offsets[..., 1]) < radius - RIM) & corner
+    if inside.sum() < FEWEST_PIXELS:
+        raise ValueError(
+            f"the bright-field disc of {radius:.1f} pixels holds {inside.sum()} valid ones inside "
+            f"its rim; at least {FEWEST_PIXELS} are required to see how images shift with the angle"
+        )
+    side = math.ceil(math.sqrt(inside.sum() / MAX_CELLS))
+    pixels = np.argwhere(inside)
+    places = offsets[inside]
+    rows, cell, size = np.unique(
+        np.floor(places / side + 0.5).astype(int), axis=0, return_inverse=True, return_counts=True
+    )
+    kept = size >= 0.5 * side**2
+    used = kept[cell.ravel()]
+    cell = (np.cumsum(kept) - 1)[cell.ravel()[used]]
+    size = np.bincount(cell)
+    sums = [np.bincount(cell, places[used, axis]) for axis in (0, 1)]
+    k = np.stack(sums, -1) / size[:, None] * dk * scale
+    cells = rows[kept] - rows[kept].min(0)
+    return Superpixels(pixels[used], cell, cells, k, moves, corner, side * scale * float(max(dk)))

@@ -1,0 +1,219 @@
+"""Likelihood of optics and orientation for a weak object with random spectra.
+
+An object 1 + iφ − a, of a phase φ and an amplitude a of which both are weak, gives the images
+G(k, Q) = iΦ(Q)Γ(k, Q) − A(Q)Γ′(k, Q), with Γ = P*(k)P(k−Q) − P(k)P*(k+Q) (`direct.transfer`) and
+Γ′ the sum of the same terms. A phase of any strength has the amplitude φ²/2 + … of its e^{iφ}:
+leaving it out draws the defocus of strong phases by several percent. With Gaussian Φ and A of
+variances S, S′ in rings of |Q|, and white noise σ², the evidence of the optics θ is
+
+  ln L(θ) = Σ_Q b*M⁻¹b/σ² − ln det(1 + D U*U/σ²),  M = σ²D⁻¹ + U*U,
+
+U = (iΓ, −Γ′) as columns over k, b = U*G, D = diag(S, S′). S and S′ follow from moments of b.
+Without an amplitude and for S → ∞ it is J(θ) = Σ_Q |ΣΓ*G|²/Σ|Γ|², the part of Σ|G|² that a weak
+phase of largest likelihood explains (variable projection).
+
+θ and rotation by 180° with all aberrations negated give the same images of −φ(−r), for a phase of
+any strength: e^{iφ(r)} and the probe become complex conjugates at −r, and so does the exit wave.
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Complex, Float
+
+from ..physics.aberrations import phase_at
+from ..physics.transmission import transmission_function
+from .sidebands import RINGS, Sidebands
+
+NAMES = ("C10", "C12a", "C12b", "C21a", "C21b", "C23a", "C23b", "C30")
+CHUNK = 32  # cells at once
+Theta = Float[Array, " p"]  # aberrations of NAMES [Å], rotation of the scan [rad]
+Mirror = Float[Array, "2 2"]  # matrix on (y, x) that acts before the rotation
+
+
+class Projections(NamedTuple):
+    """Sums over cells at every Q: U*G and U*U, and the phase's own part of both."""
+
+    phase: Complex[Array, " q"]  # Σ −iΓ*G
+    phase_power: Float[Array, " q"]  # Σ |Γ|²
+    amplitude: Complex[Array, " q"]  # Σ −Γ′*G
+    amplitude_power: Float[Array, " q"]  # Σ |Γ′|²
+    cross: Complex[Array, " q"]  # Σ iΓ*Γ′
+
+
+def projections(theta: Theta, mirror: Mirror, bands: Sidebands) -> Projections:
+    """U*G and U*U of optics `theta`.
+
+    True frequencies are those of the positions after `mirror` and the rotation, which is
+    counter-clockwise as seen with y downwards.
+    """
+    aberrations: dict[str, Any] = dict(zip(NAMES, theta[:-1], strict=True))
+    cos, sin = jnp.cos(theta[-1]), jnp.sin(theta[-1])
+    y, x = (bands.q @ mirror.T).T
+    q = jnp.stack([cos * y - sin * x, sin * y + cos * x], -1)
+
+    def _wave(k):
+        chi = phase_at(aberrations, k[..., 0], k[..., 1], bands.wavelength)
+        return transmission_function(-chi, jnp.zeros_like(chi))
+
+    def _pupil(k):
+        distance = jnp.sqrt(k[..., 0] ** 2 + k[..., 1] ** 2 + 1e-30)
+        amplitude = jnp.clip((bands.radius - distance) / bands.edge + 0.5, 0.0, 1.0)
+        return amplitude * _wave(k).real, amplitude * _wave(k).imag
+
+    def _add(total, one):
+        g, k, root = one
+        here = (root * _wave(k).real)[:, None], (root * _wave(k).imag)[:, None]
+        below, above = _pupil(k[:, None] - q), _pupil(k[:, None] + q)
+        # P*(k)P(k−Q) and P(k)P*(k+Q)
+        left = (
+            here[0] * below[0] + here[1] * below[1],
+            here[0] * below[1] - here[1] * below[0],
+        )
+        right = (
+            here[0] * above[0] + here[1] * above[1],
+            here[1] * above[0] - here[0] * above[1],
+        )
+        c, d = left[0] - right[0], left[1] - right[1]  # Γ
+        e, f = left[0] + right[0], left[1] + right[1]  # Γ′
+        terms = (
+            g.imag * c - g.real * d,
+            -g.real * c - g.imag * d,
+            c**2 + d**2,
+            -g.real * e - g.imag * f,
+            g.real * f - g.imag * e,
+            e**2 + f**2,
+            d * e - c * f,
+            c * e + d * f,
+        )
+        return tuple(t + jnp.sum(term, 0) for t, term in zip(total, terms, strict=True)), None
+
+    zero = jnp.zeros(len(bands.q), bands.root.dtype)
+    cells = (bands.g, bands.k, bands.root)
+    chunks = jax.tree.map(lambda a: a.reshape(-1, CHUNK, *a.shape[1:]), cells)
+    sums = lax.scan(_add, (zero,) * 8, chunks)[0]
+    return Projections(
+        lax.complex(sums[0], sums[1]),
+        sums[2],
+        lax.complex(sums[3], sums[4]),
+        sums[5],
+        lax.complex(sums[6], sums[7]),
+    )
+
+
+def ring_sum(values: Float[Array, " q"], bands: Sidebands) -> Float[Array, " ring"]:
+    """Sums over rings of |Q|."""
+    return jax.ops.segment_sum(values * bands.used, bands.ring, RINGS)
+
+
+def log_evidence(
+    theta: Theta, mirror: Mirror, bands: Sidebands, variance: Float[Array, " ring"]
+) -> Float[Array, " q"]:
+    """ln L of every frequency, relative to no object at all; `variance` is σ² of every ring."""
+    sums = projections(theta, mirror, bands)
+    noise = variance[bands.ring]
+    signal, amplitude = _spectra(sums, noise, bands)
+    p = noise + signal * sums.phase_power
+    p2 = noise + amplitude * sums.amplitude_power
+    both = signal * amplitude
+    det = jnp.maximum((p * p2 - both * _square(sums.cross)) / noise**2, 1.0)
+    mixed = jnp.real(jnp.conj(sums.phase) * sums.cross * sums.amplitude)
+    quadratic = signal * p2 * _square(sums.phase) + amplitude * p * _square(sums.amplitude)
+    each = (quadratic - 2 * both * mixed) / (noise**3 * det) - jnp.log(det)
+    return each * bands.used
+
+
+def _spectra(sums, noise, bands):
+    """S and S′ of every Q from moments in rings: E|b|² = σ²u + S u² + S′|cross|²."""
+
+    def _moment(b, power, other):
+        excess = ring_sum(_square(b) - noise * power - other, bands)
+        return jnp.maximum(excess / jnp.maximum(ring_sum(power**2, bands), 1e-20), 0.0)
+
+    signal = _moment(sums.phase, sums.phase_power, 0.0)[bands.ring]
+    leak = signal * _square(sums.cross)
+    return signal, _moment(sums.amplitude, sums.amplitude_power, leak)[bands.ring]
+
+
+def _square(z):
+    return z.real**2 + z.imag**2
+
+
+@eqx.filter_jit
+def evidence_along(
+    thetas: Float[Array, "n p"],
+    mirror: Mirror,
+    bands: Sidebands,
+    variance: Float[Array, " ring"],
+) -> Float[Array, " n"]:
+    """ln L of several optics."""
+    return lax.map(lambda theta: jnp.sum(log_evidence(theta, mirror, bands, variance)), thetas)
+
+
+@eqx.filter_jit
+def evidence_and_scores(
+    theta: Theta,
+    directions: Float[Array, "d p"],
+    mirror: Mirror,
+    bands: Sidebands,
+    variance: Float[Array, " ring"],
+) -> tuple[Float[Array, " q"], Float[Array, "q d"]]:
+    """ln L of every frequency, and its derivatives along `directions` of θ."""
+
+    def _of_each(step):
+        each = log_evidence(theta + step @ directions, mirror, bands, variance)
+        return each, each
+
+    slopes, each = jax.jacfwd(_of_each, has_aux=True)(jnp.zeros(len(directions), theta.dtype))
+    return each, slopes
+
+
+@eqx.filter_jit
+def explained_along(
+    thetas: Float[Array, "n p"], mirror: Mirror, bands: Sidebands
+) -> Float[Array, " n"]:
+    """J of several optics: fraction of the images' variance that a weak phase explains."""
+    return lax.map(lambda theta: _explained(projections(theta, mirror, bands), bands), thetas)
+
+
+def _explained(sums, bands):
+    j = jnp.where(
+        sums.phase_power > 1e-6 * jnp.max(sums.phase_power),
+        _square(sums.phase) / jnp.maximum(sums.phase_power, 1e-20),
+        0.0,
+    )
+    return jnp.sum(j * bands.used) / jnp.maximum(jnp.sum(bands.power * bands.used), 1e-30)
+
+
+@eqx.filter_jit
+def ring_variance(theta: Theta, mirror: Mirror, bands: Sidebands) -> Float[Array, " ring"]:
+    """σ² of every ring: what phase and amplitude of largest likelihood leave, per cell."""
+    sums = projections(theta, mirror, bands)
+    p, p2 = sums.phase_power, sums.amplitude_power
+    det = p * p2 - _square(sums.cross)
+    mixed = jnp.real(jnp.conj(sums.phase) * sums.cross * sums.amplitude)
+    both = p2 * _square(sums.phase) + p * _square(sums.amplitude) - 2 * mixed
+    clear = det > 1e-3 * p * p2
+    alone = _square(sums.phase) / jnp.maximum(p, 1e-20)
+    found = jnp.where(clear, both / jnp.where(clear, det, 1.0), alone)
+    cells = jnp.sum(bands.root > 0) - 2
+    free = jnp.maximum(cells * ring_sum(bands.used, bands), 1.0)
+    return jnp.maximum(ring_sum(bands.power - found, bands) / free, 1e-12)
+
+
+@eqx.filter_jit
+def phase_spectrum(
+    theta: Theta, mirror: Mirror, bands: Sidebands, variance: Float[Array, " ring"]
+) -> Complex[Array, " q"]:
+    """Expected phase Φ(Q) given the images."""
+    sums = projections(theta, mirror, bands)
+    noise = variance[bands.ring]
+    signal, amplitude = _spectra(sums, noise, bands)
+    p = noise + signal * sums.phase_power
+    p2 = noise + amplitude * sums.amplitude_power
+    both = signal * amplitude
+    det = jnp.maximum(p * p2 - both * _square(sums.cross), noise**2)
+    return bands.used * (signal * p2 * sums.phase - both * sums.cross * sums.amplitude) / det

@@ -1,0 +1,153 @@
+"""Optics and orientation from shifts and likelihood, against closed forms and simulated scans."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxptycho as jp
+from jaxptycho import direct
+from jaxptycho.data.orientation import SCAN_TRANSFORMS, nearest_transform, orientation_matrix
+from jaxptycho.simulate.scan import raster
+from jaxptycho.start import image_shifts, optics_fit
+from jaxptycho.start import weak_object_likelihood as likelihood
+from jaxptycho.start.optics import measure_optics
+from jaxptycho.start.sidebands import RINGS, Sidebands
+from jaxptycho.start.superpixels import SuperpixelImages
+
+WAVELENGTH = 0.0418
+SEMIANGLE = 20e-3
+NAMES = ("defocus_angstrom", "astigmatism_angstrom", "astigmatism_angle_deg", "rotation_deg")
+
+
+def random_bands(seed=0, cells=32, frequencies=40):
+    """Sidebands of random values in double precision."""
+    rng = np.random.default_rng(seed)
+    radius = SEMIANGLE / WAVELENGTH
+    g = rng.normal(size=(2, cells, frequencies))
+    q = rng.uniform(-radius, radius, (frequencies, 2))
+    return Sidebands(
+        jnp.asarray(g[0] + 1j * g[1]),
+        jnp.asarray(rng.uniform(-0.6, 0.6, (cells, 2)) * radius),
+        jnp.asarray(rng.uniform(1, 2, cells)),
+        jnp.asarray(q),
+        jnp.ones(frequencies),
+        jnp.asarray(np.sum(g**2, (0, 1))),
+        jnp.asarray(np.arange(frequencies) % RINGS),
+        jnp.asarray(WAVELENGTH),
+        jnp.asarray(radius),
+        jnp.asarray(0.05 * radius),
+    )
+
+
+THETA = np.array([-150.0, 20.0, -10.0, 400.0, 100.0, -200.0, 300.0, 3e4, 0.3])
+
+
+@pytest.mark.parametrize("mirror", [np.eye(2), np.diag([1.0, -1.0])])
+def test_projections_are_those_of_the_transfer(mirror):
+    bands = random_bands()
+    named = dict(zip(likelihood.NAMES, THETA[:-1], strict=True))
+    lens = direct.Optics(named, SEMIANGLE, float(bands.edge), WAVELENGTH)
+    q = np.asarray(bands.q) @ (orientation_matrix("none", THETA[-1]) @ mirror).T
+    k = jnp.asarray(bands.k)
+    # cells are inside of the aperture
+    gamma = np.asarray(bands.root)[:, None] * np.asarray(direct.transfer(lens, k, jnp.asarray(q)))
+    sums = likelihood.projections(jnp.asarray(THETA), jnp.asarray(mirror), bands)
+    g = np.asarray(bands.g)
+    np.testing.assert_allclose(sums.phase, np.sum(-1j * gamma.conj() * g, 0), atol=1e-9)
+    np.testing.assert_allclose(sums.phase_power, np.sum(np.abs(gamma) ** 2, 0), atol=1e-9)
+
+
+VARIANCE = jnp.full(RINGS, 0.8)
+
+
+@jax.jit
+def evidence(theta, bands):
+    return jnp.sum(likelihood.log_evidence(theta, jnp.eye(2), bands, VARIANCE))
+
+
+slope_of = jax.jit(jax.grad(evidence))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_slopes_are_those_of_finite_differences(seed):
+    bands = random_bands(seed)
+    slope = np.asarray(slope_of(jnp.asarray(THETA), bands))
+    for i, unit in enumerate(optics_fit.parameter_units(SEMIANGLE, WAVELENGTH)):
+        step = 1e-5 * unit * (np.arange(len(THETA)) == i)
+        values = [float(evidence(jnp.asarray(THETA + s), bands)) for s in (step, -step)]
+        found = (values[0] - values[1]) / 2e-5
+        assert slope[i] * unit == pytest.approx(found, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.usefixtures("quick_to_compile")
+def test_the_conjugate_optics_are_as_likely():
+    bands = random_bands()
+    other = np.append(-THETA[:-1], THETA[-1] + np.pi)
+    turned = THETA + np.append(np.zeros(8), np.pi)
+    values = [float(evidence(jnp.asarray(theta), bands)) for theta in (THETA, other, turned)]
+    assert values[0] == pytest.approx(values[1], abs=1e-8)
+    assert abs(values[0] - values[2]) > 0.1
+
+
+@pytest.mark.parametrize("degrees", [-44.0, 0.0, 30.0])
+@pytest.mark.parametrize("name", SCAN_TRANSFORMS)
+def test_orientations_are_a_transform_and_a_rotation(name, degrees):
+    found, rotation = nearest_transform(orientation_matrix(name, np.deg2rad(degrees)))
+    assert found == name
+    assert np.rad2deg(rotation) == pytest.approx(degrees)
+
+
+@pytest.mark.parametrize("mirror", [1, -1])
+def test_shifts_are_found_at_one_count_per_pixel(mirror):
+    """Images of a random field, shifted linearly, with noise far above the field in each."""
+    rng = np.random.default_rng(5)
+    matrix = np.array([[0.9, -0.5 * mirror], [0.5, 0.9 * mirror]])
+    cells = np.argwhere(np.hypot(*np.mgrid[-5:6, -5:6]) < 5.2)
+    spectrum = np.fft.rfft2(rng.normal(size=(24, 24)))
+    q = np.stack(np.meshgrid(np.fft.fftfreq(24), np.fft.rfftfreq(24), indexing="ij"), -1)
+    shifts = (cells - 5) @ matrix.T
+    waves = np.exp(-2j * np.pi * np.einsum("yxi,ki->kyx", q, shifts))
+    fields = np.fft.irfft2(spectrum * waves, (24, 24))
+    counts = rng.poisson(np.maximum(1 + 0.5 * fields, 0)).reshape(len(cells), -1).T
+    places = raster((24, 24), 1.0)
+    ones = np.ones(len(cells), int)
+    images = SuperpixelImages(counts.astype(float), places, cells, 0.1 * (cells - 5), ones, 0.1)
+    best = image_shifts.linear_shifts(images)[0]
+    np.testing.assert_allclose(best.matrix, matrix, atol=0.1)
+
+
+def test_bad_knowledge_is_refused():
+    data = jp.Dataset(
+        np.ones((16, 16, 16), np.uint16), raster((4, 4), 1.0), jp.Grid((16, 16), 0.3, 80.0)
+    )
+    with pytest.raises(ValueError, match="defocus_sign = 2"):
+        measure_optics(data, defocus_sign=2)
+    with pytest.raises(ValueError, match="rotation came without the transform"):
+        measure_optics(data, rotation=0.1)
+
+
+@pytest.mark.slow
+def test_a_bilayer(data_dir):
+    data = jp.read(data_dir("wse2_mos2_bilayer_80kV_1e5.h5"))
+    found = measure_optics(data)
+    rows = found.rows()
+    assert set(NAMES) <= set(rows)
+    assert rows["defocus_angstrom"].value == pytest.approx(142, abs=8)  # at its middle
+    assert rows["rotation_deg"].value == pytest.approx(0, abs=0.5)
+    assert found.transform == "none"
+    assert not found.ambiguous  # atoms are bright
+    assert found.evidence["rotate_180"] == pytest.approx(found.evidence["none"])
+    assert max(found.evidence, key=found.evidence.get) in ("none", "rotate_180")
+    best = found.curve.explained["none"].argmax()
+    assert found.curve.defocus[best] == pytest.approx(140, abs=15)
+    negative = measure_optics(data, defocus_sign=-1).rows()
+    assert negative["defocus_angstrom"].value < 0
+
+
+@pytest.mark.slow
+def test_holograms_have_no_disc(data_dir):
+    data = jp.read(data_dir("petra3_near_field_xray.cxi"), near_field=True)
+    with pytest.raises(ValueError, match="no bright-field disc"):
+        measure_optics(data)
