@@ -49,7 +49,7 @@ from .parts.propagator import AbstractPropagator, AngularSpectrum, BandLimited, 
 from .parts.scan import AbstractScan, AffineScan, FreeScan
 from .parts.slices import Sliced
 from .parts.specimen import AbstractSpecimen, SliceStack
-from .parts.stacks import PotentialSlices, WeakPhaseStack
+from .parts.stacks import PotentialSlices, TransmissionStack, WeakPhaseStack
 from .parts.volume import Volume
 from .physics.grids import Grid
 from .start.guess import first_model
@@ -117,6 +117,7 @@ __all__ = [
     "Sliced",
     "SuperSampled",
     "Tilted",
+    "TransmissionStack",
     "Varying",
     "Volume",
     "WeakPhaseStack",

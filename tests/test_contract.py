@@ -36,6 +36,7 @@ from models import (
     stack,
     thin,
     tilts,
+    transmission_stack,
 )
 
 import jaxptycho
@@ -82,6 +83,7 @@ PARTS = {  # an example of each part, and the shape of its answer
     "RelaxedProbe": (select(relaxed_probe(), PerShot, 1), (2, *WINDOW)),
     "AberratedProbe": (aberrated_probe(), (1, *WINDOW)),
     "SliceStack": (stack(3), (3, *FIELD)),
+    "TransmissionStack": (transmission_stack(3), (3, *FIELD)),
     "WeakPhaseStack": (
         stack(2, kind=WeakPhaseStack, periodic=True),
         (2, FIELD[0] + 15, FIELD[1] + 11),
@@ -296,6 +298,25 @@ def test_penalties(name):
     assert_scalar_contract(PENALTIES[name](**PRICES[name]), thick())
 
 
+@pytest.mark.parametrize("name", PENALTIES)
+def test_penalties_of_a_transmission_are_those_of_its_phase(name):
+    penalty = PENALTIES[name](**PRICES[name])
+    same = thin(specimen=transmission_stack(3))
+    np.testing.assert_allclose(penalty(same), penalty(thick()), rtol=1e-10)
+    assert_gradient(penalty, same)
+
+
+@pytest.mark.parametrize("name", set(CONSTRAINTS) - {"atomicity"})
+def test_constraints_of_a_transmission_are_those_of_its_phase(name):
+    same = thin(specimen=transmission_stack(3))
+    expected = constraint(name, thick())(thick())
+    found = constraint(name, same)(same)
+    shots = np.arange(len(positions()))
+    np.testing.assert_allclose(
+        jaxptycho.predict(found, shots), jaxptycho.predict(expected, shots), rtol=1e-8, atol=1e-10
+    )
+
+
 def test_positivity_of_atoms():
     """Occupancies and Debye–Waller factors that a step has made negative."""
     model = thin(specimen=atoms())
@@ -334,8 +355,9 @@ def test_constraints(name):
 
 
 @pytest.mark.parametrize("name", SOLVERS)
-def test_solvers(name):
-    model, traces = thin(specimen=stack(3 if name in PRECONDITIONERS else 1)), []
+@pytest.mark.parametrize("kind", [stack, transmission_stack])
+def test_solvers(name, kind):
+    model, traces = thin(specimen=kind(3 if name in PRECONDITIONERS else 1)), []
     batch, optimiser = batch_for(other(model)), SOLVERS[name]()
     loss = misfit(losses.amplitude)
 

@@ -1,7 +1,7 @@
 """Context of a step of a job, and the interface of all steps."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -38,6 +38,7 @@ class Context:
     checkpoints: Checkpoints
     epochs: int = 0  # of all steps of the run
     on_epoch: Callable[[Progress], None] = lambda progress: None
+    write_found: Callable[[int, Mapping[str, float]], None] = lambda number, rates: None
 
     @property
     def source(self) -> BatchSource:

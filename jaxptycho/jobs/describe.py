@@ -119,7 +119,7 @@ def check_job(job: Job) -> dict[str, str]:
 
 def blank_batch(step: RefineStep, source: BatchSource) -> Batch:
     """A batch of a step, without its counts."""
-    size = min(step.batch, max(map(len, source.learn)))
+    size = min(step.batch_of(source.shots_per_epoch), max(map(len, source.learn)))
     counts = np.zeros((size, *source.data.grid.shape), source.data.kinds[0])
     batch = Batch(np.int32(0), np.zeros(size, np.int32), counts, np.ones(size, np.float32))
     return even(batch, source.devices)

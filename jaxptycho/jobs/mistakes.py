@@ -64,6 +64,8 @@ def _place(loc, root: type[Section]) -> tuple[str, dict]:
     known = [root]
     shown = []
     for part in loc:
+        if str(part).startswith("("):  # an alternative of a value, which is no key
+            continue
         tagged = (
             [section for section in found if _tag_of(section) == part] if len(found) > 1 else []
         )

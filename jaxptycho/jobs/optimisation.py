@@ -7,10 +7,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
 from ..data.ordering import ORDERS
 from ..inverse import losses
+from ..inverse.automatic import FEWEST, MOST, STEPS, batch_size, proportions
 from ..inverse.constraints.registry import CONSTRAINTS, wants_model
 from ..inverse.losses import LOSSES
 from ..inverse.penalties import PENALTIES, sum_of
@@ -24,6 +25,7 @@ from ..runs.references import is_reference, resolve
 from .schema import Scheduled, Section, build_entry, entry_of, key, one_of, options_of, suggest
 
 PARTS = ("probe", "specimen", "scan", "propagator", "detector")
+AUTO = "auto"
 # solvers for which a gradient and the batch it belongs to go together
 OF_ONE_BATCH = {
     "lbfgs": "searches its steps on",
@@ -77,10 +79,20 @@ def _named(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
 
 
-Rates = Annotated[
+Given = Annotated[
     dict[str, Annotated[Rate, BeforeValidator(_rate)]],
     BeforeValidator(nested_rates),
     AfterValidator(_of_parts),
+]
+
+
+def _kind_of_rates(value: Any) -> str:
+    return "(word)" if isinstance(value, str) else "(table)"
+
+
+Rates = Annotated[
+    Annotated[Literal["auto"], Tag("(word)")] | Annotated[Given, Tag("(table)")],
+    Discriminator(_kind_of_rates),
 ]
 Loss = Annotated[entry_of(LOSSES), BeforeValidator(_named)]
 
@@ -89,8 +101,18 @@ class Optimisation(Section):
     """Epochs of steps that minimise a loss."""
 
     name: str = key("name of the step in the history", "refine")
-    epochs: int = key("number of times that every shot is used", 50, ge=1)
-    batch: int = key("shots of an optimiser step", 64, ge=1)
+    epochs: int = key(
+        "number of times that every shot is used; with automatic rates the greatest number",
+        50,
+        ge=1,
+    )
+    batch: int | None = key(
+        f"shots of an optimiser step; default: about {STEPS} steps an epoch, of {FEWEST} to "
+        f"{MOST} shots",
+        None,
+        64,
+        ge=1,
+    )
     order: one_of(ORDERS, "order of shots") = key(
         "random, compact (neighbours together) or sparse (spread out)", "random"
     )
@@ -113,8 +135,15 @@ class Optimisation(Section):
         ge=1,
     )
     rates: Rates = key(
-        "rates of the parts, or fields by their path (scan.positions), that are refined",
-        {"specimen": Rate(rate=5e-3), "probe": Rate(rate=5e-3)},
+        "auto: all parts, with rates found by a range test, that fall when the held-out loss no "
+        "longer does, and then end the step; or a table of rates of the parts, or fields by their "
+        "path (scan.positions), that are refined",
+        AUTO,
+    )
+    found: dict[str, float] = key(
+        "factor of the automatic rate of every part that the range test has found, as the run "
+        "writes it; given, no test is made",
+        {},
     )
     precondition: list[entry_of(PRECONDITIONERS)] = key("filters of the specimen's gradient", [])
     constraint: list[entry_of(CONSTRAINTS, Scheduled)] = key(
@@ -125,7 +154,23 @@ class Optimisation(Section):
     @property
     def solvers(self) -> set[str]:
         """Names of all optimisers in use."""
-        return {self.optimiser, *(rate.optimiser for rate in self.rates.values() if rate.optimiser)}
+        given = () if self.rates == AUTO else self.rates.values()
+        return {self.optimiser, *(rate.optimiser for rate in given if rate.optimiser)}
+
+    @property
+    def automatic(self) -> bool:
+        """True if the rates are found and fall by the loss."""
+        return self.rates == AUTO
+
+    def batch_of(self, shots: int) -> int:
+        """Shots of an optimiser step on a measurement of `shots`."""
+        return batch_size(shots) if self.batch is None else self.batch
+
+    def rates_of(self, model: Model) -> dict[str, Rate]:
+        """Rates of the parts; automatic ones relative to each other."""
+        if self.rates != AUTO:
+            return self.rates
+        return {part: Rate(rate=rate) for part, rate in proportions(model).items()}
 
     @property
     def needs_first_model(self) -> bool:
@@ -138,7 +183,7 @@ class Optimisation(Section):
         engines = sorted(self.solvers & {"epie", "rpie"})
         if not engines:
             return "lower the rate of this part or constrain it"
-        keys = " and ".join(f"rates.{part}" for part in self.rates)
+        keys = "rates" if self.rates == AUTO else " and ".join(f"rates.{p}" for p in self.rates)
         return f"the steps of {', '.join(engines)} are too long; lower {keys} (1 is a full step)"
 
 
@@ -186,14 +231,17 @@ def build_constraints(
     return after_step, after_epoch
 
 
-def build_optimiser(section: Optimisation, steps: int) -> optax.GradientTransformation:
-    """The optimiser of epochs of `steps` batches."""
+def build_optimiser(
+    section: Optimisation, model: Model, steps: int
+) -> optax.GradientTransformation:
+    """The optimiser of a model in epochs of `steps` batches."""
+    rates = section.rates_of(model)
     filters = [build_entry(term, PRECONDITIONERS) for term in section.precondition]
     used = section.solvers
-    if filters and ("lbfgs" in used or not any(of_specimen(part) for part in section.rates)):
+    if filters and ("lbfgs" in used or not any(of_specimen(part) for part in rates)):
         raise ValueError(
             f"step {section.name!r} has preconditions and {', '.join(sorted(used))} for "
-            f"{', '.join(section.rates) or 'nothing'}; they filter the gradient of the specimen, "
+            f"{', '.join(rates) or 'nothing'}; they filter the gradient of the specimen, "
             "so give it a rate, and an optimiser that takes one"
         )
     of_one = sorted(used & OF_ONE_BATCH.keys())
@@ -205,7 +253,7 @@ def build_optimiser(section: Optimisation, steps: int) -> optax.GradientTransfor
         )
     if section.optimiser == "lbfgs":  # one line search for all parts
         inner = _solver(section, "lbfgs", None, section.options)
-        return scale_parameters(_only(tuple(section.rates), inner))
+        return scale_parameters(_only(tuple(rates), inner))
 
     def of_rate(rate: Rate, batches: int) -> optax.GradientTransformation:
         """Optimiser of a part, which updates it every `batches` batches."""
@@ -218,7 +266,7 @@ def build_optimiser(section: Optimisation, steps: int) -> optax.GradientTransfor
         one = accumulate_gradients(of_rate(rate, several), several, of_rate(rate, 1))
         return optax.chain(*filters, one) if of_specimen(part) else one
 
-    return per_part({part: of_part(part, rate) for part, rate in section.rates.items()})
+    return per_part({part: of_part(part, rate) for part, rate in rates.items()})
 
 
 def of_specimen(part: str) -> bool:

@@ -12,9 +12,8 @@ from pydantic import ValidationError
 from ..runs.references import absolute, is_reference
 from .job import Job, default_steps
 from .mistakes import mistake_sentence
-from .optimisation import Rate, nested_rates
+from .optimisation import AUTO, Rate, nested_rates
 from .schema import Section
-from .steps.refine import RefineStep
 
 S = TypeVar("S", bound=Section)
 
@@ -139,20 +138,13 @@ def _relative(file: str, folder: Path) -> str:
 
 
 def with_defaults(values: dict[str, Any]) -> dict[str, Any]:
-    """Values of a job with its default steps and their rates, so that each can be changed."""
+    """Values of a job with its default steps, so that each can be changed."""
     steps = values.get("step")
     if steps is None:
         specimen = values.get("specimen")
         series = isinstance(specimen, dict) and specimen.get("kind") == "volume"
         steps = [step.model_dump(exclude_none=True) for step in default_steps(series)]
-    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
-        return values
-    default: Any = RefineStep.model_fields["rates"].default
-    rates = {name: rate.model_dump(exclude_none=True) for name, rate in default.items()}
-    filled = [
-        {"rates": dict(rates)} | step if step.get("kind") == "refine" else step for step in steps
-    ]
-    return values | {"step": filled}
+    return values | {"step": steps}
 
 
 def setting_value(text: str) -> Any:
@@ -184,6 +176,8 @@ def change(values: dict[str, Any], setting: str) -> list[str]:
             inside = nested_rates(inside)
         elif depth and parents[depth - 1] == "rates" and isinstance(inside, int | float):
             inside = {"rate": inside}
+        elif parent == "rates" and inside == AUTO:
+            inside = {}
         elif parent == "loss" and isinstance(inside, str):
             inside = {"kind": inside}
         elif inside is not None and not isinstance(inside, dict | list):

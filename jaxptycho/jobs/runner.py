@@ -1,7 +1,7 @@
 """Runner of jobs: every step in order, from the first that is not done."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -209,7 +209,15 @@ class Runner:
             self.checkpoints,
             self.job.epochs,
             self._epoch_over,
+            self._write_found,
         )
+
+    def _write_found(self, number: int, rates: Mapping[str, float]) -> None:
+        """Write the rates that a step has found into the job of the run."""
+        steps = list(self.job.step)
+        steps[number] = steps[number].model_copy(update={"found": dict(rates)})
+        self.job = self.job.model_copy(update={"step": steps})
+        run_on_rank0(partial(_write_job, self.job, self.folder))
 
     def _epoch_over(self, progress: Progress) -> None:
         history = progress.history

@@ -59,7 +59,7 @@ class Specimen(Section):
     """Specimen of a scan, in slices."""
 
     kind: one_of((*SPECIMENS, "volume"), "kind of specimen", references=True) = key(
-        "complex: phase and absorption; phase; weak: first Born approximation; potential: in "
+        "complex: a free transmission; phase; weak: first Born approximation; potential: in "
         "volts; volume: the potential that all views of a tilt series see; or module:function "
         "beside the job, called with an empty specimen, the grid and specimen.options",
         "complex",

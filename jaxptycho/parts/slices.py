@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -12,12 +13,13 @@ from jaxtyping import Array, Float, Int
 from ..physics import windows
 from ..physics.grids import Grid
 from ..physics.types import Index, Pair, Scalar, Slices, Stack, Window
-from .indexed import Varying
+from .indexed import PerShot, PerView, Varying
 
 Of = Literal["phase", "absorption"]
 Thickness = Scalar | Float[Array, "z"]
 Lengths = tuple[Scalar, Scalar, Scalar]  # (z, y, x)
 
+MIN_AMPLITUDE = 1e-6  # |t| below which a pixel is opaque and has no phase
 PHASES: Mapping[Of, str] = MappingProxyType({"phase": "phase (rad)", "absorption": "absorption"})
 POTENTIALS: Mapping[Of, str] = MappingProxyType(
     {"phase": "potential (V)", "absorption": "absorptive potential (V)"}
@@ -96,6 +98,45 @@ def finite_voxels(values: Stack) -> Float[np.ndarray, "z y x"]:
             "exporting it"
         )
     return single
+
+
+def as_voxels(shown: Any, grid: Grid, of: Of) -> Voxels:
+    """Voxels of a specimen that holds its slices, entrance face first."""
+    values = finite_voxels(shown.stack(of))
+    origin = shown.slices_origin(grid)
+    if isinstance(origin, (PerShot, PerView)):
+        raise ValueError(
+            "the slices have another origin in every view or shot; export one view at a time"
+        )
+    depths = np.asarray(shown.thicknesses(grid), float)
+    if np.ptp(depths) > 1e-3 * depths.mean():
+        raise ValueError(
+            f"the slices are {depths.min():g} to {depths.max():g} Å thick, and a volume has "
+            "voxels of one size; reconstruct with equal slices, or take the slices from "
+            "result.h5"
+        )
+    y, x = (float(v) for v in np.asarray(origin))
+    dz = float(depths[0]) or min(grid.pixel)
+    voxel = (dz, *grid.pixel)
+    corner = (float(depths[0]) / 2, y, x)
+    return Voxels(values, voxel, corner, shown.labels[of])
+
+
+def exponent_step(absorption: Stack | None, gradient: Any, step: Stack) -> dict[str, Array]:
+    """Changes of phase and absorption that change t = e^u, u = iφ − a, by −step·∂L/∂t*.
+
+    ∂L/∂t* = G/t* with G = i∂L/∂φ − ∂L/∂a, so the change of u is log(1 − step·G/|t|²). Without
+    absorption only the phase changes.
+    """
+    if absorption is None:
+        return {"phase": jnp.angle(1 - 1j * step * gradient.phase).astype(gradient.phase.dtype)}
+    slope = jax.lax.complex(-gradient.absorption, gradient.phase)
+    factor = 1 - step * jnp.exp(2 * absorption) * slope
+    damped = -jnp.log(jnp.maximum(jnp.abs(factor), MIN_AMPLITUDE))  # t = 0 has no way back
+    return {
+        "phase": jnp.angle(factor).astype(gradient.phase.dtype),
+        "absorption": damped.astype(gradient.absorption.dtype),
+    }
 
 
 def as_sliced(transmission: Slices, specimen: Any, grid: Grid) -> Sliced:

@@ -17,7 +17,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from ..physics.grids import Grid
-from ..physics.transmission import transmission_function
+from ..physics.transmission import phase_and_absorption, transmission_function
 from ..physics.types import Pair, PyTree, Scalar, Slices, Stack
 from .indexed import PerShot, PerView, Varying, add, first_shot
 from .slices import (
@@ -30,7 +30,8 @@ from .slices import (
     Thickness,
     Voxels,
     as_sliced,
-    finite_voxels,
+    as_voxels,
+    exponent_step,
     overlap,
     require_depth,
 )
@@ -48,6 +49,8 @@ class AbstractSpecimen(eqx.Module):
     """
 
     held: ClassVar[Mapping[Of, str]] = MappingProxyType({})  # fields of its arrays [z, y, x]
+    vacuum: ClassVar[float] = 0.0  # value of these arrays
+    pixelwise: ClassVar[tuple[str, ...]] = ()  # arrays by which each pixel's t is free
     labels: ClassVar[Mapping[Of, str]] = PHASES  # of these arrays, with their units
     phase_is_gauge: ClassVar[bool] = (
         False  # offset and ramp of a slice's phase do not affect patterns
@@ -147,6 +150,22 @@ class AbstractSpecimen(eqx.Module):
         """Absorption at which |t| is `amplitude`."""
         return -math.log(amplitude) if amplitude else math.inf
 
+    def clamp_amplitude(self, grid: Grid, lowest: float, highest: float) -> "AbstractSpecimen":
+        """The specimen with |t| within [lowest, highest], by its absorption."""
+        self.stack("absorption")  # raises for a specimen without one
+        low, high = (self.absorption_at(t) / self.radians(grid) for t in (highest, lowest))
+        return self.map_stacks(lambda absorption: jnp.clip(absorption, low, high), ("absorption",))
+
+    def transmission_step(self, gradient: "AbstractSpecimen", step: Stack) -> dict[str, Array]:
+        """Changes of the fields `pixelwise` that change t by −`step`·∂L/∂t*.
+
+        `gradient` holds the direction of ascent of the loss L in these fields.
+        """
+        raise ValueError(
+            f"a {type(self).__name__} holds no free transmission of its pixels; give it an "
+            "optimiser of its parameters, such as adam"
+        )
+
     def nonnegative(self) -> "AbstractSpecimen":
         """The specimen with its phase or potential at least zero."""
         return self.map_stacks(lambda values: jnp.maximum(values, 0), ("phase",))
@@ -204,14 +223,12 @@ class AbstractSpecimen(eqx.Module):
         transmission = sliced.transmission[:, :rows, :columns]
         if isinstance(transmission, Tracer):
             raise ValueError(f"a {type(self).__name__} has no phase in slices; {_DEFINE}")
-        phase = jnp.angle(transmission)
+        phase, absorption = phase_and_absorption(transmission)
         if float(jnp.max(jnp.abs(phase))) > MAX_PHASE:
             raise ValueError(
                 f"the phase of a slice of this {type(self).__name__} reaches ±π, beyond which its "
                 f"transmission does not determine it; {_DEFINE}"
             )
-        loss = -jnp.log(jnp.maximum(jnp.abs(transmission), 1e-30))
-        absorption = loss if float(jnp.max(jnp.abs(loss))) > 1e-5 else None
         periodic = sliced.period is not None
         return SliceStack(phase, absorption, sliced.thickness, sliced.origin, periodic)
 
@@ -228,25 +245,7 @@ class AbstractSpecimen(eqx.Module):
         Slices of thickness 0 have voxels as deep as the smaller side of a pixel, since no file
         holds voxels without a depth. Raises ValueError for slices of several thicknesses.
         """
-        shown = self.in_slices(grid)
-        values = finite_voxels(shown.stack(of))
-        origin = shown.slices_origin(grid)
-        if isinstance(origin, (PerShot, PerView)):
-            raise ValueError(
-                "the slices have another origin in every view or shot; export one view at a time"
-            )
-        depths = np.asarray(shown.thicknesses(grid), float)
-        if np.ptp(depths) > 1e-3 * depths.mean():
-            raise ValueError(
-                f"the slices are {depths.min():g} to {depths.max():g} Å thick, and a volume has "
-                "voxels of one size; reconstruct with equal slices, or take the slices from "
-                "result.h5"
-            )
-        y, x = (float(v) for v in np.asarray(origin))
-        dz = float(depths[0]) or min(grid.pixel)
-        voxel = (dz, *grid.pixel)
-        corner = (float(depths[0]) / 2, y, x)
-        return Voxels(values, voxel, corner, shown.labels[of])
+        return as_voxels(self.in_slices(grid), grid, of)
 
     def listed_atoms(self) -> AtomTable | None:
         """Table of the atoms of the specimen, None for a specimen without atoms."""
@@ -268,7 +267,7 @@ class AbstractSpecimen(eqx.Module):
                 f"a specimen of type {type(self).__name__} cannot be split into slabs; use one "
                 "that holds its slices or voxels, or one slab (run.slabs = 1)"
             )
-        found = (getattr(self, name) for name in self.held.values())
+        found = (getattr(self, name) for name in dict.fromkeys(self.held.values()))
         return [values for values in found if values is not None]
 
     def anchor_row(self, rows: int) -> int:
@@ -373,8 +372,13 @@ class SliceStack(AbstractStack):
     held: ClassVar = MappingProxyType({"phase": "phase", "absorption": "absorption"})
     phase_is_gauge: ClassVar = True
 
+    pixelwise: ClassVar = ("phase", "absorption")
+
     def slices(self, grid: Grid) -> Sliced:
         return as_sliced(exponential(self.phase, self.absorption), self, grid)
+
+    def transmission_step(self, gradient: Any, step: Stack) -> dict[str, Array]:
+        return exponent_step(self.absorption, gradient, step)
 
 
 def exponential(phase: Stack, absorption: Stack | None) -> Slices:

@@ -71,6 +71,12 @@ def _transmission_jvp(
     return wave, wave * jax.lax.complex(-loss, phase)
 
 
+def phase_and_absorption(transmission: Complex[Array, "..."]) -> tuple[Reals, Reals | None]:
+    """Phase in (−π, π] [rad] and absorption −ln|t|, None where it is zero in all pixels."""
+    loss = -jnp.log(jnp.maximum(jnp.abs(transmission), 1e-30))
+    return jnp.angle(transmission), loss if float(jnp.max(jnp.abs(loss))) > 1e-5 else None
+
+
 def _circle(phase: Array) -> tuple[Array, Array]:
     """Cosine and sine of a phase [rad]."""
     of = DOUBLE if phase.dtype == jnp.float64 else SINGLE

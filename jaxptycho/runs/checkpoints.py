@@ -7,10 +7,11 @@ import numpy as np
 
 from ..data import Dataset
 from ..distributed.checkpoint import Checkpoints
-from ..distributed.sharding import place_on_mesh, place_on_new_mesh
+from ..distributed.sharding import place_on_mesh, place_on_new_mesh, restore, snapshot
 from ..distributed.slabs.layout import fitted
 from ..model import Model
 from .batch_source import BatchSource
+from .course import Course
 from .state import Progress, Row
 
 PER_STEP = 10**8  # batches of a step; numbers of checkpoints fit 32 bits, as orbax sends them
@@ -54,12 +55,16 @@ def save_progress(
 
     `number` counts the batches of the step.
     """
+    course = progress.course
     about = {name: getattr(progress, name) for name in NUMBERS}
     about |= {"step": step, "slabs": source.slabs, "quanta": quanta_of(source.data)}
+    about |= {"course": None if course is None else course._asdict()}
+    about |= {"best": progress.best is not None}
     home = progress.home or source.home(progress.model)
     tree = {"model": progress.model, "state": progress.state, "home": home}
     begun = {} if progress.begun is None else {"begun": progress.begun}
-    kept.save(step * PER_STEP + number, tree | begun, about)
+    best = {} if progress.best is None else {"best": restore(progress.best)}
+    kept.save(step * PER_STEP + number, tree | begun | best, about)
 
 
 def restore_progress(
@@ -81,6 +86,7 @@ def restore_progress(
         placed = place_on_new_mesh(then, source.devices, then)
         tree = tree_of(placed)
         tree["state"] = place_on_new_mesh(tree["state"], source.devices, placed)
+        tree |= {"best": placed} if about["best"] else {}
         return tree | {"home": [np.zeros(n, np.int16) for n in source.data.n_shots]}
 
     last = kept.last(template, step * PER_STEP)
@@ -90,10 +96,13 @@ def restore_progress(
     slabs = source.slabs
     if about["slabs"] != slabs:
         old = tree["model"]
-        parts = ("state", "begun", "model")
+        parts = ("state", "begun", "best", "model")
         tree |= {name: fitted(old, slabs, tree[name]) for name in parts if name in tree}
         tree["home"] = source.home(place_on_mesh(tree["model"], source.devices))
     history = [Row(*row) for row in about["history"]]
     losses = [(float(loss), float(shots)) for loss, shots in about["losses"]]
-    course = {"epoch": about["epoch"], "seconds": about["seconds"]}
-    return Progress(**tree, **course, history=history, losses=losses)
+    course = None if about["course"] is None else Course(**about["course"])
+    if "best" in tree:
+        tree["best"] = snapshot(place_on_mesh(tree["best"], source.devices))
+    place = {"epoch": about["epoch"], "seconds": about["seconds"], "course": course}
+    return Progress(**tree, **place, history=history, losses=losses)

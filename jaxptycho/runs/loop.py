@@ -1,10 +1,13 @@
 """Epochs of optimiser steps: the loop around `make_step`."""
 
 import contextlib
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -16,14 +19,19 @@ import optax
 from ..data import materialize, prefetch
 from ..distributed.multihost import allreduce_sum
 from ..distributed.sharding import distribute, keep_sharding, place_on_mesh, restore, snapshot
+from ..inverse.adjustable import adjust, adjustable
 from ..inverse.step import identity, init_state, make_step
 from ..model import Model
 from . import diagnose
 from .batch_source import BatchSource
+from .course import LOWER, MAX_RESTARTS, Course, advance, diverges, restarted
 from .diagnose import require_finite, require_held
+from .held_out import NeighbourSums, interpolated, interpolation
 from .progress import ProgressListener
+from .range_test import MIN_TRIAL, TRIAL, find_rate, summary
 from .state import Diverged, Progress, Row
 
+START = Course({}, False)  # of a step that has not begun
 Change = Callable[[Model, int], tuple[Model, bool]]
 
 
@@ -37,6 +45,12 @@ class Refinement(NamedTuple):
 
     `after_step(model)` projects the model after every step. `after_epoch(model, epoch)` returns
     the model that the next epoch begins with, and whether the state of the optimiser is reset.
+
+    The updates of `parts` are multiplied by `rates`, by default 1. If `automatic`, a range test
+    finds their common factor, they fall when the held-out loss no longer does, and then the step
+    ends; `epochs` is the greatest number of them. A part in `late` rests before that epoch. The
+    result is the model of the least held-out loss where the step `compares` its models, otherwise
+    the last.
     """
 
     loss: Callable[[Model, Any], jax.Array]
@@ -47,6 +61,11 @@ class Refinement(NamedTuple):
     penalty: Callable[[Model], jax.Array] | None = None
     after_step: Callable[[Model], Model] = identity
     after_epoch: Change = unchanged
+    parts: tuple[str, ...] = ()
+    rates: Mapping[str, float] = MappingProxyType({})
+    automatic: bool = False
+    compares: bool = True
+    late: Mapping[str, int] = MappingProxyType({})
     name: str = "refine"
     remedy: str = "lower the rate of this part or constrain it"
 
@@ -63,6 +82,7 @@ class Loop:
     listener: ProgressListener
     stop: Callable[[], str | None] = lambda: None
     on_epoch: Callable[[Progress], None] = lambda progress: None
+    on_rates: Callable[[Mapping[str, float]], None] = lambda rates: None
 
     def run(self, progress: Progress) -> str | None:
         """Move `progress` on in place; return the reason to stop, None at the end.
@@ -72,40 +92,99 @@ class Loop:
         require_finite(progress.model)
         progress.model = place_on_mesh(progress.model, self.devices)
         state = progress.state
-        state = init_state(self.plan.optimiser, progress.model) if state is None else state
+        state = init_state(self._optimiser, progress.model) if state is None else state
         progress.state = place_on_mesh(state, self.devices, progress.model)
-        while progress.epoch < self.plan.epochs:
+        while progress.epoch < self.plan.epochs and not (progress.course or START).over:
             if why := self.stop():
                 return why
+            if progress.course is None:
+                progress.course = self._begin(progress)
             self.epoch(progress)
+        self._report(progress)
         return None
+
+    def result(self, progress: Progress) -> Model:
+        """The model of the least held-out loss so far, of all epochs and the one given."""
+        return progress.model if progress.best is None else restore(progress.best)
+
+    def _begin(self, progress: Progress) -> Course:
+        """The course of the step, with the rates that a range test finds."""
+        plan = self.plan
+        project = eqx.filter_jit(keep_sharding(plan.after_step, self.devices))
+        progress.model = project(progress.model)  # a result even if no epoch improves it
+        progress.home = self.source.home(progress.model)
+        first = self._held_out(progress.model) if plan.compares else None
+        rates = {part: plan.rates.get(part, 1.0) for part in plan.parts}
+        known = math.inf if first is None else first
+        course = Course(rates, plan.automatic, first=known, best=known, gained=known)
+        if not plan.automatic or plan.rates:
+            return course
+        good = self._snapshot(progress)
+        factor, tried = find_rate(lambda rate: self._trial(progress, good, course, rate))
+        self._restore(progress, good)
+        found = {part: factor * rate for part, rate in rates.items()}
+        self.listener.say(f"range test of step {plan.name!r}: {summary(tried)}")
+        self.on_rates(found)
+        return course._replace(rates=found)
+
+    def _trial(self, progress: Progress, good: Progress, course: Course, rate: float) -> float:
+        """Loss after a few steps at a common rate, infinite if it is no number.
+
+        The rate does not fall: where it did, data of low dose would be given a rate too high.
+        """
+        self._restore(progress, good)
+        count = min(self.steps, max(MIN_TRIAL, round(TRIAL * self.steps)))
+        level = course._replace(level=rate)
+        progress.state = self._adjusted(progress.state, level, progress.epoch)
+        batches = islice(self._batches(progress), count)
+        finite = self._steps(progress, batches)
+        losses = [loss for loss, _ in progress.losses]
+        progress.losses = []
+        if not (finite and all_finite(progress.model)):
+            return math.inf
+        held_out = self._held_out(progress.model)
+        return float(np.mean(losses[-MIN_TRIAL:])) if held_out is None else held_out
+
+    def _adjusted(self, state: Any, course: Course, epoch: int) -> Any:
+        """The optimiser's state with the rates of an epoch."""
+        late = self.plan.late
+        rates = {p: 0.0 if epoch < late.get(p, 0) else r for p, r in course.rates.items()}
+        return adjust(state, rates, course.level, course.fall / self.steps)
 
     def epoch(self, progress: Progress) -> None:
         """Work off the rest of an epoch, or as much of it as `stop` allows."""
+        if progress.course is None:
+            progress.course = self._begin(progress)
         if not progress.losses:
             progress.home = self.source.home(progress.model)
+            progress.state = self._adjusted(progress.state, progress.course, progress.epoch)
         began = time.monotonic()
         good = self._snapshot(progress)
-        finite = self._steps(progress)
+        if progress.best is None:
+            progress.best = good.model  # of the steps that follow none is known to be better
+        finite = self._steps(progress, self._batches(progress))
         over = len(progress.losses) == self.steps
         if over:
+            if self._interpolation is not None:
+                progress.model = interpolated(progress.model, self._interpolation)
             progress.model, reset = self.plan.after_epoch(progress.model, progress.epoch)
             state = progress.state
-            state = init_state(self.plan.optimiser, progress.model) if reset else state
+            state = init_state(self._optimiser, progress.model) if reset else state
             both = progress.model, state
             progress.model, progress.state = place_on_mesh(both, self.devices, progress.model)
         if not (finite and all_finite(progress.model)):
             self._diverged(progress, good)
+            return
         self._require_inside(progress, good)
-        held_out = self.source.held_out_loss(self._loss, progress.model) if over else None
+        held_out = self._held_out(progress.model) if over else None
         progress.seconds += time.monotonic() - began
         if over:
             self._close(progress, held_out)
 
-    def _steps(self, progress: Progress) -> bool:
-        """Take the steps of the epoch that are left; return whether all losses are finite."""
+    def _steps(self, progress: Progress, batches: Iterator) -> bool:
+        """Take the steps of `batches`; return whether all losses are finite."""
         fetched = []
-        stacks = self.source.stacks(self._batches(progress), self.steps)
+        stacks = self.source.stacks(batches, self.steps)
         with contextlib.closing(prefetch(stacks)) as ready:
             for batch in ready:
                 complete = self.source.complete(batch)
@@ -132,8 +211,63 @@ class Loop:
         progress.epoch += 1
         progress.losses = []
         progress.seconds = 0.0
+        if not self.plan.compares or (held_out is None and not self.plan.automatic):
+            progress.best = None  # nothing shows which model is the best
+        else:
+            self._advance(progress, loss if held_out is None else held_out)
         self.listener.epoch(row)
         self.on_epoch(progress)
+
+    def _advance(self, progress: Progress, loss: float) -> None:
+        """Keep the best model, and go on from it where the course says so."""
+        course = progress.course
+        assert course is not None  # since the first epoch
+        if course.automatic and diverges(course, loss):
+            self._restart(progress, f"the loss rose to {loss:.4g} from {course.best:.4g}")
+            return
+        progress.course, back = advance(course, loss, progress.epoch, self.plan.epochs)
+        if progress.course.best_epoch == progress.epoch:
+            progress.best = None
+        elif back:  # with the optimiser's knowledge of the size of gradients
+            progress.model = restore(progress.best)
+        if progress.course.falling and not course.falling:
+            self.listener.say(
+                f"step {self.plan.name!r}: the held-out loss no longer falls after epoch "
+                f"{progress.epoch}; the rates fall from now on"
+            )
+
+    def _restart(self, progress: Progress, why: str) -> bool:
+        """Go on from the best model with lower rates; False if that was tried often enough."""
+        course = progress.course
+        assert course is not None  # since the first epoch
+        if course.restarts == MAX_RESTARTS:
+            return False
+        progress.model = restore(progress.best)
+        state = init_state(self._optimiser, progress.model)
+        progress.state = place_on_mesh(state, self.devices, progress.model)
+        progress.losses = []
+        progress.course = restarted(course)
+        self.listener.say(
+            f"step {self.plan.name!r}, epoch {len(progress.history) + 1}: {why}; it goes on from "
+            f"the best model with {LOWER:g} of the rates"
+        )
+        return True
+
+    def _report(self, progress: Progress) -> None:
+        """Say which model is the result, if it is not the last."""
+        course = progress.course
+        if course is None or progress.best is None:
+            return
+        origin = (
+            f"that of epoch {course.best_epoch}" if course.best_epoch else "the one it began with"
+        )
+        self.listener.say(
+            f"step {self.plan.name!r}: the model of the least held-out loss, {course.best:.6g}, is "
+            f"{origin}, and is the result"
+        )
+
+    def _held_out(self, model: Model) -> float | None:
+        return self.source.held_out_loss(self._loss, model)
 
     def _batches(self, progress: Progress):
         """Batches of the current epoch that are left."""
@@ -145,6 +279,14 @@ class Loop:
     def devices(self):
         """Mesh of the devices."""
         return self.source.devices
+
+    @cached_property
+    def _interpolation(self) -> NeighbourSums | None:
+        """NeighbourSums of the held-out shots of a scan of one view."""
+        source = self.source
+        if source.data.n_views > 1 or not len(source.held[0]):
+            return None
+        return interpolation(source.data, source.learn[0], source.held[0])
 
     @cached_property
     def steps(self) -> int:
@@ -164,7 +306,11 @@ class Loop:
     def _step(self) -> Callable:
         plan = self.plan
         after = keep_sharding(plan.after_step, self.devices)
-        return make_step(self._distributed, plan.optimiser, after, plan.penalty)
+        return make_step(self._distributed, self._optimiser, after, plan.penalty)
+
+    @cached_property
+    def _optimiser(self) -> optax.GradientTransformation:
+        return adjustable(self.plan.optimiser, self.plan.parts)
 
     def _objective(self, model: Model, batch: Any) -> jax.Array:
         penalty = 0.0 if self.plan.penalty is None else self.plan.penalty(model)
@@ -189,10 +335,13 @@ class Loop:
             raise Diverged(f"in {where} {error}") from error
 
     def _diverged(self, progress: Progress, good: Progress) -> None:
+        """Go on at lower rates; raise Diverged with the cause once these do not help."""
+        if self._restart(progress, "the loss became NaN or infinite"):
+            return
         self._restore(progress, good)
         left = map(self.source.complete, self._batches(progress))
         cause = diagnose.first_nonfinite(
-            self._step, self._objective, self.plan.optimiser, progress.model, progress.state, left
+            self._step, self._objective, self._optimiser, progress.model, progress.state, left
         )
         self._restore(progress, good)
         number = len(progress.history) + 1

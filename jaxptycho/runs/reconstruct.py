@@ -1,5 +1,6 @@
 """Reconstruction of a measurement in Python: one call, or a loop that a callback watches."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,17 +13,18 @@ from matplotlib.figure import Figure
 from ..analysis.verdict import Verdict
 from ..data import Dataset
 from ..distributed.multihost import first
-from ..distributed.sharding import mesh, restore, snapshot
+from ..distributed.sharding import mesh
 from ..distributed.slabs.layout import fitted
 from ..figures import object as draw_specimen
 from ..figures.html import html_of
+from ..inverse.automatic import automatic_adam, batch_size, late, proportions
 from ..inverse.losses import amplitude, from_noise_or_loss
-from ..inverse.step import copy_for_donation, identity, per_part
+from ..inverse.step import copy_for_donation, identity
 from ..io.results import write
 from ..model import Model
 from ..start.guess import first_model
 from .batch_source import BatchSource
-from .loop import Loop, Refinement
+from .loop import START, Loop, Refinement
 from .progress import ProgressBar, ProgressListener
 from .state import Progress, Row, columns_of
 
@@ -38,7 +40,7 @@ class Result:
     history: tuple[Row, ...] = field(repr=False)  # an entry an epoch
     fit: dict[str, float]  # to all patterns (`analysis.fit`), held_out_chi2 of those held out
     verdict: Verdict  # whether the model explains the patterns
-    epoch: int  # of the model, from 1; the one with the least held-out loss
+    epoch: int  # of the model, from 1; that of the least held-out loss; 0: the model given
     stopped: bool = False  # by the callback
 
     @property
@@ -70,7 +72,7 @@ def reconstruct(
     *,
     loss: Callable[..., jax.Array] = amplitude,
     epochs: int = 50,
-    batch: int = 64,
+    batch: int | None = None,
     optimiser: optax.GradientTransformation | None = None,
     project: Callable[[Model], Model] = identity,
     penalty: Callable[[Model], jax.Array] | None = None,
@@ -85,9 +87,12 @@ def reconstruct(
     """Reconstruct a measurement and return the model with the least held-out loss.
 
     `model` is the first guess, `first_model(data)` by default; it is not used up. `loss` is a noise
-    model `noise(predicted, counts)` or any `loss(model, batch)`; `optimiser` any optax
-    transformation, by default `per_part` with Adam on specimen and probe at 5e-3; `project(model)`
-    is applied after every step, `penalty(model)` added to the loss. A fraction `hold_out` of the
+    model `noise(predicted, counts)` or any `loss(model, batch)`. By default Adam refines all parts
+    at rates that a range test finds, which fall when the held-out loss no longer does; then it
+    ends, after at most `epochs`. With an `optimiser`, any optax transformation such as
+    `per_part(specimen=adam(5e-3))`, there are as many epochs. `batch` is the number of shots of a
+    step, by default chosen by that of all shots. `project(model)` is applied after every step,
+    `penalty(model)` added to the loss. A fraction `hold_out` of the
     shots is not learned from; `seed` decides which, and the order of batches. All `devices` are
     used, in groups of `slabs` of the specimen. After every epoch (counted from 1)
     `callback(epoch, model, info)` is called with a copy of the model and `info` of loss, held_out
@@ -101,24 +106,27 @@ def reconstruct(
             "jaxptycho.minimise(loss, model, batches, optimiser)"
         )
     start = first_model(data) if model is None else model
+    source = BatchSource.of(data, mesh(devices, slabs), hold_out, seed)
+    automatic = optimiser is None
+    parts = tuple(proportions(start)) if automatic else ()
     plan = Refinement(
         loss=from_noise_or_loss(loss),
-        optimiser=optimiser or per_part(specimen=optax.adam(5e-3), probe=optax.adam(5e-3)),
+        optimiser=automatic_adam(start) if optimiser is None else optimiser,
         epochs=epochs,
-        batch=batch,
+        batch=batch_size(source.shots_per_epoch) if batch is None else batch,
+        parts=parts,
+        automatic=automatic,
+        late=late(parts) if automatic else {},
         order=order,
         penalty=penalty,
         after_step=project,
     )
-    source = BatchSource.of(data, mesh(devices, slabs), hold_out, seed)
     listener = ProgressBar() if progress and first() else ProgressListener()
     reached = Progress(copy_for_donation(fitted(start, slabs)))
-    best = _Best()
     stopped: list[bool] = []
 
     def on_epoch(now: Progress) -> None:
         row = now.history[-1]
-        best.see(now.model, row)
         info = {"loss": row.loss, "held_out": row.held_out, "seconds": row.seconds}
         if callback is not None and callback(row.epoch, copy_for_donation(now.model), info):
             stopped.append(True)
@@ -127,29 +135,15 @@ def reconstruct(
     listener.begin(plan.name, epochs, source.shots_per_epoch, 0)
     with listener:
         loop.run(reached)
-    found, epoch = best.model(reached)
+    found = loop.result(reached)
     history = reached.history
+    epoch = len(history) if reached.best is None else (reached.course or START).best_epoch
+    if epoch == 0:
+        warnings.warn(
+            "no epoch lowered the held-out loss: the result is the model that was given; lower the "
+            "rates of the optimiser, or leave them out",
+            stacklevel=2,
+        )
     fit = source.fit(found)
     verdict = source.verdict(found, history)
     return Result(found, data, tuple(history), fit, verdict, epoch, bool(stopped))
-
-
-class _Best:
-    """The model of the epoch with the least held-out loss, as a copy on the host."""
-
-    def __init__(self) -> None:
-        self.kept: Any = None
-        self.row: Row | None = None
-
-    def see(self, model: Model, row: Row) -> None:
-        """Keep the model where its epoch is the best so far."""
-        least = None if self.row is None else self.row.held_out
-        if row.held_out is not None and (least is None or row.held_out <= least):
-            self.kept = snapshot(model)
-            self.row = row
-
-    def model(self, reached: Progress) -> tuple[Model, int]:
-        """Best model and its epoch; the last without held-out shots."""
-        if self.row is None or self.row.epoch == len(reached.history):
-            return reached.model, len(reached.history)
-        return restore(self.kept), self.row.epoch

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..model import Model
+from .course import Course
 
 
 class Row(NamedTuple):
@@ -50,6 +51,8 @@ class Progress:
     seconds: float = 0.0  # spent on this epoch
     history: list[Row] = field(default_factory=list)
     begun: Model | None = None  # at the start of the step, where a constraint refers to it
+    course: Course | None = None  # of the rates; None before the first epoch
+    best: Any = None  # `snapshot` of the model of the least held-out loss, None if it is `model`
 
 
 class Stopped(Exception):

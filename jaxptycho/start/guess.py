@@ -27,7 +27,7 @@ from ..parts.indexed import PerShot, PerView
 from ..parts.probe import AberratedProbe, PixelProbe
 from ..parts.scan import FreeScan
 from ..parts.specimen import AbstractSpecimen, SliceStack
-from ..parts.stacks import PotentialSlices, WeakPhaseStack
+from ..parts.stacks import PotentialSlices, TransmissionStack, WeakPhaseStack
 from ..physics import waves
 from ..physics.grids import Grid
 from ..physics.modes import make_modes, with_dose
@@ -63,8 +63,9 @@ def guess_model(
 ) -> Model:
     """First guess of a model: an empty specimen, and a probe with the measured dose.
 
-    `thickness` [Å] is that of all slices together, or of each. `specimen` is "complex" (phase and
-    absorption), "phase", "weak" or "potential"; it starts "empty", or with the phase of a "direct"
+    `thickness` [Å] is that of all slices together, or of each. `specimen` is "complex" (a free
+    transmission), "phase", "weak" or "potential"; it starts "empty", or with the phase of a
+    "direct"
     retrieval (`start.direct_object`), shared evenly by the slices. `probe` comes from the file,
     from the optics (`semiangle` [rad], `defocus` [Å] > 0 for underfocus, `aberrations` [Å]; by
     default those in `data.about`), from the pattern `vacuum` [y, x] of the beam without a specimen,
@@ -270,8 +271,10 @@ def empty_specimen(
     if kind == "potential":
         depth = jnp.where(each > 0, each, 1 / slices)  # of one slice that is given none
         return PotentialSlices(values, None, depth, origin, periodic)
-    loss = jnp.zeros_like(values) if kind == "complex" else None
-    return (WeakPhaseStack if kind == "weak" else SliceStack)(values, loss, each, origin, periodic)
+    if kind == "complex":
+        return TransmissionStack(1 + 0j * values, each, origin, periodic)
+    stack = WeakPhaseStack if kind == "weak" else SliceStack
+    return stack(values, None, each, origin, periodic)
 
 
 def _with_direct_phase(

@@ -35,6 +35,7 @@ from jaxptycho import (
     SliceStack,
     SuperSampled,
     Tilted,
+    TransmissionStack,
     WeakPhaseStack,
     predict,
 )
@@ -86,6 +87,13 @@ def absorptions(slices=1, field=FIELD, seed=3):
 
 def stack(slices=1, thickness=8.0, periodic=False, kind=SliceStack) -> SliceStack:
     return kind(phases(slices), absorptions(slices), thickness, jnp.array(ORIGIN), periodic)
+
+
+def transmission_stack(slices=1, thickness=8.0, periodic=False) -> TransmissionStack:
+    """The slices of `stack` as transmissions."""
+    same = stack(slices, thickness, periodic)
+    transmission = jnp.exp(1j * same.phase - same.absorption)
+    return TransmissionStack(transmission, thickness, jnp.array(ORIGIN), periodic)
 
 
 def atoms() -> Atoms:

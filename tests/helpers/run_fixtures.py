@@ -46,7 +46,8 @@ def simulated() -> Dataset:
         np.meshgrid(np.arange(8) * 1.2, np.arange(8) * 1.2, indexing="ij"), -1
     ).reshape(-1, 2)
     positions = nodes + rng.uniform(-0.2, 0.2, nodes.shape)
-    empty = guess_model(Dataset(np.full((N_SHOTS, 32, 32), 2), positions, grid, about=ABOUT))
+    blank = Dataset(np.full((N_SHOTS, 32, 32), 2), positions, grid, about=ABOUT)
+    empty = guess_model(blank, specimen="phase")
     y, x = np.mgrid[: empty.specimen.phase.shape[1], : empty.specimen.phase.shape[2]]
     phase = jnp.asarray(
         0.5 * np.cos(0.9 * y) * np.cos(0.7 * x) + 0.3 * (np.hypot(y - 30, x - 30) < 8)

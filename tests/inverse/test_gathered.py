@@ -108,7 +108,8 @@ def test_the_rates_of_a_job_fall_over_the_steps_that_are_left():
     )
     model, batches = series()
     steps = [
-        -float(by.potential[0, 0, 0]) for by in moved(build_optimiser(step, 3), model, batches * 3)
+        -float(by.potential[0, 0, 0])
+        for by in moved(build_optimiser(step, model, 3), model, batches * 3)
     ]
     np.testing.assert_allclose(np.array(steps) / steps[1], [0, 1, 0, 2 / 3, 0, 1 / 3], rtol=1e-6)
 
@@ -130,4 +131,4 @@ def test_the_rates_of_a_job_fall_over_the_steps_that_are_left():
 def test_what_belongs_to_one_batch_is_not_spread_over_several(chosen, why):
     step = Optimisation.model_validate({"accumulate": 3} | chosen)
     with pytest.raises(ValueError, match=f"accumulates 3 batches for {why}"):
-        build_optimiser(step, 3)
+        build_optimiser(step, series()[0], 3)

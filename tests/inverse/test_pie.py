@@ -206,8 +206,8 @@ def test_regularisation_outside_its_range_is_refused(regularisation):
     ("name", "optimiser", "said"),
     [
         ("aberrated_probe", rpie(), "PixelProbe, not a AberratedProbe"),
-        ("potential", rpie(), "SliceStack, not a PotentialSlices"),
-        ("weak_phase", per_part(specimen=rpie()), "SliceStack, not a WeakPhaseStack"),
+        ("potential", rpie(), "a PotentialSlices has none"),
+        ("weak_phase", per_part(specimen=rpie()), "a WeakPhaseStack has none"),
         ("thin", per_part(scan=rpie()), "given neither"),
         ("thin", per_part({"specimen.phase": rpie()}), "together"),
     ],

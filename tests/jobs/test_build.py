@@ -69,7 +69,7 @@ JOBS = {
     "rPIE": (
         {},
         {"optimiser": "rpie", "options": {"regularisation": 0.3}, "rates": RPIE},
-        "SliceStack",
+        "TransmissionStack",
     ),
 }
 

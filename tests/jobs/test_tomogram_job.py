@@ -127,7 +127,7 @@ def test_gradients_are_preconditioned_as_the_job_says(series, quick_to_compile):
     }
     job = job_of(series, step=[step])
     loop, model = loop_of(job)
-    by_job = build_optimiser(job.step[0], 3)
+    by_job = build_optimiser(job.step[0], model, 3)
     by_hand = per_part(
         specimen=optax.chain(measured(25.0, 8.0), shell_growth(0.3, 0.9, 2), optax.sgd(1.0))
     )

@@ -73,11 +73,16 @@ def fitted(model: Model, slabs: int, tree: Any = None):
     rows = stacks(model)[0].shape[1]
     total = rows + extra
     before = model.specimen.anchor_row(total) - model.specimen.anchor_row(rows)
+    vacuum = model.specimen.vacuum if isinstance(tree, Model) else 0.0
 
     def padded(leaf: Any, spec: Any):
         split = SLABS in spec
         return (
-            jnp.pad(leaf, [(0, 0)] * (leaf.ndim - 2) + [(before, extra - before), (0, 0)])
+            jnp.pad(
+                leaf,
+                [(0, 0)] * (leaf.ndim - 2) + [(before, extra - before), (0, 0)],
+                constant_values=vacuum,
+            )
             if split
             else leaf
         )

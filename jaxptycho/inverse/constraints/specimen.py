@@ -23,15 +23,7 @@ def amplitude_clamp(lowest: float = 0.0, highest: float = 1.0) -> Callable[[Mode
         )
 
     def project(model: Model) -> Model:
-        specimen = model.specimen
-        specimen.stack("absorption")  # raises for a specimen without one
-        low, high = specimen.absorption_at(highest), specimen.absorption_at(lowest)
-        unit = 1 / specimen.radians(model.grid)
-
-        def clamp(absorption: Stack) -> Stack:
-            return jnp.clip(absorption, low * unit, high * unit)
-
-        return replace(model, specimen=specimen.map_stacks(clamp, ("absorption",)))
+        return replace(model, specimen=model.specimen.clamp_amplitude(model.grid, lowest, highest))
 
     return project
 

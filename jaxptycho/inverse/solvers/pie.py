@@ -10,9 +10,9 @@ and that of the probe is the same with Σ|O|². The sums run over a batch: one s
 sequential update, more are its parallel form. With a = 1 this is ePIE; a smaller a
 (rPIE) moves dimly illuminated pixels faster.
 
-`rpie(a)` is an optax transformation that moves the phase and absorption of a SliceStack and the
-waves of a PixelProbe, either or both. It is used as any other optimiser, with a separate `a`
-for each part:
+`rpie(a)` is an optax transformation that moves the transmission of a TransmissionStack (or the
+phase and absorption of a SliceStack) and the waves of a PixelProbe, either or both. It is used as
+any other optimiser, with a separate `a` for each part:
 
     per_part(specimen=rpie(0.1), probe=rpie(0.5), scan=optax.adam(1e-2))
     make_step(misfit(amplitude), rpie())            # specimen and probe, all else is fixed
@@ -38,7 +38,6 @@ from ...model import Model
 from ...parts.indexed import PerShot, PerView, plain, select
 from ...parts.probe import PixelProbe
 from ...parts.slices import Sliced
-from ...parts.specimen import SliceStack
 from ...physics import waves, windows
 from ...physics.types import PyTree, Stack, Waves
 
@@ -78,8 +77,9 @@ def rpie(regularisation: float = 0.1, rate: float = 1.0) -> optax.GradientTransf
         if jax.tree.leaves(grads.specimen):
             seen = batch_illumination(model, batch)
             step = half / len(seen) / mixed(seen, regularisation)
-            specimen = object_update(model.specimen, grads.specimen, step)
-            updates = eqx.tree_at(_stacks, updates, specimen, is_leaf=lambda node: node is None)
+            changes = model.specimen.transmission_step(grads.specimen, step)
+            fields = lambda u: [getattr(u.specimen, name) for name in changes]  # noqa: E731
+            updates = eqx.tree_at(fields, updates, list(changes.values()))
         if jax.tree.leaves(grads.probe):
             size = 1.0 if units is None else plain(units.probe.waves)
             step = half / mixed(squared_object(model, batch), regularisation) / size**2
@@ -90,20 +90,6 @@ def rpie(regularisation: float = 0.1, rate: float = 1.0) -> optax.GradientTransf
         return updates, state
 
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore
-
-
-def object_update(specimen: SliceStack, grads: PyTree, step: Stack) -> tuple[Stack, Stack | None]:
-    """Changes of phase and absorption that change t = e^u, u = iφ − a, by −step·∂L/∂t.
-
-    ∂L/∂t = G/t* with G = i∂L/∂φ − ∂L/∂a, so the change of u is log(1 − step·G/|t|²). Without
-    absorption only the phase changes.
-    """
-    if specimen.absorption is None:
-        return jnp.angle(1 - 1j * step * grads.phase).astype(grads.phase.dtype), None
-    gradient = jax.lax.complex(-grads.absorption, grads.phase)
-    factor = 1 - step * jnp.exp(2 * specimen.absorption) * gradient
-    damped = -jnp.log(jnp.maximum(jnp.abs(factor), 1e-6))  # t = 0 could not be left again
-    return jnp.angle(factor).astype(grads.phase.dtype), damped.astype(grads.absorption.dtype)
 
 
 def mixed(power: Float[Array, "... y x"], a: float) -> Float[Array, "... y x"]:
@@ -173,18 +159,22 @@ def squared_object(model: Model, batch: Batch) -> Float[Array, "y x"]:
 
 def require_supported(params: PyTree) -> None:
     """Raise ValueError for parameters that PIE cannot update."""
-    for part, kind in ((params.specimen, SliceStack), (params.probe, PixelProbe)):
-        if jax.tree.leaves(part) and not isinstance(part, kind):
-            raise ValueError(
-                f"PIE updates a {kind.__name__}, not a {type(part).__name__}; give this part "
-                "another optimiser with per_part"
-            )
-    if jax.tree.leaves(params.specimen) and not all(
-        x is None or eqx.is_array(x) for x in _stacks(params)
-    ):
+    specimen = params.specimen
+    arrays = [getattr(specimen, name) for name in specimen.pixelwise]
+    if jax.tree.leaves(specimen) and not arrays:
+        raise ValueError(
+            "PIE updates transmissions that are free in every pixel, and a "
+            f"{type(specimen).__name__} has none; give this part another optimiser with per_part"
+        )
+    if jax.tree.leaves(specimen) and not all(x is None or eqx.is_array(x) for x in arrays):
         raise ValueError(
             "PIE updates phase and absorption together; give it the specimen and not one of its "
             "fields"
+        )
+    if jax.tree.leaves(params.probe) and not isinstance(params.probe, PixelProbe):
+        raise ValueError(
+            f"PIE updates a PixelProbe, not a {type(params.probe).__name__}; give this part "
+            "another optimiser with per_part"
         )
     if not jax.tree.leaves((params.specimen, params.probe)):
         raise ValueError(
@@ -197,8 +187,3 @@ def require_supported(params: PyTree) -> None:
             "PIE updates waves that shots share; these are PerShot, give the probe another "
             "optimiser"
         )
-
-
-def _stacks(model: Model) -> tuple[Any, Any]:
-    specimen: Any = model.specimen
-    return specimen.phase, specimen.absorption

@@ -99,10 +99,14 @@ def shell_growth(
 
 
 def of_stacks(updates: Model, change: Callable[[Stack], Stack]) -> Model:
-    """Updates of a model with `change` applied to the specimen's stacks, its 3D arrays."""
+    """Updates of a model with `change`, which is linear, applied to the specimen's 3D arrays."""
 
     def of_array(array: Any) -> Any:
-        return change(array).astype(array.dtype) if array.ndim == 3 else array
+        if array.ndim != 3:
+            return array
+        if jnp.iscomplexobj(array):
+            return jax.lax.complex(of_array(array.real), of_array(array.imag))
+        return change(array).astype(array.dtype)
 
     specimen = jax.tree.map(of_array, updates.specimen)
     return eqx.tree_at(lambda m: m.specimen, updates, specimen)

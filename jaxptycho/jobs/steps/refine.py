@@ -7,10 +7,13 @@ from typing import Any, Literal
 
 import equinox as eqx
 import jax
+import optax
 
 from ...distributed.multihost import local, run_on_rank0
 from ...distributed.sharding import on_the_host, place_on_mesh
 from ...distributed.slabs.layout import fitted, require_lent
+from ...inverse.adjustable import adjustable
+from ...inverse.automatic import late
 from ...inverse.geometry_numbers import DEFOCUS, SCAN
 from ...inverse.step import copy_for_donation, init_state
 from ...model import Model
@@ -29,6 +32,7 @@ from ..calibration import (
 )
 from ..context import Context, Step
 from ..optimisation import (
+    AUTO,
     Optimisation,
     build_constraints,
     build_loss,
@@ -64,9 +68,12 @@ class RefineStep(Optimisation, Step):
     )
 
     def summary(self) -> str:
+        batches = "" if self.batch is None else f", batches of {self.batch}"
+        course = "at most " if self.automatic else ""
+        parts = "all parts" if self.rates == AUTO else ", ".join(self.rates)
         return (
-            f"{self.epochs} epochs of {self.optimiser}, {self.loss.kind} loss, batches of "
-            f"{self.batch}, refines {', '.join(self.rates)}"
+            f"{course}{self.epochs} epochs of {self.optimiser}, {self.loss.kind} loss{batches}, "
+            f"refines {parts}"
         )
 
     def changed(self, model: Model) -> Model:
@@ -83,11 +90,17 @@ class RefineStep(Optimisation, Step):
     def plan(self, model: Model, context: Context, source: BatchSource) -> Refinement:
         """Loss, optimiser and constraints of the step, which starts from `model`."""
         after_step, projections = build_constraints(self, model)
+        parts = tuple(self.rates_of(model))
         return Refinement(
             loss=build_loss(self, context.job.run.budget_gib),
-            optimiser=build_optimiser(self, source.steps_per_epoch(self.batch)),
+            optimiser=build_optimiser(self, model, self.steps_per_epoch(source)),
             epochs=self.epochs,
-            batch=self.batch,
+            batch=self.batch_of(source.shots_per_epoch),
+            parts=parts,
+            rates=self.found,
+            automatic=self.automatic,
+            compares=not self.reset_volume,
+            late=late(parts) if self.automatic else {},
             order=self.order,
             penalty=build_penalty(self),
             after_step=after_step,
@@ -95,6 +108,10 @@ class RefineStep(Optimisation, Step):
             name=self.name,
             remedy=self.remedy,
         )
+
+    def steps_per_epoch(self, source: BatchSource) -> int:
+        """Number of batches of an epoch."""
+        return source.steps_per_epoch(self.batch_of(source.shots_per_epoch))
 
     def _after_epoch(self, projections: list, context: Context, source: BatchSource) -> Callable:
         run = context.job.run
@@ -120,7 +137,12 @@ class RefineStep(Optimisation, Step):
     def _calibrated(self, model: Model, epoch: int, context: Context, source: BatchSource) -> Model:
         seed = (epoch, context.job.run.seed)
         new, numbers = calibrate_model(
-            model, source, self.calibration, tuple(self.rates), self.calibration_shots, seed
+            model,
+            source,
+            self.calibration,
+            tuple(self.rates_of(model)),
+            self.calibration_shots,
+            seed,
         )
         context.listener.say(
             f"calibration after epoch {epoch + 1}: {describe_calibration(numbers)}"
@@ -137,10 +159,10 @@ class RefineStep(Optimisation, Step):
                 'rotate; set poses = "nominal", or specimen.kind = "volume" for a tilt series'
             )
         if self.calibration:
-            require_calibrated(model, context.source, self.calibration, tuple(self.rates))
+            require_calibrated(model, context.source, self.calibration, tuple(self.rates_of(model)))
         if context.job.run.slabs > 1:
             require_lent(model)
-        checkpoints.require_countable(context.source.steps_per_epoch(self.batch) * self.epochs)
+        checkpoints.require_countable(self.steps_per_epoch(context.source) * self.epochs)
         self.first_state(model, context)
         self.plan(model, context, context.source)
         if self.reset_volume:
@@ -149,9 +171,12 @@ class RefineStep(Optimisation, Step):
 
     def first_state(self, model: Model, context: Context) -> Any:
         """Shapes of the first state of the optimiser."""
-        steps = context.source.steps_per_epoch(self.batch)
-        optimiser = build_optimiser(self, steps)
+        optimiser = self._optimiser(model, context.source)
         return eqx.filter_eval_shape(partial(init_state, optimiser), model)
+
+    def _optimiser(self, model: Model, source: BatchSource) -> optax.GradientTransformation:
+        optimiser = build_optimiser(self, model, self.steps_per_epoch(source))
+        return adjustable(optimiser, tuple(self.rates_of(model)))
 
     def run(self, state: State, context: Context) -> State:
         source = context.source.without(state.left_out)
@@ -170,10 +195,11 @@ class RefineStep(Optimisation, Step):
         plan = self.plan(refers_to, context, source)
         patterns = source.shots_per_epoch
         context.listener.begin(self.name, context.epochs, patterns, len(progress.history))
-        loop = Loop(plan, source, context.listener, context.stop, context.on_epoch)
+        on_rates = partial(context.write_found, context.number)
+        loop = Loop(plan, source, context.listener, context.stop, context.on_epoch, on_rates)
 
         def reached() -> State:
-            return replace(state, model=progress.model, history=tuple(progress.history))
+            return replace(state, model=loop.result(progress), history=tuple(progress.history))
 
         def keep() -> None:
             number = progress.epoch * loop.steps + len(progress.losses)
@@ -200,7 +226,7 @@ class RefineStep(Optimisation, Step):
 
     def _template(self, source: BatchSource, model: Model) -> dict[str, Any]:
         """The tree of a checkpoint from which the step continues with a model such as `model`."""
-        optimiser = build_optimiser(self, source.steps_per_epoch(self.batch))
+        optimiser = self._optimiser(model, source)
         begun = {"begun": model} if self.needs_first_model else {}
         return {"model": model, "state": init_state(optimiser, model)} | begun
 

@@ -1,0 +1,60 @@
+"""Rates that a loop changes between steps, in the optimiser's state: nothing is traced again."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import PyTree
+
+from .step import PerPart, named
+
+
+class Adjusted(NamedTuple):
+    """State of an `adjustable` optimiser."""
+
+    rates: dict[str, jax.Array]  # factor of the updates of every part
+    level: jax.Array  # common factor
+    fall: jax.Array  # by which the level is lower after every step, down to zero
+    inner: Any
+
+
+def adjustable(inner: optax.GradientTransformation, parts: tuple[str, ...]) -> PerPart:
+    """`inner` with its updates of each of `parts` multiplied by a rate, and all by a level.
+
+    Both are in the state and begin at 1; `adjust` changes them.
+    """
+    inner = optax.with_extra_args_support(inner)
+
+    def init(params: PyTree) -> Adjusted:
+        one = jnp.ones((), jnp.float32)
+        rates = {part: one for part in parts}
+        return Adjusted(rates, one, jnp.zeros((), jnp.float32), inner.init(params))
+
+    def update(grads: PyTree, state: Adjusted, params: PyTree | None = None, **extra: Any) -> Any:
+        updates, inner_state = inner.update(grads, state.inner, params, **extra)
+
+        def scaled(part: str, leaf: jax.Array) -> jax.Array:
+            factor = state.level * state.rates.get(part, jnp.ones((), jnp.float32))
+            return (factor.astype(leaf.real.dtype) * leaf).astype(leaf.dtype)
+
+        updates = jax.tree.map(scaled, named(params, parts), updates)
+        level = jnp.maximum(state.level - state.fall, 0.0)
+        return updates, Adjusted(state.rates, level, state.fall, inner_state)
+
+    made = PerPart(init, update)  # pyright: ignore
+    made.moved = getattr(inner, "moved", lambda params: jax.tree.map(lambda _: True, params))
+    return made
+
+
+def adjust(
+    state: Adjusted, rates: Mapping[str, float], level: float = 1.0, fall: float = 0.0
+) -> Adjusted:
+    """The state with other rates; arrays keep their dtype and sharding."""
+
+    def set_to(value: float, old: jax.Array) -> jax.Array:
+        return jax.device_put(jnp.asarray(value, old.dtype), old.sharding)
+
+    new = {part: set_to(rates[part], old) for part, old in state.rates.items()}
+    return Adjusted(new, set_to(level, state.level), set_to(fall, state.fall), state.inner)
