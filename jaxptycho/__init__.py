@@ -52,6 +52,7 @@ from .parts.specimen import AbstractSpecimen, SliceStack
 from .parts.stacks import PotentialSlices, TransmissionStack, WeakPhaseStack
 from .parts.volume import Volume
 from .physics.grids import Grid
+from .start.calibrate import Calibration, calibrate
 from .start.guess import first_model
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ __all__ = [
     "BandLimited",
     "Batch",
     "Blurred",
+    "Calibration",
     "Cropped",
     "Dataset",
     "Descanned",
@@ -125,6 +127,7 @@ __all__ = [
     "analysis",
     "anscombe",
     "batches",
+    "calibrate",
     "checkerboard",
     "constraints",
     "direct",

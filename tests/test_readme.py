@@ -12,7 +12,7 @@ import typer.main
 from scans import blobs
 
 from jaxptycho.cli.main import app
-from jaxptycho.jobs.new import templates
+from jaxptycho.jobs.template_files import templates
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -1,10 +1,9 @@
-"""Command line: `jaxptycho demo | new | run | resume | inspect | convert | validate | compare |
-halves | export`.
+"""Command line: `jaxptycho demo | new | run | resume | calibrate | inspect | convert | validate |
+compare | halves | export`.
 """
 
 import sys
 import warnings
-from collections.abc import Mapping
 from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Annotated
 import typer
 
 from .errors import tidy
+from .output import EXIT_CODES, EXPLAINS_NOTHING, print_table, run_listener, tell
 
 app = typer.Typer(
     name="jaxptycho",
@@ -30,13 +30,6 @@ class By(Enum):
     positions = "positions"
     counts = "counts"
 
-
-# as in shells and `timeout`; all is saved in each case. All processes of a run end with the same
-# one: the launcher sees that none has finished.
-EXIT_CODES = {"Ctrl-C": 130, "SIGTERM": 143, "the wall-time limit": 124}
-EXPLAINS_NOTHING = (
-    3  # of a finished run whose model does not explain the patterns (`analysis.verdict`)
-)
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")]
 Out = Annotated[
@@ -59,6 +52,13 @@ Given = Annotated[
 Again = Annotated[
     bool,
     typer.Option("--resume", help="Continue the run if the folder is one, changed by --set only."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print values for scripts, and nothing else.")]
+RunFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="JOB.toml|FILE", help="A job, or a measurement, which is calibrated first."
+    ),
 ]
 JobFile = Annotated[
     Path, typer.Argument(metavar="JOB.toml", help="A job; `jaxptycho new` writes one.")
@@ -136,25 +136,45 @@ def new(
 @app.command()
 @tidy
 def run(
-    job: JobFile,
+    job: RunFile,
     out: Out = None,
     settings: Settings = [],  # noqa: B006
     resume: Again = False,
     debug: Debug = False,
 ) -> None:
-    """Run the steps of a job, into a new folder."""
+    """Run the steps of a job, into a new folder; of a file that it calibrates, without a job."""
     from ..distributed.multihost import all_processes
     from ..jobs import runner
     from ..jobs.changes import warn_of_differences
-    from ..jobs.reading import read_job
+    from ..jobs.reading import is_job, read_job
 
+    if not is_job(job):
+        from .calibrate import run_file
+
+        tell(run_file(job, out or Path(job.stem), settings))
+        return
     wanted = read_job(job, settings)
     folder = out or Path(wanted.run.out or job.stem)
     if resume and not all_processes(not (folder / "run.toml").exists()):
         warn_of_differences(wanted, folder, settings)
-        _tell(runner.resume(folder, _listener(), settings=settings))
+        tell(runner.resume(folder, run_listener(), settings=settings))
         return
-    _tell(runner.start(wanted, folder, _listener()))
+    tell(runner.start(wanted, folder, run_listener()))
+
+
+@app.command()
+@tidy
+def calibrate(
+    file: Annotated[Path, typer.Argument(help="A measurement.")],
+    out: Out = None,
+    settings: Settings = [],  # noqa: B006
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Measure camera, optics and orientation of a scan, with errors; pictures in a new folder."""
+    from .calibrate import run_calibrate
+
+    run_calibrate(file, out, settings, as_json)
 
 
 @app.command("resume")
@@ -169,7 +189,7 @@ def resume_run(
     """
     from ..jobs.runner import resume as continued
 
-    _tell(continued(run, _listener(), settings=settings))
+    tell(continued(run, run_listener(), settings=settings))
 
 
 @app.command()
@@ -192,12 +212,12 @@ def inspect(
     if system:
         from .system import describe_system
 
-        _table(describe_system(), "this system")
+        print_table(describe_system(), "this system")
     if file is not None:
         from ..jobs.describe import describe
         from .given import given_values
 
-        _table(describe(file, given_values(given)), str(file))
+        print_table(describe(file, given_values(given)), str(file))
 
 
 @app.command("convert")
@@ -224,7 +244,7 @@ def validate(job: JobFile, settings: Settings = [], debug: Debug = False) -> Non
     from ..jobs.describe import check_job
     from ..jobs.reading import read_job
 
-    _table(check_job(read_job(job, settings)), f"{job} is valid")
+    print_table(check_job(read_job(job, settings)), f"{job} is valid")
 
 
 @app.command()
@@ -250,13 +270,13 @@ def compare(
     if truth is not None:
         if out is not None:
             refuse_existing(out)
-        _table(evaluate_results(results, truth, out), f"{title} against {truth}")
+        print_table(evaluate_results(results, truth, out), f"{title} against {truth}")
     elif second is None:
         raise ValueError(
             f"{first} cannot be compared with nothing; give another result, or --truth FILE"
         )
     else:
-        _table(compare_results(first, second, out), title)
+        print_table(compare_results(first, second, out), title)
 
 
 @app.command()
@@ -280,7 +300,7 @@ def halves(
 
     folder = out or Path(f"{job.stem}-halves")
     rows = compare_halves(read_job(job, settings), folder, by.value, ProgressBar)
-    _table(rows, f"two halves, in {folder}")
+    print_table(rows, f"two halves, in {folder}")
 
 
 @app.command("export")
@@ -310,61 +330,6 @@ def export_result(
     names = [name.strip() for name in elements.split(",") if name.strip()]
     of = "absorption" if absorption else "phase"
     print(f"wrote {file}: {write_export(model, file, names, threshold, of)}")
-
-
-def _listener():
-    """A progress bar for the first of many processes."""
-    from ..distributed.multihost import first
-    from ..runs.progress import ProgressBar, ProgressListener
-
-    return ProgressBar() if first() else ProgressListener()
-
-
-def _tell(outcome) -> None:
-    """Print the summary and the verdict of a run, in the first of many processes; exit with its
-    code in all.
-    """
-    from ..distributed.multihost import first
-
-    if first():
-        _summarize(outcome)
-    if code := _exit_code(outcome):
-        raise typer.Exit(code)
-
-
-def _exit_code(outcome) -> int:
-    """0 for a finished run whose model explains the patterns."""
-    if not outcome.finished:
-        return EXIT_CODES.get(outcome.why, 0)
-    return 0 if outcome.verdict is None or outcome.verdict.explains else EXPLAINS_NOTHING
-
-
-def _summarize(outcome) -> None:
-    rows = {} if outcome.model is None else {"result": str(outcome.folder / "result.h5")}
-    rows["ended by"] = outcome.why
-    if outcome.history:
-        rows["epochs"] = str(len(outcome.history))
-        rows["loss"] = f"{outcome.history[-1].loss:.5g}"
-        rows["seconds"] = f"{sum(row.seconds for row in outcome.history):.1f}"
-    # R may prefer a wrong geometry
-    fit = sorted(outcome.fit.items(), key=lambda item: item[0] == "R")
-    # dark pixels weigh most in Pearson's χ²; the verdict has the variation over counting noise
-    rows |= {name: f"{value:.4f}" for name, value in fit if not name.endswith("chi2")}
-    _table(rows, str(outcome.folder))
-    if outcome.verdict is not None:
-        print(outcome.verdict)
-    if not outcome.finished:
-        print(f"stopped by {outcome.why}; continue with: jaxptycho resume {outcome.folder}")
-
-
-def _table(rows: Mapping[str, str | tuple[str, ...]], title: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, show_header=False, title_justify="left")
-    for name, value in rows.items():
-        table.add_row(name, *((value,) if isinstance(value, str) else value))
-    Console(soft_wrap=False).print(table)
 
 
 def _warn(message, category, filename, lineno, file=None, line=None) -> None:

@@ -15,7 +15,9 @@ from ..data import Dataset
 from ..direct.image import DirectImage
 from ..model import Model
 from ..model import probe_positions as positions_of
+from ..start.calibrate import Calibration
 from ..tomography.poses import poses_of
+from .calibration import draw_calibration
 from .pictures import picture, probe_modes
 from .plots import (
     draw_image,
@@ -31,6 +33,7 @@ from .series import draw_poses
 from .volumes import draw_sections, draw_surfaces
 
 __all__ = [
+    "calibration",
     "direct",
     "loss",
     "mean_pattern",
@@ -102,6 +105,11 @@ def direct(picture: DirectImage) -> Figure:
     if picture.caution is not None:
         figure.supxlabel("\n".join(wrap(picture.caution, 90)), fontsize="small")
     return figure
+
+
+def calibration(look: Calibration) -> Figure:
+    """Sheet of a calibration (`jaxptycho.calibrate`)."""
+    return draw_calibration(look)
 
 
 def loss(history: Sequence[Any]) -> Figure:

@@ -76,6 +76,7 @@ class Step(Section):
     """One step of a job: its keys, and what it does."""
 
     simulates: ClassVar[bool] = False  # whether it makes a measurement rather than requires one
+    finds_keys: ClassVar[bool] = False  # whether later steps depend on keys that it finds
     needs: ClassVar[tuple[str, ...]] = ()  # kinds of which one has to come before
 
     @abstractmethod

@@ -2,19 +2,22 @@
 
 import os
 import warnings
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import tomlkit
 
+from ..data import Dataset
 from ..io.datasets import read, reading_of
 from ..io.readers.completion import completed, missing_sentence
 from ..io.readers.detector import with_detector
 from ..simulate.phantoms import PHANTOMS
+from ..start.calibrate import Calibration, calibrate
 from ..start.cautions import cautions
+from .calibrated import fitting_template, job_values
 from .reading import make_job
 from .schema import suggest
+from .template_files import template_text
 from .writing import write_job
 
 # what a file may know, and the section of a job that gives it
@@ -38,6 +41,10 @@ def new_job(file: Path, target: Path, template: str | None = None) -> str:
     data = read(file)
     for caution in cautions(data):
         warnings.warn(str(caution), stacklevel=2)
+    look = None if data.n_views > 1 else _calibrated(data)
+    if look is not None:
+        values, sources = job_values(look, relative)
+        return write_job(make_job(values), blanks=True, sources=sources, head=_remarks(look))
     for name, section in PLACES.items():
         if name in data.about:
             values.setdefault(section, {})[name] = float(data.about[name])
@@ -46,6 +53,24 @@ def new_job(file: Path, target: Path, template: str | None = None) -> str:
     if data.n_views > 1:
         values["specimen"] = {"kind": "volume"}
     return write_job(make_job(values), blanks=True)
+
+
+def _calibrated(data: Dataset) -> Calibration | None:
+    """Calibration of a measurement, None with a warning where it cannot be calibrated."""
+    try:
+        return calibrate(data)
+    except ValueError as error:
+        warnings.warn(f"not calibrated: {error}", stacklevel=3)
+        return None
+
+
+def _remarks(look: Calibration) -> list[str]:
+    """Lines before a job of a calibrated measurement."""
+    lines = [
+        "Calibrated from the patterns: value ± error ← source beside the keys.",
+        f"Template for such data: {fitting_template(look)}",
+    ]
+    return lines + [f"warning: {text}" for text in look.warnings]
 
 
 def _missing_in(file: Path) -> str | None:
@@ -90,18 +115,3 @@ def _from_template(template: str, file: Path, relative: str) -> str:
 def _refuse_existing(target: Path) -> None:
     if target.exists():
         raise ValueError(f"{target} exists and is not overwritten; choose another name with --out")
-
-
-def templates() -> list[str]:
-    """Names of the jobs that come with the package."""
-    folder = resources.files("jaxptycho.jobs") / "templates"
-    names = (entry.name for entry in folder.iterdir())
-    return sorted(Path(name).stem for name in names if name.endswith(".toml"))
-
-
-def template_text(name: str) -> str:
-    """The job file of a template."""
-    if name not in templates():
-        raise ValueError(f"no template is called {name}; {suggest(name, templates())}")
-    file = resources.files("jaxptycho.jobs") / "templates" / f"{name}.toml"
-    return file.read_text(encoding="utf-8")

@@ -9,12 +9,14 @@ from typing import Any, TypeVar
 from h5py import is_hdf5
 from pydantic import ValidationError
 
+from ..io.hdf5 import is_zarr
 from ..runs.references import absolute, is_reference
 from .job import Job, default_steps
 from .mistakes import mistake_sentence
 from .optimisation import AUTO, Rate, nested_rates
 from .schema import Section
 
+MAX_JOB_BYTES = 2**20
 S = TypeVar("S", bound=Section)
 
 
@@ -37,6 +39,20 @@ def read_job(path: str | Path, settings: Sequence[str] = ()) -> Job:
         return str(place.resolve())
 
     return map_files(job, found)
+
+
+def is_job(path: Path) -> bool:
+    """False for a measurement: an existing file, or store of Zarr, that is no text of a job."""
+    if path.suffix.lower() == ".toml" or not path.exists():
+        return True
+    if path.is_dir():
+        return not is_zarr(path)
+    if path.stat().st_size > MAX_JOB_BYTES:
+        return False
+    try:
+        return bool(tomllib.loads(path.read_text("utf-8")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError):
+        return False
 
 
 def parse(path: Path) -> dict[str, Any]:

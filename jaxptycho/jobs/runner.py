@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -66,14 +67,22 @@ class Outcome:
 
 
 def start(
-    job: Job, folder: Path, listener: ProgressListener | None = None, stop: Stop | None = None
+    job: Job,
+    folder: Path,
+    listener: ProgressListener | None = None,
+    stop: Stop | None = None,
+    attach: Callable[[Path], None] = lambda folder: None,
 ) -> Outcome:
-    """Start a run of `job` in `folder`, which must not exist yet, and return its outcome."""
+    """Start a run of `job` in `folder`, which must not exist yet, and return its outcome.
+
+    `attach` writes what belongs to the run beside its job, before the first step.
+    """
     with SignalStopper(job.run.wall_time_minutes) as stopper:  # active while the data are read
         run_on_rank0(partial(refuse_existing, folder))
         with Runner(job, folder, listener, stop, stopper) as runner:
             runner.check()  # before anything is written
             run_on_rank0(partial(_write_job, job, folder))
+            run_on_rank0(partial(attach, folder))
             return runner.run()
 
 
@@ -121,6 +130,7 @@ class Runner:
         self.checkpoints = Checkpoints(folder / "checkpoints", job.run.checkpoints_kept)
         self.source: BatchSource | None = None
         self.first: Model | None = None  # before all steps, for figures
+        self.found: dict[str, Any] = {}  # keys of a calibration that the job has taken
         if job.data.file is not None:
             self._read()
 
@@ -140,6 +150,8 @@ class Runner:
             if self.source is None and not step.simulates:
                 return None  # known once the measurement is simulated
             model = step.preview(model, self.context(number, step))
+            if step.finds_keys:
+                return None  # known once the measurement is calibrated
         return model
 
     def run(self) -> Outcome:
@@ -180,6 +192,10 @@ class Runner:
             self.job = self.job.model_copy(update={"data": data})
             if not all(step.simulates for step in self.job.step):
                 self._read()
+        if state.found != self.found:
+            self.found = state.found
+            self.job = with_keys(self.job, state.found)
+            self._read()
         return state
 
     def _read(self) -> None:
@@ -320,6 +336,15 @@ class Runner:
             return None
         kind: str = self.job.step[number - 1].kind  # pyright: ignore
         return read_state(step_folder(self.folder, number - 1, kind), {}).model
+
+
+def with_keys(job: Job, keys: Mapping[str, Any]) -> Job:
+    """Job with the values of some keys, by their path "probe.defocus_angstrom"."""
+    for path, value in keys.items():
+        section, name = path.split(".")
+        part = getattr(job, section).model_copy(update={name: value})
+        job = job.model_copy(update={section: part})
+    return job
 
 
 def file_name(reference: str) -> str:

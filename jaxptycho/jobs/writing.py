@@ -1,6 +1,7 @@
 """Jobs as commented TOML text."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import tomlkit
@@ -10,19 +11,36 @@ from .mistakes import sections_of
 from .schema import Scheduled, Section
 
 COMMENT_COLUMN = 36
+NO_SOURCES: Mapping[str, str] = MappingProxyType({})
 
 
-def write_job(job: Section, blanks: bool = False, only: Collection[str] = ()) -> str:
+def write_job(
+    job: Section,
+    blanks: bool = False,
+    only: Collection[str] = (),
+    sources: Mapping[str, str] = NO_SOURCES,
+    head: Sequence[str] = (),
+) -> str:
     """TOML text of a job, every key with its meaning; with `blanks`, unset keys as comments too.
 
-    `only` names the sections that are written, all by default.
+    `only` names the sections that are written, all by default. `sources` are written beside keys,
+    by their path ("probe.defocus_angstrom"), in place of the meaning; `head` are lines of comment
+    before all.
     """
     document = tomlkit.document()
-    _fill(document, job, blanks, only)
+    for line in head:
+        document.add(tomlkit.comment(line))
+    _fill(document, job, blanks, only, sources)
     return tomlkit.dumps(document).rstrip() + "\n"
 
 
-def _fill(table: Any, section: Section, blanks: bool, only: Collection[str] = ()) -> None:
+def _fill(
+    table: Any,
+    section: Section,
+    blanks: bool,
+    only: Collection[str] = (),
+    sources: Mapping[str, str] = NO_SOURCES,
+) -> None:
     """Write `section` into a TOML table: plain keys first, then what has a heading."""
     nested = []
     fields = type(section).model_fields.items()
@@ -30,9 +48,10 @@ def _fill(table: Any, section: Section, blanks: bool, only: Collection[str] = ()
         if only and name not in only:
             continue
         value = getattr(section, name)
+        about = sources.get(name, field.description)
         if (short := _shorthand(value)) is not None:
             table.add(name, short)
-            _comment(table, name, field.description)
+            _comment(table, name, about)
         elif isinstance(value, Section) or (value and _holds_sections(value)):
             nested.append((name, field, value))
         elif value == [] and blanks:
@@ -40,7 +59,7 @@ def _fill(table: Any, section: Section, blanks: bool, only: Collection[str] = ()
                 table.add(tomlkit.comment(line))
         elif value is not None and not (value == [] and sections_of(field.annotation)):
             table.add(name, _inline(value) if isinstance(value, dict) else value)
-            _comment(table, name, field.description)
+            _comment(table, name, about)
         elif value is None and blanks and field.examples:
             line = f"# {name} = {tomlkit.item(field.examples[0]).as_string()}"
             table.add(tomlkit.comment(_aligned(line[2:], field.description, COMMENT_COLUMN - 2)))
@@ -48,7 +67,8 @@ def _fill(table: Any, section: Section, blanks: bool, only: Collection[str] = ()
         table.add(name, value)
     for name, field, value in nested:
         if isinstance(value, Section):
-            table.add(name, _table(value, blanks, (type(value).__doc__ or "")))
+            inside = {key.partition(".")[2]: v for key, v in sources.items() if _in(key, name)}
+            table.add(name, _table(value, blanks, (type(value).__doc__ or ""), inside))
         elif isinstance(value, dict):
             rates = tomlkit.table()
             rates.comment(field.description or "")
@@ -92,12 +112,19 @@ def _choices(name: str, field) -> list[str]:
     return lines
 
 
-def _table(section: Section, blanks: bool, about: str) -> Table:
+def _in(key: str, section: str) -> bool:
+    """True for the path of a key in `section`."""
+    return key.startswith(f"{section}.")
+
+
+def _table(
+    section: Section, blanks: bool, about: str, sources: Mapping[str, str] = NO_SOURCES
+) -> Table:
     table = tomlkit.table()
     if about:
         table.comment(about)
         table.trivia.comment_ws = "  "
-    _fill(table, section, blanks)
+    _fill(table, section, blanks, sources=sources)
     table.add(tomlkit.nl())
     return table
 

@@ -9,6 +9,7 @@ import numpy as np
 from ..analysis.design import area_per_shot, design
 from ..data import Dataset
 from ..model import Model
+from ..start.calibrate import Calibration
 from ..start.calibration import bright_field_centre, bright_field_semiangle
 from ..start.cautions import Caution, cautions
 from ..start.descan import descan_rows
@@ -74,6 +75,13 @@ def describe_model(model: Model) -> dict[str, str]:
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         rows[name] = f"{leaf.dtype} {leaf.shape}"
     return rows
+
+
+def describe_calibration(look: Calibration) -> dict[str, str]:
+    """Measured quantities as value ± error ← source; warnings below."""
+    rows = {name: str(value) for name, value in look.rows().items()}
+    numbered = enumerate(look.warnings, 1)
+    return rows | {f"warning {number}": warning for number, warning in numbered}
 
 
 def caution_rows(found: list[Caution]) -> dict[str, str]:

@@ -110,6 +110,7 @@ def hand_on(folder: Path, state: State) -> State:
         "left_out": list(state.left_out),
         "history": [list(row) for row in state.history],
         "measurement": None if state.measurement is None else str(state.measurement),
+        "found": state.found,
     }
     run_on_rank0(partial(_write_text, folder / STATE, json.dumps(about)))
     require_seen(folder / STATE)
@@ -131,6 +132,7 @@ def read_state(folder: Path, views: dict[int, Model]) -> State:
         tuple(about["left_out"]),
         tuple(Row(*row) for row in about["history"]),
         None if measurement is None else Path(measurement),
+        about.get("found", {}),
     )
 
 

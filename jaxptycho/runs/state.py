@@ -37,6 +37,9 @@ class State:
     left_out: tuple[int, ...] = ()  # views that are not used
     history: tuple[Row, ...] = ()
     measurement: Path | None = None  # written by a step
+    found: dict[str, Any] = field(
+        default_factory=dict
+    )  # keys of the job, by path, of a calibration
 
 
 @dataclass

@@ -20,7 +20,9 @@ from ..physics.types import Pair
 
 TAPER = 4  # positions of the scan over which a picture fades at its edges
 PAD = 4  # entries of the scan beyond its edges, so that they do not meet
-MAX_UPSAMPLE = 4
+MAX_UPSAMPLE = 3
+MAX_TERMS = 1.5e7  # computed in about a second
+MIN_SQUARES = 150  # that sample a disc
 
 
 def phase_picture(data: Dataset, optics: Optics, centre: Pair = (0.0, 0.0)) -> DirectImage:
@@ -29,7 +31,26 @@ def phase_picture(data: Dataset, optics: Optics, centre: Pair = (0.0, 0.0)) -> D
     `centre` (y, x) [rad] is that of the bright-field disc.
     """
     (stack,) = over(data, bright_field_of(data, float(optics.semiangle), centre))
-    return matched_filter(stack, placement_of(stack, optics), optics).corrected()
+    placement = placement_of(stack, optics)
+    return matched_filter(summed_for(placement, stack), placement, optics).corrected()
+
+
+def summed_for(placement: AbstractPlacement, stack: BrightFieldStack) -> BrightFieldStack:
+    """Stack of sums over squares of pixels that are entirely in the bright field.
+
+    They are such that at most `MAX_TERMS` terms Γ(k, Q) are computed.
+    """
+    terms = len(stack.k) * math.prod(placement.grid.shape) / 2
+    side = math.ceil(math.sqrt(terms / MAX_TERMS))
+    side = max(1, min(side, int(math.sqrt(len(stack.k) / MIN_SQUARES))))
+    if side == 1:
+        return stack
+    squares = np.floor(stack.k / (side * np.array(stack.grid.dk)) + 0.5).astype(int)
+    _, square, size = np.unique(squares, axis=0, return_inverse=True, return_counts=True)
+    members = square.ravel()[:, None] == np.flatnonzero(size == side**2)
+    counts = jnp.asarray(stack.counts, jnp.float32) @ members.astype(np.float32)
+    k = members.T @ stack.k / side**2
+    return BrightFieldStack(counts, stack.positions, k, stack.seen, stack.grid)
 
 
 def placement_of(stack: BrightFieldStack, optics: Optics) -> AbstractPlacement:

@@ -32,9 +32,11 @@ from ..physics import waves
 from ..physics.grids import Grid
 from ..physics.modes import make_modes, with_dose
 from ..physics.types import Numbers
+from .calibrate import Calibration
 from .cautions import cautions
 from .descan import beam_tilt, centred, descan_shift, disc_offsets, mean_of
 from .direct_object import on_pixels, phase_picture, with_phase
+from .positions import with_map
 
 SPECIMENS = ("complex", "phase", "weak", "potential")
 PROBES = ("auto", "vacuum", "file", "optics", "mean_pattern")
@@ -107,8 +109,16 @@ def guess_model(
 
 
 @functools.wraps(guess_model)
-def first_model(data: Dataset, **parts: Any) -> Model:
-    """`guess_model`, with a warning of everything that the data contradict."""
+def first_model(data: Dataset, look: Calibration | None = None, **parts: Any) -> Model:
+    """`guess_model`, with a warning of everything that the data contradict.
+
+    A calibration `look` gives positions, semiangle and aberrations; the specimen then starts from
+    its direct phase. `parts` replace what it gives.
+    """
+    if look is not None and look.orientation is not None:
+        data = with_map(data, look.orientation.matrix)
+        total = float(np.sum(parts.get("thickness") or data.about.get("thickness_angstrom") or 0.0))
+        parts = _measured_parts(look, total) | parts
     semiangle, thickness = (parts.get(name) for name in ("semiangle", "thickness"))
     said = {
         "semiangle_mrad": None if semiangle is None else 1e3 * semiangle,
@@ -120,6 +130,16 @@ def first_model(data: Dataset, **parts: Any) -> Model:
     for caution in cautions(data, said):
         warnings.warn(str(caution), stacklevel=2)
     return guess_model(data, **parts)
+
+
+def _measured_parts(look: Calibration, thickness: float) -> dict[str, Any]:
+    """Keywords of `guess_model` that a calibration gives; `thickness` [Å] is the specimen's."""
+    if look.optics is None:
+        return {}
+    further = dict(look.optics.aberrations)
+    defocus = thickness / 2 - further.pop("C10")  # at the entrance: measured is that of the middle
+    lens = {"semiangle": look.semiangle, "defocus": defocus, "aberrations": further}
+    return lens | {"start": "direct"}
 
 
 def about_radians(about: dict, key: str) -> float | None:

@@ -18,8 +18,8 @@ from jaxptycho import load
 from jaxptycho.cli import main as cli
 from jaxptycho.cli.main import app
 from jaxptycho.jobs import new
-from jaxptycho.jobs.new import templates
 from jaxptycho.jobs.reading import read_job
+from jaxptycho.jobs.template_files import templates
 from jaxptycho.jobs.writing import write_job
 
 SHORT = ["--set", "step.0.epochs=2", "--set", "step.0.batch=16", "--set", "run.devices=1"]

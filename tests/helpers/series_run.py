@@ -6,11 +6,11 @@ from typing import Any
 from jaxptycho import load, read
 from jaxptycho.io.native import read_truth
 from jaxptycho.jobs.job import Job
-from jaxptycho.jobs.new import template_text
 from jaxptycho.jobs.reading import make_job, read_job
 from jaxptycho.jobs.runner import start
 from jaxptycho.jobs.simulation import run_simulation
 from jaxptycho.jobs.steps.simulate import SimulateStep
+from jaxptycho.jobs.template_files import template_text
 
 
 def simulation_of(folder: Path, changes: list[str]) -> SimulateStep:

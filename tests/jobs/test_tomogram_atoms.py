@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from jaxptycho import Atoms, load
 from jaxptycho.analysis.tracing import lone_integrals, named_anew
 from jaxptycho.cli.main import app
-from jaxptycho.jobs.new import template_text
 from jaxptycho.jobs.runner import Runner, resume, start
+from jaxptycho.jobs.template_files import template_text
 from jaxptycho.physics.mean_potential import atoms_potential
 from jaxptycho.reports.evaluate import evaluate_results
 from jaxptycho.runs.state import State

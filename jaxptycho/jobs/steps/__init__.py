@@ -3,6 +3,7 @@
 from ..context import Step
 from .align import AlignStep
 from .atoms import AtomsStep
+from .calibrate import CalibrateStep
 from .evaluate import EvaluateStep
 from .linear import LinearStep
 from .refine import RefineStep
@@ -11,6 +12,7 @@ from .views import ViewsStep
 
 STEPS: dict[str, type[Step]] = {
     "simulate": SimulateStep,
+    "calibrate": CalibrateStep,
     "views": ViewsStep,
     "align": AlignStep,
     "linear": LinearStep,

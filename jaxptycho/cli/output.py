@@ -1,0 +1,76 @@
+"""What commands print: tables, warnings, and the summary and verdict of a run."""
+
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import typer
+
+# as in shells and `timeout`; all is saved in each case. All processes of a run end with the same
+# one: the launcher sees that none has finished.
+EXIT_CODES = {"Ctrl-C": 130, "SIGTERM": 143, "the wall-time limit": 124}
+EXPLAINS_NOTHING = (
+    3  # of a finished run whose model does not explain the patterns (`analysis.verdict`)
+)
+
+
+def run_listener() -> Any:
+    """A progress bar for the first of many processes."""
+    from ..distributed.multihost import first
+    from ..runs.progress import ProgressBar, ProgressListener
+
+    return ProgressBar() if first() else ProgressListener()
+
+
+def tell(outcome: Any) -> None:
+    """Print the summary and the verdict of a run, in the first of many processes; exit with its
+    code in all.
+    """
+    from ..distributed.multihost import first
+
+    if first():
+        _summarize(outcome)
+    if code := exit_code(outcome):
+        raise typer.Exit(code)
+
+
+def exit_code(outcome: Any) -> int:
+    """0 for a finished run whose model explains the patterns."""
+    if not outcome.finished:
+        return EXIT_CODES.get(outcome.why, 0)
+    return 0 if outcome.verdict is None or outcome.verdict.explains else EXPLAINS_NOTHING
+
+
+def _summarize(outcome: Any) -> None:
+    rows = {} if outcome.model is None else {"result": str(outcome.folder / "result.h5")}
+    rows["ended by"] = outcome.why
+    if outcome.history:
+        rows["epochs"] = str(len(outcome.history))
+        rows["loss"] = f"{outcome.history[-1].loss:.5g}"
+        rows["seconds"] = f"{sum(row.seconds for row in outcome.history):.1f}"
+    # R may prefer a wrong geometry
+    fit = sorted(outcome.fit.items(), key=lambda item: item[0] == "R")
+    # dark pixels weigh most in Pearson's χ²; the verdict has the variation over counting noise
+    rows |= {name: f"{value:.4f}" for name, value in fit if not name.endswith("chi2")}
+    print_table(rows, str(outcome.folder))
+    if outcome.verdict is not None:
+        print(outcome.verdict)
+    if not outcome.finished:
+        print(f"stopped by {outcome.why}; continue with: jaxptycho resume {outcome.folder}")
+
+
+def print_table(rows: Mapping[str, str | tuple[str, ...]], title: str) -> None:
+    """Print rows of a name and one or several values."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, show_header=False, title_justify="left")
+    for name, value in rows.items():
+        table.add_row(name, *((value,) if isinstance(value, str) else value))
+    Console(soft_wrap=False).print(table)
+
+
+def print_warnings(texts: Iterable[str]) -> None:
+    """Print warnings as those of Python are."""
+    for text in texts:
+        print(f"warning: {text}", file=sys.stderr)

@@ -1,0 +1,146 @@
+"""Calibration of a measurement from its patterns: camera, optics, orientation and the picture."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .. import viewing
+from ..data import Dataset
+from ..direct.transfer import Optics
+from ..physics.types import Pair
+from .camera import MeasuredCamera, measure_camera
+from .conjugate_pair import settled
+from .hologram import MeasuredHologram, require_hologram
+from .mass_contrast import mass_contrast
+from .measured import Measured
+from .optics import measure_optics
+from .optics_table import MeasuredOptics
+from .pictures import DirectPictures, direct_pictures
+from .positions import with_map
+from .scan_checks import require_scan
+
+NEAR_FIELD = (
+    "the patterns have no bright-field disc and move with the scan: in-line holograms of a near "
+    "field"
+)
+SAME_DEFOCUS = 0.15  # relative difference of a stated defocus and the measured one
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Calibration:
+    """Camera, optics and orientation of a scan, each value ± error ← source.
+
+    Patterns with a bright-field disc have `optics` and `pictures`, in-line holograms a `hologram`.
+    """
+
+    data: Dataset
+    camera: MeasuredCamera
+    optics: MeasuredOptics | None
+    hologram: MeasuredHologram | None = None
+    pictures: DirectPictures | None = None  # of a scan with optics, in the detector's frame
+    contrast: Measured | None = None  # of mass in the dark field, which has the sign of the phase
+
+    @property
+    def orientation(self) -> MeasuredOptics | MeasuredHologram | None:
+        """What determined the orientation of the scan."""
+        return self.hologram if self.optics is None else self.optics
+
+    def rows(self) -> dict[str, Measured]:
+        """Measured quantities by names that end in their unit."""
+        of_scan = {} if self.orientation is None else self.orientation.rows()
+        sign = {} if self.contrast is None else {"mass_contrast": self.contrast}
+        return self.camera.rows() | of_scan | sign
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the data contradict, or do not determine."""
+        if self.hologram is not None:
+            return (NEAR_FIELD, *self.hologram.warnings)
+        of_optics = () if self.optics is None else self.optics.warnings
+        caution = None if self.pictures is None else self.pictures.caution
+        found = *self.camera.warnings, *of_optics, *_contradictions(self), caution
+        return tuple(text for text in found if text)
+
+    @property
+    def semiangle(self) -> float:
+        """Semiangle [rad] of the disc, by the step of the detector."""
+        return 1e-3 * self.camera.rows()["semiangle_mrad"].value
+
+    @property
+    def centre(self) -> Pair:
+        """Centre (y, x) [rad] of the bright-field disc, from the middle of the camera."""
+        assert self.camera.disc is not None
+        steps = np.multiply(self.data.grid.dk, self.data.grid.wavelength)
+        y, x = np.multiply(self.camera.disc.centre, steps).tolist()
+        return y, x
+
+    def lens(self) -> Optics:
+        """Aperture and measured aberrations."""
+        assert self.optics is not None
+        grid = self.data.grid
+        return Optics.of(
+            1e3 * self.semiangle, grid.wavelength, max(grid.dk), **self.optics.aberrations
+        )
+
+    def aligned(self) -> Dataset:
+        """The measurement with its positions in the frame of the detector."""
+        return (
+            self.data if self.orientation is None else with_map(self.data, self.orientation.matrix)
+        )
+
+    def show(self) -> Any:
+        """Figure of patterns, pictures, and the evidence for optics and orientation."""
+        return viewing.figures().calibration(self)
+
+    def __repr__(self) -> str:
+        return viewing.text_of(self, "calibration")
+
+    def _repr_html_(self) -> str:
+        return viewing.html_table(self, "calibration")
+
+
+def calibrate(data: Dataset, defocus_sign: int | None = None) -> Calibration:
+    """Measure camera, optics and orientation of a scan from its patterns and positions.
+
+    The steps of scan and detector are those of `data`; nothing else needs to be known. The sign of
+    the defocus (1 is underfocus), by default that of the file, settles what a weak phase cannot: a
+    rotation by 180° with the opposite defocus. Raises ValueError in one sentence for data that
+    cannot be calibrated.
+    """
+    require_scan(data)
+    camera = measure_camera(data)
+    if camera.disc is None:
+        return Calibration(data, camera, None, require_hologram(data))
+    stated = data.about.get("defocus_angstrom")
+    if defocus_sign is None and stated:
+        defocus_sign = 1 if stated > 0 else -1
+    optics = measure_optics(data, camera=camera, defocus_sign=defocus_sign)
+    look = _with_pictures(Calibration(data, camera, optics))
+    if defocus_sign is not None or look.pictures is None:
+        return look
+    pictures = look.pictures
+    contrast = mass_contrast(pictures.parallax, pictures.dark_field, look.lens(), data.grid)
+    chosen = settled(optics, contrast)
+    if chosen.aberrations == optics.aberrations:
+        return replace(look, optics=chosen, contrast=contrast)
+    contrast = replace(contrast, value=-contrast.value)
+    return _with_pictures(replace(look, optics=chosen, contrast=contrast))
+
+
+def _with_pictures(look: Calibration) -> Calibration:
+    return replace(look, pictures=direct_pictures(look.aligned(), look.lens(), look.centre))
+
+
+def _contradictions(look: Calibration) -> list[str]:
+    """A defocus of the file that the patterns contradict."""
+    stated = look.data.about.get("defocus_angstrom")
+    measured = look.rows().get("defocus_angstrom")
+    if stated is None or measured is None:
+        return []
+    if abs(measured.value - stated) <= max(SAME_DEFOCUS * abs(stated), 3 * measured.error):
+        return []
+    return [
+        f"the file says a defocus of {stated:.5g} Å, and {measured.amount} is measured; the "
+        "measured one is used"
+    ]

@@ -1,0 +1,59 @@
+"""Sign of a direct phase from the dark field: what has mass scatters beyond the disc.
+
+A rotation of the scan by 180° with the opposite defocus changes the sign of a weak phase and
+nothing else. Electrons beyond the bright-field disc are scattered by the same atoms, blurred by the
+intensity of the probe, whose transform is H(Q): φ ⋆ |ψ|² and the dark field rise together.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+from scipy.ndimage import map_coordinates
+
+from ..direct.bright_field import frequencies_from
+from ..direct.image import DirectImage
+from ..direct.transfer import Optics, pupil
+from ..physics.grids import Grid
+from .measured import Measured
+
+LEAST_BLUR = 0.05  # of H(0), below which a frequency says nothing
+PIXELS = 400  # of the disc, that sample the transform of the probe's intensity
+
+
+def mass_contrast(
+    phase: DirectImage, dark_field: DirectImage, optics: Optics, grid: Grid
+) -> Measured:
+    """Mean cosine of the phase differences of both pictures, positive for the true sign.
+
+    Over frequencies weighted by H; the error is that of pictures that have nothing in common.
+    """
+    places = dark_field.grid.places()
+    entries = (places - phase.grid.origin) @ np.linalg.inv(phase.grid.steps)
+    seen = map_coordinates(phase.image, np.moveaxis(entries, -1, 0), order=3)
+    window = np.outer(*(np.hanning(n + 2)[1:-1] for n in seen.shape))
+    first, second = (
+        np.fft.rfft2((image - image.mean()) * window) for image in (seen, dark_field.image)
+    )
+    blur = _probe_transform(optics, grid, dark_field.grid.frequencies())
+    weight = np.where(np.abs(blur) > LEAST_BLUR, blur, 0.0)
+    weight[0, 0] = 0.0
+    cross = first * second.conj()
+    total = max(float(np.abs(weight).sum()), 1e-30)
+    cosine = float(np.sum(weight * cross.real / np.maximum(np.abs(cross), 1e-30))) / total
+    error = float(np.sqrt(np.sum(weight**2) / 2)) / total
+    return Measured(cosine, error, "", "phase and dark field, frequency by frequency")
+
+
+def _probe_transform(
+    optics: Optics, grid: Grid, q: Float[np.ndarray, "Y half 2"]
+) -> Float[np.ndarray, "Y half"]:
+    """Transform of the probe's intensity relative to H(0): its part that is even in Q."""
+    k = frequencies_from(grid).reshape(-1, 2)
+    inside = k[np.hypot(k[:, 0], k[:, 1]) < float(optics.radius)]
+    some = inside[:: max(1, len(inside) // PIXELS)]
+    here = np.asarray(pupil(optics, jnp.asarray(some)))
+    total = np.zeros(q.shape[:-1])
+    for place, value in zip(some, here, strict=True):
+        shifted = np.asarray(pupil(optics, jnp.asarray(place - q)))
+        total += (value.conj() * shifted).real
+    return total / max(float(np.sum(np.abs(here) ** 2)), 1e-30)

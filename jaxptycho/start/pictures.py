@@ -1,0 +1,65 @@
+"""Pictures of a scan in one read: virtual detectors, centre of mass and direct phase."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from ..data import Dataset
+from ..direct.bright_field import bright_field_of
+from ..direct.centre_of_mass import CentreOfMass
+from ..direct.image import DirectImage
+from ..direct.parallax import parallax
+from ..direct.placement import place
+from ..direct.processor import over
+from ..direct.transfer import Optics
+from ..direct.virtual_detector import VirtualDetector, ring_segments, virtual_image
+from ..direct.weak_phase import matched_filter
+from ..physics.types import Pair
+from .direct_object import placement_of, summed_for
+
+DARK = 1.1  # semiangles at which the dark field begins
+
+
+class DirectPictures(NamedTuple):
+    """Pictures of the specimen before any reconstruction, in the frame of the positions."""
+
+    bright_field: DirectImage
+    dark_field: DirectImage
+    centre_of_mass: Float[np.ndarray, "Y X 2"]  # 1/Å (y, x), on the grid of `bright_field`
+    parallax: DirectImage
+    phase: DirectImage  # matched filter
+
+    @property
+    def caution(self) -> str | None:
+        """Why the phase may be qualitative only."""
+        return self.phase.caution or self.parallax.caution
+
+
+def direct_pictures(data: Dataset, optics: Optics, centre: Pair = (0.0, 0.0)) -> DirectPictures:
+    """All pictures of a scan; `centre` (y, x) [rad] is that of the bright-field disc."""
+    semiangle = float(optics.semiangle)
+    n_shots = data.n_shots[0]
+    middle = (float(centre[0]), float(centre[1]))
+    widest = min(n * dk for n, dk in zip(data.grid.shape, data.grid.dk, strict=True))
+    rings = ((0.0, semiangle), (DARK * semiangle, 2 * widest * data.grid.wavelength))
+    masks = np.concatenate([ring_segments(data.grid, *ring, centre=middle) for ring in rings])
+    stack, signals, moments = over(
+        data,
+        bright_field_of(data, semiangle, middle),
+        VirtualDetector(masks, data.grid, n_shots, middle),
+        CentreOfMass(data.grid, n_shots, middle),
+    )
+    coarse = place(stack.positions, stack.seen)
+    fine = placement_of(stack, optics)
+    few = summed_for(fine, stack)
+    offsets = moments.centres - moments.centres[moments.seen].mean(0)
+    spectra = coarse.transform(jnp.asarray(offsets))
+    return DirectPictures(
+        virtual_image(signals, coarse, optics, 0),
+        virtual_image(signals, coarse, optics, 1),
+        np.moveaxis(np.fft.irfft2(np.asarray(spectra), coarse.grid.shape), 0, -1),
+        parallax(few, fine, optics),
+        matched_filter(few, fine, optics).corrected(),
+    )

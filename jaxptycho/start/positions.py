@@ -1,0 +1,17 @@
+"""Positions of a measurement, mapped to the axes of the detector."""
+
+from copy import copy
+
+import numpy as np
+from jaxtyping import Float
+
+from ..data import Dataset
+
+
+def with_map(data: Dataset, matrix: Float[np.ndarray, "2 2"]) -> Dataset:
+    """The measurement, with the positions of every view mapped about their middle."""
+    other = copy(data)
+    middles = [own.mean(0) for own in data.positions]
+    pairs = zip(data.positions, middles, strict=True)
+    other.positions = [(own - middle) @ matrix.T + middle for own, middle in pairs]
+    return other
