@@ -20,7 +20,7 @@ MAGNITUDES = (
     "threefold_astigmatism_angstrom",
     "spherical_aberration_angstrom",
 )
-SPARSE = 1.0  # counts in a pixel, below which their noise is not Gaussian
+SPARSE = 1.0  # counts in the median pixel, below which their noise is not Gaussian
 SIGNIFICANT = 3.0  # standard errors
 MAX_SLICES = 16
 WEAK_SCATTERING = 0.2  # fraction of the counts outside of the disc
@@ -188,7 +188,7 @@ def job_values(look: Calibration, file: str) -> tuple[dict[str, Any], dict[str, 
         values["data"] = {"file": file, "hold_out": values["data"]["hold_out"]}
         return _nested(found_keys(look), values)
     refine: dict[str, Any] = {"kind": "refine"}
-    if look.camera.mean.mean() < SPARSE:
+    if np.median(look.camera.mean) < SPARSE:
         refine["loss"] = "poisson"
     values = {"data": {"file": file}, "step": [refine]}
     return _nested(found_keys(look) | _suggestions(look), values)
