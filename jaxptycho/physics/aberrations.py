@@ -75,7 +75,9 @@ def basis_at(
     for _ in range(m):
         real, imaginary = real * x - imaginary * y, real * y + imaginary * x
     part = imaginary if name.endswith("b") else real
-    return 2 * math.pi / jnp.asarray(wavelength) / (n + 1) * part * (x**2 + y**2) ** ((n + 1 - m) // 2)
+    return (
+        2 * math.pi / jnp.asarray(wavelength) / (n + 1) * part * (x**2 + y**2) ** ((n + 1 - m) // 2)
+    )
 
 
 def phase_at(

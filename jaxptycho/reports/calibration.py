@@ -78,7 +78,8 @@ def page_of(look: Calibration, image: str, title: str) -> str:
     warnings = (f'<p class="warning">{html.escape(text)}</p>' for text in look.warnings)
     return "\n".join(
         (
-            f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
+            f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>'
+            f"{html.escape(title)}</title>",
             f"<style>{STYLE}</style></head><body><h1>{html.escape(title)}</h1>",
             *warnings,
             image,

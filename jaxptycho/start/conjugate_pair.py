@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 
-from ..data.orientation import nearest_transform
+import numpy as np
+
+from ..data.orientation import SCAN_TRANSFORMS, nearest_transform
 from .measured import Measured
-from .optics_table import MeasuredOptics
+from .optics_table import DefocusCurve, MeasuredOptics
 
 CERTAIN = 4.0  # standard errors of the contrast of mass
 PAIR = "a rotation by 180°"  # begins the warning of the ambiguity
@@ -40,9 +42,22 @@ def conjugate(optics: MeasuredOptics) -> MeasuredOptics:
     turned = rows["rotation_deg"]
     source = turned.source.partition("; after")[0]
     rows["rotation_deg"] = replace(turned, source=f"{source}; after {transform}")
+    curve = _opposite_curve(optics.curve)
     return replace(
-        optics, transform=transform, rotation=rotation, aberrations=aberrations, _rows=rows
+        optics,
+        transform=transform,
+        rotation=rotation,
+        aberrations=aberrations,
+        curve=curve,
+        _rows=rows,
     )
+
+
+def _opposite_curve(curve: DefocusCurve) -> DefocusCurve:
+    """Curves of the transforms rotated by 180°, over the opposite defocus."""
+    names = {name: nearest_transform(-np.array(m, float))[0] for name, m in SCAN_TRANSFORMS.items()}
+    explained = {names[name]: values[::-1] for name, values in curve.explained.items()}
+    return DefocusCurve(-curve.defocus[::-1], explained)
 
 
 def _opposite(name: str, row: Measured) -> Measured:

@@ -7,7 +7,10 @@ from scipy.ndimage import gaussian_filter
 from jaxptycho import Grid, direct
 from jaxptycho.direct.image import DirectImage
 from jaxptycho.direct.scan_grid import ScanGrid
+from jaxptycho.start.conjugate_pair import settled
 from jaxptycho.start.mass_contrast import mass_contrast
+from jaxptycho.start.measured import Measured
+from jaxptycho.start.optics_table import DefocusCurve, MeasuredOptics
 
 GRID = Grid((32, 32), 0.6, 80.0)
 STEP = 1.5  # Å
@@ -41,3 +44,57 @@ def test_pictures_without_anything_in_common_do_not_decide():
         found = mass_contrast(phase, dark, optics, GRID)
         scores.append(found.value / found.error)
     assert 0.4 < np.sqrt(np.mean(np.square(scores))) < 1.8
+
+
+def optics(ambiguous):
+    """A fit whose conjugate may be meant."""
+    rows = {
+        "defocus_angstrom": Measured(-200.0, 2.0, "Å", "fit"),
+        "astigmatism_angle_deg": Measured(20.0, 1.0, "°", "fit"),
+        "rotation_deg": Measured(-30.0, 0.5, "°", "fit; after rotate_90"),
+    }
+    curve = DefocusCurve(np.linspace(-300.0, 300.0, 4), {"rotate_90": np.arange(4.0)})
+    warnings = ("a rotation by 180° fits as well", "another one") if ambiguous else ()
+    skewness = Measured(0.1, 0.1 if ambiguous else 0.01, "", "phase")
+    aberrations = {"C10": 200.0, "C12a": 5.0, "C12b": -3.0}
+    others = ("rotate_270",) if ambiguous else ()
+    angle = np.deg2rad(-30.0)
+    evidence = {"rotate_90": 0.3, "rotate_270": 0.3}
+    return MeasuredOptics(
+        "rotate_90",
+        angle,
+        aberrations,
+        1e-3,
+        evidence,
+        ambiguous,
+        others,
+        skewness,
+        curve,
+        warnings,
+        rows,
+    )
+
+
+def test_the_dark_field_settles_the_pair():
+    """The conjugate is the scan rotated by 180°, and every aberration of the opposite sign."""
+    found = settled(optics(ambiguous=True), Measured(-0.4, 0.05, "", "dark field"))
+    assert not found.ambiguous
+    assert found.warnings == ("another one",)
+    assert found.aberrations == {"C10": -200.0, "C12a": -5.0, "C12b": 3.0}
+    np.testing.assert_allclose(found.matrix, -optics(True).matrix, atol=1e-12)
+    assert found.rows()["defocus_angstrom"].value == 200.0
+    assert found.rows()["astigmatism_angle_deg"].value == -70.0
+    assert found.transform == "rotate_270"
+    assert list(found.curve.explained) == ["rotate_270"]
+    np.testing.assert_array_equal(found.curve.explained["rotate_270"], [3.0, 2.0, 1.0, 0.0])
+    same = settled(optics(ambiguous=True), Measured(0.4, 0.05, "", "dark field"))
+    assert same.aberrations == optics(True).aberrations
+    assert not same.ambiguous
+
+
+def test_what_contradicts_is_ambiguous_and_what_is_weak_decides_nothing():
+    against = settled(optics(ambiguous=False), Measured(-0.4, 0.05, "", "dark field"))
+    assert against.ambiguous
+    assert "contradict" in against.warnings[-1]
+    weak = optics(ambiguous=True)
+    assert settled(weak, Measured(-0.1, 0.05, "", "dark field")) is weak
