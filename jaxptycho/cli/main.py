@@ -162,9 +162,9 @@ def run(
     tell(runner.start(wanted, folder, run_listener()))
 
 
-@app.command()
+@app.command("calibrate")
 @tidy
-def calibrate(
+def calibrate_file(
     file: Annotated[Path, typer.Argument(help="A measurement.")],
     out: Out = None,
     settings: Settings = [],  # noqa: B006

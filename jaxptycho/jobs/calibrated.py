@@ -28,7 +28,7 @@ UNEVEN = 0.02  # relative standard deviation inside the disc
 RIM = 0.1  # of the radius, that belongs to neither side of the rim
 
 
-class Found(NamedTuple):
+class FoundKey(NamedTuple):
     """Value of a key of a job, and what it comes from."""
 
     value: Any
@@ -40,7 +40,7 @@ def sign_of(defocus: float | None) -> int | None:
     return None if not defocus else int(math.copysign(1, defocus))
 
 
-def found_keys(look: Calibration) -> dict[str, Found]:
+def found_keys(look: Calibration) -> dict[str, FoundKey]:
     """Keys of a job that a calibration determines, by their path: "probe.defocus_angstrom"."""
     if look.optics is None:
         return {} if look.hologram is None else _of_hologram(look, look.hologram)
@@ -57,27 +57,27 @@ def found_keys(look: Calibration) -> dict[str, Found]:
     return found
 
 
-def _of_hologram(look: Calibration, hologram: MeasuredHologram) -> dict[str, Found]:
+def _of_hologram(look: Calibration, hologram: MeasuredHologram) -> dict[str, FoundKey]:
     """Keys of in-line holograms."""
     words = "no bright-field disc, and the patterns move with the scan"
-    found = {"data.near_field": Found(True, words)} | _scan_keys(look)
+    found = {"data.near_field": FoundKey(True, words)} | _scan_keys(look)
     focus = look.data.about.get("focus_to_sample_angstrom")
     if focus is not None:
-        found["data.focus_to_sample_angstrom"] = Found(focus, "given")
+        found["data.focus_to_sample_angstrom"] = FoundKey(focus, "given")
     elif hologram.focus_to_sample is not None:
         found["data.focus_to_sample_angstrom"] = _of(hologram.focus_to_sample)
     return found
 
 
-def _of(measured: Measured, digits: int = 6) -> Found:
+def _of(measured: Measured, digits: int = 6) -> FoundKey:
     """Value with the digits that its error leaves, and the error and source in words."""
     value = measured.value
     if measured.error > 0:
         digits = max(1, math.ceil(math.log10(max(abs(value) / measured.error, 1.0))) + 2)
-    return Found(float(f"{value:.{digits}g}"), str(measured))
+    return FoundKey(float(f"{value:.{digits}g}"), str(measured))
 
 
-def _scan_keys(look: Calibration) -> dict[str, Found]:
+def _scan_keys(look: Calibration) -> dict[str, FoundKey]:
     """Orientation of the scan, where it is not that of the detector.
 
     One rotation if the scan is not mirrored, otherwise a transform and a rotation.
@@ -91,36 +91,36 @@ def _scan_keys(look: Calibration) -> dict[str, Found]:
         rotation = replace(rotation, value=angle)
     else:
         transform = look.orientation.transform
-        found["scan.transform"] = Found(transform, "largest of eight evidences")
+        found["scan.transform"] = FoundKey(transform, "largest of eight evidences")
     if abs(rotation.value) > rotation.error:
         found["scan.rotation_deg"] = _of(rotation)
     return found
 
 
-def _defocus(look: Calibration, thickness: float | None) -> Found:
+def _defocus(look: Calibration, thickness: float | None) -> FoundKey:
     """Defocus at the entrance of the beam: that of the middle and half of the thickness."""
     middle = look.rows()["defocus_angstrom"]
     if not thickness:
         return _of(middle)
     value, source = _of(middle)
-    entrance = Found(float(f"{value + thickness / 2:.6g}"), source)
+    entrance = FoundKey(float(f"{value + thickness / 2:.6g}"), source)
     return entrance._replace(source=f"{source}, + half of the thickness of {thickness:g} Å")
 
 
-def _aberrations(look: Calibration) -> Found:
+def _aberrations(look: Calibration) -> FoundKey:
     """Aberrations beside the defocus, if one of them is significant."""
     assert look.optics is not None
     sizes = {name: row for name, row in look.rows().items() if name in MAGNITUDES}
     certain = [row for row in sizes.values() if abs(row.value) > SIGNIFICANT * row.error]
     if not certain:
-        return Found({}, "")
+        return FoundKey({}, "")
     chosen = {
         name: float(f"{value:.5g}")
         for name, value in look.optics.aberrations.items()
         if name != "C10"
     }
     words = (f"{name.removesuffix('_angstrom')} {row.amount}" for name, row in sizes.items())
-    return Found(chosen, f"{', '.join(words)} ← {certain[0].source}")
+    return FoundKey(chosen, f"{', '.join(words)} ← {certain[0].source}")
 
 
 def fitting_template(look: Calibration) -> str:
@@ -194,21 +194,21 @@ def job_values(look: Calibration, file: str) -> tuple[dict[str, Any], dict[str, 
     return _nested(found_keys(look) | _suggestions(look), values)
 
 
-def _suggestions(look: Calibration) -> dict[str, Found]:
+def _suggestions(look: Calibration) -> dict[str, FoundKey]:
     """Keys of a job that suit the data."""
     slices, why = fitting_slices(look)
-    found = {"specimen.slices": Found(slices, why)}
+    found = {"specimen.slices": FoundKey(slices, why)}
     if slices > 1:
         thickness = float(look.data.about["thickness_angstrom"])
-        found["specimen.thickness_angstrom"] = Found(thickness, "that of the file")
-    found["probe.start"] = Found(*probe_start(look))
-    found["specimen.start"] = Found("direct", "the phase of a matched filter")
-    found["specimen.kind"] = Found("phase", "")
+        found["specimen.thickness_angstrom"] = FoundKey(thickness, "that of the file")
+    found["probe.start"] = FoundKey(*probe_start(look))
+    found["specimen.start"] = FoundKey("direct", "the phase of a matched filter")
+    found["specimen.kind"] = FoundKey("phase", "")
     return found
 
 
 def _nested(
-    found: Mapping[str, Found], values: dict[str, Any]
+    found: Mapping[str, FoundKey], values: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Values of a job with those found, and the sources of these."""
     for path, one in found.items():

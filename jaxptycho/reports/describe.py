@@ -77,7 +77,7 @@ def describe_model(model: Model) -> dict[str, str]:
     return rows
 
 
-def describe_calibration(look: Calibration) -> dict[str, str]:
+def describe_look(look: Calibration) -> dict[str, str]:
     """Measured quantities as value ± error ← source; warnings below."""
     rows = {name: str(value) for name, value in look.rows().items()}
     numbered = enumerate(look.warnings, 1)

@@ -18,7 +18,7 @@ from .optics import measure_optics
 from .optics_table import MeasuredOptics
 from .pictures import DirectPictures, direct_pictures
 from .positions import with_map
-from .scan_checks import require_scan
+from .scan_checks import require_scanned_area
 
 NEAR_FIELD = (
     "the patterns have no bright-field disc and move with the scan: in-line holograms of a near "
@@ -94,10 +94,10 @@ class Calibration:
         return viewing.figures().calibration(self)
 
     def __repr__(self) -> str:
-        return viewing.text_of(self, "calibration")
+        return viewing.text_of(self, "look")
 
     def _repr_html_(self) -> str:
-        return viewing.html_table(self, "calibration")
+        return viewing.html_table(self, "look")
 
 
 def calibrate(data: Dataset, defocus_sign: int | None = None) -> Calibration:
@@ -108,7 +108,7 @@ def calibrate(data: Dataset, defocus_sign: int | None = None) -> Calibration:
     rotation by 180° with the opposite defocus. Raises ValueError in one sentence for data that
     cannot be calibrated.
     """
-    require_scan(data)
+    require_scanned_area(data)
     camera = measure_camera(data)
     if camera.disc is None:
         return Calibration(data, camera, None, require_hologram(data))

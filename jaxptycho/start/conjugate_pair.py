@@ -28,13 +28,13 @@ def settled(optics: MeasuredOptics, contrast: Measured) -> MeasuredOptics:
     right = contrast.value > 0
     if not optics.ambiguous:
         return optics if right else _doubtful(optics, contrast)
-    chosen = optics if right else conjugate(optics)
+    chosen = optics if right else conjugate_optics(optics)
     others = optics.alternatives[1:]
     warnings = tuple(text for text in optics.warnings if not text.startswith(PAIR))
     return replace(chosen, alternatives=others, ambiguous=bool(others), warnings=warnings)
 
 
-def conjugate(optics: MeasuredOptics) -> MeasuredOptics:
+def conjugate_optics(optics: MeasuredOptics) -> MeasuredOptics:
     """The same fit with the phase, the defocus and all other aberrations of the opposite sign."""
     transform, rotation = nearest_transform(-optics.matrix)
     aberrations = {name: -value for name, value in optics.aberrations.items()}

@@ -10,7 +10,7 @@ FLAT = 1e-3  # breadth over length of positions on a line
 SAME = 1e-3  # steps between equal positions
 
 
-def require_scan(data: Dataset) -> None:
+def require_scanned_area(data: Dataset) -> None:
     """Raise ValueError for what is no single scan of an area."""
     if data.n_views > 1:
         raise ValueError(

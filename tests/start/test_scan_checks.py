@@ -5,7 +5,7 @@ import pytest
 from scans import GRID
 
 import jaxptycho as jp
-from jaxptycho.start.scan_checks import require_scan
+from jaxptycho.start.scan_checks import require_scanned_area
 
 
 def raster(rows, columns):
@@ -21,7 +21,7 @@ def data(positions):
 
 
 def test_a_scan_of_an_area_passes():
-    require_scan(data(raster(4, 5)))
+    require_scanned_area(data(raster(4, 5)))
 
 
 @pytest.mark.parametrize(
@@ -34,4 +34,4 @@ def test_a_scan_of_an_area_passes():
 )
 def test_what_is_no_scan_is_refused_in_one_sentence(positions, words):
     with pytest.raises(ValueError, match=words):
-        require_scan(data(positions))
+        require_scanned_area(data(positions))
