@@ -14,7 +14,7 @@ def figures() -> Any:
 
 
 def table_of(thing: Any, kind: str) -> dict[str, str]:
-    """Rows of `inspect` for a dataset (`kind` "data") or a model ("model"), or a calibration ("look")."""
+    """Rows of `inspect` for a dataset (`kind` "data"), a "model" or a calibration ("look")."""
     return getattr(import_module(f"{__package__}.reports.describe"), f"describe_{kind}")(thing)
 
 
