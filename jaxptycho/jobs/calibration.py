@@ -55,18 +55,19 @@ def calibrate_model(
     parts: tuple[str, ...],
     count: int,
     seed: tuple[int, ...],
+    errors: bool,
 ) -> tuple[Model, Calibration]:
     """The model after a step of the named numbers; value and change of each in its unit.
 
     `parts` are unknown as well. Of the shots to learn from it uses `count`, neighbours of a random
-    place.
+    place. Standard errors are NaN unless `errors` are asked for.
     """
     data = source.data
     used = block_of_shots(data, source.learn[0], count, seed)
     beside = _beside(names, parts)
     every = len(used) == len(source.learn[0])
     new, correction = refine_geometry(
-        model, data, names, eliminated=beside, shots=used, together=every
+        model, data, names, eliminated=beside, shots=used, together=every, errors=errors
     )
     values = values_of(new, data, numbers_of(new, names))
     return copy_for_donation(new), _measured(correction, values)

@@ -59,7 +59,12 @@ class RefineStep(Optimisation, Step):
         f"{', '.join(SCAN)}, {DEFOCUS}, or a path such as probe.semiangle, detector.shift",
         [],
     )
-    calibration_every: int = key("interval of these steps in epochs", 2, ge=1)
+    calibration_every: int = key(
+        "interval of these steps in epochs; each costs about 50 passes over its patterns, the "
+        "first and the last more, for the errors",
+        10,
+        ge=1,
+    )
     calibration_shots: int = key("neighbouring patterns that such a step uses", 400, ge=9)
     reset_volume: bool = key(
         "begin with an empty volume after every epoch, so that it does not keep errors of the "
@@ -126,7 +131,7 @@ class RefineStep(Optimisation, Step):
                     model, source.data, self.poses, self.pose_shots, seed, source.learn, budget
                 )
                 model = copy_for_donation(without_drift(moved, model))
-            if self.calibration and (epoch + 1) % self.calibration_every == 0:
+            if self.calibration and self._calibrates(epoch):
                 model = self._calibrated(model, epoch, context, source)
             if self.reset_volume:
                 model = copy_for_donation(reset_volume(model))
@@ -136,13 +141,12 @@ class RefineStep(Optimisation, Step):
 
     def _calibrated(self, model: Model, epoch: int, context: Context, source: BatchSource) -> Model:
         seed = (epoch, context.job.run.seed)
+        first = epoch < self.calibration_every
+        last = epoch + self.calibration_every >= self.epochs
+        parts = tuple(self.rates_of(model))
+        count = self.calibration_shots
         new, numbers = calibrate_model(
-            model,
-            source,
-            self.calibration,
-            tuple(self.rates_of(model)),
-            self.calibration_shots,
-            seed,
+            model, source, self.calibration, parts, count, seed, first or last
         )
         context.listener.say(
             f"calibration after epoch {epoch + 1}: {describe_calibration(numbers)}"
@@ -150,6 +154,11 @@ class RefineStep(Optimisation, Step):
         write = partial(append_numbers, context.run / CALIBRATION, self.name, epoch + 1, numbers)
         run_on_rank0(write)
         return new
+
+    def _calibrates(self, epoch: int) -> bool:
+        """True if a step of the geometry follows this epoch; at least the last of a short step."""
+        every = min(self.calibration_every, self.epochs)
+        return (epoch + 1) % every == 0
 
     def preview(self, model: Model | None, context: Context) -> Model | None:
         model = split_into_slabs(self.begin(model, context), context)
