@@ -105,5 +105,9 @@ def _measured(correction: Correction, values: Float[np.ndarray, " k"]) -> Calibr
 
 
 def _beside(names: list[str], parts: tuple[str, ...]) -> tuple[str, ...]:
-    """Parts that are unknown beside the numbers; a rate of a number itself does not count."""
-    return tuple(part for part in parts if part not in names)
+    """Parts that are unknown beside the numbers.
+
+    Without the numbers themselves and the positions of shots, which keep their places relative to
+    the map of a scan.
+    """
+    return tuple(part for part in parts if part not in names and part.split(".")[0] != "scan")

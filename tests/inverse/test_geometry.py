@@ -7,56 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from models import pixel_probe
+from scans import SMALL, blob_model, measured_blobs, sum_of_blobs
 
-from jaxptycho import (
-    AberratedProbe,
-    AffineScan,
-    Dataset,
-    Descanned,
-    FreeScan,
-    Grid,
-    Model,
-    PerShot,
-    SliceStack,
-    predict,
-)
+from jaxptycho import AffineScan, PerShot
 from jaxptycho.inverse.geometry import block_of_shots, refine_geometry
 from jaxptycho.inverse.geometry_numbers import numbers_of, values_of
 from jaxptycho.model import probe_positions
 from jaxptycho.parts.mapping import map_specimen
 from jaxptycho.parts.scan import linear_map
 from jaxptycho.physics.linear_maps import map_planes
-
-SMALL = Grid((16, 16), 0.5, 80.0)
-ABERRATIONS = {"defocus": 60.0}
-
-
-def blobs(y, x, spots):
-    """Sum of Gaussians around `spots`, at places of any shape."""
-    return sum(0.4 * np.exp(-((y - a) ** 2 + (x - b) ** 2) / 8) for a, b in spots)
-
-
-def small_model(side=5, seed=0, dose=1e4):
-    """A scan of blobs by an aberrated probe."""
-    rng = np.random.default_rng(seed)
-    steps = np.arange(side) * 1.2
-    places = np.stack(np.meshgrid(steps, steps, indexing="ij"), -1).reshape(-1, 2)
-    places = places + rng.uniform(-0.2, 0.2, places.shape)
-    size = 34
-    y, x = np.mgrid[:size, :size].astype(float)
-    phase = blobs(y, x, rng.uniform(4, size - 4, (25, 2)))
-    specimen = SliceStack(jnp.asarray(phase[None]), None, jnp.zeros(()), jnp.asarray([-6.0, -6.0]))
-    probe = AberratedProbe(0.02, ABERRATIONS, dose=dose)
-    detector = Descanned(jnp.zeros(2))
-    return Model(probe, specimen, FreeScan(PerShot(jnp.asarray(places))), SMALL, detector=detector)
-
-
-def measured(model, seed=None):
-    """Patterns of a model, with the noise of counts if a seed is given."""
-    places = probe_positions(model)
-    patterns = np.asarray(predict(model, np.arange(len(places))))
-    counts = patterns if seed is None else np.random.default_rng(seed).poisson(patterns)
-    return Dataset(np.fft.fftshift(counts.astype(np.float32), (1, 2)), places, SMALL)
 
 
 @pytest.mark.parametrize("turn", [0.0, 0.1])
@@ -67,8 +26,10 @@ def test_planes_are_mapped_as_the_function_that_they_sample(turn):
     middle = np.array([16.0, 15.0])
     away = np.stack([y - middle[0], x - middle[1]])
     back = np.tensordot(np.linalg.inv(matrix), away, 1) + middle[:, None, None]
-    mapped = map_planes(jnp.asarray(blobs(y, x, spots)[None]), jnp.asarray(matrix), (16.0, 15.0))
-    np.testing.assert_allclose(mapped[0], blobs(*back, spots), atol=2e-3)
+    mapped = map_planes(
+        jnp.asarray(sum_of_blobs(y, x, spots)[None]), jnp.asarray(matrix), (16.0, 15.0)
+    )
+    np.testing.assert_allclose(mapped[0], sum_of_blobs(*back, spots), atol=2e-3)
 
 
 def test_the_derivative_of_mapped_planes_is_that_of_finite_differences():
@@ -88,7 +49,7 @@ def test_the_derivative_of_mapped_planes_is_that_of_finite_differences():
 
 @pytest.mark.parametrize("kind", ["free", "affine"])
 def test_scan_and_specimen_move_together(kind):
-    model = small_model()
+    model = blob_model()
     places = probe_positions(model)
     if kind == "affine":
         nominal = PerShot(jnp.asarray(places - 0.3))
@@ -108,8 +69,8 @@ def test_scan_and_specimen_move_together(kind):
 
 
 def test_values_of_a_scan_are_those_of_its_map():
-    model = small_model()
-    data = measured(model)
+    model = blob_model()
+    data = measured_blobs(model)
     names = ["scan.rotation", "scan.scale", "probe.defocus", "detector.shift"]
     numbers = numbers_of(model, names)
     by = jnp.asarray([0.02, 0.01, 5.0, 0.001, -0.002])
@@ -126,11 +87,11 @@ BY = np.array([0.004, 0.005, 1.5, 2e-4])
 
 
 def test_a_step_finds_numbers_within_their_errors():
-    true = small_model(side=7)
+    true = blob_model(side=7)
     numbers = numbers_of(true, WRONG)
     middle = jnp.asarray(probe_positions(true).mean(0))
     model = numbers.moved(true, jnp.asarray(-BY), middle)
-    data = measured(true, seed=1)
+    data = measured_blobs(true, seed=1)
     found = np.zeros(len(BY))
     for _ in range(3):
         model, correction = refine_geometry(model, data, WRONG, eliminated=["specimen"])
@@ -141,7 +102,7 @@ def test_a_step_finds_numbers_within_their_errors():
 
 
 def test_blocks_are_neighbours():
-    data = measured(small_model())
+    data = measured_blobs(blob_model())
     shots = block_of_shots(data, np.arange(25), 9, seed=3)
     assert len(shots) == 9
     assert np.ptp(data.positions[0][shots], axis=0).max() < 4.0
@@ -159,12 +120,12 @@ def test_blocks_are_neighbours():
     ],
 )
 def test_what_cannot_be_calibrated_is_refused(names, eliminated, words):
-    model = small_model()
+    model = blob_model()
     with pytest.raises(ValueError, match=words):
-        refine_geometry(model, measured(model), names, eliminated=eliminated)
+        refine_geometry(model, measured_blobs(model), names, eliminated=eliminated)
 
 
 def test_defocus_is_part_of_free_waves():
-    model = replace(small_model(), probe=pixel_probe(grid=SMALL))
+    model = replace(blob_model(), probe=pixel_probe(grid=SMALL))
     with pytest.raises(ValueError, match="free waves"):
-        refine_geometry(model, measured(model), ["probe.defocus"])
+        refine_geometry(model, measured_blobs(model), ["probe.defocus"])

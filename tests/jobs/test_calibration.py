@@ -22,7 +22,7 @@ class Listening(ProgressListener):
 
 @pytest.fixture
 def job_of(values):
-    def make(rates=("specimen", "probe"), **keys):
+    def make(rates=("specimen", "probe", "scan"), **keys):
         step = {"kind": "refine", "epochs": 2, "batch": 16, "rates": dict.fromkeys(rates, 2e-2)}
         return make_job(values | {"step": [step | keys]})
 
@@ -48,7 +48,6 @@ def test_numbers_are_refined_reported_and_written(job_of, tmp_path):
     ("rates", "names", "words"),
     [
         (["specimen"], ["scan.turn"], "the numbers of a scan are scan.scale"),
-        (["specimen", "scan"], ["scan.scale"], "no pattern tells them apart"),
         (["specimen", "probe"], ["probe.defocus"], "free waves"),
     ],
 )
