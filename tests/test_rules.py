@@ -171,3 +171,8 @@ def test_names_of_the_package_explain_themselves():
 @by_module
 def test_files_are_short(name):
     assert len(MODULES[name].read_text().splitlines()) <= 400
+
+
+def test_files_of_tests_have_names_of_their_own():
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names)), "pytest cannot import two files of one name"
