@@ -26,7 +26,8 @@ def true_model(dose=2000, amplitude=0.5, views=1):
         np.meshgrid(np.arange(8) * 1.2, np.arange(8) * 1.2, indexing="ij"), -1
     ).reshape(-1, 2)
     flat = np.full((64, 32, 32), dose / 1024)
-    empty = guess_model(Dataset(flat, nodes, Grid((32, 32), 0.3, voltage_kv=80.0), about=ABOUT))
+    data = Dataset(flat, nodes, Grid((32, 32), 0.3, voltage_kv=80.0), about=ABOUT)
+    empty = guess_model(data, specimen="phase")
     y, x = np.mgrid[: empty.specimen.phase.shape[1], : empty.specimen.phase.shape[2]]
     phase = amplitude * (np.cos(0.9 * y) * np.cos(0.7 * x) + (np.hypot(y - 30, x - 26) < 8))
     return eqx.tree_at(lambda m: m.specimen.phase, empty, jnp.asarray(phase)[None]), nodes
