@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import PyTree
 
+from ..physics.types import PyTree
 from .step import PerPart, named
 
 

@@ -243,7 +243,11 @@ def _predicted(model: Model, shots: Int[Array, "c b"]) -> Float[Array, "c b v u"
     return jax.lax.map(jax.checkpoint(lambda chunk: predict(model, chunk)), shots)
 
 
-def _units(push: Callable, pull: Callable, none: JointUnknowns) -> JointUnknowns:
+def _units(
+    push: Callable[[JointUnknowns], Array],
+    pull: Callable[[Array], JointUnknowns],
+    none: JointUnknowns,
+) -> JointUnknowns:
     """Sizes of all unknowns that make the diagonal of the normal matrix about 1.
 
     Exact for numbers; for the rest one size for each array, by random signs z, since the mean of

@@ -34,7 +34,8 @@ def interpolation(
     """The interpolation from the nearest shots, exact for what is linear in the position."""
     places = data.positions[0]
     count = min(NEIGHBOURS, len(learn))
-    near = learn[KDTree(places[learn]).query(places[held], k=[*range(1, count + 1)])[1]]
+    nearest = KDTree(places[learn]).query(places[held], k=count)[1]
+    near = learn[np.reshape(nearest, (len(held), count))]
     away = places[near] - places[held][:, None]
     size = max(float(np.abs(away).max()), 1e-30)
     equations = np.concatenate([np.ones((len(held), count, 1)), away / size], -1)

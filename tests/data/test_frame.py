@@ -64,7 +64,7 @@ def reconstructed(data, epochs=3):
     rates = jp.per_part(specimen=optax.adam(5e-3), probe=optax.adam(5e-3))
     return jp.minimise(
         jp.misfit(jp.amplitude),
-        jp.first_model(data),
+        jp.first_model(data, specimen="phase"),
         jp.batches(data, size=25, epochs=epochs),
         rates,
     )[0]

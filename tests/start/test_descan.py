@@ -279,7 +279,7 @@ def test_every_slice_is_the_same_as_with_the_disc_in_the_middle(moved):
     y = np.arange(size) - size // 2
     flat = np.clip(0.04 / step - np.hypot(y[:, None], y) + 0.5, 0, 1) * 1e6
     blank = jp.Dataset(np.tile(flat, (16, 1, 1)), places, grid, about=about)
-    vacuum = jp.first_model(blank, slices=3, thickness=60.0)
+    vacuum = jp.first_model(blank, slices=3, thickness=60.0, specimen="phase")
     rng = np.random.default_rng(3)
     true = replace(
         vacuum,
