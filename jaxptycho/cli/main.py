@@ -2,6 +2,7 @@
 compare | halves | export`.
 """
 
+import json
 import sys
 import warnings
 from difflib import get_close_matches
@@ -202,6 +203,7 @@ def inspect(
     system: Annotated[
         bool, typer.Option("--system", help="Devices, memory, kernels in use and versions.")
     ] = False,
+    as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Report what a file holds and what looks wrong with it, or what this system computes with."""
@@ -209,15 +211,21 @@ def inspect(
         raise ValueError(
             "inspect came without a file; give a dataset, result, run or job, or --system"
         )
+    tables = {}
     if system:
         from .system import describe_system
 
-        print_table(describe_system(), "this system")
+        tables["this system"] = describe_system()
     if file is not None:
         from ..jobs.describe import describe
         from .given import given_values
 
-        print_table(describe(file, given_values(given)), str(file))
+        tables[str(file)] = describe(file, given_values(given))
+    if as_json:
+        print(json.dumps(tables, indent=1, ensure_ascii=False))
+        return
+    for title, rows in tables.items():
+        print_table(rows, title)
 
 
 @app.command("convert")

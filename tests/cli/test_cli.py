@@ -1,5 +1,6 @@
 """The command line: the way from a file to a result, and one sentence for everything wrong."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -128,6 +129,12 @@ def test_inspect_reports_the_system():
     for name in ("devices", "memory of a device", "kernels on cpu", "jaxlib", "llvmlite"):
         assert name in output
     assert jax.__version__ in output
+
+
+def test_inspect_writes_its_rows_for_scripts(measurement):
+    rows = json.loads(run("inspect", measurement, "--json").output)[str(measurement)]
+    assert rows["patterns"].endswith("pixels")
+    assert rows["detector step"].endswith("mrad")
 
 
 def test_inspect_without_a_file_is_refused():
