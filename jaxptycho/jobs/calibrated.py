@@ -21,6 +21,7 @@ MAGNITUDES = (
     "spherical_aberration_angstrom",
 )
 SPARSE = 1.0  # counts in the median pixel, below which their noise is not Gaussian
+COUNTED = 1.5  # variance over mean, up to which counts are of single quanta
 SIGNIFICANT = 3.0  # standard errors
 MAX_SLICES = 16
 WEAK_SCATTERING = 0.2  # fraction of the counts outside of the disc
@@ -188,10 +189,19 @@ def job_values(look: Calibration, file: str) -> tuple[dict[str, Any], dict[str, 
         values["data"] = {"file": file, "hold_out": values["data"]["hold_out"]}
         return _nested(found_keys(look), values)
     refine: dict[str, Any] = {"kind": "refine"}
-    if np.median(look.camera.mean) < SPARSE:
+    if np.median(look.camera.mean) < SPARSE and _counts_quanta(look):
         refine["loss"] = "poisson"
     values = {"data": {"file": file}, "step": [refine]}
     return _nested(found_keys(look) | _suggestions(look), values)
+
+
+def _counts_quanta(look: Calibration) -> bool:
+    """True if the noise of the counts is that of single quanta.
+
+    Where it is larger, the likelihood of single quanta is ruled by the background in dark pixels.
+    """
+    row = look.rows().get("variance_over_mean")
+    return row is not None and row.value < COUNTED
 
 
 def _suggestions(look: Calibration) -> dict[str, FoundKey]:

@@ -32,6 +32,7 @@ from .range_test import MIN_TRIAL, TRIAL, find_rate, summary
 from .state import Diverged, Progress, Row
 
 START = Course({}, False)  # of a step that has not begun
+FEWEST_JUDGES = 4  # held-out shots; by fewer, chance decides which model is the best
 Change = Callable[[Model, int], tuple[Model, bool]]
 
 
@@ -113,7 +114,7 @@ class Loop:
         project = eqx.filter_jit(keep_sharding(plan.after_step, self.devices))
         progress.model = project(progress.model)  # a result even if no epoch improves it
         progress.home = self.source.home(progress.model)
-        first = self._held_out(progress.model) if plan.compares else None
+        first = self._judged(progress.model) if plan.compares else None
         rates = {part: plan.rates.get(part, 1.0) for part in plan.parts}
         known = math.inf if first is None else first
         course = Course(rates, plan.automatic, first=known, best=known, gained=known)
@@ -142,7 +143,7 @@ class Loop:
         progress.losses = []
         if not (finite and all_finite(progress.model)):
             return math.inf
-        held_out = self._held_out(progress.model)
+        held_out = self._judged(progress.model)
         return float(np.mean(losses[-MIN_TRIAL:])) if held_out is None else held_out
 
     def _adjusted(self, state: Any, course: Course, epoch: int) -> Any:
@@ -211,10 +212,11 @@ class Loop:
         progress.epoch += 1
         progress.losses = []
         progress.seconds = 0.0
-        if not self.plan.compares or (held_out is None and not self.plan.automatic):
-            progress.best = None  # nothing shows which model is the best
+        judge = held_out if self._judges else None
+        if self.plan.compares and (judge is not None or self.plan.automatic):
+            self._advance(progress, loss if judge is None else judge)
         else:
-            self._advance(progress, loss if held_out is None else held_out)
+            progress.best = None  # nothing shows which model is the best
         self.listener.epoch(row)
         self.on_epoch(progress)
 
@@ -268,6 +270,15 @@ class Loop:
 
     def _held_out(self, model: Model) -> float | None:
         return self.source.held_out_loss(self._loss, model)
+
+    def _judged(self, model: Model) -> float | None:
+        """The held-out loss, where it tells models apart."""
+        return self._held_out(model) if self._judges else None
+
+    @property
+    def _judges(self) -> bool:
+        """True if enough shots are held out to tell models apart."""
+        return sum(map(len, self.source.held)) >= FEWEST_JUDGES
 
     def _batches(self, progress: Progress):
         """Batches of the current epoch that are left."""

@@ -36,6 +36,7 @@ CURVE_RANGE = 2.5  # of the measured defocus, or
 CURVE_RADIANS = 10.0  # at the rim, the larger one
 ROUNDS = 2  # of fit and noise
 HIGHER_ORDERS = 100.0  # χ² of five coefficients, from which they are kept
+HIGHER_SHOTS = 400  # of a scan; fewer have too few frequencies to tell them from a strong phase
 DETECTED = 20.0  # ln L, below which no object is seen
 SAME_DEFOCUS = 0.5  # rad at the rim, within which optics are the same
 SAME_ROTATION = 0.1  # rad
@@ -277,6 +278,8 @@ def _refined(problem, fit):
     for _ in range(ROUNDS):
         again = fit.theta, fit.mirror, fit.free, fit.units, fit.bands
         fit = optics_fit.maximised(optics_fit.evaluated(*again))
+    if len(problem.images.positions) < HIGHER_SHOTS:
+        return fit
     free = problem.free(ALL)
     first = optics_fit.evaluated(fit.theta, fit.mirror, free, fit.units, fit.bands, fit.variance)
     higher = optics_fit.maximised(first, 4)

@@ -76,9 +76,9 @@ def optics_rows(
     }
     rows |= _magnitude("astigmatism", "C12", fit, found, source)
     words = source
-    if np.linalg.det(fit.mirror) > 0:
+    if transform != "none" and np.linalg.det(fit.mirror) > 0:
         total = np.rad2deg(np.angle(np.exp(1j * fit.theta[-1])))
-        words += f"; after {transform}, {total:.2f}° in all"
+        words += f"; after the transform {transform}, in all {total:.2f}°"
     turn = np.rad2deg(rotation), np.rad2deg(error[-1])
     rows["rotation_deg"] = Measured(float(turn[0]), float(turn[1]), "°", words)
     for name, symbol in (("coma", "C21"), ("threefold_astigmatism", "C23")):
