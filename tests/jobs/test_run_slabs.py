@@ -39,7 +39,7 @@ def test_the_rest_of_an_epoch_is_dealt_as_it_was_begun(values, tmp_path):
     step, _, context, first, loop = opened(job)
     source = context.source
     model = place_on_mesh(first, loop.devices)
-    state = place_on_mesh(init_state(loop.plan.optimiser, model), loop.devices, model)
+    state = place_on_mesh(init_state(loop._optimiser, model), loop.devices, model)
     progress = Progress(model, state, home=source.home(model))
     whole = [batch.shots for batch in loop._batches(progress)]
     progress.losses = [(1.0, 12.0)] * 2

@@ -56,7 +56,7 @@ def test_keys_without_meaning_for_a_series_are_refused(series):
         ("data", "near_field", True, "data.near_field"),
         ("probe", "basis", 4, "probe.basis"),
         ("probe", "kind", "relaxed", "probe.kind = 'relaxed'"),
-        ("scan", "kind", "affine", r"\[scan\]"),
+        ("scan", "kind", "affine", "scan.kind"),
         ("propagator", "tilt_mrad", [0.0, 1.0], r"\[propagator\]"),
         ("propagator", "tilted_beam", True, r"\[propagator\]"),
         ("detector", "effective_distance_angstrom", 1e5, "detector.effective_distance_angstrom"),
@@ -162,7 +162,7 @@ def test_the_memory_that_validate_prints_is_that_of_a_step(series):
     job = job_of(series, specimen=VOLUME | {"size_angstrom": [40.0] * 3, "slices": 4}, step=[FINE])
     loop, model = loop_of(job)
     model = copy_for_donation(model)
-    state = init_state(loop.plan.optimiser, model)
+    state = init_state(loop._optimiser, model)
     batch, step = make_batch(loop.source.data, 0, range(14), 16), loop._step
     leaves, structure = jax.tree.flatten((model, state))
     arrays, others = eqx.partition(tuple(leaves), eqx.is_array)
