@@ -39,6 +39,7 @@ def test_exit_code_and_words(tmp_path, semiangle, rate, code, said):
     runner = CliRunner()
     assert runner.invoke(cli.app, ["new", str(file), "--out", str(job)]).exit_code == 0
     sets = ["step.0.epochs=5", f"step.0.rates.specimen={rate}", "run.devices=1"]
+    sets += [f"probe.semiangle_mrad={semiangle}"]  # in place of what `new` measures
     more = [word for one in sets for word in ("--set", one)]
     done = runner.invoke(cli.app, ["run", str(job), "--out", str(tmp_path / "run"), *more])
     assert done.exit_code == code, done.output
