@@ -40,13 +40,19 @@ def refused(*arguments) -> str:
     return line
 
 
-@pytest.fixture
-def job(measurement, tmp_path):
-    """A job as `jaxptycho new` writes it."""
-    path = tmp_path / "job.toml"
+@pytest.fixture(scope="module")
+def new_job(measurement, tmp_path_factory):
+    """A job as `jaxptycho new` writes it, calibrated from the measurement."""
+    path = tmp_path_factory.mktemp("new") / "job.toml"
     result = run("new", measurement, "--out", path)
     assert result.exit_code == 0, result.output
     return path
+
+
+@pytest.fixture
+def job(new_job, tmp_path):
+    """A copy of that job, in a folder as deep, so that its paths hold."""
+    return Path(shutil.copy(new_job, tmp_path / "job.toml"))
 
 
 def test_a_new_job_knows_the_file_validates_and_runs_unchanged(job, measurement, tmp_path):
