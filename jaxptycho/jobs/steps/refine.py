@@ -60,7 +60,7 @@ class RefineStep(Optimisation, Step):
         [],
     )
     calibration_every: int = key(
-        "interval of these steps in epochs; each costs about 50 passes over its patterns, the "
+        "interval of these steps in epochs; each costs about 100 passes over its patterns, the "
         "first and the last more, for the errors",
         10,
         ge=1,
