@@ -4,6 +4,7 @@ Each has the shape it promises, works compiled and mapped, is traced once, and i
 that of central differences. Whatever is added to the package has to appear here.
 """
 
+import contextlib
 import importlib
 import inspect
 import pkgutil
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from listeners import Said
 from models import (
     DETECTORS,
     FIELD,
@@ -44,6 +46,7 @@ from jaxptycho import (
     AffineScan,
     AngularSpectrum,
     BandLimited,
+    Dataset,
     Descanned,
     FreeScan,
     Fresnel,
@@ -56,6 +59,7 @@ from jaxptycho import (
     WeakPhaseStack,
     init_state,
     make_step,
+    mesh,
     misfit,
     per_part,
     select,
@@ -64,9 +68,14 @@ from jaxptycho.inverse import losses
 from jaxptycho.inverse.constraints import probe as probe_constraints
 from jaxptycho.inverse.constraints.registry import CONSTRAINTS, build
 from jaxptycho.inverse.penalties import PENALTIES
-from jaxptycho.inverse.solvers import pie
+from jaxptycho.inverse.solvers import awf, pie
 from jaxptycho.inverse.solvers.preconditioning import PRECONDITIONERS, measured, shell_growth
+from jaxptycho.inverse.solvers.registry import ENGINES
+from jaxptycho.inverse.step import copy_for_donation
 from jaxptycho.physics.waves import Exit
+from jaxptycho.runs.batch_source import BatchSource
+from jaxptycho.runs.loop import Loop, Refinement
+from jaxptycho.runs.state import Diverged, Progress
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -187,6 +196,7 @@ SOLVERS = {
         specimen=optax.chain(shell_growth(0.3, 1.0, 3), optax.adam(5e-3))
     ),
     "lbfgs": lambda: per_part(specimen=optax.lbfgs(memory_size=3)),
+    "awf": lambda: per_part(specimen=awf(), probe=awf()),
     "epie": lambda: per_part(specimen=pie.epie(0.2), probe=pie.epie(0.2)),
     "rpie": lambda: per_part(specimen=pie.rpie(0.5, rate=0.2)),
 }
@@ -218,7 +228,7 @@ def test_nothing_is_left_out():
     assert public_functions(losses) - {"misfit", "from_noise_or_loss"} == set(NOISES)
     assert set(PENALTIES) == set(PRICES)
     assert set(CONSTRAINTS) == set(PROJECTS)
-    assert set(PRECONDITIONERS) <= set(SOLVERS)
+    assert set(PRECONDITIONERS) | set(ENGINES) <= set(SOLVERS)
 
 
 def assert_compiles_once(function, *scales):
@@ -377,3 +387,20 @@ def test_solvers(name, kind):
     for new, old in zip(jax.tree.leaves(moved), jax.tree.leaves(model), strict=True):
         if eqx.is_array(old):
             assert (new.shape, new.dtype, new.weak_type) == (old.shape, old.dtype, False)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_solvers_return_no_worse_a_model_without_saying_so(name):
+    """From the model that the patterns are of, with steps far too long."""
+    truth = thin(specimen=transmission_stack(3 if name in PRECONDITIONERS else 1))
+    shots = np.arange(len(positions()))
+    counts = np.fft.fftshift(np.asarray(jaxptycho.predict(truth, shots), np.float32), (1, 2))
+    data = Dataset(counts, np.asarray(positions()), GRID, frame=(0.0, 0.0))
+    listener, source = Said(), BatchSource.of(data, mesh(1), 0.6)
+    plan = Refinement(misfit(losses.amplitude), optax.chain(SOLVERS[name](), optax.scale(30.0)), 1)
+    loop, progress = Loop(plan, source, listener), Progress(copy_for_donation(truth))
+    given = source.held_out_loss(plan.loss, truth)
+    with contextlib.suppress(Diverged):  # which says that the last good model is kept
+        loop.run(progress)
+        assert any("the one it began with" in line for line in listener.lines)
+    assert source.held_out_loss(plan.loss, loop.result(progress)) <= given

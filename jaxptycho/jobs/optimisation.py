@@ -1,6 +1,6 @@
 """Section of a job on loss, optimiser and constraints, and their construction."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal
 
 import equinox as eqx
@@ -18,7 +18,7 @@ from ..inverse.penalties import PENALTIES, sum_of
 from ..inverse.solvers.accumulation import accumulate_gradients
 from ..inverse.solvers.parameter_scaling import scale_parameters
 from ..inverse.solvers.preconditioning import PRECONDITIONERS
-from ..inverse.solvers.registry import SOLVERS
+from ..inverse.solvers.registry import ENGINES, SOLVERS
 from ..inverse.step import path_of, per_part, require_parameters, unwrapped
 from ..model import Model
 from ..runs.references import is_reference, resolve
@@ -27,11 +27,10 @@ from .schema import Scheduled, Section, build_entry, entry_of, key, one_of, opti
 PARTS = ("probe", "specimen", "scan", "propagator", "detector")
 AUTO = "auto"
 # solvers for which a gradient and the batch it belongs to go together
-OF_ONE_BATCH = {
-    "lbfgs": "searches its steps on",
-    "epie": "divides by the illumination of",
-    "rpie": "divides by the illumination of",
-}
+OF_ONE_BATCH = {"lbfgs": "searches its steps on"} | dict.fromkeys(
+    ENGINES, "divides by the illumination of"
+)
+BESIDE_ENGINE = 5e-3  # rate of Adam for the parts that an engine does not update
 
 
 class Rate(Section):
@@ -123,8 +122,9 @@ class Optimisation(Section):
         validate_default=True,
     )
     optimiser: one_of(SOLVERS, "optimiser", references=True) = key(
-        "adam, layerwise_adam (volumes), sgd, momentum, lbfgs (finds its steps), epie, rpie, any "
-        "other of optax, or module:function",
+        "adam, layerwise_adam (volumes), sgd, momentum, lbfgs (finds its steps); "
+        f"{', '.join(ENGINES)} (specimen and probe; rate 1 is a full step); any other of optax, or "
+        "module:function",
         "adam",
     )
     options: dict[str, Any] = key("further options of the optimiser, such as b1 of adam", {})
@@ -170,7 +170,20 @@ class Optimisation(Section):
         """Rates of the parts; automatic ones relative to each other."""
         if self.rates != AUTO:
             return self.rates
-        return {part: Rate(rate=rate) for part, rate in proportions(model).items()}
+        rates = proportions(model)
+        if self.optimiser not in ENGINES:
+            return {part: Rate(rate=rate) for part, rate in rates.items()}
+
+        def rate_of(part: str, rate: float) -> Rate:
+            if getattr(getattr(model, part), "pixelwise", ()):
+                return Rate(rate=1.0)
+            return Rate(rate=BESIDE_ENGINE * rate, optimiser="adam")
+
+        return {part: rate_of(part, rate) for part, rate in rates.items()}
+
+    def known_rates(self, parts: Iterable[str]) -> dict[str, float]:
+        """Factors of the rates of `parts` where no range test has to find them."""
+        return dict.fromkeys(parts, 1.0) if self.optimiser in ENGINES else self.found
 
     @property
     def needs_first_model(self) -> bool:
@@ -180,7 +193,7 @@ class Optimisation(Section):
     @property
     def remedy(self) -> str:
         """Remedy for a divergence."""
-        engines = sorted(self.solvers & {"epie", "rpie"})
+        engines = sorted(self.solvers & set(ENGINES))
         if not engines:
             return "lower the rate of this part or constrain it"
         keys = "rates" if self.rates == AUTO else " and ".join(f"rates.{p}" for p in self.rates)

@@ -29,6 +29,8 @@ class AbstractProbe(eqx.Module):
     ValueError in one sentence where the answer depends on the kind.
     """
 
+    pixelwise: ClassVar[tuple[str, ...]] = ()  # fields of modes that are free in every pixel
+
     @abc.abstractmethod
     def spectrum(self, grid: Grid) -> Waves:
         """Spectra of the incoherent modes [√quanta], the probe's centre at the origin."""
@@ -94,6 +96,7 @@ class PixelProbe(AbstractProbe):
     """One complex number per pixel and mode, the probe's centre at [N//2, N//2]."""
 
     waves: Varying[Waves]  # √quanta
+    pixelwise: ClassVar = ("waves",)
 
     def spectrum(self, grid: Grid) -> Waves:
         return waves.fourier(jnp.fft.ifftshift(self.waves, axes=(-2, -1)))

@@ -23,7 +23,8 @@ from jaxptycho import (
     predict,
 )
 from jaxptycho.inverse.losses import amplitude, misfit
-from jaxptycho.inverse.solvers.pie import batch_illumination, epie, folded, rpie, squared_object
+from jaxptycho.inverse.solvers.curvature import batch_illumination, folded, squared_object
+from jaxptycho.inverse.solvers.pie import epie, rpie
 from jaxptycho.inverse.step import init_state, make_step, minimise, per_part
 
 GRID = models.GRID
@@ -205,7 +206,7 @@ def test_regularisation_outside_its_range_is_refused(regularisation):
 @pytest.mark.parametrize(
     ("name", "optimiser", "said"),
     [
-        ("aberrated_probe", rpie(), "PixelProbe, not a AberratedProbe"),
+        ("aberrated_probe", rpie(), "an? AberratedProbe has none"),
         ("potential", rpie(), "a PotentialSlices has none"),
         ("weak_phase", per_part(specimen=rpie()), "a WeakPhaseStack has none"),
         ("thin", per_part(scan=rpie()), "given neither"),

@@ -1,6 +1,7 @@
 """Solvers: optax transformations that update a model, and preconditioners of gradients."""
 
 from .accumulation import accumulate_gradients
+from .awf import awf
 from .layerwise_adam import layerwise_adam
 from .pie import epie, rpie
 from .preconditioning import PRECONDITIONERS, measured, shell_growth
@@ -10,6 +11,7 @@ __all__ = [
     "PRECONDITIONERS",
     "SOLVERS",
     "accumulate_gradients",
+    "awf",
     "epie",
     "layerwise_adam",
     "measured",

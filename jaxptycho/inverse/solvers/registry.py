@@ -10,6 +10,7 @@ from typing import Any
 import optax
 
 from . import pie
+from .awf import awf
 from .layerwise_adam import layerwise_adam
 
 Rate = float | Callable[[Any], Any]
@@ -44,9 +45,11 @@ def _of_optax() -> dict[str, Callable[..., Any]]:
     return {name: make for name, make in named.items() if _takes_rate(make)}
 
 
-SOLVERS: dict[str, Callable[..., Any]] = _of_optax() | {
-    "momentum": momentum,
-    "layerwise_adam": layerwise_adam,
-    "epie": scaled(pie.epie),
-    "rpie": scaled(pie.rpie),
+# engines of ptychography: they update specimen and probe from the waves of one batch, rate 1 is a
+# full step, and no other rate has to be found
+ENGINES: dict[str, Callable[..., Any]] = {
+    name: scaled(make) for name, make in {"awf": awf, "epie": pie.epie, "rpie": pie.rpie}.items()
 }
+SOLVERS: dict[str, Callable[..., Any]] = (
+    _of_optax() | {"momentum": momentum, "layerwise_adam": layerwise_adam} | ENGINES
+)

@@ -102,7 +102,7 @@ class RefineStep(Optimisation, Step):
             epochs=self.epochs,
             batch=self.batch_of(source.shots_per_epoch),
             parts=parts,
-            rates=self.found,
+            rates=self.known_rates(parts),
             automatic=self.automatic,
             compares=not self.reset_volume,
             late=late(parts) if self.automatic else {},
