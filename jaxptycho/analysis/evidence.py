@@ -32,17 +32,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..data import Batch, Dataset
-from ..data.noise import counts_per_quantum
 from ..inverse.microbatch import sum_over_shots
 from ..model import Model
 from .counting_noise import amplitude_moments, noise_of_counts, spread_of_noise
+from .electron_response import noise_of_a_pixel
 
 MIN_HELD_OUT = 8  # shots from which held-out ones are enough to judge by
 MAX_SHOTS = 512  # looked at, of all views together
 SIGNIFICANCE = 3.0  # standard errors of the covariance
 MIN_EXCESS = 4.0  # standard errors of the variation beyond noise
 POISSON_TOLERANCE = 0.05  # relative error of the noise of single quanta
-GAIN_TOLERANCE = 0.1  # of a camera that makes more than one count of a quantum
+GAIN_TOLERANCE = 0.1  # of a camera whose noise is measured
 MAX_SHARE_ERROR = 0.25  # standard error above which a share says nothing
 
 # sums over shots of the batches of one view
@@ -59,7 +59,7 @@ class Evidence:
     variation: float = 0.0  # between patterns, V
     noise: float = 0.0  # of V, N
     excess_error: float = math.inf  # standard error of V − N without variation
-    counts_per_quantum: float = 1.0  # of the camera
+    pixel_noise: float = 1.0  # variance over mean of the counts of a pixel
     modelled: float = 0.0  # variation between predicted patterns
     covariance: float = 0.0  # C
     covariance_error: float = math.inf  # standard error
@@ -76,7 +76,7 @@ class Evidence:
     @property
     def noise_tolerance(self) -> float:
         """Error of the noise, as far as it is not known for this camera."""
-        single = self.counts_per_quantum == 1
+        single = self.pixel_noise == 1
         return self.noise * (POISSON_TOLERANCE if single else GAIN_TOLERANCE)
 
     @property
@@ -138,7 +138,7 @@ def evidence(
     At most `MAX_SHOTS` are looked at, twice.
     """
     enough = sum(map(len, held)) >= MIN_HELD_OUT and any(len(shots) > 1 for shots in held)
-    per_quantum = counts_per_quantum(data)
+    pixel_noise = noise_of_a_pixel(data)
     totals = np.zeros(N_SUMS)
     count = 0
     for view, shots in enumerate(_subset(held if enough else learnt)):
@@ -149,18 +149,18 @@ def evidence(
         pattern = jnp.asarray(pattern / max(float(data.dose(view).mean()), 1e-30), float)
         means = sums(eqx.Partial(_mean_amplitudes, pattern), view, shots) / dose
         reference = jnp.asarray([*means, pattern], float)
-        compare = eqx.Partial(_comparison, reference, jnp.asarray([dose, per_quantum], float))
+        compare = eqx.Partial(_comparison, reference, jnp.asarray([dose, pixel_noise], float))
         totals += sums(compare, view, shots)
         count += len(shots)
     if not count:
         return Evidence(0, enough)
-    return _evidence(totals, count, enough, per_quantum)
+    return _evidence(totals, count, enough, pixel_noise)
 
 
 N_SUMS = 12
 
 
-def _evidence(totals: np.ndarray, shots: int, held_out: bool, per_quantum: float) -> Evidence:
+def _evidence(totals: np.ndarray, shots: int, held_out: bool, pixel_noise: float) -> Evidence:
     dose, variation, excess, modelled, covariance, misfit, misfit_mean = map(float, totals[:7])
     null, covariances, excesses, explained, products = map(float, totals[7:])  # squares
 
@@ -179,7 +179,7 @@ def _evidence(totals: np.ndarray, shots: int, held_out: bool, per_quantum: float
         variation=variation,
         noise=variation - excess,
         excess_error=math.sqrt(null),
-        counts_per_quantum=per_quantum,
+        pixel_noise=pixel_noise,
         modelled=modelled,
         covariance=covariance,
         covariance_error=error(covariances, covariance),
@@ -241,9 +241,9 @@ def _compare_shot(reference, scale, predicted, counts):
     counts = counts.astype(predicted.dtype)
     predicted = jnp.maximum(predicted, 0)
     x, y = measured - reference[0], modelled - reference[1]
-    all_dose, per_quantum = scale
+    all_dose, pixel_noise = scale
     variation = dose * jnp.sum(x**2)
-    noise = per_quantum * jnp.sum(noise_of_counts(counts / per_quantum))
+    noise = pixel_noise * jnp.sum(noise_of_counts(counts / pixel_noise))
     # the mean over the shots follows the noise of each by its part of the dose
     excess = variation - noise * (1 - dose / all_dose)
     modelled = dose * jnp.sum(y**2)
@@ -251,6 +251,6 @@ def _compare_shot(reference, scale, predicted, counts):
     explained = 2 * covariance - modelled
     expected = predicted, dose * reference[2]
     misfits = [jnp.sum((jnp.sqrt(counts) - jnp.sqrt(mean)) ** 2) for mean in expected]
-    null = per_quantum**2 * jnp.sum(spread_of_noise(expected[1] / per_quantum))
+    null = pixel_noise**2 * jnp.sum(spread_of_noise(expected[1] / pixel_noise))
     squares = [null, covariance**2, excess**2, explained**2, explained * excess]
     return jnp.stack([dose, variation, excess, modelled, covariance, *misfits, *squares])

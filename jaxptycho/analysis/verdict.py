@@ -141,10 +141,10 @@ def _notes(found: Evidence) -> list[str]:
             f"Variation between these patterns over that of counting noise: {measured:.3g} "
             f"measured, {left:.3g} after subtraction of the model's prediction (1 is pure noise)."
         )
-    if found.varies and found.counts_per_quantum != 1:
+    if found.varies and found.pixel_noise != 1:
         notes.append(
-            f"One electron or photon makes about {found.counts_per_quantum:.2g} counts in a "
-            "pixel; the noise is computed accordingly."
+            f"The counts of a pixel vary by {found.pixel_noise:.2g} times their mean, 1 for single "
+            "electrons or photons; the noise is computed accordingly."
         )
     if found.shots and not found.held_out:
         notes.append(

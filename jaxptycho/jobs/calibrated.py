@@ -52,6 +52,8 @@ def found_keys(look: Calibration) -> dict[str, FoundKey]:
         "probe.defocus_angstrom": _defocus(look, thickness),
     }
     found |= _scan_keys(look)
+    if look.camera.gain is not None and look.camera.gain.many_counts:
+        found["data.counts_per_electron"] = _of(rows["counts_per_electron"])
     further = _aberrations(look)
     if further.value:
         found["probe.aberrations_angstrom"] = further

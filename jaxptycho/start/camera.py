@@ -4,28 +4,24 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
+from ..analysis.cumulants import cumulants
 from ..analysis.design import area_per_shot
+from ..analysis.electron_response import NOISELESS, ElectronResponse, measured_response, sample_of
 from ..data import Dataset
 from ..data.bad_pixels import describe_pixels
+from ..data.tiles import tiles_of
 from .cautions import Measurement, of_centre, of_saturation
-from .cumulants import cumulants
 from .disc import Disc
 from .disc_shifts import DiscShifts, fit_moving_disc, scan_places
-from .gain import NOISELESS, ElectronResponse, measured_gain
 from .measured import Measured
 from .pixel_response import odd_pixels
 from .rim import first_circle
-from .tiles import tile_sums, tiles_of
+from .tiles import tile_sums
 
-SAMPLE_PIXELS = 2**23  # of the patterns that the gain is measured from
-FEWEST_SAMPLED = 64  # patterns
 FEWEST_FOR_PIXELS = 16  # patterns, that pixels are compared in
-READOUT = 4.0  # standard deviations of the readout, above which counts are those of electrons
-PART_SHOTS = 16  # neighbouring patterns of a part of the sample
 LARGE = 0.4  # of the shorter side of the detector, a radius that leaves little dark field
-FEWEST_NEGATIVE = 0.05  # fraction of the counts
 PASSES = 2  # the second one without the bad pixels that the first one finds
 CUT = 0.95  # fraction of the rim in view, below which the disc is cut by an edge
 IMPRECISE = 0.1  # pixels, of the centre of the disc
@@ -84,7 +80,7 @@ def measure_camera(data: Dataset, view: int = 0) -> MeasuredCamera:
     places = scan_places(positions)
     middles = np.stack([places[tiles == i].mean(0) for i in range(len(sums))])
     least = 1.0 if data.kinds[0].kind in "ui" else 0.0
-    disc, movement, gain, bad = _solved(sums, middles, visible, *_sample(data), least)
+    disc, movement, gain, bad = _solved(sums, middles, visible, *sample_of(data), least)
     shifts = np.zeros_like(places) if movement is None else movement.at(places)
     total = sums.sum(0)
     rows = _disc_rows(data, disc, movement) | _dose_rows(data, gain)
@@ -111,7 +107,7 @@ def _solved(sums, middles, visible, sample, parts, least: float):
         moving = None if start is None else fit_moving_disc(sums, mask, start, middles, noise)
         disc, movement = (None, None) if moving is None else moving
         if moments is not None:
-            gain = measured_gain(moments, _dark(disc, total.shape), mask, least)
+            gain = measured_response(moments, _dark(disc, total.shape), mask, least)
         noise = noise if gain is None else gain.noise
         if len(sample) >= FEWEST_FOR_PIXELS:
             bad = odd_pixels(total, variance, visible, disc, noise)
@@ -119,30 +115,6 @@ def _solved(sums, middles, visible, sample, parts, least: float):
         if (mask == before).all():
             break
     return disc, movement, gain, bad
-
-
-def _sample(data: Dataset) -> tuple[Float[np.ndarray, "n y x"], Int[np.ndarray, " n"]]:
-    """Patterns for the gain, in groups of neighbouring shots spread over the scan, and these."""
-    positions = data.positions[0]
-    n = len(positions)
-    parts = tiles_of(positions, max(1, math.isqrt(n // PART_SHOTS)))
-    count = max(FEWEST_SAMPLED, SAMPLE_PIXELS // math.prod(data.grid.shape))
-    numbers = np.unique(parts)
-    wanted = max(1, round(len(numbers) * min(1.0, count / n)))
-    chosen = numbers[np.linspace(0, len(numbers) - 1, wanted).round().astype(int)]
-    shots = np.flatnonzero(np.isin(parts, chosen))
-    patterns = np.fft.fftshift(data.patterns(0, shots), axes=(1, 2)).astype(np.float32)
-    threshold = READOUT * _readout(data)
-    return np.where(patterns > threshold, patterns, 0), parts[shots]
-
-
-def _readout(data: Dataset) -> float:
-    """Noise of the readout [counts rms], from the negative counts of a dark subtraction."""
-    block = next(data.raw_sample())
-    negative = block[np.isfinite(block) & (block < 0)]
-    if len(negative) < FEWEST_NEGATIVE * block.size:
-        return 0.0
-    return 1.4826 * float(np.median(-negative.astype(float)))
 
 
 def _excess(sample: Float[np.ndarray, "n y x"]) -> float:

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float
 
 from ..analysis.design import LEAST_STEP, area_per_shot, defocused_radius, design
+from ..analysis.electron_response import electron_response, exact_counts
 from ..data import Dataset
-from ..data.noise import counts_per_quantum, unit
 from ..physics.grids import PHOTON_KEV_ANGSTROM
 from .calibration import bright_field_semiangle
 
@@ -194,13 +194,19 @@ def of_tilts(measured: Measurement) -> Iterator[Caution]:
 
 def of_counts(measured: Measurement) -> Iterator[Caution]:
     """Counts that are no single electrons."""
-    per_electron = counts_per_quantum(measured.data)
-    if per_electron != 1:
-        exactly = "about " if unit(measured.data) is None else ""
+    found = electron_response(measured.data)
+    exact = exact_counts(measured.data, found)
+    if exact is not None:
+        many = f"{exact:.3g}"
+    elif found is not None and found.many_counts:
+        many = f"{found.mean:.3g} ± {found.error:.1g}"
+    else:
+        many = ""
+    if many:
         yield Caution(
             "data.counts_per_electron",
-            f"one electron makes {exactly}{per_electron:.3g} counts in a pixel; losses and the "
-            "noise of weak signals expect electrons: divide the counts by this number",
+            f"one electron makes {many} counts; losses and the noise of weak signals expect "
+            "electrons: divide the counts by this number",
         )
     elif np.median(measured.data.dose()) < 2 and measured.data.kinds[0].kind == "f":
         yield Caution(

@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from ..data.tiles import tiles_of
 from ..direct.placement import place
 from .measured import Measured
 from .optics_fit import OpticsFit
-from .tiles import tiles_of
 from .weak_object_likelihood import phase_spectrum
 
 PARTS = 5  # of the scan along an axis, left out in turn

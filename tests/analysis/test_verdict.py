@@ -89,9 +89,9 @@ def test_counts_of_a_camera_that_gives_more_than_one_for_a_quantum_are_explained
     verdict = judge(model, measured(model, positions, gain=gain), hold_out=0.2)
     assert verdict.explains
     assert not verdict.causes
-    assert verdict.evidence.counts_per_quantum == pytest.approx(gain, rel=0.2)
+    assert verdict.evidence.pixel_noise == pytest.approx(gain, rel=0.2)
     assert residual(verdict.evidence) == pytest.approx(1, abs=0.25)
-    assert f"makes about {verdict.evidence.counts_per_quantum:.2g} counts" in str(verdict)
+    assert f"vary by {verdict.evidence.pixel_noise:.2g} times their mean" in str(verdict)
 
 
 @pytest.mark.parametrize("dose", [200, 2000, 20000])

@@ -5,10 +5,10 @@ import pytest
 from scipy.special import expit
 
 import jaxptycho as jp
+from jaxptycho.data.tiles import tiles_of
 from jaxptycho.simulate.camera import Camera
 from jaxptycho.start import disc as discs
 from jaxptycho.start.camera import measure_camera
-from jaxptycho.start.tiles import tiles_of
 
 N, SIDE = 64, 18
 GRID = jp.Grid((N, N), 0.3, 80.0)
