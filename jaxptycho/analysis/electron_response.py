@@ -64,7 +64,7 @@ class ElectronResponse(NamedTuple):
 def electron_response(data: Dataset) -> ElectronResponse | None:
     """Response of the camera, from a sample of the view with most shots (`measured_response`)."""
     view = data.view(int(np.argmax(data.n_shots)))
-    patterns, parts = sample_of(view)
+    patterns, parts = neighbouring_sample(view)
     sums = cumulants(patterns, parts)
     if sums is None:
         return None
@@ -164,7 +164,7 @@ def _reach(second: list[Continued]) -> int:
     return REACH
 
 
-def sample_of(data: Dataset) -> tuple[Float[np.ndarray, "n y x"], Int[np.ndarray, " n"]]:
+def neighbouring_sample(data: Dataset) -> tuple[Float[np.ndarray, "n y x"], Int[np.ndarray, " n"]]:
     """Patterns of the single view in groups of neighbouring shots, and the group of each."""
     positions = data.positions[0]
     n = len(positions)

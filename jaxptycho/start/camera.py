@@ -8,7 +8,12 @@ from jaxtyping import Bool, Float
 
 from ..analysis.cumulants import cumulants
 from ..analysis.design import area_per_shot
-from ..analysis.electron_response import NOISELESS, ElectronResponse, measured_response, sample_of
+from ..analysis.electron_response import (
+    NOISELESS,
+    ElectronResponse,
+    measured_response,
+    neighbouring_sample,
+)
 from ..data import Dataset
 from ..data.bad_pixels import describe_pixels
 from ..data.tiles import tiles_of
@@ -80,7 +85,7 @@ def measure_camera(data: Dataset, view: int = 0) -> MeasuredCamera:
     places = scan_places(positions)
     middles = np.stack([places[tiles == i].mean(0) for i in range(len(sums))])
     least = 1.0 if data.kinds[0].kind in "ui" else 0.0
-    disc, movement, gain, bad = _solved(sums, middles, visible, *sample_of(data), least)
+    disc, movement, gain, bad = _solved(sums, middles, visible, *neighbouring_sample(data), least)
     shifts = np.zeros_like(places) if movement is None else movement.at(places)
     total = sums.sum(0)
     rows = _disc_rows(data, disc, movement) | _dose_rows(data, gain)
