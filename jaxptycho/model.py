@@ -97,7 +97,7 @@ def predict(model: Model, shots: Indices | ShotsOfView, view: Index | None = Non
     """Expected counts [shot, y, x] of selected shots of one view, zero frequency in the corner.
 
     `shots` are their numbers in `view` (by default 0), or a batch, which carries its view.
-    A pure function: jit, vmap, differentiate or linearize it. The specimen is sliced once.
+    A pure function, compiled: vmap, differentiate or linearize it. The specimen is sliced once.
     """
     if isinstance(shots, ShotsOfView):
         if view is not None:
@@ -108,6 +108,11 @@ def predict(model: Model, shots: Indices | ShotsOfView, view: Index | None = Non
         shots, view = shots.shots, shots.view
     view = 0 if view is None else view
     require_alive(model)
+    return _predicted(model, jnp.asarray(shots), jnp.asarray(view))
+
+
+@eqx.filter_jit
+def _predicted(model: Model, shots: Indices, view: Index) -> Patterns:
     model = select(model, PerView, view)
     sliced = model.specimen.slices(model.grid)
 
@@ -116,7 +121,7 @@ def predict(model: Model, shots: Indices | ShotsOfView, view: Index | None = Non
         corner, centre = seen.corner(one.scan.position(), one.grid)
         return simulate_pattern(one, seen, seen.window(corner, one.grid), centre)
 
-    return jax.vmap(of_shot)(jnp.asarray(shots))
+    return jax.vmap(of_shot)(shots)
 
 
 def require_alive(tree: Any) -> None:

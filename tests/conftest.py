@@ -1,6 +1,7 @@
 """Double precision, eight virtual devices, and every annotation of the package checked at run time."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import jax
@@ -12,6 +13,20 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_num_cpu_devices", 8)
 matplotlib.use("Agg")
 install_import_hook("jaxptycho", "typechecker.checked")
+
+
+def pytest_configure(config):
+    """What one test compiles, the others take from a cache, in whichever worker or process they run."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        folder = tempfile.TemporaryDirectory(prefix="jaxptycho-tests-", ignore_cleanup_errors=True)
+        config.add_cleanup(folder.cleanup)
+        settings = {
+            "jax_compilation_cache_dir": folder.name,
+            "jax_persistent_cache_min_compile_time_secs": 0.1,
+        }
+        for name, value in settings.items():
+            os.environ[name.upper()] = str(value)
+            jax.config.update(name, value)
 
 
 @pytest.fixture

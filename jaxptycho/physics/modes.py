@@ -1,6 +1,7 @@
 """Modes of a partially coherent probe."""
 
 import math
+from functools import partial
 from typing import Any
 
 import jax
@@ -70,6 +71,7 @@ def _hermite_functions(k: Array, width: Scalar, reach: Scalar, orders: int) -> l
     return found
 
 
+@partial(jax.jit, static_argnames="modes")
 def make_modes(wave: Array | np.ndarray, modes: int) -> jax.Array:
     """The wave and its products with increasing powers of y and x, orthogonalised.
 
@@ -94,6 +96,7 @@ def make_modes(wave: Array | np.ndarray, modes: int) -> jax.Array:
     return jnp.stack(basis)
 
 
+@jax.jit
 def with_dose(modes: Any, dose: Scalar) -> jax.Array:
     """The modes scaled so that their intensities sum to `dose` [quanta]."""
     return modes * jnp.sqrt(dose / jnp.sum(jnp.abs(modes) ** 2))

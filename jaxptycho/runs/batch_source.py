@@ -120,12 +120,10 @@ class BatchSource:
 
     def fit(self, model: Model) -> dict[str, float]:
         """Fit of a model to all patterns, and χ² of those held out (`analysis.fit`)."""
-        compiled = eqx.filter_jit(
-            lambda m, b: over_shots(fit_sums, self.devices)(m, materialize(b))
-        )
+        of_batch = partial(sum_over_devices, fit_sums, self.devices, model)
 
         def sums(shots: Shots) -> np.ndarray:
-            return np.sum([np.zeros(SUMS), *self.over(shots, partial(compiled, model), model)], 0)
+            return np.sum([np.zeros(SUMS), *self.over(shots, of_batch, model)], 0)
 
         pairs = zip(self.data.n_shots, self.held, strict=True)
         rest = sums([np.setdiff1d(np.arange(n), held) for n, held in pairs])
@@ -138,12 +136,12 @@ class BatchSource:
 
     def verdict(self, model: Model, history: list) -> verdict.Verdict:
         """Verdict about a model, the same in all processes (`analysis.verdict`)."""
-        compiled = eqx.filter_jit(lambda f, m, b: over_shots(f, self.devices)(m, materialize(b)))
         empty = [np.zeros(0, int)] * self.data.n_views
 
         def sums(function: Callable, view: int, shots: np.ndarray) -> np.ndarray:
             of_view = [*empty[:view], shots, *empty[view + 1 :]]
-            found = self.over(of_view, partial(compiled, function, model), model)
+            of_batch = partial(sum_over_devices, function, self.devices, model)
+            found = self.over(of_view, of_batch, model)
             return np.sum([np.asarray(part, float) for part in found], 0)
 
         evidence = verdict.evidence(self.data, self.learn, self.held, sums)
@@ -152,3 +150,11 @@ class BatchSource:
     def _deal(self, home: list[np.ndarray], size: int, **chosen: Any) -> Iterator[Batch]:
         data = self.data if self.table is None else self.data.indexed()
         return slab_batches(data, size, home=home, mesh=self.devices, part=part(), **chosen)
+
+
+@eqx.filter_jit
+def sum_over_devices(
+    function: Callable[[Model, Batch], Any], devices: Mesh, model: Model, batch: Batch
+) -> Any:
+    """`function`, a tree of sums over a batch's shots; compiled once for all steps and runs."""
+    return over_shots(function, devices)(model, materialize(batch))

@@ -55,8 +55,21 @@ def require_held(model: Model, views: int, slabs: int) -> None:
         require_lent(model)
 
 
+@eqx.filter_jit
+def _all_finite(model: Model) -> jax.Array:
+    leaves = jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+
+
+def all_finite(model: Model) -> bool:
+    """True if every parameter is a finite number."""
+    return bool(_all_finite(model))
+
+
 def require_finite(model: Model) -> None:
     """Raise ValueError with the name of a non-finite parameter, and its first such entry."""
+    if all_finite(model):
+        return
     for name, leaf in named_arrays(model):
         if not bool(jnp.isfinite(leaf).all()):
             place = [

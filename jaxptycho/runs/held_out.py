@@ -48,6 +48,7 @@ def interpolated(model: Model, how: NeighbourSums) -> Model:
     return eqx.tree_at(_separate, model, [_filled(n, how) for n in nodes]) if nodes else model
 
 
+@eqx.filter_jit
 def _filled(node: PerShot, how: NeighbourSums) -> PerShot:
     values = jnp.asarray(node.values)
     if not eqx.is_inexact_array(values):

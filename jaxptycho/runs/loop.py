@@ -25,7 +25,7 @@ from ..model import Model
 from . import diagnose
 from .batch_source import BatchSource
 from .course import LOWER, MAX_RESTARTS, Course, advance, diverges, restarted
-from .diagnose import require_finite, require_held
+from .diagnose import all_finite, require_finite, require_held
 from .held_out import NeighbourSums, interpolated, interpolation
 from .progress import ProgressListener
 from .range_test import MIN_TRIAL, TRIAL, find_rate, summary
@@ -360,17 +360,6 @@ class Loop:
             f"the loss became NaN or infinite in step {self.plan.name!r}, epoch {number}: "
             f"{cause}; the last good model is kept; {self.plan.remedy}"
         )
-
-
-@eqx.filter_jit
-def _all_finite(model: Model) -> jax.Array:
-    leaves = jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
-
-
-def all_finite(model: Model) -> bool:
-    """True if every parameter is a finite number."""
-    return bool(_all_finite(model))
 
 
 def with_something(model: Model) -> Model:

@@ -182,6 +182,7 @@ def test_a_probed_diagonal_is_right_within_its_error(information):
     assert np.median(error / value) < 0.1
 
 
+@pytest.mark.slow
 def test_simulated_noise_spreads_as_the_exact_bound():
     """In single precision, too, four gauges: two phases and a common shift of probe and scan."""
     with jax.enable_x64(False):

@@ -10,6 +10,8 @@ from jaxptycho.io.results import load_attributes
 from jaxptycho.jobs.reading import make_job
 from jaxptycho.jobs.runner import start
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def written(path, semiangle):
     """Poisson counts of vacuum: a disc of 20 mrad."""
@@ -35,13 +37,12 @@ def written(path, semiangle):
 )
 @pytest.mark.filterwarnings("ignore:the bright-field disc measures", "ignore:the probe is")
 def test_exit_code_and_words(tmp_path, semiangle, rate, code, said):
-    file, job = written(tmp_path / "scan.h5", semiangle), tmp_path / "scan.toml"
-    runner = CliRunner()
-    assert runner.invoke(cli.app, ["new", str(file), "--out", str(job)]).exit_code == 0
-    sets = ["step.0.epochs=5", f"step.0.rates.specimen={rate}", "run.devices=1"]
-    sets += [f"probe.semiangle_mrad={semiangle}"]  # in place of what `new` measures
+    written(tmp_path / "scan.h5", semiangle)
+    job = tmp_path / "scan.toml"
+    job.write_text('[data]\nfile = "scan.h5"\n\n[[step]]\nkind = "refine"\n')
+    sets = ["step.0.epochs=5", "step.0.batch=64", f"step.0.rates.specimen={rate}", "run.devices=1"]
     more = [word for one in sets for word in ("--set", one)]
-    done = runner.invoke(cli.app, ["run", str(job), "--out", str(tmp_path / "run"), *more])
+    done = CliRunner().invoke(cli.app, ["run", str(job), "--out", str(tmp_path / "run"), *more])
     assert done.exit_code == code, done.output
     assert said in done.output
     rows = [line.split("│")[1].strip() for line in done.output.splitlines() if line.startswith("│")]

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,25 +10,16 @@ from tilts import SIMULATION, simulate_file
 
 from jaxptycho import Dataset, Grid, predict
 from jaxptycho.io.native import write_native
+from jaxptycho.jobs.runner import Runner
 from jaxptycho.start.guess import guess_model
 
 N_SHOTS, ABOUT = 64, {"semiangle_mrad": 25.0, "defocus_angstrom": 60.0}
 
 
-@pytest.fixture(scope="session", autouse=True)
-def compiled(tmp_path_factory):
-    """Programs compiled once are taken from a cache: every run here builds the same ones."""
-    from jax.experimental.compilation_cache import compilation_cache
-
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = {name: getattr(jax.config, name) for name in names}
-    compilation_cache.reset_cache()
-    for name, value in zip(names, (str(tmp_path_factory.mktemp("compiled")), 0.1), strict=True):
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Runs draw no figures, which would take longer than a small run itself."""
+    monkeypatch.setattr(Runner, "draw", lambda *given: None)
 
 
 @pytest.fixture(scope="session")

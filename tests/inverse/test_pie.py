@@ -27,6 +27,7 @@ from jaxptycho.inverse.solvers.curvature import batch_illumination, folded, squa
 from jaxptycho.inverse.solvers.pie import epie, rpie
 from jaxptycho.inverse.step import init_state, make_step, minimise, per_part
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 GRID = models.GRID
 LOSS = misfit(partial(amplitude, eps=0.0))
 CORNERS = np.array([[3, 5], [10, 2], [7, 9]])  # first pixels of the windows
@@ -288,10 +289,19 @@ def thick(slices: int, peak: float) -> tuple[Model, Model]:
     ), start
 
 
-@pytest.mark.parametrize("size", [1, 7, 49])
-@pytest.mark.parametrize(
-    ("slices", "peak", "optimiser"), [(10, 2.0, epie()), (10, 2.0, rpie(0.1)), (5, 1.0, rpie(0.5))]
-)
+CRYSTALS = [(10, 2.0, epie()), (10, 2.0, rpie(0.1)), (5, 1.0, rpie(0.5))]
+SIZES = [1, 7, 49]  # shots of a batch
+
+
+def crystals_and_sizes():
+    """Every pair; each crystal and each size is among the quick ones once."""
+    for i, crystal in enumerate(CRYSTALS):
+        for j, size in enumerate(SIZES):
+            marks = [] if i == j else [pytest.mark.slow]
+            yield pytest.param(*crystal, size, marks=marks)
+
+
+@pytest.mark.parametrize(("slices", "peak", "optimiser", "size"), crystals_and_sizes())
 def test_the_loss_of_a_thick_crystal_falls_in_every_epoch(slices, peak, optimiser, size):
     truth, start = thick(slices, peak)
     model, history = minimise(misfit(amplitude), start, epochs_of(truth, 4, size), optimiser)

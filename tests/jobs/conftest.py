@@ -1,5 +1,5 @@
 """Fixtures of runs."""
 
-from run_fixtures import compiled, measurement, series, values
+from run_fixtures import measurement, series, undrawn, values
 
-__all__ = ["compiled", "measurement", "series", "values"]
+__all__ = ["measurement", "series", "undrawn", "values"]

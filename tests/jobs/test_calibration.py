@@ -9,6 +9,8 @@ from jaxptycho.jobs.reading import make_job
 from jaxptycho.jobs.runner import start
 from jaxptycho.runs.progress import ProgressListener
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 class Listening(ProgressListener):
     """Keeps all that is said."""

@@ -18,6 +18,8 @@ from jaxptycho.jobs.reading import beside, make_job, read_job
 from jaxptycho.jobs.runner import resume, start
 from jaxptycho.jobs.writing import write_job
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SMALL = {"kind": "refine", "epochs": 2, "batch": 16, "rates": {"specimen": 5e-2, "probe": 5e-3}}
 
 

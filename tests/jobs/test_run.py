@@ -35,6 +35,10 @@ class Interrupting(ProgressListener):
             os.kill(os.getpid(), self.number)
 
 
+DRAW = runner.Runner.draw
+pytestmark = pytest.mark.usefixtures("undrawn")
+
+
 @pytest.fixture(autouse=True)
 def _small_stacks(monkeypatch):
     monkeypatch.setattr(
@@ -48,10 +52,12 @@ def made(measurement, tmp_path_factory):
 
 
 @pytest.fixture
-def reference(values, made, tmp_path_factory):
-    """The uninterrupted run, made once."""
+def reference(values, made, tmp_path_factory, monkeypatch):
+    """The uninterrupted run with its figures, made once."""
     if not made:
-        made["outcome"] = start(make_job(values), tmp_path_factory.mktemp("runs") / "reference")
+        with monkeypatch.context() as patched:
+            patched.setattr(runner.Runner, "draw", DRAW)
+            made["outcome"] = start(make_job(values), tmp_path_factory.mktemp("runs") / "reference")
     return made["outcome"]
 
 

@@ -18,6 +18,8 @@ from jaxptycho.jobs.runner import start
 from jaxptycho.runs import checkpoints
 from jaxptycho.runs.state import Progress
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.mark.slow
 def test_a_run_in_slabs_learns_as_one(values, tmp_path):

@@ -61,7 +61,7 @@ def run(folder, changes=(), *arguments):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_simulation_is_reconstructed(tmp_path):
+def test_a_simulation_is_written_with_its_truth(tmp_path):
     result = run(tmp_path)
     assert result.exit_code == 0, result.output
     assert "12 of 24² pixels" in result.output
@@ -91,6 +91,12 @@ def test_a_simulation_is_reconstructed(tmp_path):
     assert (
         there > np.median(truth["projected_potential"]) * 3
     ).all()  # atoms where the potential is
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_file_of_a_simulation_is_reconstructed(tmp_path):
+    assert run(tmp_path).exit_code == 0
     refine = {"kind": "refine", "epochs": 1, "batch": 6}
     job = {"data": {"file": "scan.h5"}, "step": [refine], "run": {"devices": 1}}
     (tmp_path / "first.toml").write_text(tomlkit.dumps(job))
@@ -265,7 +271,7 @@ def test_a_phantom_has_a_job_to_begin_with(tmp_path):
     assert step["specimen"]["phantom"] == "copper_phthalocyanine"
 
 
-def test_a_measurement_is_simulated_and_reconstructed_in_one_job(tmp_path):
+def test_a_measurement_is_simulated_and_reconstructed_in_one_job(tmp_path, undrawn):
     """Interrupted after the first step; the measurement lies in the folder of the step."""
     step = {"kind": "simulate"} | {name: value for name, value in JOB.items() if name != "file"}
     step["scan"] = JOB["scan"] | {"shape": [8, 8]}

@@ -92,7 +92,10 @@ def error(data, patterns):
     return np.abs(np.stack(patterns) - seen).sum() / np.sum(seen)
 
 
-@pytest.mark.parametrize("axis_deg", [90.0, -90.0, 30.0, -65.0])
+@pytest.mark.parametrize(
+    "axis_deg",
+    [90.0, -65.0, *(pytest.param(angle, marks=pytest.mark.slow) for angle in (-90.0, 30.0))],
+)
 def test_a_series_is_explained_about_its_axis(tmp_path, axis_deg):
     """From the job's key and from the attribute of the file; patterns that are not square; no other axis does."""
     series = measured(

@@ -115,6 +115,7 @@ def tilted_series():
     return model, Batch(np.int32(0), np.arange(6), np.ones((6, *grid.shape), np.uint16), np.ones(6))
 
 
+@pytest.mark.slow
 def test_batches_of_shots_with_own_tilts(tilted_series):
     """Gradients by everything, tilts and thicknesses included, in micro-batches."""
     model, batch = tilted_series

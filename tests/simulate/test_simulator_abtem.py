@@ -94,7 +94,10 @@ def assert_patterns_agree(found, reference, thickness, grid, semiangle, places, 
     )  # the specimen is not a trifle
 
 
-@pytest.mark.parametrize(("projection", "slices"), [("infinite", 2), ("finite", 4)])
+@pytest.mark.parametrize(
+    ("projection", "slices"),
+    [pytest.param("infinite", 2, marks=pytest.mark.slow), ("finite", 4)],
+)
 def test_thick_strontium_titanate(projection, slices):
     """20 nm of it, slices of 1 or 2 Å; half a fine pixel off, where abTEM's sampling of the nuclei is best."""
     n, finer, layers = 32, 8, 51

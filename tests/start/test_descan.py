@@ -131,7 +131,13 @@ def test_a_centred_disc_changes_nothing():
 
 
 @pytest.mark.parametrize(
-    "finer", [{"supersample": 3}, {"extend": 2}, {"supersample": 3, "extend": 2}], ids=str
+    "finer",
+    [
+        pytest.param({"supersample": 3}, marks=pytest.mark.slow),
+        pytest.param({"extend": 2}, marks=pytest.mark.slow),
+        {"supersample": 3, "extend": 2},
+    ],
+    ids=str,
 )
 def test_finer_and_larger_models_shift_the_same_pattern(finer):
     model = jp.first_model(measured((3, -2)), **finer)

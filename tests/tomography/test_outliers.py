@@ -82,10 +82,7 @@ STRANGERS = {
 QUICK = {
     ("noise", PARTICLE),
     ("vacuum", PARTICLE),
-    ("another specimen", PARTICLE),
-    ("two neighbours", PARTICLE),
     ("not finite", PARTICLE),
-    ("noise beyond the field of a film", FILM),
     ("another specimen", FILM),
     ("the outermost view", FILM),
 }
