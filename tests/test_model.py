@@ -147,7 +147,7 @@ def test_a_batch_is_predicted_as_its_shots_are(view):
     tilted = Volume(jnp.ones((4, 32, 30)), (0.5, *GRID.pixel), PerView(jnp.array([-0.3, 0.3])))
     model, shots = thin(specimen=tilted), np.array([3, 0, 5])
     batch = Batch(view, shots, np.zeros((3, *GRID.shape)), np.ones(3, np.float32))
-    alone = predict(model, shots, view)
+    alone = predicted(model, shots, view)
     np.testing.assert_allclose(predict(model, batch), alone, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(predicted(model, batch), alone, rtol=1e-9, atol=1e-9)
     with pytest.raises(ValueError, match="a batch carries its view"):
