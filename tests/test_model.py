@@ -92,7 +92,7 @@ def test_predict_is_pure():
     np.testing.assert_allclose(forward(change), measured, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["thick", "two_views"])
+@pytest.mark.parametrize("name", ["thick", pytest.param("two_views", marks=pytest.mark.slow)])
 def test_micro_batches_are_the_plain_sum(name):
     """Value and gradient of the sum worked off in parts are those of `predict` differentiated."""
     model = RICH[name]()

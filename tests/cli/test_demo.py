@@ -1,4 +1,7 @@
-"""The demo tells its two layers apart, and its result is judged by the truth."""
+"""The demo tells its two layers apart, and its result is judged by the truth.
+
+Every change is checked by the command itself, in .ci/run; what it prints is judged here, at night.
+"""
 
 import shutil
 
@@ -10,6 +13,8 @@ from typer.testing import CliRunner
 from jaxptycho.cli import demo
 from jaxptycho.cli.main import app
 from jaxptycho.reports.evaluate import evaluate_results
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ def row():
     return mesh()
 
 
-@pytest.mark.parametrize("name", ["thick", "two_views"])
+@pytest.mark.parametrize("name", ["thick", pytest.param("two_views", marks=pytest.mark.slow)])
 def test_many_devices_give_the_same_loss_and_gradient(name, row):
     model = RICH[name]()
     batch = any_batch(model, SHOTS, weight=WEIGHT)

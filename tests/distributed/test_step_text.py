@@ -166,9 +166,8 @@ def test_bytes_of_a_device_fall_with_shots_and_with_slabs():
         assert held[1] - held[n] == split - split // n
 
 
-@pytest.mark.parametrize(
-    ("turned", "spare"), [(False, 1.1), pytest.param(True, 1.3, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("turned", "spare"), [(False, 1.1), (True, 1.3)])
 def test_a_whole_step_takes_an_nth_of_the_memory_up_to_the_halo(turned, spare):
     """Of what the compiled program says it holds: model, optimiser and patterns, and all that it computes between;
     `spare` is for the waves of a device's own shots."""

@@ -37,7 +37,9 @@ def gradient(loss, model, batch):
     return jax.jit(jax.value_and_grad(lambda p: loss(eqx.combine(p, rest), batch)))(params)
 
 
-@pytest.mark.parametrize("way", [multislice_sqrt, multislice_reversible])
+@pytest.mark.parametrize(
+    "way", [multislice_sqrt, pytest.param(multislice_reversible, marks=pytest.mark.slow)]
+)
 def test_every_way_has_the_same_gradient_on_two_devices(way):
     model = thick()
     batch = any_batch(model, range(6))

@@ -17,6 +17,8 @@ from jaxptycho.parts.mapping import map_specimen
 from jaxptycho.parts.scan import linear_map
 from jaxptycho.physics.linear_maps import map_planes
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 
 @pytest.mark.parametrize("turn", [0.0, 0.1])
 def test_planes_are_mapped_as_the_function_that_they_sample(turn):

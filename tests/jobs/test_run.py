@@ -36,7 +36,7 @@ class Interrupting(ProgressListener):
 
 
 DRAW = runner.Runner.draw
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = pytest.mark.usefixtures("undrawn", "quick_to_compile")
 
 
 @pytest.fixture(autouse=True)

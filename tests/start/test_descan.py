@@ -309,5 +309,6 @@ def test_every_slice_is_the_same_as_with_the_disc_in_the_middle(moved):
             jp.misfit(jp.amplitude), first, jp.batches(data, size=16, epochs=5), rates
         )[0].specimen
 
-    assert np.abs(np.asarray(found((0, 0)).phase)).max() > 0.02
-    assert np.allclose(found(moved).phase, found((0, 0)).phase, atol=1e-2)
+    centred = np.asarray(found((0, 0)).phase)
+    assert np.abs(centred).max() > 0.02
+    assert np.allclose(found(moved).phase, centred, atol=1e-2)
