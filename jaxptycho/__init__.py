@@ -28,7 +28,7 @@ from .distributed.sharding import distribute, mesh, one_device_per_core
 from .inverse import losses, penalties
 from .inverse.losses import amplitude, anscombe, gaussian, misfit, poisson
 from .inverse.step import init_state, make_step, minimise, per_part
-from .model import Model, exit_wave, predict, simulate_pattern
+from .model import Model, exit_wave, predict, simulate_pattern, waves
 from .parts.atoms import Atoms
 from .parts.detector import (
     AbstractDetector,
@@ -160,6 +160,7 @@ __all__ = [
     "stacked",
     "thinned",
     "tomography",
+    "waves",
     "write",
 ]
 

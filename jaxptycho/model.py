@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float
+from jaxtyping import Array, Complex, Float
 
 from . import viewing
 from .parts.detector import AbstractDetector, Ideal
@@ -18,9 +18,9 @@ from .parts.propagator import AbstractPropagator, Fresnel
 from .parts.scan import AbstractScan
 from .parts.slices import Sliced
 from .parts.specimen import AbstractSpecimen
-from .physics import waves
+from .physics import waves as optics
 from .physics.grids import Grid
-from .physics.types import Index, Indices, Pattern, Patterns, Window
+from .physics.types import Index, Indices, Pattern, Patterns, Waves, Window
 from .physics.waves import Exit
 
 
@@ -53,7 +53,7 @@ def exit_wave(
     sliced: Sliced,
     window: Window,
     centre: Float[Array | np.ndarray, "2"],
-    multislice: Callable[..., Exit] = waves.multislice,
+    multislice: Callable[..., Exit] = optics.multislice,
 ) -> Exit:
     """Wave behind the specimen of one shot [√quanta], in real space: `exit_wave(…).wave`.
 
@@ -62,7 +62,7 @@ def exit_wave(
     `multislice` propagates the wave through the slices.
     """
     grid = model.grid
-    wave = waves.place_probe(model.probe.spectrum(grid), centre, grid)
+    wave = optics.place_probe(model.probe.spectrum(grid), centre, grid)
     if window.shape[0] == 1:
         return Exit(wave, window[0])
     kernel = model.propagator.kernel
@@ -77,7 +77,7 @@ def simulate_pattern(
     sliced: Sliced,
     window: Window,
     centre: Float[Array | np.ndarray, "2"],
-    multislice: Callable[..., Exit] = waves.multislice,
+    multislice: Callable[..., Exit] = optics.multislice,
 ) -> Pattern:
     """Expected counts of one shot; arguments as for `exit_wave`."""
     grid = model.grid
@@ -99,6 +99,29 @@ def predict(model: Model, shots: Indices | ShotsOfView, view: Index | None = Non
     `shots` are their numbers in `view` (by default 0), or a batch, which carries its view.
     A pure function, compiled: vmap, differentiate or linearize it. The specimen is sliced once.
     """
+    return _of_shots(simulate_pattern, model, shots, view)
+
+
+def waves(
+    model: Model, shots: Indices | ShotsOfView, view: Index | None = None
+) -> Complex[Array, "b m y x"]:
+    """Exit waves [shot, mode, y, x] of selected shots [√quanta], in real space.
+
+    Arguments as for `predict`, and as pure. Each is in the window of its shot, behind the last
+    slice; `physics.waves.fourier` takes it to the far field. Solvers that need more than the
+    gradient of a loss, such as its curvature, start from these.
+    """
+
+    def of_shot(model: Model, sliced: Sliced, window: Window, centre: Any) -> Waves:
+        return exit_wave(model, sliced, window, centre).wave
+
+    return _of_shots(of_shot, model, shots, view)
+
+
+def _of_shots(
+    function: Callable[..., Array], model: Model, shots: Any, view: Index | None
+) -> Array:
+    """`function(model, sliced, window, centre)` of every shot."""
     if isinstance(shots, ShotsOfView):
         if view is not None:
             raise ValueError(
@@ -116,10 +139,10 @@ def _predicted(model: Model, shots: Indices, view: Index) -> Patterns:
     model = select(model, PerView, view)
     sliced = model.specimen.slices(model.grid)
 
-    def of_shot(shot: Index) -> Pattern:
+    def of_shot(shot: Index) -> Array:
         one, seen = select((model, sliced), PerShot, shot)
         corner, centre = seen.corner(one.scan.position(), one.grid)
-        return simulate_pattern(one, seen, seen.window(corner, one.grid), centre)
+        return function(one, seen, seen.window(corner, one.grid), centre)
 
     return jax.vmap(of_shot)(shots)
 

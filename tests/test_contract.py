@@ -68,7 +68,7 @@ from jaxptycho.inverse import losses
 from jaxptycho.inverse.constraints import probe as probe_constraints
 from jaxptycho.inverse.constraints.registry import CONSTRAINTS, build
 from jaxptycho.inverse.penalties import PENALTIES
-from jaxptycho.inverse.solvers import awf, pie
+from jaxptycho.inverse.solvers import awf, lsqml, mpie, pie, three_pie
 from jaxptycho.inverse.solvers.preconditioning import PRECONDITIONERS, measured, shell_growth
 from jaxptycho.inverse.solvers.registry import ENGINES
 from jaxptycho.inverse.step import copy_for_donation
@@ -199,6 +199,9 @@ SOLVERS = {
     "awf": lambda: per_part(specimen=awf(), probe=awf()),
     "epie": lambda: per_part(specimen=pie.epie(0.2), probe=pie.epie(0.2)),
     "rpie": lambda: per_part(specimen=pie.rpie(0.5, rate=0.2)),
+    "mpie": lambda: per_part(specimen=mpie(0.5, period=2), probe=mpie(0.5, period=2)),
+    "three_pie": lambda: per_part(specimen=three_pie(), probe=three_pie()),
+    "lsqml": lambda: per_part({("specimen", "probe", "scan"): lsqml()}),
 }
 
 

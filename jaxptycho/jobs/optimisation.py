@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
 import optax
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
@@ -16,10 +14,9 @@ from ..inverse.constraints.registry import CONSTRAINTS, wants_model
 from ..inverse.losses import LOSSES
 from ..inverse.penalties import PENALTIES, sum_of
 from ..inverse.solvers.accumulation import accumulate_gradients
-from ..inverse.solvers.parameter_scaling import scale_parameters
 from ..inverse.solvers.preconditioning import PRECONDITIONERS
-from ..inverse.solvers.registry import ENGINES, SOLVERS
-from ..inverse.step import path_of, per_part, require_parameters, unwrapped
+from ..inverse.solvers.registry import ENGINES, JOINT, SOLVERS
+from ..inverse.step import per_part
 from ..model import Model
 from ..runs.references import is_reference, resolve
 from .schema import Scheduled, Section, build_entry, entry_of, key, one_of, options_of, suggest
@@ -264,9 +261,6 @@ def build_optimiser(
             f"which {OF_ONE_BATCH[of_one[0]]} one; leave accumulate out and give it larger "
             "batches, or take another optimiser"
         )
-    if section.optimiser == "lbfgs":  # one line search for all parts
-        inner = _solver(section, "lbfgs", None, section.options)
-        return scale_parameters(_only(tuple(rates), inner))
 
     def of_rate(rate: Rate, batches: int) -> optax.GradientTransformation:
         """Optimiser of a part, which updates it every `batches` batches."""
@@ -279,7 +273,28 @@ def build_optimiser(
         one = accumulate_gradients(of_rate(rate, several), several, of_rate(rate, 1))
         return optax.chain(*filters, one) if of_specimen(part) else one
 
-    return per_part({part: of_part(part, rate) for part, rate in rates.items()})
+    joint = {part: r for part, r in rates.items() if (r.optimiser or section.optimiser) in JOINT}
+    apart = {part: of_part(part, rate) for part, rate in rates.items() if part not in joint}
+    together = _joint_solver(section, joint, filters, steps) if joint else {}
+    return per_part(apart | together)
+
+
+def _joint_solver(
+    section: Optimisation, rates: dict[str, Rate], filters: list[Any], steps: int
+) -> dict[Any, optax.GradientTransformation]:
+    """The solver that finds the steps of several parts together, by the names of these parts."""
+    if len({rate.model_dump_json() for rate in rates.values()}) > 1:
+        raise ValueError(
+            f"step {section.name!r} has different rates for {', '.join(rates)}, whose steps "
+            f"{', '.join(sorted(section.solvers & JOINT))} finds together; give them one rate"
+        )
+    rate = next(iter(rates.values()))
+    options = rate.options if rate.optimiser else section.options | rate.options
+    name = rate.optimiser or section.optimiser
+    schedule = None if name == "lbfgs" else _schedule(rate, section.epochs, steps)
+    solver = _solver(section, name, schedule, options)
+    specimen = filters if any(map(of_specimen, rates)) else []
+    return {tuple(rates): optax.chain(*specimen, solver) if specimen else solver}
 
 
 def of_specimen(part: str) -> bool:
@@ -311,29 +326,3 @@ def _schedule(rate: Rate, epochs: int, steps: int, batches: int = 1) -> Any:
         return course
     later = course if callable(course) else lambda _: rate.rate
     return optax.join_schedules([optax.constant_schedule(0.0), later], [delay])
-
-
-def _only(parts: tuple[str, ...], inner: Any) -> optax.GradientTransformationExtraArgs:
-    """`inner`, which sees no gradient but that of `parts`."""
-
-    def covers(part: str, path: Any) -> bool:
-        return f"{path_of(path)}.".startswith(f"{unwrapped(part)}.")
-
-    def keep(tree: Any) -> Any:
-        def kept(path: Any, leaf: jax.Array) -> jax.Array:
-            return leaf if any(covers(part, path) for part in parts) else jnp.zeros_like(leaf)
-
-        return jax.tree_util.tree_map_with_path(kept, tree)
-
-    def init(params: Any) -> Any:
-        paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-        unused = [part for part in parts if not any(covers(part, path) for path in paths)]
-        require_parameters(params, unused)
-        return inner.init(params)
-
-    def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> Any:
-        grads = keep(grads)
-        updates, state = inner.update(grads, state, params, **(extra | {"grad": grads}))
-        return keep(updates), state
-
-    return optax.GradientTransformationExtraArgs(init, update)  # type: ignore

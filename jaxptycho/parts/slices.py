@@ -125,18 +125,24 @@ def as_voxels(shown: Any, grid: Grid, of: Of) -> Voxels:
 def exponent_step(absorption: Stack | None, gradient: Any, step: Stack) -> dict[str, Array]:
     """Changes of phase and absorption that change t = e^u, u = iφ − a, by −step·∂L/∂t*.
 
-    ∂L/∂t* = G/t* with G = i∂L/∂φ − ∂L/∂a, so the change of u is log(1 − step·G/|t|²). Without
-    absorption only the phase changes.
+    ∂L/∂t* = G/t* with G = i∂L/∂φ − ∂L/∂a, so t changes by −step·G/|t|² times itself.
+    """
+    loss = jnp.zeros_like(step) if absorption is None else gradient.absorption
+    slope = jax.lax.complex(-loss, gradient.phase)
+    squared = 1.0 if absorption is None else jnp.exp(2 * absorption)
+    return exponent_change(absorption, -step * squared * slope)
+
+
+def exponent_change(absorption: Stack | None, relative: Slices) -> dict[str, Array]:
+    """Changes of phase and absorption that change t = e^u, u = iφ − a, by `relative` times itself.
+
+    The change of u is log(1 + relative). Without absorption only the phase changes.
     """
     if absorption is None:
-        return {"phase": jnp.angle(1 - 1j * step * gradient.phase).astype(gradient.phase.dtype)}
-    slope = jax.lax.complex(-gradient.absorption, gradient.phase)
-    factor = 1 - step * jnp.exp(2 * absorption) * slope
+        return {"phase": jnp.arctan(relative.imag)}
+    factor = 1 + relative
     damped = -jnp.log(jnp.maximum(jnp.abs(factor), MIN_AMPLITUDE))  # t = 0 has no way back
-    return {
-        "phase": jnp.angle(factor).astype(gradient.phase.dtype),
-        "absorption": damped.astype(gradient.absorption.dtype),
-    }
+    return {"phase": jnp.angle(factor), "absorption": damped}
 
 
 def as_sliced(transmission: Slices, specimen: Any, grid: Grid) -> Sliced:

@@ -31,6 +31,7 @@ from .slices import (
     Voxels,
     as_sliced,
     as_voxels,
+    exponent_change,
     exponent_step,
     overlap,
     require_depth,
@@ -161,6 +162,13 @@ class AbstractSpecimen(eqx.Module):
 
         `gradient` holds the direction of ascent of the loss L in these fields.
         """
+        raise ValueError(
+            f"a {type(self).__name__} holds no free transmission of its pixels; give it an "
+            "optimiser of its parameters, such as adam"
+        )
+
+    def transmission_change(self, change: Slices) -> dict[str, Array]:
+        """Changes of the fields `pixelwise` that change t by `change`, as closely as they can."""
         raise ValueError(
             f"a {type(self).__name__} holds no free transmission of its pixels; give it an "
             "optimiser of its parameters, such as adam"
@@ -379,6 +387,9 @@ class SliceStack(AbstractStack):
 
     def transmission_step(self, gradient: Any, step: Stack) -> dict[str, Array]:
         return exponent_step(self.absorption, gradient, step)
+
+    def transmission_change(self, change: Slices) -> dict[str, Array]:
+        return exponent_change(self.absorption, change / exponential(self.phase, self.absorption))
 
 
 def exponential(phase: Stack, absorption: Stack | None) -> Slices:

@@ -75,6 +75,9 @@ class TransmissionStack(AbstractStack):
     def transmission_step(self, gradient: Any, step: Stack) -> dict[str, Array]:
         return {"transmission": (-step * gradient.transmission).astype(self.transmission.dtype)}
 
+    def transmission_change(self, change: Slices) -> dict[str, Array]:
+        return {"transmission": change.astype(self.transmission.dtype)}
+
     def _held(self, of: Of) -> Stack:
         return self.phase if of == "phase" else self.absorption
 

@@ -3,9 +3,12 @@
 from .accumulation import accumulate_gradients
 from .awf import awf
 from .layerwise_adam import layerwise_adam
+from .lsqml import lsqml
+from .mpie import mpie
 from .pie import epie, rpie
 from .preconditioning import PRECONDITIONERS, measured, shell_growth
 from .registry import SOLVERS, momentum
+from .three_pie import three_pie
 
 __all__ = [
     "PRECONDITIONERS",
@@ -14,8 +17,11 @@ __all__ = [
     "awf",
     "epie",
     "layerwise_adam",
+    "lsqml",
     "measured",
     "momentum",
+    "mpie",
     "rpie",
     "shell_growth",
+    "three_pie",
 ]

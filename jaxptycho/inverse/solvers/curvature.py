@@ -17,7 +17,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Num
 
 from ...data import Batch
 from ...model import Model
@@ -91,7 +91,7 @@ def entering(
     return jnp.concatenate([first, jax.lax.scan(travel, wave, (seen[:-1], gaps))[1]])
 
 
-def folded(field: Float[Array, "z W H"], shape: tuple[int, ...]) -> Stack:
+def folded(field: Num[Array, "z W H"], shape: tuple[int, ...]) -> Num[Array, "z Y X"]:
     """Sum a field over the periodic continuation of a specimen of this `shape`."""
     rows, columns = (
         jnp.arange(n) % size for n, size in zip(field.shape[1:], shape[1:], strict=True)
@@ -114,6 +114,15 @@ def squared_object(model: Model, batch: Batch) -> Float[Array, "y x"]:
     return jax.lax.scan(
         of_shot, blank, (jnp.asarray(batch.shots), jnp.asarray(batch.weight, blank.dtype))
     )[0]
+
+
+def require_regularisation(regularisation: float) -> None:
+    """Raise ValueError for a regularisation outside (0, 1]."""
+    if not 0 < regularisation <= 1:
+        raise ValueError(
+            f"regularisation is {regularisation}; give a number above 0 and up to 1, the least "
+            "curvature of a pixel over the largest"
+        )
 
 
 def require_supported(params: PyTree) -> None:

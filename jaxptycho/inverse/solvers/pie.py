@@ -32,6 +32,7 @@ from ...physics.types import PyTree
 from .curvature import (
     batch_illumination,
     mixed,
+    require_regularisation,
     require_supported,
     squared_object,
     step_of_probe,
@@ -46,11 +47,7 @@ def epie(rate: float = 1.0) -> optax.GradientTransformationExtraArgs:
 
 def rpie(regularisation: float = 0.1, rate: float = 1.0) -> optax.GradientTransformationExtraArgs:
     """Regularised PIE for the loss `misfit(amplitude)`, with a = `regularisation` in (0, 1]."""
-    if not 0 < regularisation <= 1:
-        raise ValueError(
-            f"regularisation is {regularisation}; rPIE requires a number above 0 and up to 1, "
-            "which is ePIE"
-        )
+    require_regularisation(regularisation)
 
     def init(params: PyTree) -> Any:
         require_supported(params)

@@ -9,9 +9,12 @@ from typing import Any
 
 import optax
 
-from . import pie
 from .awf import awf
 from .layerwise_adam import layerwise_adam
+from .lsqml import lsqml
+from .mpie import mpie
+from .pie import epie, rpie
+from .three_pie import three_pie
 
 Rate = float | Callable[[Any], Any]
 
@@ -48,8 +51,9 @@ def _of_optax() -> dict[str, Callable[..., Any]]:
 # engines of ptychography: they update specimen and probe from the waves of one batch, rate 1 is a
 # full step, and no other rate has to be found
 ENGINES: dict[str, Callable[..., Any]] = {
-    name: scaled(make) for name, make in {"awf": awf, "epie": pie.epie, "rpie": pie.rpie}.items()
+    make.__name__: scaled(make) for make in (awf, epie, rpie, mpie, three_pie, lsqml)
 }
+JOINT = frozenset({"lbfgs", "lsqml"})  # find the steps of all their parts together
 SOLVERS: dict[str, Callable[..., Any]] = (
     _of_optax() | {"momentum": momentum, "layerwise_adam": layerwise_adam} | ENGINES
 )
