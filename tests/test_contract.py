@@ -160,6 +160,8 @@ PRICES = {
     "total_variation": {"weight": 2.0, "along": "volume"},
     "tikhonov": {"weight": 2.0, "along": "z"},
     "missing_cone": {"weight": 2.0, "semiangle_mrad": 20.0},
+    "probe_smoothness": {"weight": 2.0},
+    "probe_spectrum_smoothness": {"weight": 2.0},
 }
 PROJECTS = {
     "amplitude_clamp": {"lowest": 0.95},
@@ -170,6 +172,19 @@ PROJECTS = {
     "gaussian_along_z": {"sigma_angstrom": 6.0},
     "low_pass": {"cutoff_inverse_angstrom": 0.6},
     "missing_cone_filter": {"semiangle_mrad": 20.0},
+    "phase_limits": {"lowest_rad": -0.2, "highest_rad": 0.3},
+    "shrinkage": {"threshold_rad": 0.1},
+    "total_variation_step": {"weight_rad": 0.1},
+    "butterworth": {"highest_inverse_angstrom": 0.6},
+    "grid_artefact_removal": {
+        "step_y_angstrom": 2.0,
+        "step_x_angstrom": 2.0,
+        "width_inverse_angstrom": 0.1,
+    },
+    "field_of_view": {"threshold": 0.3},
+    "vacuum_baseline": {"threshold": 0.3},
+    "smooth_tilts": {"sigma_angstrom": 2.0},
+    "smooth_weights": {"sigma_angstrom": 2.0},
     "support": {"blur_angstrom": 1.0, "threshold": 0.5},
     "low_pass_volume": {"cutoff_inverse_angstrom": 0.6, "edge_inverse_angstrom": 0.1},
     "atomicity": {"atoms": 5, "distance_angstrom": 1.0},
@@ -319,7 +334,9 @@ def test_penalties_of_a_transmission_are_those_of_its_phase(name):
     assert_gradient(penalty, same)
 
 
-@pytest.mark.parametrize("name", sorted(set(CONSTRAINTS) - {"atomicity"}))
+@pytest.mark.parametrize(
+    "name", sorted(set(CONSTRAINTS) - {"atomicity", "smooth_tilts", "smooth_weights"})
+)
 def test_constraints_of_a_transmission_are_those_of_its_phase(name):
     same = thin(specimen=transmission_stack(3))
     expected = constraint(name, thick())(thick())
@@ -339,6 +356,15 @@ def test_positivity_of_atoms():
     np.testing.assert_array_equal(found.debye_waller, model.specimen.debye_waller)
 
 
+def constrained():
+    """Three slices, a relaxed probe and a tilt of every shot."""
+    return thin(
+        probe=relaxed_probe(),
+        specimen=stack(3, jnp.array(8.0)),
+        propagator=Tilted(PerShot(tilts())),
+    )
+
+
 def constraint(name, model):
     if name in MASKS:
         return MASKS[name](jnp.asarray(mask()))
@@ -347,7 +373,7 @@ def constraint(name, model):
 
 @pytest.mark.parametrize("name", [*CONSTRAINTS, *MASKS])
 def test_constraints(name):
-    model = thick()
+    model = constrained() if name.startswith("smooth") else thick()
     moved = eqx.tree_at(lambda m: m.scan.positions.values, model, model.scan.positions.values + 0.3)
     project = constraint(name, moved)  # some lead back to the model that they were built from
     one, _ = assert_compiles_once(

@@ -1,4 +1,4 @@
-"""Penalties: prior knowledge of a specimen, as a term added to the loss.
+"""Penalties: prior knowledge of a specimen or probe, as a term added to the loss.
 
 A penalty is any `penalty(model) -> scalar`. The functions here build such closures from plain
 keyword numbers; `PENALTIES` lists them by the names that job files use, and their annotated
@@ -21,6 +21,7 @@ from ..model import Model
 from ..parts.slices import Of, require_depth
 from ..physics.types import Stack
 from .constraints import filters
+from .probe_penalties import probe_smoothness, probe_spectrum_smoothness
 
 Penalty = Callable[[Model], jax.Array | float]
 Along = Literal["plane", "z", "volume"]
@@ -85,7 +86,16 @@ def missing_cone(weight: float, semiangle_mrad: float, of: Of = "phase") -> Pena
 
 
 PENALTIES: dict[str, Callable[..., Penalty]] = {
-    builder.__name__: builder for builder in (l1, l2, total_variation, tikhonov, missing_cone)
+    builder.__name__: builder
+    for builder in (
+        l1,
+        l2,
+        total_variation,
+        tikhonov,
+        missing_cone,
+        probe_smoothness,
+        probe_spectrum_smoothness,
+    )
 }
 
 

@@ -24,6 +24,7 @@ from ..parts.probe import AberratedProbe, AbstractProbe, RelaxedProbe
 from ..parts.propagator import AbstractPropagator, AngularSpectrum, BandLimited, Fresnel, Tilted
 from ..parts.scan import AffineScan, FreeScan
 from ..parts.specimen import AbstractSpecimen
+from ..physics.camera_curves import CAMERA_CURVES
 from ..physics.grids import Grid
 from ..physics.modes import make_modes, source_share
 from ..runs.references import is_reference, resolve
@@ -34,6 +35,7 @@ from ..start.guess import guess_model, per_shot
 from ..start.vary import copies, varied
 from .data_sections import Scan
 from .measurement import vacuum_of
+from .schema import build_entry
 from .sections import Detector, Probe, Propagator, Setup, Specimen, slices_of
 from .tilted_beam import margin_of, require_tilted_beam, tilted_beam
 
@@ -238,6 +240,9 @@ def _detector(section: Detector, model: Model) -> AbstractDetector:
         result = Blurred(jnp.asarray(section.blur_pixels, float), result)
     if section.mtf_file is not None:
         result = ModulationTransfer(jnp.asarray(read_mtf(section.mtf_file), float), result)
+    if section.mtf is not None:
+        curve = build_entry(section.mtf, CAMERA_CURVES)
+        result = ModulationTransfer(jnp.asarray(curve, float), result)
     if section.background is not None:
         result = Background(jnp.asarray(section.background, float), result)
     if is_reference(section.kind):

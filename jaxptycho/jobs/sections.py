@@ -5,10 +5,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from ..kernels.resampling import INTERPOLATIONS
+from ..physics.camera_curves import CAMERA_CURVES
 from ..start.descan import DESCANS
 from ..start.guess import PROBES, SPECIMENS, STARTS
 from .data_sections import Data, Scan
-from .schema import Aberrations, Pair, Section, Semiangle, Triple, key, one_of
+from .schema import Aberrations, Pair, Section, Semiangle, Triple, entry_of, key, one_of
 
 Thicknesses = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2)]
 
@@ -179,6 +180,11 @@ class Detector(Section):
         None,
         "mtf.txt",
         role="input",
+    )
+    mtf: entry_of(CAMERA_CURVES) | None = key(
+        f"transfer function without a file, by its kind: {', '.join(CAMERA_CURVES)}",
+        None,
+        {"kind": "stretched", "at_nyquist": 0.3},
     )
     background: float | None = key(
         "counts per pixel from elsewhere, a first value", None, 0.1, ge=0

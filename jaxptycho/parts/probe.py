@@ -79,6 +79,13 @@ class AbstractProbe(eqx.Module):
         """The probe with `function(waves [j m y x], moments [j j])` in place of its waves."""
         raise self._without_waves()
 
+    def map_weights(self, change: Callable[[Array], Array]) -> "AbstractProbe":
+        """The probe with `change(weights [shot, j])` in place of the weights of its waves."""
+        raise ValueError(
+            f"a {type(self).__name__} has no weights that differ from shot to shot; use a "
+            "RelaxedProbe, or leave this constraint out"
+        )
+
     def with_modes(self, modes: int) -> "AbstractProbe":
         """The probe with `modes` incoherent modes, completed or cut; its power is unchanged."""
         raise ValueError(
@@ -175,6 +182,11 @@ class RelaxedProbe(AbstractProbe):
             return function(basis, moments).astype(basis.dtype)
 
         return RelaxedProbe(self.reduce_waves(change), self.coefficients)
+
+    def map_weights(self, change: Callable[[Array], Array]) -> "RelaxedProbe":
+        if not isinstance(self.coefficients, PerShot):
+            raise ValueError("the weights of this probe are shared by all shots; give them PerShot")
+        return RelaxedProbe(self.waves, PerShot(change(self.coefficients.values)))
 
 
 class AberratedProbe(AbstractProbe):

@@ -161,3 +161,15 @@ def overlap(thickness: np.ndarray, slices: int) -> Float[np.ndarray, "new old"]:
     new = np.linspace(0, edges[-1], slices + 1)
     shared = np.minimum(edges[1:], new[1:, None]) - np.maximum(edges[:-1], new[:-1, None])
     return np.clip(shared, 0, None) / np.diff(edges)
+
+
+@eqx.filter_jit
+def sliced_origin(specimen: Any, grid: Grid) -> Varying[Pair]:
+    """Position of pixel [0, 0] of the slices of a specimen (y, x) [Å]."""
+    return specimen.slices(grid).origin
+
+
+@eqx.filter_jit
+def sliced_thickness(specimen: Any, grid: Grid) -> Thickness:
+    """Thickness of the slices of a specimen [Å]."""
+    return specimen.slices(grid).thickness

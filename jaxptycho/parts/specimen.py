@@ -35,6 +35,8 @@ from .slices import (
     exponent_step,
     overlap,
     require_depth,
+    sliced_origin,
+    sliced_thickness,
 )
 
 MAX_PHASE = 0.95 * math.pi  # rad, the phase beyond which a wrap by 2π cannot be excluded
@@ -65,15 +67,15 @@ class AbstractSpecimen(eqx.Module):
 
     def shapes(self, grid: Grid) -> Sliced:
         """The slices of one view as shapes and dtypes, without values."""
-        return eqx.filter_eval_shape(_slices, first_shot(self), grid)
+        return eqx.filter_eval_shape(lambda one: one.slices(grid), first_shot(self))
 
     def slices_origin(self, grid: Grid) -> Varying[Pair]:
         """Position of pixel [0, 0] of the slices (y, x) [Å]."""
-        return _sliced_origin(self, grid)
+        return sliced_origin(self, grid)
 
     def shared_thickness(self, grid: Grid) -> Thickness:
         """Thickness [Å] that all shots share: one for all slices, or one each."""
-        return _sliced_thickness(first_shot(self), grid)
+        return sliced_thickness(first_shot(self), grid)
 
     def thicknesses(self, grid: Grid) -> Float[Array, "z"]:
         """Thickness [Å] of every slice."""
@@ -395,17 +397,3 @@ class SliceStack(AbstractStack):
 def exponential(phase: Stack, absorption: Stack | None) -> Slices:
     """Transmission function e^{iφ−a}."""
     return transmission_function(phase, jnp.zeros_like(phase) if absorption is None else absorption)
-
-
-def _slices(specimen: AbstractSpecimen, grid: Grid) -> Sliced:
-    return specimen.slices(grid)
-
-
-@eqx.filter_jit
-def _sliced_origin(specimen: AbstractSpecimen, grid: Grid) -> Varying[Pair]:
-    return specimen.slices(grid).origin
-
-
-@eqx.filter_jit
-def _sliced_thickness(specimen: AbstractSpecimen, grid: Grid) -> Thickness:
-    return specimen.slices(grid).thickness

@@ -16,13 +16,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..inverse.denoising import tv_step
 from ..inverse.least_squares import fit_linear
-from ..physics.types import Numbers, Scalar, Stack
+from ..physics.types import Numbers, Stack
 from .projections import Images
 
 Free = Literal["nothing", "constant", "plane"] | Float[Array, "view n y x"]
 REGULARISATION = 1e-6  # of the fit of the free part
-TV_STEPS = 10  # iterations of the dual, which is kept between the iterations of the volume
 
 
 class Solution(NamedTuple):
@@ -264,49 +264,3 @@ def fista(
     begin = (volume, volume, jnp.zeros((3, *start.shape), start.dtype), jnp.ones((), start.dtype))
     (volume, *_), residuals = jax.lax.scan(jax.checkpoint(step), begin, None, iterations)
     return Solution(volume, residuals)
-
-
-def total_variation_of(volume: Stack) -> Float[Array, ""]:
-    """Σ|∇V| from differences of neighbours [V] (isotropic; Rudin, Osher & Fatemi 1992)."""
-    return jnp.sum(jnp.sqrt(jnp.sum(_gradient(volume) ** 2, 0)))
-
-
-def tv_step(
-    volume: Stack,
-    weight: Scalar,
-    dual: Float[Array, "3 z Y X"],
-    support: Stack | float = 1.0,
-    positive: bool = False,
-    iterations: int = TV_STEPS,
-) -> tuple[Stack, Float[Array, "3 z Y X"]]:
-    """argmin ½‖U − V‖² + weight·Σ|∇U| over U in the support (and ≥ 0), and its dual.
-
-    The dual is the start of the next call. Fast gradient projection of the dual (Beck & Teboulle,
-    IEEE Trans. Image Process. 18, 2419 (2009)).
-    """
-
-    def primal(dual: Array) -> Stack:
-        return support * _positive(volume - weight * _gradient_transposed(dual), positive)
-
-    def step(state: tuple[Array, ...], _: None) -> tuple[tuple[Array, ...], None]:
-        dual, ahead, t = state
-        new = ahead + _gradient(primal(ahead)) / (12 * weight)
-        new = new / jnp.maximum(1, jnp.sqrt(jnp.sum(new**2, 0) + jnp.finfo(new.dtype).tiny))
-        following = (1 + jnp.sqrt(1 + 4 * t**2)) / 2
-        return (new, new + (t - 1) / following * (new - dual), following), None
-
-    (dual, _, _), _ = jax.lax.scan(step, (dual, dual, jnp.ones((), volume.dtype)), None, iterations)
-    return primal(dual), dual
-
-
-def _gradient(volume):
-    """Differences to the next voxel along z, y, x; zero at the far face."""
-    return jnp.stack([jnp.diff(volume, axis=a, append=_last(volume, a)) for a in range(3)])
-
-
-def _last(volume, axis):
-    return jax.lax.slice_in_dim(volume, volume.shape[axis] - 1, None, axis=axis)
-
-
-def _gradient_transposed(dual):
-    return jax.vjp(_gradient, jnp.zeros_like(dual[0]))[1](dual)[0]

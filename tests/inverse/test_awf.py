@@ -46,5 +46,5 @@ def test_steps_fall_without_a_rate_and_momentum_shortens_the_way():
 
 
 def test_a_regularisation_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="regularisation of 0"):
+    with pytest.raises(ValueError, match="regularisation is 0"):
         awf(0.0)

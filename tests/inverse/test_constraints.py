@@ -21,6 +21,7 @@ from jaxptycho import (
     PixelProbe,
     PotentialSlices,
     SliceStack,
+    Tilted,
     WeakPhaseStack,
     predict,
 )
@@ -39,6 +40,20 @@ KEYS = {
     "atomicity": {"atoms": 5, "distance_angstrom": 1.0},
     "probe_aperture": {"semiangle_mrad": 25.0},
     "probe_support": {"radius_angstrom": 2.0},
+    "shrinkage": {"threshold_rad": 0.1},
+    "total_variation_step": {"weight_rad": 0.1},
+    "butterworth": {"highest_inverse_angstrom": 0.6},
+    "grid_artefact_removal": {
+        "step_y_angstrom": 2.0,
+        "step_x_angstrom": 2.0,
+        "width_inverse_angstrom": 0.1,
+    },
+    "smooth_tilts": {"sigma_angstrom": 2.0},
+    "smooth_weights": {"sigma_angstrom": 2.0},
+}
+OVER_SCAN = {  # parts that differ from shot to shot
+    "smooth_tilts": {"propagator": Tilted(PerShot(models.tilts()))},
+    "smooth_weights": {"probe": models.relaxed_probe()},
 }
 GRID = Grid(shape=(32, 28), pixel=(0.4, 0.5), voltage_kv=80.0)
 PREDICT = eqx.filter_jit(predict)
@@ -122,7 +137,8 @@ def patterns(model, view=0):
 @pytest.mark.parametrize("name", CONSTRAINTS)
 @pytest.mark.parametrize("precision", [np.float32, np.float64])
 def test_shapes_and_precision_stay(name, precision):
-    model = compact(3)
+    parts = {"specimen": models.stack(3, jnp.array(8.0))} | OVER_SCAN.get(name, {})
+    model = models.thin(**parts) if name in OVER_SCAN else compact(3)
     model = single_precision(model) if precision == np.float32 else model
     after = eqx.filter_eval_shape(made(name, model), model)
     assert jax.tree.structure(after) == jax.tree.structure(model)

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxptycho.tomography.linear import cgls, fista, sirt, total_variation_of, tv_step
+from jaxptycho.inverse.denoising import total_variation_of, tv_step
+from jaxptycho.tomography.linear import cgls, fista, sirt
 from jaxptycho.tomography.projections import Geometry, Projector
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")

@@ -4,14 +4,18 @@
 can name, and `registry` describes their protocol.
 """
 
+from .bands import butterworth, grid_artefact_removal
+from .field import field_of_view, vacuum_baseline
 from .gauge import (
     phase_offset_removal,
     phase_ramp_removal,
     position_recentring,
     probe_centring,
 )
+from .over_scan import smooth_tilts, smooth_weights
 from .probe import orthogonal_modes, probe_aperture, probe_power, probe_support
 from .registry import CONSTRAINTS, all_of, build
+from .shrinkage import phase_limits, shrinkage, total_variation_step
 from .specimen import (
     amplitude_clamp,
     gaussian_along_z,
@@ -30,13 +34,17 @@ __all__ = [
     "amplitude_clamp",
     "atomicity",
     "build",
+    "butterworth",
+    "field_of_view",
     "gaussian_along_z",
     "gaussian_in_plane",
+    "grid_artefact_removal",
     "identical_slices",
     "low_pass",
     "low_pass_volume",
     "missing_cone_filter",
     "orthogonal_modes",
+    "phase_limits",
     "phase_offset_removal",
     "phase_ramp_removal",
     "position_recentring",
@@ -45,6 +53,11 @@ __all__ = [
     "probe_centring",
     "probe_power",
     "probe_support",
+    "shrinkage",
+    "smooth_tilts",
+    "smooth_weights",
     "support",
+    "total_variation_step",
+    "vacuum_baseline",
     "vacuum_surfaces",
 ]

@@ -1,7 +1,7 @@
 """Constraints: exact prior knowledge, or a choice of gauge, restored after every step.
 
 A constraint is any `project(model) -> model`; `all_of` runs several in the order given. The
-functions of `specimen_constraints`, `volume_constraints`, `probe_constraints` and `gauges` build
+functions of the modules beside this one build
 such closures, and `CONSTRAINTS` lists them by the names that job files use. The protocol:
 
 - a builder takes plain numbers by keyword, with the unit in the key (`semiangle_mrad`,
@@ -21,6 +21,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ...model import Model
+from . import bands, over_scan, shrinkage
+from . import field as field_constraints
 from . import gauge as gauges
 from . import probe as probe_constraints
 from . import specimen as specimen_constraints
@@ -51,6 +53,15 @@ CONSTRAINTS: dict[str, Callable[..., Project]] = {
         specimen_constraints.gaussian_along_z,
         specimen_constraints.low_pass,
         specimen_constraints.missing_cone_filter,
+        shrinkage.phase_limits,
+        shrinkage.shrinkage,
+        shrinkage.total_variation_step,
+        bands.butterworth,
+        bands.grid_artefact_removal,
+        field_constraints.field_of_view,
+        field_constraints.vacuum_baseline,
+        over_scan.smooth_tilts,
+        over_scan.smooth_weights,
         volume_constraints.support,
         volume_constraints.low_pass_volume,
         volume_constraints.atomicity,

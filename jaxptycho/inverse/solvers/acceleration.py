@@ -40,7 +40,7 @@ def accelerated(
         grads: PyTree, state: Accelerated, params: PyTree | None = None, **extra: Any
     ) -> Any:
         direction, inner_state = inner.update(grads, state.inner, params, **extra)
-        started = jnp.where(slope(grads, state.velocity) > 0, 0.0, state.started)
+        started = jnp.where(directional_slope(grads, state.velocity) > 0, 0.0, state.started)
         mu = jnp.minimum(started / (started + 3), momentum)
 
         def onward(velocity: PyTree) -> PyTree:
@@ -52,7 +52,7 @@ def accelerated(
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore
 
 
-def slope(gradient: PyTree, direction: PyTree) -> Array:
+def directional_slope(gradient: PyTree, direction: PyTree) -> Array:
     """Slope Re Σ g*·d of the loss along a direction; `gradient` is that of ascent."""
     each = jax.tree.map(lambda g, d: jnp.sum((jnp.conj(g) * d).real), gradient, direction)
     return sum(jax.tree.leaves(each), jnp.zeros(()))

@@ -28,7 +28,7 @@ from ...data import Batch
 from ...model import Model, waves
 from ...physics.types import PyTree
 from ..least_squares import solve_damped
-from .acceleration import slope
+from .acceleration import directional_slope
 from .curvature import (
     AT_ONCE,
     batch_illumination,
@@ -113,7 +113,7 @@ def joint_steps(
     physical = [_physical(direction, model, units, part) for part in parts]
     half = 0.5 * jnp.sum(batch.weight)
     right = -half * jnp.stack(
-        [slope(getattr(grads, part), getattr(direction, part)) for part in parts]
+        [directional_slope(getattr(grads, part), getattr(direction, part)) for part in parts]
     )
     normal = _normal_matrix(model, batch, parts, physical)
     return dict(zip(parts, solve_damped(normal, right, DAMPING), strict=True))
