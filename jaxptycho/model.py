@@ -112,10 +112,11 @@ def waves(
     gradient of a loss, such as its curvature, start from these.
     """
 
-    def of_shot(model: Model, sliced: Sliced, window: Window, centre: Any) -> Waves:
-        return exit_wave(model, sliced, window, centre).wave
+    return _of_shots(_wave_behind, model, shots, view)
 
-    return _of_shots(of_shot, model, shots, view)
+
+def _wave_behind(model: Model, sliced: Sliced, window: Window, centre: Float[Array, "2"]) -> Waves:
+    return exit_wave(model, sliced, window, centre).wave
 
 
 def _of_shots(
@@ -131,11 +132,11 @@ def _of_shots(
         shots, view = shots.shots, shots.view
     view = 0 if view is None else view
     require_alive(model)
-    return _predicted(model, jnp.asarray(shots), jnp.asarray(view))
+    return _mapped(function, model, jnp.asarray(shots), jnp.asarray(view))
 
 
 @eqx.filter_jit
-def _predicted(model: Model, shots: Indices, view: Index) -> Patterns:
+def _mapped(function: Callable[..., Array], model: Model, shots: Indices, view: Index) -> Array:
     model = select(model, PerView, view)
     sliced = model.specimen.slices(model.grid)
 

@@ -283,14 +283,14 @@ def _joint_solver(
     section: Optimisation, rates: dict[str, Rate], filters: list[Any], steps: int
 ) -> dict[Any, optax.GradientTransformation]:
     """The solver that finds the steps of several parts together, by the names of these parts."""
-    if len({rate.model_dump_json() for rate in rates.values()}) > 1:
-        raise ValueError(
-            f"step {section.name!r} has different rates for {', '.join(rates)}, whose steps "
-            f"{', '.join(sorted(section.solvers & JOINT))} finds together; give them one rate"
-        )
     rate = next(iter(rates.values()))
-    options = rate.options if rate.optimiser else section.options | rate.options
     name = rate.optimiser or section.optimiser
+    if name != "lbfgs" and len({one.model_dump_json() for one in rates.values()}) > 1:
+        raise ValueError(
+            f"step {section.name!r} has different rates for {', '.join(rates)}, whose steps {name} "
+            "finds together; give them one rate"
+        )
+    options = rate.options if rate.optimiser else section.options | rate.options
     schedule = None if name == "lbfgs" else _schedule(rate, section.epochs, steps)
     solver = _solver(section, name, schedule, options)
     specimen = filters if any(map(of_specimen, rates)) else []
