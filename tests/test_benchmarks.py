@@ -12,7 +12,17 @@ import pytest
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 OWN = {
     f"bench_{name}": []
-    for name in ("loader", "start", "precision", "flat", "wedge", "scaling", "tilts", "limits")
+    for name in (
+        "loader",
+        "start",
+        "precision",
+        "flat",
+        "wedge",
+        "scaling",
+        "tilts",
+        "limits",
+        "quality",
+    )
 }
 OWN["bench_tomography"] = ["--sweep=fraction"]
 WITH_TORCH = {"bench_step": ["--form=tuned, micro", "--form=loop"], "bench_lecture": []}
@@ -150,6 +160,12 @@ def test_small_tilts_tell_depth(figures):
     one, three = figures("bench_flat")
     assert three["W_fwhm"] < 0.7 * one["W_fwhm"]
     assert three["apart"] == pytest.approx(three["true"], abs=1.5)
+
+
+def test_solvers_reach_a_quality_without_a_rate(figures):
+    found = {row["solver"]: row for row in figures("bench_quality")}
+    assert set(found) == {"adam", "awf"}
+    assert max(row["best_R"] for row in found.values()) < 0.3
 
 
 def test_priors_fill_the_wedge(figures):

@@ -21,6 +21,7 @@ from models import (
     DETECTORS,
     FIELD,
     GRID,
+    N_SHOTS,
     ORIGIN,
     aberrated_probe,
     absorptions,
@@ -68,7 +69,7 @@ from jaxptycho.inverse import losses
 from jaxptycho.inverse.constraints import probe as probe_constraints
 from jaxptycho.inverse.constraints.registry import CONSTRAINTS, build
 from jaxptycho.inverse.penalties import PENALTIES
-from jaxptycho.inverse.solvers import awf, lsqml, mpie, pie, three_pie
+from jaxptycho.inverse.solvers import awf, difference_map, lsqml, mpie, pie, raar, three_pie
 from jaxptycho.inverse.solvers.preconditioning import PRECONDITIONERS, measured, shell_growth
 from jaxptycho.inverse.solvers.registry import ENGINES
 from jaxptycho.inverse.step import copy_for_donation
@@ -216,6 +217,8 @@ SOLVERS = {
     "rpie": lambda: per_part(specimen=pie.rpie(0.5, rate=0.2)),
     "mpie": lambda: per_part(specimen=mpie(0.5, period=2), probe=mpie(0.5, period=2)),
     "three_pie": lambda: per_part(specimen=three_pie(), probe=three_pie()),
+    "difference_map": lambda: per_part({("specimen", "probe"): difference_map(N_SHOTS)}),
+    "raar": lambda: per_part({("specimen", "probe"): raar(N_SHOTS)}),
     "lsqml": lambda: per_part({("specimen", "probe", "scan"): lsqml()}),
 }
 

@@ -15,9 +15,10 @@ from ..inverse.losses import LOSSES
 from ..inverse.penalties import PENALTIES, sum_of
 from ..inverse.solvers.accumulation import accumulate_gradients
 from ..inverse.solvers.preconditioning import PRECONDITIONERS
-from ..inverse.solvers.registry import ENGINES, JOINT, SOLVERS
+from ..inverse.solvers.registry import ENGINES, JOINT, OF_ALL_SHOTS, SOLVERS
 from ..inverse.step import per_part
 from ..model import Model
+from ..parts.indexed import PerShot, axis_size
 from ..runs.references import is_reference, resolve
 from .schema import Scheduled, Section, build_entry, entry_of, key, one_of, options_of, suggest
 
@@ -161,7 +162,9 @@ class Optimisation(Section):
 
     def batch_of(self, shots: int) -> int:
         """Shots of an optimiser step on a measurement of `shots`."""
-        return batch_size(shots) if self.batch is None else self.batch
+        if self.batch is not None:
+            return self.batch
+        return shots if self.solvers & OF_ALL_SHOTS else batch_size(shots)
 
     def rates_of(self, model: Model) -> dict[str, Rate]:
         """Rates of the parts; automatic ones relative to each other."""
@@ -275,12 +278,12 @@ def build_optimiser(
 
     joint = {part: r for part, r in rates.items() if (r.optimiser or section.optimiser) in JOINT}
     apart = {part: of_part(part, rate) for part, rate in rates.items() if part not in joint}
-    together = _joint_solver(section, joint, filters, steps) if joint else {}
+    together = _joint_solver(section, joint, filters, steps, model) if joint else {}
     return per_part(apart | together)
 
 
 def _joint_solver(
-    section: Optimisation, rates: dict[str, Rate], filters: list[Any], steps: int
+    section: Optimisation, rates: dict[str, Rate], filters: list[Any], steps: int, model: Model
 ) -> dict[Any, optax.GradientTransformation]:
     """The solver that finds the steps of several parts together, by the names of these parts."""
     rate = next(iter(rates.values()))
@@ -291,6 +294,8 @@ def _joint_solver(
             "finds together; give them one rate"
         )
     options = rate.options if rate.optimiser else section.options | rate.options
+    if name in OF_ALL_SHOTS:
+        options = {"shots": axis_size(model.scan, PerShot)} | options
     schedule = None if name == "lbfgs" else _schedule(rate, section.epochs, steps)
     solver = _solver(section, name, schedule, options)
     specimen = filters if any(map(of_specimen, rates)) else []

@@ -10,8 +10,10 @@ import pytest
 from jaxptycho import FreeScan, PerShot, PixelProbe, SliceStack, Tilted, TransmissionStack
 from jaxptycho.inverse.constraints.registry import build
 from jaxptycho.inverse.penalties import PENALTIES
+from jaxptycho.jobs.schema import build_entry
+from jaxptycho.jobs.sections import Detector
 from jaxptycho.parts.probe import RelaxedProbe
-from jaxptycho.physics.camera_curves import square_pixel, stretched
+from jaxptycho.physics.camera_curves import CAMERA_CURVES, square_pixel, stretched
 from jaxptycho.physics.detection import gaussian_mtf
 
 PIXEL = models.GRID.pixel
@@ -154,3 +156,5 @@ def test_curves_of_cameras():
     gaussian = gaussian_mtf((128, 4), 0.4)[:65, 0]
     np.testing.assert_allclose(stretched(float(gaussian[-1]), 2.0), gaussian, rtol=1e-6)
     np.testing.assert_allclose(square_pixel()[[0, -1]], [1, 2 / np.pi])
+    section = Detector.model_validate({"mtf": {"kind": "stretched", "at_nyquist": 0.3}})
+    assert build_entry(section.mtf, CAMERA_CURVES)[-1] == pytest.approx(0.3)

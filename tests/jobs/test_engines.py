@@ -22,6 +22,10 @@ def test_an_engine_needs_no_rate(name):
     build_optimiser(section, model, 1).init(models.value_and_gradient(lambda m: 0.0, model)[1])
 
 
+def test_projections_take_all_shots_at_once():
+    assert Optimisation(optimiser="raar").batch_of(516) == 516
+
+
 def test_a_probe_without_free_pixels_is_left_to_adam():
     rates = Optimisation(optimiser="rpie").rates_of(models.thin(probe=models.aberrated_probe()))
     assert rates["probe"].optimiser == "adam"

@@ -7,6 +7,7 @@ from .lsqml import lsqml
 from .mpie import mpie
 from .pie import epie, rpie
 from .preconditioning import PRECONDITIONERS, measured, shell_growth
+from .projections import difference_map, raar
 from .registry import SOLVERS, momentum
 from .three_pie import three_pie
 
@@ -15,12 +16,14 @@ __all__ = [
     "SOLVERS",
     "accumulate_gradients",
     "awf",
+    "difference_map",
     "epie",
     "layerwise_adam",
     "lsqml",
     "measured",
     "momentum",
     "mpie",
+    "raar",
     "rpie",
     "shell_growth",
     "three_pie",

@@ -26,9 +26,12 @@ class Momentum(NamedTuple):
 
 
 def mpie(
-    regularisation: float = 0.1, friction: float = 0.7, period: int = 8
+    regularisation: float = 0.1, friction: float = 0.7, period: int = 32
 ) -> optax.GradientTransformationExtraArgs:
-    """Regularised PIE (`rpie`) with momentum: η = `friction`, every T = `period` updates."""
+    """Regularised PIE (`rpie`) with momentum: η = `friction`, every T = `period` updates.
+
+    The default is an epoch of batches of automatic size: the updates of all shots are averaged.
+    """
     return periodic_momentum(rpie(regularisation), friction, period)
 
 

@@ -14,6 +14,7 @@ from .layerwise_adam import layerwise_adam
 from .lsqml import lsqml
 from .mpie import mpie
 from .pie import epie, rpie
+from .projections import difference_map, raar
 from .three_pie import three_pie
 
 Rate = float | Callable[[Any], Any]
@@ -51,9 +52,11 @@ def _of_optax() -> dict[str, Callable[..., Any]]:
 # engines of ptychography: they update specimen and probe from the waves of one batch, rate 1 is a
 # full step, and no other rate has to be found
 ENGINES: dict[str, Callable[..., Any]] = {
-    make.__name__: scaled(make) for make in (awf, epie, rpie, mpie, three_pie, lsqml)
+    make.__name__: scaled(make)
+    for make in (awf, epie, rpie, mpie, three_pie, lsqml, difference_map, raar)
 }
-JOINT = frozenset({"lbfgs", "lsqml"})  # find the steps of all their parts together
+OF_ALL_SHOTS = frozenset({"difference_map", "raar"})  # take the number of `shots`
+JOINT = OF_ALL_SHOTS | {"lbfgs", "lsqml"}  # find the steps of all their parts together
 SOLVERS: dict[str, Callable[..., Any]] = (
     _of_optax() | {"momentum": momentum, "layerwise_adam": layerwise_adam} | ENGINES
 )

@@ -79,10 +79,10 @@ def three_pie(regularisation: float = 0.1) -> optax.GradientTransformationExtraA
         change, left = backward(own, sliced, batch, beams, share, regularisation)
         updates = jax.tree.map(jnp.zeros_like, grads)
         if share:
-            updates = _with_specimen(updates, own.specimen.transmission_change(change))
+            updates = add_to_specimen(updates, own.specimen.transmission_change(change))
         if jax.tree.leaves(grads.probe):
             power = mixed(squared_object(model, batch), regularisation)
-            updates = _with_probe(updates, on_axis(own, batch, beams, left) / power, batch, units)
+            updates = add_to_probe(updates, on_axis(own, batch, beams, left) / power, batch, units)
         return updates, state
 
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore
@@ -181,14 +181,15 @@ def on_axis(
     return jnp.fft.fftshift(weighted, axes=(-2, -1))
 
 
-def _with_specimen(updates: PyTree, change: dict[str, Array]) -> PyTree:
+def add_to_specimen(updates: PyTree, change: dict[str, Array]) -> PyTree:
+    """`updates` with the changes of fields of the specimen."""
     for name, values in change.items():
         where = lambda u, name=name: getattr(u.specimen, name)  # noqa: E731
         updates = eqx.tree_at(where, updates, values.astype(where(updates).dtype))
     return updates
 
 
-def _with_probe(
+def add_to_probe(
     updates: PyTree, change: Complex[Array, "m y x"], batch: Batch, units: PyTree | None
 ) -> PyTree:
     """`updates` with the change of the probe of one view, in natural units."""
