@@ -22,6 +22,7 @@ OWN = {
         "tilts",
         "limits",
         "quality",
+        "calibration",
     )
 }
 OWN["bench_tomography"] = ["--sweep=fraction"]
@@ -144,6 +145,13 @@ def test_fewer_bits_change_less_than_another_measurement(figures):
         < found[3, "bfloat16 waves"]
         < 0.1 * noise
     )
+
+
+def test_calibrations_are_scored(figures):
+    for row in figures("bench_calibration"):
+        assert row["verdict"] in ("right", "ambiguous", "wrong and determined")
+        assert not row["no_disc"]
+        assert set(row["found"]) == set(row["visible"])
 
 
 def test_all_benchmarks_are_one_command(tmp_path):

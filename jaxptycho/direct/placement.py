@@ -103,8 +103,8 @@ def place(
 
 
 def edge_weight(
-    index: Float[np.ndarray, " n"] | Int[np.ndarray, " n"], size: int, taper: int
-) -> Float[np.ndarray, " n"]:
+    index: Float[np.ndarray, "*n"] | Int[np.ndarray, "*n"], size: float, taper: int
+) -> Float[np.ndarray, "*n"]:
     """Weight sin² of the places `index` of an axis of `size` entries, 1 beyond `taper` entries."""
     inside = np.minimum(index, size - 1 - index) + 0.5
     return np.sin(np.pi / 2 * np.clip(inside / max(taper, 0.5), 0, 1)) ** 2

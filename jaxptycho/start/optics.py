@@ -1,50 +1,41 @@
 """Optics and orientation of a scan from its bright field: `measure_optics`.
 
-Shifts of the bright-field images give a start from nothing (`image_shifts`), the centre of mass,
-which is free of curl in the true orientation, another one for small defoci. Both are refined by the
-likelihood of a weak object (`weak_object_likelihood`), whose curvature and scores give errors.
+Candidates (`optics_search`) are refined by the likelihood of a weak object
+(`weak_object_likelihood`), whose curvature and scores give errors.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 
 from ..data import Dataset
 from ..data.orientation import SCAN_TRANSFORMS, nearest_transform, orientation_matrix
 from ..direct.processor import over
 from . import optics_fit
 from .camera import MeasuredCamera, measure_camera
-from .image_shifts import linear_shifts
-from .optics_fit import ALL, BASE
-from .optics_table import SIGNIFICANT, DefocusCurve, MeasuredOptics, optics_rows
+from .optics_fit import ALL
+from .optics_search import BATCH, MIRRORS, Knowledge, Problem, candidates, in_batches, same_optics
+from .optics_table import (
+    SIGNIFICANT,
+    DefocusCurve,
+    MeasuredOptics,
+    implausible_orders,
+    optics_rows,
+)
 from .phase_sign import phase_skewness
-from .sidebands import Sidebands, ring_power, sidebands_of
-from .superpixels import SuperpixelImages, superpixels_of
-from .weak_object_likelihood import NAMES, evidence_along, explained_along
+from .sidebands import thinned
+from .superpixels import superpixels_of
+from .weak_object_likelihood import NAMES, explained_along
 
-BATCH = 16  # optics evaluated together
-STRETCHES = np.linspace(0.6, 1.4, BATCH)  # of the aberrations of a start
-NEAR_FOCUS = 20.0  # rad at the rim of the aperture, the range of defocus without shifts
-NEAR_FOCUS_STEPS = 4 * BATCH
 CURVE_STEPS = 4 * BATCH
 CURVE_RANGE = 2.5  # of the measured defocus, or
 CURVE_RADIANS = 10.0  # at the rim, the larger one
 ROUNDS = 2  # of fit and noise
-HIGHER_ORDERS = 100.0  # χ² of five coefficients, from which they are kept
+HIGHER_ORDERS = 150.0  # χ² of five coefficients, beyond which they are fitted
 HIGHER_SHOTS = 400  # of a scan; fewer have too few frequencies to tell them from a strong phase
 DETECTED = 20.0  # ln L, below which no object is seen
-SAME_DEFOCUS = 0.5  # rad at the rim, within which optics are the same
-SAME_ROTATION = 0.1  # rad
 STEP_MISMATCH = 0.01  # of disc radius × detector step against a given semiangle
 STRONG = 0.3  # relative variation of the images, beyond which an object is not weak
-PLAIN = np.eye(2)
-FLIPPED = np.diag([1.0, -1.0])
-MIRRORS = (PLAIN, FLIPPED)
 
 
 def measure_optics(
@@ -67,12 +58,12 @@ def measure_optics(
     """
     if data.n_views > 1:
         data = data.view(view)
-    known = _Knowledge(defocus_sign, transform, rotation)
+    known = Knowledge(defocus_sign, transform, rotation)
     camera = measure_camera(data) if camera is None else camera
     images, angle, spread, cautions = _images(data, camera, semiangle)
     wavelength = data.grid.wavelength
-    problem = _Problem(images, angle, wavelength, known)
-    fits = _candidates(problem)
+    problem = Problem(images, angle, wavelength, known)
+    fits = candidates(problem)
     rivals = _rivals(fits)
     best = _refined(problem, fits[0])
     skewness = phase_skewness(best, images.positions)
@@ -80,48 +71,6 @@ def measure_optics(
     if swapped:
         best = optics_fit.conjugate(best)
     return _measured(problem, best, fits, rivals, settled, skewness, spread, cautions)
-
-
-class _Knowledge:
-    """What the user knows, checked."""
-
-    def __init__(self, sign: int | None, transform: str | None, rotation: float | None) -> None:
-        if sign not in (None, -1, 1):
-            raise ValueError(f"defocus_sign = {sign}; 1 (underfocus), -1 or None is required")
-        if rotation is not None and transform is None:
-            raise ValueError(
-                "a rotation came without the transform that it follows; give transform, one of "
-                f"{', '.join(SCAN_TRANSFORMS)}"
-            )
-        self.sign = sign
-        self.transform = transform
-        self.matrix = None if transform is None else orientation_matrix(transform, rotation or 0.0)
-        self.fixed = rotation is not None
-
-    @property
-    def mirrors(self):
-        """Handednesses that are possible."""
-        if self.matrix is None:
-            return MIRRORS
-        return (PLAIN,) if np.linalg.det(self.matrix) > 0 else (FLIPPED,)
-
-
-@dataclass(frozen=True)
-class _Problem:
-    images: SuperpixelImages
-    semiangle: float
-    wavelength: float
-    known: _Knowledge
-
-    @property
-    def units(self):
-        return optics_fit.parameter_units(self.semiangle, self.wavelength)
-
-    def bands(self) -> Sidebands:
-        return sidebands_of(self.images, self.semiangle / self.wavelength, self.wavelength)
-
-    def free(self, free: Any) -> Any:
-        return free & (np.arange(len(free)) < len(free) - self.known.fixed)
 
 
 def _images(data, camera, semiangle):
@@ -158,113 +107,13 @@ def _images(data, camera, semiangle):
     return images, trusted_angle, spread, cautions
 
 
-def _candidates(problem):
-    """Fits of the best starts of each handedness, the best one first, all with defocus > 0."""
-    bands = problem.bands()
-    variance = ring_power(bands)
-    starts = []
-    for theta, mirror in _starts(problem, bands):
-        values = _batched(evidence_along, theta, mirror, bands, jnp.asarray(variance))
-        starts.append((float(values.max()), theta[int(np.argmax(values))], mirror))
-    fits = []
-    for mirror in problem.known.mirrors:
-        chosen: list[Any] = []
-        for _, theta, _ in sorted((s for s in starts if s[2] is mirror), key=lambda s: -s[0]):
-            theta = _canonical(theta)
-            if len(chosen) < 2 and not any(_same(theta, c, problem.units) for c in chosen):
-                chosen.append(theta)
-        free = problem.free(BASE)
-        for theta in chosen:
-            first = optics_fit.evaluated(theta, mirror, free, problem.units, bands, variance)
-            fits.append(optics_fit.maximised(first, 3))
-    fits = [f if f.theta[0] <= 0 else optics_fit.conjugate(f) for f in fits]
-    return sorted(fits, key=lambda f: -f.value)
-
-
-def _starts(problem, bands):
-    """Lines of optics [n, p] to begin from, with their mirrors."""
-    n = len(NAMES) + 1
-    for found in linear_shifts(problem.images):
-        theta, mirror = _decomposed(found.matrix / problem.images.width, problem.wavelength)
-        line = np.repeat(theta[None], BATCH, 0)
-        line[:, :3] *= STRETCHES[:, None]
-        if problem.known.fixed:
-            line[:, -1] = _given_rotation(problem.known, theta[-1])
-        if any(mirror is m for m in problem.known.mirrors):
-            yield line, mirror
-    for mirror in problem.known.mirrors:
-        line = np.zeros((NEAR_FOCUS_STEPS, n))
-        angle = curl_free_rotation(bands, mirror)
-        line[:, -1] = _given_rotation(problem.known, angle) if problem.known.fixed else angle
-        line[:, 0] = problem.units[0] * np.linspace(-NEAR_FOCUS, NEAR_FOCUS, NEAR_FOCUS_STEPS)
-        yield line, mirror
-
-
-def _decomposed(matrix, wavelength):
-    """Optics and mirror of a map from k [1/Å] to the shifts of images [Å], for defocus > 0."""
-    left, values, right = np.linalg.svd(matrix)
-    orientation = (left @ right).T
-    mirror = PLAIN if np.linalg.det(orientation) > 0 else FLIPPED
-    turn = orientation @ mirror
-    # shifts are −∇χ/2π = −λ C k with C = [[C10 − C12a, C12b], [C12b, C10 + C12a]]
-    lens = -(right.T * values) @ right / wavelength
-    theta = np.zeros(len(NAMES) + 1)
-    theta[0] = (lens[0, 0] + lens[1, 1]) / 2
-    theta[1:3] = (lens[1, 1] - lens[0, 0]) / 2, lens[0, 1]
-    theta[-1] = math.atan2(turn[1, 0], turn[0, 0])
-    return theta, mirror
-
-
-def curl_free_rotation(bands: Sidebands, mirror: Float[np.ndarray, "2 2"]) -> float:
-    """Rotation [rad] of the scan after `mirror` for which the centre of mass has the least curl.
-
-    That of a thin phase is its gradient, blurred: parallel to Q. Rotations by 180° are equal.
-    """
-    used = np.asarray(bands.used) > 0
-    moments = np.asarray(bands.root)[:, None] * np.asarray(bands.k)
-    centre = np.asarray(bands.g)[:, used].T @ moments
-    q = np.asarray(bands.q)[used]
-    along = q / np.hypot(*q.T)[:, None] @ mirror.T
-    across = np.stack([-along[:, 1], along[:, 0]], -1)
-    first, second = np.sum(along * centre, 1), np.sum(across * centre, 1)
-    mixed = 2 * np.sum(first * second.conj()).real
-    return 0.5 * math.atan2(mixed, np.sum(abs(first) ** 2) - np.sum(abs(second) ** 2))
-
-
-def _given_rotation(known, near):
-    """Known rotation of the scan after its mirror, of the two signs of defocus that near `near`."""
-    turn = known.matrix @ known.mirrors[0]
-    angle = math.atan2(turn[1, 0], turn[0, 0])
-    return angle if math.cos(angle - near) > 0 else angle + math.pi
-
-
-def _batched(function: Callable, thetas, mirror, bands, *more):
-    """`function` of optics [n, p], as many at once as it was compiled for."""
-    values = []
-    for i in range(0, len(thetas), BATCH):
-        rows = np.resize(thetas[i : i + BATCH], (BATCH, thetas.shape[1]))
-        arrays = jnp.asarray(rows, jnp.float32), jnp.asarray(mirror, jnp.float32)
-        values.append(np.asarray(function(*arrays, bands, *more), float))
-    return np.concatenate(values)[: len(thetas)]
-
-
-def _canonical(theta):
-    """Of the two equal optics, that of defocus ≥ 0."""
-    return theta if theta[0] <= 0 else np.append(-theta[:-1], theta[-1] + np.pi)
-
-
-def _same(first, second, units):
-    turn = abs((first[-1] - second[-1] + np.pi) % (2 * np.pi) - np.pi)
-    return abs(first[0] - second[0]) < SAME_DEFOCUS * units[0] and turn < SAME_ROTATION
-
-
 def _rivals(fits):
     """Other fits that the data do not exclude."""
     best, *others = fits
     return [
         other
         for other in others
-        if not (other.mirror is best.mirror and _same(other.theta, best.theta, best.units))
+        if not (other.mirror is best.mirror and same_optics(other.theta, best.theta, best.units))
         and optics_fit.significance(best, other) < SIGNIFICANT
     ]
 
@@ -276,18 +125,16 @@ def _orientation(fit):
 def _refined(problem, fit):
     """Fit with the noise that it leaves, and with higher aberrations where they count."""
     for _ in range(ROUNDS):
-        again = fit.theta, fit.mirror, fit.free, fit.units, fit.bands
+        again = fit.theta, fit.mirror, fit.free, fit.units, problem.bands(fit)
         fit = optics_fit.maximised(optics_fit.evaluated(*again))
+    free = problem.free(ALL)
     if len(problem.images.positions) < HIGHER_SHOTS:
         return fit
-    free = problem.free(ALL)
     first = optics_fit.evaluated(fit.theta, fit.mirror, free, fit.units, fit.bands, fit.variance)
-    higher = optics_fit.maximised(first, 4)
-    added = (~BASE)[free]
-    values = higher.theta[free][added]
-    found = optics_fit.covariance(higher)[np.ix_(added, added)]
-    chi2 = values @ np.linalg.pinv(found) @ values
-    return higher if chi2 > HIGHER_ORDERS else fit
+    scatter = first.slopes.T @ first.slopes
+    score = first.slopes.sum(0)
+    chi2 = float(score @ np.linalg.pinv(scatter) @ score)  # of Lagrange multipliers
+    return optics_fit.maximised(first) if chi2 > HIGHER_ORDERS else fit
 
 
 def _pair(best, skewness, known):
@@ -321,6 +168,12 @@ def _measured(problem, best, fits, rivals, settled, skewness, spread, cautions):
             "the data do not exclude other optics: " + "; ".join(map(_described, rivals))
         )
     warnings += _strength(problem)
+    implausible = implausible_orders(best)
+    if implausible:
+        warnings.append(
+            f"images shift with the angle as by {' and '.join(implausible)}, more than lenses have: "
+            "is the diffraction pattern distorted, or the phase strong?"
+        )
     aberrations = {
         name: float(value)
         for name, value, free in zip(NAMES, best.theta[:-1], best.free[:-1], strict=True)
@@ -366,6 +219,7 @@ def _evidence(best, fits):
     """J of every transform with the rotation and aberrations of the best fit, or better ones."""
     _, rotation = nearest_transform(_orientation(best))
     found = {}
+    some = thinned(fits[0].bands)
     for mirror in MIRRORS:
         names = [n for n, m in SCAN_TRANSFORMS.items() if np.linalg.det(m) == np.linalg.det(mirror)]
         turns = [orientation_matrix(name, rotation) @ mirror for name in names]
@@ -373,10 +227,10 @@ def _evidence(best, fits):
         lens = np.repeat(best.theta[None, :-1], 2 * len(names), 0)
         lens[len(names) :] *= -1
         thetas = np.c_[lens, np.tile(angles, 2)]
-        values = _batched(explained_along, thetas, mirror, best.bands)
+        values = in_batches(explained_along, thetas, mirror, some)
         found |= dict(zip(names, np.maximum(*values.reshape(2, -1)), strict=True))
     for fit in fits:
-        value = float(_batched(explained_along, fit.theta[None], fit.mirror, best.bands)[0])
+        value = float(in_batches(explained_along, fit.theta[None], fit.mirror, some)[0])
         for one in (fit, optics_fit.conjugate(fit)):
             name, _ = nearest_transform(_orientation(one))
             found[name] = max(found[name], value)
@@ -389,9 +243,10 @@ def _curve(best, fits):
     defocus = np.linspace(-reach, reach, CURVE_STEPS)
     curves = {}
     others = [f for f in fits if f.mirror is not best.mirror][:1]
+    some = thinned(fits[0].bands)
     for fit in (best, *others):
         line = np.repeat(fit.theta[None], CURVE_STEPS, 0)
         line[:, 0] = -defocus
         transform, _ = nearest_transform(_orientation(fit))
-        curves[transform] = _batched(explained_along, line, fit.mirror, best.bands)
+        curves[transform] = in_batches(explained_along, line, fit.mirror, some)
     return DefocusCurve(defocus, curves)

@@ -4,15 +4,19 @@ from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
 import numpy as np
+import scipy.linalg
 from jaxtyping import Bool, Float
+from scipy.optimize import minimize
 
-from .sidebands import Sidebands
+from .sidebands import RINGS, Sidebands
 from .weak_object_likelihood import NAMES, evidence_and_scores, ring_variance
 
 ROTATION_UNIT = 0.1  # rad
 DIFFERENCE = 0.02  # units, for second derivatives
-LONGEST_STEP = 1.0  # units
-SETTLED = 0.01  # gain in ln L of the last step
+LONGEST_STEP = 1.0  # units, of the first step
+MOST_STEPS = 12
+SETTLED = 0.2  # slope of ln L by a standard error, at the maximum
+SECTORS = 12  # of the direction of Q
 RIGID = 1e-5  # of the largest curvature, the smallest that a step is divided by
 
 Free = Bool[np.ndarray, " p"]
@@ -73,29 +77,28 @@ def evaluated(
     return OpticsFit(np.asarray(theta, float), mirror, free, units, bands, variance, *of_q)
 
 
-def maximised(fit: OpticsFit, steps: int = 5) -> OpticsFit:
-    """Fit after Newton steps, whose length is limited while ln L is not convex."""
+def maximised(fit: OpticsFit, steps: int = MOST_STEPS) -> OpticsFit:
+    """Fit at the maximum of ln L near `fit`, by quasi-Newton steps (Broyden and others 1970).
+
+    The first one is that of scoring, with the scatter of the scores for the curvature.
+    """
     directions = np.diag(fit.units)[fit.free]
-    for _ in range(steps):
-        gradient = fit.slopes.sum(0)
-        values, vectors = np.linalg.eigh(curvature(fit))
-        stiffness = np.maximum(np.abs(values), RIGID * np.abs(values).max() + 1e-12)
-        damping, better = 0.0, None
-        for _ in range(6):
-            step = vectors @ ((vectors.T @ gradient) / (stiffness + damping))
-            step *= min(1.0, LONGEST_STEP / max(float(np.abs(step).max()), 1e-12))
-            new = fit.at(fit.theta + step @ directions)
-            if new.value >= fit.value:
-                better = new
-                break
-            damping = max(8 * damping, 0.1 * float(stiffness.min()))
-        if better is None:
-            return fit
-        gain = better.value - fit.value
-        fit = better
-        if gain < SETTLED:
-            return fit
-    return fit
+    values, vectors = np.linalg.eigh(fit.slopes.T @ fit.slopes)
+    stiffness = np.maximum(values, RIGID * values.max() + 1e-12)
+    lengths = np.minimum(1 / np.sqrt(stiffness), LONGEST_STEP)
+    axes = lengths[:, None] * vectors.T
+    moves = axes @ directions
+    tried = {}
+
+    def _negative(x):
+        new = fit.at(fit.theta + x @ moves)
+        tried[x.tobytes()] = new
+        return -new.value, -axes @ new.slopes.sum(0)
+
+    options = {"gtol": SETTLED, "maxiter": steps}
+    start = np.zeros(len(moves))
+    minimize(_negative, start, jac=True, method="BFGS", options=options)
+    return max(tried.values(), key=lambda new: new.value)
 
 
 def curvature(fit: OpticsFit) -> Float[np.ndarray, "d d"]:
@@ -111,16 +114,32 @@ def curvature(fit: OpticsFit) -> Float[np.ndarray, "d d"]:
 
 
 def covariance(fit: OpticsFit) -> Float[np.ndarray, "d d"]:
-    """Covariance of the free parameters [Å, rad], H⁻¹(Σ_Q s sᵀ)H⁻¹ (Huber 1967).
+    """Covariance of the free parameters [Å, rad], H⁻¹VH⁻¹ with the scatter V of the scores.
 
-    Scores s of single frequencies show by their scatter what counting noise, the specimen beyond a
-    weak object, and the edges of the scan contribute.
+    Scores of single frequencies show by their scatter what counting noise and the edges of the scan
+    contribute (Huber 1967). What a weak object misses of thick and strong ones is much the same at
+    neighbouring frequencies: V adds up the sums over rings and over sectors of Q (two-way clusters;
+    Cameron, Gelbach & Miller 2011).
     """
     values, vectors = np.linalg.eigh(curvature(fit))
     inverse = vectors / np.maximum(values, 1e-6 * max(float(values.max()), 1e-12)) @ vectors.T
-    scatter = fit.slopes.T @ fit.slopes
     unit = fit.units[fit.free]
-    return inverse @ scatter @ inverse * unit * unit[:, None]
+    return inverse @ score_scatter(fit) @ inverse * unit * unit[:, None]
+
+
+def score_scatter(fit: OpticsFit) -> Float[np.ndarray, "d d"]:
+    """Covariance of the sum of the scores, no less than that of independent frequencies."""
+    single = fit.slopes.T @ fit.slopes
+    y, x = np.asarray(fit.bands.q, float).T
+    sector = np.floor(np.arctan2(y, x) % np.pi / np.pi * SECTORS).astype(int) % SECTORS
+    total = -single
+    for cluster, count in ((np.asarray(fit.bands.ring), RINGS), (sector, SECTORS)):
+        sums = np.zeros((count, fit.slopes.shape[1]))
+        np.add.at(sums, cluster, fit.slopes)
+        total = total + sums.T @ sums * count / (count - 1)
+    ratio, axes = scipy.linalg.eigh(total, single + 1e-9 * np.trace(single) * np.eye(len(single)))
+    back = np.linalg.inv(axes)
+    return back.T * np.maximum(ratio, 1.0) @ back
 
 
 def conjugate(fit: OpticsFit) -> OpticsFit:

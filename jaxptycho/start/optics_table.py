@@ -12,6 +12,8 @@ from .optics_fit import OpticsFit, covariance
 from .weak_object_likelihood import NAMES
 
 SIGNIFICANT = 3.0  # standard deviations
+HIGHER = {"C21": "coma", "C23": "threefold_astigmatism", "C30": "spherical_aberration"}
+PLAUSIBLE = {"C21": 1e6, "C23": 1e6, "C30": 1e8}  # Å, the largest of probe-forming lenses
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,16 +83,35 @@ def optics_rows(
         words += f"; after the transform {transform}, in all {total:.2f}°"
     turn = np.rad2deg(rotation), np.rad2deg(error[-1])
     rows["rotation_deg"] = Measured(float(turn[0]), float(turn[1]), "°", words)
-    for name, symbol in (("coma", "C21"), ("threefold_astigmatism", "C23")):
-        extra = _magnitude(name, symbol, fit, found, source)
-        first = extra[f"{name}_angstrom"]
-        if first.value > SIGNIFICANT * first.error > 0:
+    for symbol, extra in _higher_rows(fit, found, source).items():
+        first = extra[f"{HIGHER[symbol]}_angstrom"]
+        if (
+            abs(first.value) > SIGNIFICANT * first.error > 0
+            and abs(first.value) < PLAUSIBLE[symbol]
+        ):
             rows |= extra
-    spherical = float(fit.theta[NAMES.index("C30")])
-    of_spherical = float(error[NAMES.index("C30")])
-    if abs(spherical) > SIGNIFICANT * of_spherical > 0:
-        rows["spherical_aberration_angstrom"] = Measured(spherical, of_spherical, "Å", source)
     return rows
+
+
+def implausible_orders(fit: OpticsFit) -> list[str]:
+    """Higher aberrations of the fit, in words, that are larger than those of any lens."""
+    none = np.zeros((len(fit.theta), len(fit.theta)))
+    return [
+        f"a {HIGHER[symbol].replace('_', ' ')} of {1e-7 * abs(first.value):.2g} mm"
+        for symbol, extra in _higher_rows(fit, none, "").items()
+        if abs((first := extra[f"{HIGHER[symbol]}_angstrom"]).value) >= PLAUSIBLE[symbol]
+    ]
+
+
+def _higher_rows(fit, found, source):
+    """Rows of every higher aberration, by its symbol."""
+    rows = {
+        symbol: _magnitude(HIGHER[symbol], symbol, fit, found, source) for symbol in ("C21", "C23")
+    }
+    i = NAMES.index("C30")
+    error = math.sqrt(max(float(found[i, i]), 0.0))
+    name = f"{HIGHER['C30']}_angstrom"
+    return rows | {"C30": {name: Measured(float(fit.theta[i]), error, "Å", source)}}
 
 
 def _magnitude(name, symbol, fit, found, source):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, Int
 
-from ..direct.placement import AbstractPlacement, place
+from ..direct.placement import AbstractPlacement, edge_weight, place
 from .superpixels import SuperpixelImages
 
 RINGS = 16  # of |Q|
@@ -17,6 +17,7 @@ CELL_STEP = 256  # few shapes are compiled
 MAX_UPSAMPLE = 3
 LONGEST = 1.5  # periods in the scan, below which edges and descan dominate
 TAPER = 3  # positions at the edges of the scan
+MOST_CUT = 0.25  # of the scan at an edge, for windows that move
 LEAKAGE = 2.0  # width that the edges of a scan of unit extent give to a frequency
 DIM = 0.05  # of the disc's intensity, the least that a cell is divided by
 
@@ -36,12 +37,20 @@ class Sidebands(NamedTuple):
     edge: Float[Array, ""]  # 1/Å, width of its edge
 
 
-def sidebands_of(images: SuperpixelImages, radius: float, wavelength: float) -> Sidebands:
-    """Sidebands within the limit 2α/λ of the bright field, for an aperture of `radius` [1/Å]."""
+def sidebands_of(
+    images: SuperpixelImages,
+    radius: float,
+    wavelength: float,
+    shifts: Float[np.ndarray, "cell 2"] | None = None,
+) -> Sidebands:
+    """Sidebands within the limit 2α/λ of the bright field, for an aperture of `radius` [1/Å].
+
+    `shifts` are those of `image_spectra`.
+    """
     coarse = place(images.positions).grid
     upsample = math.ceil(4 * radius * math.sqrt(coarse.area) - 1e-6)
     upsample = int(np.clip(upsample, 1, MAX_UPSAMPLE))
-    g, placement, pixels = image_spectra(images, upsample)
+    g, placement, pixels = image_spectra(images, upsample, shifts)
     q = placement.grid.frequencies()
     length = np.hypot(q[..., 0], q[..., 1])
     extent = math.sqrt(coarse.area * math.prod(coarse.shape))
@@ -78,26 +87,52 @@ def sidebands_of(images: SuperpixelImages, radius: float, wavelength: float) -> 
     )
 
 
+def thinned(bands: Sidebands) -> Sidebands:
+    """Sidebands of some frequencies of all lengths: `Q_STEP` of them."""
+    stride = len(bands.q) // Q_STEP
+    chosen = slice(0, stride * Q_STEP, stride)
+    parts = {name: getattr(bands, name)[chosen] for name in ("q", "used", "power", "ring")}
+    return bands._replace(g=bands.g[:, chosen], **parts)
+
+
 def _padded(values: np.ndarray, rows: int) -> np.ndarray:
     return np.concatenate([values, np.zeros((rows - len(values), *values.shape[1:]))])
 
 
 def image_spectra(
-    images: SuperpixelImages, upsample: int = 1
+    images: SuperpixelImages,
+    upsample: int = 1,
+    shifts: Float[np.ndarray, "cell 2"] | None = None,
 ) -> tuple[Complex[np.ndarray, "cell Y half"], AbstractPlacement, Float[np.ndarray, " cell"]]:
     """Transform of whitened images, its placement, and the illuminated pixels of every cell.
 
     What all cells share (beam current, thickness) is removed: a weak phase moves counts within a
-    pattern without changing their sum, as Σ_k Γ(k, Q) = 0.
+    pattern without changing their sum, as Σ_k Γ(k, Q) = 0. Every image shows the specimen moved by
+    its `shifts` (y, x) [Å]: windows that move likewise see one part of the specimen, where those at
+    rest, whose common part shrinks with the shift, make shifts look smaller than they are.
     """
     mean = images.counts.mean(0)
     total = images.counts.sum(1) / max(float(mean.sum()), 1e-30)
     intensity = float(np.median(mean / images.pixels))
     weight = np.sqrt(np.maximum(mean, DIM * intensity * images.pixels))
     values = (images.counts - total[:, None] * mean) / weight
-    placement = place(images.positions, None, upsample, TAPER)
+    placement = place(images.positions, None, upsample)
+    values = values * _windows(images.positions, shifts)
     spectra = placement.transform(jnp.asarray(values, jnp.float32))
     return np.asarray(spectra) / upsample**2, placement, mean / intensity
+
+
+def _windows(positions, shifts):
+    """Weight [shot, cell] of every shot, zero at the edges of the scan."""
+    grid = place(positions).grid
+    index = (positions - grid.origin) @ np.linalg.inv(grid.steps)
+    moved = np.zeros((1, 2)) if shifts is None else shifts @ np.linalg.inv(grid.steps)
+    weight = np.ones((len(positions), len(moved)))
+    for axis, size in enumerate(grid.shape):
+        margin = min(float(np.abs(moved[:, axis]).max()), MOST_CUT * size)
+        place_in_window = index[:, axis, None] - np.clip(moved[:, axis], -margin, margin) - margin
+        weight *= edge_weight(place_in_window, size - 2 * margin, TAPER)
+    return weight
 
 
 def ring_power(bands: Sidebands) -> Float[np.ndarray, " ring"]:

@@ -35,7 +35,10 @@ Mirror = Float[Array, "2 2"]  # matrix on (y, x) that acts before the rotation
 
 
 class Projections(NamedTuple):
-    """Sums over cells at every Q: U*G and U*U, and the phase's own part of both."""
+    """Sums over cells at every Q: U*G and U*U, and the phase's own part of both.
+
+    Of U without what all cells share, which the images lack (`image_spectra`).
+    """
 
     phase: Complex[Array, " q"]  # Σ −iΓ*G
     phase_power: Float[Array, " q"]  # Σ |Γ|²
@@ -53,21 +56,24 @@ def projections(theta: Theta, mirror: Mirror, bands: Sidebands) -> Projections:
     aberrations: dict[str, Any] = dict(zip(NAMES, theta[:-1], strict=True))
     cos, sin = jnp.cos(theta[-1]), jnp.sin(theta[-1])
     y, x = (bands.q @ mirror.T).T
-    q = jnp.stack([cos * y - sin * x, sin * y + cos * x], -1)
+    q = cos * y - sin * x, sin * y + cos * x
 
-    def _wave(k):
-        chi = phase_at(aberrations, k[..., 0], k[..., 1], bands.wavelength)
-        return transmission_function(-chi, jnp.zeros_like(chi))
+    def _wave(y, x):
+        chi = phase_at(aberrations, y, x, bands.wavelength)
+        wave = transmission_function(-chi, jnp.zeros_like(chi))
+        return wave.real, wave.imag
 
-    def _pupil(k):
-        distance = jnp.sqrt(k[..., 0] ** 2 + k[..., 1] ** 2 + 1e-30)
+    def _pupil(y, x):
+        distance = jnp.sqrt(y**2 + x**2 + 1e-30)
         amplitude = jnp.clip((bands.radius - distance) / bands.edge + 0.5, 0.0, 1.0)
-        return amplitude * _wave(k).real, amplitude * _wave(k).imag
+        real, imaginary = _wave(y, x)
+        return amplitude * real, amplitude * imaginary
 
     def _add(total, one):
-        g, k, root = one
-        here = (root * _wave(k).real)[:, None], (root * _wave(k).imag)[:, None]
-        below, above = _pupil(k[:, None] - q), _pupil(k[:, None] + q)
+        real, imaginary, *column = one
+        y, x, root, *here = (values[:, None] for values in column)
+        below = _pupil(y - q[0], x - q[1])
+        above = _pupil(y + q[0], x + q[1])
         # P*(k)P(k−Q) and P(k)P*(k+Q)
         left = (
             here[0] * below[0] + here[1] * below[1],
@@ -80,27 +86,36 @@ def projections(theta: Theta, mirror: Mirror, bands: Sidebands) -> Projections:
         c, d = left[0] - right[0], left[1] - right[1]  # Γ
         e, f = left[0] + right[0], left[1] + right[1]  # Γ′
         terms = (
-            g.imag * c - g.real * d,
-            -g.real * c - g.imag * d,
+            imaginary * c - real * d,
+            -real * c - imaginary * d,
             c**2 + d**2,
-            -g.real * e - g.imag * f,
-            g.real * f - g.imag * e,
+            -real * e - imaginary * f,
+            real * f - imaginary * e,
             e**2 + f**2,
             d * e - c * f,
             c * e + d * f,
+            root * c,
+            root * d,
+            root * e,
+            root * f,
         )
         return tuple(t + jnp.sum(term, 0) for t, term in zip(total, terms, strict=True)), None
 
     zero = jnp.zeros(len(bands.q), bands.root.dtype)
-    cells = (bands.g, bands.k, bands.root)
+    y, x = bands.k.T
+    probe = (bands.root * part for part in _wave(y, x))
+    # separate real and imaginary parts, which compilers vectorise
+    cells = (bands.g.real, bands.g.imag, y, x, bands.root, *probe)
     chunks = jax.tree.map(lambda a: a.reshape(-1, CHUNK, *a.shape[1:]), cells)
-    sums = lax.scan(_add, (zero,) * 8, chunks)[0]
+    sums = lax.scan(_add, (zero,) * 12, chunks)[0]
+    pixels = jnp.sum(bands.root**2)
+    common = lax.complex(sums[8], sums[9]), lax.complex(sums[10], sums[11])
     return Projections(
         lax.complex(sums[0], sums[1]),
-        sums[2],
+        sums[2] - _square(common[0]) / pixels,
         lax.complex(sums[3], sums[4]),
-        sums[5],
-        lax.complex(sums[6], sums[7]),
+        sums[5] - _square(common[1]) / pixels,
+        lax.complex(sums[6], sums[7]) - 1j * jnp.conj(common[0]) * common[1] / pixels,
     )
 
 
@@ -115,19 +130,25 @@ def log_evidence(
     """ln L of every frequency, relative to no object at all; `variance` is σ² of every ring."""
     sums = projections(theta, mirror, bands)
     noise = variance[bands.ring]
-    signal, amplitude = _spectra(sums, noise, bands)
-    p = noise + signal * sums.phase_power
-    p2 = noise + amplitude * sums.amplitude_power
-    both = signal * amplitude
-    det = jnp.maximum((p * p2 - both * _square(sums.cross)) / noise**2, 1.0)
+    m = _posterior(sums, noise, bands)
     mixed = jnp.real(jnp.conj(sums.phase) * sums.cross * sums.amplitude)
-    quadratic = signal * p2 * _square(sums.phase) + amplitude * p * _square(sums.amplitude)
-    each = (quadratic - 2 * both * mixed) / (noise**3 * det) - jnp.log(det)
-    return each * bands.used
+    quadratic = m.signal * m.p2 * _square(sums.phase) + m.amplitude * m.p * _square(sums.amplitude)
+    each = (quadratic - 2 * m.signal * m.amplitude * mixed) / (noise * m.det)
+    return (each - jnp.log(m.det / noise**2)) * bands.used
 
 
-def _spectra(sums, noise, bands):
-    """S and S′ of every Q from moments in rings: E|b|² = σ²u + S u² + S′|cross|²."""
+class _Posterior(NamedTuple):
+    """S, S′, diagonal and determinant of σ² + √D U*U √D at every Q."""
+
+    signal: Float[Array, " q"]
+    amplitude: Float[Array, " q"]
+    p: Float[Array, " q"]
+    p2: Float[Array, " q"]
+    det: Float[Array, " q"]
+
+
+def _posterior(sums, noise, bands):
+    """With S and S′ from moments in rings: E|b|² = σ²u + S u² + S′|cross|²."""
 
     def _moment(b, power, other):
         excess = ring_sum(_square(b) - noise * power - other, bands)
@@ -135,7 +156,11 @@ def _spectra(sums, noise, bands):
 
     signal = _moment(sums.phase, sums.phase_power, 0.0)[bands.ring]
     leak = signal * _square(sums.cross)
-    return signal, _moment(sums.amplitude, sums.amplitude_power, leak)[bands.ring]
+    amplitude = _moment(sums.amplitude, sums.amplitude_power, leak)[bands.ring]
+    p = noise + signal * sums.phase_power
+    p2 = noise + amplitude * sums.amplitude_power
+    det = jnp.maximum(p * p2 - signal * amplitude * _square(sums.cross), noise**2)
+    return _Posterior(signal, amplitude, p, p2, det)
 
 
 def _square(z):
@@ -210,10 +235,6 @@ def phase_spectrum(
 ) -> Complex[Array, " q"]:
     """Expected phase Φ(Q) given the images."""
     sums = projections(theta, mirror, bands)
-    noise = variance[bands.ring]
-    signal, amplitude = _spectra(sums, noise, bands)
-    p = noise + signal * sums.phase_power
-    p2 = noise + amplitude * sums.amplitude_power
-    both = signal * amplitude
-    det = jnp.maximum(p * p2 - both * _square(sums.cross), noise**2)
-    return bands.used * (signal * p2 * sums.phase - both * sums.cross * sums.amplitude) / det
+    m = _posterior(sums, variance[bands.ring], bands)
+    leak = m.signal * m.amplitude * sums.cross * sums.amplitude
+    return bands.used * (m.signal * m.p2 * sums.phase - leak) / m.det

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 import jaxptycho as jp
 from jaxptycho import direct
@@ -12,7 +13,7 @@ from jaxptycho.simulate.scan import raster
 from jaxptycho.start import image_shifts, optics_fit
 from jaxptycho.start import weak_object_likelihood as likelihood
 from jaxptycho.start.optics import measure_optics
-from jaxptycho.start.sidebands import RINGS, Sidebands
+from jaxptycho.start.sidebands import RINGS, Sidebands, image_spectra
 from jaxptycho.start.superpixels import SuperpixelImages
 
 WAVELENGTH = 0.0418
@@ -55,6 +56,8 @@ def test_projections_are_those_of_the_transfer(mirror):
     sums = likelihood.projections(jnp.asarray(THETA), jnp.asarray(mirror), bands)
     g = np.asarray(bands.g)
     np.testing.assert_allclose(sums.phase, np.sum(-1j * gamma.conj() * g, 0), atol=1e-9)
+    root = np.asarray(bands.root)[:, None]
+    gamma -= root * np.sum(root * gamma, 0) / np.sum(root**2)
     np.testing.assert_allclose(sums.phase_power, np.sum(np.abs(gamma) ** 2, 0), atol=1e-9)
 
 
@@ -116,6 +119,27 @@ def test_shifts_are_found_at_one_count_per_pixel(mirror):
     images = SuperpixelImages(counts.astype(float), places, cells, 0.1 * (cells - 5), ones, 0.1)
     best = image_shifts.linear_shifts(images)[0]
     np.testing.assert_allclose(best.matrix, matrix, atol=0.1)
+
+
+def test_windows_that_move_see_one_part_of_the_specimen():
+    """Spectra of a shifted random field are those of the field at rest, but for a phase ramp."""
+    rng = np.random.default_rng(3)
+    field = gaussian_filter(rng.normal(size=(64, 64)), 2.0)
+    cells = np.argwhere(np.ones((5, 5)))
+    shifts = 2 * (cells - 2)
+    views = [field[16 - y : 48 - y, 16 - x : 48 - x] for y, x in shifts]
+    counts = 1 + np.stack(views, -1).reshape(-1, len(cells))
+    ones = np.ones(len(cells), int)
+    places = raster((32, 32), 1.0)
+    images = SuperpixelImages(counts, places, cells, 0.1 * (cells - 2), ones, 0.1)
+
+    def mismatch(windows):
+        g, placement, _ = image_spectra(images, shifts=windows)
+        turned = g * np.exp(2j * np.pi * placement.grid.frequencies() @ shifts.T).transpose(2, 0, 1)
+        rest = turned - turned.mean(0)
+        return np.sum(np.abs(rest) ** 2) / np.sum(np.abs(turned) ** 2)
+
+    assert mismatch(shifts.astype(float)) < 0.7 * mismatch(None)
 
 
 def test_bad_knowledge_is_refused():
