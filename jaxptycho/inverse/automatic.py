@@ -1,12 +1,21 @@
-"""Rates and batches that need no choice: parts that move, their proportions, shots of a step."""
+"""What a refinement chooses without being told: parts that move, the proportions of their rates,
+shots of a step, slices tied at first, matter that does not amplify.
+"""
 
 import math
+from collections.abc import Callable
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 from ..model import Model
-from .step import PerPart, named, per_part, trainable
+from ..parts.indexed import first_shot
+from ..parts.slices import mean_slice
+from .constraints.specimen import amplitude_clamp
+from .step import PerPart, identity, named, per_part, trainable
 
 # rates of the parts in natural units, relative to that of the specimen
 PROPORTIONS = {"specimen": 1.0, "probe": 1.0, "scan": 2.0, "propagator": 0.2, "detector": 0.2}
@@ -35,3 +44,38 @@ def automatic_adam(model: Model) -> PerPart:
 def batch_size(shots: int) -> int:
     """Shots of a step on a measurement of `shots`: the power of two that makes about 32 steps."""
     return min(max(FEWEST, 2 ** round(math.log2(max(1, shots) / STEPS))), MOST)
+
+
+def begins_tied(model: Model) -> bool:
+    """True if a specimen of identical slices is thicker than the depth of field λ/α².
+
+    A descent from scratch in thousands of free slices ends in a poor minimum: what one slice
+    lacks others take over. Tied slices have as few parameters as one.
+    """
+    one = first_shot(model)
+    specimen = one.specimen
+    if not specimen.held or specimen.rotates:
+        return False
+    thickness = np.asarray(specimen.thicknesses(one.grid), float)
+    if len(thickness) < 2 or np.ptp(thickness) > 0:
+        return False
+    alike = eqx.tree_equal(specimen, mean_slice(specimen), rtol=1e-5, atol=1e-5)
+    return bool(alike) and float(thickness.sum()) > depth_of_field(one)
+
+
+def depth_of_field(model: Model) -> float:
+    """Depth of field λ/α² [Å], infinite for a parallel beam.
+
+    α is that of the even disc with the mean square angle of the probe.
+    """
+    power = jnp.sum(jnp.abs(model.probe.spectrum(model.grid)) ** 2, 0)
+    square = 2 * float(jnp.sum(power * model.grid.k2()) / jnp.sum(power))
+    return math.inf if square == 0 else 1 / (model.grid.wavelength * square)
+
+
+def keep_passive(model: Model) -> Callable[[Model], Model]:
+    """The projection on |t| ≤ 1 of a specimen that can absorb, otherwise the identity."""
+    specimen = model.specimen
+    absorbs = "absorption" in specimen.held and not specimen.rotates
+    fields = [getattr(specimen, specimen.held["absorption"])] if absorbs else []
+    return amplitude_clamp() if any(values is not None for values in fields) else identity

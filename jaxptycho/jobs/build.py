@@ -31,7 +31,8 @@ from ..runs.references import is_reference, resolve
 from ..simulate.microscope import PER_FWHM
 from ..start.affine import find_affine, pivot, place_nominal
 from ..start.descan import beam_tilt, descan_rows
-from ..start.guess import guess_model, per_shot
+from ..start.guess import guess_model, model_grid, per_shot
+from ..start.slicing import fitting_slices
 from ..start.vary import copies, varied
 from .data_sections import Scan
 from .measurement import vacuum_of
@@ -77,7 +78,7 @@ def build_model(job: Setup, data: Dataset, matrix: np.ndarray | None = None) -> 
     model = guess_model(
         data,
         slices=specimen.slices,
-        thickness=specimen.thicknesses or data.about.get("thickness_angstrom"),
+        thickness=specimen.thicknesses,
         specimen="phase" if separate else specimen.kind,
         start=specimen.start,
         periodic=specimen.periodic,
@@ -96,6 +97,17 @@ def build_model(job: Setup, data: Dataset, matrix: np.ndarray | None = None) -> 
     )
     model = varied(model, job.vary, data)
     return tilted_beam(job, model, data) if leans else model
+
+
+def with_slice_count(job: Setup, data: Dataset) -> Any:
+    """The job with the number of slices that a scan of a known thickness requires."""
+    section = job.specimen
+    if not isinstance(section, Specimen) or section.slices is not None:
+        return job
+    thickness = section.thickness_angstrom or data.about.get("thickness_angstrom")
+    slices = fitting_slices(thickness, model_grid(data.grid, extend=job.detector.extend))
+    specimen = section.model_copy(update={"slices": slices})
+    return job.model_copy(update={"specimen": specimen})
 
 
 def build_specimen(section: Specimen, model: Model) -> AbstractSpecimen:

@@ -11,6 +11,7 @@ import numpy as np
 from ..start.calibrate import Calibration
 from ..start.hologram import MeasuredHologram
 from ..start.measured import Measured
+from ..start.slicing import fitting_slices, slice_limit
 from .template_files import template_text
 
 LOW_DOSE = 1000.0  # electrons per Å², below which specimens are such that radiation damages
@@ -23,7 +24,6 @@ MAGNITUDES = (
 SPARSE = 1.0  # counts in the median pixel, below which their noise is not Gaussian
 COUNTED = 1.5  # variance over mean, up to which counts are of single quanta
 SIGNIFICANT = 3.0  # standard errors
-MAX_SLICES = 16
 WEAK_SCATTERING = 0.2  # fraction of the counts outside of the disc
 UNEVEN = 0.02  # relative standard deviation inside the disc
 RIM = 0.1  # of the radius, that belongs to neither side of the rim
@@ -142,18 +142,14 @@ def counts_per_area(look: Calibration) -> float:
     return math.inf if row is None else row.value
 
 
-def fitting_slices(look: Calibration) -> tuple[int, str]:
-    """Number of slices, and the reason.
-
-    The wave of a slice at the bright field's limit 2α/λ is propagated by at most 1 rad: slices
-    are no thicker than λ/(4πα²).
-    """
+def suggested_slices(look: Calibration) -> tuple[int, str]:
+    """Number of slices, and the reason."""
     thickness = look.data.about.get("thickness_angstrom")
     if not thickness or look.optics is None:
         return 1, "thickness unknown: give it, and compare numbers of slices by the held-out loss"
-    depth = look.data.grid.wavelength / (4 * math.pi * look.semiangle**2)
-    count = min(MAX_SLICES, math.ceil(thickness / depth - 1e-9))
-    return max(1, count), f"{thickness:g} Å in slices of at most λ/(4πα²) = {depth:.3g} Å"
+    grid = look.data.grid
+    why = f"{thickness:g} Å in slices of at most {slice_limit(grid):.3g} Å"
+    return fitting_slices(thickness, grid), why
 
 
 def probe_start(look: Calibration) -> tuple[str, str]:
@@ -208,7 +204,7 @@ def _counts_quanta(look: Calibration) -> bool:
 
 def _suggestions(look: Calibration) -> dict[str, FoundKey]:
     """Keys of a job that suit the data."""
-    slices, why = fitting_slices(look)
+    slices, why = suggested_slices(look)
     found = {"specimen.slices": FoundKey(slices, why)}
     if slices > 1:
         thickness = float(look.data.about["thickness_angstrom"])

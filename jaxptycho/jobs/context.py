@@ -38,7 +38,7 @@ class Context:
     checkpoints: Checkpoints
     epochs: int = 0  # of all steps of the run
     on_epoch: Callable[[Progress], None] = lambda progress: None
-    write_found: Callable[[int, Mapping[str, float]], None] = lambda number, rates: None
+    write_found: Callable[[int, Mapping[str, Any]], None] = lambda number, keys: None
 
     @property
     def source(self) -> BatchSource:

@@ -112,7 +112,7 @@ class Job(Setup):
     @property
     def slices(self) -> int:
         """Largest number of slices of any step."""
-        own = getattr(self.specimen, "slices", 1)
+        own = getattr(self.specimen, "slices", None) or 1
         return max([own, *(getattr(step, "slices", None) or 1 for step in self.step)])
 
 

@@ -5,11 +5,19 @@ from typing import Annotated, Any, Literal
 
 import equinox as eqx
 import optax
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from ..data.ordering import ORDERS
 from ..inverse import losses
-from ..inverse.automatic import FEWEST, MOST, STEPS, batch_size, proportions
+from ..inverse.automatic import (
+    FEWEST,
+    MOST,
+    STEPS,
+    batch_size,
+    begins_tied,
+    keep_passive,
+    proportions,
+)
 from ..inverse.constraints.registry import CONSTRAINTS, wants_model
 from ..inverse.losses import LOSSES
 from ..inverse.penalties import PENALTIES, sum_of
@@ -143,11 +151,32 @@ class Optimisation(Section):
         "writes it; given, no test is made",
         {},
     )
+    tied: bool | None = key(
+        "with automatic rates: all slices move alike until the held-out loss no longer falls; "
+        "default: where identical slices are together thicker than the depth of field",
+        None,
+        True,
+    )
+    passive: bool | None = key(
+        "|t| ≤ 1 after every step, as matter does not amplify; default: with automatic rates of a "
+        "specimen that can absorb, unless a constraint amplitude_clamp is given",
+        None,
+        True,
+    )
     precondition: list[entry_of(PRECONDITIONERS)] = key("filters of the specimen's gradient", [])
     constraint: list[entry_of(CONSTRAINTS, Scheduled)] = key(
         "projections after chosen epochs, or each optimiser step", []
     )
     penalty: list[entry_of(PENALTIES)] = key("terms added to the loss", [])
+
+    @model_validator(mode="after")
+    def _ties_with_automatic_rates(self) -> "Optimisation":
+        if self.tied and self.rates != AUTO:
+            raise ValueError(
+                "tied = true came with rates, and slices are freed in the course of automatic "
+                "ones; leave rates out, or use the constraint identical_slices"
+            )
+        return self
 
     @property
     def solvers(self) -> set[str]:
@@ -165,6 +194,18 @@ class Optimisation(Section):
         if self.batch is not None:
             return self.batch
         return shots if self.solvers & OF_ALL_SHOTS else batch_size(shots)
+
+    def ties(self, model: Model) -> bool:
+        """True if the slices of `model` begin tied."""
+        if not self.automatic or self.optimiser in OF_ONE_BATCH:
+            return False
+        return begins_tied(model) if self.tied is None else self.tied
+
+    @property
+    def keeps_passive(self) -> bool:
+        """True if |t| ≤ 1 is kept where the specimen can absorb."""
+        clamped = any(term.kind == "amplitude_clamp" for term in self.constraint)
+        return (self.automatic and not clamped) if self.passive is None else self.passive
 
     def rates_of(self, model: Model) -> dict[str, Rate]:
         """Rates of the parts; automatic ones relative to each other."""
@@ -234,6 +275,8 @@ def build_constraints(
         eqx.filter_eval_shape(project, model)  # raises where it has no meaning for this model
         made.append((term, project))
     each_step = [project for term, project in made if term.each_step]
+    if section.keeps_passive:
+        each_step.append(keep_passive(model))
 
     def after_step(model: Model) -> Model:
         for project in each_step:

@@ -36,7 +36,7 @@ from ..runs.references import resolve
 from ..runs.state import Diverged, Progress, Row, State, Stopped
 from ..start.cautions import cautions
 from ..tomography.series import off_axis
-from .build import descan_statement
+from .build import descan_statement, with_slice_count
 from .changes import Reached, changed_job, require_applicable, require_files
 from .context import Context, Step
 from .job import Job
@@ -81,7 +81,7 @@ def start(
         run_on_rank0(partial(refuse_existing, folder))
         with Runner(job, folder, listener, stop, stopper) as runner:
             runner.check()  # before anything is written
-            run_on_rank0(partial(_write_job, job, folder))
+            run_on_rank0(partial(_write_job, runner.job, folder))
             run_on_rank0(partial(attach, folder))
             return runner.run()
 
@@ -199,8 +199,8 @@ class Runner:
         return state
 
     def _read(self) -> None:
-        job = self.job
-        data = read_data(job, sharing())
+        data = read_data(self.job, sharing())
+        self.job = job = with_slice_count(self.job, data)
         for caution in cautions(data, known_of(job, job.slices)):
             run_on_rank0(partial(warnings.warn, str(caution)))
         if job.is_series and (aside := off_axis(data)):
@@ -228,10 +228,10 @@ class Runner:
             self._write_found,
         )
 
-    def _write_found(self, number: int, rates: Mapping[str, float]) -> None:
-        """Write the rates that a step has found into the job of the run."""
+    def _write_found(self, number: int, keys: Mapping[str, Any]) -> None:
+        """Write the keys that a step has found into the job of the run."""
         steps = list(self.job.step)
-        steps[number] = steps[number].model_copy(update={"found": dict(rates)})
+        steps[number] = steps[number].model_copy(update=dict(keys))
         self.job = self.job.model_copy(update={"step": steps})
         run_on_rank0(partial(_write_job, self.job, self.folder))
 

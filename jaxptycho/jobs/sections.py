@@ -70,7 +70,13 @@ class Specimen(Section):
         "empty, or direct: the phase by a matched filter for the probe's semiangle and aberrations",
         "empty",
     )
-    slices: int = key("number of slices of a thick specimen", 1, ge=1)
+    slices: int | None = key(
+        "number of slices of a thick specimen; default: as many as its thickness, the wavelength "
+        "and the reach of the camera require",
+        None,
+        20,
+        ge=1,
+    )
     thickness_angstrom: float | None = key("thickness of all slices together", None, 120.0, gt=0)
     slice_thicknesses_angstrom: Thicknesses | None = key(
         "thickness of every slice along the beam, entrance face first, instead of slices and "

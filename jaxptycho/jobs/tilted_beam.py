@@ -34,7 +34,7 @@ def require_tilted_beam(job: Setup, data: Dataset) -> None:
             "specimen.slice_thicknesses_angstrom gives unequal ones; give slices and "
             "thickness_angstrom"
         )
-    if job.specimen.slices < 2:
+    if (job.specimen.slices or 1) < 2:
         raise ValueError(
             "a tilted beam moves from slice to slice, and specimen.slices is 1; give the "
             "thickness and several slices"

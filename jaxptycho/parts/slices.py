@@ -80,6 +80,20 @@ class AtomTable(NamedTuple):
     axis: float | None  # Å below the entrance face, None if not specified
 
 
+def mean_slice(specimen: Any) -> Any:
+    """A specimen, or a gradient by it, with the mean of its slices in place of each.
+
+    Means of the arrays as stored; a specimen without arrays of slices is unchanged.
+    """
+    names = dict.fromkeys(specimen.held.values())
+    present = [name for name in names if getattr(specimen, name) is not None]
+    if not present:
+        return specimen
+    old = [getattr(specimen, name) for name in present]
+    new = [jnp.broadcast_to(jnp.mean(v, 0, keepdims=True), v.shape) for v in old]
+    return eqx.tree_at(lambda s: [getattr(s, name) for name in present], specimen, new)
+
+
 def require_depth(slices: Float[Array, "z *n"]) -> None:
     """Raise ValueError for one slice, which has no depth."""
     if slices.shape[0] < 2:

@@ -4,6 +4,9 @@ The rates stay constant while the held-out loss falls. Once it no longer does, t
 to zero from the best model on, which averages the noise of the steps away (warm-up, stable and
 decay phases: Hu et al., arXiv:2404.06395 (2024)); no number of epochs has to be known. What
 over-fits, as at low dose, ends early, since the best model is kept throughout.
+
+Slices of a thick specimen may begin tied, all alike. They are freed once the held-out loss no
+longer falls, and tied again while the rates fall if they gained nothing by it.
 """
 
 import math
@@ -33,6 +36,8 @@ class Course(NamedTuple):
     waited: int = 0  # epochs without a gain
     gained: float = math.inf  # loss at the last gain
     restarts: int = 0
+    tied: bool = False  # whether all slices move alike
+    freed: int = 0  # epoch after which they no longer did
     over: bool = False
 
     @property
@@ -62,10 +67,14 @@ def advance(course: Course, loss: float, epoch: int, epochs: int) -> tuple[Cours
         return seen._replace(level=level, over=level < 0.5 * course.fall), False
     left = epochs - epoch
     length = max(SHORTEST, math.ceil(SHARE * epoch))
-    if seen.waited >= max(PATIENCE, math.ceil(DOUBT * epoch)) or left <= length:
-        length = max(1, min(length, left))
-        return seen._replace(fall=course.level / length), not better
-    return seen, False
+    late = left <= length
+    if not late and seen.waited < max(PATIENCE, math.ceil(DOUBT * epoch)):
+        return seen, False
+    if seen.tied and not late:
+        return seen._replace(tied=False, freed=epoch, waited=0), not better
+    length = max(1, min(length, left))
+    useless = seen.freed > 0 and seen.best_epoch <= seen.freed
+    return seen._replace(fall=course.level / length, tied=seen.tied or useless), not better
 
 
 def restarted(course: Course) -> Course:

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -33,6 +33,7 @@ from .state import Diverged, Progress, Row
 
 START = Course({}, False)  # of a step that has not begun
 FEWEST_JUDGES = 4  # held-out shots; by fewer, chance decides which model is the best
+TIED_SHARE = 0.85  # of the greatest fall of the loss, which the rate of tied slices has to reach
 Change = Callable[[Model, int], tuple[Model, bool]]
 
 
@@ -49,9 +50,9 @@ class Refinement(NamedTuple):
 
     The updates of `parts` are multiplied by `rates`, by default 1. If `automatic`, a range test
     finds their common factor, they fall when the held-out loss no longer does, and then the step
-    ends; `epochs` is the greatest number of them. A part in `late` rests before that epoch. The
-    result is the model of the least held-out loss where the step `compares` its models, otherwise
-    the last.
+    ends; `epochs` is the greatest number of them. If `tied`, all slices of the specimen move alike
+    at first. A part in `late` rests before that epoch. The result is the model of the least
+    held-out loss where the step `compares` its models, otherwise the last.
     """
 
     loss: Callable[[Model, Any], jax.Array]
@@ -65,6 +66,7 @@ class Refinement(NamedTuple):
     parts: tuple[str, ...] = ()
     rates: Mapping[str, float] = MappingProxyType({})
     automatic: bool = False
+    tied: bool = False
     compares: bool = True
     late: Mapping[str, int] = MappingProxyType({})
     name: str = "refine"
@@ -117,14 +119,17 @@ class Loop:
         first = self._judged(progress.model) if plan.compares else None
         rates = {part: plan.rates.get(part, 1.0) for part in plan.parts}
         known = math.inf if first is None else first
-        course = Course(rates, plan.automatic, first=known, best=known, gained=known)
+        tied = plan.automatic and plan.tied
+        course = Course(rates, plan.automatic, known, known, gained=known, tied=tied)
         if not plan.automatic or plan.rates:
             return course
         good = self._snapshot(progress)
-        factor, tried = find_rate(lambda rate: self._trial(progress, good, course, rate))
+        share = TIED_SHARE if tied else 1.0
+        trial = partial(self._trial, progress, good, course)
+        factor, tried = find_rate(trial, known, share)
         self._restore(progress, good)
         found = {part: factor * rate for part, rate in rates.items()}
-        self.listener.say(f"range test of step {plan.name!r}: {summary(tried)}")
+        self.listener.say(f"range test of step {plan.name!r}: {summary(factor, tried)}")
         self.on_rates(found)
         return course._replace(rates=found)
 
@@ -150,7 +155,7 @@ class Loop:
         """The optimiser's state with the rates of an epoch."""
         late = self.plan.late
         rates = {p: 0.0 if epoch < late.get(p, 0) else r for p, r in course.rates.items()}
-        return adjust(state, rates, course.level, course.fall / self.steps)
+        return adjust(state, rates, course.level, course.fall / self.steps, course.tied)
 
     def epoch(self, progress: Progress) -> None:
         """Work off the rest of an epoch, or as much of it as `stop` allows."""
@@ -232,6 +237,11 @@ class Loop:
             progress.best = None
         elif back:  # with the optimiser's knowledge of the size of gradients
             progress.model = restore(progress.best)
+        if course.tied and not progress.course.tied:
+            self.listener.say(
+                f"step {self.plan.name!r}: the held-out loss of identical slices no longer falls "
+                f"after epoch {progress.epoch}; the slices are free from now on"
+            )
         if progress.course.falling and not course.falling:
             self.listener.say(
                 f"step {self.plan.name!r}: the held-out loss no longer falls after epoch "
@@ -321,7 +331,7 @@ class Loop:
 
     @cached_property
     def _optimiser(self) -> optax.GradientTransformation:
-        return adjustable(self.plan.optimiser, self.plan.parts)
+        return adjustable(self.plan.optimiser, self.plan.parts, self.plan.tied)
 
     def _objective(self, model: Model, batch: Any) -> jax.Array:
         penalty = 0.0 if self.plan.penalty is None else self.plan.penalty(model)

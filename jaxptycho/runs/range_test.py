@@ -11,11 +11,14 @@ TRIAL = 0.25  # of an epoch
 MIN_TRIAL = 4  # batches
 
 
-def find_rate(trial: Callable[[float], float]) -> tuple[float, dict[float, float]]:
+def find_rate(
+    trial: Callable[[float], float], first: float = math.inf, share: float = 1.0
+) -> tuple[float, dict[float, float]]:
     """The rate of the least loss after a `trial(rate)`, and the losses of all rates tried.
 
-    From `FIRST` the rate is doubled as long as the loss falls, or else halved. Raises ValueError
-    if no rate has a finite loss.
+    From `FIRST` the rate is doubled as long as the loss falls, or else halved. Of the rates by
+    which the loss falls from `first` by a `share` of the greatest fall, the greatest is taken.
+    Raises ValueError if no rate has a finite loss.
     """
     tried = {FIRST: trial(FIRST)}
     for ratio in (RATIO, 1 / RATIO):
@@ -34,10 +37,14 @@ def find_rate(trial: Callable[[float], float]) -> tuple[float, dict[float, float
             f"the loss is no number after a few steps at any rate from {min(tried):.2g} to "
             f"{max(tried):.2g}; look at the first model and the patterns (jaxptycho inspect)"
         )
-    return min(tried, key=tried.__getitem__), tried
+    least = min(tried.values())
+    if not least < first < math.inf:
+        return min(tried, key=tried.__getitem__), tried
+    enough = first - share * (first - least)
+    return max(rate for rate, loss in tried.items() if loss <= enough), tried
 
 
-def summary(tried: dict[float, float]) -> str:
-    """Rates and the losses that they reached, and the best of them."""
-    pairs = (f"{rate:.2g}: {loss:.5g}" for rate, loss in sorted(tried.items()))
-    return f"rate {min(tried, key=tried.__getitem__):.2g} (loss by rate {', '.join(pairs)})"
+def summary(rate: float, tried: dict[float, float]) -> str:
+    """The rate taken, and the losses that all rates tried reached."""
+    pairs = (f"{one:.2g}: {loss:.5g}" for one, loss in sorted(tried.items()))
+    return f"rate {rate:.2g} (loss by rate {', '.join(pairs)})"

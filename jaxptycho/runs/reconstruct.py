@@ -17,7 +17,14 @@ from ..distributed.sharding import mesh
 from ..distributed.slabs.layout import fitted
 from ..figures import object as draw_specimen
 from ..figures.html import html_of
-from ..inverse.automatic import automatic_adam, batch_size, late, proportions
+from ..inverse.automatic import (
+    automatic_adam,
+    batch_size,
+    begins_tied,
+    keep_passive,
+    late,
+    proportions,
+)
 from ..inverse.losses import amplitude, from_noise_or_loss
 from ..inverse.step import copy_for_donation, identity
 from ..io.results import write
@@ -74,7 +81,7 @@ def reconstruct(
     epochs: int = 50,
     batch: int | None = None,
     optimiser: optax.GradientTransformation | None = None,
-    project: Callable[[Model], Model] = identity,
+    project: Callable[[Model], Model] | None = None,
     penalty: Callable[[Model], jax.Array] | None = None,
     order: str = "random",
     hold_out: float = 0.02,
@@ -109,6 +116,7 @@ def reconstruct(
     source = BatchSource.of(data, mesh(devices, slabs), hold_out, seed)
     automatic = optimiser is None
     parts = tuple(proportions(start)) if automatic else ()
+    after_step = (keep_passive(start) if automatic else identity) if project is None else project
     plan = Refinement(
         loss=from_noise_or_loss(loss),
         optimiser=automatic_adam(start) if optimiser is None else optimiser,
@@ -116,10 +124,11 @@ def reconstruct(
         batch=batch_size(source.shots_per_epoch) if batch is None else batch,
         parts=parts,
         automatic=automatic,
+        tied=automatic and begins_tied(start),
         late=late(parts) if automatic else {},
         order=order,
         penalty=penalty,
-        after_step=project,
+        after_step=after_step,
     )
     listener = ProgressBar() if progress and first() else ProgressListener()
     reached = Progress(copy_for_donation(fitted(start, slabs)))

@@ -37,6 +37,7 @@ from .cautions import cautions
 from .descan import beam_tilt, centred, descan_shift, disc_offsets, mean_of
 from .direct_object import on_pixels, phase_picture, with_phase
 from .positions import with_map
+from .slicing import fitting_slices
 
 SPECIMENS = ("complex", "phase", "weak", "potential")
 PROBES = ("auto", "vacuum", "file", "optics", "mean_pattern")
@@ -47,7 +48,7 @@ def guess_model(
     data: Dataset,
     *,
     modes: int = 1,
-    slices: int = 1,
+    slices: int | None = None,
     thickness: float | Sequence[float] | None = None,
     specimen: str = "complex",
     start: str = "empty",
@@ -65,11 +66,11 @@ def guess_model(
 ) -> Model:
     """First guess of a model: an empty specimen, and a probe with the measured dose.
 
-    `thickness` [Å] is that of all slices together, or of each. `specimen` is "complex" (a free
-    transmission), "phase", "weak" or "potential"; it starts "empty", or with the phase of a
-    "direct"
-    retrieval (`start.direct_object`), shared evenly by the slices. `probe` comes from the file,
-    from the optics (`semiangle` [rad], `defocus` [Å] > 0 for underfocus, `aberrations` [Å]; by
+    `thickness` [Å] is that of all slices together, or of each, by default that of the file;
+    without `slices` there are as many as it requires (`start.slicing`). `specimen` is "complex" (a
+    free transmission), "phase", "weak" or "potential"; it starts "empty", or with the phase of a
+    "direct" retrieval (`start.direct_object`), shared evenly by the slices. `probe` comes from the
+    file, from the optics (`semiangle` [rad], `defocus` [Å] > 0 for underfocus, `aberrations` [Å]; by
     default those in `data.about`), from the pattern `vacuum` [y, x] of the beam without a specimen,
     which gives the amplitude of the aperture and the optics its phase, or from the mean pattern in
     its place; "auto" takes the first of vacuum, file, optics and mean pattern that is known. The
@@ -88,7 +89,8 @@ def guess_model(
     semiangle = about_radians(about, "semiangle_mrad") if semiangle is None else semiangle
     defocus = about.get("defocus_angstrom", 0.0) if defocus is None else defocus
     lens = {"defocus": defocus, **(aberrations or {})}
-    each = slice_thicknesses(thickness, slices)
+    thickness = about.get("thickness_angstrom") if thickness is None else thickness
+    each = slice_thicknesses(thickness, slices or slice_count(thickness, grid))
     first = first_probe(data, grid, probe, semiangle, lens, near_field, descan, vacuum)
     shift = None if near_field is not None else descan_shift(data, descan)
     dose = float(np.mean(np.concatenate([data.dose(v) for v in range(data.n_views)])))
@@ -318,6 +320,11 @@ def _with_direct_phase(
     shape = specimen.shapes(grid).plane
     phase = on_pixels(picture, data.positions[0], grid.pixel, (corner[0], corner[1]), shape)
     return with_phase(specimen, grid, phase)
+
+
+def slice_count(thickness: float | Sequence[float] | None, grid: Grid) -> int:
+    """Number of slices of a `thickness` [Å] of all together, or of each."""
+    return len(thickness) if isinstance(thickness, Sequence) else fitting_slices(thickness, grid)
 
 
 def slice_thicknesses(thickness: float | Sequence[float] | None, slices: int) -> list[float]:

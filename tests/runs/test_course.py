@@ -51,6 +51,16 @@ def test_rates_by_hand_neither_fall_nor_end():
     assert (course.best_epoch, course.level, course.over, back) == (1, 1.0, False, [])
 
 
+def test_tied_slices_are_freed_once_the_loss_does_not_fall():
+    start = START._replace(tied=True)
+    course, back = driven([5.0, 3.0, 3.1, 3.2], start=start)
+    assert (course.tied, course.falling, course.freed, back) == (False, False, 4, [4])
+    gained, _ = driven([5.0, 3.0, 3.1, 3.2, 2.0, 2.1, 2.2], start=start)
+    assert (gained.tied, gained.falling) == (False, True)
+    useless, back = driven([5.0, 3.0, 3.1, 3.2, 3.3, 3.4], start=start)
+    assert (useless.tied, useless.falling, useless.best, back) == (True, True, 3.0, [4, 6])
+
+
 def test_a_divergence_is_a_rise_and_lowers_all_rates():
     assert diverges(START, math.nan)
     assert diverges(START, 100.0)
@@ -63,6 +73,12 @@ def test_the_rate_of_least_loss_is_found(best):
     rate, tried = find_rate(lambda rate: abs(math.log(rate / best)))
     assert 1 / 1.5 < rate / best < 1.5
     assert len(tried) <= 6
+
+
+def test_the_greatest_rate_of_enough_fall_is_taken():
+    losses = {0.01: 50.0, 0.02: 52.0, 0.04: 58.0, 0.08: 90.0}
+    assert find_rate(lambda rate: losses.get(rate, 100.0), 100.0)[0] == 0.01
+    assert find_rate(lambda rate: losses.get(rate, 100.0), 100.0, 0.8)[0] == 0.04
 
 
 def test_a_rate_below_all_that_diverge_is_found():

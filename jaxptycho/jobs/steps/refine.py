@@ -1,6 +1,6 @@
 """Step `refine`: epochs of optimiser steps on the patterns themselves."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -104,6 +104,7 @@ class RefineStep(Optimisation, Step):
             parts=parts,
             rates=self.known_rates(parts),
             automatic=self.automatic,
+            tied=self.ties(model),
             compares=not self.reset_volume,
             late=late(parts) if self.automatic else {},
             order=self.order,
@@ -185,7 +186,7 @@ class RefineStep(Optimisation, Step):
 
     def _optimiser(self, model: Model, source: BatchSource) -> optax.GradientTransformation:
         optimiser = build_optimiser(self, model, self.steps_per_epoch(source))
-        return adjustable(optimiser, tuple(self.rates_of(model)))
+        return adjustable(optimiser, tuple(self.rates_of(model)), self.ties(model))
 
     def run(self, state: State, context: Context) -> State:
         source = context.source.without(state.left_out)
@@ -204,7 +205,11 @@ class RefineStep(Optimisation, Step):
         plan = self.plan(refers_to, context, source)
         patterns = source.shots_per_epoch
         context.listener.begin(self.name, context.epochs, patterns, len(progress.history))
-        on_rates = partial(context.write_found, context.number)
+        chosen = {"tied": plan.tied, "passive": self.keeps_passive}
+
+        def on_rates(rates: Mapping[str, float]) -> None:
+            context.write_found(context.number, chosen | {"found": dict(rates)})
+
         loop = Loop(plan, source, context.listener, context.stop, context.on_epoch, on_rates)
 
         def reached() -> State:
