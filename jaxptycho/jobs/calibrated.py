@@ -211,7 +211,8 @@ def _suggestions(look: Calibration) -> dict[str, FoundKey]:
         found["specimen.thickness_angstrom"] = FoundKey(thickness, "that of the file")
     found["probe.start"] = FoundKey(*probe_start(look))
     found["specimen.start"] = FoundKey("direct", "the phase of a matched filter")
-    found["specimen.kind"] = FoundKey("phase", "")
+    thick = "a phase alone is trapped in thick specimens" if slices > 1 else ""
+    found["specimen.kind"] = FoundKey("complex" if slices > 1 else "phase", thick)
     return found
 
 

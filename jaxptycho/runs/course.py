@@ -18,6 +18,7 @@ TOLERANCE = 2e-3  # relative fall of the loss that counts as a gain …
 PART = 0.02  # … as does this part of the fall so far, where all of it is small, as at low dose
 SHARE = 1.2  # epochs of falling rates over those of constant rates
 SHORTEST = 3  # epochs of falling rates
+FREED = 0.25  # factor of the rates when tied slices are freed, whose noise does not average out
 LOWER = 0.25  # factor of the rates after a divergence
 MAX_RESTARTS = 3
 RISE = 3.0  # of the loss over the best one, which is a divergence
@@ -71,7 +72,8 @@ def advance(course: Course, loss: float, epoch: int, epochs: int) -> tuple[Cours
     if not late and seen.waited < max(PATIENCE, math.ceil(DOUBT * epoch)):
         return seen, False
     if seen.tied and not late:
-        return seen._replace(tied=False, freed=epoch, waited=0), not better
+        level = FREED * course.level
+        return seen._replace(tied=False, freed=epoch, waited=0, level=level), not better
     length = max(1, min(length, left))
     useless = seen.freed > 0 and seen.best_epoch <= seen.freed
     return seen._replace(fall=course.level / length, tied=seen.tied or useless), not better

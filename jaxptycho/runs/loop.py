@@ -22,6 +22,7 @@ from ..distributed.sharding import distribute, keep_sharding, place_on_mesh, res
 from ..inverse.adjustable import adjust, adjustable
 from ..inverse.step import identity, init_state, make_step
 from ..model import Model
+from ..parts.branches import on_main_branch, share_past_pi
 from . import diagnose
 from .batch_source import BatchSource
 from .course import LOWER, MAX_RESTARTS, Course, advance, diverges, restarted
@@ -33,7 +34,7 @@ from .state import Diverged, Progress, Row
 
 START = Course({}, False)  # of a step that has not begun
 FEWEST_JUDGES = 4  # held-out shots; by fewer, chance decides which model is the best
-TIED_SHARE = 0.85  # of the greatest fall of the loss, which the rate of tied slices has to reach
+TIED_SHARE = 0.75  # of the greatest fall of the loss, which the rate of tied slices has to reach
 Change = Callable[[Model, int], tuple[Model, bool]]
 
 
@@ -108,7 +109,10 @@ class Loop:
 
     def result(self, progress: Progress) -> Model:
         """The model of the least held-out loss so far, of all epochs and the one given."""
-        return progress.model if progress.best is None else restore(progress.best)
+        model = progress.model if progress.best is None else restore(progress.best)
+        if share_past_pi(model.specimen, model.grid) == 0:
+            return model
+        return replace(model, specimen=on_main_branch(model.specimen, model.grid))
 
     def _begin(self, progress: Progress) -> Course:
         """The course of the step, with the rates that a range test finds."""
@@ -266,7 +270,14 @@ class Loop:
         return True
 
     def _report(self, progress: Progress) -> None:
-        """Say which model is the result, if it is not the last."""
+        """Say which model is the result, if it is not the last, and what is corrected in it."""
+        model = progress.model if progress.best is None else restore(progress.best)
+        if share := share_past_pi(model.specimen, model.grid):
+            self.listener.say(
+                f"step {self.plan.name!r}: the phase of a slice passes ±π in {100 * share:.2g} % "
+                "of the pixels and is brought back by 2π, which leaves the patterns as they are; "
+                'take specimen.kind = "complex", which returns through 0, or more specimen.slices'
+            )
         course = progress.course
         if course is None or progress.best is None:
             return

@@ -96,9 +96,9 @@ def test_a_run_folder_holds_everything(reference, values):
     about = load_attributes(folder / "result.h5")
     assert about["E"] == pytest.approx(reference.fit["E"])
     assert 0 < about["R"] < 1
-    assert (
-        make_job(tomllib.loads(about["job"])) == read_job(folder / "run.toml") == make_job(values)
-    )
+    job = make_job(values)
+    chosen = job.model_copy(update={"specimen": job.specimen.model_copy(update={"slices": 1})})
+    assert make_job(tomllib.loads(about["job"])) == read_job(folder / "run.toml") == chosen
 
 
 def test_an_interrupted_run_resumes_to_the_same_result(reference, values, tmp_path):
