@@ -2,12 +2,11 @@
 
     python benchmarks/bench_quality.py [--data NAME …] [--solver NAME …] [--passes 20] [--seed 0] [--json FILE]
 
-Data from the folder JAXPTYCHO_DATA. Every solver is what a job with `optimiser = NAME` and nothing else would run:
-specimen and probe by full steps, positions by Adam, rates that fall once the held-out loss no longer does. A pass uses
-every pattern once. Goals are R = Σ|√M − √I| / Σ√I over all
-patterns of the Siemens star, and for the bilayer, where noise is most of R, the held-out deviance of Poisson per pixel. Seconds are
-CPU seconds of the process for the passes alone: what compiles (the first pass) counts as the median of the others, the
-trials of the range test with their share of a pass. Nothing is tuned on these files.
+Data from the folder JAXPTYCHO_DATA. Every solver is what a job with `optimiser = NAME` and nothing else would run: specimen
+and probe by full steps, positions by Adam, rates that fall once the held-out loss no longer does. A pass uses every pattern
+once. Goals are R = Σ|√M − √I| / Σ√I over all patterns of the Siemens star, and for the bilayer, where noise is most of R, the
+held-out deviance of Poisson per pixel. Seconds are CPU seconds of the passes alone: the first, which compiles, counts as the
+median of the others, the trials of the range test by their share of a pass. Nothing is tuned on these files.
 """
 
 import os

@@ -46,7 +46,7 @@ DAMPING = 1e-3  # relative to the diagonal of the normal equations
 
 
 def lsqml(
-    regularisation: float = 0.1, friction: float = 0.5, period: int = 32
+    regularisation: float = 0.1, friction: float = 0.5, period: int = 8
 ) -> optax.GradientTransformationExtraArgs:
     """LSQ-ML for the loss `misfit(amplitude)`: joint optimal steps of all parts that it is given.
 
