@@ -10,10 +10,12 @@ error, and z, their ratio. Seeds 0…9 served for tuning.
 import argparse
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import optax
+from common import save
 
 import jaxptycho as jp
 from jaxptycho.inverse.geometry import refine_geometry
@@ -99,14 +101,24 @@ def main():
     parser.add_argument("--side", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--steps", type=int, default=8)
-    given = vars(parser.parse_args())
-    seeds = given.pop("seeds")
-    kind = given.pop("probe")
-    for seed in seeds:
-        names, before, after, errors, epoch, step = refined(kind, seed=seed, **given)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all figures")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes")
+    given = parser.parse_args()
+    if given.quick:
+        given.side = 5
+        given.epochs = 2
+        given.steps = 2
+    rows = []
+    for seed in given.seeds:
+        names, before, after, errors, epoch, step = refined(
+            given.probe, given.dose, seed, given.side, given.epochs, given.steps
+        )
         for name, *values in zip(names, before, after, errors, after / errors, strict=True):
             print(f"{seed} {name:16s}", *(f"{value: .3g}" for value in values), flush=True)
+            columns = zip(("before", "after", "error", "z"), map(float, values), strict=True)
+            rows.append({"seed": seed, "name": name} | dict(columns))
         print(f"{seed} CPU seconds of an epoch {epoch:.2f}, of a step {step:.2f}", flush=True)
+    save(given, rows)
 
 
 if __name__ == "__main__":

@@ -9,18 +9,31 @@ farther than a pixel. Seeds 0…9 served for tuning.
 """
 
 import argparse
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import optax
 from bench_geometry import GRID, scan
+from common import save
 
 import jaxptycho as jp
 from jaxptycho.inverse.position_search import ROUNDS, locate_shots
 from jaxptycho.model import probe_positions
 
-FIRST = 30  # epochs before the search
-LAST = 30  # and after it
-EACH = 5  # between two searches
+
+class Course(NamedTuple):
+    """Lines of a scan, and epochs before the search, between two rounds of it, and after it."""
+
+    side: int
+    first: int
+    each: int
+    rounds: int
+    last: int
+
+
+FULL = Course(12, 30, 5, ROUNDS, 30)
+QUICK = Course(6, 3, 1, 1, 3)
 
 
 def distances(found, true):
@@ -46,24 +59,24 @@ def refiner(data, epochs):
     return refine
 
 
-def located(rms, seed, search, reach):
+def located(rms, seed, search, reach, course):
     """Distances before and after."""
-    _, counts, true = scan(1e5, seed, 12)
+    _, counts, true = scan(1e5, seed, course.side)
     rng = np.random.default_rng([seed, 7])
     wrong = true + np.clip(rng.normal(0, rms, true.shape), -30, 30) * GRID.pixel[0]
     data = jp.Dataset(counts, wrong, GRID, about={"semiangle_mrad": 25.0}, frame=(0.0, 0.0))
     model = jp.first_model(data, defocus=120.0, margin=12.0)
-    refine = refiner(data, EACH)
+    refine = refiner(data, course.each)
     every = np.arange(len(true))
     for _ in range(3):
-        model = refine(model, every, FIRST // 3)
+        model = refine(model, every, course.first // 3)
     if search:
-        model = locate_shots(model, data, refine, reach)
+        model = locate_shots(model, data, refine, reach, course.rounds)
     else:
-        for _ in range(ROUNDS):
-            model = refine(model, every, 2 * EACH)
+        for _ in range(course.rounds):
+            model = refine(model, every, 2 * course.each)
     for _ in range(3):
-        model = refine(model, every, LAST // 3)
+        model = refine(model, every, course.last // 3)
     return distances(wrong, true), distances(probe_positions(model), true)
 
 
@@ -72,15 +85,22 @@ def main():
     parser.add_argument("--rms", type=float, default=3.0)
     parser.add_argument("--reach", type=float, default=5.0, help="Å")
     parser.add_argument("--seeds", type=int, nargs="+", default=[10])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all figures")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes")
     given = parser.parse_args()
+    course = QUICK if given.quick else FULL
+    rows = []
     for seed in given.seeds:
         for way in ("gradients", "search"):
-            both = located(given.rms, seed, way == "search", given.reach)
+            both = located(given.rms, seed, way == "search", given.reach, course)
             shown = [
                 f"{np.sqrt(np.mean(d**2)):5.2f} {np.median(d):5.2f} {(d > 1).sum():4d}"
                 for d in both
             ]
             print(seed, f"{way:9s}", " → ".join(shown), flush=True)
+            before, after = (float(np.sqrt(np.mean(d**2))) for d in both)
+            rows.append({"seed": seed, "way": way, "before": before, "after": after})
+    save(given, rows)
 
 
 if __name__ == "__main__":

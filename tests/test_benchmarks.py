@@ -23,6 +23,8 @@ OWN = {
         "limits",
         "quality",
         "calibration",
+        "geometry",
+        "positions",
     )
 }
 OWN["bench_tomography"] = ["--sweep=fraction"]
@@ -182,6 +184,18 @@ def test_priors_fill_the_wedge(figures):
     assert filled == sorted(filled)
     assert filled[-1] > max(0.8, found["emptied"]["wedge_fsc"])
     assert found["positivity"]["F1"] > found["none"]["F1"]
+
+
+def test_numbers_of_the_geometry_come_with_their_errors(figures):
+    found = {row["name"]: row for row in figures("bench_geometry")}
+    assert set(found) == {"scan.scale", "scan.rotation"}
+    assert all(0 < row["error"] < 0.1 for row in found.values())
+
+
+def test_positions_by_both_ways_start_equally(figures):
+    gradients, search = figures("bench_positions")
+    assert gradients["before"] == search["before"] > 0
+    assert gradients["after"] > 0 < search["after"]
 
 
 def test_a_series_is_aligned_with_half_its_shots_or_quanta(figures):
