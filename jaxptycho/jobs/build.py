@@ -229,8 +229,21 @@ def _scan(section: Scan, data: Dataset, matrix: np.ndarray | None):
 
 def found_map(job: Setup, data: Dataset, say: Callable[[str], None]) -> np.ndarray:
     """Linear map of an affine scan, from the patterns (`start.affine`)."""
-    free = job.model_copy(update={"scan": Scan()})
-    return find_affine(data, lambda some: build_model(free, some), say)
+    empty = {"start": "empty"}
+    if data.grid.voltage_kv is not None and not is_reference(job.specimen.kind):
+        empty["kind"] = "phase"  # few unknowns, and next to no electrons are absorbed
+    specimen = job.specimen.model_copy(update=empty)
+    free = job.model_copy(update={"scan": Scan(), "specimen": specimen})
+    return find_affine(data, lambda some: build_model(free, some), say, _may_be_binned(job, data))
+
+
+def _may_be_binned(job: Setup, data: Dataset) -> bool:
+    """True if no part of the model depends on the size of the camera and its pixels."""
+    camera = job.detector
+    by_pixels = (camera.blur_pixels, camera.mtf_file, job.data.vacuum_file)
+    made = map(is_reference, (camera.kind, job.probe.kind, job.specimen.kind))
+    near = near_field_distance(job, data) is not None
+    return not (near or any(made) or any(value is not None for value in by_pixels))
 
 
 def _propagator(section: Propagator) -> AbstractPropagator:

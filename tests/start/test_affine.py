@@ -1,12 +1,28 @@
 """Map of a scan: its parameters, positions, and what an affine job stores."""
 
+from dataclasses import replace
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from models import thin
 from scans import ABOUT, GRID, blobs
 
-from jaxptycho import Dataset, Grid, first_model
+from jaxptycho import Dataset, Grid, PixelProbe, first_model
 from jaxptycho.parts.scan import linear_map, map_parameters
-from jaxptycho.start.affine import find_affine, pivot, place_nominal
+from jaxptycho.start.affine import (
+    INSIDE,
+    MAX_FACTOR,
+    SHOTS,
+    SPACING,
+    binned_patterns,
+    find_affine,
+    pivot,
+    place_nominal,
+    probe_radius,
+    relaxed,
+    spread_patterns,
+)
 
 
 def dataset(counts):
@@ -42,6 +58,39 @@ def test_too_few_patterns_are_refused():
         find_affine(data, first_model)
 
 
+def test_a_relaxed_step_of_a_linear_iteration_is_the_last():
+    first = np.array([0.02, -0.01, 0.005, 0.03])
+    for rate in (0.9, 0.5, 0.25):  # fraction of the error that a step finds
+        assert relaxed(1.0, first, (1 - rate) * first) == pytest.approx(1 / rate)
+    assert relaxed(1.0, np.full(4, np.inf), first) == 1.0
+    assert relaxed(1.0, first, 0.99 * first) == MAX_FACTOR
+
+
+def test_patterns_are_spread_over_what_the_probe_reaches():
+    rows = np.stack(np.meshgrid(*[np.arange(40.0)] * 2, indexing="ij"), -1).reshape(-1, 2)
+    data = Dataset(np.full((1600, 8, 8), 5, np.uint8), rows, Grid((8, 8), 0.5, 80.0))
+    wide = spread_patterns(data, 100.0).positions[0]
+    assert len(wide) == SHOTS
+    assert (np.ptp(wide, axis=0) > 36).all()
+    narrow = spread_patterns(data, 4.0).positions[0]
+    assert (np.ptp(narrow, axis=0) <= SPACING * 4.0 * np.sqrt(SHOTS)).all()
+
+
+def test_the_radius_of_a_probe_holds_most_of_it():
+    y, x = np.mgrid[-32:32, -32:32] * 0.5
+    wave = np.exp(-(y**2 + x**2) / (2 * 3.0**2))[None]  # |ψ|² within r: 1 − exp(−r²/9)
+    grid = Grid((64, 64), 0.5, 80.0)
+    model = replace(thin(), probe=PixelProbe(jnp.asarray(wave, complex)), grid=grid)
+    assert probe_radius(model) == pytest.approx(3 * np.sqrt(-np.log(1 - INSIDE)), abs=0.4)
+
+
+def test_patterns_are_binned_as_far_as_the_probe_fits():
+    counts = np.full((9, 32, 32), 5, np.uint16)
+    data = Dataset(counts, np.arange(18.0).reshape(9, 2), Grid((32, 32), 0.5, 80.0))
+    assert binned_patterns(data, 2.0).grid.shape == (16, 16)
+    assert binned_patterns(data, 2.1).grid.shape == (32, 32)
+
+
 def errors(scale, shear, degrees, defocus=120.0, say=lambda text: None, **scan):
     """Errors of scales (y, x), shear [parts] and rotation [°] that `find_affine` makes on simulated blobs."""
     true = np.asarray(linear_map(scale, shear, np.deg2rad(degrees)))
@@ -52,6 +101,7 @@ def errors(scale, shear, degrees, defocus=120.0, say=lambda text: None, **scan):
     return np.subtract(found, [*scale, shear]), np.rad2deg(turn) - degrees
 
 
+@pytest.mark.slow
 def test_a_map_that_a_free_specimen_absorbs_is_found():
     said = []
     lengths, angle = errors((1.04, 1.04), 0.0, 3.0, dose=1e6, side=8, say=said.append)
