@@ -23,7 +23,7 @@ from .optics_table import (
     optics_rows,
 )
 from .phase_sign import phase_skewness
-from .sidebands import thinned
+from .sidebands import some_frequencies
 from .superpixels import superpixels_of
 from .weak_object_likelihood import NAMES, explained_along
 
@@ -171,8 +171,8 @@ def _measured(problem, best, fits, rivals, settled, skewness, spread, cautions):
     implausible = implausible_orders(best)
     if implausible:
         warnings.append(
-            f"images shift with the angle as by {' and '.join(implausible)}, more than lenses have: "
-            "is the diffraction pattern distorted, or the phase strong?"
+            f"images shift with the angle as by {' and '.join(implausible)}, more than lenses "
+            "have: is the diffraction pattern distorted, or the phase strong?"
         )
     aberrations = {
         name: float(value)
@@ -219,7 +219,7 @@ def _evidence(best, fits):
     """J of every transform with the rotation and aberrations of the best fit, or better ones."""
     _, rotation = nearest_transform(_orientation(best))
     found = {}
-    some = thinned(fits[0].bands)
+    some = some_frequencies(fits[0].bands)
     for mirror in MIRRORS:
         names = [n for n, m in SCAN_TRANSFORMS.items() if np.linalg.det(m) == np.linalg.det(mirror)]
         turns = [orientation_matrix(name, rotation) @ mirror for name in names]
@@ -243,7 +243,7 @@ def _curve(best, fits):
     defocus = np.linspace(-reach, reach, CURVE_STEPS)
     curves = {}
     others = [f for f in fits if f.mirror is not best.mirror][:1]
-    some = thinned(fits[0].bands)
+    some = some_frequencies(fits[0].bands)
     for fit in (best, *others):
         line = np.repeat(fit.theta[None], CURVE_STEPS, 0)
         line[:, 0] = -defocus

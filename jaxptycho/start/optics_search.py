@@ -17,7 +17,7 @@ from ..data.orientation import SCAN_TRANSFORMS, orientation_matrix
 from . import optics_fit
 from .image_shifts import linear_shifts
 from .optics_fit import BASE, Free, OpticsFit
-from .sidebands import Sidebands, ring_power, sidebands_of, thinned
+from .sidebands import Sidebands, ring_power, sidebands_of, some_frequencies
 from .superpixels import SuperpixelImages
 from .weak_object_likelihood import NAMES, evidence_along
 
@@ -90,7 +90,7 @@ def candidates(problem: Problem) -> list[OpticsFit]:
     Starts are compared and improved by some of the frequencies, and then by all.
     """
     bands = problem.bands()
-    some = thinned(bands)
+    some = some_frequencies(bands)
     variance = ring_power(bands)
     starts = []
     for theta, mirror in _starts(problem, bands):

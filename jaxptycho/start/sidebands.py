@@ -87,7 +87,7 @@ def sidebands_of(
     )
 
 
-def thinned(bands: Sidebands) -> Sidebands:
+def some_frequencies(bands: Sidebands) -> Sidebands:
     """Sidebands of some frequencies of all lengths: `Q_STEP` of them."""
     stride = len(bands.q) // Q_STEP
     chosen = slice(0, stride * Q_STEP, stride)
