@@ -56,6 +56,6 @@ def total_variation_step(weight_rad: float, iterations: int = 20) -> Callable[[M
 
 def _map_phase(model: Model, function: Callable[[Stack], Stack]) -> Model:
     """The model with a function of the phase [rad] of its slices applied to them."""
-    unit = model.specimen.radians(model.grid)
+    unit = jnp.asarray(model.specimen.radians(model.grid))
     changed = model.specimen.map_stacks(lambda values: function(unit * values) / unit, ("phase",))
     return replace(model, specimen=changed)

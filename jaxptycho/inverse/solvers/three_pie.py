@@ -143,7 +143,7 @@ def backward(
         entering = jax.lax.dynamic_index_in_dim(beams.entering, number, 1, keepdims=False)
         power = summed(jnp.sum(jnp.abs(entering) ** 2, 1) + 0j).real
         change = summed(jnp.sum(jnp.conj(entering) * residual, 1)) / mixed(power, regularisation)
-        change = share / (number + 1) * change
+        change = change * (share / (jnp.asarray(number) + 1)).astype(change.real.dtype)
         residual = residual - entering * seen(change)
         return change, jnp.conj(seen(transmission + change)) * residual
 
