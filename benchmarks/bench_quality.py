@@ -6,7 +6,7 @@ Data from the folder JAXPTYCHO_DATA. Every solver is what a job with `optimiser 
 and probe by full steps, positions by Adam, rates that fall once the held-out loss no longer does. A pass uses every pattern
 once. Goals are R = Σ|√M − √I| / Σ√I over all patterns of the Siemens star, and for the bilayer, where noise is most of R, the
 held-out deviance of Poisson per pixel. Seconds are CPU seconds of the passes alone: the first, which compiles, counts as the
-median of the others, the trials of the range test by their share of a pass. Nothing is tuned on these files.
+median of the others, the trials of the range test by their share of a pass.
 """
 
 import os
