@@ -126,9 +126,14 @@ def require_files(job: Job, folder: Path) -> None:
 
 
 def warn_of_differences(job: Job, folder: Path, settings: Sequence[str]) -> None:
-    """Warn of keys whose value in a job file differs from that of the run in `folder`."""
+    """Warn of keys whose value in a job file differs from that of the run in `folder`.
+
+    Keys that the job leaves open are those that the run has chosen.
+    """
     continued, _ = changed_job(folder, settings)
-    keys = [key for key in differences(continued, job) if key != "run.out"]
+    given = job.model_dump()
+    differing = (key for key in differences(continued, job) if key != "run.out")
+    keys = [key for key in differing if _value_at(given, key) is not None]
     if keys:
         warnings.warn(
             f"the job gives {', '.join(keys)} another value than the run in {folder} began with, "
@@ -136,3 +141,13 @@ def warn_of_differences(job: Job, folder: Path, settings: Sequence[str]) -> None
             f"{keys[0]}=VALUE",
             stacklevel=2,
         )
+
+
+def _value_at(values: Any, key: str) -> Any:
+    """Value of a key in nested values, None where there is none."""
+    for name in key.split("."):
+        if isinstance(values, list):
+            values = values[int(name)] if int(name) < len(values) else None
+        else:
+            values = values.get(name) if isinstance(values, dict) else None
+    return values
