@@ -28,6 +28,7 @@ SAMPLE_PIXELS = 2**23
 FEWEST_SAMPLED = 64  # patterns
 PART_SHOTS = 16  # neighbouring patterns of a part of the sample
 READOUT = 4.0  # standard deviations of the readout, above which counts are those of electrons
+ABOVE_READOUT = 2.0  # counts of an electron over that threshold, at least
 FEWEST_NEGATIVE = 0.05  # fraction of the counts
 BRIGHT = 0.1  # of the brightest pixel
 UNSURE = 0.5  # fraction of what a line was continued by, below which squares are alike
@@ -69,7 +70,7 @@ def electron_response(data: Dataset) -> ElectronResponse | None:
     if sums is None:
         return None
     least = 1.0 if view.kinds[0].kind in "ui" else 0.0
-    return measured_response(sums, _dim(patterns.mean(0)), view.mask, least)
+    return measured_response(sums, _dim(patterns.mean(0)), view.mask, least, threshold_of(view))
 
 
 def _dim(mean: Float[np.ndarray, "y x"]) -> Bool[np.ndarray, "y x"]:
@@ -93,11 +94,13 @@ def measured_response(
     dark: Bool[np.ndarray, "y x"],
     mask: Bool[np.ndarray, "y x"] | None,
     least: float = 0.0,
+    threshold: float = 0.0,
 ) -> ElectronResponse | None:
     """Response from pixels inside and outside of the disc (`dark`), errors from a jackknife.
 
-    `least` is a lower bound of ⟨N²⟩/⟨N⟩, 1 for whole counts. None where too few electrons were
-    seen, or counts without noise.
+    `least` is a lower bound of ⟨N²⟩/⟨N⟩, 1 for whole counts; lower counts than `threshold` were
+    taken for none. None where too few electrons were seen, counts without noise, or electrons
+    that do not stand out from the readout.
     """
     valid = np.ones(dark.shape, bool) if mask is None else np.asarray(mask, bool)
     clear = ndimage.binary_erosion(valid, np.ones((2 * REACH + 1,) * 2))
@@ -116,6 +119,8 @@ def measured_response(
     if variance <= NOISELESS * first**2 / parts.exposures.sum():
         return None
     mean, error = _mean_counts(noise, cubed)
+    if mean < ABOVE_READOUT * threshold:
+        return None
     # whole counts that fall into pixels one by one: a count has no distance from itself
     pairs = noise.values - (least if noise.values[0] > SINGLE else 0.0)
     spread = np.sqrt(np.maximum(square.values, 0) / (2 * pairs))
@@ -175,17 +180,16 @@ def neighbouring_sample(data: Dataset) -> tuple[Float[np.ndarray, "n y x"], Int[
     chosen = numbers[np.linspace(0, len(numbers) - 1, wanted).round().astype(int)]
     shots = np.flatnonzero(np.isin(parts, chosen))
     patterns = np.fft.fftshift(data.patterns(0, shots), axes=(1, 2)).astype(np.float32)
-    threshold = READOUT * _readout(data)
-    return np.where(patterns > threshold, patterns, 0), parts[shots]
+    return np.where(patterns > threshold_of(data), patterns, 0), parts[shots]
 
 
-def _readout(data: Dataset) -> float:
-    """Noise of the readout [counts rms], from the negative counts of a dark subtraction."""
+def threshold_of(data: Dataset) -> float:
+    """Counts above the readout noise, as the negative counts of a dark subtraction show it."""
     block = next(data.raw_sample())
     negative = block[np.isfinite(block) & (block < 0)]
     if len(negative) < FEWEST_NEGATIVE * block.size:
         return 0.0
-    return 1.4826 * float(np.median(-negative.astype(float)))
+    return READOUT * 1.4826 * float(np.median(-negative.astype(float)))
 
 
 def exact_counts(data: Dataset, response: ElectronResponse | None) -> float | None:

@@ -47,13 +47,15 @@ def found_keys(look: Calibration) -> dict[str, FoundKey]:
         return {} if look.hologram is None else _of_hologram(look, look.hologram)
     rows = look.rows()
     thickness = look.data.about.get("thickness_angstrom")
-    found = {
-        "probe.semiangle_mrad": _of(rows["semiangle_mrad"]),
-        "probe.defocus_angstrom": _defocus(look, thickness),
-    }
-    found |= _scan_keys(look)
+    found = {"probe.semiangle_mrad": _of(rows["semiangle_mrad"])}
     if look.camera.gain is not None and look.camera.gain.many_counts:
         found["data.counts_per_electron"] = _of(rows["counts_per_electron"])
+    stated = look.data.about.get("defocus_angstrom")
+    if stated is not None and not look.optics.determined:
+        words = "that of the file; the patterns do not determine it"
+        return found | {"probe.defocus_angstrom": FoundKey(float(stated), words)}
+    found["probe.defocus_angstrom"] = _defocus(look, thickness)
+    found |= _scan_keys(look)
     further = _aberrations(look)
     if further.value:
         found["probe.aberrations_angstrom"] = further

@@ -136,7 +136,16 @@ def _contradictions(look: Calibration) -> list[str]:
     """A defocus of the file that the patterns contradict."""
     stated = look.data.about.get("defocus_angstrom")
     measured = look.rows().get("defocus_angstrom")
-    if stated is None or measured is None:
+    if measured is None:
+        return []
+    if look.optics is not None and not look.optics.determined:
+        used = "" if stated is None else f"; the {stated:.5g} Å of the file are used"
+        turn = look.rows()["rotation_deg"].amount
+        return [
+            f"the patterns do not determine defocus and rotation ({measured.amount}, {turn}): "
+            f"more positions, electrons or contrast are required{used}"
+        ]
+    if stated is None:
         return []
     if abs(measured.value - stated) <= max(SAME_DEFOCUS * abs(stated), 3 * measured.error):
         return []

@@ -13,6 +13,7 @@ from ..analysis.electron_response import (
     ElectronResponse,
     measured_response,
     neighbouring_sample,
+    threshold_of,
 )
 from ..data import Dataset
 from ..data.bad_pixels import describe_pixels
@@ -85,7 +86,8 @@ def measure_camera(data: Dataset, view: int = 0) -> MeasuredCamera:
     places = scan_places(positions)
     middles = np.stack([places[tiles == i].mean(0) for i in range(len(sums))])
     least = 1.0 if data.kinds[0].kind in "ui" else 0.0
-    disc, movement, gain, bad = _solved(sums, middles, visible, *neighbouring_sample(data), least)
+    limits = least, threshold_of(data)
+    disc, movement, gain, bad = _solved(sums, middles, visible, *neighbouring_sample(data), limits)
     shifts = np.zeros_like(places) if movement is None else movement.at(places)
     total = sums.sum(0)
     rows = _disc_rows(data, disc, movement) | _dose_rows(data, gain)
@@ -100,7 +102,7 @@ def measure_camera(data: Dataset, view: int = 0) -> MeasuredCamera:
     return MeasuredCamera(total / len(positions), disc, movement, shifts, bad, gain, warnings, rows)
 
 
-def _solved(sums, middles, visible, sample, parts, least: float):
+def _solved(sums, middles, visible, sample, parts, limits: tuple[float, float]):
     """Disc, its movement, gain and bad pixels, each with what the others tell of it."""
     total = sums.sum(0)
     moments = cumulants(sample, parts)
@@ -112,7 +114,7 @@ def _solved(sums, middles, visible, sample, parts, least: float):
         moving = None if start is None else fit_moving_disc(sums, mask, start, middles, noise)
         disc, movement = (None, None) if moving is None else moving
         if moments is not None:
-            gain = measured_response(moments, _dark(disc, total.shape), mask, least)
+            gain = measured_response(moments, _dark(disc, total.shape), mask, *limits)
         noise = noise if gain is None else gain.noise
         if len(sample) >= FEWEST_FOR_PIXELS:
             bad = odd_pixels(total, variance, visible, disc, noise)

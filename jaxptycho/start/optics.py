@@ -179,11 +179,13 @@ def _measured(problem, best, fits, rivals, settled, skewness, spread, cautions):
         for name, value, free in zip(NAMES, best.theta[:-1], best.free[:-1], strict=True)
         if free
     }
+    depth = problem.wavelength / problem.semiangle**2
     return MeasuredOptics(
         transform,
         rotation,
         aberrations,
         problem.semiangle,
+        depth,
         _evidence(best, fits),
         bool(alternatives),
         tuple(alternatives),

@@ -13,6 +13,9 @@ from .weak_object_likelihood import NAMES
 
 SIGNIFICANT = 3.0  # standard deviations
 HIGHER = {"C21": "coma", "C23": "threefold_astigmatism", "C30": "spherical_aberration"}
+UNSURE_DEFOCUS = 0.1  # relative error, or
+UNSURE_DEPTH = 1.0  # error over the depth of field λ/α², the larger one
+UNSURE_ROTATION = 10.0  # °, error
 PLAUSIBLE = {"C21": 1e6, "C23": 1e6, "C30": 1e8}  # Å, the largest of probe-forming lenses
 
 
@@ -38,6 +41,7 @@ class MeasuredOptics:
     rotation: float
     aberrations: dict[str, float]
     semiangle: float  # rad
+    depth_of_field: float  # λ/α² [Å]
     evidence: dict[str, float]
     ambiguous: bool
     alternatives: tuple[str, ...]
@@ -49,6 +53,13 @@ class MeasuredOptics:
     def rows(self) -> dict[str, Measured]:
         """Measured quantities by the name that ends in their unit."""
         return dict(self._rows)
+
+    @property
+    def determined(self) -> bool:
+        """True if the errors of defocus and rotation leave something to rely on."""
+        defocus = self._rows["defocus_angstrom"]
+        most = max(UNSURE_DEPTH * self.depth_of_field, UNSURE_DEFOCUS * abs(defocus.value))
+        return defocus.error < most and self._rows["rotation_deg"].error < UNSURE_ROTATION
 
     @property
     def matrix(self) -> Float[np.ndarray, "2 2"]:
@@ -81,7 +92,7 @@ def optics_rows(
     if transform != "none" and np.linalg.det(fit.mirror) > 0:
         total = np.rad2deg(np.angle(np.exp(1j * fit.theta[-1])))
         words += f"; after the transform {transform}, in all {total:.2f}°"
-    turn = np.rad2deg(rotation), np.rad2deg(error[-1])
+    turn = np.rad2deg(rotation), min(np.rad2deg(error[-1]), 180.0)
     rows["rotation_deg"] = Measured(float(turn[0]), float(turn[1]), "°", words)
     for symbol, extra in _higher_rows(fit, found, source).items():
         first = extra[f"{HIGHER[symbol]}_angstrom"]

@@ -1,5 +1,7 @@
 """The dark field settles what a weak phase leaves open."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
@@ -65,6 +67,7 @@ def optics(ambiguous):
         angle,
         aberrations,
         1e-3,
+        2e4,
         evidence,
         ambiguous,
         others,
@@ -98,3 +101,11 @@ def test_what_contradicts_is_ambiguous_and_what_is_weak_decides_nothing():
     assert "contradict" in against.warnings[-1]
     weak = optics(ambiguous=True)
     assert settled(weak, Measured(-0.1, 0.05, "", "dark field")) is weak
+
+
+def test_errors_that_leave_nothing_to_rely_on():
+    known = optics(ambiguous=False)
+    assert known.determined
+    for name, error in (("defocus_angstrom", 3e4), ("rotation_deg", 30.0)):
+        vague = {name: replace(known.rows()[name], error=error)}
+        assert not replace(known, _rows=known.rows() | vague).determined
