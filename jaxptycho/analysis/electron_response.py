@@ -76,7 +76,8 @@ def electron_response(data: Dataset) -> ElectronResponse | None:
 def _dim(mean: Float[np.ndarray, "y x"]) -> Bool[np.ndarray, "y x"]:
     """Pixels away from all that are bright in the mean pattern, such as those of the disc."""
     smooth = ndimage.median_filter(mean, 3)
-    return ~ndimage.binary_dilation(smooth > BRIGHT * smooth.max(), iterations=REACH)
+    bright = smooth > BRIGHT * smooth.max()
+    return np.logical_not(ndimage.binary_dilation(bright, iterations=REACH))
 
 
 def noise_of_a_pixel(data: Dataset) -> float:

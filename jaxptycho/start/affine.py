@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -82,7 +83,8 @@ def find_affine(
     block = binned_patterns(block, radius) if bins else block
     wide = place_nominal(block, (1 + REACH) * np.eye(2))
     model, change = _settled(replace(first(wide), scan=_nominal_scan(block, turn)), block)
-    matrix = np.asarray(model.scan.matrix, float)
+    scan: Any = model.scan  # that of `_nominal_scan`
+    matrix = np.asarray(scan.matrix, float)
     say(f"map of the scan: {describe_map(matrix)}")
     doubt = "compare the verdict with that of scan.kind = 'free', or give positions that are nearer"
     if change > SETTLED:

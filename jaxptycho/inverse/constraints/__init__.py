@@ -13,9 +13,9 @@ from .gauge import (
     probe_centring,
 )
 from .over_scan import smooth_tilts, smooth_weights
+from .phase import phase_limits, shrinkage, total_variation_step
 from .probe import orthogonal_modes, probe_aperture, probe_power, probe_support
 from .registry import CONSTRAINTS, all_of, build
-from .shrinkage import phase_limits, shrinkage, total_variation_step
 from .specimen import (
     amplitude_clamp,
     gaussian_along_z,

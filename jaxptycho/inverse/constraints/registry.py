@@ -21,9 +21,10 @@ from collections.abc import Callable
 from typing import Any
 
 from ...model import Model
-from . import bands, over_scan, shrinkage
+from . import bands, over_scan
 from . import field as field_constraints
 from . import gauge as gauges
+from . import phase as phase_constraints
 from . import probe as probe_constraints
 from . import specimen as specimen_constraints
 from . import volume as volume_constraints
@@ -53,9 +54,9 @@ CONSTRAINTS: dict[str, Callable[..., Project]] = {
         specimen_constraints.gaussian_along_z,
         specimen_constraints.low_pass,
         specimen_constraints.missing_cone_filter,
-        shrinkage.phase_limits,
-        shrinkage.shrinkage,
-        shrinkage.total_variation_step,
+        phase_constraints.phase_limits,
+        phase_constraints.shrinkage,
+        phase_constraints.total_variation_step,
         bands.butterworth,
         bands.grid_artefact_removal,
         field_constraints.field_of_view,
