@@ -48,8 +48,6 @@ def found_keys(look: Calibration) -> dict[str, FoundKey]:
     rows = look.rows()
     thickness = look.data.about.get("thickness_angstrom")
     found = {"probe.semiangle_mrad": _of(rows["semiangle_mrad"])}
-    if look.camera.gain is not None and look.camera.gain.many_counts:
-        found["data.counts_per_electron"] = _of(rows["counts_per_electron"])
     stated = look.data.about.get("defocus_angstrom")
     if stated is not None and not look.optics.determined:
         words = "that of the file; the patterns do not determine it"

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,15 @@ def new_job(file: Path, target: Path, template: str | None = None) -> str:
         warnings.warn(absent, stacklevel=2)
         return write_job(make_job(values), blanks=True)
     data = read(file)
-    for caution in cautions(data):
-        warnings.warn(str(caution), stacklevel=2)
+    doubts = [str(caution) for caution in cautions(data)]
+    for text in doubts:
+        warnings.warn(text, stacklevel=2)
     look = None if data.n_views > 1 else _calibrated(data)
     if look is not None:
         values, sources = job_values(look, relative)
-        return write_job(make_job(values), blanks=True, sources=sources, head=_remarks(look))
+        return write_job(
+            make_job(values), blanks=True, sources=sources, head=_remarks(look, doubts)
+        )
     for name, section in PLACES.items():
         if name in data.about:
             values.setdefault(section, {})[name] = float(data.about[name])
@@ -64,13 +68,13 @@ def _calibrated(data: Dataset) -> Calibration | None:
         return None
 
 
-def _remarks(look: Calibration) -> list[str]:
+def _remarks(look: Calibration, doubts: Sequence[str]) -> list[str]:
     """Lines before a job of a calibrated measurement."""
     lines = [
         "Calibrated from the patterns: value ± error ← source beside the keys.",
         f"Template for such data: {fitting_template(look)}",
     ]
-    return lines + [f"warning: {text}" for text in look.warnings]
+    return lines + [f"warning: {text}" for text in (*doubts, *look.warnings)]
 
 
 def _missing_in(file: Path) -> str | None:
