@@ -101,7 +101,7 @@ def measured_response(
 
     `least` is a lower bound of ⟨N²⟩/⟨N⟩, 1 for whole counts; lower counts than `threshold` were
     taken for none. None where too few electrons were seen, counts without noise, or electrons
-    that do not stand out from the readout.
+    whose counts are hardly above the readout.
     """
     valid = np.ones(dark.shape, bool) if mask is None else np.asarray(mask, bool)
     clear = ndimage.binary_erosion(valid, np.ones((2 * REACH + 1,) * 2))

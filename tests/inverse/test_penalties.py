@@ -24,6 +24,7 @@ from jaxptycho.physics.grids import plane_frequencies
 
 ORIGIN = jnp.array(models.ORIGIN)
 WEIGHT = 3.0
+OF_A_SPECIMEN = [n for n, f in PENALTIES.items() if "of" in inspect.signature(f).parameters]
 KEYS = {"missing_cone": {"semiangle_mrad": 25.0}}
 
 
@@ -100,7 +101,7 @@ def test_weights_mean_the_same_in_a_larger_field_of_view(name):
 
 @pytest.mark.parametrize("key", ["phase", "absorption"])
 def test_a_potential_costs_what_its_phase_costs(key):
-    penalty = eqx.filter_jit(sum_of(*(made(name, of=key) for name in PENALTIES)))
+    penalty = eqx.filter_jit(sum_of(*(made(name, of=key) for name in OF_A_SPECIMEN)))
     model = models.thin(specimen=models.stack(3))
     s = model.specimen
     per_volt = models.GRID.sigma * 8.0
@@ -111,7 +112,7 @@ def test_a_potential_costs_what_its_phase_costs(key):
 
 def test_gradients_are_those_of_finite_differences():
     model = models.MODELS["potential"]()
-    all_of_them = [made(n, of=o) for n in PENALTIES for o in ("phase", "absorption")]
+    all_of_them = [made(n, of=o) for n in OF_A_SPECIMEN for o in ("phase", "absorption")]
     all_of_them += [made(n, along="z") for n in ("total_variation", "tikhonov")]
     penalty = sum_of(*all_of_them)
     direction = jax.tree.map(

@@ -295,10 +295,11 @@ SIZES = [1, 7, 49]  # shots of a batch
 
 def crystals_and_sizes():
     """Every pair; each crystal and each size is among the quick ones once."""
-    for i, crystal in enumerate(CRYSTALS):
-        for j, size in enumerate(SIZES):
-            marks = [] if i == j else [pytest.mark.slow]
-            yield pytest.param(*crystal, size, marks=marks)
+    return [
+        pytest.param(*crystal, size, marks=[] if i == j else [pytest.mark.slow])
+        for i, crystal in enumerate(CRYSTALS)
+        for j, size in enumerate(SIZES)
+    ]
 
 
 @pytest.mark.parametrize(("slices", "peak", "optimiser", "size"), crystals_and_sizes())

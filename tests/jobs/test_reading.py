@@ -14,6 +14,7 @@ WATCHED = """
 import collections
 import numpy as np
 import jaxptycho.data.dataset
+from jaxptycho.analysis import electron_response
 from jaxptycho.io.hdf5 import OnDisk
 seen, get = collections.Counter(), OnDisk.__getitem__
 def counting(self, index):
@@ -21,11 +22,18 @@ def counting(self, index):
     return get(self, index)
 OnDisk.__getitem__ = counting
 sampled = jaxptycho.data.dataset.Dataset.raw_sample
+neighbours = electron_response.neighbouring_sample
 def uncounted(self):  # every process looks at the same few patterns before it reads its part
     OnDisk.__getitem__ = get
     yield from sampled(self)
     OnDisk.__getitem__ = counting
+def uncounted_neighbours(data):
+    OnDisk.__getitem__ = get
+    found = neighbours(data)
+    OnDisk.__getitem__ = counting
+    return found
 jaxptycho.data.dataset.Dataset.raw_sample = uncounted
+electron_response.neighbouring_sample = uncounted_neighbours
 jaxptycho.data.dataset.IN_MEMORY_BYTES = int(sys.argv[3])
 from jaxptycho.jobs.reading import read_job
 from jaxptycho.jobs.runner import Runner, start
