@@ -41,6 +41,9 @@ CONSTANTS = {
     "XLA_FFI_API_MAJOR": VERSION[0],
 }
 
+# since version 0.5
+RENAMED = {"XLA_FFI_InternalExtension.type": "XLA_FFI_Extension_Base.type"}
+
 C_TYPES = {
     "size_t": ctypes.c_size_t,
     "int": ctypes.c_int,
@@ -58,7 +61,8 @@ POINTER = re.compile(r"\*+ ?(\w+)$|\(\*(\w+)\)\(|^_XLA_FFI_API_STRUCT_FIELD\((\w
 def require_layout(header: str | None = None) -> None:
     """Raise RuntimeError unless a header (default: jaxlib's) has the fields at these offsets."""
     text = header_text() if header is None else header
-    known = offsets(text) | constants(text)
+    found = offsets(text) | constants(text)
+    known = found | {old: found[new] for new, old in RENAMED.items() if new in found}
     expected = FIELDS | CONSTANTS
     moved = [
         f"{name} is {known.get(name, 'missing')} (expected {value})"
