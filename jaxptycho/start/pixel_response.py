@@ -82,12 +82,17 @@ def _departure(total, base, slope, valid, rim, noise):
 
 
 def _noisy(variance, valid, least: float) -> Bool[np.ndarray, "y x"]:
-    """Pixels of far more variance over mean than their neighbours."""
+    """Pixels of far more variance over mean than their neighbours.
+
+    Reflections of grains in a part of the scan vary as much, in several neighbouring pixels.
+    """
     ratio = np.where(valid & (variance > 0), np.log(np.maximum(variance, 1e-12)), np.nan)
     deviation = ratio - _median(ratio, NEIGHBOURS)
     scatter = 1.4826 * _median(np.abs(deviation), TEXTURE)
-    far = np.nan_to_num(deviation) > np.fmax(DEVIATION * np.fmax(scatter, 0.05), np.log(NOISY))
-    return far & (variance > least)
+    deviation = np.nan_to_num(deviation)
+    far = deviation > np.fmax(DEVIATION * np.fmax(scatter, 0.05), np.log(NOISY))
+    alone = deviation > ISOLATED * _ranked(deviation, NEIGHBOURS, 3)
+    return far & alone & (variance > least)
 
 
 def _around(image: Float[np.ndarray, "y x"], reach: int) -> Float[np.ndarray, "y x n"]:
