@@ -30,7 +30,7 @@ def same_patterns(reading, signal):
 
 def scales(signal, kind):
     """Scales of the axes of a signal in Å or 1/Å."""
-    units = {"nm": 10, "µm": 1e4, "A": 1, "1/nm": 0.1, "1 / Å": 1, "1 / nm": 0.1}
+    units = {"nm": 10, "µm": 1e4, "\u03bcm": 1e4, "A": 1, "1/nm": 0.1, "1 / Å": 1, "1 / nm": 0.1}
     axes = signal["axes"][:2] if kind == "scan" else signal["axes"][2:]
     return [axis["scale"] * units[axis["units"]] for axis in axes]
 
