@@ -102,6 +102,7 @@ def errors(scale, shear, degrees, defocus=120.0, say=lambda text: None, **scan):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:the map of the scan still changes")  # of so few patterns
 def test_a_map_that_a_free_specimen_absorbs_is_found():
     said = []
     lengths, angle = errors((1.04, 1.04), 0.0, 3.0, dose=1e6, side=8, say=said.append)
