@@ -119,8 +119,8 @@ def course(solver: str, data, first: jp.Model, passes: int, seed: int) -> list[d
     trials = []
     find = loops.find_rate
 
-    def counted(trial):
-        found = find(trial)
+    def counted(*args):
+        found = find(*args)
         trials.extend(found[1])
         began[0] = time.process_time()
         return found
