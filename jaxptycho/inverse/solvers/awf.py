@@ -26,6 +26,7 @@ from .curvature import (
     step_of_probe,
     step_of_specimen,
 )
+from .engine import engine
 
 HORIZON = 64  # batches whose curvature is remembered
 CURVATURE = {"specimen": batch_illumination, "probe": squared_object}
@@ -56,17 +57,7 @@ def _flow(regularisation: float) -> optax.GradientTransformationExtraArgs:
         blank = {part: jnp.zeros(shape, dtype) for part, shape, dtype in _planes(params)}
         return Flow(blank, jnp.zeros((), jnp.float32))
 
-    def update(
-        grads: PyTree,
-        state: Flow,
-        params: PyTree | None = None,
-        *,
-        model: Any,
-        batch: Batch,
-        units: PyTree | None = None,
-        **_: Any,
-    ) -> Any:
-        del params
+    def update(grads: PyTree, state: Flow, model: Any, batch: Batch, units: PyTree | None) -> Any:
         known = jnp.minimum(state.batches, HORIZON)
         mean = {}
         steps = {}
@@ -82,7 +73,7 @@ def _flow(regularisation: float) -> optax.GradientTransformationExtraArgs:
             updates = step_of_probe(updates, grads, units, steps["probe"])
         return updates, Flow(mean, state.batches + 1)
 
-    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore
+    return engine(update, init)
 
 
 def _planes(params: PyTree) -> Iterator[tuple[str, tuple[int, ...], Any]]:

@@ -34,11 +34,11 @@ from .curvature import (
     batch_illumination,
     mixed,
     require_regularisation,
-    require_supported,
     squared_object,
     step_of_probe,
     step_of_specimen,
 )
+from .engine import engine, without_state
 from .mpie import periodic_momentum
 
 PARTS = ("specimen", "probe", "scan", "propagator")  # that act before the detector
@@ -59,24 +59,13 @@ def lsqml(
 
 def _joint(regularisation: float) -> optax.GradientTransformationExtraArgs:
     def init(params: PyTree) -> Any:
-        require_supported(params)
         if jax.tree.leaves(params.detector):
             raise ValueError(
                 "LSQ-ML moves what the exit wave depends on; give the detector another optimiser"
             )
-        return optax.EmptyState()
+        return without_state(params)
 
-    def update(
-        grads: PyTree,
-        state: Any,
-        params: PyTree | None = None,
-        *,
-        model: Any,
-        batch: Batch,
-        units: PyTree | None = None,
-        **_: Any,
-    ) -> Any:
-        del params
+    def update(grads: PyTree, state: Any, model: Any, batch: Batch, units: PyTree | None) -> Any:
         direction = directions(grads, model, batch, units, regularisation)
         steps = joint_steps(grads, direction, model, batch, units)
         updates = direction
@@ -87,7 +76,7 @@ def _joint(regularisation: float) -> optax.GradientTransformationExtraArgs:
             updates = eqx.tree_at(lambda u, part=part: getattr(u, part), updates, moved)
         return updates, state
 
-    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore
+    return engine(update, init)
 
 
 def directions(

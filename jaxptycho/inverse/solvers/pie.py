@@ -33,11 +33,11 @@ from .curvature import (
     batch_illumination,
     mixed,
     require_regularisation,
-    require_supported,
     squared_object,
     step_of_probe,
     step_of_specimen,
 )
+from .engine import engine
 
 
 def epie(rate: float = 1.0) -> optax.GradientTransformationExtraArgs:
@@ -49,21 +49,7 @@ def rpie(regularisation: float = 0.1, rate: float = 1.0) -> optax.GradientTransf
     """Regularised PIE for the loss `misfit(amplitude)`, with a = `regularisation` in (0, 1]."""
     require_regularisation(regularisation)
 
-    def init(params: PyTree) -> Any:
-        require_supported(params)
-        return optax.EmptyState()
-
-    def update(
-        grads: PyTree,
-        state: Any,
-        params: PyTree | None = None,
-        *,
-        model: Any,
-        batch: Batch,
-        units: PyTree | None = None,
-        **_: Any,
-    ) -> Any:
-        del params
+    def update(grads: PyTree, state: Any, model: Any, batch: Batch, units: PyTree | None) -> Any:
         half = rate / 2 * jnp.sum(batch.weight)  # the loss is a mean over shots, PIE uses their sum
         updates = jax.tree.map(jnp.zeros_like, grads)
         if jax.tree.leaves(grads.specimen):
@@ -75,4 +61,4 @@ def rpie(regularisation: float = 0.1, rate: float = 1.0) -> optax.GradientTransf
             updates = step_of_probe(updates, grads, units, step)
         return updates, state
 
-    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore
+    return engine(update)

@@ -29,6 +29,7 @@ from ...model import Model, waves
 from ...parts.indexed import PerShot, PerView, axis_size, select
 from ...physics.types import PyTree
 from .curvature import mixed, require_supported, squared_object
+from .engine import engine
 from .moduli import moduli_residual
 from .three_pie import add_to_probe, add_to_specimen, backward, beams_of, on_axis
 
@@ -83,16 +84,8 @@ def _iteration(shots: int, beta: float, rule: Rule) -> optax.GradientTransformat
         return Iterate(waves, jnp.zeros(shots, bool))
 
     def update(
-        grads: PyTree,
-        state: Iterate,
-        params: PyTree | None = None,
-        *,
-        model: Any,
-        batch: Batch,
-        units: PyTree | None = None,
-        **_: Any,
+        grads: PyTree, state: Iterate, model: Any, batch: Batch, units: PyTree | None
     ) -> Any:
-        del params
         if axis_size(model.scan, PerShot) != shots or axis_size(model, PerView) > 1:
             raise ValueError(
                 f"projections of {shots} shots came with a model of "
@@ -121,7 +114,7 @@ def _iteration(shots: int, beta: float, rule: Rule) -> optax.GradientTransformat
             updates = add_to_probe(updates, by, batch, units)
         return updates, iterate
 
-    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore
+    return engine(update, init)
 
 
 def measured_waves(model: Model, batch: Batch, exits: ExitWaves) -> ExitWaves:

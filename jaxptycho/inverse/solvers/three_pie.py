@@ -35,9 +35,9 @@ from .curvature import (
     folded,
     mixed,
     require_regularisation,
-    require_supported,
     squared_object,
 )
+from .engine import engine
 from .moduli import moduli_residual
 
 
@@ -57,21 +57,7 @@ def three_pie(regularisation: float = 0.1) -> optax.GradientTransformationExtraA
     """
     require_regularisation(regularisation)
 
-    def init(params: PyTree) -> Any:
-        require_supported(params)
-        return optax.EmptyState()
-
-    def update(
-        grads: PyTree,
-        state: Any,
-        params: PyTree | None = None,
-        *,
-        model: Any,
-        batch: Batch,
-        units: PyTree | None = None,
-        **_: Any,
-    ) -> Any:
-        del params
+    def update(grads: PyTree, state: Any, model: Any, batch: Batch, units: PyTree | None) -> Any:
         own = select(model, PerView, batch.view)
         sliced = own.specimen.slices(own.grid)
         beams = beams_of(own, sliced, batch)
@@ -85,7 +71,7 @@ def three_pie(regularisation: float = 0.1) -> optax.GradientTransformationExtraA
             updates = add_to_probe(updates, on_axis(own, batch, beams, left) / power, batch, units)
         return updates, state
 
-    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore
+    return engine(update)
 
 
 def beams_of(model: Model, sliced: Sliced, batch: Batch) -> Beams:
