@@ -20,7 +20,8 @@ def field_of_view(threshold: float = 0.02) -> Callable[[Model], Model]:
 
     def project(model: Model) -> Model:
         inside = seen_pixels(model, threshold)
-        return _map_stacks(model, lambda stack: jnp.where(inside, stack, 0))
+        specimen = model.specimen.map_stacks(lambda stack: jnp.where(inside, stack, 0))
+        return replace(model, specimen=specimen)
 
     return project
 
@@ -57,7 +58,3 @@ def _require_share(threshold: float) -> None:
         raise ValueError(
             f"threshold is {threshold}; give a fraction of the largest dose, between 0 and 1"
         )
-
-
-def _map_stacks(model: Model, function: Callable[[Stack], Stack]) -> Model:
-    return replace(model, specimen=model.specimen.map_stacks(function))
