@@ -54,11 +54,12 @@ class KeptState(eqx.Module):
 class BrightField(AbstractProcessor):
     """Processor that keeps the bright-field pixels of `n_shots` patterns, in their data type.
 
-    `pixels` are flat indices into a pattern [y, x] with the zero frequency in the corner; `k` are
-    their frequencies from the centre of the disc [1/Å]. Made by `bright_field_of`.
+    `pixels` are flat indices into a pattern [y, x] with the zero frequency in the corner, or for
+    sums of several pixels those of each; `k` are their mean frequencies from the centre of the disc
+    [1/Å]. Made by `bright_field_of` and `in_squares`.
     """
 
-    pixels: Int[np.ndarray, " k"]
+    pixels: Int[np.ndarray, "k *member"]
     k: Float[np.ndarray, "k 2"]
     grid: Grid = eqx.field(static=True)
     n_shots: int = eqx.field(static=True)
@@ -73,7 +74,9 @@ class BrightField(AbstractProcessor):
     def update(self, state: KeptState, block: Block) -> KeptState:
         """State with the bright field of a block, gathered before any conversion."""
         b = len(block.shots)
-        values = jnp.reshape(block.patterns, (b, -1))[:, self.pixels].astype(self.dtype)
+        values = jnp.reshape(block.patterns, (b, -1))[:, self.pixels]
+        members = tuple(range(2, values.ndim))
+        values = jnp.sum(values, members, dtype=self.dtype)
         rows = jnp.where(block.weight > 0, block.shots, self.n_shots)
         return KeptState(
             state.counts.at[rows].set(values, mode="drop"),
@@ -123,6 +126,18 @@ def bright_field_of(
     pixels = np.flatnonzero(counted).astype(np.int32)
     k = shifted.reshape(-1, 2)[pixels]
     return BrightField(pixels, k, grid, data.n_shots[view], data.kinds[view])
+
+
+def in_squares(bright: BrightField, side: int) -> BrightField:
+    """The same disc in sums over squares of `side` × `side` pixels, those that are complete."""
+    squares = np.floor(bright.k / (side * np.array(bright.grid.dk)) + 0.5).astype(int)
+    square, size = np.unique(squares, axis=0, return_inverse=True, return_counts=True)[1:]
+    square = square.ravel()
+    in_order = np.argsort(square, kind="stable")
+    members = in_order[(size == side**2)[square[in_order]]].reshape(-1, side**2)
+    k = bright.k[members].mean(1)
+    kind = np.dtype(np.float32)
+    return BrightField(bright.pixels[members], k, bright.grid, bright.n_shots, kind)
 
 
 def frequencies_from(grid: Grid, centre: Pair = (0.0, 0.0)) -> Float[np.ndarray, "y x 2"]:

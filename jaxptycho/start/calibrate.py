@@ -120,7 +120,7 @@ def calibrate(data: Dataset, defocus_sign: int | None = None) -> Calibration:
     if defocus_sign is not None or look.pictures is None:
         return look
     pictures = look.pictures
-    contrast = mass_contrast(pictures.parallax, pictures.dark_field, look.lens(), data.grid)
+    contrast = mass_contrast(pictures.parallax, pictures.dark_field, look.lens())
     chosen = settled(optics, contrast)
     if chosen.aberrations == optics.aberrations:
         return replace(look, optics=chosen, contrast=contrast)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from scipy.ndimage import map_coordinates
 
 from ..data import Dataset
-from ..direct.bright_field import BrightFieldStack, bright_field_of
+from ..direct.bright_field import BrightField, bright_field_of, in_squares
 from ..direct.image import DirectImage
 from ..direct.placement import AbstractPlacement, place
 from ..direct.processor import over
@@ -30,38 +30,29 @@ def phase_picture(data: Dataset, optics: Optics, centre: Pair = (0.0, 0.0)) -> D
 
     `centre` (y, x) [rad] is that of the bright-field disc.
     """
-    (stack,) = over(data, bright_field_of(data, float(optics.semiangle), centre))
-    placement = placement_of(stack, optics)
-    return matched_filter(summed_for(placement, stack), placement, optics).corrected()
+    placement = placement_of(data.positions[0], optics)
+    bright = bright_field_of(data, float(optics.semiangle), centre)
+    (stack,) = over(data, summed_for(placement, bright))
+    return matched_filter(stack, placement, optics).corrected()
 
 
-def summed_for(placement: AbstractPlacement, stack: BrightFieldStack) -> BrightFieldStack:
-    """Stack of sums over squares of pixels that are entirely in the bright field.
-
-    They are such that at most `MAX_TERMS` terms Γ(k, Q) are computed.
-    """
-    terms = len(stack.k) * math.prod(placement.grid.shape) / 2
+def summed_for(placement: AbstractPlacement, bright: BrightField) -> BrightField:
+    """Bright field in squares of pixels, so large that at most `MAX_TERMS` Γ(k, Q) are computed."""
+    terms = len(bright.k) * math.prod(placement.grid.shape) / 2
     side = math.ceil(math.sqrt(terms / MAX_TERMS))
-    side = max(1, min(side, int(math.sqrt(len(stack.k) / MIN_SQUARES))))
-    if side == 1:
-        return stack
-    squares = np.floor(stack.k / (side * np.array(stack.grid.dk)) + 0.5).astype(int)
-    _, square, size = np.unique(squares, axis=0, return_inverse=True, return_counts=True)
-    members = square.ravel()[:, None] == np.flatnonzero(size == side**2)
-    counts = jnp.asarray(stack.counts, jnp.float32) @ members.astype(np.float32)
-    k = members.T @ stack.k / side**2
-    return BrightFieldStack(counts, stack.positions, k, stack.seen, stack.grid)
+    side = max(1, min(side, int(math.sqrt(len(bright.k) / MIN_SQUARES))))
+    return bright if side == 1 else in_squares(bright, side)
 
 
-def placement_of(stack: BrightFieldStack, optics: Optics) -> AbstractPlacement:
+def placement_of(positions: Float[np.ndarray, "shot 2"], optics: Optics) -> AbstractPlacement:
     """Grid of a picture that resolves the bright field's limit 2α/λ, the edges of the scan faded.
 
     Up-sampled at most `MAX_UPSAMPLE` times.
     """
     nyquist = 4 * float(optics.radius)  # 1/Å, two samples in the shortest period
-    step = math.sqrt(place(stack.positions, stack.seen).grid.area)
+    step = math.sqrt(place(positions).grid.area)
     upsample = min(max(1, math.ceil(step * nyquist - 1e-6)), MAX_UPSAMPLE)
-    return place(stack.positions, stack.seen, upsample, TAPER, PAD)
+    return place(positions, None, upsample, TAPER, PAD)
 
 
 def on_pixels(

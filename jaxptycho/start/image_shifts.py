@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.fft
-from jaxtyping import Complex, Float, Int
+from jaxtyping import Float, Int, Num
 from scipy.optimize import minimize
 
+from ..direct.placement import place
 from .sidebands import LONGEST, image_spectra
 from .superpixels import SuperpixelImages
 
@@ -51,14 +52,14 @@ def linear_shifts(images: SuperpixelImages) -> list[LinearShifts]:
 
 def cross_correlations(images: SuperpixelImages) -> Correlations:
     """Correlations for all differences between cells, one of each pair ±d."""
-    g, placement, _ = image_spectra(images)
+    placement = place(images.positions)
     ny, nx = placement.grid.shape
-    q = placement.grid.frequencies()
-    length = np.hypot(q[..., 0], q[..., 1])
+    size = min(ny, MAX_SIDE), min(nx, MAX_SIDE)
+    g = image_spectra(images, placement, part=lambda g: _resized(g, (ny, nx), size))
+    q = _resized(np.moveaxis(placement.grid.frequencies(), -1, 0), (ny, nx), size)
+    length = np.hypot(*q)
     g = g / _ring_amplitude(g, length)
     g[:, length < LONGEST / np.sqrt(placement.grid.area * ny * nx)] = 0
-    size = min(ny, MAX_SIDE), min(nx, MAX_SIDE)
-    g = _resized(g, (ny, nx), size)
     steps = placement.grid.steps * np.array([[ny / size[0]], [nx / size[1]]]) / FINER
     shape = 2 * (images.cells.max(0) + 1)
     lattice = np.zeros((*shape, *g.shape[1:]), np.complex64)
@@ -94,8 +95,8 @@ def _ring_amplitude(g, length):
 
 
 def _resized(
-    g: Complex[np.ndarray, "n Y half"], shape: tuple[int, int], size: tuple[int, int]
-) -> Complex[np.ndarray, "n y part"]:
+    g: Num[np.ndarray, "n Y half"], shape: tuple[int, int], size: tuple[int, int]
+) -> Num[np.ndarray, "n y part"]:
     """Half plane of a spectrum of `shape`, cut or padded with zeros to that of `size`."""
     rows = min(shape[0], size[0])
     columns = min(shape[1], size[1]) // 2 + 1

@@ -5,24 +5,18 @@ nothing else. Electrons beyond the bright-field disc are scattered by the same a
 intensity of the probe, whose transform is H(Q): φ ⋆ |ψ|² and the dark field rise together.
 """
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 from scipy.ndimage import map_coordinates
 
-from ..direct.bright_field import frequencies_from
+from ..direct.centre_of_mass import intensity_transform
 from ..direct.image import DirectImage
-from ..direct.transfer import Optics, pupil
-from ..physics.grids import Grid
+from ..direct.transfer import Optics
 from .measured import Measured
 
 LEAST_BLUR = 0.05  # of H(0), below which a frequency says nothing
-PIXELS = 400  # of the disc, that sample the transform of the probe's intensity
 
 
-def mass_contrast(
-    phase: DirectImage, dark_field: DirectImage, optics: Optics, grid: Grid
-) -> Measured:
+def mass_contrast(phase: DirectImage, dark_field: DirectImage, optics: Optics) -> Measured:
     """Mean cosine of the phase differences of both pictures, positive for the true sign.
 
     Over frequencies weighted by H; the error is that of pictures that have nothing in common.
@@ -34,7 +28,7 @@ def mass_contrast(
     first, second = (
         np.fft.rfft2((image - image.mean()) * window) for image in (seen, dark_field.image)
     )
-    blur = _probe_transform(optics, grid, dark_field.grid.frequencies())
+    blur = intensity_transform(optics, dark_field.grid).real  # its part that is even in Q
     weight = np.where(np.abs(blur) > LEAST_BLUR, blur, 0.0)
     weight[0, 0] = 0.0
     cross = first * second.conj()
@@ -42,18 +36,3 @@ def mass_contrast(
     cosine = float(np.sum(weight * cross.real / np.maximum(np.abs(cross), 1e-30))) / total
     error = float(np.sqrt(np.sum(weight**2) / 2)) / total
     return Measured(cosine, error, "", "phase and dark field, frequency by frequency")
-
-
-def _probe_transform(
-    optics: Optics, grid: Grid, q: Float[np.ndarray, "Y half 2"]
-) -> Float[np.ndarray, "Y half"]:
-    """Transform of the probe's intensity relative to H(0): its part that is even in Q."""
-    k = frequencies_from(grid).reshape(-1, 2)
-    inside = k[np.hypot(k[:, 0], k[:, 1]) < float(optics.radius)]
-    some = inside[:: max(1, len(inside) // PIXELS)]
-    here = np.asarray(pupil(optics, jnp.asarray(some)))
-    total = np.zeros(q.shape[:-1])
-    for place, value in zip(some, here, strict=True):
-        shifted = np.asarray(pupil(optics, jnp.asarray(place - q)))
-        total += (value.conj() * shifted).real
-    return total / max(float(np.sum(np.abs(here) ** 2)), 1e-30)

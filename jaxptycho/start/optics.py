@@ -204,10 +204,13 @@ def _described(fit):
 def _strength(problem):
     """Caution for images that vary more than a weak object lets them."""
     counts = problem.images.counts
-    mean = counts.mean(0)
-    relative = counts.sum(1, keepdims=True) / mean.sum()
-    change = counts - relative * mean
-    covariance = np.mean(np.sum(change[1:] * change[:-1], 1)) / np.sum(mean**2)
+    mean = problem.images.mean
+    relative = counts.sum(1, dtype=float) / mean.sum()
+    # Σ_k (I − rm)(I′ − r′m) of consecutive shots, r their relative sums
+    along = counts @ mean - relative * (mean @ mean)
+    both = np.einsum("pk,pk->p", counts[1:], counts[:-1], dtype=float)
+    covariance = both - relative[1:] * (counts[:-1] @ mean) - relative[:-1] * along[1:]
+    covariance = covariance.mean() / np.sum(mean**2)
     rms = math.sqrt(max(float(covariance), 0.0))
     if rms < STRONG:
         return []

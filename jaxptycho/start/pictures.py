@@ -45,21 +45,20 @@ def direct_pictures(data: Dataset, optics: Optics, centre: Pair = (0.0, 0.0)) ->
     widest = min(n * dk for n, dk in zip(data.grid.shape, data.grid.dk, strict=True))
     rings = ((0.0, semiangle), (DARK * semiangle, 2 * widest * data.grid.wavelength))
     masks = np.concatenate([ring_segments(data.grid, *ring, centre=middle) for ring in rings])
+    coarse = place(data.positions[0])
+    fine = placement_of(data.positions[0], optics)
     stack, signals, moments = over(
         data,
-        bright_field_of(data, semiangle, middle),
+        summed_for(fine, bright_field_of(data, semiangle, middle)),
         VirtualDetector(masks, data.grid, n_shots, middle),
         CentreOfMass(data.grid, n_shots, middle),
     )
-    coarse = place(stack.positions, stack.seen)
-    fine = placement_of(stack, optics)
-    few = summed_for(fine, stack)
     offsets = moments.centres - moments.centres[moments.seen].mean(0)
     spectra = coarse.transform(jnp.asarray(offsets))
     return DirectPictures(
         virtual_image(signals, coarse, optics, 0),
         virtual_image(signals, coarse, optics, 1),
         np.moveaxis(np.fft.irfft2(np.asarray(spectra), coarse.grid.shape), 0, -1),
-        parallax(few, fine, optics),
-        matched_filter(few, fine, optics).corrected(),
+        parallax(stack, fine, optics),
+        matched_filter(stack, fine, optics).corrected(),
     )

@@ -1,6 +1,7 @@
 """Transform of superpixel images over a scan, whitened, for the likelihood of the optics."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ LONGEST = 1.5  # periods in the scan, below which edges and descan dominate
 TAPER = 3  # positions at the edges of the scan
 MOST_CUT = 0.25  # of the scan at an edge, for windows that move
 LEAKAGE = 2.0  # width that the edges of a scan of unit extent give to a frequency
+SPECTRA_BYTES = 2**27  # of images and their transforms that are in memory at once
 DIM = 0.05  # of the disc's intensity, the least that a cell is divided by
 
 
@@ -50,7 +52,7 @@ def sidebands_of(
     coarse = place(images.positions).grid
     upsample = math.ceil(4 * radius * math.sqrt(coarse.area) - 1e-6)
     upsample = int(np.clip(upsample, 1, MAX_UPSAMPLE))
-    g, placement, pixels = image_spectra(images, upsample, shifts)
+    placement = place(images.positions, None, upsample)
     q = placement.grid.frequencies()
     length = np.hypot(q[..., 0], q[..., 1])
     extent = math.sqrt(coarse.area * math.prod(coarse.shape))
@@ -65,10 +67,10 @@ def sidebands_of(
         )
     n = len(index)
     columns = Q_STEP * math.ceil(n / Q_STEP)
+    chosen = image_spectra(images, placement, shifts, lambda g: g.reshape(len(g), -1)[:, index])
     cells = len(images.k)
     rows = CELL_STEP * math.ceil(cells / CELL_STEP)
     padded = np.zeros((rows, columns), np.complex64)
-    chosen = g.reshape(cells, -1)[:, index]
     padded[:cells, :n] = chosen / max(float(np.sqrt(np.mean(np.abs(chosen) ** 2))), 1e-30)
     frequencies = np.resize(q.reshape(-1, 2)[index], (columns, 2))
     edges = np.quantile(length.ravel()[index], np.linspace(0, 1, RINGS + 1))[1:-1]
@@ -76,7 +78,7 @@ def sidebands_of(
     return Sidebands(
         jnp.asarray(padded),
         jnp.asarray(_padded(images.k, rows), jnp.float32),
-        jnp.asarray(_padded(np.sqrt(pixels), rows), jnp.float32),
+        jnp.asarray(_padded(np.sqrt(images.mean / images.intensity), rows), jnp.float32),
         jnp.asarray(frequencies, jnp.float32),
         jnp.asarray(np.arange(columns) < n, jnp.float32),
         jnp.asarray(np.sum(np.abs(padded) ** 2, 0), jnp.float32),
@@ -101,35 +103,45 @@ def _padded(values: np.ndarray, rows: int) -> np.ndarray:
 
 def image_spectra(
     images: SuperpixelImages,
-    upsample: int = 1,
+    placement: AbstractPlacement,
     shifts: Float[np.ndarray, "cell 2"] | None = None,
-) -> tuple[Complex[np.ndarray, "cell Y half"], AbstractPlacement, Float[np.ndarray, " cell"]]:
-    """Transform of whitened images, its placement, and the illuminated pixels of every cell.
+    part: Callable[[np.ndarray], np.ndarray] = np.asarray,
+) -> Complex[np.ndarray, "cell *part"]:
+    """Transform of whitened images; that `part` of it, as of some cells [n, Y, half], is kept.
 
     What all cells share (beam current, thickness) is removed: a weak phase moves counts within a
     pattern without changing their sum, as Σ_k Γ(k, Q) = 0. Every image shows the specimen moved by
     its `shifts` (y, x) [Å]: windows that move likewise see one part of the specimen, where those at
     rest, whose common part shrinks with the shift, make shifts look smaller than they are.
     """
-    mean = images.counts.mean(0)
-    total = images.counts.sum(1) / max(float(mean.sum()), 1e-30)
-    intensity = float(np.median(mean / images.pixels))
-    weight = np.sqrt(np.maximum(mean, DIM * intensity * images.pixels))
-    values = (images.counts - total[:, None] * mean) / weight
-    placement = place(images.positions, None, upsample)
-    values = values * _windows(images.positions, shifts)
-    spectra = placement.transform(jnp.asarray(values, jnp.float32))
-    return np.asarray(spectra) / upsample**2, placement, mean / intensity
+    mean = images.mean
+    total = images.counts.sum(1, dtype=float) / max(float(mean.sum()), 1e-30)
+    weight = np.sqrt(np.maximum(mean, DIM * images.intensity * images.pixels))
+    planes = 2 * images.counts.shape[0] + math.prod(placement.grid.shape)
+    size = math.ceil(len(mean) / math.ceil(8 * len(mean) * planes / SPECTRA_BYTES))
+    grid = place(images.positions).grid
+    moves = np.zeros((len(mean), 2)) if shifts is None else shifts
+    widest = np.abs(moves @ np.linalg.inv(grid.steps)).max(0)
+    found = []
+    for start in range(0, len(mean), size):
+        cells = slice(start, start + size)
+        values = (images.counts[:, cells] - total[:, None] * mean[cells]) / weight[cells]
+        values *= _windows(images.positions, grid, moves[cells], widest)
+        spectra = placement.transform(jnp.asarray(values, jnp.float32))
+        found.append(part(np.asarray(spectra)))
+    return np.concatenate(found)
 
 
-def _windows(positions, shifts):
-    """Weight [shot, cell] of every shot, zero at the edges of the scan."""
-    grid = place(positions).grid
+def _windows(positions, grid, shifts, widest):
+    """Weight [shot, cell] of every shot, zero at the edges of the scan.
+
+    `widest` are the largest shifts of all cells, in entries along rows and columns of `grid`.
+    """
     index = (positions - grid.origin) @ np.linalg.inv(grid.steps)
-    moved = np.zeros((1, 2)) if shifts is None else shifts @ np.linalg.inv(grid.steps)
+    moved = shifts @ np.linalg.inv(grid.steps)
     weight = np.ones((len(positions), len(moved)))
     for axis, size in enumerate(grid.shape):
-        margin = min(float(np.abs(moved[:, axis]).max()), MOST_CUT * size)
+        margin = min(float(widest[axis]), MOST_CUT * size)
         place_in_window = index[:, axis, None] - np.clip(moved[:, axis], -margin, margin) - margin
         weight *= edge_weight(place_in_window, size - 2 * margin, TAPER)
     return weight

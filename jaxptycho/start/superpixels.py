@@ -32,6 +32,16 @@ class SuperpixelImages(NamedTuple):
     pixels: Int[np.ndarray, " cell"]  # number of pixels of a cell
     width: float  # 1/Å, of a cell
 
+    @property
+    def mean(self) -> Float[np.ndarray, " cell"]:
+        """Mean counts of every cell."""
+        return self.counts.mean(0, dtype=float)
+
+    @property
+    def intensity(self) -> float:
+        """Mean counts of a pixel inside the disc."""
+        return float(np.median(self.mean / self.pixels))
+
 
 class Superpixels(AbstractProcessor):
     """Processor for the sums of `n_shots` patterns over cells; made by `superpixels_of`."""
@@ -68,7 +78,7 @@ class Superpixels(AbstractProcessor):
     def result(self, state: SignalState) -> SuperpixelImages:
         """Images of the shots that had a pattern."""
         seen = np.asarray(state.seen)
-        counts = np.asarray(state.signals, float)[seen]
+        counts = np.asarray(state.signals)[seen]
         positions = np.asarray(state.positions, float)[seen]
         size = np.bincount(self.cell, minlength=len(self.cells))
         return SuperpixelImages(counts, positions, self.cells, self.k, size, self.width)

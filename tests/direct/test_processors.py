@@ -13,8 +13,10 @@ N = sines.SIDE**2
 INDEX, K = sines.pixels()
 LENS = sines.optics(defocus=150.0)
 PLACES = sines.positions()
+KEPT = direct.BrightField(INDEX, K, sines.GRID, N, np.dtype(np.uint16))
 PROCESSORS = {
-    "bright field": direct.BrightField(INDEX, K, sines.GRID, N, np.dtype(np.uint16)),
+    "bright field": KEPT,
+    "bright field in squares": direct.in_squares(KEPT, 2),
     "moments": direct.Moments(sines.GRID.shape),
     "virtual detectors": direct.VirtualDetector(
         direct.ring_segments(sines.GRID, 0.0, 25e-3, 4), sines.GRID, N
@@ -120,9 +122,11 @@ def test_compiled_once(data):
 
 
 def test_results_are_those_of_numpy(data):
-    kept, moments, signals, centres, _ = direct.over(data, *PROCESSORS.values())
+    kept, squares, moments, signals, centres, _ = direct.over(data, *PROCESSORS.values())
     patterns = data.patterns(0, np.arange(N)).astype(float)
     np.testing.assert_array_equal(kept.counts, patterns.reshape(N, -1)[:, INDEX])
+    members = PROCESSORS["bright field in squares"].pixels
+    np.testing.assert_array_equal(squares.counts, patterns.reshape(N, -1)[:, members].sum(2))
     shifted = np.fft.fftshift(patterns, axes=(1, 2))
     np.testing.assert_allclose(moments.mean, shifted.mean(0), rtol=1e-5)
     np.testing.assert_allclose(moments.variance, shifted.var(0, ddof=1), rtol=1e-3, atol=1e-3)
@@ -145,6 +149,16 @@ def test_moments_of_large_counts_keep_their_digits():
 def test_blocks_need_a_pattern(data, size):
     with pytest.raises(ValueError, match="at least 1"):
         direct.over(data, PROCESSORS["moments"], block=size)
+
+
+def test_squares_are_complete_and_at_their_middle():
+    squares = direct.in_squares(KEPT, 2)
+    assert 0.6 * len(K) < squares.pixels.size < len(K)
+    k = dict(zip(INDEX.tolist(), K, strict=True))
+    members = np.array([[k[pixel] for pixel in square] for square in squares.pixels.tolist()])
+    np.testing.assert_allclose(members.mean(1), squares.k, atol=1e-12)
+    extent = np.ptp(members, axis=1)
+    np.testing.assert_allclose(extent, np.broadcast_to(sines.GRID.dk, extent.shape))
 
 
 def test_a_disc_off_the_detector_is_refused(data):

@@ -8,9 +8,11 @@ import pytest
 from scans import ABOUT, GRID, SIDE, STEP, blobs
 
 import jaxptycho as jp
+from jaxptycho.data import dataset
 from jaxptycho.direct.image import DirectImage
 from jaxptycho.direct.scan_grid import ScanGrid, plane_rotation
-from jaxptycho.start.direct_object import on_pixels
+from jaxptycho.direct.transfer import Optics
+from jaxptycho.start.direct_object import on_pixels, phase_picture
 
 
 def test_a_picture_is_placed_on_the_pixels_of_an_object():
@@ -70,3 +72,13 @@ def test_a_direct_start_requires_the_disc_of_a_far_field(data):
         jp.first_model(data, start="direct", near_field=1e5)
     with pytest.raises(ValueError, match="empty or direct"):
         jp.first_model(data, start="full")
+
+
+def test_data_on_disk_give_the_same_picture(data, monkeypatch):
+    optics = Optics.of(ABOUT["semiangle_mrad"], GRID.wavelength, GRID.dk[0], defocus=60.0)
+    picture = phase_picture(data, optics)
+    counts, places = blobs(step=STEP / 2, strength=0.1)
+    monkeypatch.setattr(dataset, "IN_MEMORY_BYTES", 0)
+    on_disk = jp.Dataset(counts, places, GRID, about=dict(ABOUT))
+    assert not on_disk.clean(0).in_memory
+    np.testing.assert_array_equal(phase_picture(on_disk, optics).image, picture.image)

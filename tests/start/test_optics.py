@@ -9,8 +9,9 @@ from scipy.ndimage import gaussian_filter
 import jaxptycho as jp
 from jaxptycho import direct
 from jaxptycho.data.orientation import SCAN_TRANSFORMS, nearest_transform, orientation_matrix
+from jaxptycho.direct.placement import place
 from jaxptycho.simulate.scan import raster
-from jaxptycho.start import image_shifts, optics_fit
+from jaxptycho.start import image_shifts, optics_fit, sidebands
 from jaxptycho.start import weak_object_likelihood as likelihood
 from jaxptycho.start.optics import measure_optics
 from jaxptycho.start.sidebands import RINGS, Sidebands, image_spectra
@@ -132,14 +133,30 @@ def test_windows_that_move_see_one_part_of_the_specimen():
     ones = np.ones(len(cells), int)
     places = raster((32, 32), 1.0)
     images = SuperpixelImages(counts, places, cells, 0.1 * (cells - 2), ones, 0.1)
+    placement = place(places)
 
     def mismatch(windows):
-        g, placement, _ = image_spectra(images, shifts=windows)
+        g = image_spectra(images, placement, windows)
         turned = g * np.exp(2j * np.pi * placement.grid.frequencies() @ shifts.T).transpose(2, 0, 1)
         rest = turned - turned.mean(0)
         return np.sum(np.abs(rest) ** 2) / np.sum(np.abs(turned) ** 2)
 
     assert mismatch(shifts.astype(float)) < 0.7 * mismatch(None)
+
+
+def test_images_are_transformed_some_at_a_time(monkeypatch):
+    rng = np.random.default_rng(4)
+    cells = np.argwhere(np.ones((5, 5)))
+    counts = rng.poisson(50.0, (12 * 12, len(cells))).astype(np.float32)
+    places = raster((12, 12), 1.0)
+    ones = np.ones(len(cells), int)
+    images = SuperpixelImages(counts, places, cells, 0.1 * (cells - 2), ones, 0.1)
+    placement = place(places)
+    shifts = 0.4 * (cells - 2.0)
+    together = image_spectra(images, placement, shifts)
+    monkeypatch.setattr(sidebands, "SPECTRA_BYTES", 4 * together.nbytes // 3)
+    some = image_spectra(images, placement, shifts, lambda g: g[:, :, 1:3])
+    np.testing.assert_allclose(some, together[:, :, 1:3], rtol=1e-5, atol=1e-4)
 
 
 def test_bad_knowledge_is_refused():
