@@ -9,7 +9,7 @@ from scans import ABOUT, GRID, blobs
 
 import jaxptycho as jp
 from jaxptycho.data.bad_pixels import dead_pixels, describe_pixels
-from jaxptycho.data.bad_shots import far_positions, wild_doses
+from jaxptycho.data.bad_shots import far_positions, repeated_patterns, wild_doses
 from jaxptycho.io.native import write_native
 
 
@@ -215,7 +215,36 @@ def lost(counts):
     return counts
 
 
+def blanked(counts):
+    """Hardly any counts while the beam is blanked."""
+    counts = counts.copy()
+    counts[60:80] = np.random.default_rng(1).poisson(0.02, counts[60:80].shape)
+    return counts
+
+
+def stopped(counts):
+    """A camera that repeats a frame."""
+    counts = counts.copy()
+    counts[60:70] = counts[60]
+    return counts
+
+
+def each_twice(counts):
+    return np.repeat(counts[::2], 2, axis=0)
+
+
+def not_finite(counts):
+    """Single values of four frames."""
+    counts = counts.astype(np.float32)
+    counts[[3, 4, 50, 70], [5, 20, 24, 30], 24] = [np.nan, np.inf, np.nan, -np.inf]
+    return counts
+
+
 BAD_SHOTS = {
+    "a blanked beam": (blanked, list(range(60, 80))),
+    "a stopped camera": (stopped, list(range(61, 70))),
+    "each pattern twice": (each_twice, list(range(1, 144, 2))),
+    "not finite": (not_finite, [3, 4, 50, 70]),
     "one wild pattern": (wild, [60]),
     "one pixel of one pattern": (zinger, [17]),
     "more than 32 bits": (overflown, [99]),
@@ -228,13 +257,15 @@ def test_bad_patterns_are_left_out_counted_and_placed(name, sound):
     spoil, bad = BAD_SHOTS[name]
     counts, places = sound
     with pytest.warns(
-        UserWarning, match=rf"left out {len(bad)} of 144 shots .*\(first: shot {bad[0]} at"
+        UserWarning, match=rf"left out {len(bad)} of 144 shots .*\(first: shot {bad[0]}\b"
     ):
         data = dataset(spoil(counts), places)
     good = np.delete(np.arange(144), bad)
     np.testing.assert_array_equal(data.shots[0], good)
     np.testing.assert_array_equal(data.positions[0], places[good])
+    counts = spoil(counts)
     np.testing.assert_allclose(data.dose(), counts[good].sum((1, 2)))
+    assert data.sample.largest.max() <= counts[good].max()  # no bad shot in what cautions look at
     np.testing.assert_allclose(data.mean_pattern(), counts[good].mean(0))
     np.testing.assert_array_equal(data.subset(np.array([58, 61])).shots[0], good[[58, 61]])
     np.testing.assert_array_equal(
@@ -249,6 +280,24 @@ def test_a_file_keeps_what_is_left(sound, tmp_path):
     write_native(tmp_path / "x.h5", data)
     back = jp.read(tmp_path / "x.h5")
     np.testing.assert_array_equal(back.dose(), data.dose())
+
+
+def test_calculated_patterns_without_noise_may_be_equal(sound):
+    counts, places = sound
+    disc = np.full_like(counts, counts.mean(0).round())
+    disc[:30] = counts[:30]
+    assert dataset(disc, places).n_shots == [144]
+    assert dataset(disc[30:], places[30:]).n_shots == [114]
+    few = np.zeros((20, 8, 8))
+    few[:, 2, 2:5] = [1, 2, 1]  # equal by chance
+    assert not repeated_patterns(few.sum((1, 2)), few.__getitem__).any()
+
+
+def test_the_edge_of_an_opaque_region_is_data():
+    places = np.stack(np.meshgrid(range(20), range(20)), -1).reshape(-1, 2) * 1.0
+    bar = np.clip((places[:, 0] - 3) / 4, 0.001, 1)  # half covered at its edge
+    dose = np.random.default_rng(0).poisson(9000 * bar).astype(float)
+    assert not wild_doses(dose, places).any()
 
 
 def test_brighter_regions_are_no_wild_patterns():

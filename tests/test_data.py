@@ -46,7 +46,7 @@ class Reader:
 
 def with_nan():
     counts = random_counts(64).astype(float)
-    counts[5, 2, 3] = np.nan
+    counts[5:20, 2, 3] = np.nan
     return counts
 
 

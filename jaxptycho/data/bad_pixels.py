@@ -22,6 +22,7 @@ FLAGS = 0.25  # largest fraction of flagged pixels; more are dark pixels after s
 HOT_RATIO = 10.0  # over the fourth brightest of 24 neighbours; a measured central beam has 6
 HOT_COUNTS = 50  # counts of a hot pixel if there is only one pattern
 HOT_EVENTS = 20  # electrons in the sample, so that a few electrons are not a hot pixel
+NOISY = 0.1  # of the brightest pixel, above which pixels show the noise of the counts
 BRIGHT = 0.2  # of the largest value, around a saturated pixel
 ROUND = 20  # pixels, from which a round region of flags is a bright-field disc
 SATURATED = "saturated in most patterns"
@@ -76,6 +77,14 @@ def _added(sums: PixelStatistics, more: PixelStatistics) -> PixelStatistics:
         sums.first,
         np.maximum(sums.largest, more.largest),
     )
+
+
+def noise_over_mean(seen: PixelStatistics) -> float:
+    """Median variance over mean of the illuminated pixels, 0 without any."""
+    mean = np.maximum(seen.total / seen.shots, 0)
+    variance = seen.squares / seen.shots - mean**2
+    bright = mean > NOISY * mean.max()
+    return float(np.median(variance[bright] / mean[bright])) if bright.any() else 0.0
 
 
 def largest_value(dtype: np.dtype) -> int | None:

@@ -1,5 +1,7 @@
 """Detection of invalid shots: corrupted or lost frames, and positions far from the scan."""
 
+from collections.abc import Callable
+
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy.ndimage import median_filter
@@ -8,8 +10,12 @@ from scipy.spatial import KDTree
 
 WILD_RATIO = 3.0  # ratio of the doses of a shot and of the brightest shots around it
 WILD_DEVIATIONS = 8.0  # standard deviations of √dose over the scan
-MIN_DOSE = 0.5  # of the median: if 99 % of the doses exceed it, no pattern is empty by chance
+LOST_DOSE = 0.05  # of the median, at most, in a pattern of a blanked beam
+MIN_DOSE = 0.5  # of the median: if 99 % of the other doses exceed it, none is lost by chance
+MIN_ILLUMINATED = 32  # pixels with counts, so that two patterns are not equal by chance
+MAX_REPEATED = 0.6  # of all patterns, beyond which they are calculated ones without noise
 NEIGHBOURS = 8
+BLOCK = 64  # patterns compared at once
 MIN_SHOTS = 16  # patterns, minimum number for a statistical criterion
 FAR_STEPS = 20  # scan steps from the rest of the scan, beyond which a position is wrong
 FAR_WINDOWS = 2  # windows, likewise
@@ -23,8 +29,9 @@ def wild_doses(
 
     √dose of Poisson counts has the same deviation at every dose. A brighter region, such as
     vacuum beside a thick specimen, has bright neighbours in space and time; a corrupted frame has
-    none. Patterns without counts are lost ones only if the others hold enough counts that an
-    empty pattern cannot occur by chance.
+    none. Patterns with hardly any counts are lost ones, as of a blanked beam, only if the others
+    hold enough counts that this cannot occur by chance, and nothing lies between: the edge of an
+    opaque region has patterns of every dose.
     """
     if len(dose) < MIN_SHOTS:
         return np.zeros(len(dose), bool)
@@ -33,9 +40,9 @@ def wild_doses(
     deviation = 1.4826 * np.median(np.abs(root - np.sqrt(middle))) + 0.02 * np.sqrt(middle) + 0.5
     bright = root > np.sqrt(middle) + WILD_DEVIATIONS * deviation
     bright &= dose > WILD_RATIO * _bright_around(dose, positions)
-    some = dose[dose > 0]
-    narrow = middle > 1 and np.percentile(some, 1) > MIN_DOSE * middle
-    return bright | ((dose == 0) & narrow)
+    lost = dose <= LOST_DOSE * middle
+    narrow = middle > 1 and np.percentile(dose[~lost], 1) > MIN_DOSE * middle
+    return bright | (lost & narrow)
 
 
 def _bright_around(dose, positions) -> Float[np.ndarray, " shot"]:
@@ -44,6 +51,24 @@ def _bright_around(dose, positions) -> Float[np.ndarray, " shot"]:
     near = KDTree(positions).query(positions, k=count)[1].reshape(len(dose), count)
     ranked = np.sort(np.where(near == np.arange(len(dose))[:, None], 0, dose[near]), axis=1)
     return np.maximum(ranked[:, -min(3, count)], median_filter(dose, min(5, len(dose))))
+
+
+def repeated_patterns(
+    dose: Float[np.ndarray, " shot"], patterns: Callable[[np.ndarray], np.ndarray]
+) -> Bool[np.ndarray, " shot"]:
+    """Patterns equal to that of the shot before, as a stopped camera or a failed copy repeats them.
+
+    `patterns(shots)` are the counts [b, y, x] of some shots. Noise makes every pattern another
+    one; where most are repeated they have none, and are all kept.
+    """
+    found = np.zeros(len(dose), bool)
+    candidates = 1 + np.flatnonzero((np.diff(dose) == 0) & (dose[1:] > 0))
+    for start in range(0, len(candidates), BLOCK):
+        shots = candidates[start : start + BLOCK]
+        here = patterns(shots)
+        equal = (here == patterns(shots - 1)).all((1, 2))
+        found[shots] = equal & ((here > 0).sum((1, 2)) >= MIN_ILLUMINATED)
+    return found if found.mean() <= MAX_REPEATED else np.zeros_like(found)
 
 
 def far_positions(

@@ -21,14 +21,15 @@ from .bad_pixels import (
     dead_pixels,
     describe_pixels,
     electrons,
+    noise_over_mean,
     pixel_statistics,
     saturated_fraction,
 )
-from .bad_shots import far_positions, wild_doses
+from .bad_shots import MAX_LEFT_OUT, far_positions, repeated_patterns, wild_doses
 from .batch import Rows
 from .checks import checked_mask, checked_probe, checked_tilts, of_view, require_scan
 from .frame import origin_of, require_near_axis, spacing, warn_of_rounding
-from .layout import by_view, per_view, without_masks
+from .layout import SomeRows, by_view, per_view, without_masks
 from .numbers import numbers
 from .patterns import AsSeen, Chosen, Patterns, read_by
 from .process_shard import ALONE, ProcessShard
@@ -36,6 +37,7 @@ from .process_shard import ALONE, ProcessShard
 BLOCK = 64  # patterns read at once
 SAMPLE = 256  # patterns in the sample for defective pixels
 SAMPLE_PIXELS = 2**24  # pixels in this sample
+MIN_NOISE = 0.3  # variance over mean of counts, below which patterns were calculated
 MAX_SATURATED = 0.3  # fraction of the bright field, beyond which the data are unusable
 IN_MEMORY_BYTES = 4 * 2**30  # datasets up to this size are kept in memory, as integers
 
@@ -78,6 +80,7 @@ class Dataset:
     def __post_init__(self, sharing: ProcessShard):
         one_scan = self.tilts is None
         self.counts, hidden = without_masks(by_view(self.counts, 3, "counts", one_scan))
+        self._camera = list(self.counts)  # patterns as stored, of the shots that are left
         given = [p[:] for p in by_view(self.positions, 2, "positions", one_scan)]
         self.positions = [numbers(p, "positions", float) for p in given]
         self._first: np.ndarray | None = None
@@ -139,7 +142,7 @@ class Dataset:
         """Blocks of up to 256 patterns, spread over all shots, as stored by the camera."""
         count = np.clip(SAMPLE_PIXELS // math.prod(self.grid.shape), 16, SAMPLE)
         each = max(1, int(count) // self.n_views)
-        for counts, n in zip(self.counts, self.n_shots, strict=True):
+        for counts, n in zip(self._camera, self.n_shots, strict=True):
             chosen = np.sort(np.random.default_rng(n).permutation(n)[:each])
             for start in range(0, len(chosen), BLOCK):
                 yield np.asarray(counts[chosen[start : start + BLOCK]])
@@ -169,7 +172,7 @@ class Dataset:
         """The measurement of a single view."""
         other = copy(self)
         known = ("_dose", "_total") if self._total else ()
-        for name in ("counts", "positions", "shots", "_clean", *known):
+        for name in ("counts", "positions", "shots", "_clean", "_camera", *known):
             setattr(other, name, [getattr(self, name)[number]])
         other.tilts = None if self.tilts is None else np.asarray(self.tilts)[[number]]
         other._first = None
@@ -203,7 +206,7 @@ class Dataset:
         left of every view, all by default.
         """
         other = copy(self)
-        other.counts = counts
+        other.counts = other._camera = counts
         other.grid = self.grid if grid is None else grid
         other.mask = mask
         other.probe_guess = probe_guess
@@ -255,12 +258,14 @@ class Dataset:
                 first, end = sharing.own(self.n_shots[view])
                 for start in range(first, end, BLOCK):
                     stop = min(start + BLOCK, end)
-                    seen = clean.look(start, stop, self._where(view))
+                    seen = clean.look(start, stop)
                     clipped += seen.negative
                     self._dose[view][start:stop] = seen.patterns.sum((1, 2), dtype=float)
                     self._total[view] += seen.patterns.sum(0, dtype=float)
                     if seen.too_large is not None:
                         self._dose[view][start:stop][seen.too_large] = np.inf
+                    if seen.not_finite is not None:
+                        self._dose[view][start:stop][seen.not_finite] = np.nan
         except ValueError as error:
             wrong = str(error)
         if wrong := sharing.said(wrong):
@@ -303,41 +308,68 @@ class Dataset:
         return np.ones(self.grid.shape, bool) if self.mask is None else self.mask
 
     def _leave_out_bad_shots(self):
-        """Leave out corrupted and lost patterns, and positions far from the scan."""
+        """Leave out corrupted, lost and repeated patterns, and positions far from the scan."""
         window = max(n * p for n, p in zip(self.grid.shape, self.grid.pixel, strict=True))
-        for view, (dose, positions) in enumerate(zip(self._dose, self.positions, strict=True)):
+        noisy = noise_over_mean(self.sample) > MIN_NOISE
+        for view in range(self.n_views):
+            broken = np.isnan(self._dose[view])
+            if 0 < broken.mean() <= MAX_LEFT_OUT:
+                self._leave_out(view, broken, "whose counts are not finite")
+            dose, positions = self._dose[view], self.positions[view]
+            if np.isnan(dose).any():
+                continue
             far = far_positions(positions, window)
             wild = wild_doses(dose, positions) & ~far
+            stopped = repeated_patterns(dose, self._clean[view].__getitem__) if noisy else far
             middle = np.median(dose)
-            for bad, where, values in (
+            kinds = (
                 (far, "with positions far from the rest of the scan", positions),
                 (wild, f"with counts unlike those around them ({middle:.4g} as a rule)", dose),
-            ):
-                if bad.any():
-                    shot = int(np.flatnonzero(bad)[0])
-                    warnings.warn(
-                        f"left out {bad.sum()} of {len(bad)} shots{self._where(view)} {where} "
-                        "(first: "
-                        f'shot {shot} at {values[shot]}; data.bad_data = "keep" leaves them in)',
-                        stacklevel=4,
-                    )
-            if (far | wild).any():
-                self._keep_shots(view, ~(far | wild))
+                (stopped & ~far & ~wild, "that repeat the pattern of the shot before", None),
+            )
+            left = np.ones(len(dose), bool)
+            for bad, why, values in kinds:
+                self._leave_out(view, bad[left], why, None if values is None else values[left])
+                left &= ~bad
+
+    def _leave_out(self, view: int, bad: np.ndarray, why: str, values: np.ndarray | None = None):
+        """Leave `bad` shots of a view out, with a warning that shows their first value."""
+        if not bad.any():
+            return
+        first = int(np.flatnonzero(bad)[0])
+        at = "" if values is None else f" at {values[first]}"
+        warnings.warn(
+            f"left out {bad.sum()} of {len(bad)} shots{self._where(view)} {why} (first: shot "
+            f'{self.shots[view][first]}{at}; data.bad_data = "keep" leaves them in)',
+            stacklevel=5,
+        )
+        self._keep_shots(view, ~bad)
 
     def _keep_shots(self, view: int, good: np.ndarray):
         """Restrict a view to its `good` shots."""
-        for start in range(0, (~good).sum(), BLOCK):
-            out = np.flatnonzero(~good)[start : start + BLOCK]
-            self._total[view] -= self._clean[view][out].sum(0, dtype=float)
-        chosen = Chosen(self._clean[view], np.flatnonzero(good))
+        counted = np.flatnonzero(~good & ~np.isnan(self._dose[view]))
+        for start in range(0, len(counted), BLOCK):
+            self._total[view] -= self._clean[view][counted[start : start + BLOCK]].sum(
+                0, dtype=float
+            )
+        kept = np.flatnonzero(good)
+        chosen = Chosen(self._clean[view], kept)
         self._clean[view], self.counts[view] = chosen, AsSeen(chosen, self.grid.shape, self.mask)
+        self._camera[view] = SomeRows(self._camera[view], kept)
         self.positions[view] = self.positions[view][good]
         self.shots[view] = self.shots[view][good]
         self._dose[view] = self._dose[view][good]
+        self.__dict__.pop("sample", None)
 
     def _check_doses(self):
         """Raise ValueError without any counts, and warn of patterns without counts."""
         for view, dose in enumerate(self._dose):
+            broken = np.flatnonzero(np.isnan(dose))
+            if len(broken):
+                raise ValueError(
+                    f"counts of shot {broken[0]}{self._where(view)} are not finite inside the mask "
+                    f"({len(broken)} of {len(dose)} shots); mask these pixels or correct the file"
+                )
             if np.isinf(dose).any():
                 raise ValueError(
                     f"counts of {np.isinf(dose).sum()} of {len(dose)} patterns{self._where(view)} "

@@ -36,6 +36,17 @@ class _Raster:
         return found
 
 
+class SomeRows:
+    """Some rows of an array, read when indexed."""
+
+    def __init__(self, array, rows: np.ndarray):
+        self.array = array
+        self.rows = rows
+
+    def __getitem__(self, index):
+        return self.array[self.rows[index]]
+
+
 def per_view(shots: Any) -> list[np.ndarray]:
     """Shots as a list over views, also those of a single view."""
     return (

@@ -13,6 +13,7 @@ class Look(NamedTuple):
     patterns: Num[np.ndarray, "b y x"]
     negative: int = 0  # counts that were clipped to zero
     too_large: np.ndarray | None = None  # [b], patterns with counts that 32 bits do not hold
+    not_finite: np.ndarray | None = None  # [b], patterns with such counts, which are set to zero
 
 
 class Patterns:
@@ -41,25 +42,21 @@ class Patterns:
             self._known[missing] = True
         return self._kept[shots]
 
-    def look(self, start: int, stop: int, where: str) -> "Look":
-        """Patterns `start` to `stop` on first reading.
-
-        Raises ValueError for NaN inside the mask; `where` names the view.
-        """
+    def look(self, start: int, stop: int) -> "Look":
+        """Patterns `start` to `stop` on first reading."""
         block = np.asarray(self.counts[start:stop])
         seen = block if self.mask is None else block[:, self.mask]
+        not_finite = None
         if np.issubdtype(block.dtype, np.floating) and not np.isfinite(seen).all():
-            shot = start + int(np.flatnonzero(~np.isfinite(seen).reshape(len(seen), -1).all(1))[0])
-            raise ValueError(
-                f"counts of shot {shot}{where} are not finite inside the mask; mask these pixels "
-                "or correct the file"
-            )
+            not_finite = ~np.isfinite(seen).reshape(len(seen), -1).all(1)
+            block = np.where(not_finite[:, None, None], 0, block)
+            seen = block if self.mask is None else block[:, self.mask]
         clean = self._cleaned(block)
         if self._kept is not None:
             self._kept[start:stop], self._known[start:stop] = clean, True
         negative = int((seen < 0).sum()) if block.dtype.kind in "if" else 0
         if (largest := self._largest(block.dtype)) is None:
-            return Look(clean, negative)
+            return Look(clean, negative, not_finite=not_finite)
         return Look(clean, negative, np.any((seen > largest).reshape(len(seen), -1), axis=1))
 
     def _largest(self, stored: np.dtype) -> int | None:
@@ -97,7 +94,7 @@ class Chosen:
     def __getitem__(self, shots) -> Num[np.ndarray, "b y x"]:
         return self.patterns[self.shots[shots]]
 
-    def look(self, start: int, stop: int, where: str) -> "Look":
+    def look(self, start: int, stop: int) -> "Look":
         """Patterns as from `Patterns.look`, checked before."""
         return Look(self[np.arange(start, stop)])
 

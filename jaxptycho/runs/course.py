@@ -40,6 +40,7 @@ class Course(NamedTuple):
     tied: bool = False  # whether all slices move alike
     freed: int = 0  # epoch after which they no longer did
     over: bool = False
+    epochs: int = 0  # at most, for which the rates fell
 
     @property
     def falling(self) -> bool:
@@ -60,6 +61,7 @@ def advance(course: Course, loss: float, epoch: int, epochs: int) -> tuple[Cours
         best_epoch=epoch if better else course.best_epoch,
         gained=loss if gain else course.gained,
         waited=0 if gain else course.waited + 1,
+        epochs=epochs,
     )
     if not course.automatic:
         return seen, False
@@ -77,6 +79,14 @@ def advance(course: Course, loss: float, epoch: int, epochs: int) -> tuple[Cours
     length = max(1, min(length, left))
     useless = seen.freed > 0 and seen.best_epoch <= seen.freed
     return seen._replace(fall=course.level / length, tied=seen.tied or useless), not better
+
+
+def extended(course: Course, epochs: int) -> Course:
+    """The course of a step that is given more `epochs` after its rates have begun to fall."""
+    if not course.falling or epochs <= course.epochs:
+        return course
+    level = LOWER**course.restarts * (FREED if course.freed else 1.0)
+    return course._replace(level=level, fall=0.0, waited=0, over=False, epochs=epochs)
 
 
 def restarted(course: Course) -> Course:

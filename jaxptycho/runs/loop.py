@@ -25,7 +25,7 @@ from ..model import Model
 from ..parts.branches import on_main_branch, share_past_pi
 from . import diagnose
 from .batch_source import BatchSource
-from .course import LOWER, MAX_RESTARTS, Course, advance, diverges, restarted
+from .course import LOWER, MAX_RESTARTS, Course, advance, diverges, extended, restarted
 from .diagnose import all_finite, require_finite, require_held
 from .held_out import NeighbourSums, interpolated, interpolation
 from .progress import ProgressListener
@@ -98,6 +98,8 @@ class Loop:
         state = progress.state
         state = init_state(self._optimiser, progress.model) if state is None else state
         progress.state = place_on_mesh(state, self.devices, progress.model)
+        if progress.course is not None:
+            progress.course = extended(progress.course, self.plan.epochs)
         while progress.epoch < self.plan.epochs and not (progress.course or START).over:
             if why := self.stop():
                 return why

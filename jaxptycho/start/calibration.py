@@ -2,13 +2,10 @@
 
 import math
 
-import numpy as np
-
 from ..data import Dataset
+from ..data.bad_pixels import noise_over_mean
 from .disc import Disc, rim_of
 from .rim import Circle
-
-ILLUMINATED = 0.1  # of the brightest pixel, above which pixels show the noise of the counts
 
 
 def bright_field_centre(data: Dataset) -> tuple[float, float]:
@@ -32,12 +29,8 @@ def bright_field_rim(data: Dataset) -> Disc | Circle | None:
 
 
 def _noise(data: Dataset) -> float:
-    """Median variance over mean of the illuminated pixels: at least the counts of an electron."""
-    sample = data.sample
-    mean = np.maximum(sample.total / sample.shots, 0)
-    variance = sample.squares / sample.shots - mean**2
-    seen = mean > ILLUMINATED * mean.max()
-    found = float(np.median(variance[seen] / mean[seen])) if seen.any() else 0.0
+    """At least the counts of an electron, 1 for patterns without noise."""
+    found = noise_over_mean(data.sample)
     return found if found > 0 else 1.0
 
 

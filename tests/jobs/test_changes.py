@@ -189,3 +189,11 @@ def test_another_measurement_is_no_moved_file(project, tmp_path):
     assert "other.h5 holds another measurement" in refused(
         "resume", project / "run", "--set", f"data.file={other}"
     )
+
+
+def test_a_step_that_ended_by_itself_goes_on_when_it_is_given_more_epochs(measurement, tmp_path):
+    values = {"data": {"file": str(measurement)}, "step": [{"kind": "refine", "epochs": 2}]}
+    start(make_job(values | {"run": {"devices": 1}}), tmp_path / "run")
+    result = run("resume", tmp_path / "run", "--set", "step.0.epochs=4")
+    assert result.exit_code == 0, result.output
+    assert len(load_history(tmp_path / "run" / "result.h5")["step"]) == 4

@@ -50,7 +50,7 @@ context.first_model()
 print("read:", sorted(seen.elements()))
 np.save(f"{sys.argv[2]}.{jax.process_index()}.npy", np.append(context.data.dose(), context.data.mean_pattern()))
 counts = np.ones((10, 4, 4))
-counts[7] = np.nan
+counts[7:15] = np.nan
 try:
     Dataset(counts, np.zeros((10, 2)), Grid((4, 4), 0.4, 80.0), sharing=sharing())
 except ValueError as error:

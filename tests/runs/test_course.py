@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from jaxptycho.runs.course import Course, advance, diverges, restarted
+from jaxptycho.runs.course import Course, advance, diverges, extended, restarted
 from jaxptycho.runs.range_test import find_rate
 
 START = Course({"specimen": 0.1}, True, first=10.0, best=10.0, gained=10.0)
@@ -85,3 +85,17 @@ def test_a_rate_below_all_that_diverge_is_found():
     assert find_rate(lambda rate: math.inf if rate > 1e-3 else 1 - rate)[0] <= 1e-3
     with pytest.raises(ValueError, match="no number after a few steps at any rate"):
         find_rate(lambda rate: math.inf)
+
+
+def test_a_step_that_is_given_more_epochs_goes_on_at_full_rates():
+    falling = [10.0 / (1 + n) for n in range(12)]
+    over, _ = driven(falling, epochs=12)
+    assert extended(over, 12) == over
+    more = extended(over, 30)
+    assert (more.over, more.falling, more.level, more.best) == (False, False, 1.0, over.best)
+    course, _ = advance(more, 0.5, 13, 30)
+    assert not course.falling
+    lower = extended(restarted(over), 30)
+    assert lower.level == 0.25
+    by_hand, _ = driven(falling, epochs=12, start=START._replace(automatic=False))
+    assert extended(by_hand, 30) == by_hand

@@ -159,7 +159,7 @@ def test_three_patterns_are_no_scan(tmp_path):
 
 def test_values_that_are_not_finite_name_file_and_shot(tmp_path):
     counts = disc_counts().astype(np.float32)
-    counts[1, 1, 3, 3] = np.nan
+    counts[1, 1:, 3, 3] = np.nan
     np.save(tmp_path / "a.npy", counts)
     with pytest.raises(ValueError, match=r"a.npy: counts of shot 5 are not finite"):
         read(tmp_path / "a.npy", **{k: v for k, v in ALL.items() if k != "scan_shape"})
