@@ -25,6 +25,7 @@ from ..data import Batch, Rows, materialize, stacked
 from ..model import Model, require_alive, require_inside
 from ..parts.indexed import PerView, axis_size, mask_unseen_updates
 from ..physics.types import PyTree
+from .alike import made_once
 from .solvers.parameter_scaling import child, restrict_line_search, scale_parameters
 
 AHEAD = 8  # calls by which the host may precede the device, which holds the batches of all
@@ -172,6 +173,31 @@ def make_step(
     A stack of batches (`data.stacked`) is processed step by step in one call, `info` for each.
     Calls return before the device has finished, unless it is `AHEAD` calls behind.
     """
+    program = made_once(_compiled_step, loss, optimiser, project, penalty)
+    calls = deque(maxlen=AHEAD)
+
+    def step(model: Model, state: Any, batch: Batch) -> tuple[Model, Any, dict[str, jax.Array]]:
+        leaves, structure = jax.tree.flatten((model, state))
+        require_alive(leaves)
+        arrays, others = eqx.partition(tuple(leaves), eqx.is_array)
+        if len(calls) == AHEAD:
+            jax.block_until_ready(calls[0])
+        with gc_disabled():
+            arrays, info = program(arrays, batch, others, structure)
+        if not isinstance(info["finite"], Tracer):
+            calls.append(info["finite"])
+        return *structure.unflatten(eqx.combine(arrays, others)), info
+
+    return step
+
+
+def _compiled_step(
+    loss: Callable[[Model, Batch], jax.Array],
+    optimiser: optax.GradientTransformation,
+    project: Callable[[Model], Model],
+    penalty: Callable[[Model], jax.Array] | None,
+) -> Callable[..., Any]:
+    """The program of a step on the leaves of model and state, arrays and others apart."""
     optimiser = optax.with_extra_args_support(optimiser)
     moved_by = getattr(optimiser, "moved", lambda params: jax.tree.map(lambda _: True, params))
 
@@ -225,21 +251,7 @@ def make_step(
 
         return body(arrays, steps) if batch.weight.ndim == 1 else jax.lax.scan(body, arrays, steps)
 
-    calls = deque(maxlen=AHEAD)
-
-    def step(model: Model, state: Any, batch: Batch) -> tuple[Model, Any, dict[str, jax.Array]]:
-        leaves, structure = jax.tree.flatten((model, state))
-        require_alive(leaves)
-        arrays, others = eqx.partition(tuple(leaves), eqx.is_array)
-        if len(calls) == AHEAD:
-            jax.block_until_ready(calls[0])
-        with gc_disabled():
-            arrays, info = together(arrays, batch, others, structure)
-        if not isinstance(info["finite"], Tracer):
-            calls.append(info["finite"])
-        return *structure.unflatten(eqx.combine(arrays, others)), info
-
-    return step
+    return together
 
 
 def init_state(optimiser: optax.GradientTransformation, model: Model) -> Any:

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag,
 
 from ..data.ordering import ORDERS
 from ..inverse import losses
+from ..inverse.alike import made_once
 from ..inverse.automatic import (
     FEWEST,
     MOST,
@@ -283,7 +284,9 @@ def build_constraints(
             model = project(model)
         return model
 
-    after_epoch = [(term, eqx.filter_jit(project)) for term, project in made if not term.each_step]
+    after_epoch = [
+        (term, made_once(eqx.filter_jit, project)) for term, project in made if not term.each_step
+    ]
     return after_step, after_epoch
 
 

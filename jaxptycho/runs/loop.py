@@ -20,6 +20,7 @@ from ..data import materialize, prefetch
 from ..distributed.multihost import allreduce_sum
 from ..distributed.sharding import distribute, keep_sharding, place_on_mesh, restore, snapshot
 from ..inverse.adjustable import adjust, adjustable
+from ..inverse.alike import made_once
 from ..inverse.step import identity, init_state, make_step
 from ..model import Model
 from ..parts.branches import on_main_branch, share_past_pi
@@ -119,7 +120,7 @@ class Loop:
     def _begin(self, progress: Progress) -> Course:
         """The course of the step, with the rates that a range test finds."""
         plan = self.plan
-        project = eqx.filter_jit(keep_sharding(plan.after_step, self.devices))
+        project = made_once(eqx.filter_jit, keep_sharding(plan.after_step, self.devices))
         progress.model = project(progress.model)  # a result even if no epoch improves it
         progress.home = self.source.home(progress.model)
         first = self._judged(progress.model) if plan.compares else None
@@ -334,7 +335,7 @@ class Loop:
     @cached_property
     def _loss(self) -> Callable:
         """The loss, compiled, for held-out shots."""
-        return eqx.filter_jit(lambda m, b: self._distributed(m, materialize(b)))
+        return made_once(_compiled_loss, self._distributed)
 
     @cached_property
     def _step(self) -> Callable:
@@ -383,6 +384,10 @@ class Loop:
             f"the loss became NaN or infinite in step {self.plan.name!r}, epoch {number}: "
             f"{cause}; the last good model is kept; {self.plan.remedy}"
         )
+
+
+def _compiled_loss(loss: Callable) -> Callable:
+    return eqx.filter_jit(lambda model, batch: loss(model, materialize(batch)))
 
 
 def with_something(model: Model) -> Model:

@@ -73,8 +73,18 @@ def test_a_callback_sees_every_epoch_and_stops(data, first):
     assert seen[1][1] == result.losses[1]
 
 
-def test_the_same_seed_gives_the_same_model(data, first):
-    one, other = (jp.reconstruct(data, first, epochs=2, seed=3, **QUIET).model for _ in range(2))
+def test_the_same_seed_gives_the_same_model_and_compiles_nothing(data, first, caplog):
+    """Nor do other epochs; the optimiser is made anew, as in a notebook."""
+
+    def run(epochs):
+        optimiser = jp.per_part(specimen=optax.adam(2e-2))
+        return jp.reconstruct(data, first, epochs=epochs, seed=3, optimiser=optimiser, **QUIET)
+
+    one = run(2).model
+    with jax.log_compiles():
+        other = run(2).model
+        run(3)
+    assert not [text for text in caplog.messages if "Compiling" in text]
     np.testing.assert_array_equal(one.specimen.phase, other.specimen.phase)
 
 
