@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from ..data import Dataset
 from ..data.bad_pixels import noise_over_mean
 from .disc import Disc, rim_of
