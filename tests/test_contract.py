@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from constraint_keys import CONSTRAINT_KEYS
 from listeners import Said
 from models import (
     DETECTORS,
@@ -164,35 +165,18 @@ PRICES = {
     "probe_smoothness": {"weight": 2.0},
     "probe_spectrum_smoothness": {"weight": 2.0},
 }
-PROJECTS = {
+PROJECTS = CONSTRAINT_KEYS | {
     "amplitude_clamp": {"lowest": 0.95},
     "positivity": {},
     "identical_slices": {},
     "vacuum_surfaces": {},
-    "gaussian_in_plane": {"sigma_angstrom": 0.5},
-    "gaussian_along_z": {"sigma_angstrom": 6.0},
-    "low_pass": {"cutoff_inverse_angstrom": 0.6},
-    "missing_cone_filter": {"semiangle_mrad": 20.0},
     "phase_limits": {"lowest_rad": -0.2, "highest_rad": 0.3},
-    "shrinkage": {"threshold_rad": 0.1},
-    "total_variation_step": {"weight_rad": 0.1},
-    "butterworth": {"highest_inverse_angstrom": 0.6},
-    "grid_artefact_removal": {
-        "step_y_angstrom": 2.0,
-        "step_x_angstrom": 2.0,
-        "width_inverse_angstrom": 0.1,
-    },
     "field_of_view": {"threshold": 0.3},
     "vacuum_baseline": {"threshold": 0.3},
-    "smooth_tilts": {"sigma_angstrom": 2.0},
-    "smooth_weights": {"sigma_angstrom": 2.0},
     "support": {"blur_angstrom": 1.0, "threshold": 0.5},
     "low_pass_volume": {"cutoff_inverse_angstrom": 0.6, "edge_inverse_angstrom": 0.1},
-    "atomicity": {"atoms": 5, "distance_angstrom": 1.0},
     "probe_power": {"dose": 123.0},
     "orthogonal_modes": {},
-    "probe_aperture": {"semiangle_mrad": 20.0},
-    "probe_support": {"radius_angstrom": 2.0},
     "probe_centring": {},
     "phase_offset_removal": {},
     "phase_ramp_removal": {},

@@ -12,6 +12,7 @@ of neighbouring shots.
 import math
 from itertools import pairwise
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -62,8 +63,20 @@ class ElectronResponse(NamedTuple):
         return min(least, in_a_pixel) > MANY_COUNTS
 
 
+_of_datasets: WeakKeyDictionary[Dataset, ElectronResponse | None] = WeakKeyDictionary()
+
+
 def electron_response(data: Dataset) -> ElectronResponse | None:
-    """Response of the camera, from a sample of the view with most shots (`measured_response`)."""
+    """Response of the camera, from a sample of the view with most shots (`measured_response`).
+
+    Measured once for each dataset.
+    """
+    if data not in _of_datasets:
+        _of_datasets[data] = _of_sample(data)
+    return _of_datasets[data]
+
+
+def _of_sample(data: Dataset) -> ElectronResponse | None:
     view = data.view(int(np.argmax(data.n_shots)))
     patterns, parts = neighbouring_sample(view)
     sums = cumulants(patterns, parts)

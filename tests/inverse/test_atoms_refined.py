@@ -45,12 +45,7 @@ def refined(found, batch, names):
     optimiser = jp.per_part(
         {name: optax.adam(optax.cosine_decay_schedule(0.05, 250)) for name in names}
     )
-    step = jp.make_step(jp.misfit(poisson), optimiser)
-    state = jp.init_state(optimiser, found)
-    losses = []
-    for _ in range(250):
-        found, state, info = step(found, state, batch)
-        losses.append(float(info["loss"]))
+    found, losses = jp.minimise(jp.misfit(poisson), found, [batch] * 250, optimiser)
     return found, losses[0], losses[-1]
 
 

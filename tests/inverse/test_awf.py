@@ -10,7 +10,7 @@ import pytest
 
 from jaxptycho.inverse.losses import amplitude, misfit
 from jaxptycho.inverse.solvers import awf, rpie
-from jaxptycho.inverse.step import copy_for_donation, init_state, make_step, per_part
+from jaxptycho.inverse.step import minimise, per_part
 
 LOSS = misfit(partial(amplitude, eps=0.0))
 
@@ -21,13 +21,8 @@ def losses_of(optimiser, steps=12):
     batch = models.batch_for(truth)
     counts = jax.jit(lambda m: models.predict(m, batch.shots))(models.other(truth))
     batch = eqx.tree_at(lambda b: b.counts, batch, counts)
-    step = make_step(LOSS, optimiser)
-    model, state = copy_for_donation(truth), init_state(optimiser, truth)
-    found = []
-    for _ in range(steps):
-        model, state, info = step(model, state, batch)
-        found.append(float(info["loss"]))
-    return np.array(found), model
+    model, found = minimise(LOSS, truth, [batch] * steps, optimiser)
+    return found, model
 
 
 def test_the_first_step_is_that_of_rpie():

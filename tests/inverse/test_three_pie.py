@@ -11,20 +11,14 @@ import pytest
 from jaxptycho.inverse.losses import amplitude, misfit
 from jaxptycho.inverse.solvers import rpie, three_pie
 from jaxptycho.inverse.solvers.mpie import periodic_momentum
-from jaxptycho.inverse.step import copy_for_donation, init_state, make_step, per_part
+from jaxptycho.inverse.step import minimise, per_part
 
 LOSS = misfit(amplitude)
 
 
 def stepped(optimiser, model, batch, steps=1):
     """The model after some steps on one batch, and their losses."""
-    step = make_step(LOSS, optimiser)
-    model, state = copy_for_donation(model), init_state(optimiser, model)
-    found = []
-    for _ in range(steps):
-        model, state, info = step(model, state, batch)
-        found.append(float(info["loss"]))
-    return model, np.array(found)
+    return minimise(LOSS, model, [batch] * steps, optimiser)
 
 
 def test_one_slice_is_a_step_of_rpie():
