@@ -9,6 +9,7 @@ Comput. 14, 1368 (1993); kernel of Barnett, Magland & af Klinteberg, SIAM J. Sci
 from abc import abstractmethod
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int
@@ -67,10 +68,14 @@ class OffGrid(AbstractPlacement):
         ny, nx = self.grid.shape
         fine = FINER * ny, FINER * nx
         weighted = values * jnp.asarray(self.weight, values.dtype)[:, None]
-        planes = jnp.zeros((fine[0] * fine[1], values.shape[1]), values.dtype)
-        for tap in range(self.entries.shape[1]):
-            share = jnp.asarray(self.spread[:, tap], values.dtype)[:, None]
-            planes = planes.at[self.entries[:, tap]].add(share * weighted)
+        taps = jnp.asarray(self.entries.T), jnp.asarray(self.spread.T, values.dtype)
+        empty = jnp.zeros((fine[0] * fine[1], values.shape[1]), values.dtype)
+
+        def add(planes: Array, tap: tuple[Array, Array]) -> tuple[Array, None]:
+            entries, share = tap
+            return planes.at[entries].add(share[:, None] * weighted), None
+
+        planes, _ = jax.lax.scan(add, empty, taps)  # unrolled it takes seconds to compile
         spectrum = jnp.fft.rfft2(jnp.reshape(planes.T, (-1, *fine)))
         rows = np.r_[0 : (ny + 1) // 2, fine[0] - ny // 2 : fine[0]]
         return spectrum[:, rows, : nx // 2 + 1] * jnp.asarray(self.sharpening, values.dtype)
