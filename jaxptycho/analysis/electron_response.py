@@ -30,6 +30,7 @@ FEWEST_SAMPLED = 64  # patterns
 PART_SHOTS = 16  # neighbouring patterns of a part of the sample
 READOUT = 4.0  # standard deviations of the readout, above which counts are those of electrons
 ABOVE_READOUT = 2.0  # counts of an electron over that threshold, at least
+MOSTLY_ABOVE = 0.7  # of the counts, over that threshold
 FEWEST_NEGATIVE = 0.05  # fraction of the counts
 BRIGHT = 0.1  # of the brightest pixel
 UNSURE = 0.5  # fraction of what a line was continued by, below which squares are alike
@@ -78,6 +79,8 @@ def electron_response(data: Dataset) -> ElectronResponse | None:
 
 def _of_sample(data: Dataset) -> ElectronResponse | None:
     view = data.view(int(np.argmax(data.n_shots)))
+    if _hidden_by_readout(view):
+        return None
     patterns, parts = neighbouring_sample(view)
     sums = cumulants(patterns, parts)
     if sums is None:
@@ -137,7 +140,7 @@ def measured_response(
         return None
     # whole counts that fall into pixels one by one: a count has no distance from itself
     pairs = noise.values - (least if noise.values[0] > SINGLE else 0.0)
-    spread = np.sqrt(np.maximum(square.values, 0) / (2 * pairs))
+    spread = np.sqrt(np.maximum(square.values, 0) / np.maximum(2 * pairs, 1e-12))
     spread_error = np.sqrt((len(spread) - 2) * np.var(spread[1:]))
     excess = float(noise.values[0])
     pixel = each[0]
@@ -195,6 +198,20 @@ def neighbouring_sample(data: Dataset) -> tuple[Float[np.ndarray, "n y x"], Int[
     shots = np.flatnonzero(np.isin(parts, chosen))
     patterns = np.fft.fftshift(data.patterns(0, shots), axes=(1, 2)).astype(np.float32)
     return np.where(patterns > threshold_of(data), patterns, 0), parts[shots]
+
+
+def _hidden_by_readout(data: Dataset) -> bool:
+    """True if the threshold above the readout takes a large part of the counts in dim pixels."""
+    threshold = threshold_of(data)
+    if threshold == 0:
+        return False
+    block = np.concatenate(list(data.raw_sample())).astype(float)
+    block = np.where(np.isfinite(block), block, 0)
+    dim = _dim(block.mean(0))
+    if data.mask is not None:
+        dim &= data.mask
+    counts = block[:, dim]
+    return bool(counts[counts > threshold].sum() < MOSTLY_ABOVE * counts.sum())
 
 
 def threshold_of(data: Dataset) -> float:

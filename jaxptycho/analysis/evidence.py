@@ -32,12 +32,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..data import Batch, Dataset
+from ..data.batching import MIN_HELD_OUT
 from ..inverse.microbatch import sum_over_shots
 from ..model import Model
 from .counting_noise import amplitude_moments, noise_of_counts, spread_of_noise
 from .electron_response import noise_of_a_pixel
 
-MIN_HELD_OUT = 8  # shots from which held-out ones are enough to judge by
 MAX_SHOTS = 512  # looked at, of all views together
 SIGNIFICANCE = 3.0  # standard errors of the covariance
 MIN_EXCESS = 4.0  # standard errors of the variation beyond noise

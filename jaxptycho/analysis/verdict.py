@@ -8,11 +8,13 @@ import equinox as eqx
 import numpy as np
 
 from ..data import Dataset, make_batch, split
+from ..data.batching import MIN_HELD_OUT
 from ..model import Model
-from .evidence import MIN_HELD_OUT, Evidence, evidence
+from .evidence import Evidence, evidence
 
 BATCH = 64  # shots
-GOOD_SHARE = 0.5  # of the variation, below which causes are named; fits of wrong geometries: 0.4
+GOOD_SHARE = 0.5  # of the variation, below which causes are named
+GOOD_FIT = 0.75  # likewise of fitted patterns, of which wrong geometries reproduce up to 0.6
 MAX_OFFSET = 0.1  # misfit beyond that of the mean pattern, over the dose
 RISE = 2.0  # of the loss within a step, from which it has diverged
 OVERFIT = 2.0  # held-out loss over training loss
@@ -65,7 +67,8 @@ def conclude(evidence: Evidence, history: Iterable = ()) -> Verdict:
     risen = risen or last > RISE * first > 0
     excess = held / last if held is not None and last > 0 else 0.0
     explains = not risen and _explains(evidence)
-    doubtful = not explains or (evidence.varies and evidence.share_at_most < GOOD_SHARE)
+    good = GOOD_SHARE if evidence.held_out else GOOD_FIT
+    doubtful = not explains or (evidence.varies and evidence.share_at_most < good)
     overfitted = excess > OVERFIT and (doubtful or not evidence.held_out)
     lines = [_headline(evidence, explains, risen), *_notes(evidence)]
     if len(step) > 1 and last > first:

@@ -13,22 +13,31 @@ from .dataset import Dataset
 from .layout import per_view
 from .ordering import ORDERS, even_size
 
+MIN_HELD_OUT = 8  # shots from which held-out ones are enough to judge by
+MAX_HELD_OUT = 0.1  # of the shots, to have as many
 MAX_SHOTS_PER_CALL = 64  # shots of small batches that are processed in one call
 
 
 def split(
     data: Dataset, hold_out: float, seed: int = 0
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Training shots of every view, and a random fraction `hold_out` for validation."""
+    """Training shots of every view, and a random fraction `hold_out` for validation.
+
+    At least `MIN_HELD_OUT` in all, if that is no more than a tenth, unless `hold_out` is 0: fewer
+    do not show whether a model explains what it has not seen.
+    """
     if not 0 <= hold_out < 1:
         raise ValueError(
             f"hold_out = {hold_out}; give a fraction from 0 to less than 1, so that shots are left"
         )
+    least = max(2, math.ceil(MIN_HELD_OUT / data.n_views))
     learn = []
     held = []
     for view, n in enumerate(data.n_shots):
         order = np.random.default_rng([seed, view, 1]).permutation(n)
         n_held = min(round(hold_out * n), n - 1)
+        if hold_out > 0 and least <= MAX_HELD_OUT * n:
+            n_held = max(n_held, least)
         held.append(np.sort(order[:n_held]))
         learn.append(np.sort(order[n_held:]))
     return learn, held

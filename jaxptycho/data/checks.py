@@ -51,6 +51,13 @@ def _require_view(counts: Any, positions: np.ndarray, grid: Grid, where: str) ->
             f"the position of shot {bad}{where} is {positions[bad]}; every shot requires "
             "a finite one"
         )
+    wavelength = grid.wavelength
+    if min(grid.pixel) < wavelength / 2:
+        raise ValueError(
+            f"pixels of {min(grid.pixel):.3g} Å{where} belong to scattering by more than 90° of "
+            f"waves of {wavelength:.3g} Å; the pixel is that of the object in Å: is it in nm or m, "
+            "or that of the detector in 1/Å (dk_inverse_angstrom)?"
+        )
     extent = np.ptp(positions, axis=0).max()
     pixel = min(grid.pixel)
     if 0 < extent < MIN_EXTENT * pixel:
@@ -78,6 +85,13 @@ def checked_tilts(tilts: Numbers, n_views: int) -> Float[np.ndarray, " view"]:
 
 def checked_mask(mask: Numbers, grid: Grid) -> Bool[np.ndarray, "y x"]:
     """Mask of the pixels that count, the same array if it is one; ValueError for another shape."""
+    if getattr(mask, "dtype", np.dtype(object)).kind == "f":
+        given = np.asarray(mask)
+        if np.isfinite(given).all() and (given != np.rint(given)).any():
+            raise ValueError(
+                f"the mask holds {given[given != np.rint(given)].flat[0]:.4g}; it is true where a "
+                "pixel counts and has no weights: compare it with a threshold"
+            )
     if getattr(mask, "dtype", np.dtype(object)).kind != "b":  # parts compare it by identity
         mask = numbers(mask, "the mask", bool)
     made: Any = mask

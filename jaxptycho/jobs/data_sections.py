@@ -162,7 +162,11 @@ class Data(Section):
     )
     dose_fraction: float = key("fraction of the quanta that is used, at random", 1.0, gt=0, le=1)
     hold_out: float = key(
-        "fraction of the shots kept aside for the held-out loss", 0.02, ge=0, le=0.5
+        "fraction of the shots kept aside for the held-out loss; at least 8 of them if these are "
+        "no more than a tenth; 0: none",
+        0.02,
+        ge=0,
+        le=0.5,
     )
 
 

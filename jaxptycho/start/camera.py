@@ -18,7 +18,7 @@ from ..analysis.electron_response import (
 from ..data import Dataset
 from ..data.bad_pixels import describe_pixels
 from ..data.tiles import tiles_of
-from .cautions import Measurement, of_centre, of_saturation
+from .cautions import Measurement, of_centre, of_numbers
 from .disc import Disc
 from .disc_shifts import DiscShifts, fit_moving_disc, scan_places
 from .measured import Measured
@@ -96,7 +96,7 @@ def measure_camera(data: Dataset, view: int = 0) -> MeasuredCamera:
         *(caution.text for caution in of_centre(about)),
         *_disc_warnings(disc, total),
         *_pixel_warnings(bad),
-        *(caution.text for caution in of_saturation(about)),
+        *(caution.text for caution in of_numbers(about)),
         *_gain_warnings(gain),
     )
     return MeasuredCamera(total / len(positions), disc, movement, shifts, bad, gain, warnings, rows)

@@ -14,17 +14,19 @@ from jaxtyping import Float
 from ..analysis.design import LEAST_STEP, area_per_shot, defocused_radius, design
 from ..analysis.electron_response import electron_response, exact_counts
 from ..data import Dataset
+from ..data.checks import of_view
 from ..physics.grids import PHOTON_KEV_ANGSTROM
 from .calibration import bright_field_semiangle
+from .count_statistics import are_amplitudes, ceiling, noise_of, pedestal
 
 SEMIANGLE = 1.18  # ratio of the measured to the given semiangle, or the inverse
 MAX_OVERLAP_BELOW_PIXEL = 0.94  # of steps below a pixel
 MAX_OVERLAP = 0.97
 MAX_STEP = 1.0  # windows, for an unknown probe
+LINE = 1e-3  # width of a line over its length
+REPEATED = 0.05  # fraction of the shots
 MIN_STEP = 0.05  # pixels, for an unknown probe
 CORNER = 1.5  # times as many counts in the corners of the pattern as in its middle
-CEILINGS = 2 ** np.array([6, 8, 10, 12, 14, 16, 24, 32]) - 1
-CLIPPED = 10  # counts at a ceiling, more than just below it
 PHOTONS_KEV = 25.0  # above which photons are rarely used, and electrons often
 FLAT = math.pi  # tilts in degrees no larger than this may have been radians
 
@@ -76,12 +78,18 @@ def of_radiation(measured: Measurement) -> Iterator[Caution]:
 
 def of_centre(measured: Measurement) -> Iterator[Caution]:
     """Patterns whose zero frequency is in the corner."""
-    middle, corners = _middle_and_corners(measured.data.mean_pattern())
-    if corners > CORNER * middle:
+    axes = _shifted_axes(measured.data.mean_pattern())
+    if axes == "both":
         yield Caution(
             "data.zero_frequency",
             "the patterns are brightest in their corners: is their zero frequency there? It is "
             'required in the middle; set data.zero_frequency = "corner", or fftshift the counts',
+        )
+    elif axes:
+        yield Caution(
+            "data.zero_frequency",
+            f"the patterns are brightest at both ends of their {axes} axis: is their zero "
+            f"frequency there? It is required in the middle; fftshift the counts along {axes}",
         )
 
 
@@ -90,12 +98,10 @@ def of_probe_guess(measured: Measurement) -> Iterator[Caution]:
     guess = measured.data.probe_guess
     if guess is None:
         return
-    middle, corners = _middle_and_corners(np.sum(np.abs(np.atleast_3d(guess.T).T) ** 2, 0))
-    if corners > CORNER * middle:
+    if _shifted_axes(np.sum(np.abs(np.atleast_3d(guess.T).T) ** 2, 0)) is not None:
         yield Caution(
             "probe.start",
-            "the probe_guess is brightest in the corners of its window, where pixel [N//2, N//2] "
-            "is "
+            "the probe_guess is brightest at the edges of its window, where pixel [N//2, N//2] is "
             'required to be its centre; fftshift it, or set probe.start = "optics"',
         )
 
@@ -165,12 +171,39 @@ def of_positions(measured: Measurement) -> Iterator[Caution]:
         return
     radius = defocused_radius(data.grid.wavelength, 1e-3 * semiangle, defocus)
     overlap = 1 - step / (2 * radius)
+    if 2 * radius > window:  # the defocus is out of proportion, see `of_design`
+        return
     if overlap > MAX_OVERLAP or (step < pixel and overlap > MAX_OVERLAP_BELOW_PIXEL) or overlap < 0:
         how = f"overlap by {100 * overlap:.4g} %" if overlap > 0 else "do not overlap"
         text = (
             f"neighbouring probes {how}: they are {step:.3g} Å apart, and {2 * radius:.3g} Å wide"
         )
-        yield Caution("data.position_unit", f"{text}; {unit}")
+        cause = "" if overlap > 0 else ", or is the defocus too small (probe.defocus_angstrom)?"
+        yield Caution("data.position_unit", f"{text}; {unit}{cause}")
+
+
+def of_arrangement(measured: Measurement) -> Iterator[Caution]:
+    """Positions that are all on a line, or that stand still."""
+    for view, positions in enumerate(measured.data.positions):
+        n = len(positions)
+        if n < 4:
+            continue
+        where = of_view(view, measured.data.n_views)
+        widths = np.linalg.svd(positions - positions.mean(0), compute_uv=False)
+        distinct = len(np.unique(np.round(positions / LEAST_STEP), axis=0))
+        if widths[1] <= LINE * widths[0]:
+            what = "the same" if distinct == 1 else "on a line"
+            yield Caution(
+                "scan.shape",
+                f"all {n} positions{where} are {what}, and show no area of the specimen; has one "
+                "coordinate been lost?",
+            )
+        elif n - distinct > REPEATED * n:
+            yield Caution(
+                "data.frames",
+                f"{n - distinct} of {n} shots{where} have the position of another shot: are there "
+                "several scans in one file, or did the positions stop while the scan went on?",
+            )
 
 
 def of_tilts(measured: Measurement) -> Iterator[Caution]:
@@ -216,25 +249,29 @@ def of_counts(measured: Measurement) -> Iterator[Caution]:
         )
 
 
-def of_saturation(measured: Measurement) -> Iterator[Caution]:
-    """Counts that end at a ceiling."""
-    visible = np.ones(measured.data.grid.shape, bool)
-    if measured.data.mask is not None:
-        visible = measured.data.mask
-    largest = measured.data.sample.largest[visible].max(initial=0)
-    if largest not in CEILINGS:
-        return
-    blocks = [block[:, visible] for block in measured.data.raw_sample()]
-    at = sum(int((b == largest).sum()) for b in blocks)
-    near = min(0.99 * largest, largest - 1)
-    below = sum(int(((b >= near) & (b < largest)).sum()) for b in blocks)
-    if at >= CLIPPED and at > 2 * below:
-        pixels = np.any([(b == largest).any(0) for b in blocks], axis=0).sum()
+def of_numbers(measured: Measurement) -> Iterator[Caution]:
+    """Numbers that end at a ceiling, begin at a pedestal, or are amplitudes."""
+    noise = noise_of(measured.data)
+    end = ceiling(noise)
+    if end is not None:
         yield Caution(
             "data.mask",
-            f"{at} counts in {pixels} pixels of {measured.data.sample.shots} patterns are at "
-            f"{largest:g}, where the camera or the type of the file ends: what is brighter is "
+            f"{end.counts} counts in {end.pixels} pixels of {len(noise.values)} patterns are at "
+            f"{end.value:g}, where the camera or the type of the file ends: what is brighter is "
             "lost. Mask these pixels, or use a file with more bits",
+        )
+    elif are_amplitudes(noise):
+        yield Caution(
+            "data.file",
+            "the numbers are roots of counts, or their noise falls with the intensity as that of "
+            "amplitudes and logarithms does; counts are required: square or exponentiate them",
+        )
+    offset = pedestal(noise)
+    if offset is not None:
+        yield Caution(
+            "data.dark_file",
+            f"every pixel has about {offset:.4g} counts that are no electrons: they have hardly "
+            "any noise; subtract a dark image",
         )
 
 
@@ -268,25 +305,31 @@ CHECKS: tuple[Callable[[Measurement], Iterator[Caution]], ...] = (
     of_mask,
     of_semiangle,
     of_positions,
+    of_arrangement,
     of_tilts,
     of_counts,
-    of_saturation,
+    of_numbers,
     of_design,
 )
 
 
-def _middle_and_corners(image: Float[np.ndarray, "y x"]) -> tuple[float, float]:
-    """Means over the middle half of both axes, and over the darkest of the four corners beyond.
+def _shifted_axes(image: Float[np.ndarray, "y x"]) -> str | None:
+    """The axes ("y", "x" or "both") at whose ends an image is brighter than in its middle.
 
-    The darkest, as a disc located in one of them is only far off the middle.
+    At both ends, as a disc at one of them is only far off the middle.
     """
     ny, nx = image.shape
     y, x = (np.abs(np.arange(n) - n // 2) < n / 4 for n in (ny, nx))
-    top = np.arange(ny) < ny // 2
-    left = np.arange(nx) < nx // 2
-    corners = [
-        image[np.ix_(~y & rows, ~x & columns)].mean()
-        for rows in (top, ~top)
-        for columns in (left, ~left)
-    ]
-    return float(image[np.ix_(y, x)].mean()), float(min(corners))
+    ends_y = (~y & (np.arange(ny) < ny // 2), ~y & (np.arange(ny) >= ny // 2))
+    ends_x = (~x & (np.arange(nx) < nx // 2), ~x & (np.arange(nx) >= nx // 2))
+
+    def darkest(rows: tuple, columns: tuple) -> float:
+        return float(min(image[np.ix_(r, c)].mean() for r in rows for c in columns))
+
+    found = {
+        "both": darkest(ends_y, ends_x),
+        "y": darkest(ends_y, (x,)),
+        "x": darkest((y,), ends_x),
+    }
+    brightest = max(found, key=lambda name: found[name])
+    return brightest if found[brightest] > CORNER * darkest((y,), (x,)) else None

@@ -287,3 +287,81 @@ def test_unequal_detector_steps_give_the_right_semiangle():
     data = jp.Dataset(counts, places, grid, about=ABOUT)
     assert "probe.semiangle_mrad" not in keys(data)
     assert "probe.semiangle_mrad" in keys(data, semiangle_mrad=35.0)
+
+
+NUMBERS = {
+    "clipped at no power of two": (lambda c: np.minimum(c, 60), "data.mask"),
+    "one bit": (lambda c: c > 50, "data.mask"),
+    "amplitudes": (lambda c: np.sqrt(c), "data.file"),
+    "normalised amplitudes": (lambda c: np.sqrt(c / c.max()), "data.file"),
+    "logarithms": (lambda c: np.log1p(c), "data.file"),
+    "a pedestal": (lambda c: c + 20, "data.dark_file"),
+    "a pedestal of few counts": (lambda c: c // 10 + 3, "data.dark_file"),
+    "a dark current in ADU": (
+        lambda c: np.rint(100.0 * c + np.random.default_rng(1).normal(1000, 30, c.shape)),
+        "data.dark_file",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_that_are_no_counts(name, sound):
+    change, key = NUMBERS[name]
+    assert key in keys(dataset(change(sound[0]), sound[1]))
+
+
+@pytest.mark.parametrize("strength", [0.02, 0.4, 1.5])
+@pytest.mark.parametrize("gain", [1.0, 37.0])
+def test_noise_of_counts_is_no_other_number(strength, gain):
+    counts, places = blobs(strength=strength, seed=8)
+    readout = np.random.default_rng(2).normal(0, 0.1 * gain, counts.shape)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of negative counts
+        data = dataset(np.rint(gain * counts + readout), places)
+    assert set(keys(data)) <= {"data.counts_per_electron"}
+
+
+def test_counts_of_an_electron_below_the_readout_are_unknown(sound):
+    counts, places = sound
+    readout = np.random.default_rng(1).normal(0, 20, counts.shape)
+    with pytest.warns(UserWarning, match="negative counts"):
+        data = dataset(37.0 * counts + readout, places)
+    assert keys(data) == []
+
+
+@pytest.mark.parametrize(("axis", "name"), [(1, "y"), (2, "x")])
+def test_one_axis_shifted(axis, name, sound):
+    counts, places = sound
+    (caution,) = cautions(dataset(np.fft.fftshift(counts, axis), places))
+    assert caution.key == "data.zero_frequency"
+    assert f"ends of their {name} axis" in caution.text
+
+
+ARRANGEMENTS = {
+    "one position": (lambda p: p * 0, "scan.shape"),
+    "a line": (lambda p: p * [1, 0], "scan.shape"),
+    "an oblique line": (lambda p: p[:, :1] * [1.0, 0.4], "scan.shape"),
+    "a stage that stopped": (lambda p: p[np.minimum(np.arange(len(p)), 100)], "data.frames"),
+    "two scans": (lambda p: np.repeat(p[::2], 2, axis=0), "data.frames"),
+}
+
+
+@pytest.mark.parametrize("name", ARRANGEMENTS)
+def test_positions_that_show_no_area_or_stand_still(name, sound):
+    change, key = ARRANGEMENTS[name]
+    assert key in keys(dataset(sound[0], change(sound[1])))
+
+
+def test_a_defocus_in_another_unit_is_not_blamed_on_the_positions(sound):
+    data = dataset(*sound)
+    assert keys(data, defocus_angstrom=1.2e6) == ["probe.defocus_angstrom"]
+    (caution,) = cautions(data, {"defocus_angstrom": 1.2e-8})
+    assert "probe.defocus_angstrom" in caution.text
+
+
+def test_impossible_pixels_and_masks_of_weights_are_refused(sound):
+    counts, places = sound
+    with pytest.raises(ValueError, match=r"more than 90°.*in nm or m"):
+        dataset(counts, places, grid=jp.Grid((48, 48), 0.3e-10, 80.0))
+    with pytest.raises(ValueError, match=r"the mask holds 0.5"):
+        dataset(counts, places, mask=np.full((48, 48), 0.5))
