@@ -10,6 +10,8 @@ from pathlib import Path
 import typer
 from jax.errors import JaxRuntimeError
 
+from ..io.atomic_write import target_of
+
 SMALLER = (
     "make smaller what the job computes with: step.N.batch (shots of a step), run.budget_gib (its "
     "gradient), specimen.slices or specimen.size_angstrom, probe.modes, detector.supersample, "
@@ -59,6 +61,7 @@ def _of_files(error: OSError) -> str:
         )
     if not name:
         return " ".join(str(error).split("\n"))
+    name = target_of(name)
     if isinstance(error, FileNotFoundError):
         folder = Path(name).parent
         missing = "file" if folder.is_dir() else f"folder {folder} for"

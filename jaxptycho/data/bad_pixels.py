@@ -20,7 +20,7 @@ STUCK_SHOTS = 16  # minimum number of patterns to distinguish a stuck pixel from
 MIN_VARYING = 0.85  # fraction of the neighbours of a stuck pixel that vary
 FLAGS = 0.25  # largest fraction of flagged pixels; more are dark pixels after subtraction
 HOT_RATIO = 10.0  # over the fourth brightest of 24 neighbours; a measured central beam has 6
-HOT_COUNTS = 50  # counts of a hot pixel if there is only one pattern
+HOT_COUNTS = 50  # counts of a hot pixel if there are few patterns
 HOT_EVENTS = 20  # electrons in the sample, so that a few electrons are not a hot pixel
 NOISY = 0.1  # of the brightest pixel, above which pixels show the noise of the counts
 BRIGHT = 0.2  # of the largest value, around a saturated pixel
@@ -152,7 +152,7 @@ def _hot(seen: PixelStatistics, valid) -> Bool[np.ndarray, "y x"]:
     total = np.where(valid, np.maximum(seen.total, 0), np.nan)
     ranked = -np.sort(-np.nan_to_num(_neighbours(total, 2), nan=0.0), axis=0)
     enough = np.isfinite(total).sum() > 25
-    least = HOT_COUNTS if seen.shots == 1 else 0
+    least = HOT_COUNTS if seen.shots < STUCK_SHOTS else 0
     return enough & (np.nan_to_num(total) > HOT_RATIO * ranked[3] + least) & _steady(seen)
 
 

@@ -11,6 +11,7 @@ from ..physics.types import Numbers
 from .numbers import numbers
 
 MIN_EXTENT = 1e-3  # pixels, smallest plausible extent of a scan
+MIN_PIXEL = 0.05  # wavelengths
 
 
 def of_view(view: int, n_views: int) -> str:
@@ -51,12 +52,11 @@ def _require_view(counts: Any, positions: np.ndarray, grid: Grid, where: str) ->
             f"the position of shot {bad}{where} is {positions[bad]}; every shot requires "
             "a finite one"
         )
-    wavelength = grid.wavelength
-    if min(grid.pixel) < wavelength / 2:
+    if min(grid.pixel) < MIN_PIXEL * grid.wavelength:
         raise ValueError(
-            f"pixels of {min(grid.pixel):.3g} Å{where} belong to scattering by more than 90° of "
-            f"waves of {wavelength:.3g} Å; the pixel is that of the object in Å: is it in nm or m, "
-            "or that of the detector in 1/Å (dk_inverse_angstrom)?"
+            f"pixels of {min(grid.pixel):.3g} Å{where} are far below half of the wavelength of "
+            f"{grid.wavelength:.3g} Å, and waves show nothing smaller; the pixel is that of the "
+            "object in Å: is it in nm or m, or that of the detector in 1/Å (dk_inverse_angstrom)?"
         )
     extent = np.ptp(positions, axis=0).max()
     pixel = min(grid.pixel)

@@ -40,7 +40,13 @@ def mesh(devices: int | None = None, slabs: int = 1) -> Mesh:
     and the next batch is that of another view. Groups of shots divide the work as groups of views
     would, and every group rotates the same slab.
     """
-    devices = devices or jax.device_count()
+    available = jax.device_count()
+    devices = devices or available
+    if devices > available:
+        raise ValueError(
+            f"{devices} devices are asked for, and {available} are available; set run.devices to "
+            "at most that, or leave it open"
+        )
     if devices % slabs:
         raise ValueError(
             f"{devices} devices do not fall into groups of {slabs} slabs; give a divisor of "

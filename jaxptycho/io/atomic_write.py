@@ -2,9 +2,17 @@
 
 import csv
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def target_of(path: str | Path) -> Path:
+    """The file that a path belongs to, if that is one of its drafts."""
+    path = Path(path)
+    draft = re.fullmatch(r"\.(.+)\.\d+", path.name)
+    return path.with_name(draft[1]) if draft else path
 
 
 @contextmanager

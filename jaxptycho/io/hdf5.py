@@ -26,8 +26,9 @@ def open_hdf5(path: str | Path) -> Iterator[H5]:
     """Open a file for reading; any damage is reported as a ValueError of one sentence."""
     path = Path(path)
     if not path.is_file():
-        what = "not there" if not path.is_dir() else "a folder"
-        what = "a Zarr store" if is_zarr(path) else what
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is not there; check the path")
+        what = "a Zarr store" if is_zarr(path) else "a folder"
         raise FileNotFoundError(f"{path} is {what}; an HDF5 file is required")
     if not h5py.is_hdf5(path):
         raise ValueError(

@@ -34,6 +34,7 @@ from .hdf5 import FILTER, H5, OnDisk, create_hdf5, open_hdf5, plain_value, save_
 from .instrument import check_known, check_values, grid_of, merge_properties, properties_of
 
 FORMAT = "jaxptycho-dataset"
+FORMATS = {FORMAT: "measurement", "jaxptycho-result": "result"}  # by the attribute `format`
 VERSION = 2
 RAGGED = 2  # first version with views of different lengths; all others are written as version 1
 BLOCK = 16  # patterns written at once
@@ -217,6 +218,8 @@ def check_format(attributes: dict[str, Any], path: str | Path, wanted: str, newe
         raise ValueError(
             f"{path} is no file of jaxptycho; a {wanted} is required, give another file"
         )
+    if isinstance(form, str) and form != wanted and {form, wanted} <= set(FORMATS):
+        raise ValueError(f"{path} is a {FORMATS[form]}, and a {FORMATS[wanted]} is required here")
     fits = isinstance(form, str) and form == wanted and isinstance(version, int | float)
     if not fits or version not in range(1, newest + 1):
         raise ValueError(

@@ -33,6 +33,8 @@ def compare_halves(
     if job.data.file is None:
         raise ValueError("halves are those of a measurement; give it as data.file")
     refuse_existing(folder)
+    if job.data.fraction == 1 and max(read_data(job).n_shots) < 2:
+        raise ValueError("a single shot has no halves; give a scan of several shots")
     jobs = [with_half(job, half) for half in HALVES[by]]
     require_comparable(jobs, folder)
     verdicts: dict[str, str] = {}

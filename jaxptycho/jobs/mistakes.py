@@ -1,7 +1,7 @@
 """Mistakes in a job, each in one sentence: what came, what was required, what to do."""
 
 from difflib import get_close_matches
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from .optimisation import Rate
 from .schema import Section, suggest
@@ -34,6 +34,8 @@ def mistake_sentence(error: Any, root: type[Section]) -> str:
             inside := _keys_at(error["loc"], root)
         ):
             several = error["type"] == "list_type"
+            if several and isinstance(came, dict):
+                return f"{where} is a list of sections; begin each of them with [[{where}]]"
             example = f"{where}{'.0' if several else ''}.{next(iter(inside))}"
             what = "a list of sections" if several else "a section"
             return (
@@ -103,9 +105,13 @@ def _nearest(name: str, names: dict, root: type[Section]) -> str:
     """The key that was meant: one with another unit, one of another section, or a near one."""
     if not names:
         return "its class declares none of this name"
+    if name in root.model_fields and name not in names:
+        return f"did you mean the section [{name}]?"
     stem = name.partition("_")[0]
     sections = {
-        section: sections_of(field.annotation) for section, field in root.model_fields.items()
+        section: sections_of(field.annotation)
+        for section, field in root.model_fields.items()
+        if get_origin(field.annotation) is not list  # whose entries are of several kinds
     }
     everywhere = {
         key: f"{section}.{key}"

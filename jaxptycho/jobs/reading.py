@@ -14,7 +14,7 @@ from ..runs.references import absolute, is_reference
 from .job import Job, default_steps
 from .mistakes import mistake_sentence
 from .optimisation import AUTO, Rate, nested_rates
-from .schema import Section
+from .schema import Section, suggest
 
 MAX_JOB_BYTES = 2**20
 S = TypeVar("S", bound=Section)
@@ -73,10 +73,9 @@ def parse(path: Path) -> dict[str, Any]:
             f"{path} is not valid TOML: {error}; a job looks like those of `jaxptycho new`"
         ) from None
     if not any(section in Job.model_fields for section in values):
-        named = ", ".join(values) or "nothing"
+        named = f"holds no job but {', '.join(values)}" if values else "is empty"
         raise ValueError(
-            f"{path} holds no job but {named}; `jaxptycho new FILE` writes one, and `inspect` "
-            "describes files"
+            f"{path} {named}; `jaxptycho new FILE` writes one, and `inspect` describes files"
         )
     return values
 
@@ -250,6 +249,10 @@ def _index(entries: list, path: list[str], setting: str) -> int:
         raise ValueError(
             f"--set {setting}: {where} has several entries, counted from 0; name one, as in "
             f"{where}.0"
+        )
+    if len(before) == 1 and where not in Job.model_fields:
+        raise ValueError(
+            f"--set {setting}: there is no {where}; {suggest(where, list(Job.model_fields))}"
         )
     if int(last) >= n:
         known = (

@@ -344,7 +344,7 @@ class AbstractStack(AbstractSpecimen):
         if slices > 1 and not thickness.all():
             raise ValueError(
                 f"a specimen of thickness 0 cannot be cut into {slices} slices; give its "
-                "thickness in Å"
+                "thickness in Å, in a job specimen.thickness_angstrom"
             )
         shares = self._shares(thickness, slices)
         new = self.map_stacks(

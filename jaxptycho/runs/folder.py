@@ -33,7 +33,7 @@ def refuse_existing(folder: Path) -> None:
         run = (folder / "run.toml").exists()
         resumable = f", or continue it with `jaxptycho resume {folder}`" if run else ""
         raise ValueError(
-            f"the folder {folder} exists and is not overwritten; choose another with "
+            f"{'the folder ' if folder.is_dir() else ''}{folder} exists and is not overwritten; choose another with "
             f"--out{resumable}"
         )
 

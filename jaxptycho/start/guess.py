@@ -341,7 +341,10 @@ def slice_thicknesses(thickness: float | Sequence[float] | None, slices: int) ->
             )
         return [float(each) for each in thickness]
     if slices > 1 and not thickness:
-        raise ValueError(f"{slices} slices require the specimen's thickness in Å")
+        raise ValueError(
+            f"{slices} slices require the specimen's thickness in Å; in a job it is "
+            "specimen.thickness_angstrom"
+        )
     return [(thickness or 0.0) / slices] * slices
 
 

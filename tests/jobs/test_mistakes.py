@@ -290,6 +290,11 @@ def test_settings_reach_what_a_job_leaves_to_the_defaults(here):
 SETTINGS = {
     "data=3": "data = 3: it is a section, whose keys are file,",
     "step=3": "step = 3: it is a list of sections",
+    "step={kind='refine'}": "step is a list of sections; begin each of them with [[step]]",
+    "steps.0.epochs=1": "there is no steps; did you mean step?",
+    "step.0.specimen=3": "there is no key step.0.specimen; did you mean the section [specimen]?",
+    "specimen.slices=3": "in a job it is specimen.thickness_angstrom",
+    "run.devices=99": "99 devices are asked for",
     "step.0=3": "step.0 = 3: it is a section, one of several kinds",
     "probe=[1]": "it is a section",
     "step.5.epochs=1": "there is no step.5; known are step.0",
@@ -357,9 +362,12 @@ def test_files_of_another_kind_are_called_so(here):
     assert "scan.h5 is an HDF5 file, and a job file (TOML) is required" in refused(
         "validate", "scan.h5"
     )
-    assert "jaxptycho-dataset" in refused("export", "scan.h5", "out.mrc")
-    assert "jaxptycho-dataset" in refused("compare", "scan.h5", "scan.h5")
-    assert "holds no job" in refused("run", "empty.toml")
+    needed = "scan.h5 is a measurement, and a result is required here"
+    assert needed in refused("export", "scan.h5", "out.mrc")
+    assert needed in refused("compare", "scan.h5", "scan.h5")
+    assert "empty.toml is empty" in refused("run", "empty.toml")
+    for verb in ("inspect", "calibrate"):
+        assert "nowhere.mib is not there; check the path" in refused(verb, "nowhere.mib")
     assert "not valid TOML" in refused("run", "bytes.toml")
     assert "not valid TOML" in refused("run", "deep.toml")
     assert "there is no folder lost for lost/job.toml" in refused(
@@ -367,7 +375,22 @@ def test_files_of_another_kind_are_called_so(here):
     )
 
 
+def test_what_cannot_be_written_is_named_as_the_user_named_it(here):
+    result("result.h5", PLACES)
+    measured()
+    assert "there is no folder lost for lost/x.mrc; " in refused(
+        "export", "result.h5", "lost/x.mrc"
+    )
+    assert "result.h5/x.mrc is a file, and a folder" in refused(
+        "export", "result.h5", "result.h5/x.mrc"
+    )
+    assert "error: scan.h5 exists and is not overwritten" in refused(
+        "run", "scan.h5", "--out", "scan.h5"
+    )
+
+
 TOO_FEW = {
+    "a single shot has no halves": PLACES[:1],
     "on one line": np.stack([np.zeros(16), np.arange(16.0)], -1),
     "at least 8 × 8 are required": PLACES * 0.5,
     "1 positions of the scan are too few": PLACES[:2],

@@ -361,7 +361,7 @@ def test_a_defocus_in_another_unit_is_not_blamed_on_the_positions(sound):
 
 def test_impossible_pixels_and_masks_of_weights_are_refused(sound):
     counts, places = sound
-    with pytest.raises(ValueError, match=r"more than 90°.*in nm or m"):
+    with pytest.raises(ValueError, match=r"half of the wavelength.*in nm or m"):
         dataset(counts, places, grid=jp.Grid((48, 48), 0.3e-10, 80.0))
     with pytest.raises(ValueError, match=r"the mask holds 0.5"):
         dataset(counts, places, mask=np.full((48, 48), 0.5))
