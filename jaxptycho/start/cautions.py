@@ -61,7 +61,19 @@ def cautions(data: Dataset, about: Mapping[str, Any] | None = None) -> list[Caut
     """
     said = {name: value for name, value in (about or {}).items() if value is not None}
     measured = Measurement(data, data.about | said)
-    return [caution for check in CHECKS for caution in check(measured)]
+    found = [caution for check in CHECKS for caution in check(measured)]
+    return [*found, *_of_single_views(measured, {caution.key for caution in found})]
+
+
+def _of_single_views(measured: Measurement, known: set[str]) -> Iterator[Caution]:
+    """What distinguishes some views of a series, with the first of them."""
+    data = measured.data
+    for view in range(data.n_views) if data.n_views > 1 else ():
+        of_one = Measurement(data.view(view), measured.about)
+        for caution in (*of_centre(of_one), *of_positions(of_one)):
+            if caution.key not in known:
+                known.add(caution.key)
+                yield Caution(caution.key, f"view {view}: {caution.text}")
 
 
 def of_radiation(measured: Measurement) -> Iterator[Caution]:

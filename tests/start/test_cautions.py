@@ -365,3 +365,26 @@ def test_impossible_pixels_and_masks_of_weights_are_refused(sound):
         dataset(counts, places, grid=jp.Grid((48, 48), 0.3e-10, 80.0))
     with pytest.raises(ValueError, match=r"the mask holds 0.5"):
         dataset(counts, places, mask=np.full((48, 48), 0.5))
+
+
+OF_ONE_VIEW = {
+    "zero frequency": (lambda c, p: (np.fft.fftshift(c, (1, 2)), p), "data.zero_frequency"),
+    "unit of positions": (lambda c, p: (c, 0.1 * p), "data.position_unit"),
+}
+
+
+@pytest.mark.parametrize("name", OF_ONE_VIEW)
+def test_a_view_unlike_the_others_is_named(name):
+    change, key = OF_ONE_VIEW[name]
+    scans = [blobs(side=6, seed=seed) for seed in range(3)]
+    scans = [(counts, places - places.mean(0)) for counts, places in scans]
+    tilts = np.deg2rad([-20.0, 0.0, 20.0])
+
+    def series(views):
+        counts, places = zip(*views, strict=True)
+        return dataset(list(counts), list(places), tilts=tilts)
+
+    assert keys(series(scans)) == []
+    (caution,) = cautions(series([*scans[:2], change(*scans[2])]))
+    assert caution.key == key
+    assert caution.text.startswith("view 2: ")
