@@ -104,7 +104,39 @@ def dead_cluster(counts):
     return counts
 
 
+def stuck_cluster(counts):
+    counts = counts.copy()
+    counts[:, 5:8, 39:42] = 3000
+    return counts
+
+
+def hot_row(counts):
+    counts = counts.copy()
+    counts[:, 6] += 400
+    return counts
+
+
+def dead_quadrant(counts):
+    counts = counts.copy()
+    counts[:, 24:, :24] = 0
+    return counts
+
+
+def dead_half(counts):
+    counts = counts.copy()
+    counts[:, :, 26:] = 0
+    return counts
+
+
+def pixels(rows, columns):
+    return {(y, x) for y in rows for x in columns}
+
+
 BAD_PIXELS = {
+    "stuck cluster": (stuck_cluster, pixels(range(5, 8), range(39, 42)), "stuck"),
+    "hot row": (hot_row, pixels([6], range(48)), r"\(row 6\) hot"),
+    "dead quadrant": (dead_quadrant, pixels(range(24, 48), range(24)), "dead"),
+    "dead half": (dead_half, pixels(range(48), range(26, 48)), "dead"),
     "column at 2^32 - 1": (flagged_column, column(48, 40), "48 pixels \\(column 40\\) flagged"),
     "largest value in most patterns": (flagged_mostly, {(7, 9)}, "flagged"),
     "64 bits": (flagged_64_bit, {(3, 5)}, "flagged"),

@@ -15,9 +15,12 @@ from jaxtyping import Bool, Float, Num
 from numpy.typing import ArrayLike
 from scipy import ndimage
 
+from .dead_chips import ILLUMINATED, dead_chips
+
 MIN_FLAGGED = 0.5  # fraction of the patterns in which a pixel has its flag
 STUCK_SHOTS = 16  # minimum number of patterns to distinguish a stuck pixel from a steady one
-MIN_VARYING = 0.85  # fraction of the neighbours of a stuck pixel that vary
+MIN_VARYING = 0.85  # fraction of the neighbours of a stuck region that vary
+MAX_STUCK = 25  # pixels of such a region; a larger one may be saturated, or calculated
 FLAGS = 0.25  # largest fraction of flagged pixels; more are dark pixels after subtraction
 HOT_RATIO = 10.0  # over the fourth brightest of 24 neighbours; a measured central beam has 6
 HOT_COUNTS = 50  # counts of a hot pixel if there are few patterns
@@ -27,7 +30,6 @@ BRIGHT = 0.2  # of the largest value, around a saturated pixel
 ROUND = 20  # pixels, from which a round region of flags is a bright-field disc
 SATURATED = "saturated in most patterns"
 GAP_WIDTH = 8  # pixels, widest gap between two chips that is distinguished from a dark region
-ILLUMINATED = 30  # electrons of all patterns on either side of a dead pixel: e⁻³⁰ by chance
 COMPACT = 3  # pixels, longer side of a cluster of dead pixels that is not a stripe
 
 
@@ -100,6 +102,8 @@ def bad_pixels(seen: PixelStatistics, mask: Bool[np.ndarray, "y x"]) -> dict[str
     if negative.mean() > FLAGS:
         negative = np.zeros_like(mask)
     left = mask & ~flagged & ~negative
+    lines = _hot_lines(seen, left)
+    left &= ~lines
     stuck = left & _stuck(seen, left)
     hot = left & ~stuck & _hot(seen, left & ~stuck)
     saturated = _saturated(seen, flagged, mask & ~flagged)
@@ -108,7 +112,7 @@ def bad_pixels(seen: PixelStatistics, mask: Bool[np.ndarray, "y x"]) -> dict[str
         SATURATED: saturated,
         "at the same negative value in every pattern": negative,
         "stuck at one value": stuck,
-        "hot, far above their neighbours": hot,
+        "hot, far above their neighbours": hot | lines,
     }
     return {what: pixels for what, pixels in found.items() if pixels.any()}
 
@@ -136,15 +140,43 @@ def saturated_fraction(seen: PixelStatistics, saturated: Bool[np.ndarray, "y x"]
 
 
 def _stuck(seen: PixelStatistics, valid) -> Bool[np.ndarray, "y x"]:
-    """Pixels of a constant value other than zero, whose neighbours vary as counts do."""
-    if seen.shots < STUCK_SHOTS:
-        return np.zeros_like(valid)
+    """Small regions of a constant value other than zero, around which pixels vary as counts do."""
+    found = np.zeros_like(valid)
+    if seen.shots < STUCK_SHOTS or not (seen.changed[valid] > 0).any():
+        return found
     mean = seen.total / seen.shots
     variance = np.maximum(seen.squares / seen.shots - mean**2, 0)
-    noisy = valid & (variance > 0.3 * np.abs(mean)) & (seen.changed > 0.1 * seen.shots)
+    noisy = valid & ((mean == 0) | (variance > 0.3 * np.abs(mean)))
     constant = valid & (seen.changed == 0) & (mean != 0)
-    neighbours = _neighbours(noisy.astype(float), 1)
-    return constant & (np.nanmean(neighbours, 0) > MIN_VARYING)
+    labels: np.ndarray = ndimage.label(constant, np.ones((3, 3)))[0]  # pyright: ignore
+    for number, place in enumerate(ndimage.find_objects(labels), 1):
+        around = tuple(slice(max(s.start - 1, 0), s.stop + 1) for s in place)
+        region = labels[around] == number
+        ring = ndimage.binary_dilation(region, np.ones((3, 3))) & ~region & valid[around]
+        if region.sum() <= MAX_STUCK and ring.any() and noisy[around][ring].mean() > MIN_VARYING:
+            found[around] |= region
+    return found
+
+
+def _hot_lines(seen: PixelStatistics, valid) -> Bool[np.ndarray, "y x"]:
+    """Rows and columns far above both neighbours by the same amount along all of their length.
+
+    Streaks of a pattern fall off from its middle.
+    """
+    found = np.zeros_like(valid)
+    total = np.where(valid, np.maximum(seen.total, 0), np.nan)
+    for lines, out in ((total, found), (total.T, found.T)):
+        padded = np.pad(lines, ((1, 1), (0, 0)), constant_values=np.nan)
+        around = np.fmax(padded[:-2], padded[2:])
+        excess = lines - around
+        known = np.isfinite(excess)
+        for number in np.flatnonzero(known.mean(1) > MIN_VARYING):
+            here = excess[number][known[number]]
+            low, middle, high = np.quantile(here, [0.1, 0.5, 0.9])
+            dim = np.median(around[number][known[number]])
+            if low > 0.5 * high and middle > HOT_RATIO * dim + HOT_COUNTS:
+                out[number] = True
+    return found & valid
 
 
 def _hot(seen: PixelStatistics, valid) -> Bool[np.ndarray, "y x"]:
@@ -219,7 +251,7 @@ def dead_pixels(total: Float[np.ndarray, "y x"], mask: Bool[np.ndarray, "y x"]) 
                 found[place] |= _enclosed(place, total, dark, mask)
             elif length >= 3 * breadth and _sharp(place, total, axis):
                 found[_extended(place, dark, axis)] = True
-    return found
+    return found | dead_chips(total, mask)
 
 
 def _between_illuminated(dark, total, mask) -> np.ndarray:

@@ -4,6 +4,7 @@ import abc
 from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -18,6 +19,8 @@ Place = Float[Array | np.ndarray, "2"]  # (y, x)
 class AbstractScan(eqx.Module):
     """Position of the probe in every shot. A kind of scan needs only `position`."""
 
+    redundant: ClassVar[bool] = False  # whether `reduced` changes anything
+
     @abc.abstractmethod
     def position(self) -> Float[Array, "2"]:
         """Position of the probe's centre on the specimen (y, x) [Å]."""
@@ -25,6 +28,10 @@ class AbstractScan(eqx.Module):
     def move(self, by: PyTree) -> "AbstractScan":
         """The scan with every position moved by `by` (y, x) [Å], shared, PerShot or PerView."""
         raise ValueError(f"{type(self).__name__} cannot be moved; use a FreeScan or an AffineScan")
+
+    def reduced(self) -> "AbstractScan":
+        """The scan without displacements that other numbers of it describe."""
+        return self
 
     def map_linearly(self, matrix: Float[Array, "2 2"], about: Pair) -> "AbstractScan":
         """The scan with positions a + M(r − a) for the `matrix` M, `about` the point a [Å]."""
@@ -54,7 +61,8 @@ class FreeScan(AbstractScan):
 class AffineScan(AbstractScan):
     """Nominal positions mapped linearly (scale, shear, rotation) about `pivot`, and shifted.
 
-    `residual` is the remaining displacement of every shot.
+    `residual` is the remaining displacement of every shot. The matrix is moved only where rates
+    name it: a free specimen follows a wrong map, which steps of first order do not find.
     """
 
     nominal: Varying[Place]  # Å
@@ -62,7 +70,8 @@ class AffineScan(AbstractScan):
     shift: Varying[Place]  # Å
     residual: Varying[Place]  # Å
     pivot: Varying[Place]  # Å
-    fixed_by_default: ClassVar = ("nominal", "pivot")
+    fixed_by_default: ClassVar = ("nominal", "pivot", "matrix")
+    redundant: ClassVar[bool] = True
 
     def position(self) -> Float[Array, "2"]:
         turned = self.matrix @ (self.nominal - self.pivot)
@@ -70,6 +79,10 @@ class AffineScan(AbstractScan):
 
     def move(self, by: PyTree) -> "AffineScan":
         return eqx.tree_at(lambda s: s.shift, self, add(self.shift, by))
+
+    def reduced(self) -> "AffineScan":
+        residual = jax.tree.map(_without_linear_part, self.residual, self.nominal)
+        return eqx.tree_at(lambda s: s.residual, self, residual)
 
     def map_linearly(self, matrix: Float[Array, "2 2"], about: Pair) -> "AffineScan":
         middle = jnp.asarray(about) - self.pivot
@@ -86,6 +99,18 @@ class AffineScan(AbstractScan):
     def scale(self, grid: Grid) -> dict[str, Any]:
         pixel = max(grid.pixel)
         return {"nominal": pixel, "matrix": 1e-2, "shift": pixel, "residual": pixel, "pivot": pixel}
+
+
+def _without_linear_part(
+    residual: Float[Array, "*shots 2"], nominal: Float[Array | np.ndarray, "*shots 2"]
+) -> Float[Array, "*shots 2"]:
+    """Residuals less their mean and the linear map of the nominal positions that fits them best."""
+    if residual.ndim < 2:
+        return residual
+    places = (nominal - nominal.mean(0)).astype(residual.dtype)
+    centred = residual - residual.mean(0)
+    fitted = jnp.linalg.pinv(places.T @ places) @ (places.T @ centred)
+    return centred - places @ fitted
 
 
 def linear_map(

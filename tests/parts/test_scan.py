@@ -46,3 +46,21 @@ def test_every_shot_has_its_own_position():
 
 def test_positions_are_measured_in_pixels():
     assert FreeScan(PerShot(jnp.zeros((3, 2)))).scale(GRID) == {"positions": pytest.approx(0.5)}
+
+
+def test_the_residual_of_an_affine_scan_has_no_linear_part():
+    rng = np.random.default_rng(0)
+    nominal = rng.uniform(0, 20, (50, 2))
+    noise = rng.normal(0, 0.1, (50, 2))
+    drift = (nominal - nominal.mean(0)) @ np.array([[0.01, 0.002], [-0.003, 0.02]]) + [0.3, -0.2]
+
+    def scan(residual):
+        zero = jnp.zeros(2)
+        return AffineScan(PerShot(jnp.asarray(nominal)), jnp.eye(2), zero, PerShot(residual), zero)
+
+    left = np.asarray(scan(jnp.asarray(noise + drift)).reduced().residual.values)
+    same = np.asarray(scan(jnp.asarray(noise)).reduced().residual.values)
+    np.testing.assert_allclose(left, same, atol=1e-5)
+    shape = np.c_[nominal, np.ones(50)]
+    np.testing.assert_allclose(shape.T @ left, 0, atol=1e-2)
+    assert np.std(left) == pytest.approx(0.1, rel=0.2)

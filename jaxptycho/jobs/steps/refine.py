@@ -109,7 +109,7 @@ class RefineStep(Optimisation, Step):
             late=late(parts) if self.automatic else {},
             order=self.order,
             penalty=build_penalty(self),
-            after_step=after_step,
+            after_step=_reducing(after_step, model),
             after_epoch=self._after_epoch(projections, context, source),
             name=self.name,
             remedy=self.remedy,
@@ -255,3 +255,10 @@ def shapes(tree: Any) -> list[str]:
     """Names and shapes of the arrays of a tree."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return [f"{jax.tree_util.keystr(path)} {leaf}" for path, leaf in leaves]
+
+
+def _reducing(project: Callable[[Model], Model], model: Model) -> Callable[[Model], Model]:
+    """The projection after a step, which also reduces a scan whose numbers are redundant."""
+    if not model.scan.redundant:
+        return project
+    return lambda moved: project(replace(moved, scan=moved.scan.reduced()))
