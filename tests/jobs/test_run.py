@@ -149,16 +149,31 @@ def test_a_support_is_that_of_the_model_that_its_step_starts_from(values, tmp_pa
         start(make_job(values | {"specimen": thick, "step": [fine]}), tmp_path / "empty")
 
 
-def test_patterns_kept_on_the_devices_give_the_same_bits(reference, values, tmp_path, monkeypatch):
+@pytest.fixture
+def kept(values, tmp_path, monkeypatch):
+    """The run of the reference from patterns kept on the devices, interrupted after an epoch."""
     tables = []
     monkeypatch.setattr(resident, "fits", lambda data: tables.append(data) or True)
     outcome = start(make_job(values), tmp_path / "run", Interrupting(after=1))
     assert len(outcome.history) == 1  # a whole epoch was one call
-    assert same(resume(tmp_path / "run").model, reference.model)
+    resumed = resume(tmp_path / "run").model
     assert len(tables) == 2
     table = resident.pattern_table(tables[0], mesh(2))
     assert (table.dtype, table.shape) == (np.uint16, (64, 32, 32))
     np.testing.assert_array_equal(table, tables[0].patterns(0, np.arange(64)))
+    return resumed
+
+
+def test_patterns_kept_on_the_devices_give_the_same_model(kept, reference):
+    """To rounding, as the compiler of the fast tests orders sums in each program as it likes."""
+    for one, other in zip(*map(jax.tree.leaves, (kept, reference.model)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_patterns_kept_on_the_devices_give_the_same_bits(kept, reference):
+    """With the compiler that users have."""
+    assert same(kept, reference.model)
 
 
 def test_a_signal_is_heard_while_the_data_are_read(values, tmp_path, monkeypatch):
