@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 from jax.sharding import Mesh
 
 KEPT = 16  # programs
@@ -30,13 +31,17 @@ class Alike:
 
     def __init__(self, *functions: Any) -> None:
         self.functions = functions
-        self.values = values_of(functions)
+        self.key = content_key(functions)
+        try:
+            self.hash = hash(self.key)
+        except TypeError as error:
+            raise Unknown(functions) from error
 
     def __hash__(self) -> int:
-        return hash(self.values)
+        return self.hash
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Alike) and self.values == other.values
+        return isinstance(other, Alike) and self.key == other.key
 
 
 def made_once(make: Callable[..., Any], *functions: Any) -> Any:
@@ -53,7 +58,7 @@ def _made(make: Callable[..., Any], alike: Alike) -> Any:
     return make(*alike.functions)
 
 
-def values_of(value: Any, holders: tuple[int, ...] = ()) -> Hashable:
+def content_key(value: Any, holders: tuple[int, ...] = ()) -> Hashable:
     """A key that is equal for equal values; raises Unknown where there is none.
 
     `holders` are the identities of the functions that hold the value, as they may hold each other.
@@ -62,7 +67,7 @@ def values_of(value: Any, holders: tuple[int, ...] = ()) -> Hashable:
         return type(value), value  # 1 == 1.0 == True are different programs
     if id(value) in holders:
         return "holder", holders.index(id(value))
-    inside = partial(values_of, holders=(*holders, id(value)))
+    inside = partial(content_key, holders=(*holders, id(value)))
     if isinstance(value, tuple | list):
         return (
             type(value),
@@ -99,7 +104,7 @@ def _of_function(function: FunctionType, inside: Callable[[Any], Hashable]) -> H
 
 
 def _of_array(array: np.ndarray | jax.Array) -> Hashable:
-    if array.nbytes > MAX_BYTES or isinstance(array, jax.core.Tracer):
+    if array.nbytes > MAX_BYTES or isinstance(array, Tracer):
         raise Unknown(array)
     values = np.asarray(array)
     return type(array), values.shape, values.dtype, values.tobytes()
