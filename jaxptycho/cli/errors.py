@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 from jax.errors import JaxRuntimeError
 
-from ..io.atomic_write import target_of
+from ..io.atomic_write import final_path
 
 SMALLER = (
     "make smaller what the job computes with: step.N.batch (shots of a step), run.budget_gib (its "
@@ -61,7 +61,7 @@ def _of_files(error: OSError) -> str:
         )
     if not name:
         return " ".join(str(error).split("\n"))
-    name = target_of(name)
+    name = final_path(name)
     if isinstance(error, FileNotFoundError):
         folder = Path(name).parent
         missing = "file" if folder.is_dir() else f"folder {folder} for"

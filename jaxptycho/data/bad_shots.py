@@ -31,7 +31,7 @@ def wild_doses(
     √dose of Poisson counts has the same deviation at every dose. A brighter region, such as
     vacuum beside a thick specimen, has bright neighbours in space and time; a corrupted frame has
     none. Patterns with hardly any counts are lost ones, as of a blanked beam, only if the others
-    hold enough counts that this cannot occur by chance, and nothing lies between: the edge of an
+    hold enough counts that this cannot occur by chance, and nothing is between: the edge of an
     opaque region has patterns of every dose.
     """
     if len(dose) < MIN_SHOTS:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def target_of(path: str | Path) -> Path:
+def final_path(path: str | Path) -> Path:
     """The file that a path belongs to, if that is one of its drafts."""
     path = Path(path)
     draft = re.fullmatch(r"\.(.+)\.\d+", path.name)

@@ -32,9 +32,9 @@ def refuse_existing(folder: Path) -> None:
     if folder.exists() and not hidden:
         run = (folder / "run.toml").exists()
         resumable = f", or continue it with `jaxptycho resume {folder}`" if run else ""
+        kind = "the folder " if folder.is_dir() else ""
         raise ValueError(
-            f"{'the folder ' if folder.is_dir() else ''}{folder} exists and is not overwritten; choose another with "
-            f"--out{resumable}"
+            f"{kind}{folder} exists and is not overwritten; choose another with --out{resumable}"
         )
 
 

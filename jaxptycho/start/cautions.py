@@ -195,7 +195,7 @@ def of_positions(measured: Measurement) -> Iterator[Caution]:
 
 
 def of_arrangement(measured: Measurement) -> Iterator[Caution]:
-    """Positions that are all on a line, or that stand still."""
+    """Positions that are all on a line, or all at one place."""
     for view, positions in enumerate(measured.data.positions):
         n = len(positions)
         if n < 4:
