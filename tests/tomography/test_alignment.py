@@ -72,7 +72,7 @@ def test_correlation_finds_shifts_of_every_size(reach):
     assert found.max() < 0.2
 
 
-def test_a_small_series_is_aligned(small, quick_to_compile):
+def test_a_small_series_is_aligned(small):
     """Without a first guess; every view has an offset of its own and a corner that was not measured."""
     images, nominal, true = small
     offsets, weights = 300 * np.cos(np.arange(13))[:, None, None], np.ones(images.shape)

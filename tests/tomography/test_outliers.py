@@ -44,7 +44,6 @@ def aligned(views, extended, kept=slice(None), weights=SEEN, **options):
     )
 
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 SOUND = np.stack([projection(t) for t in TILTS])
 FILM, PARTICLE = True, False
 
