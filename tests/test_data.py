@@ -240,6 +240,9 @@ def test_batches_of_some_shots_only():
     for shots in (chosen, [chosen]):
         assert [sorted(b.shots) for b in batches(data, 8, shots=shots)] == [[3, 9, 27]]
     assert list(batches(data, 8, shots=[np.array([], int)])) == []
+    padded = list(batches(data, 8, shots=np.arange(11), at_least=9))
+    assert [len(b.shots) for b in padded] == [9, 9]
+    assert sorted(np.concatenate([b.shots[b.weight > 0] for b in padded])) == list(range(11))
 
 
 @pytest.mark.parametrize("parts", [2, 3])

@@ -53,20 +53,22 @@ def batches(
     first_epoch: int = 0,
     shots: Any = None,
     part: tuple[int, int] = (0, 1),
+    at_least: int = 1,
 ) -> Iterator[Batch]:
     """Batches of `size` that contain every shot once per epoch.
 
     `shots` restricts them to some shots, of the single view or as a list over views. `order` is
     "random", "compact" (neighbours together) or "sparse" (each batch spread over the scan);
     it differs in each epoch and depends only on `seed` and the number of the epoch. `part` (i, n)
-    reads only the i-th of n equal parts of every batch.
+    reads only the i-th of n equal parts of every batch. Batches are padded to
+    `at_least` shots by some of weight 0.
     """
     if order not in ORDERS:
         raise ValueError(f"unknown order of batches {order!r}; known are {', '.join(ORDERS)}")
     if size < 1:
         raise ValueError(f"batches of {size} shots; give at least 1")
     shots = [np.arange(n) for n in data.n_shots] if shots is None else per_view(shots)
-    largest = max(even_size(len(mine), size) for mine in shots)
+    largest = max(at_least, *(even_size(len(mine), size) for mine in shots))
     for epoch in range(first_epoch, first_epoch + epochs):
         rng = np.random.default_rng([seed, epoch, 0])
         groups = [

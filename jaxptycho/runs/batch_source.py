@@ -96,12 +96,17 @@ class BatchSource:
         """A batch of all processes with its patterns, from the part of this one."""
         return device_cache.attached(global_batch(batch, self.devices), self.table)
 
-    def over(self, shots: Shots, function: Callable[[Batch], Any], model: Model) -> list[Any]:
-        """`function` of batches of these shots, on the host; each process reads its part."""
+    def over(
+        self, shots: Shots, function: Callable[[Batch], Any], model: Model, at_least: int = 1
+    ) -> list[Any]:
+        """`function` of batches of these shots, on the host; each process reads its part.
+
+        Batches are padded to `at_least` shots by some of weight 0.
+        """
         if not any(map(len, shots)):
             return []
         size = min(MAX_SHOTS_PER_PASS, max(map(len, shots)))
-        drawn = self._deal(self.home(model), size, order="compact", shots=shots)
+        drawn = self._deal(self.home(model), size, order="compact", shots=shots, at_least=at_least)
         found = []
         with contextlib.closing(prefetch(drawn)) as ready:
             for batch in ready:
@@ -121,9 +126,10 @@ class BatchSource:
     def fit(self, model: Model) -> dict[str, float]:
         """Fit of a model to all patterns, and χ² of those held out (`analysis.fit`)."""
         of_batch = partial(sum_over_devices, fit_sums, self.devices, model)
+        size = min(MAX_SHOTS_PER_PASS, max(self.data.n_shots))  # one program for both sums
 
         def sums(shots: Shots) -> np.ndarray:
-            return np.sum([np.zeros(SUMS), *self.over(shots, of_batch, model)], 0)
+            return np.sum([np.zeros(SUMS), *self.over(shots, of_batch, model, size)], 0)
 
         pairs = zip(self.data.n_shots, self.held, strict=True)
         rest = sums([np.setdiff1d(np.arange(n), held) for n, held in pairs])

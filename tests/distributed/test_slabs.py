@@ -278,6 +278,9 @@ def test_every_shot_is_dealt_once_to_its_slab():
     few = list(slab_batches(data, 32, 1, home=home, mesh=devices, shots=[learn[0], learn[1][:0]]))
     assert {int(batch.view) for batch in few} == {0}  # a view may be left out
     assert len(few) == 5
+    padded = list(slab_batches(data, 32, home=home, mesh=devices, shots=learn, at_least=100))
+    assert {len(batch.shots) for batch in padded} == {104}  # a multiple of the devices
+    assert sum(int((batch.weight > 0).sum()) for batch in padded) == 150 + 75
 
 
 @pytest.mark.parametrize("order", ["random", "compact", "sparse"])

@@ -7,6 +7,7 @@ import pytest
 from scans import ABOUT, GRID, blobs
 
 import jaxptycho as jp
+from jaxptycho.analysis.fit import goodness_of_fit
 
 QUIET = {"progress": False, "devices": 1, "batch": 32}
 
@@ -101,6 +102,15 @@ def test_a_loss_of_your_own_is_taken_as_it_is(data, first):
     )
     np.testing.assert_allclose(raised.losses[0], plain.losses[0] + 7.0, rtol=1e-6)
     assert same.losses == plain.losses
+
+
+def test_the_fit_is_that_of_all_patterns(result, data):
+    """Sums of those learned from and of those held out, of different numbers, in equal batches."""
+    for name, value in goodness_of_fit(result.model, data).items():
+        assert result.fit[name] == pytest.approx(value, rel=1e-6)
+    held = jp.split(data, 0.1)[1]
+    chi2 = goodness_of_fit(result.model, data, held)["chi2"]
+    assert result.fit["held_out_chi2"] == pytest.approx(chi2, rel=1e-6)
 
 
 def test_a_result_is_saved_and_shown(result, tmp_path):

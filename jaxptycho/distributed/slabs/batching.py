@@ -72,6 +72,7 @@ def slab_batches(
     first_epoch: int = 0,
     shots: Any = None,
     part: tuple[int, int] = (0, 1),
+    at_least: int = 1,
 ) -> Iterator[Batch]:
     """Return `data.batches` for the devices of `mesh`: batches of about `size` shots by slabs.
 
@@ -89,6 +90,7 @@ def slab_batches(
             first_epoch=first_epoch,
             shots=shots,
             part=part,
+            at_least=at_least,
         )
         yield from (even(batch, mesh) for batch in drawn)
         return
@@ -106,7 +108,7 @@ def slab_batches(
         if count
         for s in mine
     )
-    share = math.ceil(most / mesh.shape[SHOTS])
+    share = max(math.ceil(most / mesh.shape[SHOTS]), math.ceil(at_least / mesh.size))
     for epoch in range(first_epoch, first_epoch + epochs):
         rng = np.random.default_rng([seed, epoch, 0])
         groups = []
