@@ -73,13 +73,14 @@ def find_affine(
 
     `first(data)` is a first model of some shots, of electrons best a phase object: an absorption,
     which is hardly there, trades places with strain, and the steps do not come to rest. Uses
-    patterns of the view with most shots, binned where `bins`. Warns where the map still changes after the last step, and where the patterns do
-    not show a change of it. Raises ValueError for fewer than nine patterns with counts.
+    patterns of the view with most shots, binned where `bins`. Warns where the map still changes
+    after the last step, and where the patterns do not show a change of it. Raises ValueError for fewer than nine patterns with counts.
     """
     view = int(np.argmax(data.n_shots))
     usable = usable_patterns(data.view(view))
     turn = bright_field_rotation(usable)
-    radius = probe_radius(first(usable.subset(np.arange(MIN_SHOTS))))
+    some = np.random.default_rng(0).permutation(usable.n_shots[0])[:MIN_SHOTS]
+    radius = probe_radius(first(usable.subset(some)))  # the first nine may lie on a line
     block = spread_patterns(usable, radius)
     block = binned_patterns(block, radius) if bins else block
     wide = place_nominal(block, (1 + REACH) * np.eye(2))
