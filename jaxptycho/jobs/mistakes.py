@@ -105,9 +105,10 @@ def _nearest(name: str, names: dict, root: type[Section]) -> str:
     """The key that was meant: one with another unit, one of another section, or a near one."""
     if not names:
         return "its class declares none of this name"
-    if name in root.model_fields and name not in names:
-        return f"did you mean the section [{name}]?"
     stem = name.partition("_")[0]
+    with_unit = any(key.startswith(f"{stem}_") for key in names)
+    if name in root.model_fields and name not in names and not with_unit:
+        return f"did you mean the section [{name}]?"
     sections = {
         section: sections_of(field.annotation)
         for section, field in root.model_fields.items()

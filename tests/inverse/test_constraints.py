@@ -31,6 +31,7 @@ from jaxptycho.inverse.constraints.probe import probe_mask, probe_spectrum_mask
 from jaxptycho.inverse.constraints.registry import CONSTRAINTS, all_of, build
 from jaxptycho.inverse.illumination import illumination
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 OVER_SCAN = {  # parts that differ from shot to shot
     "smooth_tilts": {"propagator": Tilted(PerShot(models.tilts()))},
     "smooth_weights": {"probe": models.relaxed_probe()},

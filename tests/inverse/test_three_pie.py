@@ -13,6 +13,7 @@ from jaxptycho.inverse.solvers import rpie, three_pie
 from jaxptycho.inverse.solvers.mpie import periodic_momentum
 from jaxptycho.inverse.step import minimise, per_part
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 LOSS = misfit(amplitude)
 
 

@@ -16,6 +16,7 @@ from jaxptycho.jobs.reading import make_job
 from jaxptycho.jobs.runner import resume, start
 from jaxptycho.runs.progress import ProgressListener
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 FCC = [(0, 0, 0), (0, 0.5, 0.5), (0.5, 0, 0.5), (0.5, 0.5, 0)]
 CELL = Atoms("Cu4", cell=[3.61] * 3, scaled_positions=FCC, pbc=True)
 RUNNER = CliRunner()
