@@ -74,8 +74,9 @@ def find_affine(
     `first(data)` is a first model of some shots, of electrons best a phase object: an absorption,
     which is hardly there, trades places with strain, and the steps do not come to rest. Uses
     patterns of the view with most shots, binned where `bins`. Warns where the map still changes
-    after the last step, and where the patterns do not show a change of it. Raises ValueError for
-    fewer than nine patterns with counts.
+    after the last step, and where the patterns do not show a change of it. Not every start ends at
+    the least misfit: the probe can follow a wrong map. Raises ValueError for fewer than nine
+    patterns with counts.
     """
     view = int(np.argmax(data.n_shots))
     usable = usable_patterns(data.view(view))
