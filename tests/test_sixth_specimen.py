@@ -45,6 +45,7 @@ from jaxptycho.inverse.illumination import illumination
 from jaxptycho.inverse.penalties import l1, missing_cone, sum_of, tikhonov, total_variation
 from jaxptycho.io.exports import export
 from jaxptycho.io.native import write_native
+from jaxptycho.jobs import runner
 from jaxptycho.jobs.build import build_model
 from jaxptycho.jobs.measurement import read_data
 from jaxptycho.jobs.reading import make_job, read_job
@@ -270,6 +271,8 @@ def test_a_job_makes_its_specimen_of_the_module_beside_it(job, tmp_path, monkeyp
     specimen = build_model(made, read_data(made)).specimen
     assert type(specimen).__name__ == "Blobs"
     assert (specimen.peaks.shape, specimen.width) == ((1, 3), 0.9)
+    with runner.Runner(made, tmp_path / "run") as checked:  # as before anything is written
+        assert type(checked.check().specimen).__name__ == "Blobs"
 
 
 @pytest.mark.slow

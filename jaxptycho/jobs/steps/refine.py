@@ -177,7 +177,7 @@ class RefineStep(Optimisation, Step):
         self.plan(model, context, context.source)
         if self.reset_volume:
             return reset_volume(model)
-        return model if model.specimen.listed_atoms() is not None else with_something(model)
+        return with_something(model) if model.specimen.held else model
 
     def first_state(self, model: Model, context: Context) -> Any:
         """Shapes of the first state of the optimiser."""
