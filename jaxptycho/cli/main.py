@@ -42,6 +42,15 @@ Settings = Annotated[
         "--set", metavar="KEY=VALUE", help="Change a key of the job, such as step.0.epochs=5."
     ),
 ]
+Known = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Give what the file does not, by the keys of a job: data.voltage_kv=300, "
+        "probe.semiangle_mrad=21, scan.step_angstrom=0.4.",
+    ),
+]
 Given = Annotated[
     list[str],
     typer.Option(
@@ -168,7 +177,7 @@ def run(
 def calibrate_file(
     file: Annotated[Path, typer.Argument(help="A measurement.")],
     out: Out = None,
-    settings: Settings = [],  # noqa: B006
+    settings: Known = [],  # noqa: B006
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:

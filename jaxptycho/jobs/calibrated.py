@@ -129,7 +129,7 @@ def _aberrations(look: Calibration) -> FoundKey:
 def fitting_template(look: Calibration) -> str:
     """Name of the template for data such as these."""
     data = look.data
-    if look.optics is None:
+    if look.hologram is not None:
         return "near_field"
     if data.grid.voltage_kv is None:
         return "siemens_star"
@@ -190,6 +190,8 @@ def job_values(look: Calibration, file: str) -> tuple[dict[str, Any], dict[str, 
     if np.median(look.camera.mean) < SPARSE and _counts_quanta(look):
         refine["loss"] = "poisson"
     values = {"data": {"file": file}, "step": [refine]}
+    if look.optics is None:  # nothing is found
+        return values, {}
     return _nested(found_keys(look) | _suggestions(look), values)
 
 

@@ -11,7 +11,7 @@ from ..direct.transfer import Optics
 from ..physics.types import Pair
 from .camera import MeasuredCamera, measure_camera
 from .conjugate_pair import settled
-from .hologram import MeasuredHologram, require_hologram
+from .hologram import MeasuredHologram, measure_hologram, require_hologram
 from .mass_contrast import mass_contrast
 from .measured import Measured
 from .optics import measure_optics
@@ -24,6 +24,10 @@ NEAR_FIELD = (
     "the patterns have no bright-field disc and move with the scan: in-line holograms of a near "
     "field"
 )
+NOTHING_MEASURED = (
+    "neither optics nor orientation are measured, those of the file are used: the patterns do not "
+    "move with the scan as in-line holograms do either"
+)
 SAME_DEFOCUS = 0.15  # relative difference of a stated defocus and the measured one
 
 
@@ -31,7 +35,8 @@ SAME_DEFOCUS = 0.15  # relative difference of a stated defocus and the measured 
 class Calibration:
     """Camera, optics and orientation of a scan, each value ± error ← source.
 
-    Patterns with a bright-field disc have `optics` and `pictures`, in-line holograms a `hologram`.
+    Patterns with a bright-field disc have `optics` and `pictures`, in-line holograms a `hologram`;
+    others, of a file that brings a probe, neither.
     """
 
     data: Dataset
@@ -57,7 +62,9 @@ class Calibration:
         """What the data contradict, or do not determine."""
         if self.hologram is not None:
             return (NEAR_FIELD, *self.hologram.warnings)
-        of_optics = () if self.optics is None else self.optics.warnings
+        if self.optics is None:
+            return (*self.camera.warnings, NOTHING_MEASURED)
+        of_optics = self.optics.warnings
         caution = None if self.pictures is None else self.pictures.caution
         found = *self.camera.warnings, *of_optics, *_contradictions(self), caution
         return tuple(text for text in found if text)
@@ -111,7 +118,8 @@ def calibrate(data: Dataset, defocus_sign: int | None = None) -> Calibration:
     require_scanned_area(data)
     camera = measure_camera(data)
     if camera.disc is None:
-        return Calibration(data, camera, None, require_hologram(data))
+        hologram = measure_hologram(data) if has_probe(data) else require_hologram(data)
+        return Calibration(data, camera, None, hologram)
     stated = data.about.get("defocus_angstrom")
     if defocus_sign is None and stated:
         defocus_sign = 1 if stated > 0 else -1
@@ -126,6 +134,11 @@ def calibrate(data: Dataset, defocus_sign: int | None = None) -> Calibration:
         return replace(look, optics=chosen, contrast=contrast)
     contrast = replace(contrast, value=-contrast.value)
     return _with_pictures(replace(look, optics=chosen, contrast=contrast))
+
+
+def has_probe(data: Dataset) -> bool:
+    """True if a file gives the probe, or the angle of its aperture."""
+    return data.probe_guess is not None or "semiangle_mrad" in data.about
 
 
 def _with_pictures(look: Calibration) -> Calibration:

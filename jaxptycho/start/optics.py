@@ -1,7 +1,8 @@
 """Optics and orientation of a scan from its bright field: `measure_optics`.
 
-Candidates (`optics_search`) are refined by the likelihood of a weak object
-(`weak_object_likelihood`), whose curvature and scores give errors.
+Candidates (`optics_search`), compared by the likelihood of a weak object
+(`weak_object_likelihood`), are refined by that of all aliases (`aliased_likelihood`), whose
+curvature and scores give errors.
 """
 
 import math
@@ -66,7 +67,8 @@ def measure_optics(
     fits = candidates(problem)
     rivals = _rivals(fits)
     best = _refined(problem, fits[0])
-    skewness = phase_skewness(best, images.positions)
+    alone = best.theta, best.mirror, best.free, best.units, problem.bands(best)
+    skewness = phase_skewness(optics_fit.evaluated(*alone), images.positions)
     swapped, settled = _pair(best, skewness, known)
     if swapped:
         best = optics_fit.conjugate(best)
@@ -123,9 +125,9 @@ def _orientation(fit):
 
 
 def _refined(problem, fit):
-    """Fit with the noise that it leaves, and with higher aberrations where they count."""
+    """Fit of all aliases together, and with higher aberrations where they count."""
     for _ in range(ROUNDS):
-        again = fit.theta, fit.mirror, fit.free, fit.units, problem.bands(fit)
+        again = fit.theta, fit.mirror, fit.free, fit.units, problem.aliased(fit)
         fit = optics_fit.maximised(optics_fit.evaluated(*again))
     free = problem.free(ALL)
     if len(problem.images.positions) < HIGHER_SHOTS:

@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass, replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 from jaxtyping import Bool, Float
 from scipy.optimize import minimize
 
+from .aliased_likelihood import Spectra, aliased_evidence_and_scores, likely_spectra
+from .aliases import AliasedSidebands
 from .sidebands import RINGS, Sidebands
 from .weak_object_likelihood import NAMES, evidence_and_scores, ring_variance
 
@@ -36,8 +39,8 @@ class OpticsFit:
     mirror: Float[np.ndarray, "2 2"]
     free: Free
     units: Float[np.ndarray, " p"]
-    bands: Sidebands
-    variance: Float[np.ndarray, " ring"]
+    bands: Sidebands | AliasedSidebands
+    variance: Float[np.ndarray, " ring"] | Spectra
     each: Float[np.ndarray, " q"]
     slopes: Float[np.ndarray, "q d"]
 
@@ -64,16 +67,21 @@ def evaluated(
     mirror: Float[np.ndarray, "2 2"],
     free: Free,
     units: Float[np.ndarray, " p"],
-    bands: Sidebands,
-    variance: Float[np.ndarray, " ring"] | None = None,
+    bands: Sidebands | AliasedSidebands,
+    variance: Float[np.ndarray, " ring"] | Spectra | None = None,
 ) -> OpticsFit:
     """Fit at given optics; `variance` is that which they leave if None."""
-    directions = np.diag(units)[free]
+    together = isinstance(bands, AliasedSidebands)
+    # of all parameters, in one compiled program, where further derivatives cost nothing
+    derived = np.ones_like(free) if together else free
+    directions = np.diag(units)[derived]
     here, along, before = (jnp.asarray(a, jnp.float32) for a in (theta, directions, mirror))
     if variance is None:
-        variance = np.asarray(ring_variance(here, before, bands))
-    each, slopes = evidence_and_scores(here, along, before, bands, jnp.asarray(variance))
-    of_q = np.asarray(each, float), np.asarray(slopes, float)
+        left = (likely_spectra if together else ring_variance)(here, before, bands)
+        variance = jax.tree.map(np.asarray, left)
+    likelihood = aliased_evidence_and_scores if together else evidence_and_scores
+    each, slopes = likelihood(here, along, before, bands, jax.tree.map(jnp.asarray, variance))
+    of_q = np.asarray(each, float), np.asarray(slopes, float)[:, free[derived]]
     return OpticsFit(np.asarray(theta, float), mirror, free, units, bands, variance, *of_q)
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from ..data.orientation import SCAN_TRANSFORMS, orientation_matrix
 from . import optics_fit
+from .aliases import AliasedSidebands, aliased_sidebands
 from .image_shifts import linear_shifts
 from .optics_fit import BASE, Free, OpticsFit
 from .sidebands import Sidebands, ring_power, sidebands_of, some_frequencies
@@ -78,6 +79,12 @@ class Problem:
         radius = self.semiangle / self.wavelength
         shifts = None if fit is None else _image_shifts(fit, self.images.k, self.wavelength)
         return sidebands_of(self.images, radius, self.wavelength, shifts)
+
+    def aliased(self, fit: OpticsFit) -> AliasedSidebands:
+        """Transforms by frequencies of the scan, in windows that move as the images do in `fit`."""
+        radius = self.semiangle / self.wavelength
+        shifts = _image_shifts(fit, self.images.k, self.wavelength)
+        return aliased_sidebands(self.images, radius, self.wavelength, shifts)
 
     def free(self, free: Free) -> Free:
         """Those of the parameters that are unknown."""

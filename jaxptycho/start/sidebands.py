@@ -70,18 +70,18 @@ def sidebands_of(
     chosen = image_spectra(images, placement, shifts, lambda g: g.reshape(len(g), -1)[:, index])
     cells = len(images.k)
     rows = CELL_STEP * math.ceil(cells / CELL_STEP)
-    padded = np.zeros((rows, columns), np.complex64)
-    padded[:cells, :n] = chosen / max(float(np.sqrt(np.mean(np.abs(chosen) ** 2))), 1e-30)
+    g = np.zeros((rows, columns), np.complex64)
+    g[:cells, :n] = chosen / max(float(np.sqrt(np.mean(np.abs(chosen) ** 2))), 1e-30)
     frequencies = np.resize(q.reshape(-1, 2)[index], (columns, 2))
     edges = np.quantile(length.ravel()[index], np.linspace(0, 1, RINGS + 1))[1:-1]
     ring = np.searchsorted(edges, np.hypot(*frequencies.T))
     return Sidebands(
-        jnp.asarray(padded),
-        jnp.asarray(_padded(images.k, rows), jnp.float32),
-        jnp.asarray(_padded(np.sqrt(images.mean / images.intensity), rows), jnp.float32),
+        jnp.asarray(g),
+        jnp.asarray(padded(images.k, rows), jnp.float32),
+        jnp.asarray(padded(np.sqrt(images.mean / images.intensity), rows), jnp.float32),
         jnp.asarray(frequencies, jnp.float32),
         jnp.asarray(np.arange(columns) < n, jnp.float32),
-        jnp.asarray(np.sum(np.abs(padded) ** 2, 0), jnp.float32),
+        jnp.asarray(np.sum(np.abs(g) ** 2, 0), jnp.float32),
         jnp.asarray(ring, jnp.int32),
         jnp.float32(wavelength),
         jnp.float32(radius),
@@ -97,7 +97,8 @@ def some_frequencies(bands: Sidebands) -> Sidebands:
     return bands._replace(g=bands.g[:, chosen], **parts)
 
 
-def _padded(values: np.ndarray, rows: int) -> np.ndarray:
+def padded(values: np.ndarray, rows: int) -> np.ndarray:
+    """Array with rows of zeros added, up to `rows`."""
     return np.concatenate([values, np.zeros((rows - len(values), *values.shape[1:]))])
 
 

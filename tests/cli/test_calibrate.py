@@ -50,6 +50,35 @@ def test_bad_scans_end_with_a_sentence_that_names_the_file(name, verb, tmp_path)
     assert not out.exists()
 
 
+def test_a_file_with_a_probe_is_run_with_it_where_nothing_else_is_measured(tmp_path):
+    """Speckles without a bright-field disc, that do not move with the scan."""
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(20 * rng.exponential(size=(36, 24, 24)))
+    file = written(tmp_path / "speckles.h5", counts, PLACES)
+    verbs = ["--set", "step.0.epochs=1", "--set", "data.hold_out=0.0"]
+    with h5py.File(file, "a") as stored:
+        del stored.attrs["semiangle_mrad"]
+    done = CliRunner().invoke(app, ["run", str(file), "--out", str(tmp_path / "none")])
+    assert done.exit_code == 2
+    assert "no bright-field disc" in done.stderr
+    with h5py.File(file, "a") as stored:
+        stored["probe_guess"] = np.fft.fftshift(np.fft.ifft2(np.hypot(*np.mgrid[:24, :24]) < 6))
+    done = CliRunner().invoke(app, ["run", str(file), "--out", str(tmp_path / "run"), *verbs])
+    assert done.exit_code == 3, done.output  # speckles of chance are explained by no model
+    assert "neither optics nor orientation are measured" in done.output
+    assert (tmp_path / "run" / "result.h5").exists()
+
+
+def test_a_semiangle_that_the_disc_contradicts_is_refused(tmp_path):
+    file = written(tmp_path / "scan.h5", COUNTS, PLACES)
+    out = tmp_path / "out"
+    verbs = ["calibrate", str(file), "--out", str(out), "--set", "probe.semiangle_mrad=12"]
+    done = CliRunner().invoke(app, verbs)
+    assert done.exit_code == 2
+    assert "probe.semiangle_mrad = 12 came, and the disc has 2" in done.stderr
+    assert not out.exists()
+
+
 def test_a_measurement_is_told_from_a_job(tmp_path):
     file = written(tmp_path / "scan.h5", COUNTS, PLACES)
     job = tmp_path / "job.txt"

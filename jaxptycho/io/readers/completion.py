@@ -221,13 +221,19 @@ def _check_scan(reading: Reading) -> None:
     if shape is None or math.prod(shape) == total:
         return
     scan = math.prod(shape)
-    several = total > scan and total % scan == 0
-    hint = (
-        f"are there {total // scan} scans in one file? name one, frames=(0, {scan}), in a job "
-        "data.frames"
-        if several
-        else f"give a shape of {total} patterns, such as {likely_shape(total)}"
-    )
+    lines = total // shape[1]
+    if total > scan and total % scan == 0:
+        hint = (
+            f"are there {total // scan} scans in one file? name one, frames=(0, {scan}), in a job "
+            "data.frames"
+        )
+    elif likely_shape(total)[0] > 1 or lines < 2:
+        hint = f"give a shape of {total} patterns, such as {likely_shape(total)}"
+    else:
+        hint = (
+            f"read its complete lines, frames=(0, {lines * shape[1]}) and scan_shape=({lines}, "
+            f"{shape[1]}), in a job data.frames and scan.shape"
+        )
     raise ValueError(
         f"{reading.path} holds {total} patterns, and a scan of {shape[0]} × {shape[1]} has {scan}; "
         f"{hint}"
@@ -281,7 +287,7 @@ def missing_sentence(reading: Reading) -> str | None:
     names = ", ".join(f"{name}{disc.get(name, '')}" for name in absent)
     return (
         f"{reading.path} does not give {names}; give {'it' if len(absent) == 1 else 'them'}, as in "
-        f'jp.read("{reading.path.name}", {call}), in a job as {keys}'
+        f'jp.read("{reading.path.name}", {call}), in a job or after --set as {keys}'
     )
 
 

@@ -1,0 +1,177 @@
+"""Likelihood of the optics for scans coarser than the bright field's limit, all aliases together.
+
+The transform of a scan at Q holds all frequencies Q + K that differ by the reciprocal lattice K of
+its positions: G(k, Q) = Σ_K iΦ(Q+K)Γ(k, Q+K) − A(Q+K)Γ′(k, Q+K) + noise, with phase and amplitude
+as in `weak_object_likelihood`. One by one, as there, every alias disturbs the others, and draws the
+defocus towards zero by a few percent; together they are the unknowns of one linear model per Q.
+With Gaussian priors of variances D in rings of |Q + K| and white noise σ², W = U√D/σ and g = G/σ,
+the evidence of the optics and its derivatives are
+
+  ln L = Σ_Q g*W x − ln det A,  A = 1 + W*W,  x = A⁻¹W*g,
+  d ln L = 2 Re Σ_Q tr[(x(g − Wx)* − A⁻¹W*) dW].
+
+D and σ² are those of largest likelihood by expectation maximisation (Dempster, Laird & Rubin, J. R.
+Stat. Soc. B 39, 1 (1977)).
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Complex, Float
+
+from ..physics.aberrations import phase_at
+from ..physics.transmission import transmission_function
+from .aliases import AliasedSidebands
+from .sidebands import RINGS
+from .weak_object_likelihood import NAMES, Mirror, Theta
+
+AT_ONCE = 8  # frequencies, of which all U are in memory
+ROUNDS = 8  # of expectation maximisation
+FIRST = 0.02, 0.005, 0.9  # variances of phase, amplitude and noise before, of images of variance 1
+
+
+class Spectra(NamedTuple):
+    """Variances of phase and amplitude in rings of |Q + K|, and of the noise."""
+
+    phase: Float[Array | np.ndarray, " ring"]
+    amplitude: Float[Array | np.ndarray, " ring"]
+    noise: Float[Array | np.ndarray, ""]
+
+
+class _Solved(NamedTuple):
+    """Posterior of the unknowns of one frequency."""
+
+    evidence: Float[Array, ""]
+    mean: Complex[Array, " n"]  # x
+    inverse: Complex[Array, "n n"]  # A⁻¹
+
+
+def _columns(theta, mirror, bands, aliases, valid):
+    """U of one frequency, real and imaginary parts [cell, 2·alias], without what cells share."""
+    aberrations: dict[str, Any] = dict(zip(NAMES, theta[:-1], strict=True))
+    cos, sin = jnp.cos(theta[-1]), jnp.sin(theta[-1])
+    y, x = (aliases @ mirror.T).T
+    q = cos * y - sin * x, sin * y + cos * x
+
+    def _wave(y, x):
+        chi = phase_at(aberrations, y, x, bands.wavelength)
+        wave = transmission_function(-chi, jnp.zeros_like(chi))
+        return wave.real, wave.imag
+
+    def _pupil(y, x):
+        distance = jnp.sqrt(y**2 + x**2 + 1e-30)
+        amplitude = jnp.clip((bands.radius - distance) / bands.edge + 0.5, 0.0, 1.0)
+        return tuple(amplitude * part for part in _wave(y, x))
+
+    y, x = bands.k[:, 0, None], bands.k[:, 1, None]
+    a, b = (bands.root[:, None] * part for part in _wave(y, x))
+    c, d = _pupil(y - q[0], x - q[1])
+    e, f = _pupil(y + q[0], x + q[1])
+    left = a * c + b * d, a * d - b * c  # P*(k)P(k−Q)
+    right = a * e + b * f, b * e - a * f  # P(k)P*(k+Q)
+    real = jnp.concatenate([right[1] - left[1], -left[0] - right[0]], 1)  # of iΓ and −Γ′
+    imaginary = jnp.concatenate([left[0] - right[0], -left[1] - right[1]], 1)
+    both = jnp.stack([real, imaginary]) * jnp.concatenate([valid, valid])
+    common = jnp.einsum("c,pcn->pn", bands.root, both) / jnp.sum(bands.root**2)
+    return both - bands.root[:, None] * common[:, None]
+
+
+def _scale(spectra, ring):
+    """√D/σ of the unknowns of one frequency."""
+    variance = jnp.concatenate([spectra.phase[ring], spectra.amplitude[ring]])
+    return jnp.sqrt(variance / spectra.noise)
+
+
+def _solved(w, g):
+    """Posterior for W and g, both of real and imaginary parts."""
+    n = w.shape[-1]
+    flat = jnp.concatenate([w[0], w[1]], 1)
+    square = flat.T @ flat
+    across = square[:n, n:]
+    power = lax.complex(square[:n, :n] + square[n:, n:], across - across.T)
+    at = flat.T @ g.T
+    b = lax.complex(at[:n, 0] + at[n:, 1], at[:n, 1] - at[n:, 0])
+    a = power + jnp.eye(n, dtype=power.dtype)
+    root = jnp.linalg.cholesky(a)
+    inverse = jax.scipy.linalg.cho_solve((root, True), jnp.eye(n, dtype=a.dtype))
+    x = inverse @ b
+    evidence = jnp.real(jnp.vdot(b, x)) - 2 * jnp.sum(jnp.log(jnp.diag(root).real))
+    return _Solved(evidence, x, inverse)
+
+
+def _over_frequencies(function, bands):
+    ones = jnp.stack([bands.g.real, bands.g.imag], 1), bands.aliases, bands.valid, bands.alias_ring
+    return lax.map(function, ones, batch_size=AT_ONCE)
+
+
+@eqx.filter_jit
+def aliased_evidence_and_scores(
+    theta: Theta,
+    directions: Float[Array, "d p"],
+    mirror: Mirror,
+    bands: AliasedSidebands,
+    spectra: Spectra,
+) -> tuple[Float[Array, " q"], Float[Array, "q d"]]:
+    """ln L of every frequency, and its derivatives along `directions` of θ."""
+    sigma = jnp.sqrt(spectra.noise)
+
+    def _of(one):
+        g, aliases, valid, ring = one
+
+        def _weighted(step):
+            u = _columns(theta + step @ directions, mirror, bands, aliases, valid)
+            return u * _scale(spectra, ring)
+
+        w, pull = jax.vjp(_weighted, jnp.zeros(len(directions), theta.dtype))
+        g = g / sigma
+        solved = _solved(w, g)
+        complex_w = lax.complex(w[0], w[1])
+        rest = lax.complex(g[0], g[1]) - complex_w @ solved.mean
+        cotangent = rest[:, None] * jnp.conj(solved.mean) - complex_w @ solved.inverse
+        (slopes,) = pull(2 * jnp.stack([cotangent.real, cotangent.imag]))
+        return solved.evidence, slopes
+
+    each, slopes = _over_frequencies(_of, bands)
+    return each * bands.used, slopes * bands.used[:, None]
+
+
+@eqx.filter_jit
+def likely_spectra(theta: Theta, mirror: Mirror, bands: AliasedSidebands) -> Spectra:
+    """Spectra of largest likelihood at given optics."""
+    cells = jnp.sum(bands.root > 0)
+    counted = bands.valid * bands.used[:, None]
+
+    def _ring_mean(values):
+        def _sum(array):
+            return jax.ops.segment_sum(array.ravel(), bands.alias_ring.ravel(), RINGS)
+
+        return _sum(values * counted) / jnp.maximum(_sum(counted), 1.0)
+
+    def _round(_, spectra):
+        def _of(one):
+            g, aliases, valid, ring = one
+            scale = _scale(spectra, ring)
+            w = _columns(theta, mirror, bands, aliases, valid) * scale
+            g = g / jnp.sqrt(spectra.noise)
+            solved = _solved(w, g)
+            variance = jnp.diag(solved.inverse).real
+            second = jnp.abs(solved.mean) ** 2 + variance
+            complex_w = lax.complex(w[0], w[1])
+            rest = lax.complex(g[0], g[1]) - complex_w @ solved.mean
+            left = jnp.sum(jnp.abs(rest) ** 2) + jnp.sum(1 - variance)  # tr W*W A⁻¹ = n − tr A⁻¹
+            return second * scale**2, left
+
+        second, left = _over_frequencies(_of, bands)
+        phase, amplitude = jnp.split(second * spectra.noise, 2, axis=1)
+        noise = spectra.noise * jnp.sum(left * bands.used) / (cells * jnp.sum(bands.used))
+        return Spectra(_ring_mean(phase), _ring_mean(amplitude), noise)
+
+    dtype = theta.dtype
+    phase, amplitude, noise = FIRST
+    rings = jnp.ones(RINGS, dtype)
+    first = Spectra(phase * rings, amplitude * rings, jnp.asarray(noise, dtype))
+    return lax.fori_loop(0, ROUNDS, _round, first)
