@@ -176,8 +176,7 @@ def _disc_shares(look: Calibration) -> tuple[float, float]:
     distance = np.hypot(*np.meshgrid(*axes, indexing="ij")) / disc.radius
     inside = mean[distance < 1 - RIM]
     spread = 0.5 * np.subtract(*np.percentile(inside, (84, 16)))  # robust against bad pixels
-    outside = mean[distance > 1 + RIM].sum() / max(mean.sum(), 1e-30)
-    return float(spread / max(np.median(inside), 1e-30)), float(outside)
+    return float(spread / max(np.median(inside), 1e-30)), look.camera.scattered
 
 
 def job_values(look: Calibration, file: str) -> tuple[dict[str, Any], dict[str, str]]:

@@ -30,6 +30,7 @@ FEWEST_FOR_PIXELS = 16  # patterns, that pixels are compared in
 LARGE = 0.4  # of the shorter side of the detector, a radius that leaves little dark field
 PASSES = 2  # the second one without the bad pixels that the first one finds
 CUT = 0.95  # fraction of the rim in view, below which the disc is cut by an edge
+BEYOND = 0.1  # of the radius, from the rim to what is surely scattered
 IMPRECISE = 0.1  # pixels, of the centre of the disc
 
 
@@ -54,6 +55,15 @@ class MeasuredCamera:
     def rows(self) -> dict[str, Measured]:
         """Measured quantities by the name that ends in their unit."""
         return dict(self._rows)
+
+    @property
+    def scattered(self) -> float:
+        """Fraction of the counts beyond the bright-field disc and its rim, 0 without a disc."""
+        if self.disc is None:
+            return 0.0
+        sound = ~np.any([np.zeros_like(self.mean, bool), *self.bad_pixels.values()], axis=0)
+        beyond = self.disc.distance(self.mean.shape) > BEYOND * self.disc.radius
+        return float(self.mean[sound & beyond].sum() / max(self.mean[sound].sum(), 1e-30))
 
     def bounds(self) -> dict[str, float]:
         """Smallest standard errors of rows that counting noise permits (Cramér–Rao)."""

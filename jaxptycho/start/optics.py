@@ -35,6 +35,7 @@ ROUNDS = 2  # of fit and noise
 HIGHER_ORDERS = 150.0  # χ² of five coefficients, beyond which they are fitted
 HIGHER_SHOTS = 400  # of a scan; fewer have too few frequencies to tell them from a strong phase
 DETECTED = 20.0  # ln L, below which no object is seen
+SECOND_ORDER = 0.5  # relative error of the defocus over the scattered fraction of the electrons
 STEP_MISMATCH = 0.01  # of disc radius × detector step against a given semiangle
 STRONG = 0.3  # relative variation of the images, beyond which an object is not weak
 
@@ -76,7 +77,10 @@ def measure_optics(
 
 
 def _images(data, camera, semiangle):
-    """Superpixel images, semiangle [rad], relative error of the detector's step, and cautions."""
+    """Superpixel images, semiangle [rad], relative error of the defocus, and cautions.
+
+    This error is that of the detector's step and of the weak object.
+    """
     disc = camera.disc
     if disc is None:
         raise ValueError(
@@ -105,7 +109,8 @@ def _images(data, camera, semiangle):
         mask = mask & ~bad
     centres = np.asarray(disc.centre) + camera.shifts
     (images,) = over(data, superpixels_of(data.grid, mask, disc.radius, centres, scale))
-    spread = error if scale != 1.0 else 0.0
+    # electrons that are scattered twice, which a weak object lacks, draw the defocus towards zero
+    spread = math.hypot(error if scale != 1.0 else 0.0, SECOND_ORDER * camera.scattered)
     return images, trusted_angle, spread, cautions
 
 

@@ -75,7 +75,7 @@ class MeasuredOptics:
 def optics_rows(
     fit: OpticsFit, transform: str, rotation: float, spread: float
 ) -> dict[str, Measured]:
-    """Table of the fit; `spread` is the relative error of the detector's step."""
+    """Table of the fit; `spread` is a relative error of the defocus beside that of the fit."""
     source = "likelihood of a weak object in the bright field"
     size = len(fit.theta)
     found = np.zeros((size, size))
