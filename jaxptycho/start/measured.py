@@ -1,5 +1,6 @@
 """A quantity measured from the data: value ± error ← source."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 class Measured:
     """Quantity with its standard error, both in `unit`, and the method or place it comes from.
 
-    `error` is NaN where it is unknown.
+    `error` is NaN or infinite where it is unknown.
     """
 
     value: float
@@ -23,7 +24,7 @@ class Measured:
     def amount(self) -> str:
         """Value ± error with their unit."""
         unit = f" {self.unit}" if self.unit else ""
-        if not self.error > 0:
+        if not 0 < self.error < math.inf:
             return f"{self.value:.5g}{unit}"
         figures = max(0, 1 - _exponent(self.error))
         return f"{self.value:.{figures}f} ± {self.error:.{figures}f}{unit}"
