@@ -32,6 +32,7 @@ from ..simulate.microscope import PER_FWHM
 from ..start.affine import find_affine, pivot, place_nominal
 from ..start.descan import beam_tilt, descan_rows
 from ..start.guess import guess_model, model_grid, per_shot
+from ..start.position_search import REACH, find_positions
 from ..start.slicing import fitting_slices
 from ..start.vary import copies, varied
 from .data_sections import Scan
@@ -229,12 +230,30 @@ def _scan(section: Scan, data: Dataset, matrix: np.ndarray | None):
 
 def found_map(job: Setup, data: Dataset, say: Callable[[str], None]) -> np.ndarray:
     """Linear map of an affine scan, from the patterns (`start.affine`)."""
+    free = _of_scan(job, data)
+    return find_affine(data, lambda some: build_model(free, some), say, _may_be_binned(job, data))
+
+
+def found_positions(job: Setup, data: Dataset, say: Callable[[str], None]) -> np.ndarray:
+    """Positions of a scan (y, x) [Å], from the patterns (`start.position_search`)."""
+    error = job.scan.error_angstrom
+    assert error is not None  # the key that asks for them
+    free = _of_scan(job, data)
+    changes = {
+        "probe": free.probe.model_copy(update={"modes": 1}),
+        "specimen": free.specimen.model_copy(update={"margin_angstrom": REACH * error}),
+    }
+    free = free.model_copy(update=changes)
+    return find_positions(data, lambda some: build_model(free, some), error, say)
+
+
+def _of_scan(job: Setup, data: Dataset) -> Setup:
+    """The job with an empty specimen and free positions, for what the patterns tell of a scan."""
     empty = {"start": "empty"}
     if data.grid.voltage_kv is not None and not is_reference(job.specimen.kind):
         empty["kind"] = "phase"  # few unknowns, and next to no electrons are absorbed
     specimen = job.specimen.model_copy(update=empty)
-    free = job.model_copy(update={"scan": Scan(), "specimen": specimen})
-    return find_affine(data, lambda some: build_model(free, some), say, _may_be_binned(job, data))
+    return job.model_copy(update={"scan": Scan(), "specimen": specimen})
 
 
 def _may_be_binned(job: Setup, data: Dataset) -> bool:

@@ -16,12 +16,14 @@ from ..model import Model
 from ..runs.batch_source import BatchSource
 from ..runs.progress import ProgressListener
 from ..runs.state import Progress, State
-from .build import build_model, found_map
+from ..start.positions import with_positions
+from .build import build_model, found_map, found_positions
 from .schema import Section
 from .sections import Setup
 from .series import series_model
 
 SCAN_MAP = "scan_map.txt"
+POSITIONS = "positions.txt"
 
 
 @dataclass(eq=False)
@@ -52,24 +54,41 @@ class Context:
         return self.source.data
 
     def first_model(self) -> Model:
-        """The model that a run starts from, with the map of an affine scan where it is known."""
+        """The model that a run starts from, with what `find_scan` has found."""
         with on_the_host():  # a specimen too large for one device does not pass through one
             if self.job.is_series:
                 return series_model(self.job, self.data)
             file = self.run / SCAN_MAP
-            return build_model(self.job, self.data, np.loadtxt(file) if file.exists() else None)
+            return build_model(
+                self.job, self._located(), np.loadtxt(file) if file.exists() else None
+            )
 
-    def find_scan_map(self) -> None:
-        """Find the map of an affine scan, once a run, and write it beside the job."""
-        file = self.run / SCAN_MAP
+    def find_scan(self) -> None:
+        """Find positions and the map of an affine scan where the job asks for it, once a run.
 
-        def find() -> None:
+        They are written beside the job.
+        """
+        scan = self.job.scan
+        say = self.listener.say
+        if scan.error_angstrom is not None:
+            self._find(POSITIONS, lambda: found_positions(self.job, self.data, say))
+        if scan.kind == "affine":
+            self._find(SCAN_MAP, lambda: found_map(self.job, self._located(), say))
+
+    def _find(self, name: str, find: Callable[[], np.ndarray]) -> None:
+        file = self.run / name
+
+        def write() -> None:
             if not file.exists():
-                np.savetxt(file, found_map(self.job, self.data, self.listener.say))
+                np.savetxt(file, find())
 
-        if self.job.scan.kind == "affine":
-            run_on_rank0(find)
-            require_seen(file)
+        run_on_rank0(write)
+        require_seen(file)
+
+    def _located(self) -> Dataset:
+        """The measurement at the positions found."""
+        file = self.run / POSITIONS
+        return with_positions(self.data, [np.loadtxt(file)]) if file.exists() else self.data
 
 
 class Step(Section):

@@ -16,9 +16,11 @@ from jaxptycho import load, mesh, stacked
 from jaxptycho.distributed import device_cache as resident
 from jaxptycho.inverse.constraints.volume import support_mask
 from jaxptycho.io.results import load_attributes, load_history
-from jaxptycho.jobs import runner
+from jaxptycho.jobs import build, runner
+from jaxptycho.jobs.measurement import read_data
 from jaxptycho.jobs.reading import make_job, read_job
 from jaxptycho.jobs.runner import resume, start
+from jaxptycho.model import probe_positions
 from jaxptycho.runs.progress import ProgressListener
 from jaxptycho.runs.state import Diverged
 
@@ -273,3 +275,21 @@ def test_an_affine_scan_is_mapped_before_the_first_epoch(values, tmp_path):
     found = np.loadtxt(tmp_path / "run" / "scan_map.txt")
     assert np.any(found != np.eye(2))
     np.testing.assert_allclose(load(tmp_path / "run" / "result.h5").scan.matrix, found, rtol=1e-6)
+
+
+def test_positions_are_searched_for_once_before_the_first_epoch(values, tmp_path, monkeypatch):
+    asked = []
+
+    def found(data, first, error, say):
+        asked.append((error, first(data).specimen.phase.shape))
+        return data.positions[0] + 0.5
+
+    monkeypatch.setattr(build, "find_positions", found)
+    step = {"kind": "refine", "epochs": 1, "batch": 15, "rates": {"specimen": 5e-3}}
+    job = make_job(values | {"scan": {"error_angstrom": 0.8}, "step": [step]})
+    folder = tmp_path / "run"
+    start(job, folder, Interrupting(after=1))
+    model = resume(folder).model
+    assert [error for error, _ in asked] == [0.8]
+    recorded = read_data(job).positions[0]
+    np.testing.assert_allclose(probe_positions(model), recorded + 0.5, rtol=1e-5)

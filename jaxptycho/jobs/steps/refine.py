@@ -191,7 +191,7 @@ class RefineStep(Optimisation, Step):
     def run(self, state: State, context: Context) -> State:
         source = context.source.without(state.left_out)
         if state.model is None:
-            context.find_scan_map()
+            context.find_scan()
         first = self.begin(state.model, context)
         progress = checkpoints.restore_progress(
             context.checkpoints, context.number, first, partial(self._template, source), source
