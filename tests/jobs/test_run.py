@@ -169,7 +169,7 @@ def kept(values, tmp_path, monkeypatch):
 def test_patterns_kept_on_the_devices_give_the_same_model(kept, reference):
     """To rounding, as the compiler of the fast tests orders sums in each program as it likes."""
     for one, other in zip(*map(jax.tree.leaves, (kept, reference.model)), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(one, other, rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.slow
