@@ -48,7 +48,7 @@ class Patterns:
         seen = block if self.mask is None else block[:, self.mask]
         not_finite = None
         if np.issubdtype(block.dtype, np.floating) and not np.isfinite(seen).all():
-            not_finite = ~np.isfinite(seen).reshape(len(seen), -1).all(1)
+            not_finite = np.logical_not(np.isfinite(seen).reshape(len(seen), -1).all(1))
             block = np.where(not_finite[:, None, None], 0, block)
             seen = block if self.mask is None else block[:, self.mask]
         clean = self._cleaned(block)

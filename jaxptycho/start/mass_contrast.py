@@ -28,7 +28,7 @@ def mass_contrast(phase: DirectImage, dark_field: DirectImage, optics: Optics) -
     first, second = (
         np.fft.rfft2((image - image.mean()) * window) for image in (seen, dark_field.image)
     )
-    blur = intensity_transform(optics, dark_field.grid).real  # its part that is even in Q
+    blur = np.real(intensity_transform(optics, dark_field.grid))  # its part that is even in Q
     weight = np.where(np.abs(blur) > LEAST_BLUR, blur, 0.0)
     weight[0, 0] = 0.0
     cross = first * second.conj()

@@ -1,6 +1,7 @@
 """Maximum of the likelihood of the optics, its curvature, and the errors from both."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -72,14 +73,15 @@ def evaluated(
 ) -> OpticsFit:
     """Fit at given optics; `variance` is that which they leave if None."""
     together = isinstance(bands, AliasedSidebands)
+    measure: Any = likely_spectra if together else ring_variance
+    likelihood: Any = aliased_evidence_and_scores if together else evidence_and_scores
     # of all parameters, in one compiled program, where further derivatives cost nothing
     derived = np.ones_like(free) if together else free
     directions = np.diag(units)[derived]
     here, along, before = (jnp.asarray(a, jnp.float32) for a in (theta, directions, mirror))
     if variance is None:
-        left = (likely_spectra if together else ring_variance)(here, before, bands)
-        variance = jax.tree.map(np.asarray, left)
-    likelihood = aliased_evidence_and_scores if together else evidence_and_scores
+        variance = jax.tree.map(np.asarray, measure(here, before, bands))
+    assert variance is not None
     each, slopes = likelihood(here, along, before, bands, jax.tree.map(jnp.asarray, variance))
     of_q = np.asarray(each, float), np.asarray(slopes, float)[:, free[derived]]
     return OpticsFit(np.asarray(theta, float), mirror, free, units, bands, variance, *of_q)

@@ -1,6 +1,7 @@
 """Sign of a phase from its skewness: atoms, of positive potential, are bright on darker ground."""
 
 import math
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -48,12 +49,13 @@ def _skewness(sums):
 def phase_at_positions(
     fit: OpticsFit, positions: Float[np.ndarray, "shot 2"], shots: np.ndarray
 ) -> Float[np.ndarray, " n"]:
-    """Expected phase [relative] at the positions of some shots."""
+    """Expected phase [relative] at the positions of some shots, of a fit one by one."""
+    bands: Any = fit.bands
     theta, mirror = (jnp.asarray(a, jnp.float32) for a in (fit.theta, fit.mirror))
-    found = phase_spectrum(theta, mirror, fit.bands, jnp.asarray(fit.variance))
+    found = phase_spectrum(theta, mirror, bands, jnp.asarray(fit.variance))
     spectrum = np.asarray(found)
-    used = np.asarray(fit.bands.used) > 0
-    q = np.asarray(fit.bands.q, float)[used]
+    used = np.asarray(bands.used) > 0
+    q = np.asarray(bands.q, float)[used]
     away = positions[shots] - place(positions).grid.origin
     waves = np.exp(2j * np.pi * (away @ q.T).astype(np.float32))
     return np.real(waves @ spectrum[used])
