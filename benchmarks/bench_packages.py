@@ -10,6 +10,7 @@ batch, since a pass takes minutes in some packages; what does not fit the memory
 dash. Figures are saved after every run.
 """
 
+import argparse
 import os
 import statistics
 import subprocess

@@ -37,7 +37,7 @@ class Fisher(eqx.Module):
     units: Vector  # physical size of every entry of a vector
     precision: Vector  # of the prior
     exposure: Float[Array, ""]  # factor on all expected counts
-    views: Int[Array, "chunk"]
+    views: Int[Array, " chunk"]
     shots: Int[Array, "chunk b"]
     weight: Float[Array, "chunk b"]
 
@@ -66,7 +66,7 @@ class Fisher(eqx.Module):
             jax.tree.map(jnp.add, self.chosen, self.tree(self.units * vector)), self.model
         )
 
-    def tree(self, values: Float[Array | np.ndarray, "n"]) -> Model:
+    def tree(self, values: Float[Array | np.ndarray, " n"]) -> Model:
         """Entries of a vector in the structure of the parameters, without a change of units.
 
         A complex parameter is the entry of its real part + i that of its imaginary part.

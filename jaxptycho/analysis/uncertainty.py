@@ -30,7 +30,7 @@ class Bound(NamedTuple):
 
     deviation: Model  # smallest standard deviation of every parameter, in its unit; or ∞
     covariance: Float[np.ndarray, "n n"]  # I⁺ in natural units
-    eigenvalues: Float[np.ndarray, "n"]  # of I, the smallest first
+    eigenvalues: Float[np.ndarray, " n"]  # of I, the smallest first
     gauges: Float[np.ndarray, "k n"]  # orthonormal basis of the null space, natural units
 
 

@@ -59,7 +59,7 @@ class BrightField(AbstractProcessor):
     [1/Å]. Made by `bright_field_of` and `in_squares`.
     """
 
-    pixels: Int[np.ndarray, "k *member"]
+    pixels: Int[np.ndarray, " k *member"]
     k: Float[np.ndarray, "k 2"]
     grid: Grid = eqx.field(static=True)
     n_shots: int = eqx.field(static=True)

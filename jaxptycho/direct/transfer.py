@@ -69,7 +69,7 @@ def transmission(optics: Optics, k: Vectors) -> Float[Array, "*v"]:
 
 def transfer(
     optics: Optics, k: Float[Array | np.ndarray, "k 2"], q: Vectors
-) -> Complex[Array, "k *v"]:
+) -> Complex[Array, " k *v"]:
     """Γ(k, Q) of every bright-field pixel `k` at the frequencies `q`, for |P|² = 1."""
     k = jnp.reshape(k, (len(k),) + (1,) * (q.ndim - 1) + (2,))
     here = pupil(optics, k)

@@ -34,7 +34,7 @@ def draw_positions_error(error: PositionError, true: Float[np.ndarray, "_ 2"]) -
 
 
 def draw_alignment(
-    errors: Mapping[str, AlignmentError], tilts: Float[np.ndarray, "view"]
+    errors: Mapping[str, AlignmentError], tilts: Float[np.ndarray, " view"]
 ) -> Figure:
     """Shift and angle errors of every view over its tilt [rad], for several named alignments."""
     figure = Figure((8, 6.5), layout="constrained")

@@ -70,7 +70,7 @@ class Modes(NamedTuple):
 
     waves: Complex[np.ndarray, "m y x"]  # centre in the middle
     spectra: Complex[np.ndarray, "m y x"]  # zero frequency in the middle
-    powers: Float[np.ndarray, "m"]  # fractions of the sum
+    powers: Float[np.ndarray, " m"]  # fractions of the sum
 
 
 def probe_modes(model: Model) -> Modes:

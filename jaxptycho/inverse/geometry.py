@@ -60,7 +60,7 @@ class Correction(NamedTuple):
 class JointUnknowns(NamedTuple):
     """Changes of numbers and of all that is eliminated."""
 
-    numbers: Float[Array, "k"]
+    numbers: Float[Array, " k"]
     rest: list[Array]  # real; a complex array as [2, …]
 
 
@@ -162,7 +162,7 @@ def _solved(
     together: bool,
     errors: bool,
     searches: int,
-) -> tuple[Model, Float[Array, "k"], Float[Array, "k k"] | None]:
+) -> tuple[Model, Float[Array, " k"], Float[Array, "k k"] | None]:
     """The model after the step, change of the numbers, and their covariance if `errors`."""
     chosen = chosen_parameters(trainable(model), eliminated)
     leaves, tree = jax.tree.flatten(chosen)

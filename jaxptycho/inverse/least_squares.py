@@ -21,7 +21,7 @@ RETRY_DAMPING = 1e-3  # smallest after a step that failed
 
 
 def normal_equations(
-    columns: Num[A, "n *s"], residual: Num[A, "*s"], weight: Float[A, "*s"] | float = 1.0
+    columns: Num[A, " n *s"], residual: Num[A, "*s"], weight: Float[A, "*s"] | float = 1.0
 ) -> tuple[Float[A, "n n"], Float[A, " n"]]:
     """Re JᴴWJ and Re JᴴWr of the `columns` of J, each of the shape of the residual r."""
     xp = _namespace(columns)
@@ -44,7 +44,7 @@ def solve_damped(
 
 
 def fit_linear(
-    columns: Num[A, "n *s"],
+    columns: Num[A, " n *s"],
     values: Num[A, "*s"],
     weight: Float[A, "*s"] | float = 1.0,
     damping: float = 0.0,

@@ -104,7 +104,7 @@ class Blurred(AbstractDetector):
 class ModulationTransfer(AbstractDetector):
     """Counts filtered by a measured transfer function, `mtf[0]` at zero, `mtf[-1]` at Nyquist."""
 
-    mtf: Varying[Float[Array, "q"]]
+    mtf: Varying[Float[Array, " q"]]
     detector: AbstractDetector = Ideal()
 
     def detect(self, exit: Exit, grid: Grid, offset: Pair = (0.0, 0.0)) -> Pattern:

@@ -146,7 +146,7 @@ class RelaxedProbe(AbstractProbe):
     """
 
     waves: Varying[Complex[Array, "j m y x"]]  # √quanta, centre at [N//2, N//2]
-    coefficients: Varying[Float[Array, "j"] | Complex[Array, "j"]]
+    coefficients: Varying[Float[Array, " j"] | Complex[Array, " j"]]
 
     def spectrum(self, grid: Grid) -> Waves:
         basis = waves.fourier(jnp.fft.ifftshift(self.waves, axes=(-2, -1)))

@@ -94,7 +94,7 @@ def mean_slice(specimen: Any) -> Any:
     return eqx.tree_at(lambda s: [getattr(s, name) for name in present], specimen, new)
 
 
-def require_depth(slices: Float[Array, "z *n"]) -> None:
+def require_depth(slices: Float[Array, " z *n"]) -> None:
     """Raise ValueError for one slice, which has no depth."""
     if slices.shape[0] < 2:
         raise ValueError(

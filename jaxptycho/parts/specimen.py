@@ -77,7 +77,7 @@ class AbstractSpecimen(eqx.Module):
         """Thickness [Å] that all shots share: one for all slices, or one each."""
         return sliced_thickness(first_shot(self), grid)
 
-    def thicknesses(self, grid: Grid) -> Float[Array, "z"]:
+    def thicknesses(self, grid: Grid) -> Float[Array, " z"]:
         """Thickness [Å] of every slice."""
         count = self.stack().shape[0] if self.held else self.shapes(grid).transmission.shape[0]
         return jnp.broadcast_to(self.shared_thickness(grid), (count,))

@@ -13,7 +13,7 @@ def gaussian_mtf(shape: tuple[int, ...], sigma: Scalar) -> Float[Array, "y f"]:
     return jnp.exp(-2 * jnp.pi**2 * sigma**2 * (qy**2 + qx**2))
 
 
-def radial_mtf(shape: tuple[int, ...], mtf: Float[Array, "q"]) -> Float[Array, "y f"]:
+def radial_mtf(shape: tuple[int, ...], mtf: Float[Array, " q"]) -> Float[Array, "y f"]:
     """Radial transfer function from its values at equal steps from 0 to Nyquist.
 
     The last value is continued beyond Nyquist.

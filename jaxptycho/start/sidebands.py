@@ -107,7 +107,7 @@ def image_spectra(
     placement: AbstractPlacement,
     shifts: Float[np.ndarray, "cell 2"] | None = None,
     part: Callable[[np.ndarray], np.ndarray] = np.asarray,
-) -> Complex[np.ndarray, "cell *part"]:
+) -> Complex[np.ndarray, " cell *part"]:
     """Transform of whitened images; that `part` of it, as of some cells [n, Y, half], is kept.
 
     What all cells share (beam current, thickness) is removed: a weak phase moves counts within a

@@ -127,7 +127,7 @@ def refine_poses(
     kind: str,
     count: int = 48,
     seed: int | tuple[int, ...] = 0,
-    shots: Sequence[Int[np.ndarray, "_"]] | None = None,
+    shots: Sequence[Int[np.ndarray, " _"]] | None = None,
     budget: float = BUDGET,
 ) -> Model:
     """Return the model after a step of every view, "shifts" or "all".

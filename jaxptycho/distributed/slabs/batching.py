@@ -51,7 +51,7 @@ def _side_by_side(home, mesh: Mesh, share: int = 0):
     return index.ravel(), real.ravel()
 
 
-def slabs_of_shots(model: Model, shots: list[int], mesh: Mesh) -> list[Int[np.ndarray, "_"]]:
+def slabs_of_shots(model: Model, shots: list[int], mesh: Mesh) -> list[Int[np.ndarray, " _"]]:
     """Slab of every shot of every view, from its current window; `shots` are those of the views."""
     if SLABS not in mesh.shape:
         return [np.zeros(n, np.int16) for n in shots]
@@ -65,7 +65,7 @@ def slab_batches(
     size: int,
     epochs: int = 1,
     *,
-    home: list[Int[np.ndarray, "_"]],
+    home: list[Int[np.ndarray, " _"]],
     mesh: Mesh,
     order: str = "random",
     seed: int = 0,

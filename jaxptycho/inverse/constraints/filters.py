@@ -25,7 +25,7 @@ def filter_in_plane(stack: Stack, transfer: Float[Array, "*z y f"]) -> Stack:
     return jnp.fft.irfft2(transfer * jnp.fft.rfft2(stack), s=stack.shape[-2:])
 
 
-def filter_along_z(stack: Stack, transfer: Float[Array, "z"]) -> Stack:
+def filter_along_z(stack: Stack, transfer: Float[Array, " z"]) -> Stack:
     """The stack filtered along z by `transfer` on the frequencies of `depth_frequencies`."""
     return idct(transfer[:, None, None] * dct(stack, axis=0, norm="ortho"), axis=0, norm="ortho")
 
@@ -36,7 +36,7 @@ def filter_volume(stack: Stack, transfer: Float[Array, "z y f"]) -> Stack:
     return idct(filter_in_plane(spectrum, transfer), axis=0, norm="ortho")
 
 
-def depth_frequencies(slices: int, spacing: Scalar) -> Float[Array, "z"]:
+def depth_frequencies(slices: int, spacing: Scalar) -> Float[Array, " z"]:
     """Frequencies k_z [1/Å] of the cosine transform, in half steps of the FFT's."""
     return jnp.arange(slices) / (2 * slices * spacing)
 

@@ -161,7 +161,7 @@ def fitted_tilt(
 
 
 def beam_drift(
-    thickness: Float[Array, "z"], tilt: Float[Array, "2"], grid: Grid
+    thickness: Float[Array, " z"], tilt: Float[Array, "2"], grid: Grid
 ) -> Float[Array, "z 2"]:
     """Drift [Å] of a beam at every slice when the full `tilt` [1/Å] moves from slices to probe.
 

@@ -98,7 +98,7 @@ def beams_of(model: Model, sliced: Sliced, batch: Batch) -> Beams:
     return jax.lax.map(of_shot, shots, batch_size=AT_ONCE)
 
 
-def thicknesses(sliced: Sliced) -> Float[Array, "z"]:
+def thicknesses(sliced: Sliced) -> Float[Array, " z"]:
     """Thickness [Å] of every slice of one shot."""
     return jnp.broadcast_to(jnp.asarray(sliced.thickness), len(sliced.transmission))
 

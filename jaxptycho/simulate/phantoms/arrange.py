@@ -46,7 +46,9 @@ def displaced(
     return at(atoms, atoms.positions + rms * rng.standard_normal(atoms.positions.shape))
 
 
-def rms_of_atoms(atoms: Atoms, rms_angstrom: float | Mapping[str, float]) -> Float[np.ndarray, "_"]:
+def rms_of_atoms(
+    atoms: Atoms, rms_angstrom: float | Mapping[str, float]
+) -> Float[np.ndarray, " _"]:
     """√⟨u_x²⟩ [Å] of every atom, from one number or one for each element."""
     if not isinstance(rms_angstrom, Mapping):
         return np.full(len(atoms), float(rms_angstrom))
@@ -90,7 +92,7 @@ def remove_atoms(
     symbol: str,
     count: int,
     rng: np.random.Generator,
-    where: Bool[np.ndarray, "_"] | None = None,
+    where: Bool[np.ndarray, " _"] | None = None,
 ) -> Atoms:
     """The atoms [Å] with `count` random vacancies on sites of `symbol`, among those that `where`
     allows.
@@ -126,7 +128,7 @@ def at(atoms: Atoms, positions: Float[np.ndarray, "atoms 3"]) -> Atoms:
     return Atoms(numbers=atoms.numbers, positions=positions)
 
 
-def nearest(atoms: Atoms, others: Atoms) -> Float[np.ndarray, "_"]:
+def nearest(atoms: Atoms, others: Atoms) -> Float[np.ndarray, " _"]:
     """Distance [Å] of each atom from the nearest of `others`; infinite without others."""
     if not len(atoms) or not len(others):
         return np.full(len(atoms), np.inf)
