@@ -209,8 +209,8 @@ class Scan(Section):
         "free",
     )
     error_angstrom: float | None = key(
-        "error (rms along y and x) of positions that are wrong by more than a pixel or two, each on "
-        "its own: every shot is searched for within 3.7 times it, before the first epoch",
+        "error (rms along y and x) of positions that are wrong by pixels, each on its own: every "
+        "shot is searched for within 3.7 times it, before the first epoch",
         None,
         1.0,
         gt=0,

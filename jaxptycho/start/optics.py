@@ -196,6 +196,7 @@ def _measured(problem, best, fits, rivals, settled, skewness, spread, cautions):
         _evidence(best, fits),
         bool(alternatives),
         tuple(alternatives),
+        len(rivals),
         skewness,
         _curve(best, fits),
         tuple(warnings),

@@ -45,6 +45,7 @@ class MeasuredOptics:
     evidence: dict[str, float]
     ambiguous: bool
     alternatives: tuple[str, ...]
+    rivals: int  # of them that are other fits, not the conjugate pair of one
     skewness: Measured
     curve: DefocusCurve
     warnings: tuple[str, ...]
@@ -56,10 +57,11 @@ class MeasuredOptics:
 
     @property
     def determined(self) -> bool:
-        """True if the errors of defocus and rotation leave something to rely on."""
+        """True if the data exclude other optics, and the errors leave something to rely on."""
         defocus = self._rows["defocus_angstrom"]
         most = max(UNSURE_DEPTH * self.depth_of_field, UNSURE_DEFOCUS * abs(defocus.value))
-        return defocus.error < most and self._rows["rotation_deg"].error < UNSURE_ROTATION
+        turn = self._rows["rotation_deg"]
+        return not self.rivals and defocus.error < most and turn.error < UNSURE_ROTATION
 
     @property
     def matrix(self) -> Float[np.ndarray, "2 2"]:

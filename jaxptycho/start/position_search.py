@@ -8,7 +8,7 @@ errors. The first of these specimens are blurred by the errors and place shots r
 the places come, the sharper the specimens become. (Maiden et al., Ultramicroscopy 120, 64 (2012),
 try places with the specimen that has followed the shot.)
 
-Neighbours agree with each other long before all shots do, as no pattern shows where a group lies.
+Neighbours agree with each other long before all shots do, as no pattern shows the place of a group.
 Errors of single shots have no mean, so that of neighbours is taken out, of ever larger groups.
 """
 
@@ -45,7 +45,7 @@ NEAR_ROUNDS = 6  # near the places found, in the whole detector
 EPOCHS = 6  # of a fresh specimen
 FIRST_EPOCHS = 15  # of specimen and probe at given places
 LAST_EPOCHS = 60  # of all together
-REACH = 3.7  # errors (y, x); one in a thousand lies beyond
+REACH = 3.7  # errors (y, x); one in a thousand is beyond
 STEP = 0.4  # errors, of the grid of places
 NEAR = 3.0  # pixels around the present places, on a grid of one
 NEIGHBOURS = 12  # in a group of the first round, a third more in each of the next
@@ -108,7 +108,7 @@ def find_positions(
 def _searched(search: Search, model: Model, say: Callable[[str], None]) -> Model:
     """The model after searches over the whole reach, until they no longer lessen the misfit."""
     recorded = search.data.positions[0]
-    grid = disc(REACH * search.error, max(STEP * search.error, *model.grid.pixel))
+    grid = grid_within(REACH * search.error, max(STEP * search.error, *model.grid.pixel))
     model = _fitted(search, model, ("specimen", "probe"), FIRST_EPOCHS)
     best = []
     for number in range(MAX_ROUNDS):
@@ -136,7 +136,7 @@ def _placed_by_others(
     data = search.data
     present = probe_positions(model)
     places = present.copy()
-    near = disc(NEAR * max(model.grid.pixel), max(model.grid.pixel))
+    near = grid_within(NEAR * max(model.grid.pixel), max(model.grid.pixel))
     order = search.rng.permutation(len(places))
     smallest = np.zeros(len(places))
     for number in range(PARTS):
@@ -195,7 +195,7 @@ def _ungrouped(places: Positions, recorded: Positions, group: int) -> Positions:
     return places - away[nearest].mean(1)
 
 
-def disc(radius: float, step: float) -> Offsets:
+def grid_within(radius: float, step: float) -> Offsets:
     """Points of a square grid within a radius [Å]."""
     n = int(radius / step)
     grid = step * np.moveaxis(np.mgrid[-n : n + 1, -n : n + 1], 0, -1).reshape(-1, 2)
@@ -203,7 +203,7 @@ def disc(radius: float, step: float) -> Offsets:
 
 
 def _refitted(search: Search, model: Model, places: Positions) -> Model:
-    """The model at new places, with a specimen made anew there."""
+    """The model at new places, with a fresh specimen fitted there."""
     return _fitted(search, search.restart(_at(model, places)), tuple(RATES), EPOCHS)
 
 

@@ -71,6 +71,7 @@ def optics(ambiguous):
         evidence,
         ambiguous,
         others,
+        0,
         skewness,
         curve,
         warnings,

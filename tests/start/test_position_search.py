@@ -8,7 +8,7 @@ from scans import ABOUT, GRID, blob_model, blobs, measured_blobs
 
 import jaxptycho as jp
 from jaxptycho.model import probe_positions
-from jaxptycho.start.position_search import best_places, disc, find_positions, misfits
+from jaxptycho.start.position_search import best_places, find_positions, grid_within, misfits
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def scan():
 def test_misfits_are_least_at_the_true_places(scan):
     true, places, data = scan
     shots = np.array([10, 24, 31])
-    tried = places[shots] + disc(1.2, true.grid.pixel[0])[:, None]
+    tried = places[shots] + grid_within(1.2, true.grid.pixel[0])[:, None]
     found = misfits(true, data, shots, tried)
     wrong = places[shots] + [0.6, -0.9]
     best = best_places(found, tried, wrong, error=1.0)
