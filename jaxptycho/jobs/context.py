@@ -2,7 +2,8 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -44,9 +45,18 @@ class Context:
 
     @property
     def source(self) -> BatchSource:
-        """Batches of the measurement."""
+        """Batches of the measurement, at the positions found."""
         assert self.batches is not None  # of a step that simulates
-        return self.batches
+        return self._located if (self.run / POSITIONS).exists() else self.batches
+
+    @cached_property
+    def _located(self) -> BatchSource:
+        source = self.batches
+        assert source is not None
+        positions = [np.loadtxt(self.run / POSITIONS)]
+        located = replace(source, data=with_positions(source.data, positions))
+        located.__dict__["table"] = source.table  # the same patterns
+        return located
 
     @property
     def data(self) -> Dataset:
@@ -59,9 +69,7 @@ class Context:
             if self.job.is_series:
                 return series_model(self.job, self.data)
             file = self.run / SCAN_MAP
-            return build_model(
-                self.job, self._located(), np.loadtxt(file) if file.exists() else None
-            )
+            return build_model(self.job, self.data, np.loadtxt(file) if file.exists() else None)
 
     def find_scan(self) -> None:
         """Find positions and the map of an affine scan where the job asks for it, once a run.
@@ -73,7 +81,7 @@ class Context:
         if scan.error_angstrom is not None:
             self._find(POSITIONS, lambda: found_positions(self.job, self.data, say))
         if scan.kind == "affine":
-            self._find(SCAN_MAP, lambda: found_map(self.job, self._located(), say))
+            self._find(SCAN_MAP, lambda: found_map(self.job, self.data, say))
 
     def _find(self, name: str, find: Callable[[], np.ndarray]) -> None:
         file = self.run / name
@@ -84,11 +92,6 @@ class Context:
 
         run_on_rank0(write)
         require_seen(file)
-
-    def _located(self) -> Dataset:
-        """The measurement at the positions found."""
-        file = self.run / POSITIONS
-        return with_positions(self.data, [np.loadtxt(file)]) if file.exists() else self.data
 
 
 class Step(Section):

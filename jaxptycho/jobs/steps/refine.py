@@ -189,9 +189,9 @@ class RefineStep(Optimisation, Step):
         return adjustable(optimiser, tuple(self.rates_of(model)), self.ties(model))
 
     def run(self, state: State, context: Context) -> State:
-        source = context.source.without(state.left_out)
         if state.model is None:
             context.find_scan()
+        source = context.source.without(state.left_out)
         first = self.begin(state.model, context)
         progress = checkpoints.restore_progress(
             context.checkpoints, context.number, first, partial(self._template, source), source
