@@ -14,7 +14,7 @@ D and σ² are those of largest likelihood by expectation maximisation (Dempster
 Stat. Soc. B 39, 1 (1977)).
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -23,11 +23,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Complex, Float
 
-from ..physics.aberrations import phase_at
-from ..physics.transmission import transmission_function
 from .aliases import AliasedSidebands
 from .sidebands import RINGS
-from .weak_object_likelihood import NAMES, Mirror, Theta
+from .weak_object_likelihood import Mirror, Theta, lens, true_frequencies
 
 AT_ONCE = 8  # frequencies, of which all U are in memory
 ROUNDS = 8  # of expectation maximisation
@@ -52,25 +50,12 @@ class _Solved(NamedTuple):
 
 def _columns(theta, mirror, bands, aliases, valid):
     """U of one frequency, real and imaginary parts [cell, 2·alias], without what cells share."""
-    aberrations: dict[str, Any] = dict(zip(NAMES, theta[:-1], strict=True))
-    cos, sin = jnp.cos(theta[-1]), jnp.sin(theta[-1])
-    y, x = (aliases @ mirror.T).T
-    q = cos * y - sin * x, sin * y + cos * x
-
-    def _wave(y, x):
-        chi = phase_at(aberrations, y, x, bands.wavelength)
-        wave = transmission_function(-chi, jnp.zeros_like(chi))
-        return wave.real, wave.imag
-
-    def _pupil(y, x):
-        distance = jnp.sqrt(y**2 + x**2 + 1e-30)
-        amplitude = jnp.clip((bands.radius - distance) / bands.edge + 0.5, 0.0, 1.0)
-        return tuple(amplitude * part for part in _wave(y, x))
-
+    q = true_frequencies(theta, mirror, aliases)
+    wave, pupil = lens(theta, bands.wavelength, bands.radius, bands.edge)
     y, x = bands.k[:, 0, None], bands.k[:, 1, None]
-    a, b = (bands.root[:, None] * part for part in _wave(y, x))
-    c, d = _pupil(y - q[0], x - q[1])
-    e, f = _pupil(y + q[0], x + q[1])
+    a, b = (bands.root[:, None] * part for part in wave(y, x))
+    c, d = pupil(y - q[0], x - q[1])
+    e, f = pupil(y + q[0], x + q[1])
     left = a * c + b * d, a * d - b * c  # P*(k)P(k−Q)
     right = a * e + b * f, b * e - a * f  # P(k)P*(k+Q)
     real = jnp.concatenate([right[1] - left[1], -left[0] - right[0]], 1)  # of iΓ and −Γ′

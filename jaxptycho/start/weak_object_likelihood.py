@@ -16,6 +16,7 @@ phase of largest likelihood explains (variable projection).
 any strength: e^{iφ(r)} and the probe become complex conjugates at −r, and so does the exit wave.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -32,6 +33,8 @@ NAMES = ("C10", "C12a", "C12b", "C21a", "C21b", "C23a", "C23b", "C30")
 CHUNK = 32  # cells at once
 Theta = Float[Array, " p"]  # aberrations of NAMES [Å], rotation of the scan [rad]
 Mirror = Float[Array, "2 2"]  # matrix on (y, x) that acts before the rotation
+Parts = tuple[Array, Array]  # real and imaginary
+Function = Callable[[Array, Array], Parts]  # of (y, x)
 
 
 class Projections(NamedTuple):
@@ -47,33 +50,51 @@ class Projections(NamedTuple):
     cross: Complex[Array, " q"]  # Σ iΓ*Γ′
 
 
-def projections(theta: Theta, mirror: Mirror, bands: Sidebands) -> Projections:
-    """U*G and U*U of optics `theta`.
+def true_frequencies(
+    theta: Theta, mirror: Mirror, q: Float[Array, "n 2"]
+) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+    """Frequencies (y, x) of the positions after `mirror` and the rotation.
 
-    True frequencies are those of the positions after `mirror` and the rotation, which is
-    counter-clockwise as seen with y downwards.
+    The rotation is counter-clockwise as seen with y downwards.
+    """
+    cos, sin = jnp.cos(theta[-1]), jnp.sin(theta[-1])
+    y, x = (q @ mirror.T).T
+    return cos * y - sin * x, sin * y + cos * x
+
+
+def lens(
+    theta: Theta, wavelength: Float[Array, ""], radius: Float[Array, ""], edge: Float[Array, ""]
+) -> tuple[Function, Function]:
+    """Wave of the aberrations at frequencies y, x [1/Å], and the same behind the aperture.
+
+    Real and imaginary parts apart, which compilers vectorise.
     """
     aberrations: dict[str, Any] = dict(zip(NAMES, theta[:-1], strict=True))
-    cos, sin = jnp.cos(theta[-1]), jnp.sin(theta[-1])
-    y, x = (bands.q @ mirror.T).T
-    q = cos * y - sin * x, sin * y + cos * x
 
-    def _wave(y, x):
-        chi = phase_at(aberrations, y, x, bands.wavelength)
-        wave = transmission_function(-chi, jnp.zeros_like(chi))
-        return wave.real, wave.imag
+    def wave(y: Array, x: Array) -> Parts:
+        chi = phase_at(aberrations, y, x, wavelength)
+        transmitted = transmission_function(-chi, jnp.zeros_like(chi))
+        return transmitted.real, transmitted.imag
 
-    def _pupil(y, x):
+    def pupil(y: Array, x: Array) -> Parts:
         distance = jnp.sqrt(y**2 + x**2 + 1e-30)
-        amplitude = jnp.clip((bands.radius - distance) / bands.edge + 0.5, 0.0, 1.0)
-        real, imaginary = _wave(y, x)
+        amplitude = jnp.clip((radius - distance) / edge + 0.5, 0.0, 1.0)
+        real, imaginary = wave(y, x)
         return amplitude * real, amplitude * imaginary
+
+    return wave, pupil
+
+
+def projections(theta: Theta, mirror: Mirror, bands: Sidebands) -> Projections:
+    """U*G and U*U of optics `theta`."""
+    q = true_frequencies(theta, mirror, bands.q)
+    wave, pupil = lens(theta, bands.wavelength, bands.radius, bands.edge)
 
     def _add(total, one):
         real, imaginary, *column = one
         y, x, root, *here = (values[:, None] for values in column)
-        below = _pupil(y - q[0], x - q[1])
-        above = _pupil(y + q[0], x + q[1])
+        below = pupil(y - q[0], x - q[1])
+        above = pupil(y + q[0], x + q[1])
         # P*(k)P(k−Q) and P(k)P*(k+Q)
         left = (
             here[0] * below[0] + here[1] * below[1],
@@ -103,7 +124,7 @@ def projections(theta: Theta, mirror: Mirror, bands: Sidebands) -> Projections:
 
     zero = jnp.zeros(len(bands.q), bands.root.dtype)
     y, x = bands.k.T
-    probe = (bands.root * part for part in _wave(y, x))
+    probe = (bands.root * part for part in wave(y, x))
     # separate real and imaginary parts, which compilers vectorise
     cells = (bands.g.real, bands.g.imag, y, x, bands.root, *probe)
     chunks = jax.tree.map(lambda a: a.reshape(-1, CHUNK, *a.shape[1:]), cells)
