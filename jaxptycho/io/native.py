@@ -34,7 +34,8 @@ from .hdf5 import FILTER, H5, OnDisk, create_hdf5, open_hdf5, plain_value, save_
 from .instrument import check_known, check_values, grid_of, merge_properties, properties_of
 
 FORMAT = "jaxptycho-dataset"
-FORMATS = {FORMAT: "measurement", "jaxptycho-result": "result"}  # by the attribute `format`
+RESULT_FORMAT = "jaxptycho-result"
+FORMATS = {FORMAT: "measurement", RESULT_FORMAT: "result"}  # by the attribute `format`
 VERSION = 2
 RAGGED = 2  # first version with views of different lengths; all others are written as version 1
 BLOCK = 16  # patterns written at once

@@ -19,10 +19,9 @@ import numpy as np
 from ..model import Model
 from ..physics.types import Numbers
 from .hdf5 import create_hdf5, open_hdf5, plain_value, save_array
-from .native import check_format
+from .native import RESULT_FORMAT, check_format
 from .pytree_hdf5 import read_like, read_tree, write_tree
 
-FORMAT = "jaxptycho-result"
 VERSION = 1
 STATE = "jaxptycho-state"
 
@@ -46,7 +45,7 @@ def write(
     with create_hdf5(path, overwrite) as file:
         file.attrs.update({name: value for name, value in attributes.items() if value is not None})
         frame = {"frame_angstrom": model.frame} if any(model.frame) else {}
-        file.attrs.update({"format": FORMAT, "version": VERSION} | frame | versions())
+        file.attrs.update({"format": RESULT_FORMAT, "version": VERSION} | frame | versions())
         outline = write_tree(file.create_group("model"), model)
         file["outline"] = json.dumps(outline)
         for name, values in columns.items():
@@ -100,7 +99,7 @@ def versions() -> dict[str, str]:
 def _result(path):
     with open_hdf5(path) as file:
         form = "jaxptycho-dataset" if {"counts", "positions", "views"} & set(file) else None
-        check_format({"format": form} | dict(file.attrs), path, FORMAT, VERSION)
+        check_format({"format": form} | dict(file.attrs), path, RESULT_FORMAT, VERSION)
         yield file
 
 
