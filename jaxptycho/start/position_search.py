@@ -81,17 +81,9 @@ def find_positions(
     `first(data)` is a first model, with an empty specimen, best of few slices and with one mode of
     the probe. `error` is the root-mean-square error of the recorded positions along y and x [Å];
     no shot is searched for beyond `REACH` times it. The mean displacement of all, which no pattern
-    shows, is zero. Raises ValueError for several views and for fewer than `MIN_SHOTS` shots.
+    shows, is zero. Raises ValueError as `require_searchable` does.
     """
-    if data.n_views > 1:
-        raise ValueError(
-            f"the measurement has {data.n_views} views; a search for positions requires one scan"
-        )
-    if data.n_shots[0] < MIN_SHOTS:
-        raise ValueError(
-            f"the scan has {data.n_shots[0]} shots; a search for positions requires {MIN_SHOTS} "
-            "that overlap"
-        )
+    require_searchable(data)
     rng = np.random.default_rng(seed)
     middle = _with_signal(data)
     search = Search(middle, first(middle), error, rng)
@@ -103,6 +95,20 @@ def find_positions(
         model = _refitted(search, model, _placed_by_others(search, model)[0])
     found = probe_positions(_fitted(search, model, tuple(RATES), LAST_EPOCHS))
     return found - np.mean(found - data.positions[0], 0)
+
+
+def require_searchable(data: Dataset) -> None:
+    """Raise ValueError for several views and for fewer than `MIN_SHOTS` shots."""
+    if data.n_views > 1:
+        raise ValueError(
+            f"the measurement has {data.n_views} views; a search for positions requires one scan; "
+            "leave scan.error_angstrom out"
+        )
+    if data.n_shots[0] < MIN_SHOTS:
+        raise ValueError(
+            f"the scan has {data.n_shots[0]} shots; a search for positions requires {MIN_SHOTS} "
+            "that overlap; leave scan.error_angstrom out"
+        )
 
 
 def _searched(search: Search, model: Model, say: Callable[[str], None]) -> Model:

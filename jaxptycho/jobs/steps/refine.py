@@ -21,6 +21,7 @@ from ...runs import checkpoints
 from ...runs.batch_source import BatchSource
 from ...runs.loop import Loop, Refinement, with_something
 from ...runs.state import Diverged, Progress, State, Stopped
+from ...start.position_search import require_searchable
 from ...start.reslice import with_modes, with_slices
 from ...tomography.poses import BUDGET, refine_poses, reset_volume, without_drift
 from ..calibration import (
@@ -162,6 +163,8 @@ class RefineStep(Optimisation, Step):
         return (epoch + 1) % every == 0
 
     def preview(self, model: Model | None, context: Context) -> Model | None:
+        if context.job.scan.error_angstrom is not None:
+            require_searchable(context.data)
         model = split_into_slabs(self.begin(model, context), context)
         if self.poses != "nominal" and not model.specimen.rotates:
             raise ValueError(
