@@ -186,11 +186,11 @@ def job_values(look: Calibration, file: str) -> tuple[dict[str, Any], dict[str, 
         values["data"] = {"file": file, "hold_out": values["data"]["hold_out"]}
         return _nested(found_keys(look), values)
     refine: dict[str, Any] = {"kind": "refine"}
+    values = {"data": {"file": file}, "step": [refine]}
+    if look.optics is None:  # nothing is found, and what suits a bright field need not suit others
+        return values, {}
     if np.median(look.camera.mean) < SPARSE and _counts_quanta(look):
         refine["loss"] = "poisson"
-    values = {"data": {"file": file}, "step": [refine]}
-    if look.optics is None:  # nothing is found
-        return values, {}
     return _nested(found_keys(look) | _suggestions(look), values)
 
 
