@@ -167,9 +167,13 @@ def kept(values, tmp_path, monkeypatch):
 
 
 def test_patterns_kept_on_the_devices_give_the_same_model(kept, reference):
-    """To rounding, as the compiler of the fast tests orders sums in each program as it likes."""
+    """To rounding, as the compiler of the fast tests orders sums in each program as it likes.
+
+    In the norm: where a gradient is nearly zero, Adam divides it by its own size, and single pixels
+    differ by as much as the machine makes of that.
+    """
     for one, other in zip(*map(jax.tree.leaves, (kept, reference.model)), strict=True):
-        np.testing.assert_allclose(one, other, rtol=0, atol=4e-10 * np.abs(other).max())
+        assert np.linalg.norm(one - other) <= 1e-9 * np.linalg.norm(other)
 
 
 @pytest.mark.slow
