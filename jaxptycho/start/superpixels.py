@@ -1,7 +1,9 @@
 """Bright field in superpixels: few images of a scan, for the fit of the optics.
 
 Neighbouring pixels of the bright-field disc see nearly the same image; cells of several pixels hold
-their sum. The disc is followed over the scan in whole pixels.
+their sum. The disc is followed over the scan, between pixels by linear interpolation: where it
+drifts by S·r from the pixels of a cell, the image is that of a scan turned and stretched by
+1 + λ·df·S.
 """
 
 import math
@@ -10,7 +12,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ..direct.bright_field import frequencies_from
 from ..direct.processor import AbstractProcessor, Block
@@ -18,6 +20,7 @@ from ..direct.virtual_detector import SignalState, joined, no_signals, stored
 from ..physics.grids import Grid
 
 MAX_CELLS = 256  # superpixels of a disc
+VALID = 0.5  # of a cell, the least that its sum is made of
 RIM = 1.0  # pixels at the rim of the disc that are left out
 FEWEST_PIXELS = 12
 
@@ -50,7 +53,7 @@ class Superpixels(AbstractProcessor):
     cell: Int[np.ndarray, " k"]  # of every pixel
     cells: Int[np.ndarray, "cell 2"]
     k: Float[np.ndarray, "cell 2"]
-    moves: Int[np.ndarray, "shot 2"]  # pixels (y, x) of the disc in every shot
+    moves: Float[np.ndarray, "shot 2"]  # pixels (y, x) of the disc in every shot
     mask: Bool[np.ndarray, "y x"]  # zero frequency in the corner
     width: float = eqx.field(static=True)
 
@@ -59,17 +62,32 @@ class Superpixels(AbstractProcessor):
         return no_signals(len(self.moves), len(self.cells))
 
     def update(self, state: SignalState, block: Block) -> SignalState:
-        """State with the sums of a block, hidden pixels replaced by the mean of their cell."""
-        ny, nx = self.mask.shape
+        """State with the sums of a block, NaN where most of a cell is hidden.
+
+        Other hidden pixels are replaced by the mean of their cell.
+        """
         moves = jnp.asarray(self.moves)[block.shots]
-        y = (self.pixels[:, 0] + moves[:, :1]) % ny
-        x = (self.pixels[:, 1] + moves[:, 1:]) % nx
-        shots = jnp.arange(len(block.shots))[:, None]
-        seen = jnp.asarray(self.mask)[y, x]
-        values = jnp.where(seen, jnp.asarray(block.patterns)[shots, y, x], 0).astype(jnp.float32)
+        seen = jnp.asarray(self.mask, jnp.float32)
+        patterns = jnp.where(self.mask, block.patterns, 0).astype(jnp.float32)
+        values = self._followed(patterns, moves)
+        weights = self._followed(jnp.broadcast_to(seen, patterns.shape), moves)
         members = (self.cell[:, None] == np.arange(len(self.cells))).astype(np.float32)
-        valid = seen.astype(jnp.float32) @ members
-        return stored(state, block, values @ members * members.sum(0) / jnp.maximum(valid, 1.0))
+        valid = weights @ members / members.sum(0)
+        sums = values @ members / jnp.maximum(valid, VALID)
+        return stored(state, block, jnp.where(valid > VALID, sums, jnp.nan))
+
+    def _followed(
+        self, patterns: Float[Array, "b y x"], moves: Float[Array, "b 2"]
+    ) -> Float[Array, "b k"]:
+        """Pixels of the disc that moved."""
+        whole = jnp.floor(moves).astype(int)
+        rest = (moves - whole)[:, :, None, None]
+        patterns = patterns + rest[:, 0] * (jnp.roll(patterns, -1, 1) - patterns)
+        patterns = patterns + rest[:, 1] * (jnp.roll(patterns, -1, 2) - patterns)
+        ny, nx = self.mask.shape
+        y = (self.pixels[:, 0] + whole[:, :1]) % ny
+        x = (self.pixels[:, 1] + whole[:, 1:]) % nx
+        return patterns[jnp.arange(len(moves))[:, None], y, x]
 
     def merge(self, first: SignalState, second: SignalState) -> SignalState:
         """State of the shots of both."""
@@ -78,10 +96,21 @@ class Superpixels(AbstractProcessor):
     def result(self, state: SignalState) -> SuperpixelImages:
         """Images of the shots that had a pattern."""
         seen = np.asarray(state.seen)
-        counts = np.asarray(state.signals)[seen]
+        counts = _filled(np.asarray(state.signals)[seen])
         positions = np.asarray(state.positions, float)[seen]
         size = np.bincount(self.cell, minlength=len(self.cells))
         return SuperpixelImages(counts, positions, self.cells, self.k, size, self.width)
+
+
+def _filled(counts: Float[np.ndarray, "shot cell"]) -> Float[np.ndarray, "shot cell"]:
+    """Counts with the mean image, as bright as the shot, where they are not known."""
+    known = np.isfinite(counts)
+    if known.all():
+        return counts
+    seen = np.where(known, counts, 0)
+    mean = seen.sum(0, dtype=float) / np.maximum(known.sum(0), 1)
+    brightness = seen.sum(1, dtype=float) / np.maximum(known @ mean, 1e-30)
+    return np.where(known, seen, brightness[:, None] * mean).astype(counts.dtype)
 
 
 def superpixels_of(
@@ -97,7 +126,7 @@ def superpixels_of(
     are those of `grid` times `scale`. Raises ValueError for a disc of too few pixels.
     """
     middle = centres.mean(0)
-    moves = np.rint(centres - middle).astype(np.int32)
+    moves = (centres - middle).astype(np.float32)
     dk = np.asarray(grid.dk)
     offsets = frequencies_from(grid, tuple(middle * dk * grid.wavelength)) / dk  # pixels
     corner = np.fft.ifftshift(np.asarray(mask, bool))

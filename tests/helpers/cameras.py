@@ -197,6 +197,7 @@ def write_berkeley(path: Path, counts, reversed_axes=False):
 
 def write_hspy_into(file, counts):
     """Signal of HyperSpy in an open HDF5 or Zarr group."""
+    file.attrs.update({"file_format": "HyperSpy", "file_format_version": "3.3"})
     signal = file.create_group("Experiments/__unnamed__")
     if isinstance(signal, h5py.Group):
         signal["data"] = counts
@@ -218,11 +219,11 @@ def write_hspy_into(file, counts):
         )
     tem = signal.create_group("metadata/Acquisition_instrument/TEM")
     tem.attrs.update({"beam_energy": 120.0, "convergence_angle": 15.0})
+    signal.create_group("original_metadata")
 
 
 def write_hspy(path: Path, counts):
     with h5py.File(path, "w") as file:
-        file.attrs["file_format"] = "HyperSpy"
         write_hspy_into(file, counts)
     return path
 

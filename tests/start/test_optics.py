@@ -15,7 +15,7 @@ from jaxptycho.start import image_shifts, optics_fit, sidebands
 from jaxptycho.start import weak_object_likelihood as likelihood
 from jaxptycho.start.optics import measure_optics
 from jaxptycho.start.sidebands import RINGS, Sidebands, image_spectra
-from jaxptycho.start.superpixels import SuperpixelImages
+from jaxptycho.start.superpixels import SuperpixelImages, superpixels_of
 
 WAVELENGTH = 0.0418
 SEMIANGLE = 20e-3
@@ -157,6 +157,27 @@ def test_images_are_transformed_some_at_a_time(monkeypatch):
     monkeypatch.setattr(sidebands, "SPECTRA_BYTES", 4 * together.nbytes // 3)
     some = image_spectra(images, placement, shifts, lambda g: g[:, :, 1:3])
     np.testing.assert_allclose(some, together[:, :, 1:3], rtol=1e-5, atol=1e-4)
+
+
+def test_superpixels_follow_the_disc_between_pixels():
+    """A pattern that is linear in k, moving with the disc: every image is constant."""
+    grid = jp.Grid((24, 24), 0.3, 80.0)
+    y, x = np.mgrid[-12:12, -12:12].astype(float)
+    rng = np.random.default_rng(2)
+    centres = np.array([0.3, -0.2]) + rng.uniform(-1.4, 1.4, (16, 2))
+    patterns = np.stack([50 + 2 * (y - dy) + 1.5 * (x - dx) for dy, dx in centres])
+    mask = np.ones((24, 24), bool)
+    mask[13, 11] = False
+    mask[3, 3] = False
+    patterns[:, ~mask] = 1e4
+    processor = superpixels_of(grid, mask, 7.0, centres)
+    data = jp.Dataset(patterns, raster((4, 4), 1.0), grid, mask=mask, bad_data="keep")
+    (images,) = direct.over(data, processor)
+    far = np.hypot(*(images.k / np.asarray(grid.dk) - (0.7, -0.8)).T) > 4  # from a hidden pixel
+    steady = images.counts[:1, far].repeat(16, 0)
+    np.testing.assert_allclose(images.counts[:, far], steady, rtol=1e-5)
+    spread = images.counts.std(0) / images.mean
+    assert spread.max() < 0.02
 
 
 def test_bad_knowledge_is_refused():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .frames import record_frames
+from .frames import record_frames, written_records
 from .reading import Reading, stated
 from .source import Source
 
@@ -32,6 +32,7 @@ HEADER = np.dtype(
     ]
 )
 FRAME_HEADER = 6  # bytes
+MARK = b"\xaa\x55"  # begins every frame
 
 
 def is_blockfile(source: Source) -> bool:
@@ -59,8 +60,11 @@ def read_blockfile(path: Path) -> Reading:
     fault = None
     if count < np.prod(shape):
         fault = f"holds {count} complete frames, and its header announces a scan of {shape}"
+    written = written_records(path, record, count, offset, MARK)
+    if written < count:
+        fault = f"has space for {count} frames, of which {written} are written"
     frames = record_frames(
-        path, record, count, offset, (side, side), lambda raw: raw["data"], np.uint8
+        path, record, written, offset, (side, side), lambda raw: raw["data"], np.uint8, MARK
     )
     pixel_m = 1.0 / float(header["pixel_density"]) if header["pixel_density"] else None
     length = float(header["camera_length"]) * 1e-4

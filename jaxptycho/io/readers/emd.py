@@ -60,15 +60,10 @@ def emd_arrays(group: H5) -> list[H5]:
     for inner in members(group):
         if not isinstance(inner, h5py.Group):
             continue
-        kind = inner.attrs.get("emd_group_type")
-        if kind is not None and string_of(kind) in ("1", "array"):
-            found += [
-                inner[one]
-                for one in ("data", "datacube")
-                if isinstance(inner.get(one), h5py.Dataset)
-            ]
-        else:
-            found += emd_arrays(inner)
+        marked = string_of(inner.attrs.get("emd_group_type", "")) in ("1", "array")
+        arrays = [inner.get(one) for one in ("data", "datacube")] if marked else []
+        # HyperSpy marks the group around those of its signals as well
+        found += [one for one in arrays if isinstance(one, h5py.Dataset)] or emd_arrays(inner)
     return found
 
 

@@ -1,10 +1,11 @@
 """Patterns in files, read shot by shot when they are indexed."""
 
+import bisect
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -40,27 +41,53 @@ def record_frames(
     shape: tuple[int, ...],
     decode: Decode | None = None,
     dtype: Any = None,
+    mark: bytes = b"",
 ) -> Frames:
     """Patterns of `count` records of equal size in a binary file, from byte `offset`.
 
-    `decode` makes patterns [shot, *shape] of an array of records. The file is open only while it
-    is read, and read shot by shot: nothing is mapped.
+    `decode` makes patterns [shot, *shape] of an array of records, which begin with `mark`. The file
+    is open only while it is read, and read shot by shot: nothing is mapped.
     """
 
     def read(shots: np.ndarray) -> np.ndarray:
         with open(path, "rb") as file:
-            parts = [_records(file, path, record, offset, run) for run in runs(shots)]
+            parts = [_records(file, path, record, offset, run, mark) for run in runs(shots)]
         return (decode or (lambda raw: raw))(_together(parts, record)).reshape(-1, *shape)
 
     return Frames((count, *shape), np.dtype(dtype or record.base), read)
 
 
-def _records(file, path, record: np.dtype, offset: int, run: np.ndarray) -> np.ndarray:
+def written_records(
+    path: str | Path, record: np.dtype, count: int, offset: int, mark: bytes
+) -> int:
+    """Number of the `count` records before the first that does not begin with `mark`.
+
+    Space for a file may be claimed before its frames are written.
+    """
+    with open(path, "rb") as file:
+
+        def absent(number: int) -> bool:
+            file.seek(offset + number * record.itemsize)
+            return file.read(len(mark)) != mark
+
+        return bisect.bisect_left(range(count), True, key=absent) if absent(count - 1) else count
+
+
+def _records(
+    file: BinaryIO, path: str | Path, record: np.dtype, offset: int, run: np.ndarray, mark: bytes
+) -> np.ndarray:
     file.seek(offset + int(run[0]) * record.itemsize)
     # bytes, because a file may give a subarray as its record
     found = np.fromfile(file, np.uint8, len(run) * record.itemsize)
     if found.size < len(run) * record.itemsize:
         raise ValueError(f"{path} ends before shot {run[-1]}; copy it again")
+    begins = found.reshape(len(run), -1)[:, : len(mark)]
+    wrong = (begins != np.frombuffer(mark, np.uint8)).any(1)
+    if wrong.any():
+        raise ValueError(
+            f"{path} is damaged or half written: shot {run[wrong][0]} does not begin as a frame "
+            "does; copy it again"
+        )
     return found
 
 
@@ -124,6 +151,21 @@ def zarr_frames(stored: Any, axes: tuple[int, ...] | None = None) -> Frames:
         return np.concatenate([*parts, np.empty((0, *shape[1:]), stored.dtype)])
 
     return Frames(shape, np.dtype(stored.dtype), read)
+
+
+def guarded_frames(frames: Frames, path: Path) -> Frames:
+    """The same patterns; damage of any kind that reading them meets is one sentence."""
+
+    def read(shots: np.ndarray) -> np.ndarray:
+        try:
+            return frames.read(shots)
+        except Exception as error:  # of any library that decompresses
+            line = " ".join(str(error).split()) or type(error).__name__
+            raise ValueError(
+                f"the patterns of {path} cannot be read ({line}); where it is damaged, copy it again"
+            ) from error
+
+    return replace(frames, read=read)
 
 
 def joined_frames(parts: Sequence[Frames]) -> Frames:

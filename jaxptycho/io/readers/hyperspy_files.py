@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..hdf5 import is_zarr, open_hdf5
-from .frames import stored_frames, zarr_frames
+from .frames import guarded_frames, stored_frames, zarr_frames
 from .reading import Reading, Value, scan_values, stated, steps_of
 from .source import Source, require_filters, scalar_of, string_of, unwritten
 
@@ -56,10 +56,20 @@ def read_zspy(path: Path, dataset: str | None = None) -> Reading:
     if "Experiments" in store:
         signal = _signal(store, path, dataset)
         axes = _axes(signal)
-        values = _quantities(signal, axes)
-        return Reading(path, "HyperSpy ZSPY", zarr_frames(signal["data"], axes), values)
-    stored = store if hasattr(store, "shape") else _only_array(store, path, dataset)
-    return Reading(path, "Zarr array", zarr_frames(stored), scan_values(stored.shape))
+        stored, kind, values = signal["data"], "HyperSpy ZSPY", _quantities(signal, axes)
+    else:
+        stored = store if hasattr(store, "shape") else _only_array(store, path, dataset)
+        axes, kind, values = None, "Zarr array", scan_values(stored.shape)
+    frames = guarded_frames(zarr_frames(stored, axes), path)
+    return Reading(path, kind, frames, values, notes=_absent_chunks(stored))
+
+
+def _absent_chunks(stored: Any) -> tuple[str, ...]:
+    """Note on chunks that are not stored: empty ones, or those that were not written."""
+    absent = stored.nchunks - stored.nchunks_initialized
+    if not absent:
+        return ()
+    return (f"{absent} of {stored.nchunks} chunks are not stored and read as {stored.fill_value}",)
 
 
 def _only_array(store: Any, path: Path, dataset: str | None) -> Any:

@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .frames import Frames, joined_frames, record_frames
+from .frames import Frames, joined_frames, record_frames, written_records
 from .reading import Reading, Value, stated
 from .source import Source
 
+MARK = b"MQ1,"  # begins every frame
 HEADER_BYTES = 1024  # more than any header has
 CHIP = 256  # pixels along each side of a chip
 RAW_BYTES = {1: 1 / 8, 6: 1, 12: 2, 24: 4}  # of a pixel, by counter depth
@@ -42,7 +43,7 @@ class Header(NamedTuple):
 
 def is_mib(source: Source) -> bool:
     """True for a file of frames of a Merlin camera, or its `.hdr`."""
-    return source.head.startswith(b"MQ1,") or (
+    return source.head.startswith(MARK) or (
         source.suffix == ".hdr" and source.head.startswith(b"HDR")
     )
 
@@ -121,7 +122,10 @@ def _frames(path: Path, header: Header) -> tuple[Frames, str | None]:
             "truncated, copy it again"
         )
     fault = f"ends after {rest} of the {record.itemsize} bytes of frame {count}" if rest else None
-    return record_frames(path, record, count, 0, shape, decode, dtype), fault
+    written = written_records(path, record, count, 0, MARK)
+    if written < count:
+        fault = f"has space for {count} frames, of which {written} are written"
+    return record_frames(path, record, written, 0, shape, decode, dtype, MARK), fault
 
 
 def _layout(path: Path, header: Header):

@@ -2,6 +2,7 @@
 
 import struct
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -29,17 +30,25 @@ def read_numpy(path: Path, dataset: str | None = None) -> Reading:
         with open(path, "rb") as file:
             shape, dtype, offset = _npy_header(file, path)
         return array_reading(path, "NumPy NPY", shape, dtype, offset)
-    with zipfile.ZipFile(path) as archive:
-        member, shape, dtype, offset = _member(archive, path, dataset)
-        if member.compress_type == zipfile.ZIP_STORED:
-            return array_reading(path, "NumPy NPZ", shape, dtype, offset)
-        if np.prod(shape) * dtype.itemsize > MAX_UNPACKED_BYTES:
-            raise ValueError(
-                f"{path} is compressed as a whole and larger than memory should hold; save it with "
-                "numpy.save, or as HDF5"
-            )
-        with archive.open(member) as packed:
-            array = np.asarray(npy.read_array(packed, allow_pickle=False))
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _read_archive(archive, path, dataset)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, struct.error) as error:
+        raise ValueError(f"{path} is damaged ({error}); copy it again") from None
+
+
+def _read_archive(archive: zipfile.ZipFile, path: Path, dataset: str | None) -> Reading:
+    """Reading of an `.npz`; a compressed array is unpacked at once."""
+    member, shape, dtype, offset = _member(archive, path, dataset)
+    if member.compress_type == zipfile.ZIP_STORED:
+        return array_reading(path, "NumPy NPZ", shape, dtype, offset)
+    if np.prod(shape) * dtype.itemsize > MAX_UNPACKED_BYTES:
+        raise ValueError(
+            f"{path} is compressed as a whole and larger than memory should hold; save it with "
+            "numpy.save, or as HDF5"
+        )
+    with archive.open(member) as packed:
+        array = np.asarray(npy.read_array(packed, allow_pickle=False))
     frames = array_frames(array.reshape(-1, *shape[-2:]))
     return Reading(path, "NumPy NPZ", frames, scan_values(shape))
 

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from .frames import zarr_frames
+from .frames import guarded_frames, zarr_frames
 from .reading import Reading, Value, scan_values, stated, steps_of
 from .source import Source
 
@@ -63,7 +63,8 @@ def read_by_rosetta(path: Path, dataset: str | None = None) -> Reading:
     shape = tuple(data.shape[n] for n in order)
     values = scan_values(shape, "axes of the signal") | steps_of([steps[n] for n in order])
     values |= _microscope(signal.get("metadata", {}))
-    return Reading(path, f"RosettaSciIO {name}", zarr_frames(data, order), values)
+    frames = guarded_frames(zarr_frames(data, order), path)
+    return Reading(path, f"RosettaSciIO {name}", frames, values)
 
 
 def _order(axes: list[dict[str, Any]]) -> tuple[int, ...]:
