@@ -32,6 +32,7 @@ FLOORS = [
     "figures",
     "runs",
     "reports",
+    "live",
     "jobs",
     "cli",
     "__main__",

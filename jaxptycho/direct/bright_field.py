@@ -111,12 +111,28 @@ def bright_field_of(
     area, as Wigner deconvolution can use. Raises ValueError for a disc without pixels or beyond the
     detector.
     """
-    grid = data.grid
+    mask = None if data.mask is None else np.asarray(data.mask)
+    disc = semiangle, centre, mask, reach
+    return bright_field_in(data.grid, data.n_shots[view], data.kinds[view], *disc)
+
+
+def bright_field_in(
+    grid: Grid,
+    n_shots: int,
+    dtype: np.dtype,
+    semiangle: float,
+    centre: Pair = (0.0, 0.0),
+    mask: Bool[np.ndarray, "y x"] | None = None,
+    reach: float = 1.0,
+) -> BrightField:
+    """As `bright_field_of`, for patterns that are still to come; `mask` has its zero in the middle.
+
+    Raises ValueError for a disc without pixels or beyond the detector.
+    """
     shifted = frequencies_from(grid, centre)
     radius = semiangle / grid.wavelength
     inside = np.hypot(shifted[..., 0], shifted[..., 1]) < reach * radius + 0.5 * max(grid.dk)
-    mask = None if data.mask is None else np.fft.ifftshift(np.asarray(data.mask))
-    counted = inside if mask is None else inside & mask
+    counted = inside if mask is None else inside & np.fft.ifftshift(mask)
     widest = min(n * dk / 2 for n, dk in zip(grid.shape, grid.dk, strict=True))
     if not counted.any() or radius > widest:
         raise ValueError(
@@ -125,7 +141,7 @@ def bright_field_of(
         )
     pixels = np.flatnonzero(counted).astype(np.int32)
     k = shifted.reshape(-1, 2)[pixels]
-    return BrightField(pixels, k, grid, data.n_shots[view], data.kinds[view])
+    return BrightField(pixels, k, grid, n_shots, dtype)
 
 
 def in_squares(bright: BrightField, side: int) -> BrightField:

@@ -43,12 +43,13 @@ class Moments(AbstractProcessor):
     def update(self, state: MomentState, block: Block) -> MomentState:
         """State with the patterns of a block."""
         weight = jnp.asarray(block.weight, jnp.float32)
-        one = block.patterns[jnp.argmax(weight)].astype(jnp.float32)
+        patterns = jnp.asarray(block.patterns)
+        one = patterns[jnp.argmax(weight)].astype(jnp.float32)
         # close to the mean of the block, so that squares lose no digits
         centre = jnp.where(state.weight > 0, state.mean, one)
 
         def _add(i, sums):
-            change = block.patterns[i].astype(jnp.float32) - centre
+            change = patterns[i].astype(jnp.float32) - centre
             return sums[0] + weight[i] * change, sums[1] + weight[i] * change**2
 
         zero = jnp.zeros(self.shape, jnp.float32)

@@ -65,12 +65,12 @@ def over(
     devices = jax.local_devices()[:1] if devices is None else devices
     if isinstance(source, Dataset):
         source = read_blocks(source, block_size(source) if block is None else block, view)
-    states = [jax.device_put(_init(processors), device) for device in devices]
+    states = [jax.device_put(init_states(processors), device) for device in devices]
     for number, one in enumerate(source):
         i = number % len(devices)
-        states[i] = _update((processors, jax.device_put(one, devices[i])), states[i])
+        states[i] = update_states(processors, states[i], jax.device_put(one, devices[i]))
     states = [jax.device_put(state, devices[0]) for state in states]
-    merged = reduce(partial(_merge, processors), states)
+    merged = reduce(partial(merge_states, processors), states)
     return tuple(p.result(state) for p, state in zip(processors, merged, strict=True))
 
 
@@ -93,15 +93,26 @@ def read_blocks(data: Dataset, size: int, view: int = 0) -> Iterator[Block]:
         yield Block(inside, positions, patterns, (shots < n).astype(np.float32))
 
 
-def _init(processors):
+def init_states(processors: Sequence[AbstractProcessor]) -> tuple[Any, ...]:
+    """States of several processors before the first block."""
     return tuple(p.init() for p in processors)
+
+
+def update_states(
+    processors: Sequence[AbstractProcessor], states: tuple[Any, ...], block: Block
+) -> tuple[Any, ...]:
+    """States with the patterns of a block, from one compiled program; `states` are used up."""
+    return _update((tuple(processors), block), states)
+
+
+def merge_states(
+    processors: Sequence[AbstractProcessor], first: tuple[Any, ...], second: tuple[Any, ...]
+) -> tuple[Any, ...]:
+    """States of the patterns of both."""
+    return tuple(p.merge(a, b) for p, a, b in zip(processors, first, second, strict=True))
 
 
 @partial(eqx.filter_jit, donate="all-except-first")
 def _update(kept, states):
     processors, block = kept
     return tuple(p.update(s, block) for p, s in zip(processors, states, strict=True))
-
-
-def _merge(processors, first, second):
-    return tuple(p.merge(a, b) for p, a, b in zip(processors, first, second, strict=True))

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .frames import Frames, joined_frames, record_frames, written_records
+from .frames import Decode, Frames, joined_frames, record_frames, written_records
 from .reading import Reading, Value, stated
 from .source import Source
 
@@ -71,10 +71,12 @@ def read_mib(path: Path) -> Reading:
 
 def read_hdr(path: Path) -> dict[str, str]:
     """Entries of a `.hdr` file by name; empty where it is missing."""
-    if not path.is_file():
-        return {}
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    pairs = (line.partition(":\t") for line in lines)
+    return parse_hdr(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else {}
+
+
+def parse_hdr(text: str) -> dict[str, str]:
+    """Entries of the header of an acquisition by name."""
+    pairs = (line.partition(":\t") for line in text.splitlines())
     return {name.strip(): value.strip() for name, mark, value in pairs if mark}
 
 
@@ -86,7 +88,7 @@ def read_header(path: Path, hdr: dict[str, str]) -> Header:
         return parse_header(file.read(HEADER_BYTES), path, hdr)
 
 
-def parse_header(head: bytes, path: Path, hdr: dict[str, str]) -> Header:
+def parse_header(head: bytes, path: object, hdr: dict[str, str]) -> Header:
     """Header in the first bytes of a frame; ValueError for anything else."""
     size = head[11:16]
     head = head[: int(size)] if size.isdigit() else head
@@ -114,7 +116,7 @@ def _seconds(text: str) -> float:
 
 def _frames(path: Path, header: Header) -> tuple[Frames, str | None]:
     """Complete frames of one file, and the fault of an incomplete one."""
-    record, shape, decode, dtype = _layout(path, header)
+    record, shape, decode, dtype = frame_layout(path, header)
     count, rest = divmod(path.stat().st_size, record.itemsize)
     if count == 0:
         raise ValueError(
@@ -128,7 +130,9 @@ def _frames(path: Path, header: Header) -> tuple[Frames, str | None]:
     return record_frames(path, record, written, 0, shape, decode, dtype, MARK), fault
 
 
-def _layout(path: Path, header: Header):
+def frame_layout(
+    path: object, header: Header
+) -> tuple[np.dtype, tuple[int, int], Decode, np.dtype]:
     """Record of a frame, shape of its pattern, its decoder and type."""
     if header.type in ("U08", "U16", "U32"):
         shape = (header.height, header.width)
@@ -209,7 +213,7 @@ def _scan_of(hdr: dict[str, str], total: int, announced: int):
 
 def line_length(path: Path, header: Header, total: int) -> int | None:
     """Frames in a line of the scan, from the longer pauses between lines; None without such."""
-    record, *_ = _layout(path, header)
+    record, *_ = frame_layout(path, header)
     stamped = np.dtype(
         [("header", f"S{header.bytes}"), ("rest", "V", record.itemsize - header.bytes)]
     )

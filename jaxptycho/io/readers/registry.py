@@ -18,6 +18,7 @@ from .ptyd import is_ptyd, read_ptyd
 from .reading import Reading
 from .rosetta import is_of_rosetta, read_by_rosetta
 from .source import Source
+from .stream import is_stream, read_stream
 from .tiff import is_tiff, read_tiff
 
 
@@ -30,6 +31,7 @@ class Format(NamedTuple):
 
 FORMATS: dict[str, Format] = {
     "converted": Format(is_incomplete, read_incomplete),
+    "stream": Format(is_stream, read_stream),
     "mib": Format(is_mib, read_mib),
     "empad": Format(is_empad, read_empad),
     "blo": Format(is_blockfile, read_blockfile),

@@ -1,0 +1,40 @@
+"""A recording (`io.stream`) that another program is still writing."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from ...io.stream import END, HEADER_BYTES, parse_series
+from ..intake import Intake
+from .address import Address
+from .connection import POLL, Patience
+
+
+def receive_file(address: Address, intake: Intake, patience: float) -> None:
+    """Hand over the records of a file as it grows, until all frames are there or it rests."""
+    path = Path(address.host)
+    waits = Patience(patience, address, intake)
+    while not path.exists():
+        waits.tried()
+        time.sleep(POLL)
+    with path.open("rb") as file:
+        series = parse_series(file.readline(HEADER_BYTES), path)
+        intake.begin(series)
+        left = series.frames
+        size = series.record.itemsize
+        while left > 0:
+            slots = intake.room(left)
+            place = file.tell()
+            count = file.readinto(memoryview(slots.view(np.uint8))) // size
+            file.seek(place + count * size)
+            if count == 0:
+                waits.tried()
+                time.sleep(POLL)
+                continue
+            waits.fed()
+            ended = np.flatnonzero(slots["number"][:count] == END)
+            count = int(ended[0]) if len(ended) else count
+            intake.commit(count)
+            left = 0 if len(ended) else left - count
+        intake.end()
