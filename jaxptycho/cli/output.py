@@ -42,17 +42,7 @@ def exit_code(outcome: Any) -> int:
 
 
 def _summarize(outcome: Any) -> None:
-    rows = {} if outcome.model is None else {"result": str(outcome.folder / "result.h5")}
-    rows["ended by"] = outcome.why
-    if outcome.history:
-        rows["epochs"] = str(len(outcome.history))
-        rows["loss"] = f"{outcome.history[-1].loss:.5g}"
-        rows["seconds"] = f"{sum(row.seconds for row in outcome.history):.1f}"
-    # R may prefer a wrong geometry
-    fit = sorted(outcome.fit.items(), key=lambda item: item[0] == "R")
-    # dark pixels weigh most in Pearson's χ²; the verdict has the variation over counting noise
-    rows |= {name: f"{value:.4f}" for name, value in fit if not name.endswith("chi2")}
-    print_table(rows, str(outcome.folder))
+    print_table(outcome.summary(), str(outcome.folder))
     if outcome.verdict is not None:
         print(outcome.verdict)
     if not outcome.finished:

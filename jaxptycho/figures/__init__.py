@@ -27,9 +27,11 @@ from .plots import (
     draw_positions,
     draw_probe,
     draw_slices,
+    sample_patterns,
 )
 from .resolution import draw_correlation
 from .series import draw_poses
+from .summary import draw_summary
 from .volumes import draw_sections, draw_surfaces
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "probe",
     "resolution",
     "slices",
+    "summary",
     "surfaces",
     "volume",
 ]
@@ -62,6 +65,19 @@ def object(model: Model, band_pass: tuple[float, float] | None = None) -> Figure
     shown = picture(model, band_pass)
     title = f"Phase, {band_pass[0]:g}–{band_pass[1]:g} Å"
     return draw_image(shown.phase.sum(0), shown.pixel, title, "rad")
+
+
+def summary(model: Model, data: Dataset, history: Sequence[Any] = ()) -> Figure:
+    """Sheet of a result: object, its spectrum, probe, patterns, losses (`history`), and facts.
+
+    Raises ValueError for the volume of a tilt series, of which `volume` and `poses` are drawn.
+    """
+    if model.specimen.rotates:
+        raise ValueError("the specimen rotates; draw it with figures.volume and figures.poses")
+    shown = picture(model)
+    return draw_summary(
+        model, data, history, shown, probe_modes(model), sample_patterns(model, data)
+    )
 
 
 def slices(model: Model) -> Figure:
@@ -83,7 +99,7 @@ def positions(model: Model, before: Model | None = None, view: int = 0) -> Figur
 
 def patterns(model: Model, data: Dataset, count: int = 4) -> Figure:
     """Measured beside predicted patterns of `count` shots, on a square-root scale."""
-    return draw_patterns(model, data, count)
+    return draw_patterns(sample_patterns(model, data, count), count)
 
 
 def mean_pattern(data: Dataset) -> Figure:

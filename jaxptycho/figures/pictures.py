@@ -22,6 +22,7 @@ class Picture(NamedTuple):
     phase: Float[np.ndarray, "z Y X"]  # rad, ramp of the sum removed
     amplitude: Float[np.ndarray, "Y X"] | None  # of the full specimen, None without absorption
     pixel: tuple[float, float]  # Å
+    faces: Float[np.ndarray, " z+1"]  # depths of the slices' ends [Å], the entrance at 0
 
 
 def flat_phases(model: Model) -> Float[np.ndarray, "z Y X"]:
@@ -49,8 +50,16 @@ def picture(model: Model, band_pass: Sequence[float] | None = None) -> Picture:
     if band_pass is not None:
         phases = np.stack([band_filtered(phase, model.grid.pixel, band_pass) for phase in phases])
     shown = seen(model, model.specimen.shapes(model.grid).plane)[area[1:]]
+    phases = np.where(shown, phases, np.nan)
     amplitude = None if amplitude is None else np.where(shown, amplitude, np.nan)
-    return Picture(np.where(shown, phases, np.nan), amplitude, model.grid.pixel)
+    frame = np.ix_(shown.any(1), shown.any(0))  # outermost pixels may lie outside of the outline
+    faces = np.append(0.0, np.cumsum(np.asarray(model.specimen.thicknesses(model.grid), float)))
+    return Picture(
+        phases[:, *frame],
+        None if amplitude is None else amplitude[frame],
+        model.grid.pixel,
+        faces,
+    )
 
 
 def band_filtered(

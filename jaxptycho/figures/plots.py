@@ -1,62 +1,27 @@
-"""Figures of a run, in physical units, cropped to the scanned area."""
+"""Figures of models and patterns, in physical units, cropped to the scanned area."""
 
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import equinox as eqx
 import matplotlib
 import numpy as np
+from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 from ..data import Dataset
-from ..model import Model, predict, probe_positions
-from .pictures import Modes, Picture, PixelPair, limits, picture, probe_modes
+from ..model import Model, predict
+from .pictures import Modes, Picture, PixelPair, limits
 
 DPI = 150
+SMALL = 150  # pixels of an image that is interpolated when it is drawn
 LENGTHS = {"Å": 1.0, "nm": 10.0, "µm": 1e4, "mm": 1e7}
-
-
-def write_figures(
-    folder: Path,
-    model: Model,
-    first: Model,
-    data: Dataset,
-    history: Sequence,
-    band_pass: Sequence[float] | None = None,
-) -> None:
-    """Write all figures of a run as PNG files in `folder`.
-
-    `first` is the model before, `band_pass` the shortest and longest period [Å] of a filtered one.
-    """
-    shown = picture(model)
-    figures = {
-        "object": draw_object(shown),
-        "probe": draw_probe(probe_modes(model), model),
-        "positions": draw_positions(
-            probe_positions(first) + model.frame,
-            probe_positions(model) + model.frame,
-            model.grid.pixel,
-        ),
-        "patterns": draw_patterns(model, data),
-    }
-    if len(shown.phase) > 1:
-        figures["slices"] = draw_slices(shown)
-    if band_pass is not None:
-        band = (float(band_pass[0]), float(band_pass[1]))
-        filtered = picture(model, band).phase.sum(0)
-        figures["band_pass"] = draw_image(
-            filtered, shown.pixel, f"Phase, {band[0]:g}–{band[1]:g} Å", "rad"
-        )
-    if history:
-        figures["loss"] = draw_losses(history)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, figure in figures.items():
-        save(figure, folder / f"{name}.png")
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -107,8 +72,10 @@ def draw_slices(shown: Picture) -> Figure:
     figure = Figure((3.2 * columns + 0.8, 3.2 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     common = limits(shown.phase)
-    for number, (ax, phase) in enumerate(zip(axes, shown.phase, strict=False), 1):
-        drawn = show(ax, phase, shown.pixel, f"Slice {number}", None, common)
+    unit, size = unit_of(shown.faces[-1])
+    depths = pairwise(shown.faces / size)
+    for ax, phase, (top, bottom) in zip(axes, shown.phase, depths, strict=False):
+        drawn = show(ax, phase, shown.pixel, f"Depth {top:.3g}–{bottom:.3g} {unit}", None, common)
     for ax in axes[len(shown.phase) :]:
         ax.axis("off")
     figure.colorbar(drawn, ax=axes, label="phase (rad)", shrink=0.8)
@@ -169,7 +136,12 @@ def draw_positions(before: np.ndarray, after: np.ndarray, pixel: PixelPair) -> F
 def draw_losses(history: Sequence) -> Figure:
     """Loss and held-out loss over the epochs, separated by steps."""
     figure = Figure((7, 4.5), layout="constrained")
-    ax = figure.subplots()
+    show_losses(figure.subplots(), history)
+    return figure
+
+
+def show_losses(ax: Axes, history: Sequence) -> None:
+    """Loss and held-out loss over the epochs, separated by steps."""
     epochs = [row.epoch for row in history]
     ax.plot(epochs, [row.loss for row in history], label="loss")
     held = [np.nan if row.held_out is None else row.held_out for row in history]
@@ -186,30 +158,42 @@ def draw_losses(history: Sequence) -> Figure:
     if min(row.loss for row in history) > 0:
         ax.set_yscale("log")
     ax.legend()
-    return figure
 
 
-def draw_patterns(model: Model, data: Dataset, count: int = 4) -> Figure:
-    """Measured beside predicted patterns, each pair on one square-root scale."""
+class SampledPatterns(NamedTuple):
+    """Measured and predicted patterns of some shots, zero frequency in the middle."""
+
+    shots: Int[np.ndarray, " shot"]
+    measured: Float[np.ndarray, "shot y x"]
+    predicted: Float[np.ndarray, "shot y x"]
+
+
+def sample_patterns(model: Model, data: Dataset, count: int = 16) -> SampledPatterns:
+    """Patterns of `count` shots of the first view, spread over the scan, and their predictions."""
     shots = np.unique(np.linspace(0, data.n_shots[0] - 1, count).astype(np.int32))
-    measured = np.fft.fftshift(data.patterns(0, shots), axes=(1, 2)).astype(float)
-    expected = np.fft.fftshift(
-        np.asarray(eqx.filter_jit(predict)(model, shots), float), axes=(1, 2)
-    )
-    figure = Figure((2.8 * len(shots), 5.8), layout="constrained")
-    axes = figure.subplots(2, len(shots), squeeze=False)
-    for column, shot in enumerate(shots):
-        top = np.sqrt(max(np.percentile(measured[column], 99.9), 1.0))
-        for row, (values, what) in enumerate(((measured, "measured"), (expected, "predicted"))):
+    pair = data.patterns(0, shots), eqx.filter_jit(predict)(model, shots)
+    measured, predicted = (np.fft.fftshift(np.asarray(a, float), axes=(1, 2)) for a in pair)
+    return SampledPatterns(shots, measured, predicted)
+
+
+def draw_patterns(patterns: SampledPatterns, count: int = 4) -> Figure:
+    """Measured beside predicted patterns, each pair on one square-root scale."""
+    drawn = np.unique(np.linspace(0, len(patterns.shots) - 1, count).astype(int))
+    figure = Figure((2.8 * len(drawn), 5.8), layout="constrained")
+    axes = figure.subplots(2, len(drawn), squeeze=False)
+    for column, number in enumerate(drawn):
+        top = np.sqrt(max(np.percentile(patterns.measured[number], 99.9), 1.0))
+        for row, what in enumerate(("measured", "predicted")):
             ax = axes[row, column]
+            values = getattr(patterns, what)[number]
             ax.imshow(
-                np.sqrt(np.maximum(values[column], 0)),
+                np.sqrt(np.maximum(values, 0)),
                 cmap="gray",
                 vmin=0,
                 vmax=top,
                 interpolation="nearest",
             )
-            ax.set(title=f"Shot {shot}, {what}", xticks=[], yticks=[])
+            ax.set(title=f"Shot {patterns.shots[number]}, {what}", xticks=[], yticks=[])
     return figure
 
 
@@ -223,7 +207,14 @@ def show(
 ) -> AxesImage:
     """Show an image in grey with a scale bar, and a colour bar unless `unit` is None."""
     low, high = limits(image) if between is None else between
-    drawn = ax.imshow(image, cmap="gray", vmin=low, vmax=high, aspect=pixel[0] / pixel[1])
+    drawn = ax.imshow(
+        image,
+        cmap="gray",
+        vmin=low,
+        vmax=high,
+        aspect=pixel[0] / pixel[1],
+        interpolation="bicubic" if max(image.shape) < SMALL else None,
+    )
     ax.set(title=title, xticks=[], yticks=[])
     scale_bar(ax, image.shape, pixel)
     if unit is not None:

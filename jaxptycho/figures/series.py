@@ -14,7 +14,7 @@ from ..model import Model
 from ..tomography.poses import poses_of
 from .depth import draw_coverage
 from .pictures import probe_modes
-from .plots import draw_losses, draw_patterns, draw_probe, save
+from .plots import draw_losses, draw_patterns, draw_probe, sample_patterns, save
 from .volumes import draw_maxima, draw_power, draw_sections, draw_sums, draw_surfaces
 
 
@@ -38,7 +38,7 @@ def write_series_figures(
         "power": draw_power(volume, voxel, data.tilts),
         "views": draw_poses(poses, np.asarray(data.tilts)),
         "probe": draw_probe(probe_modes(model), model),
-        "patterns": draw_patterns(model, data),
+        "patterns": draw_patterns(sample_patterns(model, data)),
     }
     if (angle := data.about.get("semiangle_mrad")) is not None:
         height = float(data.about.get("thickness_angstrom", volume.shape[0] * voxel[0]))

@@ -15,10 +15,14 @@ from ..distributed.gather import gather_leaves, on_process_zero
 from ..distributed.memory_plan import size_of
 from ..distributed.multihost import agreed, run_on_rank0, sharing
 from ..distributed.sharding import mesh
-from ..figures import plots
-from ..figures import series as series_figures
+from ..figures.plots import save
+from ..figures.scan import write_figures
+from ..figures.series import write_series_figures
+from ..figures.summary import facts_of
 from ..io.atomic_write import atomic_path
 from ..model import Model
+from ..reports.calibration import PAGE
+from ..reports.run import write_run_report
 from ..runs import checkpoints
 from ..runs.batch_source import BatchSource
 from ..runs.folder import (
@@ -64,6 +68,20 @@ class Outcome:
     @property
     def finished(self) -> bool:
         return self.why == "finished"
+
+    def summary(self) -> dict[str, str]:
+        """Rows of a table: the file of the result, its epochs, its fit."""
+        files = {"result": self.folder / "result.h5", "report": self.folder / PAGE}
+        rows = {} if self.model is None else {name: str(path) for name, path in files.items()}
+        rows["ended by"] = self.why
+        if self.history:
+            rows["epochs"] = str(len(self.history))
+            rows["loss"] = f"{self.history[-1].loss:.5g}"
+            rows["seconds"] = f"{sum(row.seconds for row in self.history):.1f}"
+        # R may prefer a wrong geometry
+        fit = sorted(self.fit.items(), key=lambda item: item[0] == "R")
+        # dark pixels weigh most in Pearson's χ²; the verdict has the variation over counting noise
+        return rows | {name: f"{value:.4f}" for name, value in fit if not name.endswith("chi2")}
 
 
 def start(
@@ -130,6 +148,7 @@ class Runner:
         self.checkpoints = Checkpoints(folder / "checkpoints", job.run.checkpoints_kept)
         self.source: BatchSource | None = None
         self.first: Model | None = None  # before all steps, for figures
+        self.cautions: list[str] = []  # about the measurement
         self.found: dict[str, Any] = {}  # keys of a calibration that the job has taken
         if job.data.file is not None:
             self._read()
@@ -201,10 +220,11 @@ class Runner:
     def _read(self) -> None:
         data = read_data(self.job, sharing())
         self.job = job = with_slice_count(self.job, data)
-        for caution in cautions(data, known_of(job, job.slices)):
-            run_on_rank0(partial(warnings.warn, str(caution)))
+        self.cautions = [str(caution) for caution in cautions(data, known_of(job, job.slices))]
         if job.is_series and (aside := off_axis(data)):
-            warnings.warn(aside, stacklevel=2)
+            self.cautions.append(aside)
+        for caution in self.cautions:
+            run_on_rank0(partial(warnings.warn, caution))
         devices = mesh(job.run.devices, job.run.slabs)
         self.source = BatchSource.of(data, devices, job.data.hold_out, job.run.seed)
 
@@ -254,7 +274,12 @@ class Runner:
         about = {} if verdict is None else {"verdict": str(verdict), "explains": verdict.explains}
         write_result(self.folder, model, history, job=write_job(self.job), **fit, **about)
         self.draw(model, history)
-        return Outcome(self.folder, why, fit, model, history, verdict)
+        outcome = Outcome(self.folder, why, fit, model, history, verdict)
+        rows = facts_of(model, source.data) | outcome.summary()
+        job = write_job(self.job)
+        report = partial(write_run_report, self.folder, rows, verdict, self.cautions, job)
+        run_on_rank0(report)
+        return outcome
 
     def draw(self, model: Model, history: Sequence[Row]) -> None:
         """Draw the figures of the run, unless its specimen is too large for the host that draws."""
@@ -267,7 +292,7 @@ class Runner:
             return
         if self.first is None:
             self.first = self.context(0, self.job.step[0]).first_model()
-        draw = series_figures.write_series_figures if self.job.is_series else plots.write_figures
+        draw = write_series_figures if self.job.is_series else write_figures
         more = {} if self.job.is_series else {"band_pass": self.job.figures.band_pass_angstrom}
         data = self.source.data
         first = self.first
@@ -277,7 +302,7 @@ class Runner:
             complete = gather_leaves(model)
             draw(folder, complete, first, data, history, **more)
             for name in self.job.figures.further:
-                plots.save(resolve(name)(complete, data, history), folder / file_name(name))
+                save(resolve(name)(complete, data, history), folder / file_name(name))
 
         on_process_zero(drawn, model)
 

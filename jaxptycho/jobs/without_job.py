@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..reports.calibration import write_calibration
+from ..reports.run import CALIBRATION
 from ..runs.progress import ProgressListener
 from ..start.calibrate import Calibration, calibrate
 from .calibrated import job_values, sign_of
@@ -14,7 +15,6 @@ from .measurement import read_data
 from .reading import change, make_job, with_defaults
 from .runner import Outcome, start
 
-CALIBRATION = "calibration"  # folder in that of a run
 SAME_SEMIANGLE = 0.2  # relative difference of a given semiangle and the measured one
 
 

@@ -1,6 +1,5 @@
 """Report of a calibration: sheet of pictures, page for a browser, values for scripts."""
 
-import html
 import json
 import math
 import os
@@ -9,17 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from ..figures.calibration import draw_calibration
-from ..figures.html import image_of
 from ..figures.plots import save
 from ..start.calibrate import Calibration
 from ..start.measured import Measured
+from .page import html_rows, page, paragraphs, picture_of
 
 SHEET = "calibration.png"
 PAGE = "report.html"
 VALUES = "calibration.json"
-STYLE = """body { font-family: sans-serif; margin: 2em; max-width: 75em }
-th { text-align: left; font-weight: normal; padding-right: 2em }
-td { padding-right: 2em } img { max-width: 100% } .warning { color: #a00 }"""
 
 
 def calibration_values(look: Calibration) -> dict[str, Any]:
@@ -59,9 +55,9 @@ def write_calibration(look: Calibration, folder: Path, title: str) -> None:
     draft = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         draft.mkdir(parents=True)
-        figure = draw_calibration(look)
-        save(figure, draft / SHEET)
-        (draft / PAGE).write_text(page_of(look, image_of(figure), title), encoding="utf-8")
+        save(draw_calibration(look), draft / SHEET)
+        image = picture_of(draft / SHEET)
+        (draft / PAGE).write_text(page_of(look, image, title), encoding="utf-8")
         (draft / VALUES).write_text(calibration_json(look), encoding="utf-8")
         draft.replace(folder)
     finally:
@@ -70,20 +66,4 @@ def write_calibration(look: Calibration, folder: Path, title: str) -> None:
 
 def page_of(look: Calibration, image: str, title: str) -> str:
     """HTML page with all in it."""
-    rows = (
-        f"<tr><th>{html.escape(name)}</th><td>{html.escape(amount)}</td>"
-        f"<td>{html.escape(source)}</td></tr>"
-        for name, (amount, source) in calibration_table(look).items()
-    )
-    warnings = (f'<p class="warning">{html.escape(text)}</p>' for text in look.warnings)
-    return "\n".join(
-        (
-            f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>'
-            f"{html.escape(title)}</title>",
-            f"<style>{STYLE}</style></head><body><h1>{html.escape(title)}</h1>",
-            *warnings,
-            image,
-            f"<table>{''.join(rows)}</table>",
-            "</body></html>",
-        )
-    )
+    return page(title, paragraphs(look.warnings, True), image, html_rows(calibration_table(look)))

@@ -30,7 +30,7 @@ from .course import LOWER, MAX_RESTARTS, Course, advance, diverges, extended, re
 from .diagnose import all_finite, require_finite, require_held
 from .held_out import NeighbourSums, interpolated, interpolation
 from .progress import ProgressListener
-from .range_test import MIN_TRIAL, TRIAL, find_rate, summary
+from .range_test import MIN_TRIAL, TRIAL, describe_rates, find_rate
 from .state import Diverged, Progress, Row
 
 START = Course({}, False)  # of a step that has not begun
@@ -136,7 +136,7 @@ class Loop:
         factor, tried = find_rate(trial, known, share)
         self._restore(progress, good)
         found = {part: factor * rate for part, rate in rates.items()}
-        self.listener.say(f"range test of step {plan.name!r}: {summary(factor, tried)}")
+        self.listener.say(f"range test of step {plan.name!r}: {describe_rates(factor, tried)}")
         self.on_rates(found)
         return course._replace(rates=found)
 

@@ -44,7 +44,7 @@ def find_rate(
     return max(rate for rate, loss in tried.items() if loss <= enough), tried
 
 
-def summary(rate: float, tried: dict[float, float]) -> str:
+def describe_rates(rate: float, tried: dict[float, float]) -> str:
     """The rate taken, and the losses that all rates tried reached."""
     pairs = (f"{one:.2g}: {loss:.5g}" for one, loss in sorted(tried.items()))
     return f"rate {rate:.2g} (loss by rate {', '.join(pairs)})"

@@ -1,6 +1,7 @@
 """Runs: what the folder holds, and that nothing an interruption or a divergence does is lost."""
 
 import csv
+import html
 import os
 import signal
 import tomllib
@@ -63,6 +64,9 @@ def reference(values, made, tmp_path_factory, monkeypatch):
     return made["outcome"]
 
 
+PICTURES = ("object", "probe", "positions", "patterns", "loss")
+
+
 def same(one, other):
     leaves = [jax.tree.leaves(eqx.filter(tree, eqx.is_array)) for tree in (one, other)]
     return all(np.array_equal(a, b) for a, b in zip(*leaves, strict=True))
@@ -75,12 +79,13 @@ def test_a_run_folder_holds_everything(reference, values):
         "checkpoints",
         "figures",
         "history.csv",
+        "report.html",
         "result.h5",
         "run.toml",
         "steps",
     ]
     drawn = {p.name for p in (folder / "figures").iterdir() if p.stat().st_size > 5000}
-    assert drawn == {f"{name}.png" for name in ("object", "probe", "positions", "patterns", "loss")}
+    assert drawn == {f"{name}.png" for name in ("summary", *PICTURES)}
     assert len(list((folder / "checkpoints").iterdir())) == 2
 
     model = load(folder / "result.h5")
@@ -115,6 +120,17 @@ def test_an_interrupted_run_resumes_to_the_same_result(reference, values, tmp_pa
     assert same(third.model, reference.model)
     assert [row[:4] for row in third.history] == [row[:4] for row in reference.history]
     assert same(resume(folder).model, reference.model)  # a finished run stays as it is
+
+
+def test_the_report_holds_verdict_fit_pictures_and_job(reference):
+    page = (reference.folder / "report.html").read_text(encoding="utf-8")
+    assert str(reference.verdict.lines[0]) in page
+    assert f"<td>{reference.fit['E']:.4f}</td>" in page
+    places = [page.index(f'alt="{name}"') for name in ("summary", "object", "loss")]
+    assert places == sorted(places)
+    assert page.count("data:image/png;base64,") == 6
+    assert html.escape('kind = "refine"') in page
+    assert f"<td>{jax.__version__}</td>" in page
 
 
 def test_a_support_is_that_of_the_model_that_its_step_starts_from(values, tmp_path):

@@ -134,6 +134,7 @@ def test_a_dataset_prints_what_inspect_prints(data):
 def test_every_figure_is_drawn(result, data, first):
     drawn = (
         jp.figures.object(result.model),
+        jp.figures.summary(result.model, data, result.history),
         jp.figures.object(result.model, band_pass=(1.0, 5.0)),
         jp.figures.slices(result.model),
         jp.figures.probe(result.model),
