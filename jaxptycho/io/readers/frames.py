@@ -162,7 +162,7 @@ def guarded_frames(frames: Frames, path: Path) -> Frames:
         except Exception as error:  # of any library that decompresses
             line = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(
-                f"the patterns of {path} cannot be read ({line}); where it is damaged, copy it again"
+                f"the patterns of {path} cannot be read ({line}); if it is damaged, copy it again"
             ) from error
 
     return replace(frames, read=read)
