@@ -44,6 +44,7 @@ from .parts.detector import (
     SuperSampled,
 )
 from .parts.indexed import PerShot, PerView, Varying, select
+from .parts.mixed_states import MixedStates
 from .parts.probe import AberratedProbe, AbstractProbe, PixelProbe, RelaxedProbe
 from .parts.propagator import AbstractPropagator, AngularSpectrum, BandLimited, Fresnel, Tilted
 from .parts.scan import AbstractScan, AffineScan, FreeScan
@@ -106,6 +107,7 @@ __all__ = [
     "Grid",
     "Ideal",
     "Masked",
+    "MixedStates",
     "Model",
     "ModulationTransfer",
     "NearField",

@@ -57,12 +57,26 @@ def exit_wave(
 ) -> Exit:
     """Wave behind the specimen of one shot [√quanta], in real space: `exit_wave(…).wave`.
 
+    States of a specimen multiply the modes of the probe; each is weighted by its occupancy.
     `window` holds the transmission functions under the probe, `centre` is the position of the
     probe's centre in it (y, x) [Å]; all values of `model` are those of the shot (`select`).
     `multislice` propagates the wave through the slices.
     """
     grid = model.grid
     wave = optics.place_probe(model.probe.spectrum(grid), centre, grid)
+    if sliced.occupancies is None:
+        return _behind(model, sliced, wave, window, multislice)
+    states = window.reshape(len(sliced.occupancies), -1, *grid.shape)
+    found = jax.vmap(lambda state: _behind(model, sliced, wave, state, multislice).wave)(states)
+    weighted = jnp.sqrt(sliced.occupancies)[:, None, None, None] * found
+    return Exit(weighted.reshape(-1, *grid.shape), jnp.ones(grid.shape, found.dtype))
+
+
+def _behind(
+    model: Model, sliced: Sliced, wave: Waves, window: Window, multislice: Callable[..., Exit]
+) -> Exit:
+    """Wave behind the slices of one state."""
+    grid = model.grid
     if window.shape[0] == 1:
         return Exit(wave, window[0])
     kernel = model.propagator.kernel

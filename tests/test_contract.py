@@ -54,6 +54,7 @@ from jaxptycho import (
     Fresnel,
     Gain,
     Ideal,
+    MixedStates,
     PerShot,
     PotentialSlices,
     Tilted,
@@ -104,6 +105,7 @@ PARTS = {  # an example of each part, and the shape of its answer
         (2, *FIELD),
     ),
     "Atoms": (atoms(), (2, *FIELD)),
+    "MixedStates": (MixedStates((stack(2), stack(2)), jnp.array([0.3, -0.2])), (4, *FIELD)),
     "Volume": (
         Volume(
             20 * phases(6),

@@ -76,6 +76,4 @@ def depth_of_field(model: Model) -> float:
 def keep_passive(model: Model) -> Callable[[Model], Model]:
     """The projection on |t| ≤ 1 of a specimen that can absorb, otherwise the identity."""
     specimen = model.specimen
-    absorbs = "absorption" in specimen.held and not specimen.rotates
-    fields = [getattr(specimen, specimen.held["absorption"])] if absorbs else []
-    return amplitude_clamp() if any(values is not None for values in fields) else identity
+    return amplitude_clamp() if specimen.absorbs and not specimen.rotates else identity

@@ -213,7 +213,7 @@ def _save_source(entry: H5, grid: Grid) -> None:
 
 
 def _save_images(entry: H5, model: Model) -> None:
-    sliced = model.specimen.slices(model.grid)
+    sliced = model.specimen.in_slices(model.grid).slices(model.grid)
     period = sliced.period or sliced.transmission.shape[1:]
     spectrum = select(model, PerShot, 0).probe.spectrum(model.grid)
     images = {

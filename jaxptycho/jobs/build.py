@@ -82,6 +82,7 @@ def build_model(job: Setup, data: Dataset, matrix: np.ndarray | None = None) -> 
         thickness=specimen.thicknesses,
         specimen="phase" if separate else specimen.kind,
         start=specimen.start,
+        states=specimen.states,
         periodic=specimen.periodic,
         margin=margin_of(job, data) if leans else specimen.margin_angstrom,
         near_field=near_field_distance(job, data),

@@ -70,6 +70,12 @@ class Specimen(Section):
         "empty, or direct: the phase by a matched filter for the probe's semiangle and aberrations",
         "empty",
     )
+    states: int = key(
+        "number of states whose patterns add incoherently, such as two places of one atom; those "
+        'of kind = "phase" are unique, and their occupancies are found',
+        1,
+        ge=1,
+    )
     slices: int | None = key(
         "number of slices of a thick specimen; default: as many as its thickness, the wavelength "
         "and the reach of the camera require",

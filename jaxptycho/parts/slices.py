@@ -27,12 +27,16 @@ POTENTIALS: Mapping[Of, str] = MappingProxyType(
 
 
 class Sliced(eqx.Module):
-    """Slices of a specimen along the beam: transmission functions and their positions."""
+    """Slices of a specimen along the beam: transmission functions and their positions.
+
+    Those of a specimen in a mixed state are the slices of all its states, one state after another.
+    """
 
     transmission: Slices  # entrance face first
     thickness: Varying[Thickness]  # Å, one for all slices or one each
     origin: Varying[Pair]  # Å, position of pixel [0, 0]
     period: tuple[int, int] | None = eqx.field(static=True, default=None)
+    occupancies: Float[Array, " s"] | None = None  # of the states, None for a single one
 
     @property
     def plane(self) -> tuple[int, int]:

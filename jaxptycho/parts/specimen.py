@@ -106,6 +106,11 @@ class AbstractSpecimen(eqx.Module):
 
     # arrays, and their phase
 
+    @property
+    def absorbs(self) -> bool:
+        """True if the specimen holds an absorption."""
+        return "absorption" in self.held and self._held("absorption") is not None
+
     def stack(self, of: Of = "phase") -> Stack:
         """Phase [rad] or potential [V] of every slice, or the absorption, as stored."""
         values = self._held(of)

@@ -24,6 +24,7 @@ from ..parts.detector import (
     SuperSampled,
 )
 from ..parts.indexed import PerShot, PerView
+from ..parts.mixed_states import mixed_states
 from ..parts.probe import AberratedProbe, PixelProbe
 from ..parts.scan import FreeScan
 from ..parts.specimen import AbstractSpecimen, SliceStack
@@ -52,6 +53,7 @@ def guess_model(
     thickness: float | Sequence[float] | None = None,
     specimen: str = "complex",
     start: str = "empty",
+    states: int = 1,
     periodic: bool = False,
     probe: str = "auto",
     semiangle: float | None = None,
@@ -69,7 +71,8 @@ def guess_model(
     `thickness` [Å] is that of all slices together, or of each, by default that of the file;
     without `slices` there are as many as it requires (`start.slicing`). `specimen` is "complex" (a
     free transmission), "phase", "weak" or "potential"; it starts "empty", or with the phase of a
-    "direct" retrieval (`start.direct_object`), shared evenly by the slices. `probe` comes from the
+    "direct" retrieval (`start.direct_object`), shared evenly by the slices; of several `states`,
+    whose patterns add incoherently (`MixedStates`), each with a little noise. `probe` comes from the
     file, from the optics (`semiangle` [rad], `defocus` [Å] > 0 for underfocus, `aberrations` [Å];
     by default those in `data.about`), from the pattern `vacuum` [y, x] of the beam without a
     specimen, which gives the amplitude of the aperture and the optics its phase, or from the mean
@@ -103,7 +106,7 @@ def guess_model(
         content = _with_direct_phase(content, data, grid, semiangle, lens, near_field)
     return Model(
         probe=PixelProbe(with_dose(make_modes(first, modes), dose)),
-        specimen=content,
+        specimen=content if states == 1 else mixed_states(content, states),
         scan=FreeScan(per_shot(data)),
         grid=grid,
         detector=first_detector(data, near_field, supersample, extend, shift),
