@@ -1,25 +1,32 @@
-"""`jaxptycho live` and `jaxptycho camera`."""
+"""`jaxptycho live`, `jaxptycho watch` and `jaxptycho camera`."""
 
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from datetime import datetime
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
 
 from ..io.datasets import read
 from ..io.readers.reading import QUANTITIES
 from ..live.camera import PROTOCOLS
 from ..live.camera.replay import Faults, replay, series_of
+from ..live.page import Feed, Page
 from ..live.receiver import Receiver
 from ..live.ring import POLICIES
 from ..live.session import Session
 from ..live.snapshot import Snapshot
+from ..live.sources import require_source
 from ..live.sources.address import parse_address
+from ..live.watch import WatchedRun, history_of, run_line, run_status
 from ..runs.folder import refuse_existing
 from ..runs.progress import SignalStopper
 from .given import given_values
 
 PRINTED_S = 1.0
+WATCH_S = 0.5  # between two looks at a run
 
 
 def run_camera(
@@ -64,24 +71,45 @@ def run_live(
     patience: float,
     ring_mib: int,
     series: int | None,
+    place: tuple[str, int] | None,
     settings: Sequence[str],
 ) -> None:
-    """Receive from `source` without a page: pictures and files in `folder`, counts printed."""
+    """Receive from `source` into `folder`, with counts printed, or a page at `place` (host, port).
+
+    With a page the last series can be looked at until the user ends the session.
+    """
     if policy not in POLICIES:
         raise ValueError(f"no policy is called {policy!r}; known are {', '.join(POLICIES)}")
     address = parse_address(source)
     folder = folder or Path(f"live-{datetime.now():%Y%m%d-%H%M%S}")
     refuse_existing(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     known = given_values(settings)
     given = {name: known.pop(name) for name in (*QUANTITIES, "scan_order") if name in known}
-    ring = ring_mib * 2**20
+    require_source(address)
+    feed = Feed()
+    asked: SimpleQueue[dict[str, Any]] = SimpleQueue()
+    page = nullcontext() if place is None else Page(feed, asked.put, *place)
+    folder.mkdir(parents=True, exist_ok=True)
+    options = policy, given, patience, ring_mib * 2**20
     with (
         SignalStopper() as stopper,
-        Receiver(address, folder, policy, given, patience, ring) as receiver,
+        page,
+        Receiver(address, folder, *options) as receiver,
     ):
-        session = Session(receiver, folder, Printer(), known)
-        session.run(stopper.why, series)
+        if place is not None:
+            print(f"look at {page.url}", flush=True)
+        printer = Printer()
+
+        def show(snapshot: Snapshot) -> None:
+            printer(snapshot)
+            if place is not None:
+                feed.put(snapshot.message())
+
+        with closing(Session(receiver, folder, show, known, asked)) as session:
+            session.run(stopper.why, series)
+            if place is not None:
+                print("the camera has ended; Ctrl-C ends the session", flush=True)
+                session.stay(stopper.why)
     print(f"{len(session.done)} series in {folder}")
 
 
@@ -96,7 +124,26 @@ class Printer:
         now = time.monotonic()
         if snapshot.status["over"]:
             note = snapshot.status["note"]
-            print(snapshot.line() + (f" ({note})" if note else ", complete"), flush=True)
+            print(f"{snapshot.line()}; {note}", flush=True)
         elif now - self.last > PRINTED_S:
             self.last = now
             print(snapshot.line(), file=sys.stderr, flush=True)
+
+
+def run_watch(folder: Path, place: tuple[str, int], once: bool) -> None:
+    """Show the run in `folder` on a page at `place`, and a line for every epoch.
+
+    With `once` only the line of its present state is printed.
+    """
+    run = WatchedRun(folder)
+    if once:
+        print(run_line(run_status(folder, history_of(folder / "history.csv"))))
+        return
+    feed = Feed()
+    with SignalStopper() as stopper, Page(feed, lambda request: None, *place) as page:
+        print(f"look at {page.url}", flush=True)
+        while stopper.why() is None:
+            if (news := run.news()) is not None:
+                feed.put(news)
+                print(run_line(news["status"]), flush=True)
+            time.sleep(WATCH_S)

@@ -1,5 +1,5 @@
 """Command line: `jaxptycho demo | new | run | resume | calibrate | inspect | convert | validate |
-compare | halves | export | live | camera`.
+compare | halves | export | live | watch | camera`.
 """
 
 import json
@@ -377,13 +377,35 @@ def live_pictures(
     series: Annotated[
         int | None, typer.Option(help="Number of series after which the session ends.")
     ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address of the page; beyond this machine its link has a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of the page; 0 takes a free one.")] = 0,
     settings: Given = [],  # noqa: B006
     debug: Debug = False,
 ) -> None:
-    """Show and record a scan while a camera sends it."""
+    """Show and record a scan while a camera sends it, in a page of the browser."""
     from .live import run_live
 
-    run_live(source, out, policy, timeout, ring_mib, series, settings)
+    place = None if headless else (host, port)
+    run_live(source, out, policy, timeout, ring_mib, series, place, settings)
+
+
+@app.command()
+@tidy
+def watch(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    host: Annotated[
+        str, typer.Option(help="Address of the page; beyond this machine its link has a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of the page; 0 takes a free one.")] = 0,
+    once: Annotated[bool, typer.Option("--once", help="Print the present state, and end.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Follow a run in the browser while it goes on: losses, time left and figures."""
+    from .live import run_watch
+
+    run_watch(run, (host, port), once)
 
 
 @app.command("camera")

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Num
 
+from ..direct.bright_field import BrightField
 from ..direct.processor import AbstractProcessor, Block, init_states, update_states
 from ..io.stream import Series
 from .ring import frames_at_once
@@ -25,6 +26,7 @@ class Accumulator:
         self.tally = Tally(series.frames)
         self.scan: LiveScan | None = None
         self.processors: tuple[AbstractProcessor, ...] = ()
+        self.bright: BrightField  # the one among them that keeps the bright field
         self.states: tuple[Any, ...] = ()
         self.block = frames_at_once(series)
         self._held: list[np.ndarray] = []
@@ -33,22 +35,31 @@ class Accumulator:
         """Add up to `block` records of the series."""
         if self.scan is None:
             self._held.append(records)
-            if sum(map(len, self._held)) >= min(FIRST, self.series.frames):
-                self.begin()
-            return
-        self._update(records)
+        else:
+            self._update(records)
+
+    @property
+    def may_begin(self) -> bool:
+        """True once enough frames have come that the scan is known by them."""
+        held = sum(map(len, self._held))
+        return self.scan is None and held >= min(FIRST, self.series.frames)
 
     def begin(self) -> None:
-        """Begin with the frames that have come; ValueError where the scan is not known by them."""
+        """Begin with the frames that have come; ValueError where the scan is not known by them.
+
+        Returns when the programs are compiled.
+        """
         if self.scan is not None or not self._held:
             return
         records = np.concatenate(self._held)
         self.scan = scan_of(self.series, np.asarray(records["pixels"]), self.layout)
         self.processors = linear_processors(self.scan)
+        self.bright = self.processors[-1]
         self.states = init_states(self.processors)
         for held in self._held:
             self._update(held)
         self._held = []
+        jax.block_until_ready(self.states)
 
     def copied(self) -> tuple[Any, ...]:
         """Copies of the states, which stay when others follow."""

@@ -66,6 +66,7 @@ class Receiver:
         self.taken = 0  # frames of the ring
         self.skipped = 0
         self.restarts = 0
+        self.paused = False  # frames wait in the ring, and on the disk
         self._start()
 
     def __enter__(self):
@@ -121,7 +122,7 @@ class Receiver:
                 yield message
                 with suppress(OSError):  # of a process that has finished
                     self.pipe.send("drained")
-            elif self.begun is not None and len(records := self._take()):
+            elif self.begun and not self.paused and len(records := self._take()):
                 yield records
             else:
                 yield None

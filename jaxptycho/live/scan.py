@@ -43,6 +43,13 @@ class LiveScan:
         edge = max(self.grid.dk)
         return Optics.of(1e3 * self.semiangle, self.grid.wavelength, edge, **given)
 
+    @property
+    def disc(self) -> tuple[float, float, float]:
+        """Place (y, x) and radius of the disc in pixels of a pattern as the camera shows it."""
+        step = np.multiply(self.grid.dk, self.grid.wavelength)
+        y, x = np.divide(self.centre, step) + np.array(self.grid.shape) // 2
+        return float(y), float(x), self.semiangle / float(np.sqrt(np.prod(step)))
+
 
 def scan_of(
     series: Series, first: Num[np.ndarray, "n y x"], layout: dict[str, Any] | None = None

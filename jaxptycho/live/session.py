@@ -1,13 +1,16 @@
 """Session: frames of a receiver become states, pictures, and files, series after series.
 
-Frames have priority: pictures are made from copies of the states in a thread, one after the other,
-and a picture that is not wanted yet is not made.
+Frames have priority: pictures are made from copies of the states in threads, the phase at its own
+pace, and a picture that is not yet required is not made.
 """
 
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -15,20 +18,25 @@ import numpy as np
 from ..direct.transfer import Optics
 from .accumulator import Accumulator
 from .finish import finish
+from .focus import measure_live_optics
 from .intake import Begin, End
 from .pictures import Canvas, LiveImage, dose, phase_pictures, quick_pictures, results_of
+from .rate_meter import RateMeter
 from .receiver import Receiver
 from .snapshot import Snapshot, save_pictures
 
-PERIOD_S = 0.1  # between two snapshots, at least
 SAVED_S = 5.0  # between two writes of the pictures of a running series
 REST = 2.0  # pause after a phase picture, in times that it took
+IDLE_S = 0.02
+WORKERS = 3  # quick pictures, phase, and a measurement of the optics
 
 
 class Session:
     """Run of the command `live`.
 
-    `show` is given every snapshot. `layout` maps the axes of the scan to those of the detector.
+    `show` is given every snapshot; `asked` takes requests of other threads, such as
+    `{"do": "refocus", "defocus": 150.0}` [Å], `{"do": "measure"}` or `{"do": "save"}`. `layout`
+    maps the axes of the scan to those of the detector.
     """
 
     def __init__(
@@ -37,19 +45,25 @@ class Session:
         folder: Path,
         show: Callable[[Snapshot], None],
         layout: dict[str, Any] | None = None,
+        asked: SimpleQueue[dict[str, Any]] | None = None,
     ):
         self.receiver = receiver
         self.folder = folder
         self.show = show
         self.layout = layout or {}
-        self.running: Accumulator | None = None
+        self.asked = SimpleQueue() if asked is None else asked
+        self.current: Accumulator | None = None  # the last series that has begun
+        self.over = True  # whether it has ended
+        self.note = ""
         self.recording = folder
         self.canvas: Canvas | None = None
         self.optics: Optics | None = None
-        self.measured: dict[str, str] = {}
+        self.shown_optics: dict[str, str] = {}
         self.done: list[Snapshot] = []  # last ones of the series that are over
-        self.pool = ThreadPoolExecutor(1)
-        self.making: Future | None = None
+        self.pool = ThreadPoolExecutor(WORKERS)
+        self.beginning: Future | None = None
+        self.making: dict[str, Future] = {}
+        self.measuring: Future | None = None
         self.saved = 0.0
         self.phase_due = 0.0
         self.latest: dict[str, LiveImage] = {}
@@ -60,120 +74,211 @@ class Session:
 
         Raises ValueError where a camera fails; what had come is saved.
         """
-        asked = False
+        stopped = False
         try:
             for event in self.receiver.events():
-                if not asked and stop() is not None:
+                if not stopped and stop() is not None:
                     self.receiver.stop()
-                    asked = True
+                    stopped = True
                 if isinstance(event, Begin):
                     self._begin(event)
                 elif isinstance(event, End):
                     self._end(event)
                     if series is not None and len(self.done) >= series:
                         return
-                elif event is not None and self.running is not None:
-                    self.running.add(event)
-                    self.meter.add(len(event))
-                self._develop()
+                elif event is not None:
+                    self._add(event)
+                self._attend()
         finally:
-            if self.running is not None:
+            if not self.over:
                 self._end(End("interrupted"))
-            self.pool.shutdown()
 
-    def refocus(self, **aberrations: float) -> None:
-        """Use other aberrations [Å] from the next picture on, from the kept bright field."""
-        if self.canvas is not None:
-            self.optics = self.canvas.scan.lens(**aberrations)
-            self.measured = {name: f"{value:.5g} Å (set)" for name, value in aberrations.items()}
-            self.phase_due = 0.0
+    def stay(self, stop: Callable[[], str | None]) -> None:
+        """Answer requests about the last series until `stop` gives a reason."""
+        while stop() is None:
+            self._attend()
+            time.sleep(IDLE_S)
+
+    def close(self) -> None:
+        """Wait for what is under way."""
+        self.pool.shutdown(cancel_futures=True)
 
     def _begin(self, begun: Begin) -> None:
-        self.running = Accumulator(begun.series, self.layout)
+        self.current = Accumulator(begun.series, self.layout)
+        self.over = False
+        self.note = ""
         self.recording = begun.recording
         self.canvas = None
         self.latest = {}
+        self.phase_due = 0.0
+        self.measuring = None
         self.meter = RateMeter()
+
+    def _add(self, records: np.ndarray) -> None:
+        """Add frames; programs are compiled in the thread of pictures, and frames wait meanwhile."""
+        current = self.current
+        assert current is not None
+        self._begun()
+        current.add(records)
+        self.meter.add(len(records))
+        if current.may_begin:
+            self.beginning = self.pool.submit(current.begin)
+            self.receiver.paused = True
+
+    def _begun(self) -> None:
+        """Wait until the series is under way; raises ValueError where its scan is not known."""
+        if self.beginning is not None:
+            beginning = self.beginning
+            self.beginning = None
+            self.receiver.paused = False
+            beginning.result()
 
     def _end(self, ended: End) -> None:
         """Last pictures and the file of a series."""
-        running = self.running
-        assert running is not None
-        self.running = None
-        running.begin()
-        if self.making is not None:
-            self.making.result()
-        self.making = None
-        snapshot = Snapshot(running.series.name, self._status(running, ended.note, over=True))
-        if running.scan is not None:
-            self._prepare(running)
-            work = running.copied(), snapshot.status, True
-            snapshot = self._make(running, *work)
-            save_pictures(self.latest, self.recording.with_suffix(""))
-        self.show(snapshot)
-        self.done.append(snapshot)
-        finish(self.recording, self.layout)
+        current = self.current
+        assert current is not None
+        self.over = True
+        self.note = ended.note
+        self._settle(wait=True)
+        snapshot = Snapshot(current.series.name, self._status(current))
+        try:
+            self._begun()
+            current.begin()
+            if current.scan is not None:
+                self._prepare(current)
+                for kind in ("quick", "phase"):
+                    status = self._status(current)
+                    snapshot = self._made(kind, current, current.copied(), status)
+                    self.show(snapshot)
+                self.phase_due = math.inf
+                snapshot = replace(snapshot, pictures=self.latest)
+                save_pictures(self.latest, self.recording.with_suffix(""))
+        finally:
+            self.note = "; ".join(filter(None, (self.note, finish(self.recording, self.layout))))
+            snapshot = replace(snapshot, status=snapshot.status | {"note": self.note})
+            self.show(replace(snapshot, pictures={}))
+            self.done.append(snapshot)
 
-    def _develop(self) -> None:
-        """Show a picture that is ready, and begin the next one."""
-        running = self.running
-        if self.making is not None:
-            if not self.making.done():
-                return
-            self.show(self.making.result())
-            self.making = None
-        if running is None or not self.meter.due():
+    def _attend(self) -> None:
+        """Answer requests, and begin the next picture once the last one is shown."""
+        current = self.current
+        if current is None:
             return
-        if running.scan is None:
-            self.show(Snapshot(running.series.name, self._status(running)))
+        if self.beginning is not None and self.beginning.done():
+            self._begun()
+        while self.canvas is not None and not self.asked.empty():
+            self._answer(current, self.asked.get())
+        if self.measuring is not None and self.measuring.done():
+            self._focused(self.measuring)
+            self.measuring = None
+        self._settle()
+        if self.beginning is not None or current.scan is None:
+            if self.meter.due():
+                self.show(Snapshot(current.series.name, self._status(current)))
             return
-        self._prepare(running)
-        phase = time.monotonic() >= self.phase_due
-        work = running, running.copied(), self._status(running), phase
-        self.making = self.pool.submit(self._make, *work)
+        self._prepare(current)
+        if "phase" not in self.making and time.monotonic() >= self.phase_due:
+            self._make("phase", current)
+        elif "quick" not in self.making and not self.over and self.meter.due():
+            self._make("quick", current)
 
-    def _prepare(self, running: Accumulator) -> None:
+    def _make(self, kind: str, current: Accumulator) -> None:
+        """Begin to make pictures of copies of the states."""
+        work = current.copied(), self._status(current)
+        if kind == "phase":
+            self.phase_due = math.inf
+        self.making[kind] = self.pool.submit(lambda: self.show(self._made(kind, current, *work)))
+
+    def _settle(self, wait: bool = False) -> None:
+        """Forget pictures that are made; one that fails never stops the recording."""
+        for kind, future in list(self.making.items()):
+            if wait or future.done():
+                del self.making[kind]
+                if (error := future.exception()) is not None:
+                    self.note = f"no picture: {error}"
+
+    def _answer(self, current: Accumulator, request: dict[str, Any]) -> None:
+        assert self.canvas is not None
+        kind = request.get("do")
+        if kind == "refocus":
+            self._use({"defocus": float(request["defocus"])})
+            self.shown_optics = {"defocus": f"{float(request['defocus']):.5g} Å (set)"}
+        elif kind == "measure" and self.measuring is None:
+            results = results_of(current.processors, current.copied())
+            scan = self.canvas.scan
+            work = scan, self.canvas.bright, results.stack
+            self.measuring = self.pool.submit(measure_live_optics, *work)
+            self.shown_optics = self.shown_optics | {"measurement": "under way"}
+        elif kind == "save":
+            folder = self.recording.with_suffix("")
+            save_pictures(self.latest, folder.with_name(f"{folder.name}-{time.strftime('%H%M%S')}"))
+
+    def _focused(self, measuring: Future) -> None:
+        """Use optics and orientation that were measured."""
+        assert self.canvas is not None
+        if (error := measuring.exception()) is not None:
+            self.shown_optics = {"measurement": str(error)}
+            self.phase_due = 0.0
+            return
+        found = measuring.result()
+        scan = self.canvas.scan
+        oriented = replace(scan, positions=found.oriented(scan.positions))
+        self.canvas = Canvas.of(oriented, self.canvas.bright)
+        self._use(found.aberrations)
+        self.shown_optics = {name: row.amount for name, row in found.rows().items()}
+        if found.warnings:
+            self.shown_optics["caution"] = "; ".join(found.warnings)
+
+    def _use(self, aberrations: dict[str, float]) -> None:
+        """Make the next phase with other aberrations [Å], from the kept bright field."""
+        assert self.canvas is not None
+        self.optics = self.canvas.scan.lens(**aberrations)
+        self.phase_due = 0.0
+
+    def _prepare(self, current: Accumulator) -> None:
         """Canvas and optics of a series, once its scan is known."""
-        if self.canvas is None:
-            assert running.scan is not None
-            self.canvas = Canvas.of(running.scan, running.processors[-1])  # pyright: ignore
-            if self.optics is None:
-                self.optics = running.scan.lens()
+        if self.canvas is not None:
+            return
+        assert current.scan is not None
+        self.canvas = Canvas.of(current.scan, current.bright)
+        self.optics = current.scan.lens()
+        self.shown_optics = {"defocus": f"{current.scan.defocus:.5g} Å (stated)"}
 
-    def _make(
-        self, running: Accumulator, states: tuple[Any, ...], status: dict[str, Any], phase: bool
+    def _made(
+        self, kind: str, current: Accumulator, states: tuple[Any, ...], status: dict[str, Any]
     ) -> Snapshot:
+        """Snapshot with the "quick" pictures or the "phase"."""
         canvas = self.canvas
         optics = self.optics
         assert canvas is not None
         assert optics is not None
         begun = time.monotonic()
-        results = results_of(running.processors, states)
-        pictures = quick_pictures(canvas, results)
-        if phase:
-            pictures |= phase_pictures(canvas, results, optics)
-            now = time.monotonic()
-            self.phase_due = now + REST * (now - begun)
+        results = results_of(current.processors, states)
+        if kind == "phase":
+            pictures = phase_pictures(canvas, results, optics)
+            if not self.over:
+                now = time.monotonic()
+                self.phase_due = min(self.phase_due, now + REST * (now - begun))
+        else:
+            pictures = quick_pictures(canvas, results)
         self.latest = self.latest | pictures
         if begun - self.saved > SAVED_S:
             self.saved = begun
             save_pictures(self.latest, self.recording.with_suffix(""))
         status = status | dose(results, canvas.scan)
         status["lag"] += time.monotonic() - begun
-        step = np.multiply(canvas.scan.grid.dk, canvas.scan.grid.wavelength)
-        y, x = np.divide(canvas.scan.centre, step) + np.array(canvas.scan.grid.shape) // 2
-        disc = float(y), float(x), canvas.scan.semiangle / float(np.sqrt(np.prod(step)))
-        return Snapshot(running.series.name, status, self.measured, pictures, disc)
+        name = current.series.name
+        return Snapshot(name, status, self.shown_optics, pictures, canvas.scan.disc)
 
-    def _status(self, running: Accumulator, note: str = "", over: bool = False) -> dict[str, Any]:
-        tally = running.tally
+    def _status(self, current: Accumulator) -> dict[str, Any]:
+        tally = current.tally
         arrived = tally.arrived
         rate = self.meter.rate()
-        queue = self.receiver.queued
+        queue = 0 if self.over else self.receiver.queued
         return {
             "frames": tally.frames,
             "arrived": arrived,
-            "lost": tally.frames - arrived if over else tally.missing,
+            "lost": tally.frames - arrived if self.over else tally.missing,
             "late": tally.late,
             "doubled": tally.doubled,
             "foreign": tally.foreign + self.receiver.refused,
@@ -182,35 +287,6 @@ class Session:
             "queue": queue,
             "rate": rate,
             "lag": queue / rate if rate > 0 else 0.0,
-            "over": over,
-            "note": note,
+            "over": self.over,
+            "note": self.note,
         }
-
-
-class RateMeter:
-    """Frames per second over the last second, and the clock of snapshots."""
-
-    def __init__(self):
-        self.begun = time.monotonic()
-        self.marks: list[tuple[float, int]] = [(self.begun, 0)]
-        self.shown = 0.0
-
-    def add(self, frames: int) -> None:
-        """Count frames."""
-        now = time.monotonic()
-        self.marks.append((now, self.marks[-1][1] + frames))
-        while len(self.marks) > 2 and self.marks[1][0] < now - 1:
-            self.marks.pop(0)
-
-    def rate(self) -> float:
-        """Frames per second."""
-        (first, before), (_, after) = self.marks[0], self.marks[-1]
-        return (after - before) / max(time.monotonic() - first, 1e-3)
-
-    def due(self) -> bool:
-        """True if it is time for a snapshot."""
-        now = time.monotonic()
-        if now - self.shown < PERIOD_S:
-            return False
-        self.shown = now
-        return True

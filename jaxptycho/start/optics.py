@@ -6,6 +6,7 @@ curvature and scores give errors.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from .optics_table import (
 )
 from .phase_sign import phase_skewness
 from .sidebands import some_frequencies
-from .superpixels import superpixels_of
+from .superpixels import SuperpixelImages, superpixels_of
 from .weak_object_likelihood import NAMES, explained_along
 
 CURVE_STEPS = 4 * BATCH
@@ -63,8 +64,23 @@ def measure_optics(
     known = Knowledge(defocus_sign, transform, rotation)
     camera = measure_camera(data) if camera is None else camera
     images, angle, spread, cautions = _images(data, camera, semiangle)
-    wavelength = data.grid.wavelength
-    problem = Problem(images, angle, wavelength, known)
+    return optics_of(images, angle, data.grid.wavelength, known, spread, cautions)
+
+
+def optics_of(
+    images: SuperpixelImages,
+    semiangle: float,
+    wavelength: float,
+    known: Knowledge,
+    spread: float = 0.0,
+    cautions: Sequence[str] = (),
+) -> MeasuredOptics:
+    """As `measure_optics`, from images of the disc of `semiangle` [rad].
+
+    `spread` is the relative error of the defocus by the step of the detector and the thickness,
+    `cautions` are those of the images.
+    """
+    problem = Problem(images, semiangle, wavelength, known)
     fits = candidates(problem)
     rivals = _rivals(fits)
     best = _refined(problem, fits[0])
