@@ -16,8 +16,8 @@ from ..physics.grids import Grid
 from ..physics.mean_potential import atoms_potential
 from ..physics.types import Numbers, Pair, PyTree, Scalar, Stack
 from .indexed import PerShot, PerView, Varying, add, as_array, axis_size, first_shot
-from .slices import AtomTable, Of, Sliced, Thickness, Voxels, as_sliced
-from .specimen import AbstractSpecimen, exponential
+from .slices import AtomTable, Of, Sliced, Thickness, Voxels, as_sliced, exponential
+from .specimen import AbstractSpecimen
 from .stacks import PotentialSlices
 from .volume import Volume
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from ..physics import windows
 from ..physics.grids import Grid
+from ..physics.transmission import transmission_function
 from ..physics.types import Index, Pair, Scalar, Slices, Stack, Window
 from .indexed import PerShot, PerView, Varying
 
@@ -138,6 +139,11 @@ def as_voxels(shown: Any, grid: Grid, of: Of) -> Voxels:
     voxel = (dz, *grid.pixel)
     corner = (float(depths[0]) / 2, y, x)
     return Voxels(values, voxel, corner, shown.labels[of])
+
+
+def exponential(phase: Stack, absorption: Stack | None) -> Slices:
+    """Transmission function e^{iφ−a}."""
+    return transmission_function(phase, jnp.zeros_like(phase) if absorption is None else absorption)
 
 
 def exponent_step(absorption: Stack | None, gradient: Any, step: Stack) -> dict[str, Array]:

@@ -17,7 +17,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from ..physics.grids import Grid
-from ..physics.transmission import phase_and_absorption, transmission_function
+from ..physics.transmission import phase_and_absorption
 from ..physics.types import Pair, PyTree, Scalar, Slices, Stack
 from .indexed import PerShot, PerView, Varying, add, first_shot
 from .slices import (
@@ -33,6 +33,7 @@ from .slices import (
     as_voxels,
     exponent_change,
     exponent_step,
+    exponential,
     overlap,
     require_depth,
     sliced_origin,
@@ -397,8 +398,3 @@ class SliceStack(AbstractStack):
 
     def transmission_change(self, change: Slices) -> dict[str, Array]:
         return exponent_change(self.absorption, change / exponential(self.phase, self.absorption))
-
-
-def exponential(phase: Stack, absorption: Stack | None) -> Slices:
-    """Transmission function e^{iφ−a}."""
-    return transmission_function(phase, jnp.zeros_like(phase) if absorption is None else absorption)

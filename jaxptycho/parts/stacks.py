@@ -14,8 +14,17 @@ from jaxtyping import Array, Bool, Float
 from ..physics.grids import Grid
 from ..physics.types import Pair, Slices, Stack
 from .indexed import PerShot, Varying, plain
-from .slices import MIN_AMPLITUDE, POTENTIALS, Of, Sliced, Thickness, as_sliced, overlap
-from .specimen import AbstractStack, exponential
+from .slices import (
+    MIN_AMPLITUDE,
+    POTENTIALS,
+    Of,
+    Sliced,
+    Thickness,
+    as_sliced,
+    exponential,
+    overlap,
+)
+from .specimen import AbstractStack
 
 
 class TransmissionStack(AbstractStack):

@@ -17,8 +17,18 @@ from ..physics import slab_rotation, volumes
 from ..physics.grids import Grid
 from ..physics.types import Index, Numbers, Pair, PyTree, Scalar, Stack
 from .indexed import PerShot, Varying, add, as_array, plain
-from .slices import POTENTIALS, Lengths, Of, Slab, Sliced, Thickness, Voxels, finite_voxels
-from .specimen import AbstractSpecimen, exponential
+from .slices import (
+    POTENTIALS,
+    Lengths,
+    Of,
+    Slab,
+    Sliced,
+    Thickness,
+    Voxels,
+    exponential,
+    finite_voxels,
+)
+from .specimen import AbstractSpecimen
 
 
 class Volume(AbstractSpecimen):

@@ -69,19 +69,19 @@ def guess_model(
     """First guess of a model: an empty specimen, and a probe with the measured dose.
 
     `thickness` [Å] is that of all slices together, or of each, by default that of the file;
-    without `slices` there are as many as it requires (`start.slicing`). `specimen` is "complex" (a
-    free transmission), "phase", "weak" or "potential"; it starts "empty", or with the phase of a
-    "direct" retrieval (`start.direct_object`), shared evenly by the slices; of several `states`,
-    whose patterns add incoherently (`MixedStates`), each with a little noise. `probe` comes from the
-    file, from the optics (`semiangle` [rad], `defocus` [Å] > 0 for underfocus, `aberrations` [Å];
-    by default those in `data.about`), from the pattern `vacuum` [y, x] of the beam without a
-    specimen, which gives the amplitude of the aperture and the optics its phase, or from the mean
-    pattern in its place; "auto" takes the first of vacuum, file, optics and mean pattern that is
-    known. The object reaches `margin` [Å] further than the windows. `near_field` [Å] is the
-    effective distance of an in-line hologram. The model may be finer than the detector in
-    reciprocal space (`supersample`) or in real space (`extend`), by integer factors. A bright-field
-    disc off the middle of the camera is modelled as a shift of the pattern (`descan`: see
-    `start.descan`).
+    without `slices` there are as many as it requires (`start.slicing`). `specimen` is "complex"
+    (a free transmission), "phase", "weak" or "potential"; it starts "empty", or with the phase
+    of a "direct" retrieval (`start.direct_object`), shared evenly by the slices. Several
+    `states` (`MixedStates`), whose patterns add incoherently, start with a little noise.
+    `probe` comes from the file, from the optics (`semiangle` [rad], `defocus` [Å] > 0 for
+    underfocus, `aberrations` [Å]; by default those in `data.about`), from the pattern `vacuum`
+    [y, x] of the beam without a specimen, which gives the amplitude of the aperture and the
+    optics its phase, or from the mean pattern in its place; "auto" takes the first of vacuum,
+    file, optics and mean pattern that is known. The object reaches `margin` [Å] further than
+    the windows. `near_field` [Å] is the effective distance of an in-line hologram. The model
+    may be finer than the detector in reciprocal space (`supersample`) or in real space
+    (`extend`), by integer factors. A bright-field disc off the middle of the camera is modelled
+    as a shift of the pattern (`descan`: see `start.descan`).
     """
     if near_field is not None and descan in ("shared", "plane", "shot"):
         raise ValueError(
