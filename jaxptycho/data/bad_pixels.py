@@ -7,15 +7,14 @@ has none of these: its features are as wide as the bright-field disc or a speckl
 regions are not narrow straight stripes.
 """
 
-from collections.abc import Iterable
-from typing import NamedTuple
-
 import numpy as np
-from jaxtyping import Bool, Float, Num
+from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike
 from scipy import ndimage
 
 from .dead_chips import ILLUMINATED, dead_chips
+from .hot_clusters import hot_clusters
+from .pixel_statistics import PixelStatistics, steady
 
 MIN_FLAGGED = 0.5  # fraction of the patterns in which a pixel has its flag
 STUCK_SHOTS = 16  # minimum number of patterns to distinguish a stuck pixel from a steady one
@@ -24,8 +23,6 @@ MAX_STUCK = 25  # pixels of such a region; a larger one may be saturated, or cal
 FLAGS = 0.25  # largest fraction of flagged pixels; more are dark pixels after subtraction
 HOT_RATIO = 10.0  # over the fourth brightest of 24 neighbours; a measured central beam has 6
 HOT_COUNTS = 50  # counts of a hot pixel if there are few patterns
-HOT_EVENTS = 20  # electrons in the sample, so that a few electrons are not a hot pixel
-NOISY = 0.1  # of the brightest pixel, above which pixels show the noise of the counts
 BRIGHT = 0.2  # of the largest value, around a saturated pixel
 ROUND = 20  # pixels, from which a round region of flags is a bright-field disc
 SATURATED = "saturated in most patterns"
@@ -33,70 +30,9 @@ GAP_WIDTH = 8  # pixels, widest gap between two chips that is distinguished from
 COMPACT = 3  # pixels, longer side of a cluster of dead pixels that is not a stripe
 
 
-class PixelStatistics(NamedTuple):
-    """Sums over a sample of patterns, zero frequency in the centre."""
-
-    shots: int
-    total: Float[np.ndarray, "y x"]
-    squares: Float[np.ndarray, "y x"]
-    flagged: Num[np.ndarray, "y x"]  # patterns with the largest value of the type, or NaN
-    changed: Num[np.ndarray, "y x"]  # patterns that differ from the first
-    first: Float[np.ndarray, "y x"]
-    largest: Float[np.ndarray, "y x"]
-
-
-def pixel_statistics(blocks: Iterable[Num[np.ndarray, "b y x"]]) -> PixelStatistics:
-    """Sums over blocks of patterns as stored by the camera."""
-    sums: PixelStatistics | None = None
-    for block in blocks:
-        largest = largest_value(block.dtype)
-        flagged = ~np.isfinite(block) if largest is None else block == largest
-        values = np.where(np.isfinite(block), block, 0).astype(float)
-        first = values[0] if sums is None else sums.first
-        here = PixelStatistics(
-            len(block),
-            values.sum(0),
-            (values**2).sum(0),
-            flagged.sum(0),
-            (values != first).sum(0),
-            first,
-            values.max(0),
-        )
-        sums = here if sums is None else _added(sums, here)
-    if sums is None:
-        raise ValueError("got no patterns; give at least one block of them")
-    return sums
-
-
-def _added(sums: PixelStatistics, more: PixelStatistics) -> PixelStatistics:
-    """Sums over the patterns of two samples."""
-    return PixelStatistics(
-        sums.shots + more.shots,
-        sums.total + more.total,
-        sums.squares + more.squares,
-        sums.flagged + more.flagged,
-        sums.changed + more.changed,
-        sums.first,
-        np.maximum(sums.largest, more.largest),
-    )
-
-
-def noise_over_mean(seen: PixelStatistics) -> float:
-    """Median variance over mean of the illuminated pixels, 0 without any."""
-    mean = np.maximum(seen.total / seen.shots, 0)
-    variance = seen.squares / seen.shots - mean**2
-    bright = mean > NOISY * mean.max()
-    return float(np.median(variance[bright] / mean[bright])) if bright.any() else 0.0
-
-
-def largest_value(dtype: np.dtype) -> int | None:
-    """Value with which cameras flag pixels in this type; None if it may be a count."""
-    return int(np.iinfo(dtype).max) if dtype.kind in "ui" else None
-
-
 def bad_pixels(seen: PixelStatistics, mask: Bool[np.ndarray, "y x"]) -> dict[str, np.ndarray]:
     """Defective pixels [y, x] of `mask`, by kind of defect (see the module)."""
-    mean = seen.total / seen.shots
+    mean = seen.mean
     flagged = mask & (seen.flagged >= MIN_FLAGGED * seen.shots)
     negative = mask & (mean < 0) & (seen.changed == 0) & (seen.shots > 1)
     if negative.mean() > FLAGS:
@@ -106,13 +42,15 @@ def bad_pixels(seen: PixelStatistics, mask: Bool[np.ndarray, "y x"]) -> dict[str
     left &= ~lines
     stuck = left & _stuck(seen, left)
     hot = left & ~stuck & _hot(seen, left & ~stuck)
+    clusters = hot_clusters(seen, left & ~stuck & ~hot)
     saturated = _saturated(seen, flagged, mask & ~flagged)
     found = {
         "flagged by the largest value of their type, or by NaN": flagged & ~saturated,
         SATURATED: saturated,
         "at the same negative value in every pattern": negative,
         "stuck at one value": stuck,
-        "hot, far above their neighbours": hot | lines,
+        "hot, far above their neighbours": hot | lines | clusters.bright,
+        "far noisier than their neighbours": clusters.noisy,
     }
     return {what: pixels for what, pixels in found.items() if pixels.any()}
 
@@ -144,7 +82,7 @@ def _stuck(seen: PixelStatistics, valid) -> Bool[np.ndarray, "y x"]:
     found = np.zeros_like(valid)
     if seen.shots < STUCK_SHOTS or not (seen.changed[valid] > 0).any():
         return found
-    mean = seen.total / seen.shots
+    mean = seen.mean
     variance = np.maximum(seen.squares / seen.shots - mean**2, 0)
     noisy = valid & ((mean == 0) | (variance > 0.3 * np.abs(mean)))
     constant = valid & (seen.changed == 0) & (mean != 0)
@@ -185,14 +123,7 @@ def _hot(seen: PixelStatistics, valid) -> Bool[np.ndarray, "y x"]:
     ranked = -np.sort(-np.nan_to_num(_neighbours(total, 2), nan=0.0), axis=0)
     enough = np.isfinite(total).sum() > 25
     least = HOT_COUNTS if seen.shots < STUCK_SHOTS else 0
-    return enough & (np.nan_to_num(total) > HOT_RATIO * ranked[3] + least) & _steady(seen)
-
-
-def _steady(seen: PixelStatistics) -> Bool[np.ndarray, "y x"]:
-    """Pixels counting at least `HOT_EVENTS` electrons, n = mean² · shots / variance."""
-    mean = seen.total / seen.shots
-    variance = np.maximum(seen.squares / seen.shots - mean**2, 0)
-    return (mean != 0) & (HOT_EVENTS * variance <= mean**2 * seen.shots) | (seen.shots == 1)
+    return enough & (np.nan_to_num(total) > HOT_RATIO * ranked[3] + least) & steady(seen)
 
 
 def _neighbours(image: ArrayLike, reach: int) -> Float[np.ndarray, "n y x"]:

@@ -16,25 +16,24 @@ from ..physics.grids import Grid
 from ..physics.types import Numbers
 from .bad_pixels import (
     SATURATED,
-    PixelStatistics,
     bad_pixels,
     dead_pixels,
     describe_pixels,
     electrons,
-    noise_over_mean,
-    pixel_statistics,
     saturated_fraction,
 )
 from .bad_shots import MAX_LEFT_OUT, far_positions, repeated_patterns, wild_doses
 from .batch import Rows
 from .checks import checked_mask, checked_probe, checked_tilts, of_view, require_scan
+from .first_pass import BLOCK, first_pass
 from .frame import origin_of, require_near_axis, spacing, warn_of_rounding
 from .layout import SomeRows, by_view, per_view, without_masks
 from .numbers import numbers
 from .patterns import AsSeen, Chosen, Patterns, read_by
+from .pixel_statistics import PixelStatistics, noise_over_mean, pixel_statistics
 from .process_shard import ALONE, ProcessShard
+from .spikes import single_spikes, spike_limits
 
-BLOCK = 64  # patterns read at once
 SAMPLE = 256  # patterns in the sample for defective pixels
 SAMPLE_PIXELS = 2**24  # pixels in this sample
 MIN_NOISE = 0.3  # variance over mean of counts, below which patterns were calculated
@@ -92,12 +91,12 @@ class Dataset:
             self.probe_guess = checked_probe(self.probe_guess, self.grid)
         if hidden is not None:
             self.mask = self._visible() & ~hidden
-        checked = self.bad_data == "keep" or any(getattr(c, "checked", False) for c in self.counts)
+        checked = self.bad_data == "keep" or self._checked()
         if not checked:
             self._mask(bad_pixels(self.sample, self._visible()))
         self._count_from_frame(max(map(spacing, given)))
         self._clean = read_by(self.counts, self.mask, IN_MEMORY_BYTES)
-        self._look(sharing)
+        self._look(sharing, None if checked else spike_limits(self.sample))
         if not checked:
             total = np.fft.fftshift(np.sum(self._total, 0))
             dead = dead_pixels(electrons(total, sum(self.n_shots), self.sample), self._visible())
@@ -114,6 +113,10 @@ class Dataset:
 
     def _repr_html_(self) -> str:
         return viewing.html_table(self, "data")
+
+    def _checked(self) -> bool:
+        """True for patterns whose bad pixels and shots were left out before."""
+        return any(getattr(c, "checked", False) for c in self.counts)
 
     @property
     def n_views(self) -> int:
@@ -247,37 +250,13 @@ class Dataset:
     def _where(self, view: int) -> str:
         return of_view(view, self.n_views)
 
-    def _look(self, sharing: ProcessShard):
+    def _look(self, sharing: ProcessShard, limits: np.ndarray | None = None):
         """Read this process's part of the patterns, and combine the findings of all processes."""
-        self._dose = [np.zeros(n) for n in self.n_shots]
-        self._total = [np.zeros(self.grid.shape) for _ in self.n_shots]
-        clipped = 0
-        wrong = None
-        try:
-            for view, clean in enumerate(self._clean):
-                first, end = sharing.own(self.n_shots[view])
-                for start in range(first, end, BLOCK):
-                    stop = min(start + BLOCK, end)
-                    seen = clean.look(start, stop)
-                    clipped += seen.negative
-                    self._dose[view][start:stop] = seen.patterns.sum((1, 2), dtype=float)
-                    self._total[view] += seen.patterns.sum(0, dtype=float)
-                    if seen.too_large is not None:
-                        self._dose[view][start:stop][seen.too_large] = np.inf
-                    if seen.not_finite is not None:
-                        self._dose[view][start:stop][seen.not_finite] = np.nan
-        except ValueError as error:
-            wrong = str(error)
-        if wrong := sharing.said(wrong):
-            raise ValueError(wrong)
-        found = sharing.summed(
-            np.concatenate([[clipped], *self._dose, *(t.ravel() for t in self._total)])
-        )
-        clipped = int(found[0])
-        found = found[1:]
-        doses, totals = np.split(found, [sum(self.n_shots)])
-        self._dose = np.split(doses, np.cumsum(self.n_shots)[:-1])
-        self._total = list(totals.reshape(-1, *self.grid.shape))
+        found = first_pass(self._clean, self.n_shots, self.grid.shape, sharing, limits)
+        clipped = found.clipped
+        self._dose = found.dose
+        self._total = found.total
+        self._marks = list(zip(found.spikes, found.torn, strict=True))
         if clipped:
             warnings.warn(
                 f"{clipped} negative counts, as dark subtraction leaves them, were clipped to zero",
@@ -313,6 +292,7 @@ class Dataset:
         noisy = noise_over_mean(self.sample) > MIN_NOISE
         for view in range(self.n_views):
             broken = np.isnan(self._dose[view])
+            spikes, torn = (marks[~broken] for marks in self._marks[view])
             if 0 < broken.mean() <= MAX_LEFT_OUT:
                 self._leave_out(view, broken, "whose counts are not finite")
             dose, positions = self._dose[view], self.positions[view]
@@ -325,7 +305,9 @@ class Dataset:
             kinds = (
                 (far, "with positions far from the rest of the scan", positions),
                 (wild, f"with counts unlike those around them ({middle:.4g} as a rule)", dose),
-                (stopped & ~far & ~wild, "that repeat the pattern of the shot before", None),
+                (stopped, "that repeat the pattern of the shot before", None),
+                (_few(single_spikes(spikes)), "with a spike, as a cosmic ray leaves it", None),
+                (_few(torn > 0) & noisy, "that are torn, or the other part of a torn one", None),
             )
             left = np.ones(len(dose), bool)
             for bad, why, values in kinds:
@@ -389,3 +371,8 @@ class Dataset:
                     f"(first: shot {empty[0]}); they are kept as data of a low dose",
                     stacklevel=4,
                 )
+
+
+def _few(bad: np.ndarray) -> np.ndarray:
+    """The bad shots, none where they are too many to be left out."""
+    return bad if bad.mean() <= MAX_LEFT_OUT else np.zeros_like(bad)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from ..data import Dataset
-from ..data.bad_pixels import noise_over_mean
+from ..data.pixel_statistics import noise_over_mean
 from .disc import Disc, rim_of
 from .rim import Circle
 

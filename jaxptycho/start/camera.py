@@ -18,7 +18,8 @@ from ..analysis.electron_response import (
 from ..data import Dataset
 from ..data.bad_pixels import describe_pixels
 from ..data.tiles import tiles_of
-from .cautions import Measurement, of_centre, of_numbers
+from .caution import Measurement
+from .cautions import of_centre, of_numbers
 from .disc import Disc
 from .disc_shifts import DiscShifts, fit_moving_disc, scan_places
 from .measured import Measured

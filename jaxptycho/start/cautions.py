@@ -6,7 +6,7 @@ gives no caution where sound data could look the same.
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -17,6 +17,8 @@ from ..data import Dataset
 from ..data.checks import of_view
 from ..physics.grids import PHOTON_KEV_ANGSTROM
 from .calibration import bright_field_semiangle
+from .camera_cautions import of_beam_stop, of_gain, of_shifted_frames, of_wrapped_counts
+from .caution import Caution, Measurement
 from .count_statistics import are_amplitudes, ceiling, noise_of, pedestal
 
 SEMIANGLE = 1.18  # ratio of the measured to the given semiangle, or the inverse
@@ -29,28 +31,6 @@ MIN_STEP = 0.05  # pixels, for an unknown probe
 CORNER = 1.5  # times as many counts in the corners of the pattern as in its middle
 PHOTONS_KEV = 25.0  # above which photons are rarely used, and electrons often
 FLAT = math.pi  # tilts in degrees no larger than this may have been radians
-
-
-class Caution(NamedTuple):
-    """Suspicious property of the data, and the key of a job that changes it."""
-
-    key: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.text} ({self.key})"
-
-
-class Measurement(NamedTuple):
-    """A dataset, and what is known of it."""
-
-    data: Dataset
-    about: Mapping[str, Any]
-
-    @property
-    def is_far_field_of_electrons(self) -> bool:
-        near = "effective_distance_angstrom" in self.about
-        return self.data.grid.voltage_kv is not None and not near
 
 
 def cautions(data: Dataset, about: Mapping[str, Any] | None = None) -> list[Caution]:
@@ -321,6 +301,10 @@ CHECKS: tuple[Callable[[Measurement], Iterator[Caution]], ...] = (
     of_tilts,
     of_counts,
     of_numbers,
+    of_wrapped_counts,
+    of_gain,
+    of_beam_stop,
+    of_shifted_frames,
     of_design,
 )
 

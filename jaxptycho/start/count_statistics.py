@@ -22,6 +22,8 @@ DIM = 0.1  # fraction of the pixels, the dimmest
 BRIGHT = 0.95  # fraction of the pixels that are dimmer
 MOSTLY_EMPTY = 0.6  # fraction of the patterns
 FALL = 5.0  # of variance over mean from dark to bright pixels
+FEWEST_WRAPPED = 30  # counts just below the largest value
+EVEN = 0.5  # ratio of numbers of counts that are alike
 LARGEST_ROOT = 30.0  # whose square is told from its neighbours in single precision
 
 
@@ -132,3 +134,25 @@ def _are_roots(values: Num[np.ndarray, "shot pixel"]) -> bool:
     squares = small**2
     whole = np.abs(squares - np.rint(squares)) < 1e-3
     return bool(whole.all() and (np.abs(small - np.rint(small)) > 1e-2).mean() > 0.5)
+
+
+def modulus(noise: Noise) -> int | None:
+    """Number from which counts begin again at zero; None if there is none.
+
+    They reach the largest value of a type without becoming fewer towards it, and the same pixels
+    have values at both ends.
+    """
+    largest = float(noise.values.max(initial=0))
+    above = np.flatnonzero((largest <= CEILINGS) & (largest >= 0.998 * CEILINGS))
+    if not len(above) or (noise.values[: len(noise.values) // 2 + 1] % 1).any():
+        return None
+    size = int(CEILINGS[above[0]]) + 1
+    part = size // 20
+    high = noise.values >= size - part
+    below = (noise.values >= size - 2 * part) & ~high
+    at_both_ends = high.any(0)
+    low = noise.values[:, at_both_ends] < part
+    if high.sum() < FEWEST_WRAPPED or high.sum() < EVEN * below.sum():
+        return None
+    middle = np.abs(noise.values[:, at_both_ends] - size // 2) < part
+    return size if low.sum() > EVEN * max(high.sum(), middle.sum()) else None

@@ -22,6 +22,7 @@ PASSES = 2
 ISOLATED = 2.5  # times the third largest departure of the neighbours
 NOISY = 3.0  # ratio of variances
 FEWEST_NEIGHBOURS = 8
+DIRECT_BEAM = 2  # pixels from zero frequency
 TRIMMED = 2  # neighbours at either end
 
 
@@ -35,7 +36,8 @@ def odd_pixels(
     """Pixels of `mask` by kind of defect: weak, strong, noisy.
 
     `total` are the counts of all patterns, `variance` that of a sample relative to its mean,
-    `noise` the variance over mean of the counts of electrons.
+    `noise` the variance over mean of the counts of electrons. Where no disc is found, a bright
+    pixel in the middle is the direct beam.
     """
     base = np.ones(total.shape) if disc is None else disc.pattern(total.shape)
     base = np.maximum(base / base.max(), 1e-3)
@@ -52,12 +54,21 @@ def odd_pixels(
         valid = mask & (np.abs(score) < DEVIATION)
     odd = mask & (np.abs(score) > DEVIATION) & (np.abs(change) > LEAST_CHANGE)
     odd &= np.abs(score) > ISOLATED * _ranked(np.abs(score), NEIGHBOURS, 3)
+    strong = odd & (change > 0)
+    if disc is None:
+        strong &= ~_middle(total.shape)
     found = {
         "weak, below their neighbours": odd & (change < 0),
-        "strong, above their neighbours": odd & (change > 0),
+        "strong, above their neighbours": strong,
         "noisier than their neighbours": mask & ~odd & _noisy(variance, valid, NOISY * noise),
     }
     return {what: pixels for what, pixels in found.items() if pixels.any()}
+
+
+def _middle(shape: tuple[int, int]) -> Bool[np.ndarray, "y x"]:
+    """Pixels around zero frequency."""
+    y, x = (np.abs(np.arange(n) - n // 2) <= DIRECT_BEAM for n in shape)
+    return y[:, None] & x
 
 
 def _departure(total, base, slope, valid, rim, noise):
