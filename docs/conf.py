@@ -4,6 +4,7 @@ import re
 import sys
 from pathlib import Path
 
+JOINED = "\\ "  # marks stand beside other signs only if so escaped
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
@@ -33,10 +34,11 @@ def plain_text(app, what, name, obj, options, lines):
         lines.clear()  # a signature that a dataclass invents
     parts = re.split(r"(`[^`]+`)", "\n".join(lines))
     marked = (
-        f"`{part}`" if part.startswith("`") else re.sub(r"([*|_\\])", r"\\\1", part)
+        f"{JOINED}`{part}`{JOINED}" if part.startswith("`") else re.sub(r"([*|_\\])", r"\\\1", part)
         for part in parts
     )
-    lines[:] = "".join(marked).split("\n")
+    text = re.sub(rf"(?<=\s){re.escape(JOINED)}|^{re.escape(JOINED)}", "", "".join(marked))
+    lines[:] = text.split("\n")
 
 
 def setup(app):

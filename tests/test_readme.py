@@ -1,4 +1,4 @@
-"""What the README says works: its Python runs, its commands parse, its links lead somewhere."""
+"""What README and docs say works: their Python runs, their commands parse, links lead somewhere."""
 
 import re
 import shlex
@@ -15,7 +15,9 @@ from jaxptycho.cli.main import app
 from jaxptycho.jobs.template_files import templates
 
 ROOT = Path(__file__).parents[1]
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+TEXT = "\n".join([README, *(page.read_text(encoding="utf-8") for page in PAGES)])
 FENCED = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.M | re.S)
 PYTHON = [block for language, block in FENCED if language == "python"]
 SHELL = [
@@ -61,7 +63,7 @@ def test_the_templates_are_all_named():
 
 
 def test_its_links_lead_somewhere():
-    targets = re.findall(r'\]\(([^)]+)\)|src="([^"]+)"', TEXT)
+    targets = re.findall(r'\]\(([^)]+)\)|src="([^"]+)"', README)
     local = [one or other for one, other in targets if "://" not in one + other]
     assert local
     assert [target for target in local if not (ROOT / target).exists()] == []
@@ -80,7 +82,7 @@ def test_the_extras_exist():
 
 def test_the_command_that_ci_takes_from_it_is_there():
     """`.ci/run` runs the one line that ends so, its set-up apart from its tests."""
-    (line,) = (line for line in TEXT.splitlines() if line.endswith("-m pytest"))
+    (line,) = (line for line in README.splitlines() if line.endswith("-m pytest"))
     assert line in SHELL
     assert line.split(" && ")[-1] == ".venv/bin/python -m pytest"
     assert "'-m pytest$' README.md" in (ROOT / ".ci" / "run").read_text()
