@@ -25,6 +25,7 @@ OWN = {
         "calibration",
         "geometry",
         "positions",
+        "thick",
     )
 }
 OWN["bench_tomography"] = ["--sweep=fraction"]

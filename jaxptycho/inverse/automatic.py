@@ -18,7 +18,7 @@ from .constraints.specimen import amplitude_clamp
 from .step import PerPart, identity, named, per_part, trainable
 
 # rates of the parts in natural units, relative to that of the specimen
-PROPORTIONS = {"specimen": 1.0, "probe": 1.0, "scan": 2.0, "propagator": 0.2, "detector": 0.2}
+PROPORTIONS = {"specimen": 1.0, "probe": 1.0, "scan": 2.0, "propagator": 1.0, "detector": 0.2}
 LATE = {"scan": 2}  # first epoch of a part that has no meaning without a specimen
 STEPS = 32  # of an epoch
 FEWEST = 8  # shots of a step

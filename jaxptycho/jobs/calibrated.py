@@ -11,7 +11,7 @@ import numpy as np
 from ..start.calibrate import Calibration
 from ..start.hologram import MeasuredHologram
 from ..start.measured import Measured
-from ..start.slicing import fitting_slices, slice_limit
+from ..start.slicing import beyond_focus, fitting_slices, slice_limit
 from .template_files import template_text
 
 LOW_DOSE = 1000.0  # electrons per Å², below which specimens are such that radiation damages
@@ -210,6 +210,8 @@ def _suggestions(look: Calibration) -> dict[str, FoundKey]:
     if slices > 1:
         thickness = float(look.data.about["thickness_angstrom"])
         found["specimen.thickness_angstrom"] = FoundKey(thickness, "that of the file")
+        if beyond_focus(thickness, look.data.grid, look.semiangle):
+            found["propagator.tilt_mrad"] = FoundKey([0.0, 0.0], "refined: it is thick")
     found["probe.start"] = FoundKey(*probe_start(look))
     found["specimen.start"] = FoundKey("direct", "the phase of a matched filter")
     thick = "a phase alone is trapped in thick specimens" if slices > 1 else ""

@@ -26,6 +26,7 @@ from ..parts.detector import (
 from ..parts.indexed import PerShot, PerView
 from ..parts.mixed_states import mixed_states
 from ..parts.probe import AberratedProbe, PixelProbe
+from ..parts.propagator import Fresnel, Tilted
 from ..parts.scan import FreeScan
 from ..parts.specimen import AbstractSpecimen, SliceStack
 from ..parts.stacks import PotentialSlices, TransmissionStack, WeakPhaseStack
@@ -38,7 +39,7 @@ from .cautions import cautions
 from .descan import beam_tilt, centred, descan_shift, disc_offsets, mean_of
 from .direct_object import on_pixels, phase_picture, with_phase
 from .positions import with_map
-from .slicing import fitting_slices
+from .slicing import beyond_focus, fitting_slices
 
 SPECIMENS = ("complex", "phase", "weak", "potential")
 PROBES = ("auto", "vacuum", "file", "optics", "mean_pattern")
@@ -99,6 +100,8 @@ def guess_model(
     shift = None if near_field is not None else descan_shift(data, descan)
     dose = float(np.mean(np.concatenate([data.dose(v) for v in range(data.n_views)])))
     content = empty_specimen(data, grid, specimen, each, margin, periodic)
+    single = near_field is None and data.n_views == 1 and len(each) > 1
+    tilts = single and beyond_focus(sum(each), grid, semiangle)
     if start not in STARTS:
         raise ValueError(f"a specimen starts {' or '.join(STARTS)}; got {start!r}")
     if start == "direct":
@@ -109,6 +112,7 @@ def guess_model(
         specimen=content if states == 1 else mixed_states(content, states),
         scan=FreeScan(per_shot(data)),
         grid=grid,
+        propagator=Tilted(jnp.zeros(2)) if tilts else Fresnel(),
         detector=first_detector(data, near_field, supersample, extend, shift),
         frame=data.frame,
     )

@@ -18,6 +18,15 @@ def slice_limit(grid: Grid) -> float:
     return PROPAGATED / (math.pi * grid.wavelength * reach**2)
 
 
+def beyond_focus(thickness: float | None, grid: Grid, semiangle: float | None) -> bool:
+    """True if a `thickness` [Å] exceeds the depth of field λ/α² of a beam of this `semiangle` [rad].
+
+    A tilt then moves what the slices hold by as much as the resolution; a fraction of a milliradian
+    is never excluded.
+    """
+    return bool(thickness and semiangle) and thickness * semiangle**2 > grid.wavelength
+
+
 def fitting_slices(thickness: float | None, grid: Grid) -> int:
     """Number of slices for a `thickness` [Å], 1 if it is not known."""
     return max(1, math.ceil((thickness or 0.0) / slice_limit(grid) - 1e-9))
