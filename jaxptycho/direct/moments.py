@@ -46,10 +46,11 @@ class Moments(AbstractProcessor):
         patterns = jnp.asarray(block.patterns)
         one = patterns[jnp.argmax(weight)].astype(jnp.float32)
         # close to the mean of the block, so that squares lose no digits
-        centre = jnp.where(state.weight > 0, state.mean, one)
+        some = jnp.where(jnp.max(weight) > 0, one, 0.0)
+        centre = jnp.where(state.weight > 0, state.mean, some)
 
         def _add(i, sums):
-            change = patterns[i].astype(jnp.float32) - centre
+            change = jnp.where(weight[i] > 0, patterns[i].astype(jnp.float32) - centre, 0.0)
             return sums[0] + weight[i] * change, sums[1] + weight[i] * change**2
 
         zero = jnp.zeros(self.shape, jnp.float32)

@@ -58,7 +58,8 @@ def deposit_shots(
     def _add(total, one):
         place, pattern, share, defocus = one
         entries = place + by_pixel + defocus * by_defocus
-        pair = share * pattern.astype(jnp.float32), (share * expected).astype(jnp.float32)
+        seen = jnp.where(share > 0, pattern, 0).astype(jnp.float32)
+        pair = share * seen, (share * expected).astype(jnp.float32)
         return deposit(total, entries, *pair), None
 
     shots = first, jnp.asarray(values), jnp.asarray(weight, jnp.float32), change

@@ -30,7 +30,9 @@ class TileSums(AbstractProcessor):
         """Sums with the patterns of a block."""
         tiles = jnp.asarray(self.tile_of_shot)[block.shots]
         member = (tiles[None] == jnp.arange(len(state))[:, None]) * block.weight
-        flat = jnp.reshape(block.patterns, (len(tiles), -1)).astype(jnp.float32)
+        seen = jnp.asarray(block.weight)[:, None] > 0
+        flat = jnp.where(seen, jnp.reshape(block.patterns, (len(tiles), -1)), 0)
+        flat = flat.astype(jnp.float32)
         added = jnp.matmul(member.astype(jnp.float32), flat, precision="highest")
         return state + jnp.reshape(added, state.shape)
 

@@ -7,6 +7,8 @@ import sines
 
 import jaxptycho as jp
 from jaxptycho import direct
+from jaxptycho.start.superpixels import superpixels_of
+from jaxptycho.start.tiles import TileSums
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 N = sines.SIDE**2
@@ -22,6 +24,10 @@ PROCESSORS = {
         direct.ring_segments(sines.GRID, 0.0, 25e-3, 4), sines.GRID, N
     ),
     "centre of mass": direct.CentreOfMass(sines.GRID, N),
+    "tile sums": TileSums((np.arange(N) // 50).astype(np.int32), (3, *sines.GRID.shape)),
+    "superpixels": superpixels_of(
+        sines.GRID, np.ones(sines.GRID.shape, bool), 5.8, np.zeros((N, 2))
+    ),
     "parallax": direct.Parallax(
         INDEX, K, direct.montage_grid(PLACES, LENS, 0.5), LENS, np.linspace(-9.0, 9.0, N)
     ),
@@ -79,6 +85,42 @@ def test_patterns_of_weight_zero_change_nothing(processor, data):
     same(direct.over([part], processor)[0], direct.over([other], processor)[0])
 
 
+@by_processor
+def test_blocks_without_a_weight_change_no_bit(processor, data):
+    block = next(direct.read_blocks(data, 48))
+    broken = np.full(block.patterns.shape, np.nan, np.float32)
+    broken[::2] = np.inf
+    update = jax.jit(lambda state, block: processor.update(state, block))
+    state = update(processor.init(), block)
+    after = update(state, direct.Block(block.shots, block.positions, broken, np.zeros(48)))
+    for one, other in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@by_processor
+def test_results_are_defined_from_the_first_pattern_on(processor, data):
+    one = next(direct.read_blocks(data, 48))
+    first = direct.Block(one.shots, one.positions, one.patterns, (np.arange(48) == 5) * 1.0)
+    for value in jax.tree.leaves(direct.over([first], processor)[0]):
+        if isinstance(value, jax.Array | np.ndarray) and value.dtype.kind in "fc":
+            assert np.isfinite(value).all()
+
+
+@by_processor
+def test_every_processor_is_traced_once(processor, data):
+    traces = []
+
+    def update(state, block):
+        traces.append(block)
+        return processor.update(state, block)
+
+    update = jax.jit(update)
+    state = processor.init()
+    for block in direct.read_blocks(data, 48):
+        state = update(state, block)
+    assert len(traces) == 1
+
+
 def test_many_processors_share_one_read(data):
     read = []
 
@@ -122,7 +164,7 @@ def test_compiled_once(data):
 
 
 def test_results_are_those_of_numpy(data):
-    kept, squares, moments, signals, centres, _ = direct.over(data, *PROCESSORS.values())
+    kept, squares, moments, signals, centres, *_ = direct.over(data, *PROCESSORS.values())
     patterns = data.patterns(0, np.arange(N)).astype(float)
     np.testing.assert_array_equal(kept.counts, patterns.reshape(N, -1)[:, INDEX])
     members = PROCESSORS["bright field in squares"].pixels
