@@ -1,6 +1,7 @@
 """Streams V1 and V2 of the cameras of DECTRIS (`live.sources.dectris`), without compression."""
 
 import json
+from hashlib import md5
 from typing import Any
 
 import numpy as np
@@ -129,7 +130,7 @@ class DectrisV1(AbstractTransport):
         for number, frame in zip(numbers, frames, strict=True):
             data = np.ascontiguousarray(frame).tobytes()
             self.pusher.send(
-                self._part("dimage-1.0", frame=int(number), hash=""),
+                self._part("dimage-1.0", frame=int(number), hash=md5(data).hexdigest()),
                 _json({"htype": "dimage_d-1.0", "size": len(data)} | described),
                 data,
                 _json({"htype": "dconfig-1.0", "start_time": 0, "stop_time": 0, "real_time": 0}),

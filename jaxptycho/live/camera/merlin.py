@@ -27,6 +27,7 @@ class Merlin(AbstractTransport):
             "HDR,",
             f"Time and Date Stamp (day, mnth, yr, hr, min, s):\t{stamp}",
             f"Frames in Acquisition (Number):\t{series.frames}",
+            f"Frames per Trigger (Number):\t{series.frames}",
             f"Counter Depth (number):\t{self._type(series)[1]}",
             "End\t",
         ]

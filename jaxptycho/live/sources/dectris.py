@@ -5,6 +5,7 @@ its end (SIMPLON API reference). Messages of other series than the open one are 
 """
 
 import json
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +21,7 @@ from .connection import POLL, Patience
 TYPED = {64: "|u1", 69: "<u2", 70: "<u4", 71: "<u8", 77: "<i2", 78: "<i4", 85: "<f4"}  # RFC 8746
 ARRAY = 40  # tag of [shape, values]
 COMPRESSED = 56500  # tag of [algorithm, bytes of an element, data]
+SHUFFLED_BYTES = 8192  # of a block of bitshuffle
 QUEUE = 4096  # messages that ZeroMQ keeps
 
 
@@ -50,7 +52,7 @@ def receive_v1(address: Address, intake: Intake, patience: float) -> None:
     header: dict[str, Any] = {}
     frame: dict[str, Any] = {}
     for part in _parts(address, intake, patience):
-        about = _json(part)
+        about = {} if "encoding" in frame else _json(part)  # pixels follow their encoding
         kind = about.get("htype", "")
         if kind.startswith("dheader"):
             header = about
@@ -64,7 +66,7 @@ def receive_v1(address: Address, intake: Intake, patience: float) -> None:
             frame |= about
         elif about and header and not settings and not kind:
             settings = about
-        elif not about and "encoding" in frame:
+        elif "encoding" in frame:
             name = str(frame.get("series"))
             if name != str(header.get("series")):
                 intake.refuse()
@@ -89,9 +91,14 @@ def array_of(value: Any) -> np.ndarray:
     return np.frombuffer(content, kind).reshape(shape)
 
 
-def decompressed(data: bytes, algorithm: str, size: int) -> bytes:
-    """Bytes of an image that was compressed by "lz4" or "bslz4" (bitshuffle of `size` bytes)."""
+def decompressed(data: bytes, algorithm: str, size: int, total: int = 0) -> bytes:
+    """Bytes of an image that was compressed by "lz4" or "bslz4" (bitshuffle of `size` bytes).
+
+    `total` bytes come back from simulators that leave the header of bitshuffle empty.
+    """
     module = require_extra("dectris.compression", "a compressed stream")
+    if algorithm == "bslz4" and data[:12] == bytes(12):
+        data = struct.pack(">QI", total, SHUFFLED_BYTES) + data[12:]
     return module.decompress(data, algorithm, elem_size=size)
 
 
@@ -123,7 +130,7 @@ def _pixels_v1(data: bytes, frame: dict[str, Any]) -> np.ndarray:
     encoding = frame["encoding"].rstrip("<>")
     if encoding:
         algorithm = "bslz4" if encoding.startswith("bs") else "lz4"
-        data = decompressed(data, algorithm, kind.itemsize)
+        data = decompressed(data, algorithm, kind.itemsize, x * y * kind.itemsize)
     return np.frombuffer(data, kind).reshape(y, x)
 
 
