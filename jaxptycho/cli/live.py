@@ -9,8 +9,12 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+import numpy as np
+
 from ..io.datasets import read
+from ..io.instrument import INSTRUMENT, check_known
 from ..io.readers.reading import QUANTITIES
+from ..io.scan_layout import ScanLayout
 from ..live.camera import PROTOCOLS
 from ..live.camera.replay import Faults, replay, series_of
 from ..live.page import Feed, Page
@@ -25,6 +29,7 @@ from ..runs.folder import refuse_existing
 from ..runs.progress import SignalStopper
 from .given import given_values
 
+LAYOUT = ("scan_transform", "rotation_deg", "scan_affine")
 PRINTED_S = 1.0
 WATCH_S = 0.5  # between two looks at a run
 
@@ -83,8 +88,7 @@ def run_live(
     address = parse_address(source)
     folder = folder or Path(f"live-{datetime.now():%Y%m%d-%H%M%S}")
     refuse_existing(folder)
-    known = given_values(settings)
-    given = {name: known.pop(name) for name in (*QUANTITIES, "scan_order") if name in known}
+    given, layout = split_given(given_values(settings))
     require_source(address)
     feed = Feed()
     asked: SimpleQueue[dict[str, Any]] = SimpleQueue()
@@ -105,12 +109,31 @@ def run_live(
             if place is not None:
                 feed.put(snapshot.message())
 
-        with closing(Session(receiver, folder, show, known, asked)) as session:
+        with closing(Session(receiver, folder, show, layout, asked)) as session:
             session.run(stopper.why, series)
             if place is not None:
                 print("the camera has ended; Ctrl-C ends the session", flush=True)
                 session.stay(stopper.why)
     print(f"{len(session.done)} series in {folder}")
+
+
+def split_given(known: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a user gives beside the camera: quantities of the scan, and the layout of its axes.
+
+    Raises ValueError for what is neither, and for values of another kind.
+    """
+    layout = {name: known.pop(name) for name in LAYOUT if name in known}
+    ScanLayout.taken_from(dict(layout))
+    check_known(known, (*INSTRUMENT, *QUANTITIES, "scan_order"))
+    shape = np.asarray(known.get("scan_shape", (1, 1)))
+    if shape.shape != (2,) or shape.dtype.kind not in "iu" or shape.min() < 1:
+        raise ValueError(
+            f"scan_shape = {known['scan_shape']!r}; two numbers (y, x) are required, as in --set "
+            "scan_shape=[64,64]"
+        )
+    if (order := known.get("scan_order", "raster")) not in ("raster", "serpentine"):
+        raise ValueError(f"scan_order = {order!r}; raster or serpentine is required")
+    return known, layout
 
 
 class Printer:

@@ -18,7 +18,7 @@ POLICIES: tuple[Policy, ...] = ("spill", "block", "newest")
 RESERVED, WRITTEN, RECORDED, PROCESSED, REFUSED = range(5)
 COUNTER_BYTES = 4096
 RING_BYTES = 2**28
-BLOCK_BYTES = 2**21  # of frames that are processed together
+BLOCK_BYTES = 2**22  # of frames that are processed together
 
 
 def frames_at_once(series: Series) -> int:

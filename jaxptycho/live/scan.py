@@ -69,7 +69,7 @@ def scan_of(
         shape = series.about.get("scan_shape")
         raise ValueError(
             f"series {series.name} announces {series.frames} frames, and a scan of {shape} was "
-            "given; correct it with --set scan_shape=Y,X"
+            "given; correct it with --set scan_shape=[Y,X]"
         )
     stated = {name: reading[name].value for name in GRIDS if name in reading.values}
     if "dk_inverse_angstrom" in stated:

@@ -10,6 +10,7 @@ from jaxptycho import direct
 from jaxptycho.io.datasets import read
 from jaxptycho.live.accumulator import Accumulator, to_corner
 from jaxptycho.live.camera.replay import Faults, replay, sent_order, series_of
+from jaxptycho.live.focus import kept_blocks
 from jaxptycho.live.pictures import Canvas, Results, phase_pictures, results_of
 from jaxptycho.live.scan import scan_of
 from jaxptycho.live.session import Session
@@ -153,3 +154,32 @@ def test_frames_are_displaced_by_no_more_than_asked(shuffle):
     order = sent_order(300, Faults(shuffle=shuffle), np.random.default_rng(0))
     assert np.abs(order - np.arange(300)).max() <= shuffle
     assert (np.diff(order) < 0).any() == (shuffle > 0)
+
+
+def test_optics_are_measured_from_what_is_kept(data):
+    running = accumulated(data, np.arange(N), 50)
+    results = results_of(running.processors, running.states)
+    blocks = list(kept_blocks(running.scan, running.bright, results.stack))
+    (again,) = direct.over(blocks, running.bright)
+    np.testing.assert_array_equal(again.counts, results.stack.counts)
+    np.testing.assert_array_equal(again.seen, results.stack.seen)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["rotavirus_300kV_64x64.h5", "wse2_mos2_bilayer_80kV_1e5.h5"], ids=["cryo", "bilayer"]
+)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_live_equals_offline_on_measured_data(data_dir, name, seed):
+    data = read(data_dir(name), bad_data="keep")
+    order = sent_order(data.n_shots[0], Faults(0.05, 200, 64), np.random.default_rng(seed))
+    running = accumulated(data, order, 60)
+    live = results_of(running.processors, running.states)
+    same(live, offline(data, running, np.unique(order)))
+    canvas = Canvas.of(running.scan, running.bright)
+    one, other = (
+        phase_pictures(canvas, results, running.scan.lens())["phase"].image
+        for results in (live, offline(data, running, np.unique(order)))
+    )
+    np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
+    assert (running.tally.arrived, running.tally.doubled) == (len(np.unique(order)), 200)
