@@ -54,6 +54,11 @@ def _bright_around(dose, positions) -> Float[np.ndarray, " shot"]:
     return np.maximum(ranked[:, -min(3, count)], median_filter(dose, min(5, len(dose))))
 
 
+def is_usable(dose: Float[np.ndarray, " shot"]) -> bool:
+    """True for a view with counts, of which nearly all patterns are finite."""
+    return bool(np.nansum(dose) > 0) and float(np.isnan(dose).mean()) <= MAX_LEFT_OUT
+
+
 def repeated_patterns(
     dose: Float[np.ndarray, " shot"], patterns: Callable[[np.ndarray], np.ndarray]
 ) -> Bool[np.ndarray, " shot"]:

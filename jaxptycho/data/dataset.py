@@ -22,7 +22,7 @@ from .bad_pixels import (
     electrons,
     saturated_fraction,
 )
-from .bad_shots import MAX_LEFT_OUT, far_positions, repeated_patterns, wild_doses
+from .bad_shots import MAX_LEFT_OUT, far_positions, is_usable, repeated_patterns, wild_doses
 from .batch import Rows
 from .checks import checked_mask, checked_probe, checked_tilts, of_view, require_scan
 from .first_pass import BLOCK, first_pass
@@ -98,6 +98,7 @@ class Dataset:
         self._clean = read_by(self.counts, self.mask, IN_MEMORY_BYTES)
         self._look(sharing, None if checked else spike_limits(self.sample))
         if not checked:
+            self._leave_out_bad_views()
             total = np.fft.fftshift(np.sum(self._total, 0))
             dead = dead_pixels(electrons(total, sum(self.n_shots), self.sample), self._visible())
             self._mask({"dead, without a count in all patterns": dead} if dead.any() else {})
@@ -285,6 +286,24 @@ class Dataset:
     def _visible(self) -> np.ndarray:
         """Valid pixels [y, x]."""
         return np.ones(self.grid.shape, bool) if self.mask is None else self.mask
+
+    def _leave_out_bad_views(self):
+        """Leave views of a tilt series out that have no usable counts; two at least are left."""
+        good = [view for view, dose in enumerate(self._dose) if is_usable(dose)]
+        if self.tilts is None or len(good) == self.n_views or len(good) < 2:
+            return
+        bad = sorted(set(range(self.n_views)) - set(good))
+        named = ", ".join(f"{view} (tilt {np.rad2deg(self.tilts[view]):.4g}°)" for view in bad)
+        warnings.warn(
+            f"left out {len(bad)} of {self.n_views} views, whose counts are zero or not finite: "
+            f'{named}; those after them move up (data.bad_data = "keep" refuses them)',
+            stacklevel=4,
+        )
+        self.tilts = self.tilts[good]
+        for name in ("counts", "_camera", "positions", "shots", "_clean", "_dose", "_total"):
+            setattr(self, name, [getattr(self, name)[view] for view in good])
+        self._marks = [self._marks[view] for view in good]
+        self.__dict__.pop("sample", None)
 
     def _leave_out_bad_shots(self):
         """Leave out corrupted, lost and repeated patterns, and positions far from the scan."""

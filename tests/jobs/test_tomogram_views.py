@@ -1,18 +1,22 @@
 """The views of a tilt series' job: which of their shots are learnt from, and which views are left out."""
 
 import csv
+import shutil
+import warnings
 from dataclasses import replace
 
 import equinox as eqx
+import h5py
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from stepping import aligned, context_of, loop_of, views_of
 from tilts import ALIGN, LINEAR, SERIES, SIMULATION, VIEWS, job_of
 
-from jaxptycho import Dataset, predict, read
+from jaxptycho import Dataset, load, predict, read
 from jaxptycho.io.native import write_native
 from jaxptycho.jobs.measurement import read_data
+from jaxptycho.jobs.runner import start
 from jaxptycho.jobs.series import series_model, view_model
 from jaxptycho.jobs.steps.align import ALIGNMENT
 from jaxptycho.jobs.steps.views import depth_of_middle, probes_of, sliced_view
@@ -158,3 +162,61 @@ def posed_in_turn(model, data, shots):
     """The model after a pose step, and how far the shift of every view went."""
     new = refine_poses(model, data, "shifts", shots=[np.array(own, int) for own in shots])
     return new, *(np.asarray(new.specimen.shift.values) - np.asarray(model.specimen.shift.values))
+
+
+def not_finite(counts):
+    counts[:, 3, 4] = np.nan
+
+
+def mostly_not_finite(counts):
+    counts[::2] = np.inf
+
+
+def empty(counts):
+    counts[:] = 0
+
+
+USELESS = {"not finite": not_finite, "half not finite": mostly_not_finite, "empty": empty}
+
+
+def spoilt(series, folder, change):
+    """Paths of the series with its second view changed, and without this view."""
+    data = read(series)
+    counts = [np.asarray(view[:], np.float32).copy() for view in data.counts]
+    change(counts[1])
+    paths = folder / "spoilt.h5", folder / "without.h5"
+    for path, views in zip(paths, ([0, 1, 2], [0, 2]), strict=True):
+        shutil.copy(series, path)
+        with h5py.File(path, "r+") as file:
+            for name in ("counts", "positions", "tilt_deg"):
+                of_all = counts if name == "counts" else file[name][:]
+                del file[name]
+                file[name] = np.stack([of_all[view] for view in views])
+    return paths
+
+
+@pytest.mark.parametrize("name", USELESS)
+def test_a_view_without_usable_counts_is_left_out(name, series, tmp_path):
+    with_it, without = spoilt(series, tmp_path, USELESS[name])
+    with pytest.warns(UserWarning, match=r"left out 1 of 3 views, .*: 1 \(tilt 0°\)"):
+        data = read_data(job_of(with_it))
+    rest = read_data(job_of(without))
+    np.testing.assert_array_equal(data.tilts, rest.tilts)
+    np.testing.assert_array_equal(data.mean_pattern(), rest.mean_pattern())
+    for view in (0, 1):
+        np.testing.assert_array_equal(data.positions[view], rest.positions[view])
+        np.testing.assert_array_equal(
+            data.patterns(view, np.arange(16)), rest.patterns(view, np.arange(16))
+        )
+
+
+@pytest.mark.slow
+def test_the_rest_of_a_series_is_as_without_a_useless_view(series, tmp_path):
+    volumes = []
+    for path in spoilt(series, tmp_path, not_finite):
+        job = job_of(path, step=[SERIES | {"epochs": 2, "rates": {"specimen": 1e-2}}])
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "left out 1 of 3 views")
+            start(job, tmp_path / path.stem)
+        volumes.append(np.asarray(load(tmp_path / path.stem / "result.h5").specimen.potential))
+    np.testing.assert_array_equal(*volumes)
