@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import closing, nullcontext
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from queue import SimpleQueue
@@ -27,6 +27,7 @@ from ..live.sources.address import parse_address
 from ..live.watch import WatchedRun, history_of, run_line, run_status
 from ..runs.folder import refuse_existing
 from ..runs.progress import SignalStopper
+from ..runs.references import absolute, resolve
 from .given import given_values
 
 LAYOUT = ("scan_transform", "rotation_deg", "scan_affine")
@@ -77,6 +78,7 @@ def run_live(
     ring_mib: int,
     series: int | None,
     place: tuple[str, int] | None,
+    processors: Sequence[str],
     settings: Sequence[str],
 ) -> None:
     """Receive from `source` into `folder`, with counts printed, or a page at `place` (host, port).
@@ -90,30 +92,31 @@ def run_live(
     refuse_existing(folder)
     given, layout = split_given(given_values(settings))
     require_source(address)
+    further = [resolve(absolute(name, Path.cwd())) for name in processors]
     feed = Feed()
     asked: SimpleQueue[dict[str, Any]] = SimpleQueue()
-    page = nullcontext() if place is None else Page(feed, asked.put, *place)
+    page = None if place is None else Page(feed, asked.put, *place)
     folder.mkdir(parents=True, exist_ok=True)
-    options = policy, given, patience, ring_mib * 2**20
-    with (
-        SignalStopper() as stopper,
-        page,
-        Receiver(address, folder, *options) as receiver,
-    ):
-        if place is not None:
+    printer = Printer()
+
+    def show(snapshot: Snapshot) -> None:
+        printer(snapshot)
+        if page is not None:
+            feed.put(snapshot.message())
+
+    with ExitStack() as stack:
+        stopper = stack.enter_context(SignalStopper())
+        if page is not None:
+            stack.enter_context(page)
             print(f"look at {page.url}", flush=True)
-        printer = Printer()
-
-        def show(snapshot: Snapshot) -> None:
-            printer(snapshot)
-            if place is not None:
-                feed.put(snapshot.message())
-
-        with closing(Session(receiver, folder, show, layout, asked)) as session:
-            session.run(stopper.why, series)
-            if place is not None:
-                print("the camera has ended; Ctrl-C ends the session", flush=True)
-                session.stay(stopper.why)
+        options = policy, given, patience, ring_mib * 2**20
+        receiver = stack.enter_context(Receiver(address, folder, *options))
+        session = Session(receiver, folder, show, layout, asked, further)
+        stack.callback(session.close)
+        session.run(stopper.why, series)
+        if page is not None:
+            print("the camera has ended; Ctrl-C ends the session", flush=True)
+            session.stay(stopper.why)
     print(f"{len(session.done)} series in {folder}")
 
 

@@ -381,6 +381,12 @@ def live_pictures(
         str, typer.Option(help="Address of the page; beyond this machine its link has a token.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port of the page; 0 takes a free one.")] = 0,
+    processor: Annotated[
+        list[str],
+        typer.Option(
+            metavar="MODULE:FUNCTION", help="A processor of yours, made from the scan, beside ours."
+        ),
+    ] = [],  # noqa: B006
     settings: Given = [],  # noqa: B006
     debug: Debug = False,
 ) -> None:
@@ -388,7 +394,7 @@ def live_pictures(
     from .live import run_live
 
     place = None if headless else (host, port)
-    run_live(source, out, policy, timeout, ring_mib, series, place, settings)
+    run_live(source, out, policy, timeout, ring_mib, series, place, processor, settings)
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """Accumulator of a live series: frames in any order become states of processors."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,15 +15,20 @@ from .ring import frames_at_once
 from .scan import LiveScan, linear_processors, scan_of
 from .tally import Tally
 
+Make = Callable[[LiveScan], AbstractProcessor]
 FIRST = 64  # frames that the disc is found in
 
 
 class Accumulator:
-    """States of the processors of one series; `scan` is None until its first frames have come."""
+    """States of the processors of one series; `scan` is None until its first frames have come.
 
-    def __init__(self, series: Series, layout: dict[str, Any]):
+    `further` make processors of the user from the scan, beside the linear ones.
+    """
+
+    def __init__(self, series: Series, layout: dict[str, Any], further: Sequence[Make] = ()):
         self.series = series
         self.layout = layout
+        self.further = further
         self.tally = Tally(series.frames)
         self.scan: LiveScan | None = None
         self.processors: tuple[AbstractProcessor, ...] = ()
@@ -53,8 +59,9 @@ class Accumulator:
             return
         records = np.concatenate(self._held)
         self.scan = scan_of(self.series, np.asarray(records["pixels"]), self.layout)
-        self.processors = linear_processors(self.scan)
-        self.bright = self.processors[-1]
+        linear = linear_processors(self.scan)
+        self.bright = linear[-1]
+        self.processors = (*linear, *(make(self.scan) for make in self.further))
         self.states = init_states(self.processors)
         for held in self._held:
             self._update(held)

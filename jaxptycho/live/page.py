@@ -98,7 +98,7 @@ def application(feed: Feed, ask: Callable[[dict[str, Any]], None], token: str) -
     starlette = require_extra("starlette.applications", "the page")
     routing = require_extra("starlette.routing", "the page")
     responses = require_extra("starlette.responses", "the page")
-    html = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+    html = resources.files("jaxptycho.live").joinpath("page.html").read_text(encoding="utf-8")
 
     def allowed(link: Any) -> bool:
         """True for a page of this server, with its token."""

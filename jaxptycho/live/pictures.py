@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -119,5 +120,37 @@ def dose(results: Results, scan: LiveScan) -> dict[str, float]:
 
 
 def results_of(processors: tuple[Any, ...], states: tuple[Any, ...]) -> Results:
-    """Results of the states of `linear_processors`."""
-    return Results(*(p.result(s) for p, s in zip(processors, states, strict=True)))
+    """Results of the states of `linear_processors`, the first of `processors`."""
+    linear = zip(processors, states, strict=True)
+    return Results(*(p.result(s) for p, s in islice(linear, len(Results._fields))))
+
+
+def further_results(
+    canvas: Canvas,
+    processors: tuple[Any, ...],
+    states: tuple[Any, ...],
+    seen: Bool[np.ndarray, " shot"],
+) -> tuple[dict[str, float], dict[str, LiveImage]]:
+    """Numbers and images that the user's processors, behind the linear ones, return by name.
+
+    An image is [Y, X], or one value of every shot. Raises ValueError for anything else.
+    """
+    numbers: dict[str, float] = {}
+    images: dict[str, LiveImage] = {}
+    first = len(Results._fields)
+    for processor, state in zip(processors[first:], states[first:], strict=True):
+        for name, value in dict(processor.result(state)).items():
+            array = np.asarray(value, float)
+            if array.ndim == 0:
+                numbers[name] = float(array)
+            elif array.shape == seen.shape:
+                image = scan_image(canvas.coarse, array, seen)
+                images[name] = LiveImage(image, "", name.replace("_", " "))
+            elif array.ndim == 2:
+                images[name] = LiveImage(array, "", name.replace("_", " "))
+            else:
+                raise ValueError(
+                    f"{type(processor).__name__} returns {name} of shape {array.shape}; a number, "
+                    f"an image [Y, X] or one value for each of {len(seen)} shots is required"
+                )
+    return numbers, images

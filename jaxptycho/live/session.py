@@ -6,7 +6,7 @@ pace, and a picture that is not yet required is not made.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +16,19 @@ from typing import Any
 import numpy as np
 
 from ..direct.transfer import Optics
-from .accumulator import Accumulator
+from .accumulator import Accumulator, Make
 from .finish import finish
 from .focus import measure_live_optics
 from .intake import Begin, End
-from .pictures import Canvas, LiveImage, dose, phase_pictures, quick_pictures, results_of
+from .pictures import (
+    Canvas,
+    LiveImage,
+    dose,
+    further_results,
+    phase_pictures,
+    quick_pictures,
+    results_of,
+)
 from .rate_meter import RateMeter
 from .receiver import Receiver
 from .snapshot import Snapshot, save_pictures
@@ -36,7 +44,7 @@ class Session:
 
     `show` is given every snapshot; `asked` takes requests of other threads, such as
     `{"do": "refocus", "defocus": 150.0}` [Å], `{"do": "measure"}` or `{"do": "save"}`. `layout`
-    maps the axes of the scan to those of the detector.
+    maps the axes of the scan to those of the detector, `further` make processors of the user.
     """
 
     def __init__(
@@ -46,11 +54,13 @@ class Session:
         show: Callable[[Snapshot], None],
         layout: dict[str, Any] | None = None,
         asked: SimpleQueue[dict[str, Any]] | None = None,
+        further: Sequence[Make] = (),
     ):
         self.receiver = receiver
         self.folder = folder
         self.show = show
         self.layout = layout or {}
+        self.further = further
         self.asked = SimpleQueue() if asked is None else asked
         self.current: Accumulator | None = None  # the last series that has begun
         self.over = True  # whether it has ended
@@ -104,7 +114,7 @@ class Session:
         self.pool.shutdown(cancel_futures=True)
 
     def _begin(self, begun: Begin) -> None:
-        self.current = Accumulator(begun.series, self.layout)
+        self.current = Accumulator(begun.series, self.layout, self.further)
         self.over = False
         self.note = ""
         self.recording = begun.recording
@@ -260,7 +270,10 @@ class Session:
                 now = time.monotonic()
                 self.phase_due = min(self.phase_due, now + REST * (now - begun))
         else:
-            pictures = quick_pictures(canvas, results)
+            further = current.processors, states, results.stack.seen
+            numbers, pictures = further_results(canvas, *further)
+            status = status | numbers
+            pictures = quick_pictures(canvas, results) | pictures
         self.latest = self.latest | pictures
         if begun - self.saved > SAVED_S:
             self.saved = begun

@@ -1,5 +1,8 @@
 """Live pictures are those of the same processors over the file, whatever the transmission does."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import sines
@@ -11,10 +14,11 @@ from jaxptycho.io.datasets import read
 from jaxptycho.live.accumulator import Accumulator, to_corner
 from jaxptycho.live.camera.replay import Faults, replay, sent_order, series_of
 from jaxptycho.live.focus import kept_blocks
-from jaxptycho.live.pictures import Canvas, Results, phase_pictures, results_of
+from jaxptycho.live.pictures import Canvas, Results, further_results, phase_pictures, results_of
 from jaxptycho.live.scan import scan_of
 from jaxptycho.live.session import Session
 from jaxptycho.live.tally import Tally
+from jaxptycho.runs.references import resolve
 from jaxptycho.start.direct_object import placement_of
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
@@ -47,10 +51,10 @@ def same(live, offline):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5 * np.abs(other).max())
 
 
-def accumulated(data, order, size):
+def accumulated(data, order, size, further=()):
     """Accumulator that was given frames in this order."""
     series = series_of(data, "scan")
-    running = Accumulator(series, {})
+    running = Accumulator(series, {}, further)
     for start in range(0, len(order), size):
         numbers = order[start : start + size]
         records = np.zeros(len(numbers), series.record)
@@ -123,6 +127,23 @@ def test_refocus_equals_a_restart(data):
     expected = direct.matched_filter(results.stack, placement, running.scan.lens()).corrected()
     np.testing.assert_allclose(focused, expected.image, atol=1e-6 * np.abs(focused).max())
     assert np.corrcoef(focused.ravel(), opposite.ravel())[0, 1] < 0.9
+
+
+def test_a_processor_of_the_user_runs_beside_ours(data, tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "live.md").read_text(encoding="utf-8")
+    module = tmp_path / "brightest.py"
+    module.write_text(re.search(r"```python\n(.*?)```", text, re.S)[1])
+    make = resolve(f"{module}:make")
+    running = accumulated(data, np.arange(N - 7), 50, (make,))
+    results = results_of(running.processors, running.states)
+    canvas = Canvas.of(running.scan, running.bright)
+    found = running.processors, running.states, results.stack.seen
+    numbers, images = further_results(canvas, *found)
+    largest = data.patterns(0, np.arange(N - 7)).max((1, 2))
+    assert numbers == {"alarm": (largest > 1000).sum()}
+    shown = images["largest_counts"].image.ravel()
+    np.testing.assert_allclose(shown[: N - 7], largest, rtol=1e-5)
+    assert np.isnan(shown[N - 7 :]).all()
 
 
 def test_a_scan_that_is_not_known_is_asked_for(data):

@@ -25,13 +25,13 @@ class Plain(AbstractTransport):
         records = np.empty(len(numbers), series.record)
         records["number"] = numbers
         records["pixels"] = frames
-        return len(numbers) if self.listener.send(memoryview(records.view(np.uint8))) else 0
+        return len(numbers) if self.listener.send(records.view(np.uint8).data) else 0
 
     def end(self, series: Series) -> None:
         last = np.zeros(1, series.record)
         last["number"] = END
         if self._greeted(series):
-            self.listener.send(memoryview(last.view(np.uint8)))
+            self.listener.send(last.view(np.uint8).data)
 
     def close(self) -> None:
         self.listener.close()

@@ -26,7 +26,7 @@ def receive_file(address: Address, intake: Intake, patience: float) -> None:
         while left > 0:
             slots = intake.room(left)
             place = file.tell()
-            count = file.readinto(memoryview(slots.view(np.uint8))) // size
+            count = file.readinto(slots.view(np.uint8).data) // size
             file.seek(place + count * size)
             if count == 0:
                 waits.tried()

@@ -43,7 +43,7 @@ def _records(link: Connection, intake: Intake, series: Series, pending: bytes) -
     partial = 0  # bytes of the first slot that have come
     while True:
         slots = intake.room()
-        view = memoryview(slots.view(np.uint8))
+        view = slots.view(np.uint8).data
         if pending:
             count = min(len(pending), len(view) - partial)
             view[partial : partial + count] = pending[:count]
