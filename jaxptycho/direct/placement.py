@@ -46,6 +46,7 @@ class OnGrid(AbstractPlacement):
     upsample: int = eqx.field(static=True)
     shape: tuple[int, int] = eqx.field(static=True)  # of the scan's grid
 
+    @eqx.filter_jit
     def transform(self, values: Float[Array, "shot k"]) -> Complex[Array, "k Y half"]:
         """See `AbstractPlacement.transform`."""
         weighted = values * jnp.asarray(self.weight, values.dtype)[:, None]
@@ -63,6 +64,7 @@ class OffGrid(AbstractPlacement):
     spread: Float[np.ndarray, "shot tap"]
     sharpening: Float[np.ndarray, "Y half"]  # one over the transform of the kernel
 
+    @eqx.filter_jit
     def transform(self, values: Float[Array, "shot k"]) -> Complex[Array, "k Y half"]:
         """See `AbstractPlacement.transform`."""
         ny, nx = self.grid.shape

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -225,7 +226,8 @@ def first_probe(
             "a probe from its optics requires the semiangle; give it, or start from 'mean_pattern'"
         )
     tilt = np.zeros(2) if near_field is not None else beam_tilt(data, descan)
-    spectrum = AberratedProbe(semiangle, aberrations, centre=tilt).spectrum(grid)[0]
+    probe = AberratedProbe(semiangle, aberrations, centre=tilt)
+    spectrum = eqx.filter_jit(AberratedProbe.spectrum)(probe, grid)[0]  # one program, not forty
     return jnp.fft.fftshift(waves.inverse_fourier(spectrum))
 
 

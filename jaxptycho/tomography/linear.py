@@ -115,6 +115,7 @@ def basis_of(free: Free, measured: Images) -> Float[Array, "view n y x"]:
     return jnp.broadcast_to(basis, (len(measured), *basis.shape))
 
 
+@jax.jit
 def project_out(images: Images, weights: Images, basis: Float[Array, "view n y x"]) -> Images:
     """Images minus their component in the basis, by weighted least squares."""
     if not basis.shape[1]:
