@@ -53,8 +53,6 @@ from .parts.specimen import AbstractSpecimen, SliceStack
 from .parts.stacks import PotentialSlices, TransmissionStack, WeakPhaseStack
 from .parts.volume import Volume
 from .physics.grids import Grid
-from .start.calibrate import Calibration, calibrate
-from .start.guess import first_model
 
 if TYPE_CHECKING:
     from . import analysis, direct, figures, simulate, tomography
@@ -62,16 +60,22 @@ if TYPE_CHECKING:
     from .io.datasets import read
     from .io.results import load, write
     from .runs.reconstruct import Result, reconstruct
+    from .start.calibrate import Calibration, calibrate
+    from .start.guess import first_model
 
 __version__ = "0.1.0"
 
-# loaded when first used: files, plots and progress bars take seconds to import
+# loaded when first used: files, plots, progress bars and what a start is found by take seconds
+# to import
 _FUNCTIONS = {
     "read": "io.datasets",
     "write": "io.results",
     "load": "io.results",
     "reconstruct": "runs.reconstruct",
     "Result": "runs.reconstruct",
+    "Calibration": "start.calibrate",
+    "calibrate": "start.calibrate",
+    "first_model": "start.guess",
 }
 _NAMESPACES = {
     "analysis": "analysis",
