@@ -57,7 +57,8 @@ def demo(began: float, cache: str, out: str, positions: int) -> None:
         def epoch(self, row):
             reach("first_epoch")
 
-    simulation.simulate, running.ProgressBar = reporting, Reporting
+    simulation.simulate = reporting
+    running._BarAlone = Reporting
     run_demo = running.run_demo
     running.run_demo = lambda folder: run_demo(folder, positions=positions)
     sys.argv = ["jaxptycho", "demo", "--out", out]
