@@ -54,6 +54,8 @@ from jaxptycho.jobs.writing import write_job
 from jaxptycho.reports.compare import compare_models, compare_results
 from jaxptycho.start.reslice import with_slices
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 KINDS = Path(__file__).parent / "helpers" / "kinds"
 sys.path.insert(0, str(KINDS))
 from blobs import Bare, Blobs, Relief  # noqa: E402

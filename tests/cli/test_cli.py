@@ -78,6 +78,7 @@ def test_a_new_job_knows_the_file_validates_and_runs_unchanged(job, measurement,
     assert "exists and is not overwritten" in refused("new", measurement, "--out", job)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("by", ["positions", pytest.param("counts", marks=pytest.mark.slow)])
 def test_halves_share_nothing_and_agree(by, job, tmp_path):
     epochs = {"positions": 40, "counts": 15}[by]

@@ -10,7 +10,7 @@ from jaxptycho.io.results import load_attributes
 from jaxptycho.jobs.reading import make_job
 from jaxptycho.jobs.runner import start
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = pytest.mark.usefixtures("undrawn", "quick_to_compile")
 
 
 def written(path, semiangle):

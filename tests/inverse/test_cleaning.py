@@ -16,6 +16,8 @@ from jaxptycho.parts.probe import RelaxedProbe
 from jaxptycho.physics.camera_curves import CAMERA_CURVES, square_pixel, stretched
 from jaxptycho.physics.detection import gaussian_mtf
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 PIXEL = models.GRID.pixel
 Y, X = (p * np.arange(n) for p, n in zip(PIXEL, models.FIELD, strict=True))
 MARGIN = 24  # pixels around the field of view

@@ -22,6 +22,8 @@ from jaxptycho.inverse.penalties import (
 )
 from jaxptycho.physics.grids import plane_frequencies
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 ORIGIN = jnp.array(models.ORIGIN)
 WEIGHT = 3.0
 OF_A_SPECIMEN = [n for n, f in PENALTIES.items() if "of" in inspect.signature(f).parameters]

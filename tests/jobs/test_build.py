@@ -13,6 +13,8 @@ from jaxptycho.jobs.measurement import read_data
 from jaxptycho.jobs.reading import make_job
 from jaxptycho.runs.state import Progress
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 THICK = {"specimen": {"kind": "potential", "slices": 3, "thickness_angstrom": 30.0}}
 RPIE = {
     "specimen": {"rate": 1.0, "schedule": "linear"},

@@ -9,7 +9,7 @@ from jaxptycho.jobs.reading import make_job
 from jaxptycho.jobs.runner import start
 from jaxptycho.runs.progress import ProgressListener
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = pytest.mark.usefixtures("undrawn", "quick_to_compile")
 
 
 class Listening(ProgressListener):

@@ -16,6 +16,8 @@ from jaxptycho.jobs.reading import make_job, read_job
 from jaxptycho.jobs.runner import Runner, resume, start
 from jaxptycho.start.guess import guess_model
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 SIDE = 6
 LENS = jp.AberratedProbe(0.025, {"defocus": 60.0})
 GRID = jp.Grid((32, 32), 0.3, 80.0)

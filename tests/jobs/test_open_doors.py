@@ -12,7 +12,9 @@ from jaxptycho.io.results import load_history
 from jaxptycho.jobs.build import build_model
 from jaxptycho.jobs.measurement import read_data
 from jaxptycho.jobs.reading import make_job, read_job
-from jaxptycho.jobs.runner import resume, start
+from jaxptycho.jobs.runner import Runner, resume, start
+
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 MODULE = '''
 from typing import Literal
@@ -186,6 +188,7 @@ def test_a_module_beside_the_job_opens_every_door(job, tmp_path, monkeypatch):
     np.testing.assert_allclose(phase.max(), 0.03, rtol=1e-6)  # the ceiling, sharpened
     assert isinstance(outcome.model.detector, jp.Background)
     assert float(outcome.model.detector.counts) == 0.125
+    monkeypatch.setattr(Runner, "draw", lambda *given: None)  # once is enough
     again = start(made, tmp_path / "twice", stop=_after(4))
     assert not again.finished
     assert "../mine.py:cube_root" in (tmp_path / "twice" / "run.toml").read_text()

@@ -21,6 +21,8 @@ from jaxptycho.physics.mean_potential import atoms_potential
 from jaxptycho.reports.evaluate import evaluate_results
 from jaxptycho.runs.state import State
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 RATES = {"specimen.positions": 2e-2, "specimen.occupancy": 2e-2}
 TRACE = {"kind": "atoms", "elements": ["O", "Pt"]}
 TRACED = SERIES | {"name": "traced", "epochs": 1, "optimiser": "adam", "rates": RATES}

@@ -23,6 +23,8 @@ from jaxptycho.parts.stacks import PotentialSlices
 from jaxptycho.tomography.projections import Geometry, rotate_about_beam
 from jaxptycho.tomography.series import first_series, off_axis
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 VOXEL, WIDTH = 0.5, 1.2  # Å
 TILTS = np.deg2rad([-40.0, -10.0, 25.0])
 of_view = eqx.filter_jit(predict)

@@ -16,6 +16,8 @@ from jaxptycho.jobs.runner import start
 from jaxptycho.runs.state import Diverged, Progress
 from jaxptycho.tomography import poses
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 
 @pytest.mark.slow
 def test_slabs_with_free_angles_give_the_volume_and_the_poses_of_one_device(series):

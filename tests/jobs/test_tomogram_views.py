@@ -26,6 +26,8 @@ from jaxptycho.tomography.poses import refine_poses
 from jaxptycho.tomography.projections import Geometry
 from jaxptycho.tomography.views import projected_views
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 
 def test_every_view_keeps_other_positions_of_the_same_scan(series):
     job = job_of(series)

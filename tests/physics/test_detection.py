@@ -5,6 +5,8 @@ import pytest
 
 from jaxptycho.physics import detection
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 
 def pattern(shape=(12, 8), seed=0):
     return jnp.asarray(np.random.default_rng(seed).uniform(0, 5, shape))

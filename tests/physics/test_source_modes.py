@@ -8,6 +8,8 @@ import pytest
 import jaxptycho as jp
 from jaxptycho.physics.modes import source_share
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 GRID = jp.Grid((48, 48), 0.25, 80.0)
 EDGE = 0.0214  # rad
 FWHM = 2 * np.sqrt(2 * np.log(2))  # standard deviations

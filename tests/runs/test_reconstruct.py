@@ -9,6 +9,8 @@ from scans import ABOUT, GRID, blobs
 import jaxptycho as jp
 from jaxptycho.analysis.fit import goodness_of_fit
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 QUIET = {"progress": False, "devices": 1, "batch": 32}
 
 

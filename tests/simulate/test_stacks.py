@@ -9,6 +9,8 @@ from jaxptycho.physics import potentials, scattering, waves
 from jaxptycho.physics.grids import Grid
 from jaxptycho.simulate.stacks import Box, content, projected, transmissions
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 NUMBERS = np.array([38, 8, 22, 79, 6, 8])
 
 

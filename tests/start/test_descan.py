@@ -21,6 +21,8 @@ from jaxptycho.reports.describe import describe_data
 from jaxptycho.start.calibration import bright_field_centre
 from jaxptycho.start.descan import descan_rows
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 N, PIXEL, SEMIANGLE = 48, 0.3, 0.025
 GRID = jp.Grid((N, N), PIXEL, 80.0)
 ABOUT = {"semiangle_mrad": 25.0, "defocus_angstrom": 120.0}

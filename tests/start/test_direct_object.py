@@ -14,6 +14,8 @@ from jaxptycho.direct.scan_grid import ScanGrid, plane_rotation
 from jaxptycho.direct.transfer import Optics
 from jaxptycho.start.direct_object import on_pixels, phase_picture
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 
 def test_a_picture_is_placed_on_the_pixels_of_an_object():
     """A plane wave on a rotated grid of the scan, at the pixels of an object with another origin."""
