@@ -50,6 +50,7 @@ def test_bad_scans_end_with_a_sentence_that_names_the_file(name, verb, tmp_path)
     assert not out.exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_file_with_a_probe_is_run_with_it_where_nothing_else_is_measured(tmp_path):
     """Speckles without a bright-field disc, that do not move with the scan."""
     rng = np.random.default_rng(0)
