@@ -26,6 +26,7 @@ FLOORS = [
     "analysis",
     "start",
     "tomography",
+    "acquisition",
     "simulate",
     "distributed",
     "io",

@@ -1,0 +1,36 @@
+"""Acquisition of tilt series: where targets will be, how well that is known, what logs recorded.
+
+`GeometryPrior().belief(targets, exposures)` is what is known before the first exposure,
+`Belief.observe` the joint Kalman filter of all targets, `Belief.predict` the shift and focus of the
+next exposure, and `maximum_a_posteriori` the geometry of a finished series.
+"""
+
+from .belief import Belief, Innovation, Prediction, TargetMeasurement
+from .community_rule import CommunityRule
+from .geometry import Exposures, SeriesGeometry, aim, target_position
+from .pairs import closest_tilts, pair_sigma
+from .priors import GeometryPrior
+from .replay import LogReplay, replay_filter, replay_rule
+from .smoothing import maximum_a_posteriori
+from .tilt_log import TiltLog, read_tilt_log
+
+__all__ = [
+    "Belief",
+    "CommunityRule",
+    "Exposures",
+    "GeometryPrior",
+    "Innovation",
+    "LogReplay",
+    "Prediction",
+    "SeriesGeometry",
+    "TargetMeasurement",
+    "TiltLog",
+    "aim",
+    "closest_tilts",
+    "maximum_a_posteriori",
+    "pair_sigma",
+    "read_tilt_log",
+    "replay_filter",
+    "replay_rule",
+    "target_position",
+]
