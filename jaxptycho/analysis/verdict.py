@@ -22,9 +22,14 @@ OVERFIT = 2.0  # held-out loss over training loss
 
 @dataclass(frozen=True)
 class Verdict:
-    """Conclusion of a run in plain words; `causes` begins with the most likely one."""
+    """Conclusion of a run in plain words; `causes` begins with the most likely one.
+
+    `doubtful` where the model explains nothing or, at the end of its epochs, so little of what
+    varies that a wrong geometry may explain as much.
+    """
 
     explains: bool
+    doubtful: bool
     lines: tuple[str, ...]
     causes: tuple[str, ...]
     evidence: Evidence
@@ -68,8 +73,8 @@ def conclude(evidence: Evidence, history: Iterable = ()) -> Verdict:
     excess = held / last if held is not None and last > 0 else 0.0
     explains = not risen and _explains(evidence)
     good = GOOD_SHARE if evidence.held_out else GOOD_FIT
-    doubtful = not explains or (evidence.varies and evidence.share_at_most < good)
-    overfitted = excess > OVERFIT and (doubtful or not evidence.held_out)
+    little = not explains or (evidence.varies and evidence.share_at_most < good)
+    overfitted = excess > OVERFIT and (little or not evidence.held_out)
     lines = [_headline(evidence, explains, risen), *_notes(evidence)]
     if len(step) > 1 and last > first:
         lines.append(
@@ -83,8 +88,12 @@ def conclude(evidence: Evidence, history: Iterable = ()) -> Verdict:
             "held-out ones."
         )
     falling = len(step) > 1 and last < 0.98 * step[-2][1]
-    causes = _causes(evidence, risen, overfitted, len(rows) < 3 or falling) if doubtful else []
-    return Verdict(explains, tuple(lines), tuple(causes), evidence)
+    early = len(rows) < 3 or falling
+    causes = _causes(evidence, risen, overfitted, early) if little else []
+    doubtful = not explains or (little and not early)
+    if explains and doubtful:
+        lines.append("A wrong geometry may explain as much (exit code 4).")
+    return Verdict(explains, doubtful, tuple(lines), tuple(causes), evidence)
 
 
 def _row(row) -> tuple[str, float, float | None]:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from .errors import tidy
-from .output import EXIT_CODES, EXPLAINS_NOTHING, print_table, run_listener, tell
+from .output import EXIT_CODES, EXPLAINS_LITTLE, EXPLAINS_NOTHING, print_table, run_listener, tell
 
 app = typer.Typer(
     name="jaxptycho",
@@ -458,5 +458,5 @@ def main() -> None:
     # many small programs make a slow start
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     warnings.showwarning = _warn
-    with none_left_waiting(orderly=(0, EXPLAINS_NOTHING, *EXIT_CODES.values())):
+    with none_left_waiting(orderly=(0, EXPLAINS_NOTHING, EXPLAINS_LITTLE, *EXIT_CODES.values())):
         app()

@@ -9,9 +9,9 @@ import typer
 # as in shells and `timeout`; all is saved in each case. All processes of a run end with the same
 # one: the launcher sees that none has finished.
 EXIT_CODES = {"Ctrl-C": 130, "SIGTERM": 143, "the wall-time limit": 124}
-EXPLAINS_NOTHING = (
-    3  # of a finished run whose model does not explain the patterns (`analysis.verdict`)
-)
+# of a finished run, by its verdict (`analysis.verdict`)
+EXPLAINS_NOTHING = 3
+EXPLAINS_LITTLE = 4  # as a wrong geometry may do as well
 
 
 def run_listener() -> Any:
@@ -38,7 +38,9 @@ def exit_code(outcome: Any) -> int:
     """0 for a finished run whose model explains the patterns."""
     if not outcome.finished:
         return EXIT_CODES.get(outcome.why, 0)
-    return 0 if outcome.verdict is None or outcome.verdict.explains else EXPLAINS_NOTHING
+    if outcome.verdict is None or not outcome.verdict.doubtful:
+        return 0
+    return EXPLAINS_LITTLE if outcome.verdict.explains else EXPLAINS_NOTHING
 
 
 def _summarize(outcome: Any) -> None:

@@ -1,5 +1,6 @@
 """Verdicts about models that are right, wrong, over-fitted, or have nothing to explain."""
 
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import equinox as eqx
@@ -8,7 +9,9 @@ import numpy as np
 import pytest
 
 from jaxptycho import Dataset, Grid, predict
+from jaxptycho.analysis.evidence import Evidence
 from jaxptycho.analysis.verdict import conclude, judge
+from jaxptycho.cli.output import EXPLAINS_LITTLE, exit_code
 from jaxptycho.start.guess import guess_model
 
 ABOUT = {"semiangle_mrad": 25.0, "defocus_angstrom": 60.0}
@@ -238,3 +241,36 @@ def test_one_pattern_has_no_mean_to_be_compared_with():
     verdict = judge(model, data)
     assert verdict.explains
     assert verdict.evidence.shots == 0
+
+
+SHARES = {
+    "a quarter of held-out patterns": (0.25, True, True),
+    "most of held-out patterns": (0.9, True, False),
+    "little of few held-out patterns": (0.2, True, True),
+    "half of fitted patterns": (0.6, False, True),
+    "most of fitted patterns": (0.9, False, False),
+}
+
+
+@pytest.mark.parametrize("name", SHARES)
+def test_a_share_that_wrong_geometries_reach_is_doubtful(name):
+    share, held_out, doubtful = SHARES[name]
+    error = 0.12 if "few" in name else 0.03
+    found = Evidence(
+        shots=8,
+        held_out=held_out,
+        dose=8e3,
+        variation=100.0,
+        noise=10.0,
+        excess_error=1.0,
+        modelled=90 * share,
+        covariance=90 * share,
+        covariance_error=5.0,
+        explained_error=90 * error,
+        share_error=error,
+    )
+    verdict = conclude(found, [9.0, 5.0, 4.0, 4.0])
+    assert (verdict.explains, verdict.doubtful) == (True, doubtful)
+    outcome = SimpleNamespace(finished=True, verdict=verdict)
+    assert exit_code(outcome) == (EXPLAINS_LITTLE if doubtful else 0)
+    assert not conclude(found, [9.0, 5.0]).doubtful  # the epochs were too few to tell
