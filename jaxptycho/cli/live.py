@@ -79,6 +79,7 @@ def run_live(
     series: int | None,
     place: tuple[str, int] | None,
     processors: Sequence[str],
+    iterates: bool,
     settings: Sequence[str],
 ) -> None:
     """Receive from `source` into `folder`, with counts printed, or a page at `place` (host, port).
@@ -111,7 +112,7 @@ def run_live(
             print(f"look at {page.url}", flush=True)
         options = policy, given, patience, ring_mib * 2**20
         receiver = stack.enter_context(Receiver(address, folder, *options))
-        session = Session(receiver, folder, show, layout, asked, further)
+        session = Session(receiver, folder, show, layout, asked, further, iterates)
         stack.callback(session.close)
         session.run(stopper.why, series)
         if page is not None:
@@ -144,13 +145,16 @@ class Printer:
 
     def __init__(self):
         self.last = 0.0
+        self.ended = ""
 
     def __call__(self, snapshot: Snapshot) -> None:
         """Print a snapshot if it is time."""
         now = time.monotonic()
+        note = snapshot.status["note"]
         if snapshot.status["over"]:
-            note = snapshot.status["note"]
-            print(f"{snapshot.line()}; {note}", flush=True)
+            if note and snapshot.series != self.ended:
+                self.ended = snapshot.series
+                print(f"{snapshot.line()}; {note}", flush=True)
         elif now - self.last > PRINTED_S:
             self.last = now
             print(snapshot.line(), file=sys.stderr, flush=True)

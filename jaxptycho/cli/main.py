@@ -387,6 +387,9 @@ def live_pictures(
             metavar="MODULE:FUNCTION", help="A processor of yours, made from the scan, beside ours."
         ),
     ] = [],  # noqa: B006
+    iterate: Annotated[
+        bool, typer.Option("--iterate", help="Begin an iterative reconstruction at once.")
+    ] = False,
     settings: Given = [],  # noqa: B006
     debug: Debug = False,
 ) -> None:
@@ -394,7 +397,8 @@ def live_pictures(
     from .live import run_live
 
     place = None if headless else (host, port)
-    run_live(source, out, policy, timeout, ring_mib, series, place, processor, settings)
+    further = processor, iterate
+    run_live(source, out, policy, timeout, ring_mib, series, place, *further, settings)
 
 
 @app.command()

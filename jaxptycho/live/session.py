@@ -16,10 +16,13 @@ from typing import Any
 import numpy as np
 
 from ..direct.transfer import Optics
+from ..figures.pictures import picture
+from ..io.results import write
 from .accumulator import Accumulator, Make
 from .finish import finish
 from .focus import measure_live_optics
 from .intake import Begin, End
+from .iterative import Arrivals, Iterative, live_model
 from .pictures import (
     Canvas,
     LiveImage,
@@ -36,15 +39,17 @@ from .snapshot import Snapshot, save_pictures
 SAVED_S = 5.0  # between two writes of the pictures of a running series
 REST = 2.0  # pause after a phase picture, in times that it took
 IDLE_S = 0.02
-WORKERS = 3  # quick pictures, phase, and a measurement of the optics
+TICK_S = 1.0  # of iterative steps, after which their object is shown
+WORKERS = 4  # quick pictures, phase, a measurement of the optics, iterative steps
 
 
 class Session:
     """Run of the command `live`.
 
     `show` is given every snapshot; `asked` takes requests of other threads, such as
-    `{"do": "refocus", "defocus": 150.0}` [Å], `{"do": "measure"}` or `{"do": "save"}`. `layout`
-    maps the axes of the scan to those of the detector, `further` make processors of the user.
+    `{"do": "refocus", "defocus": 150.0}` [Å], `{"do": "measure"}`, `{"do": "iterate"}` (begin or
+    pause an iterative reconstruction) or `{"do": "save"}`. `layout` maps the axes of the scan to
+    those of the detector, `further` make processors of the user.
     """
 
     def __init__(
@@ -55,6 +60,7 @@ class Session:
         layout: dict[str, Any] | None = None,
         asked: SimpleQueue[dict[str, Any]] | None = None,
         further: Sequence[Make] = (),
+        iterates: bool = False,
     ):
         self.receiver = receiver
         self.folder = folder
@@ -76,6 +82,8 @@ class Session:
         self.measuring: Future | None = None
         self.saved = 0.0
         self.phase_due = 0.0
+        self.iterates = iterates
+        self.iterative: Iterative | None = None
         self.latest: dict[str, LiveImage] = {}
         self.meter = RateMeter()
 
@@ -122,6 +130,7 @@ class Session:
         self.latest = {}
         self.phase_due = 0.0
         self.measuring = None
+        self.iterative = None
         self.meter = RateMeter()
 
     def _add(self, records: np.ndarray) -> None:
@@ -157,12 +166,16 @@ class Session:
             if current.scan is not None:
                 self._prepare(current)
                 for kind in ("quick", "phase"):
-                    status = self._status(current)
-                    snapshot = self._made(kind, current, current.copied(), status)
+                    work = current.copied(), time.monotonic()
+                    snapshot = self._made(kind, current, *work)
                     self.show(snapshot)
                 self.phase_due = math.inf
                 snapshot = replace(snapshot, pictures=self.latest)
                 save_pictures(self.latest, self.recording.with_suffix(""))
+                if self.iterative is not None:
+                    self.iterative.arrivals.refresh()
+                    model = self.recording.with_name(f"{self.recording.stem}-model.h5")
+                    write(model, self.iterative.model)
         finally:
             self.note = "; ".join(filter(None, (self.note, finish(self.recording, self.layout))))
             snapshot = replace(snapshot, status=snapshot.status | {"note": self.note})
@@ -187,6 +200,9 @@ class Session:
                 self.show(Snapshot(current.series.name, self._status(current)))
             return
         self._prepare(current)
+        if self.iterates and "iterative" not in self.making:
+            work = self.canvas, current, current.copied()
+            self.making["iterative"] = self.pool.submit(self._iterate, *work)
         if "phase" not in self.making and time.monotonic() >= self.phase_due:
             self._make("phase", current)
         elif "quick" not in self.making and not self.over and self.meter.due():
@@ -194,10 +210,26 @@ class Session:
 
     def _make(self, kind: str, current: Accumulator) -> None:
         """Begin to make pictures of copies of the states."""
-        work = current.copied(), self._status(current)
+        work = current.copied(), time.monotonic()
         if kind == "phase":
             self.phase_due = math.inf
         self.making[kind] = self.pool.submit(lambda: self.show(self._made(kind, current, *work)))
+
+    def _iterate(self, canvas: Canvas, current: Accumulator, states: tuple[Any, ...]) -> None:
+        """Take steps for a while, and show the object; the first time, make its model."""
+        if self.iterative is None:
+            mean = results_of(current.processors, states).moments.mean
+            arrivals = Arrivals(self.recording, current.series.frames)
+            assert self.optics is not None
+            self.iterative = Iterative(live_model(canvas.scan, mean, self.optics), arrivals)
+        iterative = self.iterative
+        if iterative.tick(TICK_S):
+            image = picture(iterative.model).phase.sum(0)
+            images = {"iterative": LiveImage(image, "rad", f"Iterative, {iterative.steps} steps")}
+            self.latest = self.latest | images
+            status = self._status(current) | {"held_out_loss": iterative.held_out_loss()}
+            name = current.series.name
+            self.show(Snapshot(name, status, self.shown_optics, images, canvas.scan.disc))
 
     def _settle(self, wait: bool = False) -> None:
         """Forget pictures that are made; one that fails never stops the recording."""
@@ -219,6 +251,8 @@ class Session:
             work = scan, self.canvas.bright, results.stack
             self.measuring = self.pool.submit(measure_live_optics, *work)
             self.shown_optics = self.shown_optics | {"measurement": "under way"}
+        elif kind == "iterate":
+            self.iterates = not self.iterates
         elif kind == "save":
             folder = self.recording.with_suffix("")
             save_pictures(self.latest, folder.with_name(f"{folder.name}-{time.strftime('%H%M%S')}"))
@@ -255,14 +289,15 @@ class Session:
         self.shown_optics = {"defocus": f"{current.scan.defocus:.5g} Å (stated)"}
 
     def _made(
-        self, kind: str, current: Accumulator, states: tuple[Any, ...], status: dict[str, Any]
+        self, kind: str, current: Accumulator, states: tuple[Any, ...], taken: float
     ) -> Snapshot:
-        """Snapshot with the "quick" pictures or the "phase"."""
+        """Snapshot with the "quick" pictures or the "phase" of states that were `taken` then."""
         canvas = self.canvas
         optics = self.optics
         assert canvas is not None
         assert optics is not None
         begun = time.monotonic()
+        numbers: dict[str, float] = {}
         results = results_of(current.processors, states)
         if kind == "phase":
             pictures = phase_pictures(canvas, results, optics)
@@ -272,14 +307,13 @@ class Session:
         else:
             further = current.processors, states, results.stack.seen
             numbers, pictures = further_results(canvas, *further)
-            status = status | numbers
             pictures = quick_pictures(canvas, results) | pictures
         self.latest = self.latest | pictures
         if begun - self.saved > SAVED_S:
             self.saved = begun
             save_pictures(self.latest, self.recording.with_suffix(""))
-        status = status | dose(results, canvas.scan)
-        status["lag"] += time.monotonic() - begun
+        status = self._status(current) | dose(results, canvas.scan) | numbers
+        status["lag"] += time.monotonic() - taken
         name = current.series.name
         return Snapshot(name, status, self.shown_optics, pictures, canvas.scan.disc)
 
