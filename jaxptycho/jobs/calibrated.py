@@ -212,8 +212,9 @@ def _suggestions(look: Calibration) -> dict[str, FoundKey]:
         found["specimen.thickness_angstrom"] = FoundKey(thickness, "that of the file")
         if beyond_focus(thickness, look.data.grid, look.semiangle):
             found["propagator.tilt_mrad"] = FoundKey([0.0, 0.0], "refined: it is thick")
+            found["specimen.start"] = FoundKey("columns", "where the dark field is bright")
     found["probe.start"] = FoundKey(*probe_start(look))
-    found["specimen.start"] = FoundKey("direct", "the phase of a matched filter")
+    found.setdefault("specimen.start", FoundKey("direct", "the phase of a matched filter"))
     thick = "a phase alone is trapped in thick specimens" if slices > 1 else ""
     found["specimen.kind"] = FoundKey("complex" if slices > 1 else "phase", thick)
     return found

@@ -67,7 +67,8 @@ class Specimen(Section):
     )
     options: dict[str, Any] = key("keywords of a function named by specimen.kind", {})
     start: one_of(STARTS, "start of a specimen") = key(
-        "empty, or direct: the phase by a matched filter for the probe's semiangle and aberrations",
+        "empty; direct: the phase by a matched filter for the probe's semiangle and aberrations; "
+        "columns: atoms of a thick crystal where the dark field is bright, as strong as fits best",
         "empty",
     )
     states: int = key(

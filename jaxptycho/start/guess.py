@@ -37,6 +37,7 @@ from ..physics.modes import make_modes, with_dose
 from ..physics.types import Numbers
 from .calibrate import Calibration
 from .cautions import cautions
+from .columns import with_columns
 from .descan import beam_tilt, centred, descan_shift, disc_offsets, mean_of
 from .direct_object import on_pixels, phase_picture, with_phase
 from .positions import with_map
@@ -44,7 +45,7 @@ from .slicing import beyond_focus, fitting_slices
 
 SPECIMENS = ("complex", "phase", "weak", "potential")
 PROBES = ("auto", "vacuum", "file", "optics", "mean_pattern")
-STARTS = ("empty", "direct")  # of a specimen
+STARTS = ("empty", "direct", "columns")  # of a specimen
 
 
 def guess_model(
@@ -54,7 +55,7 @@ def guess_model(
     slices: int | None = None,
     thickness: float | Sequence[float] | None = None,
     specimen: str = "complex",
-    start: str = "empty",
+    start: str | None = None,
     states: int = 1,
     periodic: bool = False,
     probe: str = "auto",
@@ -72,18 +73,19 @@ def guess_model(
 
     `thickness` [Å] is that of all slices together, or of each, by default that of the file;
     without `slices` there are as many as it requires (`start.slicing`). `specimen` is "complex"
-    (a free transmission), "phase", "weak" or "potential"; it starts "empty", or with the phase
-    of a "direct" retrieval (`start.direct_object`), shared evenly by the slices. Several
-    `states` (`MixedStates`), whose patterns add incoherently, start with a little noise.
+    (a free transmission), "phase", "weak" or "potential"; it starts "empty", with the phase of a
+    "direct" retrieval (`start.direct_object`), shared evenly by the slices, or with "columns" of
+    atoms (`start.columns`), the default beyond the depth of field, where it is given a tilt, too.
+    Several `states` (`MixedStates`), whose patterns add incoherently, start with a little noise.
     `probe` comes from the file, from the optics (`semiangle` [rad], `defocus` [Å] > 0 for
     underfocus, `aberrations` [Å]; by default those in `data.about`), from the pattern `vacuum`
     [y, x] of the beam without a specimen, which gives the amplitude of the aperture and the
     optics its phase, or from the mean pattern in its place; "auto" takes the first of vacuum,
-    file, optics and mean pattern that is known. The object reaches `margin` [Å] further than
-    the windows. `near_field` [Å] is the effective distance of an in-line hologram. The model
-    may be finer than the detector in reciprocal space (`supersample`) or in real space
-    (`extend`), by integer factors. A bright-field disc off the middle of the camera is modelled
-    as a shift of the pattern (`descan`: see `start.descan`).
+    file, optics and mean pattern that is known. The object reaches `margin` [Å] further than the
+    windows. `near_field` [Å] is the effective distance of an in-line hologram. The model may be
+    finer than the detector in reciprocal space (`supersample`) or in real space (`extend`), by
+    integer factors. A bright-field disc off the middle of the camera is modelled as a shift of
+    the pattern (`descan`: see `start.descan`).
     """
     if near_field is not None and descan in ("shared", "plane", "shot"):
         raise ValueError(
@@ -101,22 +103,31 @@ def guess_model(
     shift = None if near_field is not None else descan_shift(data, descan)
     dose = float(np.mean(np.concatenate([data.dose(v) for v in range(data.n_views)])))
     content = empty_specimen(data, grid, specimen, each, margin, periodic)
-    single = near_field is None and data.n_views == 1 and len(each) > 1
-    tilts = single and beyond_focus(sum(each), grid, semiangle)
+    scanned = near_field is None and data.n_views == 1
+    thick = scanned and len(each) > 1 and beyond_focus(sum(each), grid, semiangle)
+    start = start or ("columns" if thick else "empty")
     if start not in STARTS:
         raise ValueError(f"a specimen starts {' or '.join(STARTS)}; got {start!r}")
+    angle = semiangle or 0.0
+    if start != "empty" and not (scanned and angle):
+        raise ValueError(
+            "a specimen starts from direct phase or columns where the disc of a far field of one "
+            'scan has a known semiangle; give it, or start "empty"'
+        )
     if start == "direct":
         lens["defocus"] -= float(np.sum(each)) / 2  # a weak phase is in the middle of its thickness
-        content = _with_direct_phase(content, data, grid, semiangle, lens, near_field)
-    return Model(
+        optics = Optics.of(1e3 * angle, grid.wavelength, max(data.grid.dk), **lens)
+        content = _with_direct_phase(content, data, grid, optics)
+    model = Model(
         probe=PixelProbe(with_dose(make_modes(first, modes), dose)),
         specimen=content if states == 1 else mixed_states(content, states),
         scan=FreeScan(per_shot(data)),
         grid=grid,
-        propagator=Tilted(jnp.zeros(2)) if tilts else Fresnel(),
+        propagator=Tilted(jnp.zeros(2)) if thick else Fresnel(),
         detector=first_detector(data, near_field, supersample, extend, shift),
         frame=data.frame,
     )
+    return with_columns(model, data, angle) if start == "columns" else model
 
 
 @functools.wraps(guess_model)
@@ -150,7 +161,8 @@ def _measured_parts(look: Calibration, thickness: float) -> dict[str, Any]:
     further = dict(look.optics.aberrations)
     defocus = thickness / 2 - further.pop("C10")  # at the entrance: measured is that of the middle
     lens = {"semiangle": look.semiangle, "defocus": defocus, "aberrations": further}
-    return lens | {"start": "direct"}
+    thick = beyond_focus(thickness, look.data.grid, look.semiangle)
+    return lens | {"start": "columns" if thick else "direct"}
 
 
 def about_radians(about: dict, key: str) -> float | None:
@@ -310,20 +322,9 @@ def empty_specimen(
 
 
 def _with_direct_phase(
-    specimen: AbstractSpecimen,
-    data: Dataset,
-    grid: Grid,
-    semiangle: float | None,
-    aberrations: dict[str, float],
-    near_field: float | None,
+    specimen: AbstractSpecimen, data: Dataset, grid: Grid, optics: Optics
 ) -> AbstractSpecimen:
     """The empty specimen with the phase that the matched filter gives."""
-    if semiangle is None or near_field is not None or data.n_views > 1:
-        raise ValueError(
-            "a specimen starts from direct phase where the disc of a far field of one scan has a "
-            'known semiangle; give it, or start "empty"'
-        )
-    optics = Optics.of(1e3 * semiangle, grid.wavelength, max(data.grid.dk), **aberrations)
     y, x = disc_offsets(data).mean(0) * data.grid.dk * grid.wavelength
     picture = phase_picture(data, optics, (float(y), float(x)))
     corner = np.asarray(specimen.slices_origin(grid))

@@ -24,7 +24,7 @@ def beyond_focus(thickness: float | None, grid: Grid, semiangle: float | None) -
     A tilt then moves what the slices hold by as much as the resolution; a fraction of a milliradian
     is never excluded.
     """
-    return bool(thickness and semiangle) and thickness * semiangle**2 > grid.wavelength
+    return (thickness or 0.0) * (semiangle or 0.0) ** 2 > grid.wavelength
 
 
 def fitting_slices(thickness: float | None, grid: Grid) -> int:
