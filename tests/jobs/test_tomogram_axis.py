@@ -190,6 +190,32 @@ def test_positions_from_the_corner_are_noticed_and_mended(tmp_path):
         job_of(tmp_path / "corner.h5", origin="corner")
 
 
+def test_positions_from_the_corner_of_a_series_along_x(tmp_path):
+    """Noticed across the axis, wherever it points."""
+    series = measured(90.0)
+    series.positions = [own - [3.0, 0.0] for own in series.positions]
+    write_native(tmp_path / "corner.h5", series)
+    with pytest.warns(UserWarning, match=r'set data\.origin = "middle"'):
+        Runner(job_of(tmp_path / "corner.h5", tilt_axis_deg=90.0), tmp_path)
+    data = context_of(job_of(tmp_path / "corner.h5", tilt_axis_deg=90.0, origin="middle")).data
+    middles = [(own.min(0) + own.max(0)) / 2 for own in data.positions]
+    np.testing.assert_allclose(middles, 0, atol=1e-6)
+
+
+def test_positions_are_free_along_the_axis():
+    series = measured(0.0)
+    series.positions = [np.add(own, [1.0, 0.0]) for own in series.positions]
+    assert off_axis(series) is None
+
+
+def test_the_key_of_a_job_replaces_the_axis_of_the_file(tmp_path):
+    series = measured(-65.0)
+    series.about["tilt_axis_deg"] = 20.0
+    write_native(tmp_path / "series.h5", series)
+    data = context_of(job_of(tmp_path / "series.h5", tilt_axis_deg=-65.0)).data
+    assert error(data, modelled(data, -65.0)) < 0.002
+
+
 def test_what_the_key_is_refused_for(tmp_path):
     flat = measured(0.0).view(0)
     flat.tilts = None
