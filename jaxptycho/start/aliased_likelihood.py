@@ -37,7 +37,16 @@ class Spectra(NamedTuple):
 
     phase: Float[Array | np.ndarray, " ring"]
     amplitude: Float[Array | np.ndarray, " ring"]
-    noise: Float[Array | np.ndarray, ""]
+    noise: Float[Array | np.ndarray, ""] | float
+
+
+class Posterior(NamedTuple):
+    """Of the unknowns of every frequency at given optics and spectra."""
+
+    evidence: Float[Array | np.ndarray, " q"]  # ln L
+    slopes: Float[Array | np.ndarray, "q d"]  # its derivatives along directions of θ
+    power: Float[Array | np.ndarray, "q n"]  # E|x|² of phases and amplitudes, in units of D
+    left: Float[Array | np.ndarray, " q"]  # E|g − Wx|²
 
 
 class _Solved(NamedTuple):
@@ -103,20 +112,15 @@ def _inverse(a):
     return lax.fori_loop(0, len(a), _sweep, (a, jnp.zeros((), a.real.dtype)))
 
 
-def _over_frequencies(function, bands):
-    ones = jnp.stack([bands.g.real, bands.g.imag], 1), bands.aliases, bands.valid, bands.alias_ring
-    return lax.map(function, ones, batch_size=AT_ONCE)
-
-
 @eqx.filter_jit
-def aliased_evidence_and_scores(
+def aliased_posterior(
     theta: Theta,
     directions: Float[Array, "d p"],
     mirror: Mirror,
     bands: AliasedSidebands,
     spectra: Spectra,
-) -> tuple[Float[Array, " q"], Float[Array, "q d"]]:
-    """ln L of every frequency, and its derivatives along `directions` of θ."""
+) -> Posterior:
+    """All that evidence, its derivatives and the next spectra are made of, in one program."""
     sigma = jnp.sqrt(spectra.noise)
 
     def _of(one):
@@ -133,45 +137,57 @@ def aliased_evidence_and_scores(
         rest = lax.complex(g[0], g[1]) - complex_w @ solved.mean
         cotangent = rest[:, None] * jnp.conj(solved.mean) - complex_w @ solved.inverse
         (slopes,) = pull(2 * jnp.stack([cotangent.real, cotangent.imag]))
-        return solved.evidence, slopes
+        variance = jnp.diag(solved.inverse).real
+        power = jnp.abs(solved.mean) ** 2 + variance
+        left = jnp.sum(jnp.abs(rest) ** 2) + jnp.sum(1 - variance)  # tr W*W A⁻¹ = n − tr A⁻¹
+        return Posterior(solved.evidence, slopes, power, left)
 
-    each, slopes = _over_frequencies(_of, bands)
-    return each * bands.used, slopes * bands.used[:, None]
+    ones = jnp.stack([bands.g.real, bands.g.imag], 1), bands.aliases, bands.valid, bands.alias_ring
+    return lax.map(_of, ones, batch_size=AT_ONCE)
 
 
-@eqx.filter_jit
-def likely_spectra(theta: Theta, mirror: Mirror, bands: AliasedSidebands) -> Spectra:
+def _posterior(theta, directions, mirror, bands, spectra) -> Posterior:
+    """The same of NumPy's arrays."""
+    dtype = bands.k.dtype
+    moved = (jnp.asarray(a, dtype) for a in (theta, directions, mirror))
+    spectra = Spectra(*(jnp.asarray(a, dtype) for a in spectra))
+    return Posterior(*(np.asarray(a, float) for a in aliased_posterior(*moved, bands, spectra)))
+
+
+def aliased_evidence_and_scores(
+    theta: Float[np.ndarray, " p"],
+    directions: Float[np.ndarray, "d p"],
+    mirror: Float[np.ndarray, "2 2"],
+    bands: AliasedSidebands,
+    spectra: Spectra,
+) -> tuple[Float[np.ndarray, " q"], Float[np.ndarray, "q d"]]:
+    """ln L of every frequency, and its derivatives along `directions` of θ."""
+    found = _posterior(theta, directions, mirror, bands, spectra)
+    used = np.asarray(bands.used)
+    return found.evidence * used, found.slopes * used[:, None]
+
+
+def likely_spectra(
+    theta: Float[np.ndarray, " p"], mirror: Float[np.ndarray, "2 2"], bands: AliasedSidebands
+) -> Spectra:
     """Spectra of largest likelihood at given optics."""
-    cells = jnp.sum(bands.root > 0)
-    counted = bands.valid * bands.used[:, None]
+    used = np.asarray(bands.used, float)
+    cells = float(np.sum(np.asarray(bands.root) > 0))
+    ring = np.asarray(bands.alias_ring)
+    counted = np.asarray(bands.valid) * used[:, None]
+    size = np.maximum(np.bincount(ring.ravel(), counted.ravel(), RINGS), 1.0)
 
     def _ring_mean(values):
-        def _sum(array):
-            return jax.ops.segment_sum(array.ravel(), bands.alias_ring.ravel(), RINGS)
+        return np.bincount(ring.ravel(), (values * counted).ravel(), RINGS) / size
 
-        return _sum(values * counted) / jnp.maximum(_sum(counted), 1.0)
-
-    def _round(_, spectra):
-        def _of(one):
-            g, aliases, valid, ring = one
-            scale = _scale(spectra, ring)
-            w = _columns(theta, mirror, bands, aliases, valid) * scale
-            g = g / jnp.sqrt(spectra.noise)
-            solved = _solved(w, g)
-            variance = jnp.diag(solved.inverse).real
-            second = jnp.abs(solved.mean) ** 2 + variance
-            complex_w = lax.complex(w[0], w[1])
-            rest = lax.complex(g[0], g[1]) - complex_w @ solved.mean
-            left = jnp.sum(jnp.abs(rest) ** 2) + jnp.sum(1 - variance)  # tr W*W A⁻¹ = n − tr A⁻¹
-            return second * scale**2, left
-
-        second, left = _over_frequencies(_of, bands)
-        phase, amplitude = jnp.split(second * spectra.noise, 2, axis=1)
-        noise = spectra.noise * jnp.sum(left * bands.used) / (cells * jnp.sum(bands.used))
-        return Spectra(_ring_mean(phase), _ring_mean(amplitude), noise)
-
-    dtype = theta.dtype
     phase, amplitude, noise = FIRST
-    rings = jnp.ones(RINGS, dtype)
-    first = Spectra(phase * rings, amplitude * rings, jnp.asarray(noise, dtype))
-    return lax.fori_loop(0, ROUNDS, _round, first)
+    spectra = Spectra(np.full(RINGS, phase), np.full(RINGS, amplitude), noise)
+    for _ in range(ROUNDS):
+        found = _posterior(theta, np.eye(len(theta)), mirror, bands, spectra)
+        of_phase, of_amplitude = np.split(found.power, 2, axis=1)
+        spectra = Spectra(
+            _ring_mean(of_phase * spectra.phase[ring]),
+            _ring_mean(of_amplitude * spectra.amplitude[ring]),
+            float(spectra.noise * np.sum(found.left * used) / (cells * used.sum())),
+        )
+    return spectra

@@ -16,7 +16,7 @@ from ..direct.processor import over
 from . import optics_fit
 from .camera import MeasuredCamera, measure_camera
 from .optics_fit import ALL
-from .optics_search import BATCH, MIRRORS, Knowledge, Problem, candidates, in_batches, same_optics
+from .optics_search import MIRRORS, Knowledge, Problem, candidates, same_optics
 from .optics_table import (
     SIGNIFICANT,
     DefocusCurve,
@@ -29,7 +29,7 @@ from .sidebands import some_frequencies
 from .superpixels import SuperpixelImages, superpixels_of
 from .weak_object_likelihood import NAMES, explained_along
 
-CURVE_STEPS = 4 * BATCH
+CURVE_STEPS = 64
 CURVE_RANGE = 2.5  # of the measured defocus, or
 CURVE_RADIANS = 10.0  # at the rim, the larger one
 ROUNDS = 2  # of fit and noise
@@ -256,10 +256,10 @@ def _evidence(best, fits):
         lens = np.repeat(best.theta[None, :-1], 2 * len(names), 0)
         lens[len(names) :] *= -1
         thetas = np.c_[lens, np.tile(angles, 2)]
-        values = in_batches(explained_along, thetas, mirror, some)
+        values = explained_along(thetas, mirror, some)
         found |= dict(zip(names, np.maximum(*values.reshape(2, -1)), strict=True))
     for fit in fits:
-        value = float(in_batches(explained_along, fit.theta[None], fit.mirror, some)[0])
+        value = float(explained_along(fit.theta[None], fit.mirror, some)[0])
         for one in (fit, optics_fit.conjugate(fit)):
             name, _ = nearest_transform(_orientation(one))
             found[name] = max(found[name], value)
@@ -277,5 +277,5 @@ def _curve(best, fits):
         line = np.repeat(fit.theta[None], CURVE_STEPS, 0)
         line[:, 0] = -defocus
         transform, _ = nearest_transform(_orientation(fit))
-        curves[transform] = in_batches(explained_along, line, fit.mirror, some)
+        curves[transform] = explained_along(line, fit.mirror, some)
     return DefocusCurve(defocus, curves)

@@ -3,8 +3,6 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 from jaxtyping import Bool, Float
@@ -75,16 +73,14 @@ def evaluated(
     together = isinstance(bands, AliasedSidebands)
     measure: Any = likely_spectra if together else ring_variance
     likelihood: Any = aliased_evidence_and_scores if together else evidence_and_scores
+    theta = np.asarray(theta, float)
     # of all parameters, in one compiled program, where further derivatives cost nothing
     derived = np.ones_like(free) if together else free
-    directions = np.diag(units)[derived]
-    here, along, before = (jnp.asarray(a, jnp.float32) for a in (theta, directions, mirror))
     if variance is None:
-        variance = jax.tree.map(np.asarray, measure(here, before, bands))
+        variance = measure(theta, mirror, bands)
     assert variance is not None
-    each, slopes = likelihood(here, along, before, bands, jax.tree.map(jnp.asarray, variance))
-    of_q = np.asarray(each, float), np.asarray(slopes, float)[:, free[derived]]
-    return OpticsFit(np.asarray(theta, float), mirror, free, units, bands, variance, *of_q)
+    each, slopes = likelihood(theta, np.diag(units)[derived], mirror, bands, variance)
+    return OpticsFit(theta, mirror, free, units, bands, variance, each, slopes[:, free[derived]])
 
 
 def maximised(fit: OpticsFit, steps: int = MOST_STEPS) -> OpticsFit:

@@ -5,13 +5,11 @@ true orientation, others of small defoci. The likelihood of a weak object choose
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from ..data.orientation import SCAN_TRANSFORMS, orientation_matrix
 from . import optics_fit
@@ -22,10 +20,9 @@ from .sidebands import Sidebands, ring_power, sidebands_of, some_frequencies
 from .superpixels import SuperpixelImages
 from .weak_object_likelihood import NAMES, evidence_along
 
-BATCH = 16  # optics evaluated together
-STRETCHES = np.linspace(0.6, 1.4, BATCH)  # of the aberrations of a start
+STRETCHES = np.linspace(0.6, 1.4, 16)  # of the aberrations of a start
 NEAR_FOCUS = 20.0  # rad at the rim of the aperture, the range of defocus without shifts
-NEAR_FOCUS_STEPS = 4 * BATCH
+NEAR_FOCUS_STEPS = 64
 STARTS = 2  # of each handedness, that are improved
 FIRST_STEPS = 5  # of every start
 EXCLUDED = 6.0  # standard deviations of ln L below the best, from which no rival is improved
@@ -101,7 +98,7 @@ def candidates(problem: Problem) -> list[OpticsFit]:
     variance = ring_power(bands)
     starts = []
     for theta, mirror in _starts(problem, bands):
-        values = in_batches(evidence_along, theta, mirror, some, jnp.asarray(variance))
+        values = evidence_along(theta, mirror, some, variance)
         starts.append((float(values.max()), theta[int(np.argmax(values))], mirror))
     free = problem.free(BASE)
     fits = []
@@ -129,7 +126,7 @@ def _starts(problem, bands):
     n = len(NAMES) + 1
     for found in linear_shifts(problem.images):
         theta, mirror = _decomposed(found.matrix / problem.images.width, problem.wavelength)
-        line = np.repeat(theta[None], BATCH, 0)
+        line = np.repeat(theta[None], len(STRETCHES), 0)
         line[:, :3] *= STRETCHES[:, None]
         if problem.known.fixed:
             line[:, -1] = _given_rotation(problem.known, theta[-1])
@@ -186,22 +183,6 @@ def _given_rotation(known, near):
     turn = known.matrix @ known.mirrors[0]
     angle = math.atan2(turn[1, 0], turn[0, 0])
     return angle if math.cos(angle - near) > 0 else angle + math.pi
-
-
-def in_batches(
-    function: Callable,
-    thetas: Float[np.ndarray, "n p"],
-    mirror: Float[np.ndarray, "2 2"],
-    bands: Sidebands,
-    *more: Array,
-) -> Float[np.ndarray, " n"]:
-    """`function` of optics [n, p], as many at once as it was compiled for."""
-    values = []
-    for i in range(0, len(thetas), BATCH):
-        rows = np.resize(thetas[i : i + BATCH], (BATCH, thetas.shape[1]))
-        arrays = jnp.asarray(rows, jnp.float32), jnp.asarray(mirror, jnp.float32)
-        values.append(np.asarray(function(*arrays, bands, *more), float))
-    return np.concatenate(values)[: len(thetas)]
 
 
 def _canonical(theta):

@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -51,9 +50,8 @@ def phase_at_positions(
 ) -> Float[np.ndarray, " n"]:
     """Expected phase [relative] at the positions of some shots, of a fit one by one."""
     bands: Any = fit.bands
-    theta, mirror = (jnp.asarray(a, jnp.float32) for a in (fit.theta, fit.mirror))
-    found = phase_spectrum(theta, mirror, bands, jnp.asarray(fit.variance))
-    spectrum = np.asarray(found)
+    variance: Any = fit.variance
+    spectrum = phase_spectrum(fit.theta, fit.mirror, bands, variance)
     used = np.asarray(bands.used) > 0
     q = np.asarray(bands.q, float)[used]
     away = positions[shots] - place(positions).grid.origin

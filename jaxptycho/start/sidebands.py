@@ -27,16 +27,16 @@ DIM = 0.05  # of the disc's intensity, the least that a cell is divided by
 class Sidebands(NamedTuple):
     """G(k, Q) of cells k over the noise of counts, in units of its rms; padded with zeros."""
 
-    g: Complex[Array, "cell q"]
-    k: Float[Array, "cell 2"]  # 1/Å (y, x)
-    root: Float[Array, " cell"]  # √ of the pixels of a cell
-    q: Float[Array, "q 2"]  # 1/Å (y, x), in the frame of the positions
-    used: Float[Array, " q"]  # 1, or 0 where padded
-    power: Float[Array, " q"]  # Σ_k |G|²
-    ring: Int[Array, " q"]  # of |Q|
-    wavelength: Float[Array, ""]  # Å
-    radius: Float[Array, ""]  # 1/Å, of the aperture
-    edge: Float[Array, ""]  # 1/Å, width of its edge
+    g: Complex[Array | np.ndarray, "cell q"]
+    k: Float[Array | np.ndarray, "cell 2"]  # 1/Å (y, x)
+    root: Float[Array | np.ndarray, " cell"]  # √ of the pixels of a cell
+    q: Float[Array | np.ndarray, "q 2"]  # 1/Å (y, x), in the frame of the positions
+    used: Float[Array | np.ndarray, " q"]  # 1, or 0 where padded
+    power: Float[Array | np.ndarray, " q"]  # Σ_k |G|²
+    ring: Int[Array | np.ndarray, " q"]  # of |Q|
+    wavelength: Float[Array | np.ndarray, ""]  # Å
+    radius: Float[Array | np.ndarray, ""]  # 1/Å, of the aperture
+    edge: Float[Array | np.ndarray, ""]  # 1/Å, width of its edge
 
 
 def sidebands_of(
@@ -75,26 +75,35 @@ def sidebands_of(
     frequencies = np.resize(q.reshape(-1, 2)[index], (columns, 2))
     edges = np.quantile(length.ravel()[index], np.linspace(0, 1, RINGS + 1))[1:-1]
     ring = np.searchsorted(edges, np.hypot(*frequencies.T))
+    real = np.float32
     return Sidebands(
-        jnp.asarray(g),
-        jnp.asarray(padded(images.k, rows), jnp.float32),
-        jnp.asarray(padded(np.sqrt(images.mean / images.intensity), rows), jnp.float32),
-        jnp.asarray(frequencies, jnp.float32),
-        jnp.asarray(np.arange(columns) < n, jnp.float32),
-        jnp.asarray(np.sum(np.abs(g) ** 2, 0), jnp.float32),
-        jnp.asarray(ring, jnp.int32),
-        jnp.float32(wavelength),
-        jnp.float32(radius),
-        jnp.float32(math.hypot(images.width, LEAKAGE / extent)),
+        g,
+        padded(images.k, rows).astype(real),
+        padded(np.sqrt(images.mean / images.intensity), rows).astype(real),
+        frequencies.astype(real),
+        (np.arange(columns) < n).astype(real),
+        np.sum(np.abs(g) ** 2, 0, dtype=real),
+        ring.astype(np.int32),
+        real(wavelength),
+        real(radius),
+        real(math.hypot(images.width, LEAKAGE / extent)),
     )
 
 
 def some_frequencies(bands: Sidebands) -> Sidebands:
     """Sidebands of some frequencies of all lengths: `Q_STEP` of them."""
     stride = len(bands.q) // Q_STEP
-    chosen = slice(0, stride * Q_STEP, stride)
-    parts = {name: getattr(bands, name)[chosen] for name in ("q", "used", "power", "ring")}
-    return bands._replace(g=bands.g[:, chosen], **parts)
+    return _chosen(bands, slice(0, stride * Q_STEP, stride))
+
+
+def parts_of(bands: Sidebands) -> list[Sidebands]:
+    """Sidebands of `Q_STEP` frequencies each, all of one shape."""
+    return [_chosen(bands, slice(i, i + Q_STEP)) for i in range(0, len(bands.q), Q_STEP)]
+
+
+def _chosen(bands: Sidebands, which: slice) -> Sidebands:
+    parts = {name: getattr(bands, name)[which] for name in ("q", "used", "power", "ring")}
+    return bands._replace(g=bands.g[:, which], **parts)
 
 
 def padded(values: np.ndarray, rows: int) -> np.ndarray:

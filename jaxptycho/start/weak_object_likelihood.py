@@ -22,15 +22,17 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Complex, Float
 
 from ..physics.aberrations import phase_at
 from ..physics.transmission import transmission_function
-from .sidebands import RINGS, Sidebands
+from .sidebands import RINGS, Sidebands, parts_of
 
 NAMES = ("C10", "C12a", "C12b", "C21a", "C21b", "C23a", "C23b", "C30")
 CHUNK = 32  # cells at once
+STEP = 0.03  # of a direction, for derivatives
 Theta = Float[Array, " p"]  # aberrations of NAMES [Å], rotation of the scan [rad]
 Mirror = Float[Array, "2 2"]  # matrix on (y, x) that acts before the rotation
 Parts = tuple[Array, Array]  # real and imaginary
@@ -43,11 +45,11 @@ class Projections(NamedTuple):
     Of U without what all cells share, which the images lack (`image_spectra`).
     """
 
-    phase: Complex[Array, " q"]  # Σ −iΓ*G
-    phase_power: Float[Array, " q"]  # Σ |Γ|²
-    amplitude: Complex[Array, " q"]  # Σ −Γ′*G
-    amplitude_power: Float[Array, " q"]  # Σ |Γ′|²
-    cross: Complex[Array, " q"]  # Σ iΓ*Γ′
+    phase: Complex[Array | np.ndarray, "*n q"]  # Σ −iΓ*G
+    phase_power: Float[Array | np.ndarray, "*n q"]  # Σ |Γ|²
+    amplitude: Complex[Array | np.ndarray, "*n q"]  # Σ −Γ′*G
+    amplitude_power: Float[Array | np.ndarray, "*n q"]  # Σ |Γ′|²
+    cross: Complex[Array | np.ndarray, "*n q"]  # Σ iΓ*Γ′
 
 
 def true_frequencies(
@@ -140,47 +142,84 @@ def projections(theta: Theta, mirror: Mirror, bands: Sidebands) -> Projections:
     )
 
 
-def ring_sum(values: Float[Array, " q"], bands: Sidebands) -> Float[Array, " ring"]:
-    """Sums over rings of |Q|."""
-    return jax.ops.segment_sum(values * bands.used, bands.ring, RINGS)
+@eqx.filter_jit
+def _compiled_projections(theta, mirror, bands):
+    return projections(theta, mirror, bands)
+
+
+def projected(
+    thetas: Float[np.ndarray, "n p"], mirror: Float[np.ndarray, "2 2"], bands: Sidebands
+) -> Projections:
+    """`projections` [n, q] of several optics, in double precision.
+
+    One program for some of the frequencies is compiled, and all else is left to NumPy.
+    """
+    dtype = bands.k.dtype
+    parts = parts_of(bands)
+    turned = jnp.asarray(mirror, dtype)
+    rows = [
+        [_compiled_projections(jnp.asarray(theta, dtype), turned, part) for part in parts]
+        for theta in thetas
+    ]
+    joined = (np.stack([np.concatenate(one) for one in column]) for column in _columns(rows))
+    return Projections(*(one.astype(np.result_type(one, np.float64)) for one in joined))
+
+
+def _columns(rows: list[list[Projections]]) -> list[list[list[np.ndarray]]]:
+    """Arrays [part] of every row, for each of the projections."""
+    names = Projections._fields
+    return [[[np.asarray(getattr(p, n)) for p in row] for row in rows] for n in names]
+
+
+def ring_sum(values: Any, bands: Sidebands) -> Any:
+    """Sums over rings of |Q|, the last axis of `values`."""
+    member = bands.ring[:, None] == np.arange(RINGS)
+    return (values * bands.used) @ member.astype(values.dtype)
 
 
 def log_evidence(
     theta: Theta, mirror: Mirror, bands: Sidebands, variance: Float[Array, " ring"]
 ) -> Float[Array, " q"]:
     """ln L of every frequency, relative to no object at all; `variance` is σ² of every ring."""
-    sums = projections(theta, mirror, bands)
+    return evidence_of(projections(theta, mirror, bands), bands, variance)
+
+
+def evidence_of(sums: Projections, bands: Sidebands, variance: Any) -> Any:
+    """`log_evidence` of projections, of NumPy or of JAX."""
+    numbers = sums.phase.__array_namespace__()
     noise = variance[bands.ring]
     m = _posterior(sums, noise, bands)
-    mixed = jnp.real(jnp.conj(sums.phase) * sums.cross * sums.amplitude)
+    mixed = (sums.phase.conj() * sums.cross * sums.amplitude).real
     quadratic = m.signal * m.p2 * _square(sums.phase) + m.amplitude * m.p * _square(sums.amplitude)
     each = (quadratic - 2 * m.signal * m.amplitude * mixed) / (noise * m.det)
-    return (each - jnp.log(m.det / noise**2)) * bands.used
+    return (each - numbers.log(m.det / noise**2)) * bands.used
 
 
 class _Posterior(NamedTuple):
     """S, S′, diagonal and determinant of σ² + √D U*U √D at every Q."""
 
-    signal: Float[Array, " q"]
-    amplitude: Float[Array, " q"]
-    p: Float[Array, " q"]
-    p2: Float[Array, " q"]
-    det: Float[Array, " q"]
+    signal: Any
+    amplitude: Any
+    p: Any
+    p2: Any
+    det: Any
 
 
 def _posterior(sums, noise, bands):
     """With S and S′ from moments in rings: E|b|² = σ²u + S u² + S′|cross|²."""
+    numbers = sums.phase.__array_namespace__()
 
     def _moment(b, power, other):
         excess = ring_sum(_square(b) - noise * power - other, bands)
-        return jnp.maximum(excess / jnp.maximum(ring_sum(power**2, bands), 1e-20), 0.0)
+        mean = excess / numbers.maximum(ring_sum(power**2, bands), 1e-20)
+        return numbers.maximum(mean, 0.0)[..., bands.ring]
 
-    signal = _moment(sums.phase, sums.phase_power, 0.0)[bands.ring]
+    signal = _moment(sums.phase, sums.phase_power, 0.0)
     leak = signal * _square(sums.cross)
-    amplitude = _moment(sums.amplitude, sums.amplitude_power, leak)[bands.ring]
+    amplitude = _moment(sums.amplitude, sums.amplitude_power, leak)
     p = noise + signal * sums.phase_power
     p2 = noise + amplitude * sums.amplitude_power
-    det = jnp.maximum(p * p2 - signal * amplitude * _square(sums.cross), noise**2)
+    det = numbers.maximum(p * p2 - signal * amplitude * _square(sums.cross), noise**2)
     return _Posterior(signal, amplitude, p, p2, det)
 
 
@@ -188,74 +227,70 @@ def _square(z):
     return z.real**2 + z.imag**2
 
 
-@eqx.filter_jit
 def evidence_along(
-    thetas: Float[Array, "n p"],
-    mirror: Mirror,
+    thetas: Float[np.ndarray, "n p"],
+    mirror: Float[np.ndarray, "2 2"],
     bands: Sidebands,
-    variance: Float[Array, " ring"],
-) -> Float[Array, " n"]:
+    variance: Float[np.ndarray, " ring"],
+) -> Float[np.ndarray, " n"]:
     """ln L of several optics."""
-    return lax.map(lambda theta: jnp.sum(log_evidence(theta, mirror, bands, variance)), thetas)
+    return evidence_of(projected(thetas, mirror, bands), bands, variance).sum(-1)
 
 
-@eqx.filter_jit
 def evidence_and_scores(
-    theta: Theta,
-    directions: Float[Array, "d p"],
-    mirror: Mirror,
+    theta: Float[np.ndarray, " p"],
+    directions: Float[np.ndarray, "d p"],
+    mirror: Float[np.ndarray, "2 2"],
     bands: Sidebands,
-    variance: Float[Array, " ring"],
-) -> tuple[Float[Array, " q"], Float[Array, "q d"]]:
-    """ln L of every frequency, and its derivatives along `directions` of θ."""
+    variance: Float[np.ndarray, " ring"],
+) -> tuple[Float[np.ndarray, " q"], Float[np.ndarray, "q d"]]:
+    """ln L of every frequency, and its derivatives along `directions` of θ.
 
-    def _of_each(step):
-        each = log_evidence(theta + step @ directions, mirror, bands, variance)
-        return each, each
+    By central differences: no further program is compiled, which takes longer than all of them.
+    """
+    moves = STEP * directions
+    thetas = np.concatenate([theta[None], theta + moves, theta - moves])
+    here, *around = evidence_of(projected(thetas, mirror, bands), bands, variance)
+    after, before = np.split(np.array(around), 2)
+    return here, (after - before).T / (2 * STEP)
 
-    slopes, each = jax.jacfwd(_of_each, has_aux=True)(jnp.zeros(len(directions), theta.dtype))
-    return each, slopes
 
-
-@eqx.filter_jit
 def explained_along(
-    thetas: Float[Array, "n p"], mirror: Mirror, bands: Sidebands
-) -> Float[Array, " n"]:
+    thetas: Float[np.ndarray, "n p"], mirror: Float[np.ndarray, "2 2"], bands: Sidebands
+) -> Float[np.ndarray, " n"]:
     """J of several optics: fraction of the images' variance that a weak phase explains."""
-    return lax.map(lambda theta: _explained(projections(theta, mirror, bands), bands), thetas)
+    sums = projected(thetas, mirror, bands)
+    power = sums.phase_power
+    seen = power > 1e-6 * power.max(-1, keepdims=True)
+    j = np.where(seen, _square(sums.phase) / np.maximum(power, 1e-20), 0.0)
+    return np.sum(j * bands.used, -1) / max(float(np.sum(bands.power * bands.used)), 1e-30)
 
 
-def _explained(sums, bands):
-    j = jnp.where(
-        sums.phase_power > 1e-6 * jnp.max(sums.phase_power),
-        _square(sums.phase) / jnp.maximum(sums.phase_power, 1e-20),
-        0.0,
-    )
-    return jnp.sum(j * bands.used) / jnp.maximum(jnp.sum(bands.power * bands.used), 1e-30)
-
-
-@eqx.filter_jit
-def ring_variance(theta: Theta, mirror: Mirror, bands: Sidebands) -> Float[Array, " ring"]:
+def ring_variance(
+    theta: Float[np.ndarray, " p"], mirror: Float[np.ndarray, "2 2"], bands: Sidebands
+) -> Float[np.ndarray, " ring"]:
     """σ² of every ring: what phase and amplitude of largest likelihood leave, per cell."""
-    sums = projections(theta, mirror, bands)
+    sums = Projections(*(one[0] for one in projected(theta[None], mirror, bands)))
     p, p2 = sums.phase_power, sums.amplitude_power
     det = p * p2 - _square(sums.cross)
-    mixed = jnp.real(jnp.conj(sums.phase) * sums.cross * sums.amplitude)
+    mixed = (sums.phase.conj() * sums.cross * sums.amplitude).real
     both = p2 * _square(sums.phase) + p * _square(sums.amplitude) - 2 * mixed
     clear = det > 1e-3 * p * p2
-    alone = _square(sums.phase) / jnp.maximum(p, 1e-20)
-    found = jnp.where(clear, both / jnp.where(clear, det, 1.0), alone)
-    cells = jnp.sum(bands.root > 0) - 2
-    free = jnp.maximum(cells * ring_sum(bands.used, bands), 1.0)
-    return jnp.maximum(ring_sum(bands.power - found, bands) / free, 1e-12)
+    alone = _square(sums.phase) / np.maximum(p, 1e-20)
+    found = np.where(clear, both / np.where(clear, det, 1.0), alone)
+    cells = np.sum(bands.root > 0) - 2
+    free = np.maximum(cells * ring_sum(bands.used, bands), 1.0)
+    return np.maximum(ring_sum(bands.power - found, bands) / free, 1e-12)
 
 
-@eqx.filter_jit
 def phase_spectrum(
-    theta: Theta, mirror: Mirror, bands: Sidebands, variance: Float[Array, " ring"]
-) -> Complex[Array, " q"]:
+    theta: Float[np.ndarray, " p"],
+    mirror: Float[np.ndarray, "2 2"],
+    bands: Sidebands,
+    variance: Float[np.ndarray, " ring"],
+) -> Complex[np.ndarray, " q"]:
     """Expected phase Φ(Q) given the images."""
-    sums = projections(theta, mirror, bands)
+    sums = Projections(*(one[0] for one in projected(theta[None], mirror, bands)))
     m = _posterior(sums, variance[bands.ring], bands)
     leak = m.signal * m.amplitude * sums.cross * sums.amplitude
     return bands.used * (m.signal * m.p2 * sums.phase - leak) / m.det

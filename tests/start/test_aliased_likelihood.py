@@ -46,16 +46,15 @@ def test_scores_are_the_derivatives_of_the_evidence():
         bands = few_sidebands(jnp.float64)
         theta = np.r_[-DEFOCUS, 30.0, -20.0, np.zeros(len(NAMES) - 3), 0.3]
         along = np.diag(np.r_[np.full(3, 50.0), np.full(len(NAMES) - 3, 3e3), 0.1])[BASE]
-        mirror = jnp.asarray(np.diag([1.0, -1.0]))
-        spectra = likely_spectra(jnp.asarray(theta), mirror, bands)
+        mirror = np.diag([1.0, -1.0])
+        spectra = likely_spectra(theta, mirror, bands)
 
         def evidence(step):
-            here = jnp.asarray(theta + step @ along)
-            return aliased_evidence_and_scores(here, jnp.asarray(along), mirror, bands, spectra)
+            return aliased_evidence_and_scores(theta + step @ along, along, mirror, bands, spectra)
 
-        slopes = np.asarray(evidence(np.zeros(len(along)))[1])
+        slopes = evidence(np.zeros(len(along)))[1]
         for number, unit in enumerate(np.eye(len(along))):
-            after, before = (np.asarray(evidence(sign * 1e-5 * unit)[0]) for sign in (1, -1))
+            after, before = (evidence(sign * 1e-5 * unit)[0] for sign in (1, -1))
             np.testing.assert_allclose(slopes[:, number], (after - before) / 2e-5, rtol=1e-5)
 
 
