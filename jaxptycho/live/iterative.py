@@ -87,7 +87,7 @@ class Iterative:
         self._state = {free: init_state(way, model) for free, way in parts.items()}
 
     def tick(self, seconds: float, most: int = 2**31) -> int:
-        """Take steps on what has come for some `seconds`, at most so many; their number."""
+        """Take steps on what has come for some `seconds`, at most `most`; their number."""
         end = time.monotonic() + seconds
         self.arrivals.refresh()
         seen = self.arrivals.seen

@@ -134,7 +134,7 @@ class Session:
         self.meter = RateMeter()
 
     def _add(self, records: np.ndarray) -> None:
-        """Add frames; programs are compiled in the thread of pictures, and frames wait meanwhile."""
+        """Add frames; while programs are compiled in a thread, they wait."""
         current = self.current
         assert current is not None
         self._begun()
@@ -159,7 +159,7 @@ class Session:
         self.over = True
         self.note = ended.note
         self._settle(wait=True)
-        snapshot = Snapshot(current.series.name, self._status(current))
+        snapshot = self._plain(current)
         try:
             self._begun()
             current.begin()
@@ -191,22 +191,27 @@ class Session:
             self._begun()
         while self.canvas is not None and not self.asked.empty():
             self._answer(current, self.asked.get())
+            self.show(self._plain(current))
         if self.measuring is not None and self.measuring.done():
             self._focused(self.measuring)
             self.measuring = None
         self._settle()
         if self.beginning is not None or current.scan is None:
             if self.meter.due():
-                self.show(Snapshot(current.series.name, self._status(current)))
+                self.show(self._plain(current))
             return
-        self._prepare(current)
+        canvas = self._prepare(current)
         if self.iterates and "iterative" not in self.making:
-            work = self.canvas, current, current.copied()
+            work = canvas, current, current.copied()
             self.making["iterative"] = self.pool.submit(self._iterate, *work)
         if "phase" not in self.making and time.monotonic() >= self.phase_due:
             self._make("phase", current)
         elif "quick" not in self.making and not self.over and self.meter.due():
             self._make("quick", current)
+
+    def _plain(self, current: Accumulator) -> Snapshot:
+        """Snapshot without new pictures."""
+        return Snapshot(current.series.name, self._status(current), self.shown_optics)
 
     def _make(self, kind: str, current: Accumulator) -> None:
         """Begin to make pictures of copies of the states."""
@@ -279,14 +284,14 @@ class Session:
         self.optics = self.canvas.scan.lens(**aberrations)
         self.phase_due = 0.0
 
-    def _prepare(self, current: Accumulator) -> None:
-        """Canvas and optics of a series, once its scan is known."""
-        if self.canvas is not None:
-            return
-        assert current.scan is not None
-        self.canvas = Canvas.of(current.scan, current.bright)
-        self.optics = current.scan.lens()
-        self.shown_optics = {"defocus": f"{current.scan.defocus:.5g} Å (stated)"}
+    def _prepare(self, current: Accumulator) -> Canvas:
+        """Canvas of a series, once its scan is known; its optics are at first the stated ones."""
+        if self.canvas is None:
+            assert current.scan is not None
+            self.canvas = Canvas.of(current.scan, current.bright)
+            self.optics = current.scan.lens()
+            self.shown_optics = {"defocus": f"{current.scan.defocus:.5g} Å (stated)"}
+        return self.canvas
 
     def _made(
         self, kind: str, current: Accumulator, states: tuple[Any, ...], taken: float
