@@ -26,6 +26,7 @@ OWN = {
         "geometry",
         "positions",
         "thick",
+        "starts",
     )
 }
 OWN["bench_tomography"] = ["--sweep=fraction"]
