@@ -74,6 +74,7 @@ def jobs(args) -> dict[str, Job]:
         "tests": Job([*pytest, *tests], 120, missing("pytest", "beartype")),
         "lecture": bench("lecture", 60, wants=("torch",)),
         "start": bench("start", 60),
+        "acquisition": bench("acquisition", 60, full=["--seeds=2"]),
         "simulate": bench("simulate", 90, wants=("abtem", "ase")),
     }
     if args.data:

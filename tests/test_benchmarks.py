@@ -205,3 +205,9 @@ def test_a_series_is_aligned_with_half_its_shots_or_quanta(figures):
     for case in ("all", "1/2 shots", "1/2 dose"):
         assert found[case, "align"] < 0.8 * found[case, "simulated"]
         assert found[case, "fine"] < 0.8 * found[case, "simulated"]
+
+
+def test_many_targets_are_foretold_better_together(figures):
+    found = {row["way"]: row for row in figures("bench_acquisition")}
+    assert found["filter"]["median"] < found["rule"]["median"] / 2
+    assert found["filter"]["focus_median"] < 10 < found["rule"]["focus_median"]

@@ -2,13 +2,15 @@
 
 `GeometryPrior().belief(targets, exposures)` is what is known before the first exposure,
 `Belief.observe` the joint Kalman filter of all targets, `Belief.predict` the shift and focus of the
-next exposure, and `maximum_a_posteriori` the geometry of a finished series.
+next exposure, `maximum_a_posteriori` the geometry of a finished series, and `tomogram_poses` what
+its tomogram starts from.
 """
 
 from .belief import Belief, Innovation, Prediction, TargetMeasurement
 from .community_rule import CommunityRule
 from .geometry import Exposures, SeriesGeometry, aim, target_position
 from .pairs import closest_tilts, pair_sigma
+from .poses import tomogram_poses
 from .priors import GeometryPrior
 from .replay import LogReplay, replay_filter, replay_rule
 from .smoothing import maximum_a_posteriori
@@ -33,4 +35,5 @@ __all__ = [
     "replay_filter",
     "replay_rule",
     "target_position",
+    "tomogram_poses",
 ]

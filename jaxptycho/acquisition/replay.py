@@ -25,9 +25,11 @@ MIN_SCALE = 0.2
 
 @dataclass(frozen=True)
 class LogReplay:
-    """One-step errors (x, y), predicted sigma (x, y), height z₀ (upstream) and change of focus [Å].
+    """One-step errors (x, y), their predicted sigma, and height z₀ (upstream) [Å].
 
-    `lost` marks the tilts at which the target counts as lost; NaN before the first prediction.
+    `focus` is the change of focus since the first tilt that the predictor would have made, upstream
+    for the rule and as underfocus of a TEM for the filter, which is the same. `lost` marks tilts at
+    which the target counts as lost. NaN before the first prediction.
     """
 
     error: Float[np.ndarray, "tilt 2"]
@@ -81,6 +83,7 @@ def replay_filter(log: TiltLog, n0: float = 0.0, prior: GeometryPrior | None = N
     for k in range(count):
         scale = _scale(innovations)
         predicted = belief.predict(exposures, 0, k)
+        start = belief.predict(exposures, 0, 0)
         measured = TargetMeasurement.of(
             0, k, -1, [*shift[k], 0.0], [RECORDED_SIGMA, RECORDED_SIGMA, np.inf]
         )
@@ -90,7 +93,7 @@ def replay_filter(log: TiltLog, n0: float = 0.0, prior: GeometryPrior | None = N
             continue
         replay.error[k] = shift[k] - predicted.shift
         replay.sigma[k] = (scale * predicted.sigma)[:2]
-        replay.focus[k] = predicted.focus
+        replay.focus[k] = predicted.focus - start.focus
         replay.lost[k] = innovation.lost
         if not innovation.lost:
             innovations.append(np.asarray(innovation.normalised))
@@ -106,5 +109,10 @@ def _scale(innovations):
 
 
 def _empty(count):
-    pairs = [np.full((count, 2), np.nan) for _ in range(2)]
-    return LogReplay(*pairs, *(np.full(count, np.nan) for _ in range(2)), np.zeros(count, bool))
+    return LogReplay(
+        np.full((count, 2), np.nan),
+        np.full((count, 2), np.nan),
+        np.full(count, np.nan),
+        np.full(count, np.nan),
+        np.zeros(count, bool),
+    )

@@ -168,6 +168,15 @@ def test_beyond_huber_an_innovation_counts_with_its_square_root_less(linear):
     assert moved(7.0) == 0.0
 
 
+def test_programs_in_single_precision_get_double(linear):
+    belief, measurements, filtered = linear
+    with jax.enable_x64(False):
+        after, _ = belief.observe(exposures(), measurements, np.inf, np.inf)
+        predicted = after.predict(exposures(), 1, 2)
+        assert predicted.sigma.dtype == predicted.shift.dtype == np.float64
+    np.testing.assert_array_equal(vector(after), vector(filtered))
+
+
 def test_a_confirmed_jump_of_the_stage_is_followed(linear):
     belief, measurements, _ = linear
     early = jax.tree.map(lambda a: a[: len(plan()) - 2 * N], measurements)

@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from jaxptycho.acquisition import Exposures, GeometryPrior, aim, target_position
+from jaxptycho.acquisition import (
+    Belief,
+    Exposures,
+    GeometryPrior,
+    aim,
+    target_position,
+    tomogram_poses,
+)
 from jaxptycho.acquisition.geometry import STEM, TEM
+from jaxptycho.physics.volumes import rotation_matrix
 
 ANGLES = np.deg2rad([0.0, 30.0, -60.0])
 
@@ -75,3 +83,24 @@ def test_gradients_are_those_of_finite_differences():
     np.testing.assert_allclose(slopes, finite, rtol=1e-6, atol=1e-4)
     assert np.all(np.isfinite(slopes))
     assert np.count_nonzero(np.any(np.abs(slopes) > 1e-9, 0)) == 3 + 2 + 3 + 3 + 3 + 1 + 1 + 4
+
+
+def test_poses_of_a_tomogram_place_the_surroundings_of_a_target():
+    rng = np.random.default_rng(1)
+    beside = np.array([30.0, -20.0, 50.0])  # x, y, z from the first target
+    one = geometry(
+        [(1e4, 4e4, -5e3), (1e4 + 30.0, 4e4 - 20.0, -5e3 + 50.0)],
+        azimuth=0.2,
+        matrix=np.array([[1.1, 0.2], [-0.1, 0.9]]),
+        stage=rng.normal(size=(3, 3)) * 100,
+        axis_offsets=rng.normal(size=(2, 2)) * 1000,
+        angle_errors=rng.normal(size=3) * 1e-3,
+    )
+    aims = np.array([aim(one, exposures(), 0, k) for k in range(3)])
+    shifts = aims[:, :2] + rng.normal(size=(3, 2)) * 50
+    poses = tomogram_poses(Belief(one, jnp.zeros((1, 1))), exposures(), 0, shifts)
+    optics = one.matrix @ np.array([[np.cos(0.2), -np.sin(0.2)], [np.sin(0.2), np.cos(0.2)]])
+    for k, pose in enumerate(np.asarray(poses)):
+        _, y, x = np.asarray(rotation_matrix(tuple(pose[:3]))) @ beside[[2, 0, 1]]
+        seen = optics @ (np.array([y, x]) + pose[3:]) + shifts[k]
+        np.testing.assert_allclose(seen, aim(one, exposures(), 1, k)[:2], atol=1e-6)
