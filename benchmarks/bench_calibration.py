@@ -66,7 +66,12 @@ def calibrated(case: Case, path: Path) -> Calibration:
     """Calibration of a file of the counts, by what a user knows of it."""
     np.save(path, case.counts.reshape(SHOTS, SHOTS, *case.counts.shape[1:]))
     known = {"voltage_kv": case.grid.voltage_kv, "step_angstrom": float(case.positions[1, 1])}
-    data = jp.read(path, semiangle_mrad=1e3 * case.truth.semiangle, **known)
+    known["semiangle_mrad"] = 1e3 * case.truth.semiangle
+    try:
+        data = jp.read(path, **known)
+    except ValueError:  # asks for the detector's step, as it sees no disc
+        step = 1e3 * case.truth.semiangle / case.truth.radius
+        data = jp.read(path, detector_step_mrad=step, **known)
     try:
         return jp.calibrate(data)
     except ValueError:  # of the optics

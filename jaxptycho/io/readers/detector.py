@@ -1,13 +1,14 @@
 """Step of the detector of a reading, and what a sample of its patterns shows."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
+from ...data.bad_pixels import bad_pixels
+from ...data.pixel_statistics import pixel_statistics
 from ...physics.grids import electron_wavelength
 from ...start.disc import rim_of
 from .frames import Frames
@@ -69,9 +70,12 @@ def with_detector(reading: Reading) -> Reading:
 
 def disc_radius(reading: Reading) -> float | None:
     """Radius of the bright-field disc [pixels]; None where there is no disc."""
-    mean = sample_mean(reading.patterns, reading.mask)
-    rim = rim_of(mean * len(sample_of(reading.patterns)), reading.mask)
-    if rim is None or not LEAST_RADIUS <= rim.radius <= LARGEST_RADIUS * min(mean.shape):
+    seen = pixel_statistics(sample_blocks(reading.patterns))
+    mask = np.ones(seen.total.shape, bool) if reading.mask is None else reading.mask
+    defects = bad_pixels(seen, mask)  # one of them may outshine the disc
+    mask = mask & ~np.any([~mask, *defects.values()], axis=0)
+    rim = rim_of(np.where(mask, seen.total, 0.0), mask)
+    if rim is None or not LEAST_RADIUS <= rim.radius <= LARGEST_RADIUS * min(mask.shape):
         return None
     return rim.radius
 
@@ -82,11 +86,8 @@ def sample_of(frames: Frames) -> np.ndarray:
     return np.unique(np.linspace(0, frames.shape[0] - 1, count).astype(int))
 
 
-def sample_mean(frames: Frames, mask: np.ndarray | None = None) -> Float[np.ndarray, "y x"]:
-    """Mean of a sample of the patterns; zero where they are masked or not finite."""
+def sample_blocks(frames: Frames) -> Iterator[np.ndarray]:
+    """Blocks of the sample."""
     shots = sample_of(frames)
-    total = np.zeros(frames.shape[1:])
     for start in range(0, len(shots), SAMPLE_BLOCK):
-        block = np.asarray(frames[shots[start : start + SAMPLE_BLOCK]], float)
-        total += np.where(np.isfinite(block), block, 0).sum(0)
-    return np.where(True if mask is None else mask, total, 0.0) / len(shots)
+        yield frames[shots[start : start + SAMPLE_BLOCK]]

@@ -76,6 +76,15 @@ def test_the_detector_step_is_measured_from_the_disc(radius, tmp_path):
     np.testing.assert_allclose(read(path, **given).grid.dk, value.value)
 
 
+def test_hot_pixels_do_not_outshine_the_disc(tmp_path):
+    counts = disc_counts(scan=(4, 8), dose=0.5)
+    counts[..., 5, 7] = 3000
+    counts[..., 30, 9] = np.random.default_rng(0).poisson(400, (4, 8))
+    assert disc_radius(reading_of(cameras.write_mib(tmp_path / "a.mib", counts))) == (
+        pytest.approx(9.0, abs=0.5)
+    )
+
+
 def test_no_disc_measures_nothing(tmp_path):
     flat = np.random.default_rng(1).poisson(3, (3, 4, 40, 36)).astype(np.uint16)
     path = cameras.write_mib(tmp_path / "a.mib", flat)
