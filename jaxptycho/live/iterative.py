@@ -7,6 +7,7 @@ a part of the scan has come. Patterns are read from the recording.
 
 import time
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -133,7 +134,7 @@ def live_model(
     scan: LiveScan,
     mean: Float[np.ndarray, "y x"],
     optics: Optics | None = None,
-    **parts: int,
+    **parts: Any,
 ) -> Model:
     """First model of a commanded scan, from the `mean` pattern as the camera shows it.
 
