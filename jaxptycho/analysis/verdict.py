@@ -180,6 +180,7 @@ NEAR_FIELD = (
     "in-line holograms taken for diffraction patterns: data.near_field, "
     "detector.effective_distance_angstrom"
 )
+PROBE = "a first probe far from the true one: probe.start, probe.semiangle_mrad"
 PIXELS = "bad pixels or frames: mask in the file"
 RATES = "rates too large: step.0.rates"
 EPOCHS = "too few epochs or too small rates: step.0.epochs, step.0.rates"
@@ -198,7 +199,7 @@ def _causes(found: Evidence, risen: bool, overfitted: bool, early: bool) -> list
         return [*([EPOCHS] if early else []), UNITS, *(c for c in geometry if c != UNITS), EPOCHS][
             : 5 + early
         ]
-    causes = [*geometry, PIXELS, SPECIMEN]
+    causes = [*geometry, PROBE, PIXELS, SPECIMEN]
     exaggerated = found.predicts and not found.significant
     if exaggerated and found.noise_limited:
         causes = [NOISE, *causes]

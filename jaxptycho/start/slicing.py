@@ -19,7 +19,7 @@ def slice_limit(grid: Grid) -> float:
 
 
 def beyond_focus(thickness: float | None, grid: Grid, semiangle: float | None) -> bool:
-    """True if a `thickness` [Å] exceeds the depth of field λ/α² of a beam of this `semiangle` [rad].
+    """True if a `thickness` [Å] exceeds the depth of field λ/α² of a beam of `semiangle` α [rad].
 
     A tilt then moves what the slices hold by as much as the resolution; a fraction of a milliradian
     is never excluded.
