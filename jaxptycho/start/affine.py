@@ -14,17 +14,18 @@ makes it wrong by a per cent.
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Float
 
-from ..data import Dataset, batches
+from ..data import Dataset, batches, make_batch
 from ..data.windows import bin_detector
 from ..inverse.geometry import refine_geometry
 from ..inverse.geometry_numbers import numbers_of
@@ -51,14 +52,18 @@ SURE = 0.5  # °, largest error of a rotation from the bright field
 FAR = 15.0  # °, largest rotation of a scan that is taken for its map
 REACH = 0.15  # of the block's size, by which the specimen exceeds it
 BATCH = 16
-FIRST_EPOCHS = 10  # with a fixed map
-EPOCHS = 5  # between two steps
+FIRST_EPOCHS = 40  # with a fixed map; of fewer the steps end at maps that are wrong by 0.5 %
+EPOCHS = 10  # between two steps
 RATES = {"specimen": 2e-2, "probe": 1e-2}  # of Adam in the first epochs; a half of it afterwards
 MAX_STEPS = 24
 MAX_CHANGE = 0.03  # of a number in one step
 MAX_FACTOR = 5.0  # of the relaxation
 FINE = 2e-3  # change of a number, from which on the steps alone are more accurate
 SETTLED = 3e-4  # largest change of a number in the last two steps
+UNSURE = 1e-3  # standard error of a number
+AGREED = 1.5e-3  # difference of two maps
+BEYOND = 4.0  # times the difference of two maps, at which a third search begins
+MAX_BEYOND = 0.03
 TRIAL = 0.01  # change of every number, to see whether the patterns show it
 SEEN = 0.1  # fraction of it that a step must undo
 
@@ -73,9 +78,10 @@ def find_affine(
 
     `first(data)` is a first model of some shots, of electrons best a phase object: an absorption,
     which is hardly there, trades places with strain, and the steps do not come to rest. Uses
-    patterns of the view with most shots, binned where `bins`. Warns where the map still changes
-    after the last step, and where the patterns do not show a change of it. Not every start ends at
-    the least misfit: the probe can follow a wrong map. Raises ValueError for fewer than nine
+    patterns of the view with most shots, binned where `bins`. Not every search ends at the least
+    misfit: of two or three that begin on either side, the one of least misfit is taken. Warns where
+    no other one ends there, where the map still changes after the last step or is uncertain by
+    noise, and where the patterns do not show a change of it. Raises ValueError for fewer than nine
     patterns with counts.
     """
     view = int(np.argmax(data.n_shots))
@@ -86,34 +92,93 @@ def find_affine(
     block = spread_patterns(usable, radius)
     block = binned_patterns(block, radius) if bins else block
     wide = place_nominal(block, (1 + REACH) * np.eye(2))
-    model, change = _settled(replace(first(wide), scan=_nominal_scan(block, turn)), block)
-    scan: Any = model.scan  # that of `_nominal_scan`
-    matrix = np.asarray(scan.matrix, float)
-    say(f"map of the scan: {describe_map(matrix)}")
-    doubt = "compare the verdict with that of scan.kind = 'free', or give positions that are nearer"
-    if change > SETTLED:
-        warnings.warn(
-            f"the map of the scan still changes by {change:.2g} a step after {MAX_STEPS} steps and "
-            f"may be wrong; {doubt}",
-            stacklevel=2,
+    found, agree = several_searches(first(wide), block, linear_map(rotation=turn), say)
+    for doubt in _doubts(found, agree, block):
+        warnings.warn(doubt, stacklevel=2)
+    return found.matrix
+
+
+def _doubts(found: "Settled", agree: bool, data: Dataset) -> Iterator[str]:
+    """Reasons for which a map may be wrong."""
+    model, change = found.model, found.change
+    advice = (
+        "compare the verdict with that of scan.kind = 'free', or give positions that are nearer"
+    )
+    if not agree:
+        yield (
+            "the map of the scan depends on where its search begins; the one of least misfit may be "
+            f"wrong; {advice}"
         )
-    elif missing := [n for n, r in zip(NAMES, _response(model, block), strict=True) if r < SEEN]:
-        warnings.warn(
+    error = _errors(model, data).max()
+    if error > UNSURE:
+        yield (
+            f"the patterns show the map of the scan to ±{error:.1g} only; more of them, or more "
+            "electrons, show it better"
+        )
+    if change > SETTLED:
+        yield (
+            f"the map of the scan still changes by {change:.2g} a step after {MAX_STEPS} steps and "
+            f"may be wrong; {advice}"
+        )
+    elif missing := [n for n, r in zip(NAMES, _response(model, data), strict=True) if r < SEEN]:
+        yield (
             f"the patterns hardly show {', '.join(missing)}: a change of {TRIAL} was not undone, "
-            f"and the map may be wrong in it; {doubt}",
-            stacklevel=2,
+            f"and the map may be wrong in it; {advice}"
         )
     if np.size(first_shot(model).specimen.thicknesses(model.grid)) > 1:
-        warnings.warn(
+        yield (
             "scales that are found with several slices have been too small by 1.4 %, for a cause "
-            f"that is not known; {doubt}",
-            stacklevel=2,
+            f"that is not known; {advice}"
         )
-    return matrix
 
 
-def _settled(model: Model, data: Dataset) -> tuple[Model, float]:
-    """The model after steps until two do not change the map by more than `SETTLED`; the change."""
+class Settled(NamedTuple):
+    """End of a search for a map."""
+
+    model: Model
+    change: float  # of the last step
+    misfit: float  # of a pattern
+
+    @property
+    def matrix(self) -> Matrix:
+        """The map."""
+        scan: Any = self.model.scan  # that of `_nominal_scan`
+        return np.asarray(scan.matrix, float)
+
+
+def several_searches(
+    model: Model, data: Dataset, start: Any, say: Callable[[str], None]
+) -> tuple[Settled, bool]:
+    """The map of least misfit, and whether a second search has ended there.
+
+    The second one begins as far beyond the first map as the first had begun before it, a third one
+    beyond the better of two that differ.
+    """
+
+    def search(matrix: Any) -> Settled:
+        begun = replace(model, scan=_nominal_scan(data, jnp.asarray(matrix, float)))
+        found = _settled(begun, data)
+        say(f"map of the scan: {describe_map(found.matrix)}, misfit {found.misfit:.5g}")
+        return found
+
+    first = search(start)
+    second = search(first.matrix @ np.linalg.inv(np.asarray(start, float)) @ first.matrix)
+    better, worse = sorted((first, second), key=lambda found: found.misfit)
+    if _apart(better, worse) < AGREED:
+        return better, True
+    away = better.matrix - worse.matrix
+    third = search(better.matrix + np.clip(BEYOND * away, -MAX_BEYOND, MAX_BEYOND))
+    best, *others = sorted((better, worse, third), key=lambda found: found.misfit)
+    return best, min(_apart(best, other) for other in others) < AGREED
+
+
+def _apart(one: Settled, other: Settled) -> float:
+    """Largest difference of two maps."""
+    return float(np.abs(one.matrix - other.matrix).max())
+
+
+def _settled(model: Model, data: Dataset) -> Settled:
+    """The model after steps until two do not change the map by more than `SETTLED`."""
     model = _after_epochs(model, data, FIRST_EPOCHS, 1.0, 0)
     factor = 1.0
     before = np.full(len(NAMES), np.inf)
@@ -128,7 +193,18 @@ def _settled(model: Model, data: Dataset) -> tuple[Model, float]:
         before = change
         if np.abs(allowed).max() > FINE:
             model = _after_epochs(model, data, EPOCHS, 0.5, number + 1)
-    return model, float(np.abs(allowed).max())
+    shots = np.arange(data.n_shots[0])
+    batch = make_batch(data, 0, shots, len(shots))
+    return Settled(model, float(np.abs(allowed).max()), float(_misfit(model, batch)))
+
+
+_misfit = eqx.filter_jit(misfit(amplitude))
+
+
+def _errors(model: Model, data: Dataset) -> Vector:
+    """Standard errors of the numbers of the map."""
+    _, correction = refine_geometry(model, data, NAMES, eliminated=ELIMINATED)
+    return correction.errors
 
 
 def _response(model: Model, data: Dataset) -> Vector:
@@ -256,9 +332,9 @@ def bright_field_rotation(data: Dataset) -> float:
     return float(np.deg2rad(shown.value)) if straight and known else 0.0
 
 
-def _nominal_scan(data: Dataset, turn: float) -> AffineScan:
-    """The positions of `data` with a rotation [rad] as map."""
+def _nominal_scan(data: Dataset, matrix: Any) -> AffineScan:
+    """The positions of `data` with a map."""
     nominal = PerShot(jnp.asarray(data.positions[0], float))
     none = jnp.zeros(2)
     about = jnp.asarray(pivot(data), float)
-    return AffineScan(nominal, linear_map(rotation=turn), none, none, about)
+    return AffineScan(nominal, matrix, none, none, about)

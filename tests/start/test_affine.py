@@ -16,12 +16,14 @@ from jaxptycho.start.affine import (
     MAX_FACTOR,
     SHOTS,
     SPACING,
+    Settled,
     binned_patterns,
     find_affine,
     pivot,
     place_nominal,
     probe_radius,
     relaxed,
+    several_searches,
     spread_patterns,
 )
 
@@ -92,6 +94,36 @@ def test_patterns_are_binned_as_far_as_the_probe_fits():
     assert binned_patterns(data, 2.1).grid.shape == (32, 32)
 
 
+SEARCHES = {  # scale and misfit at which searches end; scale that is taken, and whether they agree
+    "both alike": ([(1.02, 5.0), (1.021, 5.1)], 1.02, True),
+    "the second one better": ([(1.025, 6.0), (1.02, 5.0), (1.0205, 5.1)], 1.02, True),
+    "the third one best": ([(1.025, 6.0), (1.02, 5.0), (1.03, 4.0)], 1.03, False),
+    "all different": ([(1.025, 5.0), (1.02, 6.0), (1.01, 7.0)], 1.025, False),
+}
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_the_map_of_least_misfit_is_taken(name, monkeypatch):
+    ends, scale, agree = SEARCHES[name]
+    left = iter(ends)
+    begun = []
+
+    def settled(model, data):
+        begun.append(float(model.scan.matrix[0, 0]))
+        found, misfit = next(left)
+        scan = replace(model.scan, matrix=found * jnp.eye(2))
+        return Settled(replace(model, scan=scan), 0.0, misfit)
+
+    monkeypatch.setattr("jaxptycho.start.affine._settled", settled)
+    counts = np.full((9, 8, 8), 5, np.uint16)
+    data = Dataset(counts, np.arange(18.0).reshape(9, 2), Grid((8, 8), 0.5, 80.0))
+    best, same = several_searches(thin(), data, jnp.eye(2), lambda text: None)
+    assert best.matrix[0, 0] == pytest.approx(scale)
+    assert same == agree
+    assert begun[1] == pytest.approx(ends[0][0] ** 2)
+    assert len(begun) == len(ends)
+
+
 def errors(scale, shear, degrees, defocus=120.0, say=lambda text: None, **scan):
     """Errors of scales (y, x), shear [parts] and rotation [°] that `find_affine` makes on simulated blobs."""
     true = np.asarray(linear_map(scale, shear, np.deg2rad(degrees)))
@@ -118,6 +150,7 @@ MAPS = {
     "4 % and 3°": ((1.04, 1.04), 0.0, 3.0, {"dose": 1e6}, 0.001, 0.1),
     "-3 % and -2°": ((0.97, 0.97), 0.0, -2.0, {"dose": 1e6, "seed": 1}, 0.001, 0.1),
     "unequal, with shear": ((1.03, 0.98), 0.02, 1.0, {"dose": 1e6, "seed": 2}, 0.001, 0.1),
+    "another minimum of few epochs": ((1.02, 0.97), 0.015, 2.0, {"dose": 1e6}, 0.001, 0.1),
     "none": ((1.0, 1.0), 0.0, 0.0, {"dose": 1e6, "seed": 5}, 0.001, 0.1),
     "disordered lattice": (
         (1.04, 1.04),
