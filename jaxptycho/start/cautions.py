@@ -22,6 +22,7 @@ from .caution import Caution, Measurement
 from .count_statistics import are_amplitudes, ceiling, noise_of, pedestal
 
 SEMIANGLE = 1.18  # ratio of the measured to the given semiangle, or the inverse
+FEWEST_COUNTS = 600  # counts of all patterns, of which fewer show no disc
 MAX_OVERLAP_BELOW_PIXEL = 0.94  # of steps below a pixel
 MAX_OVERLAP = 0.97
 MAX_STEP = 1.0  # windows, for an unknown probe
@@ -117,6 +118,8 @@ def of_semiangle(measured: Measurement) -> Iterator[Caution]:
     """A bright-field disc of another semiangle than the given one."""
     given = measured.about.get("semiangle_mrad")
     if given is None or not measured.is_far_field_of_electrons or any(of_centre(measured)):
+        return
+    if measured.data.mean_pattern().sum() * sum(measured.data.n_shots) < FEWEST_COUNTS:
         return
     radians = bright_field_semiangle(measured.data)
     cause = "is the pixel (pixel_angstrom, dk_inverse_angstrom) right, is this a far field?"
