@@ -31,6 +31,7 @@ from .sources.connection import Silent
 
 IDLE = 5e-3  # s, between two looks for frames
 MAX_RESTARTS = 20
+STOP_S = 10.0  # within which a process that was asked to stop has to
 
 
 class Finished(NamedTuple):
@@ -74,7 +75,7 @@ class Receiver:
 
     def __exit__(self, *error: object):
         self.stop()
-        self.process.join(10)
+        self.join()
         if self.process.is_alive():  # it waits for a disk or a network that does not answer
             self.process.kill()
             self.process.join()
@@ -85,6 +86,10 @@ class Receiver:
         """Ask the process to end the series and to finish."""
         with suppress(OSError):
             self.pipe.send("stop")
+
+    def join(self) -> None:
+        """Wait for a process that was asked to stop."""
+        self.process.join(STOP_S)
 
     @property
     def queued(self) -> int:

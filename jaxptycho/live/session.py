@@ -109,6 +109,8 @@ class Session:
                 self._attend()
         finally:
             if not self.over:
+                self.receiver.stop()
+                self.receiver.join()  # the recording is closed before it is converted
                 self._end(End("interrupted"))
 
     def stay(self, stop: Callable[[], str | None]) -> None:

@@ -33,17 +33,22 @@ class WatchedRun:
             "status": run_status(self.folder, history),
             "optics": {},
             "pictures": {p.stem: _figure(p) for p in figures if p in changed},
-            "curves": {"loss": _curves(history)} if history else {},
+            "curves": {"losses": _curves(history)} if history else {},
         }
 
     def _changed(self, path: Path) -> bool:
-        try:
-            modified = path.stat().st_mtime_ns
-        except FileNotFoundError:
-            return False
-        before = self._seen.get(path)
+        modified = _modified(path)
+        before = self._seen.get(path, 0)
         self._seen[path] = modified
         return before != modified
+
+
+def _modified(path: Path) -> int:
+    """Time of the last change [ns], 0 for what is not there."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def history_of(path: Path) -> list[dict[str, str]]:
@@ -59,8 +64,8 @@ def run_status(folder: Path, history: list[dict[str, str]]) -> dict[str, Any]:
     """Numbers of a run: epochs, losses, time left at most [min]."""
     job = tomllib.loads((folder / "run.toml").read_text(encoding="utf-8"))
     epochs = sum(step.get("epochs", 0) for step in job.get("step", []))
-    over = (folder / "result.h5").exists()
-    status: dict[str, Any] = {"frames": epochs, "arrived": len(history), "over": over, "note": ""}
+    over = _modified(folder / "result.h5") > _modified(folder / "history.csv")
+    status: dict[str, Any] = {"epoch": len(history), "of_at_most": epochs, "over": over, "note": ""}
     if not history:
         return status | {"note": "before the first epoch"}
     last = history[-1]
@@ -81,7 +86,7 @@ def run_line(status: dict[str, Any]) -> str:
     loss = f", loss {status['loss']:.5g}{held}" if "loss" in status else ""
     left = status.get("minutes_left_at_most")
     left = "" if left is None else f", at most {left:.1f} min left"
-    return f"epoch {status['arrived']} of at most {status['frames']}{loss}{left}"
+    return f"epoch {status['epoch']} of at most {status['of_at_most']}{loss}{left}"
 
 
 def _curves(history: list[dict[str, str]]) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def test_a_run_is_a_source_of_the_page(tmp_path):
     (folder / "figures" / "phase.png").write_bytes(png_of("phase", RAMP))
     news = run.news()
     assert news["status"]["minutes_left_at_most"] == pytest.approx(8 * 3 / 60)
-    assert news["curves"]["loss"]["lines"][1]["y"] == [None, 4.0]
+    assert news["curves"]["losses"]["lines"][1]["y"] == [None, 4.0]
     assert set(news["pictures"]) == {"phase"}
     line = run_line(run_status(folder, history_of(folder / "history.csv")))
     assert line == "epoch 2 of at most 10, loss 3, held-out 4, at most 0.4 min left"

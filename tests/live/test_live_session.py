@@ -11,6 +11,7 @@ from cameras_live import camera, receiver
 import jaxptycho as jp
 from jaxptycho import direct
 from jaxptycho.io.datasets import read
+from jaxptycho.io.readers.stream import read_records
 from jaxptycho.live.accumulator import Accumulator, to_corner
 from jaxptycho.live.camera.replay import Faults, replay, sent_order, series_of
 from jaxptycho.live.focus import kept_blocks
@@ -152,6 +153,22 @@ def test_a_scan_that_is_not_known_is_asked_for(data):
     series.about.pop("voltage_kv")
     with pytest.raises(ValueError, match="does not give voltage_kv"):
         scan_of(series, first)
+
+
+def test_a_recording_is_kept_where_the_scan_is_not_known(data, tmp_path):
+    series = series_of(data, "scan")
+    series.about.pop("voltage_kv")
+    with (
+        camera("plain", lambda port: replay(data, port, series)) as address,
+        receiver(address, tmp_path) as link,
+        pytest.raises(ValueError, match="does not give voltage_kv"),
+    ):
+        Session(link, tmp_path, print).run(lambda: None)
+    recorded = read_records(tmp_path / "series-000.stream")[1]
+    assert len(recorded) >= 64
+    shots = recorded["number"]
+    expected = np.fft.fftshift(data.patterns(0, shots), axes=(1, 2))
+    np.testing.assert_array_equal(recorded["pixels"], expected)
 
 
 def test_tally_of_frames():
