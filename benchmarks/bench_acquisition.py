@@ -26,6 +26,7 @@ from jaxptycho.acquisition import (
     replay_filter,
     replay_rule,
 )
+from jaxptycho.acquisition.belief import HUBER
 
 ANGSTROM_PER_NM = 10.0
 DEFOCUS_SIGMA = 10.0  # nm
@@ -160,11 +161,12 @@ def by_filter(series):
                 errors.append(true - mean)
                 normalised.append((true - mean) / (np.asarray(predicted.sigma) / ANGSTROM_PER_NM))
             measured = measure(series, i, k, angle)
-            after, innovation = belief.observe(exposures, measured)
+            # far off, the tracked target reports a jump of the stage, not an error of measurement
+            after, innovation = belief.observe(exposures, measured, huber=HUBER if i else np.inf)
             if i == 0 and k and np.all(innovation.lost[:PARTNERS]):
                 # the second, wider look at the tracked target finds it where the first did
                 wide = belief.widen(k, 10 * prior.jitter)
-                after, innovation = wide.observe(exposures, measured)
+                after, innovation = wide.observe(exposures, measured, huber=np.inf)
             belief = after
     errors = np.array(errors)
     return errors[:, :2], errors[:, 2], np.array(normalised)
