@@ -59,9 +59,14 @@ def gain_step(
         return None
     rows = _side(of_rows, of_columns, len(electrons))
     columns = _side(of_columns, of_rows, electrons.shape[1])
-    edge, place = (of_columns, columns) if of_columns is not None else (of_rows, rows)
-    step = edge.step if place[0] == edge.line else -edge.step
+    step = _into(of_rows, rows) if of_columns is None else _into(of_columns, columns)
     return GainStep(rows, columns, float(np.exp(step)))
+
+
+def _into(edge: _Edge | None, lines: tuple[int, int]) -> float:
+    """Step from beside the region into its lines."""
+    assert edge is not None  # one of them is an edge
+    return edge.step if lines[0] == edge.line else -edge.step
 
 
 def _is_chip(of_columns: _Edge | None, of_rows: _Edge | None) -> bool:
