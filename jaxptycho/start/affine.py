@@ -106,7 +106,7 @@ def _doubts(found: "Settled", agree: bool, data: Dataset) -> Iterator[str]:
     )
     if not agree:
         yield (
-            "the map of the scan depends on where its search begins; the one of least misfit may be "
+            "the map of the scan depends on where its search begins; that of least misfit may be "
             f"wrong; {advice}"
         )
     error = _errors(model, data).max()
