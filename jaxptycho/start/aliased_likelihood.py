@@ -14,7 +14,7 @@ D and σ² are those of largest likelihood by expectation maximisation (Dempster
 Stat. Soc. B 39, 1 (1977)).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -149,9 +149,10 @@ def aliased_posterior(
 def _posterior(theta, directions, mirror, bands, spectra) -> Posterior:
     """The same of NumPy's arrays."""
     dtype = bands.k.dtype
-    moved = (jnp.asarray(a, dtype) for a in (theta, directions, mirror))
+    here, along, turned = (jnp.asarray(a, dtype) for a in (theta, directions, mirror))
     spectra = Spectra(*(jnp.asarray(a, dtype) for a in spectra))
-    return Posterior(*(np.asarray(a, float) for a in aliased_posterior(*moved, bands, spectra)))
+    found = aliased_posterior(here, along, turned, bands, spectra)
+    return Posterior(*(np.asarray(a, float) for a in found))
 
 
 def aliased_evidence_and_scores(
@@ -162,7 +163,7 @@ def aliased_evidence_and_scores(
     spectra: Spectra,
 ) -> tuple[Float[np.ndarray, " q"], Float[np.ndarray, "q d"]]:
     """ln L of every frequency, and its derivatives along `directions` of θ."""
-    found = _posterior(theta, directions, mirror, bands, spectra)
+    found: Any = _posterior(theta, directions, mirror, bands, spectra)
     used = np.asarray(bands.used)
     return found.evidence * used, found.slopes * used[:, None]
 

@@ -190,7 +190,7 @@ def _measured(problem, best, fits, rivals, settled, skewness, spread, cautions):
         warnings.append(
             "the data do not exclude other optics: " + "; ".join(map(_described, rivals))
         )
-    warnings += _strength(problem)
+    warnings += strength_cautions(problem)
     implausible = implausible_orders(best)
     if implausible:
         warnings.append(
@@ -225,7 +225,7 @@ def _described(fit):
     return f"{transform} and {np.rad2deg(rotation):+.1f}° with defocus {-fit.theta[0]:.4g} Å"
 
 
-def _strength(problem):
+def strength_cautions(problem: Problem) -> list[str]:
     """Caution for images that vary more than a weak object lets them."""
     counts = problem.images.counts
     mean = problem.images.mean

@@ -82,11 +82,11 @@ def sidebands_of(
         padded(np.sqrt(images.mean / images.intensity), rows).astype(real),
         frequencies.astype(real),
         (np.arange(columns) < n).astype(real),
-        np.sum(np.abs(g) ** 2, 0, dtype=real),
+        np.asarray(np.sum(np.abs(g) ** 2, 0), real),
         ring.astype(np.int32),
-        real(wavelength),
-        real(radius),
-        real(math.hypot(images.width, LEAKAGE / extent)),
+        np.asarray(wavelength, real),
+        np.asarray(radius, real),
+        np.asarray(math.hypot(images.width, LEAKAGE / extent), real),
     )
 
 

@@ -53,7 +53,7 @@ class Projections(NamedTuple):
 
 
 def true_frequencies(
-    theta: Theta, mirror: Mirror, q: Float[Array, "n 2"]
+    theta: Theta, mirror: Mirror, q: Float[Array | np.ndarray, "n 2"]
 ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
     """Frequencies (y, x) of the positions after `mirror` and the rotation.
 
@@ -65,7 +65,10 @@ def true_frequencies(
 
 
 def lens(
-    theta: Theta, wavelength: Float[Array, ""], radius: Float[Array, ""], edge: Float[Array, ""]
+    theta: Theta,
+    wavelength: Float[Array | np.ndarray, ""],
+    radius: Float[Array | np.ndarray, ""],
+    edge: Float[Array | np.ndarray, ""],
 ) -> tuple[Function, Function]:
     """Wave of the aberrations at frequencies y, x [1/Å], and the same behind the aperture.
 
@@ -74,7 +77,7 @@ def lens(
     aberrations: dict[str, Any] = dict(zip(NAMES, theta[:-1], strict=True))
 
     def wave(y: Array, x: Array) -> Parts:
-        chi = phase_at(aberrations, y, x, wavelength)
+        chi = phase_at(aberrations, y, x, jnp.asarray(wavelength))
         transmitted = transmission_function(-chi, jnp.zeros_like(chi))
         return transmitted.real, transmitted.imag
 
@@ -128,7 +131,8 @@ def projections(theta: Theta, mirror: Mirror, bands: Sidebands) -> Projections:
     y, x = bands.k.T
     probe = (bands.root * part for part in wave(y, x))
     # separate real and imaginary parts, which compilers vectorise
-    cells = (bands.g.real, bands.g.imag, y, x, bands.root, *probe)
+    g: Any = bands.g
+    cells = (g.real, g.imag, y, x, bands.root, *probe)
     chunks = jax.tree.map(lambda a: a.reshape(-1, CHUNK, *a.shape[1:]), cells)
     sums = lax.scan(_add, (zero,) * 12, chunks)[0]
     pixels = jnp.sum(bands.root**2)
@@ -184,7 +188,7 @@ def log_evidence(
     return evidence_of(projections(theta, mirror, bands), bands, variance)
 
 
-def evidence_of(sums: Projections, bands: Sidebands, variance: Any) -> Any:
+def evidence_of(sums: Any, bands: Sidebands, variance: Any) -> Any:
     """`log_evidence` of projections, of NumPy or of JAX."""
     numbers = sums.phase.__array_namespace__()
     noise = variance[bands.ring]
@@ -259,7 +263,7 @@ def explained_along(
     thetas: Float[np.ndarray, "n p"], mirror: Float[np.ndarray, "2 2"], bands: Sidebands
 ) -> Float[np.ndarray, " n"]:
     """J of several optics: fraction of the images' variance that a weak phase explains."""
-    sums = projected(thetas, mirror, bands)
+    sums: Any = projected(thetas, mirror, bands)
     power = sums.phase_power
     seen = power > 1e-6 * power.max(-1, keepdims=True)
     j = np.where(seen, _square(sums.phase) / np.maximum(power, 1e-20), 0.0)
@@ -270,7 +274,7 @@ def ring_variance(
     theta: Float[np.ndarray, " p"], mirror: Float[np.ndarray, "2 2"], bands: Sidebands
 ) -> Float[np.ndarray, " ring"]:
     """σ² of every ring: what phase and amplitude of largest likelihood leave, per cell."""
-    sums = Projections(*(one[0] for one in projected(theta[None], mirror, bands)))
+    sums: Any = Projections(*(one[0] for one in projected(theta[None], mirror, bands)))
     p, p2 = sums.phase_power, sums.amplitude_power
     det = p * p2 - _square(sums.cross)
     mixed = (sums.phase.conj() * sums.cross * sums.amplitude).real
@@ -290,7 +294,7 @@ def phase_spectrum(
     variance: Float[np.ndarray, " ring"],
 ) -> Complex[np.ndarray, " q"]:
     """Expected phase Φ(Q) given the images."""
-    sums = Projections(*(one[0] for one in projected(theta[None], mirror, bands)))
+    sums: Any = Projections(*(one[0] for one in projected(theta[None], mirror, bands)))
     m = _posterior(sums, variance[bands.ring], bands)
     leak = m.signal * m.amplitude * sums.cross * sums.amplitude
     return bands.used * (m.signal * m.p2 * sums.phase - leak) / m.det

@@ -13,7 +13,8 @@ from jaxptycho.direct.placement import place
 from jaxptycho.simulate.scan import raster
 from jaxptycho.start import image_shifts, optics_fit, sidebands
 from jaxptycho.start import weak_object_likelihood as likelihood
-from jaxptycho.start.optics import measure_optics
+from jaxptycho.start.optics import measure_optics, strength_cautions
+from jaxptycho.start.optics_search import Knowledge, Problem
 from jaxptycho.start.sidebands import RINGS, Sidebands, image_spectra
 from jaxptycho.start.superpixels import SuperpixelImages, superpixels_of
 
@@ -178,6 +179,22 @@ def test_superpixels_follow_the_disc_between_pixels():
     np.testing.assert_allclose(images.counts[:, far], steady, rtol=1e-5)
     spread = images.counts.std(0) / images.mean
     assert spread.max() < 0.02
+
+
+@pytest.mark.parametrize("strength", [0.03, 0.6])
+def test_strong_objects_are_warned_of(strength):
+    """The picture of a weak object is qualitative where images vary by a large part of their mean."""
+    rng = np.random.default_rng(6)
+    field = gaussian_filter(rng.normal(size=(24, 24)), 2.0).reshape(-1, 1)
+    cells = np.argwhere(np.ones((6, 6)))
+    sign = (-1.0) ** cells.sum(1)  # counts move within a pattern
+    counts = rng.poisson(1000 * np.maximum(1 + strength * sign * field / field.std(), 0))
+    ones = np.ones(len(cells), int)
+    places = raster((24, 24), 1.0)
+    images = SuperpixelImages(counts.astype(float), places, cells, 0.1 * cells, ones, 0.1)
+    found = strength_cautions(Problem(images, SEMIANGLE, WAVELENGTH, Knowledge(None, None, None)))
+    assert len(found) == (strength > 0.3)
+    assert all("qualitative" in text for text in found)
 
 
 def test_bad_knowledge_is_refused():
