@@ -151,7 +151,7 @@ def _compiled_projections(theta, mirror, bands):
     return projections(theta, mirror, bands)
 
 
-def projected(
+def projections_of(
     thetas: Float[np.ndarray, "n p"], mirror: Float[np.ndarray, "2 2"], bands: Sidebands
 ) -> Projections:
     """`projections` [n, q] of several optics, in double precision.
@@ -238,7 +238,7 @@ def evidence_along(
     variance: Float[np.ndarray, " ring"],
 ) -> Float[np.ndarray, " n"]:
     """ln L of several optics."""
-    return evidence_of(projected(thetas, mirror, bands), bands, variance).sum(-1)
+    return evidence_of(projections_of(thetas, mirror, bands), bands, variance).sum(-1)
 
 
 def evidence_and_scores(
@@ -254,7 +254,7 @@ def evidence_and_scores(
     """
     moves = STEP * directions
     thetas = np.concatenate([theta[None], theta + moves, theta - moves])
-    here, *around = evidence_of(projected(thetas, mirror, bands), bands, variance)
+    here, *around = evidence_of(projections_of(thetas, mirror, bands), bands, variance)
     after, before = np.split(np.array(around), 2)
     return here, (after - before).T / (2 * STEP)
 
@@ -263,7 +263,7 @@ def explained_along(
     thetas: Float[np.ndarray, "n p"], mirror: Float[np.ndarray, "2 2"], bands: Sidebands
 ) -> Float[np.ndarray, " n"]:
     """J of several optics: fraction of the images' variance that a weak phase explains."""
-    sums: Any = projected(thetas, mirror, bands)
+    sums: Any = projections_of(thetas, mirror, bands)
     power = sums.phase_power
     seen = power > 1e-6 * power.max(-1, keepdims=True)
     j = np.where(seen, _square(sums.phase) / np.maximum(power, 1e-20), 0.0)
@@ -274,7 +274,7 @@ def ring_variance(
     theta: Float[np.ndarray, " p"], mirror: Float[np.ndarray, "2 2"], bands: Sidebands
 ) -> Float[np.ndarray, " ring"]:
     """σ² of every ring: what phase and amplitude of largest likelihood leave, per cell."""
-    sums: Any = Projections(*(one[0] for one in projected(theta[None], mirror, bands)))
+    sums: Any = Projections(*(one[0] for one in projections_of(theta[None], mirror, bands)))
     p, p2 = sums.phase_power, sums.amplitude_power
     det = p * p2 - _square(sums.cross)
     mixed = (sums.phase.conj() * sums.cross * sums.amplitude).real
@@ -294,7 +294,7 @@ def phase_spectrum(
     variance: Float[np.ndarray, " ring"],
 ) -> Complex[np.ndarray, " q"]:
     """Expected phase Φ(Q) given the images."""
-    sums: Any = Projections(*(one[0] for one in projected(theta[None], mirror, bands)))
+    sums: Any = Projections(*(one[0] for one in projections_of(theta[None], mirror, bands)))
     m = _posterior(sums, variance[bands.ring], bands)
     leak = m.signal * m.amplitude * sums.cross * sums.amplitude
     return bands.used * (m.signal * m.p2 * sums.phase - leak) / m.det
