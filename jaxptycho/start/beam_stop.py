@@ -2,17 +2,20 @@
 
 The mean of many patterns is nearly the same at opposite frequencies, or else differs by discs that
 are brighter than what is around them. A beam stop on its arm is darker than the pixels opposite and
-darker than those around. One in the middle is opposite to itself; there, electrons have their
-direct beam.
+darker than those around, on both of its sides: the dark beside a disc, which may be off the middle
+or cut by the camera, is not between bright pixels. One in the middle is opposite to itself; there,
+electrons have their direct beam.
 """
 
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
+from scipy.spatial import Delaunay, QhullError
 
 DARKER = 4.0  # times fewer counts than opposite
 EDGE = 2.5  # ratio of counts across the edge
 SHARP = 0.6  # fraction of the edge
+INSIDE = 0.7  # fraction of the region between bright pixels
 MIN_ELECTRONS = 100.0  # opposite, or around, in all patterns
 FEWEST = 10  # pixels
 CENTRAL = 0.3  # of the bright field, above which its middle is not dark
@@ -31,7 +34,8 @@ def beam_stop(
     darker = mask & (DARKER * electrons < opposite) & (opposite > MIN_ELECTRONS)
     found = np.zeros_like(mask)
     for region in _regions(darker):
-        if _is_sharp(region, electrons, mask):
+        bright = mask & (DARKER * electrons > np.median(opposite[region]))
+        if _is_between(region, bright) and _is_sharp(region, electrons, mask):
             found |= region
     if direct_beam:
         found |= _middle(electrons, mask)
@@ -71,6 +75,15 @@ def _regions(pixels: Bool[np.ndarray, "y x"]) -> list[Bool[np.ndarray, "y x"]]:
     labels: np.ndarray = ndimage.label(pixels, SQUARE)[0]  # pyright: ignore
     sizes = np.bincount(labels.ravel())
     return [labels == n for n in range(1, len(sizes)) if sizes[n] >= FEWEST]
+
+
+def _is_between(region: Bool[np.ndarray, "y x"], bright: Bool[np.ndarray, "y x"]) -> bool:
+    """True if most of a region is inside the convex outline of `bright` pixels."""
+    try:
+        outline = Delaunay(np.argwhere(bright))
+    except (QhullError, ValueError):  # none, or all on a line
+        return False
+    return float(np.mean(outline.find_simplex(np.argwhere(region)) >= 0)) > INSIDE
 
 
 def _is_sharp(region, electrons, mask) -> bool:

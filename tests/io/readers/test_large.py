@@ -17,12 +17,16 @@ print(time.monotonic() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxr
 """
 
 
-def sparse_mib(path, frames, shape=(256, 256)):
-    """File of many frames, of which all but the first are holes."""
+def sparse_mib(path, frames, begun=slice(None), shape=(256, 256)):
+    """File of many frames, which hold nothing but the `begun` ones their first bytes."""
     counts = np.zeros((1, *shape), np.uint16)
     cameras.write_mib(path, counts)
+    size = path.stat().st_size
+    head = np.fromfile(path, np.uint8, 4)
     with open(path, "r+b") as file:
-        file.truncate(frames * path.stat().st_size)
+        file.truncate(frames * size)
+    records = np.memmap(path, np.uint8, "r+", shape=(frames, size))
+    records[begun, : len(head)] = head
     return path
 
 
@@ -44,7 +48,7 @@ def test_few_patterns_of_a_large_file_are_read_alone(tmp_path):
     """A file of 8 GB, of which nothing is kept in memory."""
     from jaxptycho.io.datasets import reading_of
 
-    path = sparse_mib(tmp_path / "large.mib", 65536)
+    path = sparse_mib(tmp_path / "large.mib", 65536, begun=[5, 65535])
     patterns = reading_of(path).patterns
     assert patterns.shape == (65536, 256, 256)
     assert patterns[[5, 65535]].shape == (2, 256, 256)
