@@ -13,7 +13,8 @@ Folders, from the ground up; a file imports only from folders below its own:
 - `direct`: phase without iteration, virtual detectors
 - `inverse`: losses, penalties, constraints, solvers, `make_step`, `minimise`
 - `analysis`: quality of a result; `start`: from a dataset to a first model
-- `tomography`: projections and alignment; `simulate`: atoms to counts
+- `tomography`: projections and alignment; `acquisition`: where targets of a tilt series will be
+- `simulate`: atoms to counts; `live`: pictures while a scan is recorded
 - `distributed`: many devices and processes; `io`: files; `figures`: plots
 - `runs`: epochs, progress and state of a run, `reconstruct`; `jobs`: job files and their steps
 - `reports`: comparison of results; `cli`: the command line
