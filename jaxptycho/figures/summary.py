@@ -85,7 +85,8 @@ def show_power(ax: Axes, image: Float[np.ndarray, "Y X"], pixel: tuple[float, fl
         y, x = (n // 2 for n in image.shape)
         radius = 1 / (limit * steps[1])
         ax.add_patch(Circle((x, y), radius, fill=False, color="tab:orange", lw=1, ls="--"))
-        title = f"Power spectrum, ring at {limit:.3g} Å"
+        unit, size = unit_of(limit)
+        title = f"Power spectrum, ring at {limit / size:.3g} {unit}"
     ax.set(title=title, xticks=[], yticks=[])
     scale_bar(ax, image.shape, steps, FREQUENCIES)
 
