@@ -12,7 +12,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from ..direct.bright_field import frequencies_from
 from ..direct.processor import AbstractProcessor, Block
@@ -49,8 +49,8 @@ class SuperpixelImages(NamedTuple):
 class Superpixels(AbstractProcessor):
     """Processor for the sums of `n_shots` patterns over cells; made by `superpixels_of`."""
 
-    pixels: Int[np.ndarray, "k 2"]  # row and column in a pattern, zero frequency in the corner
-    cell: Int[np.ndarray, " k"]  # of every pixel
+    pixels: Int[np.ndarray, "cell m 2"]  # row and column in a pattern, zero frequency in the corner
+    belongs: Bool[np.ndarray, "cell m"]  # False for what fills up a row
     cells: Int[np.ndarray, "cell 2"]
     k: Float[np.ndarray, "cell 2"]
     moves: Float[np.ndarray, "shot 2"]  # pixels (y, x) of the disc in every shot
@@ -67,27 +67,23 @@ class Superpixels(AbstractProcessor):
         Other hidden pixels are replaced by the mean of their cell.
         """
         moves = jnp.asarray(self.moves)[block.shots]
-        seen = jnp.asarray(self.mask, jnp.float32)
-        patterns = jnp.where(self.mask, block.patterns, 0).astype(jnp.float32)
-        values = self._followed(patterns, moves)
-        weights = self._followed(jnp.broadcast_to(seen, patterns.shape), moves)
-        members = (self.cell[:, None] == np.arange(len(self.cells))).astype(np.float32)
-        valid = weights @ members / members.sum(0)
-        sums = values @ members / jnp.maximum(valid, VALID)
-        return stored(state, block, jnp.where(valid > VALID, sums, jnp.nan))
-
-    def _followed(
-        self, patterns: Float[Array, "b y x"], moves: Float[Array, "b 2"]
-    ) -> Float[Array, "b k"]:
-        """Pixels of the disc that moved."""
-        whole = jnp.floor(moves).astype(int)
-        rest = (moves - whole)[:, :, None, None]
-        patterns = patterns + rest[:, 0] * (jnp.roll(patterns, -1, 1) - patterns)
-        patterns = patterns + rest[:, 1] * (jnp.roll(patterns, -1, 2) - patterns)
+        whole = jnp.floor(moves).astype(jnp.int32)[:, :, None, None]
+        rest = moves - jnp.floor(moves)
+        shots = jnp.arange(len(moves))[:, None, None]
+        patterns = jnp.where(self.mask, block.patterns, jnp.nan).astype(jnp.float32)
         ny, nx = self.mask.shape
-        y = (self.pixels[:, 0] + whole[:, :1]) % ny
-        x = (self.pixels[:, 1] + whole[:, 1:]) % nx
-        return patterns[jnp.arange(len(moves))[:, None], y, x]
+        sums = weights = jnp.zeros((len(moves), len(self.cells)), jnp.float32)
+        for dy, dx in ((0, 0), (0, 1), (1, 0), (1, 1)):  # pixels around, for linear interpolation
+            y = (self.pixels[..., 0] + whole[:, 0] + dy) % ny
+            x = (self.pixels[..., 1] + whole[:, 1] + dx) % nx
+            values = patterns[shots, y, x]
+            seen = jnp.isfinite(values) & self.belongs
+            share = jnp.abs(1 - dy - rest[:, :1]) * jnp.abs(1 - dx - rest[:, 1:])
+            sums += share * jnp.sum(jnp.where(seen, values, 0), -1)
+            weights += share * jnp.sum(seen, -1, dtype=jnp.float32)
+        valid = weights / jnp.sum(self.belongs, -1, dtype=jnp.float32)
+        means = sums / jnp.maximum(valid, VALID)
+        return stored(state, block, jnp.where(valid > VALID, means, jnp.nan))
 
     def merge(self, first: SignalState, second: SignalState) -> SignalState:
         """State of the shots of both."""
@@ -98,7 +94,7 @@ class Superpixels(AbstractProcessor):
         seen = np.asarray(state.seen)
         counts = _filled(np.asarray(state.signals)[seen])
         positions = np.asarray(state.positions, float)[seen]
-        size = np.bincount(self.cell, minlength=len(self.cells))
+        size = np.asarray(self.belongs).sum(-1)
         return SuperpixelImages(counts, positions, self.cells, self.k, size, self.width)
 
 
@@ -149,4 +145,7 @@ def superpixels_of(
     sums = [np.bincount(cell, places[used, axis]) for axis in (0, 1)]
     k = np.stack(sums, -1) / size[:, None] * dk * scale
     cells = rows[kept] - rows[kept].min(0)
-    return Superpixels(pixels[used], cell, cells, k, moves, corner, side * scale * float(max(dk)))
+    belongs = np.arange(size.max()) < size[:, None]
+    table = np.zeros((*belongs.shape, 2), np.int32)
+    table[belongs] = pixels[used][np.argsort(cell, kind="stable")]
+    return Superpixels(table, belongs, cells, k, moves, corner, side * scale * float(max(dk)))
