@@ -6,7 +6,6 @@ Whoever looks gets the newest state when it is ready for it, so that a slow brow
 import asyncio
 import json
 import secrets
-import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from .extra import require_extra
+from .listening import listening_socket
 
 PERIOD_S = 0.05  # between two looks for news
 LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -66,13 +66,7 @@ class Page:
         require_extra("websockets", "the page")
         self.token = "" if host in LOCAL else secrets.token_urlsafe(16)
         app = application(feed, ask, self.token)
-        try:
-            self._socket = socket.create_server((host, port))
-        except OSError as error:
-            raise ValueError(
-                f"port {port} of {host} cannot be opened ({error.strerror}); choose another with "
-                "--port, or 0 for any"
-            ) from None
+        self._socket = listening_socket(host, port)
         self.port = self._socket.getsockname()[1]
         self.url = f"http://{host}:{self.port}/" + (f"?token={self.token}" if self.token else "")
         settings = {"log_level": "error", "lifespan": "off", "timeout_graceful_shutdown": 1}

@@ -8,6 +8,7 @@ import numpy as np
 
 from ...io.stream import Series
 from ..extra import require_extra
+from ..listening import unavailable
 from ..sources.dectris import ARRAY, QUEUE, TYPED
 from .transport import AbstractTransport
 
@@ -29,10 +30,7 @@ class Pusher:
         except zmq.ZMQError as error:
             self.socket.close()
             self.context.term()
-            raise ValueError(
-                f"port {port} of {host} cannot be opened ({error.strerror}); another program uses "
-                "it: choose another with --port, or 0 for any"
-            ) from None
+            raise unavailable(host, port, error.strerror) from None
         self.port = int(self.socket.last_endpoint.rpartition(b":")[2])
 
     def wait(self) -> None:

@@ -5,21 +5,14 @@ from datetime import UTC, datetime
 import numpy as np
 
 from ...io.stream import Series
-from .transport import AbstractTransport, Listener
+from .transport import TcpTransport
 
 HEADER_BYTES = 384
 TYPES = {1: ("U08", 6), 2: ("U16", 12), 4: ("U32", 24)}  # by bytes of a pixel: type, counter depth
 
 
-class Merlin(AbstractTransport):
+class Merlin(TcpTransport):
     """Camera that sends `MPX` messages."""
-
-    def __init__(self, host: str, port: int):
-        self.listener = Listener(host, port)
-        self.port = self.listener.port
-
-    def wait(self) -> None:
-        self.listener.wait()
 
     def begin(self, series: Series) -> None:
         stamp = f"{datetime.now(UTC):%d/%m/%Y %H:%M:%S.%f}"
@@ -47,9 +40,6 @@ class Merlin(AbstractTransport):
 
     def end(self, series: Series) -> None:
         return None
-
-    def close(self) -> None:
-        self.listener.close()
 
     def _type(self, series: Series) -> tuple[str, int]:
         if series.dtype.kind != "u" or series.dtype.itemsize not in TYPES:

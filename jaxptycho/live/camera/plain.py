@@ -3,18 +3,11 @@
 import numpy as np
 
 from ...io.stream import END, Series
-from .transport import AbstractTransport, Listener
+from .transport import TcpTransport
 
 
-class Plain(AbstractTransport):
+class Plain(TcpTransport):
     """Camera that sends the bytes of a recording."""
-
-    def __init__(self, host: str, port: int):
-        self.listener = Listener(host, port)
-        self.port = self.listener.port
-
-    def wait(self) -> None:
-        self.listener.wait()
 
     def begin(self, series: Series) -> None:
         self.listener.fresh = True
@@ -32,9 +25,6 @@ class Plain(AbstractTransport):
         last["number"] = END
         if self._greeted(series):
             self.listener.send(last.view(np.uint8).data)
-
-    def close(self) -> None:
-        self.listener.close()
 
     def _greeted(self, series: Series) -> bool:
         """True once a client has the header of the series."""

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 
 from ...io.stream import Series
+from ..listening import listening_socket
 
 POLL = 0.05  # s
 
@@ -41,13 +42,7 @@ class Listener:
     """TCP port that serves one client at a time; one that leaves may come back."""
 
     def __init__(self, host: str, port: int):
-        try:
-            self.server = socket.create_server((host, port))
-        except OSError as error:
-            raise ValueError(
-                f"port {port} of {host} cannot be opened ({error.strerror}); another program uses "
-                "it: choose another with --port, or 0 for any"
-            ) from None
+        self.server = listening_socket(host, port)
         self.port = self.server.getsockname()[1]
         self.server.setblocking(False)
         self.client: socket.socket | None = None
@@ -86,3 +81,17 @@ class Listener:
         if self.client is not None:
             self.client.close()
         self.server.close()
+
+
+class TcpTransport(AbstractTransport):
+    """Camera that one client at a time is connected to."""
+
+    def __init__(self, host: str, port: int):
+        self.listener = Listener(host, port)
+        self.port = self.listener.port
+
+    def wait(self) -> None:
+        self.listener.wait()
+
+    def close(self) -> None:
+        self.listener.close()
