@@ -35,6 +35,7 @@ def first_pass(
 
     Raises ValueError, in all processes, where one of them cannot read its part.
     """
+    corner = None if limits is None else np.fft.ifftshift(limits)
     mine = FirstPass(
         0,
         [np.zeros(n) for n in n_shots],
@@ -48,7 +49,7 @@ def first_pass(
         for view, patterns in enumerate(views):
             first, end = sharing.own(n_shots[view])
             for start in range(first, end, BLOCK):
-                clipped += _look(mine, view, patterns, start, min(start + BLOCK, end), limits)
+                clipped += _look(mine, view, patterns, start, min(start + BLOCK, end), corner)
     except ValueError as error:
         wrong = str(error)
     if wrong := sharing.said(wrong):
@@ -56,9 +57,9 @@ def first_pass(
     return _of_all(mine._replace(clipped=clipped), sharing)
 
 
-def _look(mine: FirstPass, view: int, views: Patterns | Chosen, start: int, stop: int, limits):
-    """Add the patterns `start` to `stop`; number of negative counts."""
-    seen = views.look(start, stop)
+def _look(mine: FirstPass, view: int, clean: Patterns | Chosen, start: int, stop: int, limits):
+    """Add the patterns `start` to `stop` of a view; number of negative counts."""
+    seen = clean.look(start, stop)
     rows = seen.patterns.sum(2, dtype=float)
     mine.dose[view][start:stop] = rows.sum(1)
     mine.total[view] += seen.patterns.sum(0, dtype=float)
@@ -67,7 +68,7 @@ def _look(mine: FirstPass, view: int, views: Patterns | Chosen, start: int, stop
     if seen.not_finite is not None:
         mine.dose[view][start:stop][seen.not_finite] = np.nan
     if limits is not None:
-        mine.spikes[view][start:stop] = spikes(seen.patterns, np.fft.ifftshift(limits))
+        mine.spikes[view][start:stop] = spikes(seen.patterns, limits)
         columns = seen.patterns.sum(1, dtype=float)
         pairs = np.flatnonzero(torn_pairs(seen.patterns, rows, columns))
         mine.torn[view][start + pairs] = mine.torn[view][start + pairs + 1] = 1

@@ -11,14 +11,14 @@ from ..data.checks import of_view
 from ..data.pixel_statistics import dim_noise
 from .beam_stop import beam_stop
 from .caution import Caution, Measurement
-from .count_statistics import modulus, noise_of
+from .count_statistics import modulus
 from .gain_steps import gain_step
 from .lost_frames import shifted_frames
 
 
 def of_wrapped_counts(measured: Measurement) -> Iterator[Caution]:
     """Counts that begin again at zero beyond the largest value of their type."""
-    found = modulus(noise_of(measured.data))
+    found = modulus(measured.noise)
     if found is not None:
         yield Caution(
             "data.file",

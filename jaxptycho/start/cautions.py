@@ -19,7 +19,7 @@ from ..physics.grids import PHOTON_KEV_ANGSTROM
 from .calibration import bright_field_semiangle
 from .camera_cautions import of_beam_stop, of_gain, of_shifted_frames, of_wrapped_counts
 from .caution import Caution, Measurement
-from .count_statistics import are_amplitudes, ceiling, noise_of, pedestal
+from .count_statistics import are_amplitudes, ceiling, pedestal
 
 SEMIANGLE = 1.18  # ratio of the measured to the given semiangle, or the inverse
 FEWEST_COUNTS = 600  # counts of all patterns, of which fewer show no disc
@@ -246,7 +246,7 @@ def of_counts(measured: Measurement) -> Iterator[Caution]:
 
 def of_numbers(measured: Measurement) -> Iterator[Caution]:
     """Numbers that end at a ceiling, begin at a pedestal, or are amplitudes."""
-    noise = noise_of(measured.data)
+    noise = measured.noise
     end = ceiling(noise)
     if end is not None:
         yield Caution(

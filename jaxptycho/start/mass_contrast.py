@@ -17,9 +17,8 @@ from ..physics.aberrations import phase_at
 from .measured import Measured
 
 LEAST_BLUR = 0.05  # of H(0), below which a frequency says nothing
-AMPLITUDE = (
-    0.35  # over the phase, of heavy atoms (Toyoshima & Unwin, Ultramicroscopy 25, 279 (1988))
-)
+# of the amplitude over the phase of heavy atoms (Toyoshima & Unwin, Ultramicroscopy 25, 279 (1988))
+AMPLITUDE = 0.35
 
 
 def mass_contrast(phase: DirectImage, dark_field: DirectImage, optics: Optics) -> Measured:
