@@ -16,8 +16,10 @@ from ..io.instrument import INSTRUMENT, check_known
 from ..io.readers.reading import QUANTITIES
 from ..io.scan_layout import ScanLayout
 from ..live.camera import PROTOCOLS
+from ..live.camera.late_positions import PositionPort
 from ..live.camera.replay import Faults, replay, series_of
 from ..live.page import Feed, Page
+from ..live.positions import LatePositions
 from ..live.receiver import Receiver
 from ..live.ring import POLICIES
 from ..live.session import Session
@@ -43,9 +45,13 @@ def run_camera(
     rate: float,
     faults: Faults,
     series: int,
+    late: int | None,
     settings: Sequence[str],
 ) -> None:
-    """Replay the patterns of `file` as a camera that others listen to."""
+    """Replay the patterns of `file` as a camera that others listen to.
+
+    With `late` positions come from a port of their own, as many frames behind.
+    """
     if protocol not in PROTOCOLS:
         raise ValueError(f"no protocol is called {protocol!r}; known are {', '.join(PROTOCOLS)}")
     if not 0 <= faults.drop < 1 or faults.double < 0 or faults.shuffle < 0 or series < 1:
@@ -55,12 +61,16 @@ def run_camera(
         )
     data = read(file, bad_data="keep", **given_values(settings))
     transport = PROTOCOLS[protocol](host, port)
+    controller = None if late is None else PositionPort(data.positions[0], late, host, 0)
     try:
         print(f"{file.name} at {protocol}://{host}:{transport.port}", flush=True)
+        if controller is not None:
+            print(f"its positions at tcp://{host}:{controller.port}", flush=True)
         transport.wait()
         for number in range(series):
             announced = series_of(data, f"{file.stem}-{number}")
-            sent = replay(data, transport, announced, rate, faults, seed=number)
+            faulty = rate, faults, number
+            sent = replay(data, transport, announced, *faulty, controller=controller)
             print(
                 f"sent {sent.frames} frames of {announced.frames}, {sent.doubled} of them twice, "
                 f"in {sent.seconds:.2f} s",
@@ -68,6 +78,8 @@ def run_camera(
             )
     finally:
         transport.close()
+        if controller is not None:
+            controller.close()
 
 
 def run_live(
@@ -80,10 +92,12 @@ def run_live(
     place: tuple[str, int] | None,
     processors: Sequence[str],
     iterates: bool,
+    positions: str | None,
     settings: Sequence[str],
 ) -> None:
     """Receive from `source` into `folder`, with counts printed, or a page at `place` (host, port).
 
+    `positions` is the address of measured ones, which come beside the frames.
     With a page the last series can be looked at until the user ends the session.
     """
     if policy not in POLICIES:
@@ -94,6 +108,7 @@ def run_live(
     given, layout = split_given(given_values(settings))
     require_source(address)
     further = [resolve(absolute(name, Path.cwd())) for name in processors]
+    late = None if positions is None else LatePositions(positions)
     feed = Feed()
     asked: SimpleQueue[dict[str, Any]] = SimpleQueue()
     page = None if place is None else Page(feed, asked.put, *place)
@@ -112,8 +127,10 @@ def run_live(
             print(f"look at {page.url}", flush=True)
         options = policy, given, patience, ring_mib * 2**20
         receiver = stack.enter_context(Receiver(address, folder, *options))
-        session = Session(receiver, folder, show, layout, asked, further, iterates)
+        session = Session(receiver, folder, show, layout, asked, further, iterates, late)
         stack.callback(session.close)
+        if late is not None:
+            stack.callback(late.close)
         session.run(stopper.why, series)
         if page is not None:
             print("the camera has ended; Ctrl-C ends the session", flush=True)

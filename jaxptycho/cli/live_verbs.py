@@ -49,6 +49,14 @@ def live_pictures(
     iterate: Annotated[
         bool, typer.Option("--iterate", help="Begin an iterative reconstruction at once.")
     ] = False,
+    positions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Measured positions beside the frames: lines of number, y, x (Å) from "
+            "tcp://HOST:PORT or a file that grows.",
+        ),
+    ] = None,
     settings: Given = [],  # noqa: B006
     debug: Debug = False,
 ) -> None:
@@ -56,7 +64,7 @@ def live_pictures(
     from .live import run_live
 
     place = None if headless else (host, port)
-    further = processor, iterate
+    further = processor, iterate, positions
     run_live(source, out, policy, timeout, ring_mib, series, place, *further, settings)
 
 
@@ -89,6 +97,10 @@ def simulated_camera(
     double: Annotated[int, typer.Option(help="Number of frames that come twice.")] = 0,
     shuffle: Annotated[int, typer.Option(help="Places by which frames may be displaced.")] = 0,
     series: Annotated[int, typer.Option(help="Number of series.")] = 1,
+    late_positions: Annotated[
+        int | None,
+        typer.Option(help="Send positions from a port of their own, as many frames late."),
+    ] = None,
     settings: Given = [],  # noqa: B006
     debug: Debug = False,
 ) -> None:
@@ -97,4 +109,4 @@ def simulated_camera(
     from .live import run_camera
 
     faults = Faults(drop, double, shuffle)
-    run_camera(file, protocol, host, port, rate, faults, series, settings)
+    run_camera(file, protocol, host, port, rate, faults, series, late_positions, settings)

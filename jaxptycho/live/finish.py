@@ -6,6 +6,7 @@ from typing import Any
 
 from ..io.datasets import read
 from ..io.native import write_native
+from ..io.readers.stream import positions_file, unplaced
 
 NATIVE_BYTES = 2**31  # larger recordings are converted when the user asks for it
 
@@ -18,6 +19,8 @@ def finish(recording: Path, layout: dict[str, Any]) -> str:
     """
     if recording.stat().st_size > NATIVE_BYTES:
         return f"{recording} is complete; jaxptycho convert {recording} OUT.h5 compresses it"
+    if missing := unplaced(recording):
+        return f"{recording} is complete, and {missing} of its frames have no position"
     native = recording.with_suffix(".h5")
     try:
         with warnings.catch_warnings():
@@ -26,4 +29,5 @@ def finish(recording: Path, layout: dict[str, Any]) -> str:
     except (ValueError, OSError) as error:
         return f"{recording} is complete, and no {native.name} was written: {error}"
     recording.unlink()
+    positions_file(recording).unlink(missing_ok=True)
     return f"wrote {native}"

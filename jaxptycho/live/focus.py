@@ -39,10 +39,11 @@ def kept_blocks(scan: LiveScan, bright: BrightField, stack: BrightFieldStack) ->
     """Blocks of patterns that are zero beyond the kept pixels, for any processor of these."""
     counts = np.asarray(stack.counts)
     n_shots = len(counts)
+    usable = scan.usable(stack.seen)
     for start in range(0, n_shots, BLOCK):
         shots = np.arange(start, start + BLOCK)
         inside = np.minimum(shots, n_shots - 1)
-        weight = (shots < n_shots) & stack.seen[inside]
+        weight = (shots < n_shots) & usable[inside]
         patterns = np.zeros((BLOCK, int(np.prod(scan.grid.shape))), counts.dtype)
         patterns[:, bright.pixels] = counts[inside]
         patterns = patterns.reshape(BLOCK, *scan.grid.shape)

@@ -76,6 +76,7 @@ class Iterative:
         self.steps = 0
         self.losses: list[jax.Array] = []
         self.visits = np.zeros(n_shots)
+        self.unplaced = np.zeros(n_shots, bool)
         self.held = np.zeros(n_shots, bool)
         self.held[self.rng.permutation(n_shots)[: round(HELD_OUT * n_shots)]] = True
         self.loss = from_noise_or_loss(amplitude)
@@ -87,11 +88,17 @@ class Iterative:
         self._step = {free: make_step(self.loss, way, project) for free, way in parts.items()}
         self._state = {free: init_state(way, model) for free, way in parts.items()}
 
+    def place(self, scan: LiveScan) -> None:
+        """Use the measured positions that have come."""
+        if scan.unplaced is not None:
+            self.unplaced = scan.unplaced
+            self.model = eqx.tree_at(lambda m: m.scan, self.model, _shots(scan))
+
     def tick(self, seconds: float, most: int = 2**31) -> int:
         """Take steps on what has come for some `seconds`, at most `most`; their number."""
         end = time.monotonic() + seconds
         self.arrivals.refresh()
-        seen = self.arrivals.seen
+        seen = self.arrivals.seen & ~self.unplaced
         usable = np.flatnonzero(seen & ~self.held)
         if len(usable) < self.batch:
             return 0
@@ -108,7 +115,7 @@ class Iterative:
 
     def held_out_loss(self) -> float:
         """Mean loss of the held-out shots that have come [quanta per shot], NaN without any."""
-        shots = np.flatnonzero(self.arrivals.seen & self.held)
+        shots = np.flatnonzero(self.arrivals.seen & ~self.unplaced & self.held)
         total = 0.0
         for start in range(0, len(shots), self.batch):
             some = shots[start : start + self.batch]
@@ -152,5 +159,8 @@ def live_model(
     data = Dataset(patterns, positions[some], scan.grid, frame=frame, bad_data="keep")
     known = {"semiangle": scan.semiangle, "defocus": defocus, "aberrations": further}
     model = guess_model(data, **known, **parts)
-    every = FreeScan(PerShot(jnp.asarray(positions, float)))
-    return eqx.tree_at(lambda m: m.scan, model, every)
+    return eqx.tree_at(lambda m: m.scan, model, _shots(scan))
+
+
+def _shots(scan: LiveScan) -> FreeScan:
+    return FreeScan(PerShot(jnp.asarray(scan.positions, float)))

@@ -58,18 +58,22 @@ class Canvas:
 def quick_pictures(canvas: Canvas, results: Results) -> dict[str, LiveImage]:
     """Bright field and mean pattern, which cost milliseconds."""
     signals = results.signals
-    bright = signals.signals[:, 0]
+    seen = canvas.scan.usable(signals.seen)
+    bright = scan_image(canvas.coarse, signals.signals[:, 0], seen)
     return {
-        "bright_field": LiveImage(
-            scan_image(canvas.coarse, bright, signals.seen), "counts", "Bright field"
-        ),
+        "bright_field": LiveImage(bright, "counts", "Bright field"),
         "mean_pattern": LiveImage(results.moments.mean, "counts", "Mean pattern"),
     }
 
 
 def phase_pictures(canvas: Canvas, results: Results, optics: Optics) -> dict[str, LiveImage]:
-    """Phase by the matched filter, and from the centre of mass, with any optics."""
-    seen = results.stack.seen
+    """Phase by the matched filter, and from the centre of mass, with any optics.
+
+    There are none before a shot with a known position has come.
+    """
+    seen = canvas.scan.usable(results.stack.seen)
+    if not seen.any():
+        return {}
     fine = masked(canvas.fine, seen)
     stack = in_pixels_of(canvas.squares, canvas.bright, results.stack)
     phase = matched_filter(stack, fine, optics).corrected()
@@ -111,12 +115,12 @@ def in_pixels_of(
     return BrightFieldStack(counts, stack.positions, squares.k, stack.seen, stack.grid)
 
 
-def dose(results: Results, scan: LiveScan) -> dict[str, float]:
+def dose(canvas: Canvas, results: Results) -> dict[str, float]:
     """Counts per pattern and per area [1/Å²] of the frames that have come."""
     seen = results.signals.seen
     counts = float(results.signals.total[seen].mean()) if seen.any() else math.nan
-    area = place(scan.positions).grid.area
-    return {"counts_per_pattern": counts, "counts_per_square_angstrom": counts / area}
+    per_area = counts / canvas.coarse.grid.area
+    return {"counts_per_pattern": counts, "counts_per_square_angstrom": per_area}
 
 
 def results_of(processors: tuple[Any, ...], states: tuple[Any, ...]) -> Results:
@@ -144,7 +148,7 @@ def further_results(
             if array.ndim == 0:
                 numbers[name] = float(array)
             elif array.shape == seen.shape:
-                image = scan_image(canvas.coarse, array, seen)
+                image = scan_image(canvas.coarse, array, canvas.scan.usable(seen))
                 images[name] = LiveImage(image, "", name.replace("_", " "))
             elif array.ndim == 2:
                 images[name] = LiveImage(array, "", name.replace("_", " "))

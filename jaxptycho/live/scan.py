@@ -1,11 +1,11 @@
 """Scan of a live series: its grid, positions and bright-field disc, from the first frames."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Bool, Float, Num
 
 from ..direct.bright_field import BrightField, bright_field_in
 from ..direct.centre_of_mass import CentreOfMass
@@ -28,20 +28,42 @@ GRIDS = ("voltage_kv", "wavelength_angstrom", "pixel_angstrom", "dk_inverse_angs
 
 @dataclass(frozen=True, eq=False)
 class LiveScan:
-    """What processors have to know of a series before its frames."""
+    """What processors have to know of a series before its frames.
+
+    Positions are the commanded ones until measured ones come; `matrix` maps both from the axes of
+    the scan to those of the detector, about the `middle` of the commanded scan [Å].
+    """
 
     grid: Grid
-    positions: Float[np.ndarray, "shot 2"]  # Å (y, x), of the commanded scan
+    positions: Float[np.ndarray, "shot 2"]  # Å (y, x), from `middle`
     dtype: np.dtype
     semiangle: float  # rad
     centre: tuple[float, float]  # rad (y, x), of the disc from the middle of the camera
     defocus: float  # Å, that the camera states
+    matrix: Float[np.ndarray, "2 2"] = field(default_factory=lambda: np.eye(2))
+    middle: Float[np.ndarray, "2"] = field(default_factory=lambda: np.zeros(2))
+    unplaced: Bool[np.ndarray, " shot"] | None = None  # shots whose measured position is awaited
 
     def lens(self, **aberrations: float) -> Optics:
         """Aperture with aberrations [Å], by default the stated defocus."""
         given = aberrations or {"defocus": self.defocus}
         edge = max(self.grid.dk)
         return Optics.of(1e3 * self.semiangle, self.grid.wavelength, edge, **given)
+
+    def placed(self, measured: Float[np.ndarray, "shot 2"]) -> "LiveScan":
+        """The scan at measured positions [Å] on its own axes; NaN where one has not come yet."""
+        unplaced = np.isnan(measured[:, 0])
+        mapped = (measured - self.middle) @ self.matrix.T
+        positions = np.where(unplaced[:, None], self.positions, mapped)
+        return replace(self, positions=positions, unplaced=unplaced)
+
+    def turned(self, matrix: Float[np.ndarray, "2 2"]) -> "LiveScan":
+        """The scan whose positions are mapped further, by `matrix` on (y, x)."""
+        return replace(self, positions=self.positions @ matrix.T, matrix=matrix @ self.matrix)
+
+    def usable(self, seen: Bool[np.ndarray, " shot"]) -> Bool[np.ndarray, " shot"]:
+        """Shots among those `seen` whose positions are known."""
+        return seen if self.unplaced is None else seen & ~self.unplaced
 
     @property
     def disc(self) -> tuple[float, float, float]:
@@ -76,11 +98,12 @@ def scan_of(
         stated.pop("pixel_angstrom", None)
     grid = grid_of(stated, series.shape, series.name)
     semiangle, centre = _disc(series, grid, first)
-    [mapped] = ScanLayout.taken_from(dict(layout or {})).applied([np.asarray(positions, float)])
-    mapped = mapped - mapped.mean(0)
+    matrix = ScanLayout.taken_from(dict(layout or {})).matrix
+    middle = np.mean(positions, 0, dtype=float)
+    mapped = (positions - middle) @ matrix.T
     kind = series.dtype.newbyteorder("=")
     defocus = float(series.about.get("defocus_angstrom", 0.0))
-    return LiveScan(grid, mapped, kind, semiangle, centre, defocus)
+    return LiveScan(grid, mapped, kind, semiangle, centre, defocus, matrix, middle)
 
 
 def linear_processors(

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..direct.transfer import Optics
 from ..figures.pictures import picture
+from ..io.readers.stream import positions_file
 from ..io.results import write
 from .accumulator import Accumulator, Make
 from .finish import finish
@@ -32,13 +33,16 @@ from .pictures import (
     quick_pictures,
     results_of,
 )
+from .positions import LatePositions
 from .rate_meter import RateMeter
 from .receiver import Receiver
+from .scan import LiveScan
 from .snapshot import Snapshot, save_pictures
 
 SAVED_S = 5.0  # between two writes of the pictures of a running series
 REST = 2.0  # pause after a phase picture, in times that it took
 IDLE_S = 0.02
+LATE_S = 5.0  # after the last position that came, for those which miss at the end of a series
 TICK_S = 1.0  # of iterative steps, after which their object is shown
 WORKERS = 4  # quick pictures, phase, a measurement of the optics, iterative steps
 
@@ -49,7 +53,8 @@ class Session:
     `show` is given every snapshot; `asked` takes requests of other threads, such as
     `{"do": "refocus", "defocus": 150.0}` [Å], `{"do": "measure"}`, `{"do": "iterate"}` (begin or
     pause an iterative reconstruction) or `{"do": "save"}`. `layout` maps the axes of the scan to
-    those of the detector, `further` make processors of the user.
+    those of the detector, `further` make processors of the user. `late` are measured positions that
+    come beside the frames: a shot is used once its own has come.
     """
 
     def __init__(
@@ -61,6 +66,7 @@ class Session:
         asked: SimpleQueue[dict[str, Any]] | None = None,
         further: Sequence[Make] = (),
         iterates: bool = False,
+        late: LatePositions | None = None,
     ):
         self.receiver = receiver
         self.folder = folder
@@ -83,6 +89,8 @@ class Session:
         self.saved = 0.0
         self.phase_due = 0.0
         self.iterates = iterates
+        self.late = late
+        self.placed = 0  # changes of `late` that the canvas has seen
         self.iterative: Iterative | None = None
         self.latest: dict[str, LiveImage] = {}
         self.meter = RateMeter()
@@ -90,7 +98,7 @@ class Session:
     def run(self, stop: Callable[[], str | None], series: int | None = None) -> None:
         """Take series until the camera ends, `stop` gives a reason, or `series` are complete.
 
-        Raises ValueError where a camera fails; what had come is saved.
+        Raises ValueError where a camera or the source of positions fails; what had come is saved.
         """
         stopped = False
         try:
@@ -102,6 +110,8 @@ class Session:
                     self._begin(event)
                 elif isinstance(event, End):
                     self._end(event)
+                    if self.late is not None and self.late.fault:
+                        raise ValueError(self.late.fault)
                     if series is not None and len(self.done) >= series:
                         return
                 elif event is not None:
@@ -128,6 +138,8 @@ class Session:
         self.over = False
         self.note = ""
         self.recording = begun.recording
+        if self.late is not None:
+            self.late.begin(begun.series.name, positions_file(begun.recording))
         self.canvas = None
         self.latest = {}
         self.phase_due = 0.0
@@ -161,6 +173,7 @@ class Session:
         self.over = True
         self.note = ended.note
         self._settle(wait=True)
+        self._await_positions(current)
         snapshot = self._plain(current)
         try:
             self._begun()
@@ -183,6 +196,22 @@ class Session:
             snapshot = replace(snapshot, status=snapshot.status | {"note": self.note})
             self.show(replace(snapshot, pictures={}))
             self.done.append(snapshot)
+
+    def _await_positions(self, current: Accumulator) -> None:
+        """Wait for the positions of all frames, while some still come."""
+        late = self.late
+        if late is None:
+            return
+        changes = late.changes
+        since = time.monotonic()
+        while not late.fault and time.monotonic() - since < LATE_S:
+            found = late.of(current.series.name, current.series.frames)
+            if not np.isnan(found[current.tally.seen]).any():
+                return
+            time.sleep(IDLE_S)
+            if late.changes != changes:
+                changes = late.changes
+                since = time.monotonic()
 
     def _attend(self) -> None:
         """Answer requests, and begin the next picture once the last one is shown."""
@@ -230,6 +259,7 @@ class Session:
             assert self.optics is not None
             self.iterative = Iterative(live_model(canvas.scan, mean, self.optics), arrivals)
         iterative = self.iterative
+        iterative.place(canvas.scan)
         if iterative.tick(TICK_S):
             image = picture(iterative.model).phase.sum(0)
             images = {"iterative": LiveImage(image, "rad", f"Iterative, {iterative.steps} steps")}
@@ -272,9 +302,8 @@ class Session:
             self.phase_due = 0.0
             return
         found = measuring.result()
-        scan = self.canvas.scan
-        oriented = replace(scan, positions=found.oriented(scan.positions))
-        self.canvas = Canvas.of(oriented, self.canvas.bright)
+        self.canvas = Canvas.of(self.canvas.scan.turned(found.matrix), self.canvas.bright)
+        self.iterative = None  # begins again with them
         self._use(found.aberrations)
         self.shown_optics = {name: row.amount for name, row in found.rows().items()}
         if found.warnings:
@@ -290,10 +319,17 @@ class Session:
         """Canvas of a series, once its scan is known; its optics are at first the stated ones."""
         if self.canvas is None:
             assert current.scan is not None
-            self.canvas = Canvas.of(current.scan, current.bright)
+            self.canvas = Canvas.of(self._located(current.scan, current), current.bright)
             self.optics = current.scan.lens()
             self.shown_optics = {"defocus": f"{current.scan.defocus:.5g} Å (stated)"}
         return self.canvas
+
+    def _located(self, scan: LiveScan, current: Accumulator) -> LiveScan:
+        """The scan at the measured positions that have come, where they are measured."""
+        if self.late is None:
+            return scan
+        self.placed = self.late.changes
+        return scan.placed(self.late.of(current.series.name, current.series.frames))
 
     def _made(
         self, kind: str, current: Accumulator, states: tuple[Any, ...], taken: float
@@ -307,6 +343,11 @@ class Session:
         numbers: dict[str, float] = {}
         results = results_of(current.processors, states)
         if kind == "phase":
+            if self.late is not None and self.late.changes != self.placed:
+                moved = Canvas.of(self._located(canvas.scan, current), canvas.bright)
+                if self.canvas is canvas:
+                    self.canvas = moved
+                canvas = moved
             pictures = phase_pictures(canvas, results, optics)
             if not self.over:
                 now = time.monotonic()
@@ -319,7 +360,7 @@ class Session:
         if begun - self.saved > SAVED_S:
             self.saved = begun
             save_pictures(self.latest, self.recording.with_suffix(""))
-        status = self._status(current) | dose(results, canvas.scan) | numbers
+        status = self._status(current) | dose(canvas, results) | numbers
         status["lag"] += time.monotonic() - taken
         name = current.series.name
         return Snapshot(name, status, self.shown_optics, pictures, canvas.scan.disc)
@@ -328,6 +369,9 @@ class Session:
         tally = current.tally
         arrived = tally.arrived
         rate = self.meter.rate()
+        unplaced = 0
+        if self.canvas is not None and self.canvas.scan.unplaced is not None:
+            unplaced = int((tally.seen & self.canvas.scan.unplaced).sum())
         queue = 0 if self.over else self.receiver.queued
         return {
             "frames": tally.frames,
@@ -338,6 +382,7 @@ class Session:
             "foreign": tally.foreign + self.receiver.refused,
             "skipped": self.receiver.skipped,
             "restarts": self.receiver.restarts,
+            "without_position": unplaced,
             "queue": queue,
             "rate": rate,
             "lag": queue / rate if rate > 0 else 0.0,

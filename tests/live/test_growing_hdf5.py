@@ -24,7 +24,8 @@ with h5py.File(path, "w", libver="latest") as file:
     elif kind == "fixed":
         made = (n, *shape), dict(chunks=(chunk, *shape))
     else:
-        made = (0, *shape), dict(chunks=(chunk, *shape), maxshape=(n if kind == "grows" else None, *shape))
+        most = n if kind == "grows" else None
+        made = (0, *shape), dict(chunks=(chunk, *shape), maxshape=(most, *shape))
     stored = file.create_dataset("entry/data/data", made[0], frames.dtype, **made[1])
     file.swmr_mode = True
     for i, frame in enumerate(frames):

@@ -1,6 +1,8 @@
 """Recordings of live series (`io.stream`): frames in the order in which they arrived.
 
 A frame that came twice counts once; lost frames are left out, and so is a last record that was cut.
+Positions that were measured beside the frames are in a file of the same name, ending in
+`.positions.txt`, as lines `number y x` [Å]; frames without one are left out.
 """
 
 import math
@@ -26,11 +28,17 @@ def read_stream(path: Path) -> Reading:
     series, records = read_records(path)
     numbers = np.asarray(records["number"])
     arrived, row = np.unique(numbers, return_index=True)
+    measured = measured_positions(path, series.frames)
     inside = (arrived >= 0) & (arrived < series.frames)
+    if measured is not None:
+        inside &= np.isfinite(measured[np.clip(arrived, 0, series.frames - 1)]).all(1)
     arrived = arrived[inside]
     row = row[inside]
     if not len(row):
-        raise ValueError(f"{path} holds no frame of its series; nothing had come when it ended")
+        raise ValueError(
+            f"{path} holds no frame of its series, or none with a position; nothing had come when "
+            "it ended"
+        )
     kind = series.dtype.newbyteorder("=")
 
     def read(shots: np.ndarray) -> np.ndarray:
@@ -38,12 +46,15 @@ def read_stream(path: Path) -> Reading:
 
     reading = announced(series, path)
     frames = Frames((len(row), *series.shape), kind, read)
-    if len(arrived) == series.frames:
+    if len(arrived) == series.frames and measured is None:
         return replace(reading, patterns=frames)
-    commanded = commanded_positions(series)
-    positions = None if commanded is None else commanded[arrived]
+    known = commanded_positions(series) if measured is None else measured
+    positions = None if known is None else known[arrived]
+    if len(arrived) == series.frames:
+        return replace(reading, patterns=frames, positions=positions)
     values = {name: value for name, value in reading.values.items() if name != "scan_shape"}
-    lost = f"{series.frames - len(arrived)} of {series.frames} frames are missing"
+    what = "are missing" if measured is None else "or their positions are missing"
+    lost = f"{series.frames - len(arrived)} of {series.frames} frames {what}"
     return replace(reading, patterns=frames, values=values, positions=positions, notes=(lost,))
 
 
@@ -72,6 +83,38 @@ def commanded_positions(series: Series) -> np.ndarray | None:
         return None
     order = about.get("scan_order", "raster")
     return raster_positions(about["scan_shape"], about["step_angstrom"], order)
+
+
+def positions_file(recording: Path) -> Path:
+    """File of the positions that were measured beside the frames of a recording."""
+    return recording.with_suffix(".positions.txt")
+
+
+def measured_positions(recording: Path, frames: int) -> np.ndarray | None:
+    """Positions (y, x) [Å] of all frames, NaN where there is none; None if none were measured."""
+    path = positions_file(recording)
+    if not path.is_file():
+        return None
+    if not path.stat().st_size:
+        return np.full((frames, 2), np.nan)
+    rows = np.loadtxt(path, ndmin=2)
+    if rows.shape[1] != 3:
+        raise ValueError(f"{path} has {rows.shape[1]} columns; number, y and x are required")
+    numbers = rows[:, 0].astype(int)
+    inside = (numbers >= 0) & (numbers < frames)
+    found = np.full((frames, 2), np.nan)
+    found[numbers[inside]] = rows[inside, 1:]
+    return found
+
+
+def unplaced(recording: Path) -> int:
+    """Number of frames of a recording whose positions were to be measured and never came."""
+    series, records = read_records(recording)
+    measured = measured_positions(recording, series.frames)
+    if measured is None:
+        return 0
+    numbers = np.unique(np.clip(records["number"], 0, series.frames - 1))
+    return int(np.isnan(measured[numbers]).any(1).sum())
 
 
 def read_records(path: Path) -> tuple[Series, np.ndarray]:

@@ -10,6 +10,7 @@ from jaxtyping import Int
 from ...data import Dataset
 from ...io.instrument import properties_of
 from ...io.stream import Series
+from .late_positions import PositionPort
 from .transport import AbstractTransport
 
 BURST_S = 5e-3  # of frames that are sent together
@@ -70,11 +71,17 @@ def replay(
     faults: Faults = NO_FAULTS,
     seed: int = 0,
     sleep: Callable[[float], None] = time.sleep,
+    controller: PositionPort | None = None,
 ) -> Sent:
-    """Send one series at `rate` frames per second, as fast as possible by default."""
+    """Send one series at `rate` frames per second, as fast as possible by default.
+
+    A `controller` sends the positions of these frames.
+    """
     order = sent_order(series.frames, faults, np.random.default_rng(seed))
     burst = MOST if rate <= 0 else max(1, min(MOST, round(rate * BURST_S)))
     transport.begin(series)
+    if controller is not None:
+        controller.begin(series)
     begun = time.monotonic()
     sent = 0
     for start in range(0, len(order), burst):
@@ -83,6 +90,10 @@ def replay(
             sleep(max(0.0, begun + start / rate - time.monotonic()))
         frames = np.fft.fftshift(data.patterns(0, numbers), axes=(1, 2))
         sent += transport.send(series, numbers, frames)
+        if controller is not None:
+            controller.sent(numbers)
     transport.end(series)
+    if controller is not None:
+        controller.end()
     seconds = time.monotonic() - begun
     return Sent(sent, len(order) - len(np.unique(order)), seconds)

@@ -109,7 +109,7 @@ def _patterns(file: H5, path: Path, waits: Patience) -> H5:
 
 
 def _tells(stored: H5) -> bool:
-    """True if a dataset grows with its frames, or every frame takes its space when it is written."""
+    """True if a dataset grows, or every frame takes its space when it is written."""
     if stored.chunks is None:
         return False
     grows = stored.maxshape[0] is None or stored.maxshape[0] > stored.shape[0]
