@@ -32,6 +32,7 @@ from jaxptycho import (
     predict,
     write,
 )
+from jaxptycho.analysis.pictures import picture
 from jaxptycho.analysis.scanned import scanned
 from jaxptycho.analysis.truth import compare_phase
 from jaxptycho.cli.main import app
@@ -39,7 +40,6 @@ from jaxptycho.distributed.sharding import place_on_mesh
 from jaxptycho.distributed.slabs import layout as slabs
 from jaxptycho.distributed.slabs.batching import arrange
 from jaxptycho.figures import plots
-from jaxptycho.figures.pictures import picture
 from jaxptycho.inverse.constraints.registry import build
 from jaxptycho.inverse.illumination import illumination
 from jaxptycho.inverse.penalties import l1, missing_cone, sum_of, tikhonov, total_variation

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from ..analysis.pictures import limits
 from ..analysis.resolution import fixed
 from ..analysis.truth import Agreement, compare_phase, phases
-from ..figures.pictures import limits
 from ..figures.plots import save, show
 from ..io.native import read_truth
 from ..jobs.reading import read_job

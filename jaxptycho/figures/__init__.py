@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from ..analysis.pictures import picture, probe_modes
 from ..analysis.resolution import FourierCorrelation
 from ..data import Dataset
 from ..direct.image import DirectImage
@@ -18,7 +19,6 @@ from ..model import probe_positions as positions_of
 from ..start.calibrate import Calibration
 from ..tomography.poses import poses_of
 from .calibration import draw_calibration
-from .pictures import picture, probe_modes
 from .plots import (
     draw_image,
     draw_losses,

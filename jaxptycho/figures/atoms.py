@@ -7,8 +7,8 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from ..analysis.assignment import AtomComparison, Score
+from ..analysis.pictures import limits
 from ..physics.types import Numbers
-from .pictures import limits
 from .plots import unit_of
 
 MARKS = {  # of found atoms, missing ones, extra ones, and those of another element

@@ -7,7 +7,7 @@ from jaxtyping import Complex, Float
 from matplotlib.figure import Figure
 
 from ..analysis.errors import AlignmentError, PositionError
-from .pictures import PixelPair
+from ..analysis.pictures import PixelPair
 from .plots import scale_bar, show_wave, unit_of
 
 

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
+from ..analysis.pictures import Modes, Picture, PixelPair, limits
 from ..data import Dataset
 from ..model import Model, predict
-from .pictures import Modes, Picture, PixelPair, limits
 
 DPI = 150
 SMALL = 150  # pixels of an image that is interpolated when it is drawn

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..analysis.pictures import picture, probe_modes
 from ..data import Dataset
 from ..model import Model, probe_positions
-from .pictures import picture, probe_modes
 from .plots import (
     draw_image,
     draw_losses,

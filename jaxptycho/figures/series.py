@@ -8,12 +8,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..analysis.coverage import TiltSeries
+from ..analysis.pictures import probe_modes
 from ..data import Dataset
 from ..io.exports import structure
 from ..model import Model
 from ..tomography.poses import poses_of
 from .depth import draw_coverage
-from .pictures import probe_modes
 from .plots import draw_losses, draw_patterns, draw_probe, sample_patterns, save
 from .volumes import draw_maxima, draw_power, draw_sections, draw_sums, draw_surfaces
 

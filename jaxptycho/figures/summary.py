@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Ellipse
 
 from ..analysis.design import area_per_shot
+from ..analysis.pictures import Modes, Picture
 from ..analysis.shells import taper
 from ..analysis.spectrum import information_limit, radial_spectrum
 from ..data import Dataset
 from ..model import Model
-from .pictures import Modes, Picture
 from .plots import SampledPatterns, scale_bar, show, show_losses, show_wave, unit_of
 
 SIGMAS = 5.0  # of counting noise at the ends of the colours of residuals

@@ -4,8 +4,8 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from ..analysis.pictures import PixelPair
 from ..physics.types import Numbers
-from .pictures import PixelPair
 from .plots import scale_bar
 
 

@@ -16,11 +16,11 @@ from scipy import fft
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from ..analysis.coverage import in_wedge
+from ..analysis.pictures import limits
 from ..analysis.resolution import directional_correlations, fixed
 from ..analysis.shells import Pixel, tapered
 from ..analysis.volumes import rotation_matrices
 from ..physics.types import Numbers
-from .pictures import limits
 from .plots import scale_bar, unit_of
 
 AXES = "zyx"

@@ -32,12 +32,18 @@ from .arrangement import DATASET, Arrangement
 from .axis import RotatedCounts, quarter_turns, rotate_patterns, rotate_positions, rotate_properties
 from .hdf5 import FILTER, H5, OnDisk, create_hdf5, open_hdf5, plain_value, save_array
 from .instrument import check_known, check_values, grid_of, merge_properties, properties_of
+from .labels import LENGTH, label
 
 FORMAT = "jaxptycho-dataset"
 RESULT_FORMAT = "jaxptycho-result"
 FORMATS = {FORMAT: "measurement", RESULT_FORMAT: "result"}  # by the attribute `format`
 VERSION = 2
 RAGGED = 2  # first version with views of different lengths; all others are written as version 1
+LABELS = {
+    "mask": ("1", ("y", "x")),
+    "probe_guess": ("sqrt(counts)", ("mode", "y", "x")),
+    "tilt_deg": ("degree", ("view",)),
+}
 BLOCK = 16  # patterns written at once
 CHUNK_BYTES = 2**13  # of patterns compressed together; a batch reads single ones by whole chunks
 
@@ -159,6 +165,7 @@ def native_writer(
     shots = [len(own) for own in positions]
     ragged = len(set(shots)) > 1 or (len(shots) > 1 and tilts is None)
     views = () if len(shots) == 1 or ragged else (len(shots),)
+    named = ("view",) if views else ()
     with create_hdf5(path) as file:
         version = RAGGED if ragged else 1
         file.attrs.update(
@@ -175,12 +182,15 @@ def native_writer(
             strict=True,
         ):
             file[f"{group}positions"] = places
+            label(file[f"{group}positions"], LENGTH, (*named, "shot", "yx"))
+        for stored in counts:
+            label(stored, "counts", (*named, "shot", "y", "x"))
         optional = {"mask": mask, "probe_guess": probe_guess}
         optional["tilt_deg"] = None if tilts is None else np.rad2deg(tilts)
         optional |= {f"truth/{name}": value for name, value in (truth or {}).items()}
         for name, value in optional.items():
             if value is not None:
-                save_array(file, name, value)
+                label(save_array(file, name, value), *LABELS.get(name, (None, None)))
 
         def put(view: int, block: slice, patterns: np.ndarray) -> None:
             counts[view if ragged else 0][(view, block) if views else block] = patterns

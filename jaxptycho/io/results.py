@@ -1,15 +1,15 @@
 """Results and checkpoints: a model in the form of its tree, its history and its origin.
 
-`/model/<part>/<field>` holds every array, `/outline` the other parts of the model (JSON),
-`/history/<column>` the progress; root attributes hold `format="jaxptycho-result"`, the versions of
-jaxptycho, JAX and numpy, `frame_angstrom` (y, x), from which positions and the specimen's origin
-are counted, and all attributes passed to `write` (the job as TOML text).
+`/model/<part>/<field>` holds every array with its `units` and `axes`, `/outline` the other parts of
+the model (JSON), `/history/<column>` the progress, `/entry` the specimen for viewers (NXdata). Root
+attributes hold `format="jaxptycho-result"`, the beam, `pixel_angstrom` (y, x), `slice_angstrom` (of
+every slice), `frame_angstrom` (y, x), from which positions and the specimen's origin are counted,
+versions, date, host and devices, and all attributes passed to `write` (the job as TOML text).
 """
 
 import json
 from collections.abc import Mapping
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,11 @@ import numpy as np
 from ..model import Model
 from ..physics.types import Numbers
 from .hdf5 import create_hdf5, open_hdf5, plain_value, save_array
+from .instrument import properties_of
+from .labels import HISTORY, label, label_tree
 from .native import RESULT_FORMAT, check_format
+from .nexus import write_entry
+from .provenance import provenance
 from .pytree_hdf5 import read_like, read_tree, write_tree
 
 VERSION = 1
@@ -44,12 +48,15 @@ def write(
     )
     with create_hdf5(path, overwrite) as file:
         file.attrs.update({name: value for name, value in attributes.items() if value is not None})
-        frame = {"frame_angstrom": model.frame} if any(model.frame) else {}
-        file.attrs.update({"format": RESULT_FORMAT, "version": VERSION} | frame | versions())
-        outline = write_tree(file.create_group("model"), model)
-        file["outline"] = json.dumps(outline)
+        file.attrs.update({"format": RESULT_FORMAT, "version": VERSION} | _sampling(model))
+        file.attrs.update(provenance())
+        group = file.create_group("model")
+        file["outline"] = json.dumps(write_tree(group, model))
+        label_tree(group, model)
         for name, values in columns.items():
-            save_array(file.require_group("history"), name, _column(values))
+            stored = save_array(file.require_group("history"), name, _column(values))
+            label(stored, HISTORY.get(name), ("epoch",))
+        write_entry(file, model)
 
 
 def load(path: str | Path, like: Model | None = None) -> Model:
@@ -79,7 +86,7 @@ def load_attributes(path: str | Path) -> dict[str, Any]:
 def save_state(path: str | Path, state: Any, *, overwrite: bool = False) -> None:
     """Write any tree of arrays and numbers, such as the state of an optimiser, uncompressed."""
     with create_hdf5(path, overwrite) as file:
-        file.attrs.update({"format": STATE, "version": VERSION} | versions())
+        file.attrs.update({"format": STATE, "version": VERSION} | provenance())
         write_tree(file.create_group("state"), state, compress=False)
 
 
@@ -90,17 +97,24 @@ def load_state(path: str | Path, like: Any) -> Any:
         return read_like(file["state"], like)
 
 
-def versions() -> dict[str, str]:
-    """Versions of the packages that computed the result."""
-    return {f"{package}_version": version(package) for package in ("jaxptycho", "jax", "numpy")}
-
-
 @contextmanager
 def _result(path):
     with open_hdf5(path) as file:
         form = "jaxptycho-dataset" if {"counts", "positions", "views"} & set(file) else None
         check_format({"format": form} | dict(file.attrs), path, RESULT_FORMAT, VERSION)
         yield file
+
+
+def _sampling(model: Model) -> dict[str, Any]:
+    """Attributes of the beam, the pixels, and the slices where all shots share their thickness."""
+    found = properties_of(model.grid)
+    if any(model.frame):
+        found["frame_angstrom"] = model.frame
+    try:
+        thickness = np.asarray(model.specimen.shared_thickness(model.grid), float)
+    except ValueError:  # another in every shot
+        return found
+    return found | {"slice_angstrom": thickness}
 
 
 def _column(values) -> np.ndarray:

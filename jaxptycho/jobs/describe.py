@@ -18,7 +18,9 @@ from ..io.readers.completion import completed, missing
 from ..io.readers.detector import with_detector
 from ..io.readers.incomplete import is_scan, read_incomplete
 from ..io.readers.reading import Reading
-from ..reports.describe import describe_data, describe_model, shortened
+from ..io.results import load_attributes, load_history
+from ..reports.describe import describe_data
+from ..reports.describe_result import describe_result
 from ..reports.readings import describe_reading, is_small
 from ..runs.batch_source import BatchSource
 from ..runs.folder import load_result, result_of
@@ -34,7 +36,6 @@ from .steps.simulate import SimulateStep
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 OF_ALL_PATTERNS = ("masked pixels", "bright field")  # not of a sample
-OF_MODEL = ("job", "frame_angstrom")  # attributes of a result that its model shows
 
 
 def describe(path: Path, known: Mapping[str, Any] = EMPTY) -> dict[str, str]:
@@ -49,10 +50,10 @@ def describe(path: Path, known: Mapping[str, Any] = EMPTY) -> dict[str, str]:
         return describe_job(read_job(path))
     if path.suffix != ".cxi" and path.exists() and h5py.is_hdf5(path):
         with open_hdf5(path) as file:
-            if "model" in file:
-                further = {name: v for name, v in file.attrs.items() if name not in OF_MODEL}
-                rows = {name: shortened(value) for name, value in further.items()}
-                return describe_model(load_result(path)) | rows
+            result = "model" in file
+        if result:
+            history = load_history(path)
+            return describe_result(load_result(path), history, load_attributes(path))
     reading = reading_of(path, **known) or large_scan(path)
     if reading is None:
         return describe_data(part_of_data(read(path, **known), parts))

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from ..figures.scan import write_figures
 from ..figures.series import write_series_figures
 from ..figures.summary import facts_of
 from ..io.atomic_write import atomic_path
+from ..io.provenance import data_hash
 from ..model import Model
 from ..reports.calibration import PAGE
 from ..reports.run import write_run_report
@@ -177,6 +178,8 @@ class Runner:
         """Every step that is not done; all is saved at the end, or at what stops it."""
         for name, words in self._descan().items():
             self.listener.say(f"{name} {words}")
+        if self.source is not None:
+            self.data_sha256  # noqa: B018  before a signal leaves little time
         state = State()
         try:
             with self.listener:
@@ -228,6 +231,11 @@ class Runner:
         devices = mesh(job.run.devices, job.run.slabs)
         self.source = BatchSource.of(data, devices, job.data.hold_out, job.run.seed)
 
+    @cached_property
+    def data_sha256(self) -> str | None:
+        """Hash of the file of the measurement, in the first process."""
+        return run_on_rank0(lambda: data_hash(str(self.job.data.file)))
+
     def _descan(self) -> dict[str, str]:
         return {} if self.source is None else descan_statement(self.job, self.source.data)
 
@@ -272,6 +280,7 @@ class Runner:
         fit = source.fit(model)
         verdict = source.verdict(model, history) if history else None
         about = {} if verdict is None else {"verdict": str(verdict), "explains": verdict.explains}
+        about |= {"data_file": self.job.data.file, "data_sha256": self.data_sha256}
         write_result(self.folder, model, history, job=write_job(self.job), **fit, **about)
         self.draw(model, history)
         outcome = Outcome(self.folder, why, fit, model, history, verdict)

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from ..analysis.pictures import picture
 from ..direct.transfer import Optics
-from ..figures.pictures import picture
 from ..io.readers.stream import positions_file
 from ..io.results import write
 from .accumulator import Accumulator, Make

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from ..physics.grids import Grid
 from ..physics.types import Pair, PyTree, Stack
 from .indexed import Varying
-from .slices import Of, Sliced
+from .slices import Of, Sliced, Thickness
 from .specimen import AbstractSpecimen
 
 START = 0.03  # rad rms, by which the states differ at first
@@ -58,6 +58,9 @@ class MixedStates(AbstractSpecimen):
 
     def slices_origin(self, grid: Grid) -> Varying[Pair]:
         return self.states[0].slices_origin(grid)
+
+    def shared_thickness(self, grid: Grid) -> Thickness:
+        return self.states[0].shared_thickness(grid)
 
     def thicknesses(self, grid: Grid) -> Float[Array, " z"]:
         return self.states[0].thicknesses(grid)

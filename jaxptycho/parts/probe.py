@@ -92,6 +92,10 @@ class AbstractProbe(eqx.Module):
             f"only a PixelProbe can change its modes; this model has {type(self).__name__}"
         )
 
+    def summary(self) -> dict[str, str]:
+        """Rows that the probe adds to the table of a result, by name."""
+        return {}
+
     def _without_waves(self) -> ValueError:
         return ValueError(
             f"{type(self).__name__} has no free waves; use a PixelProbe or a RelaxedProbe, or "
@@ -266,6 +270,12 @@ class AberratedProbe(AbstractProbe):
             for name, value in self.aberrations.items()
         }
         return AberratedProbe(self.semiangle, lens, self.dose, self.centre, self.source, modes)
+
+    def summary(self) -> dict[str, str]:
+        mean = {name: float(np.mean(plain(value))) for name, value in self.aberrations.items()}
+        terms = ", ".join(f"{name} {value:.4g}" for name, value in mean.items())
+        edge = float(np.mean(plain(self.semiangle)))
+        return {"semiangle": f"{1e3 * edge:.4g} mrad", "aberrations": f"{terms or 'none'} (Å)"}
 
     def mean_dose(self, grid: Grid) -> Scalar:
         return jnp.mean(plain(self.dose))

@@ -9,10 +9,10 @@ from scipy.ndimage import fourier_shift
 from ..analysis.errors import probe_fidelity
 from ..analysis.gauge import correlation, register, slope, without_ramp
 from ..analysis.images import nrmse
+from ..analysis.pictures import flat_phases, probe_modes
 from ..analysis.resolution import THRESHOLDS, FourierCorrelation, fixed, fourier_correlation
 from ..analysis.scanned import origin, outline
 from ..analysis.shells import taper, tapered
-from ..figures.pictures import flat_phases, probe_modes
 from ..figures.plots import save
 from ..figures.resolution import draw_correlation
 from ..io.atomic_write import write_table

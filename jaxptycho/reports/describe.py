@@ -2,19 +2,14 @@
 
 import math
 
-import equinox as eqx
-import jax
 import numpy as np
 
 from ..analysis.design import area_per_shot, design
 from ..data import Dataset
-from ..model import Model
 from ..start.calibrate import Calibration
 from ..start.calibration import bright_field_centre, bright_field_semiangle
 from ..start.cautions import Caution, cautions
 from ..start.descan import descan_rows
-
-PARTS = ("probe", "specimen", "scan", "propagator", "detector")
 
 
 def describe_data(data: Dataset) -> dict[str, str]:
@@ -65,16 +60,6 @@ def _optics_rows(data: Dataset, dose: float) -> dict[str, str]:
         return rows
     step = math.sqrt(area_per_shot(data.positions[0]))
     return rows | design(data.grid, 1e-3 * semiangle, defocus, step, dose).summary()
-
-
-def describe_model(model: Model) -> dict[str, str]:
-    """Parts and shapes of a model."""
-    rows = {name: type(getattr(model, name)).__name__ for name in PARTS}
-    rows |= frame_row(model.frame)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(eqx.filter(model, eqx.is_array)):
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
-        rows[name] = f"{leaf.dtype} {leaf.shape}"
-    return rows
 
 
 def describe_look(look: Calibration) -> dict[str, str]:

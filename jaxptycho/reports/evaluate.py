@@ -8,12 +8,12 @@ import numpy as np
 
 from ..analysis.errors import PositionError, position_error, probe_fidelity
 from ..analysis.images import nrmse, psnr, ssim
+from ..analysis.pictures import probe_modes
 from ..analysis.resolution import FourierCorrelation, fixed, fourier_correlation
 from ..analysis.shells import soft_inside
 from ..analysis.truth import Agreement, compare_phase, compare_slices, phases
 from ..figures.depth import draw_slice_correlation
 from ..figures.errors import draw_positions_error, draw_probes
-from ..figures.pictures import probe_modes
 from ..figures.plots import draw_pair, save
 from ..figures.resolution import draw_correlation
 from ..io.native import read_native, read_truth

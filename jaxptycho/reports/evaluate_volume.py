@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from ..analysis.errors import Alignment, alignment_error, probe_fidelity
 from ..analysis.images import nrmse
+from ..analysis.pictures import probe_modes
 from ..analysis.resolution import (
     FourierCorrelation,
     WedgeCorrelations,
@@ -25,7 +26,6 @@ from ..analysis.shells import taper
 from ..analysis.volumes import HANDS, AlignedVolume, align_volume, euler_angles, rotation_matrices
 from ..figures.atoms import draw_atoms, draw_displacements
 from ..figures.errors import draw_alignment
-from ..figures.pictures import probe_modes
 from ..figures.plots import save
 from ..figures.resolution import draw_correlation, draw_directions
 from ..figures.volumes import draw_directional, draw_power, draw_sections, draw_surfaces

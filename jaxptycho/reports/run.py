@@ -2,16 +2,12 @@
 
 import json
 import math
-import platform
 from collections.abc import Iterable, Mapping
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
-
-import jax
 
 from ..analysis.verdict import Verdict
 from ..io.atomic_write import atomic_path
+from ..io.provenance import provenance
 from ..start.measured import Measured
 from .calibration import PAGE, SHEET, VALUES
 from .page import fold_away, heading, html_rows, page, paragraphs, picture_of
@@ -39,21 +35,16 @@ def write_run_report(
         heading("Job"),
         fold_away("run.toml", job),
         heading("Versions, to cite"),
-        html_rows(environment()),
+        html_rows(_provenance()),
     ]
     with atomic_path(folder / PAGE, overwrite=True) as draft:
         draft.write_text(page(folder.resolve().name, *parts), encoding="utf-8")
 
 
-def environment() -> dict[str, str]:
-    """What computed a result."""
-    devices = jax.devices()
-    return {
-        "jaxptycho": f"{version('jaxptycho')}, differentiable electron ptychography in JAX",
-        "JAX": version("jax"),
-        "Python": platform.python_version(),
-        "devices": f"{len(devices)} of {devices[0].device_kind}",
-        "date": date.today().isoformat(),
+def _provenance() -> dict[str, str]:
+    about = "differentiable electron ptychography in JAX"
+    return {"software": f"jaxptycho, {about}"} | {
+        name.replace("_", " "): value for name, value in provenance().items()
     }
 
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from jaxptycho import FreeScan, Grid, Ideal, Model, PerShot, PixelProbe, SliceStack
+from jaxptycho.analysis.pictures import band_filtered, picture, probe_modes
 from jaxptycho.analysis.scanned import seen
-from jaxptycho.figures.pictures import band_filtered, picture, probe_modes
 from jaxptycho.figures.plots import round_length, unit_of
 from jaxptycho.reports.compare import common_phases
 

@@ -7,7 +7,7 @@ from series_run import atoms_job, reconstructed
 
 from jaxptycho import PerView, PixelProbe, select
 from jaxptycho.analysis.errors import probe_fidelity
-from jaxptycho.figures.pictures import probe_modes
+from jaxptycho.analysis.pictures import probe_modes
 from jaxptycho.jobs.job import Job
 
 VIEWS = 5

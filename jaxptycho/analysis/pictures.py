@@ -1,4 +1,4 @@
-"""Contents of the figures, as arrays in physical units."""
+"""Pictures of a model as arrays in physical units: the specimen where scanned, probe modes."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,11 +6,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Complex, Float
 
-from ..analysis.gauge import without_ramp
-from ..analysis.scanned import scanned, seen
 from ..model import Model
 from ..parts.indexed import first_shot
 from ..physics.types import Numbers
+from .gauge import without_ramp
+from .scanned import scanned, seen
 
 PixelPair = Sequence[float] | np.ndarray  # Å (y, x)
 ROBUST = (0.5, 99.5)  # percentiles at the ends of the grey scale
