@@ -21,7 +21,7 @@ from ..io.readers.stream import positions_file
 from ..io.results import write
 from .accumulator import Accumulator, Make
 from .finish import finish
-from .focus import measure_live_optics
+from .focus import measure_live
 from .intake import Begin, End
 from .iterative import Arrivals, Iterative, live_model
 from .pictures import (
@@ -285,8 +285,8 @@ class Session:
         elif kind == "measure" and self.measuring is None:
             results = results_of(current.processors, current.copied())
             scan = self.canvas.scan
-            work = scan, self.canvas.bright, results.stack
-            self.measuring = self.pool.submit(measure_live_optics, *work)
+            work = scan, self.canvas.bright, results.stack, self.recording, self.layout
+            self.measuring = self.pool.submit(measure_live, *work)
             self.shown_optics = self.shown_optics | {"measurement": "under way"}
         elif kind == "iterate":
             self.iterates = not self.iterates
@@ -301,11 +301,12 @@ class Session:
             self.shown_optics = {"measurement": str(error)}
             self.phase_due = 0.0
             return
-        found = measuring.result()
+        found, camera = measuring.result()
         self.canvas = Canvas.of(self.canvas.scan.turned(found.matrix), self.canvas.bright)
         self.iterative = None  # begins again with them
         self._use(found.aberrations)
-        self.shown_optics = {name: row.amount for name, row in found.rows().items()}
+        rows = found.rows() | camera
+        self.shown_optics = {name: row.amount for name, row in rows.items()}
         if found.warnings:
             self.shown_optics["caution"] = "; ".join(found.warnings)
 

@@ -14,7 +14,7 @@ from jaxptycho.io.datasets import read
 from jaxptycho.io.readers.stream import read_records
 from jaxptycho.live.accumulator import Accumulator, to_corner
 from jaxptycho.live.camera.replay import Faults, replay, sent_order, series_of
-from jaxptycho.live.focus import kept_blocks
+from jaxptycho.live.focus import kept_blocks, measure_live_camera
 from jaxptycho.live.pictures import Canvas, Results, further_results, phase_pictures, results_of
 from jaxptycho.live.scan import scan_of
 from jaxptycho.live.session import Session
@@ -201,6 +201,19 @@ def test_optics_are_measured_from_what_is_kept(data):
     (again,) = direct.over(blocks, running.bright)
     np.testing.assert_array_equal(again.counts, results.stack.counts)
     np.testing.assert_array_equal(again.seen, results.stack.seen)
+
+
+def test_the_camera_is_measured_from_what_is_recorded(data, tmp_path):
+    series = series_of(data, "scan")
+    records = np.zeros(N, series.record)
+    records["number"] = np.arange(N)
+    records["pixels"] = np.fft.fftshift(data.patterns(0, np.arange(N)), axes=(1, 2))
+    recording = tmp_path / "scan.stream"
+    recording.write_bytes(series.header() + records[: N - 20].tobytes())
+    rows = measure_live_camera(recording, {})
+    np.testing.assert_allclose(rows["semiangle_mrad"].value, 20.0, rtol=0.05)
+    recording.unlink()
+    assert measure_live_camera(recording, {}) == {}
 
 
 @pytest.mark.slow
