@@ -21,6 +21,7 @@ from jaxptycho.acquisition import (
     Exposures,
     GeometryPrior,
     TargetMeasurement,
+    along_the_axis,
     closest_tilts,
     read_tilt_log,
     replay_filter,
@@ -46,15 +47,6 @@ WORLDS = {
     "harsh, matrix 1 %": replace(HARSH, matrix=0.01),
     "harsh, 3 % of shifts 100 nm off": replace(HARSH, mislocks=0.03),
 }
-
-
-def along_the_axis(log):
-    """The log with shifts along and across the tilt axis, which moves targets most across it."""
-    if log.shift_is_of_specimen:
-        return log
-    sides = [log.shift[(log.branch == side) | (log.branch == 0)] for side in (1, -1)]
-    steps = np.concatenate([np.diff(side, axis=0) for side in sides])
-    return replace(log, shift=log.shift @ np.linalg.svd(steps)[2][::-1].T)
 
 
 def of_logs(folder):

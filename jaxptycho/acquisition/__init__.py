@@ -9,12 +9,13 @@ its tomogram starts from.
 from .belief import Belief, Innovation, Prediction, TargetMeasurement
 from .community_rule import CommunityRule
 from .geometry import Exposures, SeriesGeometry, aim, target_position
+from .mdoc import Mdoc, read_mdoc, write_mdoc
 from .pairs import closest_tilts, pair_sigma
 from .poses import tomogram_poses
 from .priors import GeometryPrior
 from .replay import LogReplay, replay_filter, replay_rule
 from .smoothing import maximum_a_posteriori
-from .tilt_log import TiltLog, read_tilt_log
+from .tilt_log import TiltLog, along_the_axis, read_tilt_log
 
 __all__ = [
     "Belief",
@@ -23,17 +24,21 @@ __all__ = [
     "GeometryPrior",
     "Innovation",
     "LogReplay",
+    "Mdoc",
     "Prediction",
     "SeriesGeometry",
     "TargetMeasurement",
     "TiltLog",
     "aim",
+    "along_the_axis",
     "closest_tilts",
     "maximum_a_posteriori",
     "pair_sigma",
+    "read_mdoc",
     "read_tilt_log",
     "replay_filter",
     "replay_rule",
     "target_position",
     "tomogram_poses",
+    "write_mdoc",
 ]

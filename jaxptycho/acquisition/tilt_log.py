@@ -2,14 +2,22 @@
 
 import csv
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
+from .mdoc import Mdoc, parse_mdoc
+
 ANGSTROM_PER_UM = 1e4
 RESIDUAL_PIXEL = re.compile(r"1 px = ([\d.]+) A")
+SECONDS_PER_DAY = 86_400
+COLUMNS = (
+    "order, tilt [deg], stage x, y [um], image shift x, y [um], defocus [um], time, residual x, y "
+    "[px]"
+)
 
 
 @dataclass(frozen=True)
@@ -19,7 +27,7 @@ class TiltLog:
     `shift` is the image shift in (x along the tilt axis, y); where only units of the microscope
     were logged, along its own axes. `defocus` > 0 is underfocus. `height` is the fitted z₀ of the
     community rule (upstream), `residual` the shift that an alignment of the images found
-    afterwards.
+    afterwards, `time` that after the first tilt [s].
     """
 
     angle: Float[np.ndarray, " tilt"]
@@ -28,6 +36,7 @@ class TiltLog:
     defocus: Float[np.ndarray, " tilt"]
     height: Float[np.ndarray, " tilt"]
     residual: Float[np.ndarray, "tilt 2"]
+    time: Float[np.ndarray, " tilt"]
 
     @property
     def branch(self) -> Float[np.ndarray, " tilt"]:
@@ -49,48 +58,76 @@ def read_tilt_log(path: str | Path) -> TiltLog:
     """
     path = Path(path)
     text = path.read_text(encoding="utf-8", errors="replace")
-    log = _table(text) if path.suffix == ".csv" else _mdoc(text)
+    log = _table(text, path) if path.suffix == ".csv" else log_of(parse_mdoc(text))
     if len(log.angle) < 2:
         raise ValueError(
             f"{path} has {len(log.angle)} tilts; an .mdoc with sections [ZValue = n] and a key "
             "TiltAngle in each is required, or a .csv of Tomography 5"
         )
+    numbers = np.column_stack([log.angle, log.shift])
+    if (bad := np.flatnonzero(~np.isfinite(numbers).all(1))).size:
+        raise ValueError(
+            f"{path} has no angle or image shift of {bad.size} of {len(numbers)} tilts (first: the "
+            f"tilt {bad[0]}); numbers TiltAngle, and ImageShift or SpecimenShift, are required in "
+            "each section"
+        )
     return log
 
 
-def _mdoc(text):
-    sections = re.split(r"^\[ZValue = .*\]\s*$", text, flags=re.MULTILINE)[1:]
-    images = [dict(re.findall(r"^(\w+) = (.*?)\s*$", s, flags=re.MULTILINE)) for s in sections]
-    images = [image for image in images if "TiltAngle" in image]
+def along_the_axis(log: TiltLog) -> TiltLog:
+    """Log with shifts along the tilt axis and across it, the direction of the largest steps.
 
-    def numbers(key: str, count: int = 1) -> np.ndarray:
-        rows = [[float(v) for v in image.get(key, "").split()] for image in images]
-        full = [row if len(row) == count else [np.nan] * count for row in rows]
-        return np.array(full, float).reshape(-1, count)
+    Where shifts of the specimen were logged they already are.
+    """
+    if log.shift_is_of_specimen:
+        return log
+    sides = [log.shift[(log.branch == side) | (log.branch == 0)] for side in (1, -1)]
+    steps = np.concatenate([np.diff(side, axis=0) for side in sides])
+    return replace(log, shift=log.shift @ np.linalg.svd(steps)[2][::-1].T)
 
-    of_specimen = bool(images) and all("SpecimenShift" in image for image in images)
-    shift = numbers("SpecimenShift" if of_specimen else "ImageShift", 2)
+
+def log_of(mdoc: Mdoc) -> TiltLog:
+    """Tilts of an `.mdoc`, by their times where all have one."""
+    tilted = tuple(image for image in mdoc.images if "TiltAngle" in image)
+    mdoc = replace(mdoc, images=tilted)
+    time = mdoc.seconds()
+    if np.all(np.isfinite(time)):
+        order = np.argsort(time, kind="stable")
+        mdoc = replace(mdoc, images=tuple(tilted[k] for k in order))
+        time = time[order]
+    of_specimen = bool(tilted) and all("SpecimenShift" in image for image in tilted)
+    shift = mdoc.numbers("SpecimenShift" if of_specimen else "ImageShift", 2)
     return TiltLog(
-        np.deg2rad(numbers("TiltAngle")[:, 0]),
+        np.deg2rad(mdoc.numbers("TiltAngle")[:, 0]),
         shift * ANGSTROM_PER_UM,
         of_specimen,
-        -numbers("Defocus")[:, 0] * ANGSTROM_PER_UM,
-        numbers("EucentricOffset")[:, 0] * ANGSTROM_PER_UM,
-        np.full((len(images), 2), np.nan),
+        -mdoc.numbers("Defocus")[:, 0] * ANGSTROM_PER_UM,
+        mdoc.numbers("EucentricOffset")[:, 0] * ANGSTROM_PER_UM,
+        np.full((len(tilted), 2), np.nan),
+        time,
     )
 
 
-def _table(text):
+def _table(text: str, path: Path) -> TiltLog:
     comments = "".join(line for line in text.splitlines() if line.startswith("#"))
     rows = [line for line in csv.reader(text.splitlines()) if line and line[0][0] != "#"]
-    numbers = np.array([[float(v) if i != 7 else np.nan for i, v in enumerate(r)] for r in rows])
+    try:
+        numbers = np.array([[float(v) for v in row[:7] + row[8:10]] for row in rows])
+        columns = numbers.reshape(-1, 9).T
+        times = [datetime.strptime(row[7], "%H:%M:%S") for row in rows]
+    except (ValueError, IndexError):
+        raise ValueError(
+            f"{path} is no table of Tomography 5; ten columns are required: {COLUMNS}"
+        ) from None
+    seconds = np.array([(time - times[0]).total_seconds() for time in times])
     pixel = RESIDUAL_PIXEL.search(comments)
     scale = float(pixel.group(1)) if pixel else np.nan
     return TiltLog(
-        np.deg2rad(numbers[:, 1]),
-        numbers[:, [4, 5]] * ANGSTROM_PER_UM,
+        np.deg2rad(columns[1]),
+        columns[4:6].T * ANGSTROM_PER_UM,
         False,
-        -numbers[:, 6] * ANGSTROM_PER_UM,
-        np.full(len(numbers), np.nan),
-        numbers[:, [8, 9]] * scale,
+        -columns[6] * ANGSTROM_PER_UM,
+        np.full(len(rows), np.nan),
+        columns[7:9].T * scale,
+        seconds % SECONDS_PER_DAY,
     )
