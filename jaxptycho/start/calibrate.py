@@ -125,10 +125,10 @@ def calibrate(data: Dataset, defocus_sign: int | None = None) -> Calibration:
         defocus_sign = 1 if stated > 0 else -1
     optics = measure_optics(data, camera=camera, defocus_sign=defocus_sign)
     look = _with_pictures(Calibration(data, camera, optics))
-    if defocus_sign is not None or look.pictures is None:
-        return look
     pictures = look.pictures
-    contrast = mass_contrast(pictures.parallax, pictures.dark_field, look.lens())
+    if defocus_sign is not None or pictures is None or pictures.atomic_field is None:
+        return look
+    contrast = mass_contrast(pictures.parallax, pictures.atomic_field, look.lens())
     chosen = settled(optics, contrast)
     if chosen.aberrations == optics.aberrations:
         return replace(look, optics=chosen, contrast=contrast)

@@ -1,8 +1,9 @@
 """Sign of a direct phase from the dark field: what has mass scatters beyond the disc.
 
 A rotation of the scan by 180° with the opposite defocus changes the sign of a weak phase and
-nothing else. Electrons beyond the bright-field disc are scattered by the same atoms, blurred by the
-intensity of the probe, whose transform is H(Q): φ ⋆ |ψ|² and the dark field rise together. Where
+nothing else. Electrons at large angles are scattered by the same atoms, each of them independently,
+blurred by the intensity of the probe, whose transform is H(Q): φ ⋆ |ψ|² and the dark field rise
+together. At small angles neighbouring atoms interfere, and ice may outshine a denser protein. Where
 sin χ(Q) is small, the electrons that heavy atoms remove from the disc, an amplitude, make the
 picture: those frequencies have the sign of the defocus and not that of the phase.
 """

@@ -32,7 +32,6 @@ from .weak_object_likelihood import NAMES, explained_along
 CURVE_STEPS = 64
 CURVE_RANGE = 2.5  # of the measured defocus, or
 CURVE_RADIANS = 10.0  # at the rim, the larger one
-ROUNDS = 2  # of fit and noise
 HIGHER_ORDERS = 150.0  # χ² of five coefficients, beyond which they are fitted
 HIGHER_SHOTS = 400  # of a scan; fewer have too few frequencies to tell them from a strong phase
 DETECTED = 20.0  # ln L, below which no object is seen
@@ -82,8 +81,8 @@ def optics_of(
     """
     problem = Problem(images, semiangle, wavelength, known)
     fits = candidates(problem)
-    rivals = _rivals(fits)
-    best = _refined(problem, fits[0])
+    first, rivals = _likeliest(problem, fits)
+    best = _refined(problem, first)
     alone = best.theta, best.mirror, best.free, best.units, problem.bands(best)
     skewness = phase_skewness(optics_fit.evaluated(*alone), images.positions)
     swapped, settled = _pair(best, skewness, known)
@@ -130,15 +129,30 @@ def _images(data, camera, semiangle):
     return images, trusted_angle, spread, cautions
 
 
-def _rivals(fits):
-    """Other fits that the data do not exclude."""
-    best, *others = fits
-    return [
-        other
+def _likeliest(problem, fits):
+    """The most likely candidate by all aliases together, and others that the data do not exclude.
+
+    By the likelihood of single frequencies, which aliases disturb, only what is far behind is left
+    out. Each candidate sees the images in windows that move as it says.
+    """
+    likely = [fit for fit in fits if not optics_fit.excludes(fits[0], fit, optics_fit.FAR_BEHIND)]
+    distinct = [fit for i, fit in enumerate(likely) if not _any_same(fit, likely[:i])]
+    contenders = [_fit_of_aliases(problem, fit) for fit in distinct]
+    best, *others = sorted(contenders, key=lambda fit: -fit.value)
+    others = [fit for fit in others if not _any_same(fit, [best])]
+    return best, [fit for fit in others if not optics_fit.excludes(best, fit, SIGNIFICANT)]
+
+
+def _any_same(fit, others):
+    return any(
+        other.mirror is fit.mirror and same_optics(fit.theta, other.theta, fit.units)
         for other in others
-        if not (other.mirror is best.mirror and same_optics(other.theta, best.theta, best.units))
-        and optics_fit.significance(best, other) < SIGNIFICANT
-    ]
+    )
+
+
+def _fit_of_aliases(problem, fit):
+    again = fit.theta, fit.mirror, fit.free, fit.units, problem.aliased(fit)
+    return optics_fit.maximised(optics_fit.evaluated(*again))
 
 
 def _orientation(fit):
@@ -146,10 +160,8 @@ def _orientation(fit):
 
 
 def _refined(problem, fit):
-    """Fit of all aliases together, and with higher aberrations where they count."""
-    for _ in range(ROUNDS):
-        again = fit.theta, fit.mirror, fit.free, fit.units, problem.aliased(fit)
-        fit = optics_fit.maximised(optics_fit.evaluated(*again))
+    """The same `fit` in windows that move as it says, with higher aberrations where they count."""
+    fit = _fit_of_aliases(problem, fit)
     free = problem.free(ALL)
     if len(problem.images.positions) < HIGHER_SHOTS:
         return fit

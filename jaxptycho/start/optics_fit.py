@@ -19,6 +19,8 @@ LONGEST_STEP = 1.0  # units, of the first step
 MOST_STEPS = 12
 SETTLED = 0.2  # slope of ln L by a standard error, at the maximum
 SECTORS = 12  # of the direction of Q
+FAR_BEHIND = 6.0  # standard deviations of ln L, from which a candidate is given up
+CONTRADICTED = 3.0  # standard deviations of the number of frequencies for a candidate
 RIGID = 1e-5  # of the largest curvature, the smallest that a step is divided by
 
 Free = Bool[np.ndarray, " p"]
@@ -155,9 +157,15 @@ def conjugate(fit: OpticsFit) -> OpticsFit:
     return replace(fit, theta=theta, slopes=fit.slopes * signs)
 
 
-def significance(first: OpticsFit, second: OpticsFit) -> float:
-    """Difference of two ln L of the same images over its standard deviation (Vuong 1989)."""
-    difference = first.each - second.each
+def excludes(first: OpticsFit, second: OpticsFit, deviations: float) -> bool:
+    """True if the images exclude `second`, as `first` is more likely by so many `deviations`.
+
+    By the difference of ln L over its standard deviation (Vuong, Econometrica 57, 307 (1989)),
+    unless most frequencies contradict (sign test; Clarke, Political Analysis 15, 347 (2007)): few
+    strong reflections of a crystal decide the sum, and one of them may be explained wrongly.
+    """
     used = np.asarray(first.bands.used) > 0
-    scatter = np.sqrt(used.sum()) * difference[used].std()
-    return float(difference.sum() / max(scatter, 1e-12))
+    difference = (first.each - second.each)[used]
+    scatter = np.sqrt(used.sum()) * difference.std()
+    majority = np.sign(difference).sum() / np.sqrt(used.sum())
+    return bool(difference.sum() > deviations * max(scatter, 1e-12) and majority > -CONTRADICTED)

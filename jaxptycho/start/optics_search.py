@@ -25,7 +25,6 @@ NEAR_FOCUS = 20.0  # rad at the rim of the aperture, the range of defocus withou
 NEAR_FOCUS_STEPS = 64
 STARTS = 2  # of each handedness, that are improved
 FIRST_STEPS = 5  # of every start
-EXCLUDED = 6.0  # standard deviations of ln L below the best, from which no rival is improved
 SAME_DEFOCUS = 0.5  # rad at the rim, within which optics are the same
 SAME_ROTATION = 0.1  # rad
 PLAIN = np.eye(2)
@@ -115,7 +114,8 @@ def candidates(problem: Problem) -> list[OpticsFit]:
             fits.append(optics_fit.evaluated(near, mirror, free, problem.units, bands, variance))
     best = max(fits, key=lambda f: f.value)
     fits = [
-        optics_fit.maximised(f) if optics_fit.significance(best, f) < EXCLUDED else f for f in fits
+        f if optics_fit.excludes(best, f, optics_fit.FAR_BEHIND) else optics_fit.maximised(f)
+        for f in fits
     ]
     fits = [f if f.theta[0] <= 0 else optics_fit.conjugate(f) for f in fits]
     return sorted(fits, key=lambda f: -f.value)

@@ -20,6 +20,8 @@ from ..physics.types import Pair
 from .direct_object import placement_of, summed_for
 
 DARK = 1.1  # semiangles at which the dark field begins
+# 1/Å, beyond which neighbouring atoms scatter independently; below, ice may outshine proteins
+ATOMIC = 0.25
 
 
 class DirectPictures(NamedTuple):
@@ -27,6 +29,7 @@ class DirectPictures(NamedTuple):
 
     bright_field: DirectImage
     dark_field: DirectImage
+    atomic_field: DirectImage | None  # of mass: the dark field beyond `ATOMIC`, if it is in view
     centre_of_mass: Float[np.ndarray, "Y X 2"]  # 1/Å (y, x), on the grid of `bright_field`
     parallax: DirectImage
     phase: DirectImage  # matched filter
@@ -42,8 +45,12 @@ def direct_pictures(data: Dataset, optics: Optics, centre: Pair = (0.0, 0.0)) ->
     semiangle = float(optics.semiangle)
     n_shots = data.n_shots[0]
     middle = (float(centre[0]), float(centre[1]))
-    widest = min(n * dk for n, dk in zip(data.grid.shape, data.grid.dk, strict=True))
-    rings = ((0.0, semiangle), (DARK * semiangle, 2 * widest * data.grid.wavelength))
+    widths = (n * dk for n, dk in zip(data.grid.shape, data.grid.dk, strict=True))
+    width = min(widths) * data.grid.wavelength
+    atomic = max(DARK * semiangle, ATOMIC * data.grid.wavelength)
+    rings = [(0.0, semiangle), (DARK * semiangle, 2 * width)]
+    in_view = atomic < width / 2
+    rings += [(atomic, 2 * width)] * in_view
     masks = np.concatenate([ring_segments(data.grid, *ring, centre=middle) for ring in rings])
     coarse = place(data.positions[0])
     fine = placement_of(data.positions[0], optics)
@@ -58,6 +65,7 @@ def direct_pictures(data: Dataset, optics: Optics, centre: Pair = (0.0, 0.0)) ->
     return DirectPictures(
         virtual_image(signals, coarse, optics, 0),
         virtual_image(signals, coarse, optics, 1),
+        virtual_image(signals, coarse, optics, 2) if in_view else None,
         np.moveaxis(np.fft.irfft2(np.asarray(spectra), coarse.grid.shape), 0, -1),
         parallax(stack, fine, optics),
         matched_filter(stack, fine, optics).corrected(),

@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from jaxptycho import Grid, direct
+from jaxptycho import Dataset, Grid, direct
 from jaxptycho.direct.image import DirectImage
 from jaxptycho.direct.scan_grid import ScanGrid
 from jaxptycho.physics.aberrations import phase_at
+from jaxptycho.simulate.scan import raster
 from jaxptycho.start.conjugate_pair import settled
 from jaxptycho.start.mass_contrast import mass_contrast
 from jaxptycho.start.measured import Measured
 from jaxptycho.start.optics_table import DefocusCurve, MeasuredOptics
+from jaxptycho.start.pictures import direct_pictures
 
 GRID = Grid((32, 32), 0.6, 80.0)
 STEP = 1.5  # Å
@@ -60,6 +62,21 @@ def test_pictures_without_anything_in_common_do_not_decide():
         found = mass_contrast(phase, dark, optics)
         scores.append(found.value / found.error)
     assert 0.4 < np.sqrt(np.mean(np.square(scores))) < 1.8
+
+
+@pytest.mark.parametrize(
+    ("voltage_kv", "pixel", "in_view"), [(300.0, 4.0, False), (80.0, 1.0, True)]
+)
+def test_interference_of_neighbouring_atoms_is_no_evidence_of_mass(voltage_kv, pixel, in_view):
+    """A camera that ends within 0.25/Å sees no dark field of single atoms."""
+    grid = Grid((32, 32), pixel, voltage_kv)
+    patterns = np.random.default_rng(0).poisson(5.0, (36, 32, 32)).astype(np.uint16)
+    data = Dataset(patterns, raster((6, 6), 2.0), grid)
+    semiangle = 6 * grid.dk[0] * grid.wavelength
+    found = direct_pictures(data, direct.Optics.of(1e3 * semiangle, grid.wavelength, grid.dk[0]))
+    assert (found.atomic_field is not None) == in_view
+    if in_view:
+        assert found.atomic_field.image.mean() < found.dark_field.image.mean()
 
 
 def optics(ambiguous):
