@@ -1,0 +1,1 @@
+"""Microscopes that acquire: the protocol, its calibration by test moves, a simulated one."""
