@@ -73,9 +73,9 @@ REFUSED = {
         {"positions": [np.zeros((64, 2))] * 2},
         "1 views came with positions of 2",
     ),
-    "a lost position": (
-        {"positions": np.where(np.arange(64)[:, None] == 7, np.inf, raster())},
-        "position of shot 7",
+    "lost positions": (
+        {"positions": np.where(np.arange(64)[:, None] % 8 == 7, np.inf, raster())},
+        "position of shot 7 is .inf inf., and so are 8 of 64",
     ),
     "nan": ({"counts": with_nan()}, "counts of shot 5 are not finite inside the mask"),
     "nan in view 1": (
@@ -85,7 +85,11 @@ REFUSED = {
     "empty": ({"counts": np.zeros((64, *GRID.shape), np.uint16)}, "hold no counts"),
     "all hidden": ({"mask": np.zeros(GRID.shape)}, "hides every pixel"),
     "mask of another shape": ({"mask": np.ones((4, 6))}, r"the mask is \(4, 6\) pixels"),
-    "tilts": ({"tilts": np.zeros(2)}, "a finite one is required for each of 1 views"),
+    "tilts of other views": (
+        {"tilts": np.zeros(2)},
+        r"the tilts have shape \(2,\); one is required",
+    ),
+    "a tilt that is none": ({"tilts": np.array([np.nan])}, "tilt of view 0 is nan"),
     "probe": ({"probe_guess": np.ones((4, 6))}, r"guess of the probe has shape \(4, 6\)"),
 }
 

@@ -16,9 +16,10 @@ guess of the probe that is not yet right does no harm. The noise N in V has an u
 from the counts (`counting_noise`): V/N of the mean pattern and (V − Q)/N of the model take the
 place of χ², 1 is counting noise, and Q/(V − N) is the explained share.
 
-Predictions are worth something where the covariance C = d·Σxy is above its standard error, from
-its spread over held-out shots, and Q > 0: the slope C/(d·Σy²) of measured on predicted variation
-is above 1/2. Over-fitting and wrong geometries predict variation that is not there. How much a
+Predictions are worth something where the covariance C = d·Σxy is above its standard error, and
+Q > 0: the slope C/(d·Σy²) of measured on predicted variation is above 1/2. Errors are from the
+spread over held-out shots about what is common to them, the slope and the share, since some shots
+vary far more than others. Over-fitting and wrong geometries predict variation that is not there. How much a
 model could explain is known only as well as the noise of the camera.
 """
 
@@ -63,7 +64,6 @@ class Evidence:
     modelled: float = 0.0  # variation between predicted patterns
     covariance: float = 0.0  # C
     covariance_error: float = math.inf  # standard error
-    explained_error: float = math.inf  # standard error of Q
     share_error: float = math.inf  # standard error of `share`
     misfit: float = 0.0  # Σ(√I − √M)²
     misfit_mean_pattern: float = 0.0
@@ -120,7 +120,7 @@ class Evidence:
 
         Where noise is most of the variation, a right model fits some of it: no margin then.
         """
-        margin = 0.0 if self.noise_limited else self.explained_error
+        margin = 0.0 if self.noise_limited else self.share_error * self.excess
         return self.predicts and self.explained > margin
 
     @property
@@ -157,21 +157,21 @@ def evidence(
     return _evidence(totals, count, enough, pixel_noise)
 
 
-N_SUMS = 12
+N_SUMS = 13
 
 
 def _evidence(totals: np.ndarray, shots: int, held_out: bool, pixel_noise: float) -> Evidence:
     dose, variation, excess, modelled, covariance, misfit, misfit_mean = map(float, totals[:7])
-    null, covariances, excesses, explained, products = map(float, totals[7:])  # squares
+    # of every shot: c covariance, m modelled, e excess, q = 2c − m
+    null, cc, cm, mm, ee, qe = map(float, totals[7:])
+    qq = 4 * cc - 4 * cm + mm
+    slope = covariance / modelled if modelled > 0 else 0.0
+    share = (2 * covariance - modelled) / excess if excess > 0 else math.nan
 
-    def error(squares: float, total: float) -> float:
-        """Standard error of a sum of independent values."""
-        return math.sqrt(max(squares - total**2 / shots, 0.0) * shots / (shots - 1))
+    def error(squares: float) -> float:
+        """Standard error of a sum of residuals of zero mean, from the sum of their squares."""
+        return math.sqrt(max(squares, 0.0) * shots / (shots - 1))
 
-    total = 2 * covariance - modelled
-    share = total / excess if excess > 0 else math.nan
-    # squares of explained − share·excess
-    residuals = explained - 2 * share * products + share**2 * excesses
     return Evidence(
         shots=shots,
         held_out=held_out,
@@ -182,9 +182,8 @@ def _evidence(totals: np.ndarray, shots: int, held_out: bool, pixel_noise: float
         pixel_noise=pixel_noise,
         modelled=modelled,
         covariance=covariance,
-        covariance_error=error(covariances, covariance),
-        explained_error=error(explained, total),
-        share_error=max(error(residuals, 0.0), math.sqrt(null)) / excess
+        covariance_error=error(cc - 2 * slope * cm + slope**2 * mm),
+        share_error=max(error(qq - 2 * share * qe + share**2 * ee), math.sqrt(null)) / excess
         if excess > 0
         else math.inf,
         misfit=misfit,
@@ -252,5 +251,5 @@ def _compare_shot(reference, scale, predicted, counts):
     expected = predicted, dose * reference[2]
     misfits = [jnp.sum((jnp.sqrt(counts) - jnp.sqrt(mean)) ** 2) for mean in expected]
     null = pixel_noise**2 * jnp.sum(spread_of_noise(expected[1] / pixel_noise))
-    squares = [null, covariance**2, excess**2, explained**2, explained * excess]
-    return jnp.stack([dose, variation, excess, modelled, covariance, *misfits, *squares])
+    squares = [covariance**2, covariance * modelled, modelled**2, excess**2, explained * excess]
+    return jnp.stack([dose, variation, excess, modelled, covariance, *misfits, null, *squares])

@@ -17,6 +17,7 @@ GOOD_SHARE = 0.5  # of the variation, below which causes are named
 GOOD_FIT = 0.75  # likewise of fitted patterns, of which wrong geometries reproduce up to 0.6
 MAX_OFFSET = 0.1  # misfit beyond that of the mean pattern, over the dose
 RISE = 2.0  # of the loss within a step, from which it has diverged
+STILL_FALLS = 0.98  # of the loss of the last epoch but one
 OVERFIT = 2.0  # held-out loss over training loss
 
 
@@ -87,8 +88,7 @@ def conclude(evidence: Evidence, history: Iterable = ()) -> Verdict:
             "geometry, or positions and intensities of single shots, which are not refined for "
             "held-out ones."
         )
-    falling = len(step) > 1 and last < 0.98 * step[-2][1]
-    early = len(rows) < 3 or falling
+    early = len(rows) < 3 or _falls(step)
     causes = _causes(evidence, risen, overfitted, early) if little else []
     doubtful = not explains or (little and not early)
     if explains and doubtful:
@@ -100,6 +100,19 @@ def _row(row) -> tuple[str, float, float | None]:
     if hasattr(row, "loss"):
         return row.step, float(row.loss), row.held_out
     return "", float(row), None
+
+
+def _falls(step: list[tuple[str, float, float | None]]) -> bool:
+    """True if the last epoch lowered the held-out loss, or without one the loss, by 2 %.
+
+    A wrong geometry fits its patterns better and better.
+    """
+    if len(step) < 2:
+        return False
+    (_, loss_before, held_before), (_, loss, held) = step[-2:]
+    if held is None or held_before is None:
+        return loss < STILL_FALLS * loss_before
+    return held < STILL_FALLS * held_before
 
 
 def _explains(found: Evidence) -> bool:

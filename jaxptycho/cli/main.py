@@ -100,7 +100,9 @@ def new(
     text = new_simulation(str(file), target) if phantom else new_job(file, target, template)
     with target.open("x", encoding="utf-8") as written:
         written.write(text)
-    print(f"wrote {target}; edit it, then: jaxptycho run {target}")
+    remarks = text.count("\n# warning: ")
+    doubts = f"; the calibration's doubts ({remarks}) are at its head" if remarks else ""
+    print(f"wrote {target}{doubts}; edit it, then: jaxptycho run {target}")
 
 
 @app.command()

@@ -20,6 +20,7 @@ MIN_FLAGGED = 0.5  # fraction of the patterns in which a pixel has its flag
 STUCK_SHOTS = 16  # minimum number of patterns to distinguish a stuck pixel from a steady one
 MIN_VARYING = 0.85  # fraction of the neighbours of a stuck region that vary
 MAX_STUCK = 25  # pixels of such a region; a larger one may be saturated, or calculated
+STUCK_WIDTH = 2  # pixels of a line of any length
 FLAGS = 0.25  # largest fraction of flagged pixels; more are dark pixels after subtraction
 HOT_RATIO = 10.0  # over the fourth brightest of 24 neighbours; a measured central beam has 6
 HOT_COUNTS = 50  # counts of a hot pixel if there are few patterns
@@ -78,7 +79,7 @@ def saturated_fraction(seen: PixelStatistics, saturated: Bool[np.ndarray, "y x"]
 
 
 def _stuck(seen: PixelStatistics, valid) -> Bool[np.ndarray, "y x"]:
-    """Small regions of a constant value other than zero, around which pixels vary as counts do."""
+    """Small regions and lines of one value other than zero, around which pixels vary as counts."""
     found = np.zeros_like(valid)
     if seen.shots < STUCK_SHOTS or not (seen.changed[valid] > 0).any():
         return found
@@ -91,7 +92,8 @@ def _stuck(seen: PixelStatistics, valid) -> Bool[np.ndarray, "y x"]:
         around = tuple(slice(max(s.start - 1, 0), s.stop + 1) for s in place)
         region = labels[around] == number
         ring = ndimage.binary_dilation(region, np.ones((3, 3))) & ~region & valid[around]
-        if region.sum() <= MAX_STUCK and ring.any() and noisy[around][ring].mean() > MIN_VARYING:
+        small = region.sum() <= MAX_STUCK or min(constant[place].shape) <= STUCK_WIDTH
+        if small and ring.any() and noisy[around][ring].mean() > MIN_VARYING:
             found[around] |= region
     return found
 

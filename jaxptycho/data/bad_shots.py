@@ -34,9 +34,9 @@ def wild_doses(
     hold enough counts that this cannot occur by chance, and nothing is between: the edge of an
     opaque region has patterns of every dose.
     """
-    if len(dose) < MIN_SHOTS:
-        return np.zeros(len(dose), bool)
     middle = float(np.median(dose))
+    if len(dose) < MIN_SHOTS or not 0 < middle < np.inf:
+        return np.zeros(len(dose), bool)
     root = np.sqrt(dose)
     deviation = 1.4826 * np.median(np.abs(root - np.sqrt(middle))) + 0.02 * np.sqrt(middle) + 0.5
     bright = root > np.sqrt(middle) + WILD_DEVIATIONS * deviation
@@ -54,9 +54,17 @@ def _bright_around(dose, positions) -> Float[np.ndarray, " shot"]:
     return np.maximum(ranked[:, -min(3, count)], median_filter(dose, min(5, len(dose))))
 
 
-def is_usable(dose: Float[np.ndarray, " shot"]) -> bool:
-    """True for a view with counts, of which nearly all patterns are finite."""
-    return bool(np.nansum(dose) > 0) and float(np.isnan(dose).mean()) <= MAX_LEFT_OUT
+def is_usable(dose: Float[np.ndarray, " shot"], positions: Float[np.ndarray, "shot 2"]) -> bool:
+    """True for a view with counts, of which nearly all patterns and positions are finite."""
+    unusable = unusable_shots(dose, positions)
+    return bool(np.nansum(dose) > 0) and float(unusable.mean()) <= MAX_LEFT_OUT
+
+
+def unusable_shots(
+    dose: Float[np.ndarray, " shot"], positions: Float[np.ndarray, "shot 2"]
+) -> Bool[np.ndarray, " shot"]:
+    """Shots whose counts (NaN in `dose`) or positions are not finite."""
+    return np.isnan(dose) | ~np.isfinite(positions).all(1)
 
 
 def repeated_patterns(

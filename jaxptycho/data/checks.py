@@ -1,5 +1,7 @@
 """Checks of what a `Dataset` is made of: shapes, units, and numbers that are none."""
 
+import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,15 +44,11 @@ def _require_view(counts: Any, positions: np.ndarray, grid: Grid, where: str) ->
             f"patterns{where} are {tuple(counts.shape[1:])} pixels, the grid is {grid.shape}"
         )
     if positions.shape != (counts.shape[0], 2):
+        last = len(positions) in (counts.shape[-1], math.prod(counts.shape[1:]))
+        hint = "; are the axes of the scan last? They are required first" if last else ""
         raise ValueError(
             f"{counts.shape[0]} patterns{where} require positions of shape "
-            f"({counts.shape[0]}, 2) in Å; got {positions.shape}"
-        )
-    if not np.isfinite(positions).all():
-        bad = int(np.flatnonzero(~np.isfinite(positions).all(1))[0])
-        raise ValueError(
-            f"the position of shot {bad}{where} is {positions[bad]}; every shot requires "
-            "a finite one"
+            f"({counts.shape[0]}, 2) in Å; got {positions.shape}{hint}"
         )
     if min(grid.pixel) < MIN_PIXEL * grid.wavelength:
         raise ValueError(
@@ -58,7 +56,8 @@ def _require_view(counts: Any, positions: np.ndarray, grid: Grid, where: str) ->
             f"{grid.wavelength:.3g} Å, and waves show nothing smaller; the pixel is that of the "
             "object in Å: is it in nm or m, or that of the detector in 1/Å (dk_inverse_angstrom)?"
         )
-    extent = np.ptp(positions, axis=0).max()
+    placed = positions[np.isfinite(positions).all(1)]
+    extent = np.ptp(placed, axis=0).max() if len(placed) else 0.0
     pixel = min(grid.pixel)
     if 0 < extent < MIN_EXTENT * pixel:
         raise ValueError(
@@ -68,12 +67,58 @@ def _require_view(counts: Any, positions: np.ndarray, grid: Grid, where: str) ->
         )
 
 
+def require_placed(positions: Sequence[np.ndarray]) -> None:
+    """Raise ValueError for positions of views that are not finite."""
+    for view, own in enumerate(positions):
+        bad = np.flatnonzero(~np.isfinite(own).all(1))
+        if len(bad):
+            raise ValueError(
+                f"the position of shot {bad[0]}{of_view(view, len(positions))} is {own[bad[0]]}, "
+                f"and so are {len(bad)} of {len(own)}; finite ones are required: correct the file"
+            )
+
+
+def require_counts(doses: Sequence[Float[np.ndarray, " _"]]) -> None:
+    """Raise ValueError for unusable counts of a view, and warn of patterns without counts."""
+    for view, dose in enumerate(doses):
+        where = of_view(view, len(doses))
+        broken = np.flatnonzero(np.isnan(dose))
+        if len(broken):
+            raise ValueError(
+                f"counts of shot {broken[0]}{where} are not finite inside the mask "
+                f"({len(broken)} of {len(dose)} shots); mask these pixels or correct the file"
+            )
+        if np.isinf(dose).any():
+            raise ValueError(
+                f"counts of {np.isinf(dose).sum()} of {len(dose)} patterns{where} are larger than "
+                f"32 bits hold (first: shot {np.flatnonzero(np.isinf(dose))[0]}); mask flagged "
+                "pixels, or divide all counts by those of one electron"
+            )
+        empty = np.flatnonzero(dose == 0)
+        if len(empty) == len(dose):
+            raise ValueError(
+                f"the patterns{where} hold no counts; check the mask and the dark subtraction, or "
+                "leave this view out"
+            )
+        if len(empty):
+            warnings.warn(
+                f"{len(empty)} of {len(dose)} patterns{where} hold no counts (first: shot "
+                f"{empty[0]}); they are kept as data of a low dose",
+                stacklevel=4,
+            )
+
+
 def checked_tilts(tilts: Numbers, n_views: int) -> Float[np.ndarray, " view"]:
     """Tilts [rad] of all views; ValueError for another number of them, and for degrees."""
     made = numbers(tilts, "the tilts", float)
-    if np.shape(made) != (n_views,) or not np.isfinite(made).all():
+    if made.shape != (n_views,):
         raise ValueError(
-            f"the tilts are {made}; a finite one is required for each of {n_views} views"
+            f"the tilts have shape {made.shape}; one is required for each of {n_views} views"
+        )
+    if not np.isfinite(made).all():
+        bad = int(np.flatnonzero(~np.isfinite(made))[0])
+        raise ValueError(
+            f"the tilt of view {bad} is {made[bad]}; a finite one is required for each view"
         )
     if np.abs(made).max() > 2 * np.pi:
         raise ValueError(

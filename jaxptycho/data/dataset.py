@@ -22,9 +22,24 @@ from .bad_pixels import (
     electrons,
     saturated_fraction,
 )
-from .bad_shots import MAX_LEFT_OUT, far_positions, is_usable, repeated_patterns, wild_doses
+from .bad_shots import (
+    MAX_LEFT_OUT,
+    far_positions,
+    is_usable,
+    repeated_patterns,
+    unusable_shots,
+    wild_doses,
+)
 from .batch import Rows
-from .checks import checked_mask, checked_probe, checked_tilts, of_view, require_scan
+from .checks import (
+    checked_mask,
+    checked_probe,
+    checked_tilts,
+    of_view,
+    require_counts,
+    require_placed,
+    require_scan,
+)
 from .first_pass import BLOCK, first_pass
 from .frame import origin_of, require_near_axis, spacing, warn_of_rounding
 from .layout import SomeRows, by_view, per_view, without_masks
@@ -96,14 +111,15 @@ class Dataset:
             self._mask(bad_pixels(self.sample, self._visible()))
         self._count_from_frame(max(map(spacing, given)))
         self._clean = read_by(self.counts, self.mask, IN_MEMORY_BYTES)
-        self._look(sharing, None if checked else spike_limits(self.sample))
+        self._look(sharing, None if checked else spike_limits(self.valid_sample))
         if not checked:
             self._leave_out_bad_views()
             total = np.fft.fftshift(np.sum(self._total, 0))
             dead = dead_pixels(electrons(total, sum(self.n_shots), self.sample), self._visible())
             self._mask({"dead, without a count in all patterns": dead} if dead.any() else {})
             self._leave_out_bad_shots()
-        self._check_doses()
+        require_placed(self.positions)
+        require_counts(self._dose)
 
     def show(self) -> Any:
         """Figure of the mean pattern."""
@@ -141,6 +157,11 @@ class Dataset:
     def sample(self) -> PixelStatistics:
         """Sums of every pixel over `raw_sample`."""
         return pixel_statistics(self.raw_sample())
+
+    @property
+    def valid_sample(self) -> PixelStatistics:
+        """The same sums, zero for pixels that are masked."""
+        return self.sample.within(self._visible())
 
     def raw_sample(self) -> Iterator[Num[np.ndarray, "b y x"]]:
         """Blocks of up to 256 patterns, spread over all shots, as stored by the camera."""
@@ -288,15 +309,16 @@ class Dataset:
         return np.ones(self.grid.shape, bool) if self.mask is None else self.mask
 
     def _leave_out_bad_views(self):
-        """Leave views of a tilt series out that have no usable counts; two at least are left."""
-        good = [view for view, dose in enumerate(self._dose) if is_usable(dose)]
+        """Leave unusable views of a tilt series out; two at least are left."""
+        views = range(self.n_views)
+        good = [view for view in views if is_usable(self._dose[view], self.positions[view])]
         if self.tilts is None or len(good) == self.n_views or len(good) < 2:
             return
-        bad = sorted(set(range(self.n_views)) - set(good))
+        bad = sorted(set(views) - set(good))
         named = ", ".join(f"{view} (tilt {np.rad2deg(self.tilts[view]):.4g}°)" for view in bad)
         warnings.warn(
-            f"left out {len(bad)} of {self.n_views} views, whose counts are zero or not finite: "
-            f'{named}; those after them move up (data.bad_data = "keep" refuses them)',
+            f"left out {len(bad)} of {self.n_views} views, without counts or where these or "
+            f'positions are not finite: {named}; those after them move up (data.bad_data = "keep" refuses them)',
             stacklevel=4,
         )
         self.tilts = self.tilts[good]
@@ -308,14 +330,14 @@ class Dataset:
     def _leave_out_bad_shots(self):
         """Leave out corrupted, lost and repeated patterns, and positions far from the scan."""
         window = max(n * p for n, p in zip(self.grid.shape, self.grid.pixel, strict=True))
-        noisy = noise_over_mean(self.sample) > MIN_NOISE
+        noisy = noise_over_mean(self.valid_sample) > MIN_NOISE
         for view in range(self.n_views):
-            broken = np.isnan(self._dose[view])
+            broken = unusable_shots(self._dose[view], self.positions[view])
             spikes, torn = (marks[~broken] for marks in self._marks[view])
             if 0 < broken.mean() <= MAX_LEFT_OUT:
-                self._leave_out(view, broken, "whose counts are not finite")
+                self._leave_out(view, broken, "whose counts or position are not finite")
             dose, positions = self._dose[view], self.positions[view]
-            if np.isnan(dose).any():
+            if unusable_shots(dose, positions).any():
                 continue
             far = far_positions(positions, window)
             wild = wild_doses(dose, positions) & ~far
@@ -361,35 +383,6 @@ class Dataset:
         self.shots[view] = self.shots[view][good]
         self._dose[view] = self._dose[view][good]
         self.__dict__.pop("sample", None)
-
-    def _check_doses(self):
-        """Raise ValueError without any counts, and warn of patterns without counts."""
-        for view, dose in enumerate(self._dose):
-            broken = np.flatnonzero(np.isnan(dose))
-            if len(broken):
-                raise ValueError(
-                    f"counts of shot {broken[0]}{self._where(view)} are not finite inside the mask "
-                    f"({len(broken)} of {len(dose)} shots); mask these pixels or correct the file"
-                )
-            if np.isinf(dose).any():
-                raise ValueError(
-                    f"counts of {np.isinf(dose).sum()} of {len(dose)} patterns{self._where(view)} "
-                    "are larger than 32 bits hold (first: shot "
-                    f"{np.flatnonzero(np.isinf(dose))[0]}); mask flagged pixels, or divide all "
-                    "counts by those of one electron"
-                )
-            empty = np.flatnonzero(dose == 0)
-            if len(empty) == len(dose):
-                raise ValueError(
-                    f"the patterns{self._where(view)} hold no counts; check the mask and the dark "
-                    "subtraction, or leave this view out"
-                )
-            if len(empty):
-                warnings.warn(
-                    f"{len(empty)} of {len(dose)} patterns{self._where(view)} hold no counts "
-                    f"(first: shot {empty[0]}); they are kept as data of a low dose",
-                    stacklevel=4,
-                )
 
 
 def _few(bad: np.ndarray) -> np.ndarray:

@@ -26,6 +26,9 @@ def origin_of(positions: Sequence[np.ndarray], window: Numbers) -> tuple[float, 
     ignored.
     """
     places = np.concatenate(positions)
+    places = places[np.isfinite(places).all(1)]
+    if not len(places):
+        return 0.0, 0.0
     middle = np.median(places, axis=0)
     extent = np.ptp(np.percentile(places, (10, 90), axis=0), axis=0)
     reach = extent + np.asarray(window)
@@ -38,7 +41,8 @@ def spacing(values: Numbers, kind: Any = None) -> float:
 
     The default of `kind` is the type of `values`.
     """
-    largest = np.max(np.abs(np.asarray(values)), initial=0)
+    given = np.asarray(values)
+    largest = np.max(np.abs(given), where=np.isfinite(given), initial=0)
     kind = np.asarray(values).dtype if kind is None else np.dtype(kind)
     return float(np.spacing(largest.astype(kind))) if kind.kind == "f" else 0.0
 
@@ -47,7 +51,7 @@ def warn_of_rounding(what: str, step: float, pixel: float) -> None:
     """Warn that `what` is rounded to `step` [Å] where this is more than 1 % of a `pixel` [Å]."""
     if step > MAX_ROUNDING * pixel:
         warnings.warn(
-            f"{what} come in single precision and are rounded to {step:.2g} Å, with pixels of "
+            f"{what} come in less than double precision and are rounded to {step:.2g} Å, with pixels of "
             f"{pixel:.3g} Å; store them in double precision, or count them from a nearer origin",
             stacklevel=3,
         )
@@ -58,11 +62,13 @@ def require_near_axis(positions: Sequence[np.ndarray], pixel: float) -> None:
 
     Too far means that single precision rounds them to more than 1 % of a `pixel` [Å].
     """
-    step = max(spacing(own, np.float32) for own in positions)
+    steps = [spacing(own, np.float32) for own in positions]
+    view = int(np.argmax(steps))
+    step = steps[view]
     if step > MAX_ROUNDING * pixel:
-        farthest = max(float(np.abs(own).max()) for own in positions)
+        farthest = float(np.nanmax(np.abs(positions[view])))
         raise ValueError(
-            f"positions of a tilt series reach {farthest:.4g} Å from zero, where single precision "
-            f"rounds them to {step:.2g} Å; their zero is required to be on the tilt axis, so "
-            "subtract the position of the axis"
+            f"positions of view {view} reach {farthest:.4g} Å from zero, where single precision "
+            f"rounds them to {step:.2g} Å; in a tilt series their zero is required to be on the tilt "
+            "axis, so subtract the position of the axis"
         )

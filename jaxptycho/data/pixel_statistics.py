@@ -28,6 +28,10 @@ class PixelStatistics(NamedTuple):
         """Mean of every pixel."""
         return self.total / self.shots
 
+    def within(self, mask: Bool[np.ndarray, "y x"]) -> "PixelStatistics":
+        """The same sums, zero outside `mask`."""
+        return PixelStatistics(self.shots, *(np.where(mask, sums, 0) for sums in self[1:]))
+
     @property
     def variance(self) -> Float[np.ndarray, "y x"]:
         """Variance of every pixel."""

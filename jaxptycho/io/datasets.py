@@ -201,6 +201,11 @@ def reader_of(source: Source) -> Reader:
     found = next((reader for reader in READERS.values() if reader.recognises(source)), None)
     if found is not None:
         return found
+    if source.path.suffix.lower() == ".toml":
+        raise ValueError(
+            f"{source.path} is a job by its name, and the file of a measurement is required here; "
+            "`jaxptycho run` and `jaxptycho validate` take jobs"
+        )
     if source.file is None:
         raise ValueError(
             f"{source.path} is in no format known here; where it is a binary of numbers, name "

@@ -86,11 +86,22 @@ def read_native(
             None if image is None else rotate_patterns(image, turns) for image in (mask, probe)
         )
     grid = grid_of(about, counts[0].shape[-2:], path)
-    tilts = None if tilt is None else np.deg2rad(numbers(tilt, f"/tilt_deg in {path}", float))
+    tilts = None if tilt is None else _radians(numbers(tilt, f"/tilt_deg in {path}", float), path)
     both = (counts, positions) if groups != [""] else (counts[0], positions[0])
     return arrangement.dataset(
         *both, grid, mask, tilts=tilts, probe_guess=probe, about=about, sharing=sharing
     )
+
+
+def _radians(degrees: np.ndarray, path: str | Path) -> np.ndarray:
+    """Tilts [rad]; ValueError for more than a full turn."""
+    largest = np.max(np.abs(degrees), where=np.isfinite(degrees), initial=0)
+    if largest > 360:
+        raise ValueError(
+            f"/tilt_deg in {path} reaches {largest:.4g}, more than a full turn; the tilts of a "
+            "file are required in degrees"
+        )
+    return np.deg2rad(degrees)
 
 
 def read_truth(path: str | Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from .optics import measure_optics
 from .optics_table import MeasuredOptics
 from .pictures import DirectPictures, direct_pictures
 from .positions import with_map
-from .scan_checks import require_scanned_area
+from .scan_checks import require_scanned_area, require_variation
 
 NEAR_FIELD = (
     "the patterns have no bright-field disc and move with the scan: in-line holograms of a near "
@@ -116,6 +116,7 @@ def calibrate(data: Dataset, defocus_sign: int | None = None) -> Calibration:
     cannot be calibrated.
     """
     require_scanned_area(data)
+    require_variation(data)
     camera = measure_camera(data)
     if camera.disc is None:
         hologram = measure_hologram(data) if has_probe(data) else require_hologram(data)

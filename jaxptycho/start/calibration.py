@@ -32,7 +32,7 @@ def bright_field_rim(data: Dataset) -> Disc | Circle | None:
 
 def _noise(data: Dataset) -> float:
     """At least the counts of an electron, 1 for patterns without noise."""
-    found = noise_over_mean(data.sample)
+    found = noise_over_mean(data.valid_sample)
     return found if found > 0 else 1.0
 
 

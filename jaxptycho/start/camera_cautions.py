@@ -74,7 +74,7 @@ def of_shifted_frames(measured: Measurement) -> Iterator[Caution]:
 
 def _electrons(data: Dataset) -> Float[np.ndarray, "y x"]:
     """At most the electrons of every pixel in all patterns."""
-    return data.mean_pattern() * sum(data.n_shots) / max(dim_noise(data.sample), 1e-30)
+    return data.mean_pattern() * sum(data.n_shots) / max(dim_noise(data.valid_sample), 1e-30)
 
 
 def _visible(data: Dataset) -> Bool[np.ndarray, "y x"]:

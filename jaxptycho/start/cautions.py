@@ -19,7 +19,8 @@ from ..physics.grids import PHOTON_KEV_ANGSTROM
 from .calibration import bright_field_semiangle
 from .camera_cautions import of_beam_stop, of_gain, of_shifted_frames, of_wrapped_counts
 from .caution import Caution, Measurement
-from .count_statistics import are_amplitudes, ceiling, pedestal
+from .count_statistics import are_amplitudes, ceiling, is_constant, pedestal
+from .series_cautions import of_origin, of_repeated_views, of_tilts
 
 SEMIANGLE = 1.18  # ratio of the measured to the given semiangle, or the inverse
 FEWEST_COUNTS = 600  # counts of all patterns, of which fewer show no disc
@@ -31,7 +32,6 @@ REPEATED = 0.05  # fraction of the shots
 MIN_STEP = 0.05  # pixels, for an unknown probe
 CORNER = 1.5  # times as many counts in the corners of the pattern as in its middle
 PHOTONS_KEV = 25.0  # above which photons are rarely used, and electrons often
-FLAT = math.pi  # tilts in degrees no larger than this may have been radians
 
 
 def cautions(data: Dataset, about: Mapping[str, Any] | None = None) -> list[Caution]:
@@ -122,7 +122,10 @@ def of_semiangle(measured: Measurement) -> Iterator[Caution]:
     if measured.data.mean_pattern().sum() * sum(measured.data.n_shots) < FEWEST_COUNTS:
         return
     radians = bright_field_semiangle(measured.data)
-    cause = "is the pixel (pixel_angstrom, dk_inverse_angstrom) right, is this a far field?"
+    cause = (
+        "are the pixel (pixel_angstrom, dk_inverse_angstrom) and the beam (voltage_kv) right, is "
+        "this a far field?"
+    )
     if radians is None:
         yield Caution(
             "probe.semiangle_mrad",
@@ -201,25 +204,6 @@ def of_arrangement(measured: Measurement) -> Iterator[Caution]:
             )
 
 
-def of_tilts(measured: Measurement) -> Iterator[Caution]:
-    """Tilts whose unit may be another one."""
-    if measured.data.tilts is None:
-        return
-    tilts = np.rad2deg(measured.data.tilts)
-    largest = float(np.abs(tilts).max())
-    if largest <= FLAT / 2 and np.ptp(tilts) > 0.1 and len(tilts) >= 5:
-        yield Caution(
-            "tilt_deg",
-            f"{len(tilts)} views are tilted by {largest:.3g}° at most; are the tilts of the file "
-            "in radians, where degrees are required?",
-        )
-    if largest > 100:
-        yield Caution(
-            "tilts",
-            f"tilts reach {largest:.4g}°; are they degrees where a Dataset requires radians?",
-        )
-
-
 def of_counts(measured: Measurement) -> Iterator[Caution]:
     """Counts that are no single electrons."""
     found = electron_response(measured.data)
@@ -254,6 +238,12 @@ def of_numbers(measured: Measurement) -> Iterator[Caution]:
             f"{end.counts} counts in {end.pixels} pixels of {len(noise.values)} patterns are at "
             f"{end.value:g}, where the camera or the type of the file ends: what is brighter is "
             "lost. Mask these pixels, or use a file with more bits",
+        )
+    elif is_constant(noise):
+        yield Caution(
+            "data.file",
+            "most illuminated pixels have the same number in all patterns, which do not even show "
+            "the noise of counts: have they been averaged, or cut off at a threshold?",
         )
     elif are_amplitudes(noise):
         yield Caution(
@@ -302,6 +292,8 @@ CHECKS: tuple[Callable[[Measurement], Iterator[Caution]], ...] = (
     of_positions,
     of_arrangement,
     of_tilts,
+    of_origin,
+    of_repeated_views,
     of_counts,
     of_numbers,
     of_wrapped_counts,

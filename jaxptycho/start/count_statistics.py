@@ -86,6 +86,12 @@ def ceiling(noise: Noise) -> Ceiling | None:
     return Ceiling(float(largest), int(at.sum()), int(at.any(0).sum()))
 
 
+def is_constant(noise: Noise) -> bool:
+    """True if most of the brighter pixels have one value in all of at least `FEWEST_SHOTS`."""
+    bright = noise.mean > DIM * noise.mean.max(initial=0)
+    return len(noise.values) >= FEWEST_SHOTS and bool(np.median(noise.variance[bright]) == 0)
+
+
 def pedestal(noise: Noise) -> float | None:
     """Offset of all counts, where the dimmest pixels have far less noise than their mean demands.
 

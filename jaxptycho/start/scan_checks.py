@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..data import Dataset
+from ..data.pixel_statistics import noise_over_mean
 
 FEWEST_SHOTS = 16
 FLAT = 1e-3  # breadth over length of positions on a line
@@ -36,6 +37,15 @@ def require_scanned_area(data: Dataset) -> None:
         raise ValueError(
             f"every position of the scan comes {times} times; are there {times} scans in one file? "
             "Give one of them as a file of its own, or name its patterns with data.frames"
+        )
+
+
+def require_variation(data: Dataset) -> None:
+    """Raise ValueError for illuminated pixels that have one value in all patterns."""
+    if noise_over_mean(data.valid_sample) == 0:
+        raise ValueError(
+            "most illuminated pixels have the same number in all patterns, which show neither a "
+            "specimen nor the noise of counts; use the counts before averages and thresholds"
         )
 
 

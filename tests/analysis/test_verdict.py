@@ -186,6 +186,22 @@ def test_a_weak_first_epoch_explains_something_and_names_causes():
     assert "step.0.epochs" in verdict.causes[0]
 
 
+@pytest.mark.parametrize("radius", [6, 9])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_specimen_in_few_of_the_patterns_is_explained(radius, seed):
+    """Shots that differ in how much they vary do not make what is explained uncertain."""
+    model, positions = true_model(20000)
+    ny, nx = model.specimen.phase.shape[1:]
+    y, x = np.mgrid[:ny, :nx]
+    spot = jnp.asarray(np.hypot(y - ny / 2, x - nx / 2) < radius)
+    model = with_phase(model, lambda p: p * spot)
+    verdict = judge(model, measured(model, positions, seed), hold_out=0.2)
+    assert verdict.explains
+    assert verdict.evidence.share == pytest.approx(1, abs=0.1)
+    turned = moved(model, lambda p: p[:, ::-1] + jnp.asarray([0.0, 3.0]))
+    assert not judge(turned, measured(model, positions, seed), hold_out=0.2).explains
+
+
 @pytest.mark.parametrize("dose", [50, 2000, 20000])
 def test_vacuum_has_nothing_to_explain(dose):
     model, positions = true_model(dose, amplitude=0.0)
@@ -201,7 +217,8 @@ def test_dose_that_varies_by_chance_is_no_prediction():
         judge(model, measured(model, positions, seed), hold_out=0.2).evidence for seed in range(16)
     ]
     assert not any(evidence.predicts for evidence in found)
-    assert np.mean([e.explained / e.explained_error for e in found]) == pytest.approx(0, abs=0.9)
+    chance = np.mean([e.covariance / e.covariance_error for e in found])
+    assert chance == pytest.approx(0, abs=0.9)
 
 
 @pytest.mark.parametrize("dose", [50, 2000])
@@ -266,7 +283,6 @@ def test_a_share_that_wrong_geometries_reach_is_doubtful(name):
         modelled=90 * share,
         covariance=90 * share,
         covariance_error=5.0,
-        explained_error=90 * error,
         share_error=error,
     )
     verdict = conclude(found, [9.0, 5.0, 4.0, 4.0])
@@ -274,3 +290,6 @@ def test_a_share_that_wrong_geometries_reach_is_doubtful(name):
     outcome = SimpleNamespace(finished=True, verdict=verdict)
     assert exit_code(outcome) == (EXPLAINS_LITTLE if doubtful else 0)
     assert not conclude(found, [9.0, 5.0]).doubtful  # the epochs were too few to tell
+    losses = zip([9.0, 7.0, 5.0], [9.0, 8.0, 7.9], strict=True)  # what is held out stays
+    overfitting = conclude(found, [Row("a", loss, held) for loss, held in losses])
+    assert overfitting.doubtful == doubtful

@@ -207,13 +207,13 @@ def test_cxi_translations_in_single_precision_are_cautioned(counts, tmp_path):
         del file["entry_1/sample_1/geometry_1/translation"]
         file["entry_1/sample_1/geometry_1/translation"] = stored.astype(np.float32)
     with pytest.warns(
-        UserWarning, match="translations in .* single precision and are rounded to 9.3 Å"
+        UserWarning, match="translations in .* less than double precision and are rounded to 9.3 Å"
     ):
         read_cxi(tmp_path / "a.cxi")
 
 
 def test_positions_in_single_precision_are_cautioned_where_it_matters(counts):
-    with pytest.warns(UserWarning, match="single precision and are rounded to 8 Å"):
+    with pytest.warns(UserWarning, match="less than double precision and are rounded to 8 Å"):
         jp.Dataset(counts, (PLACES + 1e8).astype(np.float32), GRID)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -254,7 +254,7 @@ def test_exports_place_voxels_in_the_frame_of_the_file(counts, tmp_path):
     assert np.allclose(
         np.subtract(voxels(distant).corner, voxels(near).corner), (0, 1e6, -1e8), atol=1e-6, rtol=0
     )
-    with pytest.warns(UserWarning, match="MRC files come in single precision"):
+    with pytest.warns(UserWarning, match="MRC files come in less than double precision"):
         write_mrc(tmp_path / "a.mrc", voxels(distant))
     write_mrc(tmp_path / "b.mrc", voxels(near))
 
