@@ -6,7 +6,7 @@ TEM and STEM; `calibrate` finds what they do to the specimen. Units are in the n
 """
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -93,6 +93,7 @@ class Displacement:
     sigma: float
 
 
+@runtime_checkable
 class Microscope(Protocol):
     """Microscope that acquires tilt series."""
 
