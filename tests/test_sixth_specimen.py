@@ -131,7 +131,7 @@ def test_results_exports_figures_and_comparison(made, tmp_path):
     assert type(back.specimen) is type(model.specimen)
     other = replace(model, probe=pixel_probe(seed=5))
     write(tmp_path / "b.h5", other)
-    export(model, tmp_path / "phase.mrc")
+    export(model, tmp_path / "phase.mrc", cropped=False)
     held = model.specimen.in_slices(GRID)
     with mrcfile.open(tmp_path / "phase.mrc") as file:
         np.testing.assert_allclose(file.data, held.stack(), rtol=1e-6, atol=1e-7)
@@ -148,7 +148,7 @@ def test_results_exports_figures_and_comparison(made, tmp_path):
     with pytest.raises(ValueError, match="holds no atoms"):
         export(model, tmp_path / "atoms.xyz")
     with pytest.raises(ValueError, match="has no absorption"):
-        export(model, tmp_path / "none.mrc", of="absorption")
+        export(model, tmp_path / "none.mrc", what="absorption")
 
 
 def test_penalties_see_the_phase_of_blobs():

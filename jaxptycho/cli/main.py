@@ -288,27 +288,37 @@ def export_result(
     result: Annotated[Path, typer.Argument(metavar="RESULT", help="A result or a run.")],
     file: Annotated[
         Path,
-        typer.Argument(metavar="OUT", help="Ends in .mrc or .ome.tif; in .xyz or .cif for atoms."),
+        typer.Argument(
+            metavar="OUT",
+            help="Ends in .mrc, .ome.tif, .tif (ImageJ), .hspy, .emd, .zarr, .npy or .png; in .xyz "
+            "or .cif for atoms.",
+        ),
     ],
     elements: Annotated[str, typer.Option(help="Elements to trace in a volume: Pt,Al,O.")] = "",
     threshold: Annotated[
         float | None, typer.Option(help="Potential in V from which a peak is an atom.")
     ] = None,
-    absorption: Annotated[
-        bool, typer.Option("--absorption", help="Absorption in place of the phase.")
+    what: Annotated[
+        str,
+        typer.Option(
+            help="phase, amplitude or absorption; probe, probe_amplitude or probe_phase; patterns, "
+            "as predicted."
+        ),
+    ] = "phase",
+    full: Annotated[
+        bool, typer.Option("--full", help="All of the specimen, not only the scanned area.")
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Write the specimen of a result for other programs, its voxels in Å or its atoms; never
-    overwrites.
+    """Write specimen, probe, patterns or atoms of a result for other programs, with pixels and
+    places in Å; never overwrites.
     """
     from ..io.exports import export as write_export
     from ..runs.folder import load_result
 
     model = load_result(result)
     names = [name.strip() for name in elements.split(",") if name.strip()]
-    of = "absorption" if absorption else "phase"
-    print(f"wrote {file}: {write_export(model, file, names, threshold, of)}")
+    print(f"wrote {file}: {write_export(model, file, names, threshold, what, not full)}")
 
 
 app.command("live")(live_pictures)

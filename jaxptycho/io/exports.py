@@ -1,23 +1,27 @@
-"""Results for other programs: volumes and slices as MRC and OME-TIFF, atoms as xyz and cif."""
+"""Results for other programs: specimen, probe and patterns as calibrated stacks, atoms."""
 
-from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from unicodedata import normalize
 
-import mrcfile
+import equinox as eqx
 import numpy as np
-import tifffile
 from ase import Atoms as Structure
 from ase.data import chemical_symbols
 
+from ..analysis.pictures import probe_modes
+from ..analysis.scanned import scanned
 from ..analysis.tracing import atoms_of
-from ..data.frame import spacing, warn_of_rounding
-from ..model import Model
+from ..model import Model, predict, probe_positions
 from ..parts.slices import Of, Voxels
-from .atomic_write import atomic_path
+from .export_formats import LENGTH, WRITERS, Axis, CalibratedStack, writer_of
 from .structures import WRITABLE, to_ase, write_structure
+
+SPECIMEN = ("phase", "amplitude", "absorption")
+PROBE = ("probe", "probe_amplitude", "probe_phase")
+PATTERNS = "patterns"
+WAVE_UNIT = "√counts"
+BLOCK = 32  # patterns predicted at once
 
 
 def export(
@@ -25,31 +29,111 @@ def export(
     path: str | Path,
     elements: Sequence[str] = (),
     threshold: float | None = None,
-    of: Of = "phase",
+    what: str = "phase",
+    cropped: bool = True,
 ) -> str:
-    """Write a model's specimen to `path`, in the format of its ending; return a description.
+    """Write a quantity of a model to `path`, in the format of its ending; return a description.
 
-    In voxels its potential or "phase", or its "absorption". As atoms a volume has those traced in
-    it, of these `elements`, above a `threshold` [V] (`analysis.tracing`). An existing file is never
-    overwritten.
+    `what` is as for `quantity`; a specimen is `cropped` to the scanned area. As atoms a volume has
+    those traced in it, of these `elements`, above a `threshold` [V] (`analysis.tracing`). An
+    existing file is never overwritten.
     """
     path = Path(path)
-    name = path.name.lower()
     if path.suffix.lower() in WRITABLE:
         specimen = model.specimen
         trace = specimen.rotates and specimen.listed_atoms() is None
         found = trace_structure(model, elements, threshold) if trace else structure(model)
         write_structure(path, found)
         return f"{found.get_chemical_formula()} traced" if trace else "atoms"
-    writer = next((WRITERS[ending] for ending in WRITERS if name.endswith(ending)), None)
+    writer = writer_of(path)
     if writer is None:
         known = ", ".join([*WRITERS, *WRITABLE])
         raise ValueError(
             f"{path} ends in none of {known}; choose one of them, result.h5 itself is HDF5"
         )
-    held = voxels(model, of)
+    held = quantity(model, what, cropped)
     writer(path, held)
-    return f"{held.what}, {' × '.join(map(str, held.values.shape))} voxels (z, y, x)"
+    names = ", ".join(axis.name for axis in held.axes)
+    return f"{held.what}, {' × '.join(map(str, held.values.shape))} ({names})"
+
+
+def quantity(model: Model, what: str = "phase", cropped: bool = True) -> CalibratedStack:
+    """Quantity of a model as a stack of images.
+
+    "phase" is the phase [rad] or potential [V] of the slices or the volume, "absorption" is −ln|t|
+    or an absorptive potential, "amplitude" is |t|; slices are `cropped` to the scanned area.
+    "probe" are the modes of the first shot, complex, with "probe_amplitude" and "probe_phase";
+    "patterns" are the predicted counts of all shots of the first view. Raises ValueError for a
+    quantity that the model has not.
+    """
+    if what in SPECIMEN:
+        return _specimen(model, what, cropped)
+    if what in PROBE:
+        return _probe(model, what.partition("_")[2])
+    if what != PATTERNS:
+        known = ", ".join((*SPECIMEN, *PROBE, PATTERNS))
+        raise ValueError(f"{what!r} is no quantity of a result; known are {known}")
+    return _patterns(model)
+
+
+def _specimen(model: Model, what: str, cropped: bool) -> CalibratedStack:
+    held = voxels(model, "phase" if what == "phase" else "absorption")
+    values = held.values
+    start = np.array(held.corner)
+    name, _, unit = held.what.removesuffix(")").partition(" (")
+    if what == "amplitude":
+        if unit:
+            raise ValueError(
+                f"the specimen holds an {held.what}, whose amplitude depends on the path of the "
+                "beam; export its absorption"
+            )
+        values = np.exp(-values)
+        name = "amplitude"
+    if cropped and not model.specimen.rotates:
+        area = scanned(model)
+        values = np.ascontiguousarray(values[:, *area])
+        start[1:] += np.multiply(held.voxel[1:], [part.start for part in area])
+    axes = [
+        Axis(letter, step, float(first), LENGTH)
+        for letter, step, first in zip("zyx", held.voxel, start, strict=True)
+    ]
+    return CalibratedStack(values, (axes[0], axes[1], axes[2]), name, unit)
+
+
+def _probe(model: Model, part: str) -> CalibratedStack:
+    """Modes of the probe about its centre."""
+    waves = probe_modes(model).waves.astype(np.complex64)
+    axes = _images("mode", waves.shape, model.grid.pixel, LENGTH)
+    if part == "phase":
+        return CalibratedStack(np.angle(waves), axes, "probe_phase", "rad")
+    if part == "amplitude":
+        return CalibratedStack(np.abs(waves), axes, "probe_amplitude", WAVE_UNIT)
+    return CalibratedStack(waves, axes, "probe", WAVE_UNIT)
+
+
+def _patterns(model: Model) -> CalibratedStack:
+    """Predicted patterns, zero frequency in the middle."""
+    last = len(probe_positions(model)) - 1
+    blocks = []
+    predicted = eqx.filter_jit(predict)
+    for start in range(0, last + 1, BLOCK):
+        shots = np.arange(start, start + BLOCK)
+        block = np.asarray(predicted(model, np.minimum(shots, last)), np.float32)
+        blocks.append(np.fft.fftshift(block, axes=(1, 2))[: last + 1 - start])
+    values = np.concatenate(blocks)
+    axes = _images("shot", values.shape, *model.detector.sampling(model.grid))
+    return CalibratedStack(values, axes, PATTERNS, "counts")
+
+
+def _images(
+    name: str, shape: Sequence[int], steps: tuple[float, float], unit: str
+) -> tuple[Axis, Axis, Axis]:
+    """Axes of numbered images whose middle is at zero."""
+    y, x = (
+        Axis(letter, step, -(n // 2) * step, unit)
+        for letter, n, step in zip("yx", shape[1:], steps, strict=True)
+    )
+    return Axis(name), y, x
 
 
 def voxels(model: Model, of: Of = "phase") -> Voxels:
@@ -96,37 +180,3 @@ def trace_structure(
     symbols = [chemical_symbols[z] for z in found.numbers]
     positions = np.asarray(found.positions, float) - [float(found.axis), 0.0, 0.0]
     return to_ase(positions, symbols)
-
-
-def write_mrc(path: str | Path, held: Voxels) -> None:
-    """Write voxels as an MRC volume: columns are x, rows y, sections z.
-
-    Voxel size and origin in Å (Cheng et al. 2015).
-    """
-    with atomic_path(path) as draft, mrcfile.new(draft) as file:
-        file.set_data(held.values)
-        file.set_volume()  # a single section too, as its thickness is known
-        file.voxel_size = held.voxel[::-1]
-        warn_of_rounding(
-            "the origins of MRC files", spacing(held.corner, np.float32), min(held.voxel[1:])
-        )
-        header: Any = file.header
-        header.origin = held.corner[::-1]
-        what = normalize("NFKD", held.what).encode("ascii", "ignore").decode()  # labels are ASCII
-        file.add_label(f"jaxptycho {version('jaxptycho')}: {what}")
-
-
-def write_ome_tiff(path: str | Path, held: Voxels) -> None:
-    """Write voxels as OME-TIFF, a page for every z, physical sizes in Å (Goldberg et al. 2005)."""
-    sizes = {f"PhysicalSize{axis}": step for axis, step in zip("ZYX", held.voxel, strict=True)}
-    units = {f"PhysicalSize{axis}Unit": "Å" for axis in "ZYX"}
-    about = {"axes": "ZYX", "Name": held.what, **sizes, **units}
-    with atomic_path(path) as draft:
-        tifffile.imwrite(draft, held.values, ome=True, photometric="minisblack", metadata=about)
-
-
-WRITERS: dict[str, Callable[[str | Path, Voxels], None]] = {
-    ".mrc": write_mrc,
-    ".ome.tif": write_ome_tiff,
-    ".ome.tiff": write_ome_tiff,
-}

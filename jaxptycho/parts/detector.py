@@ -27,6 +27,11 @@ class AbstractDetector(eqx.Module):
         in real space removes this displacement.
         """
 
+    def sampling(self, grid: Grid) -> tuple[tuple[float, float], str]:
+        """Distance between the pixels of a pattern (y, x), and its unit."""
+        inner = getattr(self, "detector", None)
+        return (grid.dk, "1/Å") if inner is None else inner.sampling(grid)
+
 
 class Ideal(AbstractDetector):
     """The far field on a perfect camera."""
@@ -48,6 +53,9 @@ class NearField(AbstractDetector):
     def detect(self, exit: Exit, grid: Grid, offset: Pair = (0.0, 0.0)) -> Pattern:
         back = waves.phase_ramp(grid, (-offset[0], -offset[1]))
         return waves.near_field(exit, back * self.propagator.kernel(grid, self.distance))
+
+    def sampling(self, grid: Grid) -> tuple[tuple[float, float], str]:
+        return grid.pixel, "Å"
 
     def scale(self, grid: Grid) -> dict[str, Any]:
         return {"distance": min(grid.pixel) ** 2 / grid.wavelength}
@@ -120,6 +128,10 @@ class SuperSampled(AbstractDetector):
 
     def detect(self, exit: Exit, grid: Grid, offset: Pair = (0.0, 0.0)) -> Pattern:
         return detection.sum_pixels(self.detector.detect(exit, grid, offset), self.factor)
+
+    def sampling(self, grid: Grid) -> tuple[tuple[float, float], str]:
+        (y, x), unit = self.detector.sampling(grid)
+        return (self.factor * y, self.factor * x), unit
 
 
 class Cropped(AbstractDetector):

@@ -13,7 +13,8 @@ import pytest
 import jaxptycho as jp
 from jaxptycho.data.half_sets import checkerboard, thinned
 from jaxptycho.io.cxi import export_cxi, read_cxi
-from jaxptycho.io.exports import voxels, write_mrc
+from jaxptycho.io.export_formats import write_mrc
+from jaxptycho.io.exports import quantity, voxels
 from jaxptycho.io.native import read_native, write_native
 from jaxptycho.io.results import load, load_attributes, write
 from jaxptycho.jobs.describe import describe
@@ -255,8 +256,8 @@ def test_exports_place_voxels_in_the_frame_of_the_file(counts, tmp_path):
         np.subtract(voxels(distant).corner, voxels(near).corner), (0, 1e6, -1e8), atol=1e-6, rtol=0
     )
     with pytest.warns(UserWarning, match="MRC files come in less than double precision"):
-        write_mrc(tmp_path / "a.mrc", voxels(distant))
-    write_mrc(tmp_path / "b.mrc", voxels(near))
+        write_mrc(tmp_path / "a.mrc", quantity(distant))
+    write_mrc(tmp_path / "b.mrc", quantity(near))
 
 
 def test_errors_name_places_in_the_frame_of_the_file(counts):
