@@ -2,17 +2,15 @@
 
 import ast
 import collections
+import functools
 import inspect
 import re
 from pathlib import Path
 
-import pytest
-
 import jaxptycho
 
 ROOT = Path(jaxptycho.__file__).parent
-FILES = sorted(ROOT.rglob("*.py"))
-by_file = pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+TEXTS = {str(path.relative_to(ROOT)): path.read_text() for path in sorted(ROOT.rglob("*.py"))}
 BANNED = re.compile(
     r"\b(wants?|stands?|lies|anew|by lot|lest|lit|mended|illumined|so many|gone on with|by itself|shall)\b"
 )
@@ -39,51 +37,60 @@ def sentences(tree):
                     yield part.lineno, part.value
 
 
-@by_file
-def test_words_of_the_glossary_stay_away(path):
+@functools.cache
+def trees() -> dict[str, ast.Module]:
+    """Every file of the package, parsed."""
+    return {name: ast.parse(text) for name, text in TEXTS.items()}
+
+
+def test_words_of_the_glossary_stay_away():
     found = [
-        (line, match.group())
-        for line, text in sentences(ast.parse(path.read_text()))
+        (name, line, match.group())
+        for name, tree in trees().items()
+        for line, text in sentences(tree)
         for match in BANNED.finditer(text)
     ]
-    assert not found
+    assert found == []
 
 
-@by_file
-def test_lines_fit(path):
-    long = [n for n, line in enumerate(path.read_text().splitlines(), 1) if len(line) > COLUMNS]
-    assert not long
+def test_lines_fit():
+    long = [
+        (name, number)
+        for name, text in TEXTS.items()
+        for number, line in enumerate(text.splitlines(), 1)
+        if len(line) > COLUMNS
+    ]
+    assert long == []
 
 
-@by_file
-def test_public_parameters_are_annotated(path):
+def test_public_parameters_are_annotated():
     bare = []
-    for node in functions(ast.parse(path.read_text())):
-        given = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
-        bare += [
-            f"{node.name}({argument.arg})"
-            for argument in given
-            if argument.arg not in ("self", "cls") and argument.annotation is None
-        ]
-    assert not bare
+    for name, tree in trees().items():
+        for node in functions(tree):
+            given = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
+            bare += [
+                f"{name}: {node.name}({argument.arg})"
+                for argument in given
+                if argument.arg not in ("self", "cls") and argument.annotation is None
+            ]
+    assert bare == []
 
 
 def test_a_public_name_has_one_place():
     places = collections.defaultdict(set)
-    for path in FILES:
-        for node in ast.parse(path.read_text()).body:
+    for file, tree in trees().items():
+        for node in tree.body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-                places[node.name].add(str(path.relative_to(ROOT)))
+                places[node.name].add(file)
     assert {name: sorted(where) for name, where in places.items() if len(where) > 1} == {}
 
 
 def test_packed_assignments_are_rare():
     """At most three of a thousand lines: true pairs."""
-    packed = lines = 0
-    for path in FILES:
-        text = path.read_text()
-        lines += len(text.splitlines())
-        for node in ast.walk(ast.parse(text)):
+    lines = sum(len(text.splitlines()) for text in TEXTS.values())
+    packed = 0
+    for tree in trees().values():
+        for node in ast.walk(tree):
             if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple):
                 packed += isinstance(node.targets[0], ast.Tuple) and len(node.value.elts) > 1
     assert packed <= 3e-3 * lines

@@ -1,6 +1,7 @@
 """The rules of the house: which floor may know which, and what a module owes its reader."""
 
 import ast
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -42,13 +43,13 @@ FILES = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in sorted(
 MODULES = {
     name: path for name, path in FILES.items() if name != "__init__"
 }  # the root sees every floor
-by_module = pytest.mark.parametrize("name", MODULES)
 
 
 def floor(name):
     return FLOORS.index(name.split(".")[0])
 
 
+@functools.cache
 def imports(name):
     """Modules of the package that the module `name` imports, wherever in the file."""
     package = name.split(".")[:-1]
@@ -71,11 +72,10 @@ def imports(name):
     return {m if m in MODULES else f"{m}.__init__" if m else "__init__" for m in found} - {name}
 
 
-@by_module
-def test_imports_point_down(name):
-    for other in imports(name):
-        assert other != "__init__", f"{name} imports the package's root"
-        assert floor(other) <= floor(name), f"{name} imports {other} from a floor above"
+def test_imports_point_down():
+    found = {(name, other) for name in MODULES for other in imports(name)}
+    assert {pair for pair in found if pair[1] == "__init__"} == set()  # the package's root
+    assert {pair for pair in found if floor(pair[1]) > floor(pair[0])} == set()
 
 
 def test_imports_run_in_no_circle():
@@ -148,20 +148,22 @@ def test_public_names_are_there():
         _ = jaxptycho.nothing
 
 
-@by_module
-def test_public_names_explain_themselves(name):
-    tree = ast.parse(MODULES[name].read_text())
-    if tree.body:
-        assert ast.get_docstring(tree), f"{name} has no docstring"
-    silent = [
-        node.name
+def undocumented(tree: ast.Module) -> list[str]:
+    """What of a module says nothing of itself: the module, its public functions and classes."""
+    named = [
+        node
         for node in tree.body
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
         and not node.name.startswith("_")
-        and not ast.get_docstring(node)
         and not (isinstance(node, ast.ClassDef) and node.name.startswith("Abstract"))
     ]
-    assert not silent, f"{name}: {', '.join(silent)} say nothing of themselves"
+    silent = [node.name for node in named if not ast.get_docstring(node)]
+    return silent + ["the module"] * bool(tree.body and not ast.get_docstring(tree))
+
+
+def test_public_names_explain_themselves():
+    silent = {name: undocumented(ast.parse(path.read_text())) for name, path in MODULES.items()}
+    assert {name: names for name, names in silent.items() if names} == {}
 
 
 def test_names_of_the_package_explain_themselves():
@@ -170,9 +172,9 @@ def test_names_of_the_package_explain_themselves():
             assert value.__doc__, name
 
 
-@by_module
-def test_files_are_short(name):
-    assert len(MODULES[name].read_text().splitlines()) <= 400
+def test_files_are_short():
+    lines = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
+    assert {name: count for name, count in lines.items() if count > 400} == {}
 
 
 def test_files_of_tests_have_names_of_their_own():
