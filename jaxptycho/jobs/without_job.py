@@ -15,8 +15,6 @@ from .measurement import read_data
 from .reading import change, make_job, with_defaults
 from .runner import Outcome, start
 
-SAME_SEMIANGLE = 0.2  # relative difference of a given semiangle and the measured one
-
 
 def look_at(file: Path, settings: Sequence[str] = ()) -> Calibration:
     """Calibration of a file; `settings` as of a job for it, such as `data.voltage_kv=300`.
@@ -25,26 +23,11 @@ def look_at(file: Path, settings: Sequence[str] = ()) -> Calibration:
     """
     job = make_job(_changed({"data": {"file": str(file.resolve())}}, settings), file)
     try:
-        look = calibrate(read_data(job), sign_of(job.probe.defocus_angstrom))
-        _require_semiangle(look, job.probe.semiangle_mrad)
+        sign = sign_of(job.probe.defocus_angstrom)
+        return calibrate(read_data(job), sign, job.probe.semiangle_mrad)
     except ValueError as error:
         named = str(error) if file.name in str(error) else f"{file}: {error}"
         raise ValueError(named) from error
-    return look
-
-
-def _require_semiangle(look: Calibration, given: float | None) -> None:
-    """Raise ValueError for a given semiangle [mrad] that is not that of the disc."""
-    if given is None or look.optics is None:
-        return
-    measured = 1e3 * look.semiangle
-    if abs(given / measured - 1) > SAME_SEMIANGLE:
-        step = max(look.data.grid.dk) * given / measured
-        raise ValueError(
-            f"probe.semiangle_mrad = {given:g} came, and the disc has {measured:.4g} mrad by the "
-            f"detector's step of the file; leave it out, or correct the step, as with "
-            f"data.dk_inverse_angstrom = {step:.4g}"
-        )
 
 
 def _changed(values: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ NOTHING_MEASURED = (
     "neither optics nor orientation are measured, those of the file are used: the patterns do not "
     "move with the scan as in-line holograms do either"
 )
+SAME_SEMIANGLE = 0.2  # relative difference of a given semiangle and the measured one
 SAME_DEFOCUS = 0.15  # relative difference of a stated defocus and the measured one
 
 
@@ -107,13 +108,15 @@ class Calibration:
         return viewing.html_table(self, "look")
 
 
-def calibrate(data: Dataset, defocus_sign: int | None = None) -> Calibration:
+def calibrate(
+    data: Dataset, defocus_sign: int | None = None, semiangle_mrad: float | None = None
+) -> Calibration:
     """Measure camera, optics and orientation of a scan from its patterns and positions.
 
     The steps of scan and detector are those of `data`; nothing else needs to be known. The sign of
     the defocus (1 is underfocus), by default that of the file, settles what a weak phase cannot: a
     rotation by 180° with the opposite defocus. Raises ValueError in one sentence for data that
-    cannot be calibrated.
+    cannot be calibrated, and for a `semiangle_mrad` that is not that of the disc.
     """
     require_scanned_area(data)
     require_variation(data)
@@ -121,6 +124,7 @@ def calibrate(data: Dataset, defocus_sign: int | None = None) -> Calibration:
     if camera.disc is None:
         hologram = measure_hologram(data) if has_probe(data) else require_hologram(data)
         return Calibration(data, camera, None, hologram)
+    _require_semiangle(camera, max(data.grid.dk), semiangle_mrad)
     stated = data.about.get("defocus_angstrom")
     if defocus_sign is None and stated:
         defocus_sign = 1 if stated > 0 else -1
@@ -135,6 +139,17 @@ def calibrate(data: Dataset, defocus_sign: int | None = None) -> Calibration:
         return replace(look, optics=chosen, contrast=contrast)
     contrast = replace(contrast, value=-contrast.value)
     return _with_pictures(replace(look, optics=chosen, contrast=contrast))
+
+
+def _require_semiangle(camera: MeasuredCamera, dk: float, given: float | None) -> None:
+    """Raise ValueError for a given semiangle [mrad] that is not that of the disc."""
+    measured = camera.rows()["semiangle_mrad"].value
+    if given is not None and abs(given / measured - 1) > SAME_SEMIANGLE:
+        raise ValueError(
+            f"probe.semiangle_mrad = {given:g} came, and the disc has {measured:.4g} mrad by the "
+            f"detector's step of the file; leave it out, or correct the step, as with "
+            f"data.dk_inverse_angstrom = {dk * given / measured:.4g}"
+        )
 
 
 def has_probe(data: Dataset) -> bool:
