@@ -157,7 +157,7 @@ def resume_run(
     debug: Debug = False,
 ) -> None:
     """Go on with an interrupted run, to the result that it would have had, or further: --set
-    step.0.epochs=80.
+    step.0.epochs=+20.
     """
     from ..jobs.runner import resume as continued
 
@@ -275,10 +275,10 @@ def halves(
     """
     from ..jobs.halves import compare_halves
     from ..jobs.reading import read_job
-    from ..runs.progress import ProgressBar
+    from ..runs.progress import screen_listener
 
     folder = out or Path(f"{job.stem}-halves")
-    rows = compare_halves(read_job(job, settings), folder, by.value, ProgressBar)
+    rows = compare_halves(read_job(job, settings), folder, by.value, screen_listener)
     print_table(rows, f"two halves, in {folder}")
 
 

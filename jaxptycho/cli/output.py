@@ -15,11 +15,11 @@ EXPLAINS_LITTLE = 4  # as a wrong geometry may do as well
 
 
 def run_listener() -> Any:
-    """A progress bar for the first of many processes."""
+    """Progress on the screen of the first of many processes."""
     from ..distributed.multihost import first
-    from ..runs.progress import ProgressBar, ProgressListener
+    from ..runs.progress import ProgressListener, screen_listener
 
-    return ProgressBar() if first() else ProgressListener()
+    return screen_listener() if first() else ProgressListener()
 
 
 def tell(outcome: Any) -> None:

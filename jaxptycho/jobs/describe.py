@@ -1,6 +1,7 @@
 """Contents of files in words, and the check of a job without computing."""
 
 import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -19,11 +20,12 @@ from ..io.readers.detector import with_detector
 from ..io.readers.incomplete import is_scan, read_incomplete
 from ..io.readers.reading import Reading
 from ..io.results import load_attributes, load_history
+from ..live.watch import history_of, run_line, run_status
 from ..reports.describe import describe_data
 from ..reports.describe_result import describe_result
 from ..reports.readings import describe_reading, is_small
 from ..runs.batch_source import BatchSource
-from ..runs.folder import load_result, result_of
+from ..runs.folder import LOG, load_result, result_of
 from .build import descan_statement
 from .job import Job
 from .measurement import WINDOWS, measurement_rows, part_of_data
@@ -35,6 +37,9 @@ from .steps.refine import RefineStep
 from .steps.simulate import SimulateStep
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
+HISTORY = "history.csv"
+PATIENCE = 10  # epochs without another one, after which a run may have ended
+PATIENCE_S = 60.0
 OF_ALL_PATTERNS = ("masked pixels", "bright field")  # not of a sample
 
 
@@ -43,6 +48,10 @@ def describe(path: Path, known: Mapping[str, Any] = EMPTY) -> dict[str, str]:
 
     `known` are as in `read` of a dataset, and the keys of a job that take part of it.
     """
+    if (path / "run.toml").exists():
+        status = run_status(path, history_of(path / HISTORY))
+        if not status["over"]:
+            return describe_progress(path, status)
     path = result_of(path)
     parts = {name: value for name, value in known.items() if name in WINDOWS}
     known = {name: value for name, value in known.items() if name not in WINDOWS}
@@ -85,6 +94,20 @@ def describe_job(job: Job) -> dict[str, str]:
         kind: str = step.kind  # pyright: ignore[reportAttributeAccessIssue]
         name = getattr(step, "name", kind)
         rows[f"step {number} {kind}" + (f" ({name})" if name != kind else "")] = step.summary()
+    return rows
+
+
+def describe_progress(folder: Path, status: Mapping[str, Any]) -> dict[str, str]:
+    """Steps and `status` of a run that is under way, or was interrupted."""
+    rows = describe_job(read_job(folder / "run.toml")) | {"progress": run_line(dict(status))}
+    log = folder / LOG
+    if log.exists():
+        rows["run.log ends"] = log.read_text(encoding="utf-8").splitlines()[-1]
+    if (folder / HISTORY).exists():
+        ago = time.time() - (folder / HISTORY).stat().st_mtime
+        rows["last epoch"] = f"{ago:.0f} s ago"
+        if ago > max(PATIENCE * status["seconds_per_epoch"], PATIENCE_S):
+            rows["if it no longer runs"] = f"jaxptycho resume {folder}"
     return rows
 
 

@@ -23,6 +23,7 @@ S = TypeVar("S", bound=Section)
 def read_job(path: str | Path, settings: Sequence[str] = ()) -> Job:
     """Checked job of a TOML file, with `settings` such as `step.0.epochs=5` in place of its values.
 
+    `step.0.epochs=+20` adds to its number of epochs.
     Files are found relative to the job; those of `settings` in the working folder, too. Raises
     ValueError with a sentence for every mistake.
     """
@@ -207,7 +208,8 @@ def change(values: dict[str, Any], setting: str) -> list[str]:
             inside = node[parent]
         node = inside
     place: Any = _index(node, path, setting) if isinstance(node, list) else last
-    node[place] = value
+    more = last == "epochs" and text.strip().startswith("+") and isinstance(value, int)
+    node[place] = (node.get(place) or 0) + value if more else value
     return path
 
 

@@ -14,6 +14,7 @@ from ..distributed.checkpoint import Checkpoints
 from ..distributed.gather import gather_leaves, on_process_zero
 from ..distributed.memory_plan import size_of
 from ..distributed.multihost import agreed, run_on_rank0, sharing
+from ..distributed.multihost import first as is_first
 from ..distributed.sharding import mesh
 from ..figures.plots import save
 from ..figures.scan import write_figures
@@ -27,6 +28,7 @@ from ..reports.run import write_run_report
 from ..runs import checkpoints
 from ..runs.batch_source import BatchSource
 from ..runs.folder import (
+    LOG,
     hand_on,
     is_done,
     read_state,
@@ -36,7 +38,7 @@ from ..runs.folder import (
     write_history,
     write_result,
 )
-from ..runs.progress import ProgressListener, SignalStopper
+from ..runs.progress import Listeners, ProgressListener, RunLog, SignalStopper
 from ..runs.references import resolve
 from ..runs.state import Diverged, Progress, Row, State, Stopped
 from ..start.cautions import cautions
@@ -143,7 +145,8 @@ class Runner:
     ):
         self.job = job
         self.folder = folder
-        self.listener = listener or ProgressListener()
+        self.log = RunLog(folder / LOG) if is_first() else ProgressListener()
+        self.listener = Listeners(listener or ProgressListener(), self.log)
         why = (stopper or SignalStopper()).why
         self.stop = agreed(lambda: (stop and stop()) or why())
         self.checkpoints = Checkpoints(folder / "checkpoints", job.run.checkpoints_kept)
@@ -176,6 +179,8 @@ class Runner:
 
     def run(self) -> Outcome:
         """Every step that is not done; all is saved at the end, or at what stops it."""
+        for caution in self.cautions:
+            self.log.say(f"caution: {caution}")
         for name, words in self._descan().items():
             self.listener.say(f"{name} {words}")
         if self.source is not None:
@@ -190,8 +195,10 @@ class Runner:
             why = stopped.reason
             state = stopped.state
         except Diverged as error:
+            self.log.say(f"diverged: {error}")
             self._save(error.state or state)
             raise
+        self.log.say(f"ended by: {why}" if why != "finished" else why)
         return self._save(state, why)
 
     def _step(self, number: int, step: Step, state: State) -> State:
@@ -202,6 +209,7 @@ class Runner:
             return self._follow(state)
         if number and (why := self.stop()):
             raise Stopped(why, state)
+        self.log.say(f"step {number}: {step.summary()}")
         if number + 1 == len(self.job.step) and isinstance(step, RefineStep):
             return step.run(state, context)  # its checkpoint and the result hold the state
         run_on_rank0(partial(context.folder.mkdir, parents=True, exist_ok=True))

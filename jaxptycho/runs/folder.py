@@ -1,7 +1,7 @@
 """Folder of a run.
 
-`run.toml` (the job as run, all defaults included), `steps/NN-kind/` (the result of each step),
-`checkpoints/`, `history.csv`, `result.h5`, `figures/`, `report.html`; `atoms.xyz` of a specimen
+`run.toml` (the job as run, all defaults included), `run.log`, `steps/NN-kind/` (the result of each
+step), `checkpoints/`, `history.csv`, `result.h5`, `figures/`, `report.html`; `atoms.xyz` of a specimen
 made of atoms.
 """
 
@@ -23,6 +23,7 @@ from ..model import Model
 from .references import absolute, is_reference, resolve
 from .state import Row, State, columns_of
 
+LOG = "run.log"
 STATE = "state.json"
 MODEL = "model.h5"
 

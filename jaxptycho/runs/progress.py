@@ -1,8 +1,14 @@
 """Progress of a run on the screen, and signals that stop it without losing anything."""
 
 import signal
+import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from statistics import median
 from types import TracebackType
 from typing import Any
 
@@ -10,6 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .state import Row
+
+RECENT = 10  # epochs from which the time left is estimated
 
 
 class ProgressListener:
@@ -83,6 +91,91 @@ class ProgressBar(ProgressListener):
                 held="–" if row.held_out is None else f"{row.held_out:.4g}",
                 speed=f"{self.patterns / row.seconds:.0f}",
             )
+
+
+class EpochLines(ProgressListener):
+    """One line for every epoch, with the losses and the time left, and for what is said."""
+
+    def __init__(self, write: Callable[[str], None]):
+        self.write = write
+        self.epochs = 0
+        self.seconds: list[float] = []
+
+    def say(self, text: str) -> None:
+        self.write(text)
+
+    def begin(self, name: str, epochs: int, patterns: int, done: int) -> None:
+        self.epochs = epochs
+        self.write(f"{name}: {patterns} patterns, {epochs} epochs" + f", {done} done" * (done > 0))
+
+    def epoch(self, row: Row) -> None:
+        self.seconds.append(row.seconds)
+        held = "" if row.held_out is None else f"  held out {row.held_out:.4g}"
+        left = time_left(self.seconds, self.epochs - row.epoch)
+        self.write(
+            f"{row.step} epoch {row.epoch}/{self.epochs}  loss {row.loss:.4g}{held}  "
+            f"{row.seconds:.3g} s  {left} left"
+        )
+
+
+class RunLog(EpochLines):
+    """Lines of a run with their times, appended to its file, which the first of them creates."""
+
+    def __init__(self, path: Path):
+        super().__init__(self._append)
+        self.path = path
+
+    def _append(self, text: str) -> None:
+        now = datetime.now().astimezone().isoformat(" ", "seconds")
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(f"{now}  {text}\n")
+
+
+class Listeners(ProgressListener):
+    """Several listeners to one run."""
+
+    def __init__(self, *listeners: ProgressListener):
+        self.listeners = listeners
+
+    def __enter__(self):
+        for one in self.listeners:
+            one.__enter__()
+        return self
+
+    def __exit__(self, *error: Any):
+        for one in self.listeners:
+            one.__exit__(*error)
+
+    def say(self, text: str) -> None:
+        for one in self.listeners:
+            one.say(text)
+
+    def begin(self, name: str, epochs: int, patterns: int, done: int) -> None:
+        for one in self.listeners:
+            one.begin(name, epochs, patterns, done)
+
+    def batch(self, patterns: float) -> None:
+        for one in self.listeners:
+            one.batch(patterns)
+
+    def epoch(self, row: Row) -> None:
+        for one in self.listeners:
+            one.epoch(row)
+
+
+def screen_listener() -> ProgressListener:
+    """A bar on a terminal, lines where the output goes to a file or a queue."""
+    if sys.stdout.isatty():
+        return ProgressBar()
+    return EpochLines(partial(print, flush=True))
+
+
+def time_left(seconds: Sequence[float], epochs: int) -> str:
+    """Time of `epochs` like the last ones, whose median is taken: the first compiles."""
+    if not seconds:
+        return "an unknown time"
+    left = max(epochs, 0) * median(seconds[-RECENT:])
+    return f"{left:.0f} s" if left < 120 else f"{left / 60:.0f} min"
 
 
 class SignalStopper:

@@ -67,6 +67,11 @@ def test_a_new_job_knows_the_file_validates_and_runs_unchanged(job, measurement,
     assert result.exit_code == 0, result.output
     assert "finished" in result.output
     assert (tmp_path / "run" / "figures" / "object.png").exists()
+    assert "epoch 12/12  loss" in result.output  # no terminal
+    log = (tmp_path / "run" / "run.log").read_text()
+    assert "step 0: " in log
+    assert "epoch 12/12  loss" in log
+    assert log.endswith("finished\n")
     as_run = read_job(tmp_path / "run" / "run.toml")
     assert as_run == read_job(job, enough[1::2])
     assert "PixelProbe" in run("inspect", tmp_path / "run").output
