@@ -33,13 +33,20 @@ def spikes(
     Patterns and limits are in the same layout, which is periodic.
     """
     found = np.zeros(len(patterns), int)
-    least = float(limits.min())
-    for shot in np.flatnonzero(patterns.max((1, 2)) > least):
-        beyond = np.argwhere(patterns[shot] > limits).tolist()
-        if 0 < len(beyond) < RANK and all(_alone(patterns[shot], *place) for place in beyond):
+    above = patterns > _of_kind(limits, patterns.dtype)
+    for shot in np.flatnonzero(above.any((1, 2))):
+        beyond = np.argwhere(above[shot]).tolist()
+        if len(beyond) < RANK and all(_alone(patterns[shot], *place) for place in beyond):
             y, x = beyond[0]
             found[shot] = 1 + y * limits.shape[1] + x
     return found
+
+
+def _of_kind(limits: Float[np.ndarray, "y x"], kind: np.dtype) -> Num[np.ndarray, "y x"]:
+    """The limits in the type of patterns, which are compared faster; whole counts exceed both."""
+    if kind.kind not in "ui":
+        return limits
+    return np.minimum(np.floor(limits), np.iinfo(kind).max).astype(kind)
 
 
 def _alone(pattern: Num[np.ndarray, "y x"], y: int, x: int) -> bool:

@@ -81,7 +81,7 @@ def find_affine(
     patterns of the view with most shots, binned where `bins`. Not every search ends at the least
     misfit: of two or three that begin on either side, the one of least misfit is taken. Warns where
     no other one ends there, where the map still changes after the last step or is uncertain by
-    noise, and where the patterns do not show a change of it. Raises ValueError for fewer than nine
+    noise and the scatter of searches, and where the patterns do not show a change of it. Raises ValueError for fewer than nine
     patterns with counts.
     """
     view = int(np.argmax(data.n_shots))
@@ -92,27 +92,28 @@ def find_affine(
     block = spread_patterns(usable, radius)
     block = binned_patterns(block, radius) if bins else block
     wide = place_nominal(block, (1 + REACH) * np.eye(2))
-    found, agree = several_searches(first(wide), block, linear_map(rotation=turn), say)
-    for doubt in _doubts(found, agree, block):
+    ends = several_searches(first(wide), block, linear_map(rotation=turn), say)
+    errors = np.hypot(_errors(ends[0].model, block), scatter(ends))
+    say(f"map of the scan: {describe_map(ends[0].matrix, errors)}")
+    for doubt in _doubts(ends, errors, block):
         warnings.warn(doubt, stacklevel=2)
-    return found.matrix
+    return ends[0].matrix
 
 
-def _doubts(found: "Settled", agree: bool, data: Dataset) -> Iterator[str]:
-    """Reasons for which a map may be wrong."""
-    model, change = found.model, found.change
+def _doubts(ends: list["Settled"], errors: Vector, data: Dataset) -> Iterator[str]:
+    """Reasons for which the map at which the first of the `ends` is may be wrong."""
+    model, change = ends[0].model, ends[0].change
     advice = (
         "compare the verdict with that of scan.kind = 'free', or give positions that are nearer"
     )
-    if not agree:
+    if not agree(ends):
         yield (
             "the map of the scan depends on where its search begins; that of least misfit may be "
             f"wrong; {advice}"
         )
-    error = _errors(model, data).max()
-    if error > UNSURE:
+    if errors.max() > UNSURE:
         yield (
-            f"the patterns show the map of the scan to ±{error:.1g} only; more of them, or more "
+            f"the patterns show the map of the scan to ±{errors.max():.1g} only; more of them, or more "
             "electrons, show it better"
         )
     if change > SETTLED:
@@ -148,8 +149,8 @@ class Settled(NamedTuple):
 
 def several_searches(
     model: Model, data: Dataset, start: Any, say: Callable[[str], None]
-) -> tuple[Settled, bool]:
-    """The map of least misfit, and whether a second search has ended there.
+) -> list[Settled]:
+    """The ends of two or three searches, that of least misfit first.
 
     The second one begins as far beyond the first map as the first had begun before it, a third one
     beyond the better of two that differ.
@@ -163,13 +164,24 @@ def several_searches(
 
     first = search(start)
     second = search(first.matrix @ np.linalg.inv(np.asarray(start, float)) @ first.matrix)
-    better, worse = sorted((first, second), key=lambda found: found.misfit)
-    if _apart(better, worse) < AGREED:
-        return better, True
+    better, worse = ends = sorted((first, second), key=lambda found: found.misfit)
+    if agree(ends):
+        return ends
     away = better.matrix - worse.matrix
     third = search(better.matrix + np.clip(BEYOND * away, -MAX_BEYOND, MAX_BEYOND))
-    best, *others = sorted((better, worse, third), key=lambda found: found.misfit)
-    return best, min(_apart(best, other) for other in others) < AGREED
+    return sorted((better, worse, third), key=lambda found: found.misfit)
+
+
+def agree(ends: list[Settled]) -> bool:
+    """True where another search has ended at the map of least misfit, which is the first."""
+    return min(_apart(ends[0], other) for other in ends[1:]) < AGREED
+
+
+def scatter(ends: list[Settled]) -> Vector:
+    """Standard deviation of the numbers of the first map and of the one nearest to it."""
+    nearest = min(ends[1:], key=lambda other: _apart(ends[0], other))
+    numbers = (np.array(map_parameters(end.matrix)) for end in (ends[0], nearest))
+    return np.abs(np.subtract(*numbers)) / math.sqrt(2)
 
 
 def _apart(one: Settled, other: Settled) -> float:
@@ -239,10 +251,16 @@ def _after_epochs(model: Model, data: Dataset, epochs: int, rate: float, seed: i
     return minimise(misfit(amplitude), model, drawn, solver)[0]
 
 
-def describe_map(matrix: Matrix) -> str:
-    """Scale, rotation and shear of a map in words."""
-    y, x, shear, turn = map_parameters(matrix)
-    return f"scale {y:.4f} (y), {x:.4f} (x), rotation {np.rad2deg(turn):.3f}°, shear {shear:.4f}"
+def describe_map(matrix: Matrix, errors: Vector | None = None) -> str:
+    """Scale, rotation and shear of a map in words, with their standard errors if they are given."""
+    values = np.array(map_parameters(matrix)) * [1, 1, 1, 180 / np.pi]
+    places = (4, 4, 4, 3)
+    said = [f"{value:.{digits}f}" for value, digits in zip(values, places, strict=True)]
+    if errors is not None:
+        scaled = np.asarray(errors) * [1, 1, 1, 180 / np.pi]
+        said = [f"{own} ± {error:.1g}" for own, error in zip(said, scaled, strict=True)]
+    y, x, shear, turn = said
+    return f"scale {y} (y), {x} (x), rotation {turn}°, shear {shear}"
 
 
 def pivot(data: Dataset) -> Float[np.ndarray, "2"]:

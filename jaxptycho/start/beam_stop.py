@@ -10,7 +10,7 @@ electrons have their direct beam.
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
-from scipy.spatial import Delaunay, QhullError
+from scipy.spatial import ConvexHull, Delaunay, QhullError
 
 DARKER = 4.0  # times fewer counts than opposite
 EDGE = 2.5  # ratio of counts across the edge
@@ -80,7 +80,8 @@ def _regions(pixels: Bool[np.ndarray, "y x"]) -> list[Bool[np.ndarray, "y x"]]:
 def _is_between(region: Bool[np.ndarray, "y x"], bright: Bool[np.ndarray, "y x"]) -> bool:
     """True if most of a region is inside the convex outline of `bright` pixels."""
     try:
-        outline = Delaunay(np.argwhere(bright))
+        pixels = np.argwhere(bright)
+        outline = Delaunay(pixels[ConvexHull(pixels).vertices])  # of all pixels it takes seconds
     except (QhullError, ValueError):  # none, or all on a line
         return False
     return float(np.mean(outline.find_simplex(np.argwhere(region)) >= 0)) > INSIDE

@@ -23,6 +23,7 @@ BRIGHT = 0.95  # fraction of the pixels that are dimmer
 MOSTLY_EMPTY = 0.6  # fraction of the patterns
 FALL = 5.0  # of variance over mean from dark to bright pixels
 FEWEST_WRAPPED = 30  # counts just below the largest value
+WHITENESS_STEP = 4  # of the patterns, which suffice for it
 EVEN = 0.5  # ratio of numbers of counts that are alike
 LARGEST_ROOT = 30.0  # whose square is told from its neighbours in single precision
 
@@ -55,17 +56,17 @@ def noise_of(data: Dataset) -> Noise:
         patterns[:, valid],
         mean[valid],
         variance[valid],
-        len(patterns) >= FEWEST_SHOTS and _whiteness(patterns - mean, valid) > WHITE,
+        len(patterns) >= FEWEST_SHOTS and _is_white(patterns[::WHITENESS_STEP] - mean, valid),
     )
 
 
-def _whiteness(deviations: Num[np.ndarray, "shot y x"], valid: Bool[np.ndarray, "y x"]) -> float:
-    """Σ(a − b)²/Σ(a² + b²) of neighbouring pixels: 1 if they are independent, 0 if equal."""
+def _is_white(deviations: Num[np.ndarray, "shot y x"], valid: Bool[np.ndarray, "y x"]) -> bool:
+    """True if Σ(a − b)²/Σ(a² + b²) of neighbouring pixels, 1 if independent, is above `WHITE`."""
     both = valid[:, 1:] & valid[:, :-1]
     left = deviations[:, :, :-1][:, both]
     right = deviations[:, :, 1:][:, both]
     total = float(np.sum(left**2) + np.sum(right**2))
-    return float(np.sum((left - right) ** 2)) / total if total > 0 else 0.0
+    return float(np.sum((left - right) ** 2)) > WHITE * total
 
 
 def ceiling(noise: Noise) -> Ceiling | None:
@@ -74,6 +75,8 @@ def ceiling(noise: Noise) -> Ceiling | None:
     Where it is none at which types and cameras end, these are counts of varying pixels, in noise.
     """
     largest = noise.values.max(initial=0)
+    if (noise.values == largest).sum() < CLIPPED:
+        return None
     usual = largest in CEILINGS
     varying = noise.values if usual else noise.values[:, noise.variance > 0]
     lower = varying[varying < largest]
@@ -134,8 +137,10 @@ def are_amplitudes(noise: Noise) -> bool:
 
 def _are_roots(values: Num[np.ndarray, "shot pixel"]) -> bool:
     """True if the squares of all small values are whole numbers, unlike many of the values."""
+    if values.dtype.kind != "f":
+        return False
     small = np.unique(values[(values > 0) & (values < LARGEST_ROOT)].astype(float))
-    if values.dtype.kind != "f" or len(small) < FEWEST_PIXELS:
+    if len(small) < FEWEST_PIXELS:
         return False
     squares = small**2
     whole = np.abs(squares - np.rint(squares)) < 1e-3
