@@ -9,7 +9,7 @@ from jaxptycho.inverse.losses import LOSSES
 from jaxptycho.inverse.penalties import PENALTIES
 from jaxptycho.jobs.job import Job
 
-TABLES = ("data", "probe", "specimen", "scan", "propagator", "detector", "figures", "run")
+TABLES = ("data", "probe", "specimen", "scan", "propagator", "detector", "start", "figures", "run")
 REGISTRIES = {"loss": LOSSES, "penalty": PENALTIES, "constraint": CONSTRAINTS}
 LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 HEAD = """# Keys of a job

@@ -22,6 +22,7 @@ from .build import build_model, found_map, found_positions
 from .schema import Section
 from .sections import Setup
 from .series import series_model
+from .started import from_result
 
 SCAN_MAP = "scan_map.txt"
 POSITIONS = "positions.txt"
@@ -67,9 +68,10 @@ class Context:
         """The model that a run starts from, with what `find_scan` has found."""
         with on_the_host():  # a specimen too large for one device does not pass through one
             if self.job.is_series:
-                return series_model(self.job, self.data)
+                return from_result(self.job.start, series_model(self.job, self.data))
             file = self.run / SCAN_MAP
-            return build_model(self.job, self.data, np.loadtxt(file) if file.exists() else None)
+            matrix = np.loadtxt(file) if file.exists() else None
+            return from_result(self.job.start, build_model(self.job, self.data, matrix))
 
     def find_scan(self) -> None:
         """Find positions and the map of an affine scan where the job asks for it, once a run.

@@ -215,3 +215,14 @@ class Scan(Section):
         1.0,
         gt=0,
     )
+
+
+class Start(Section):
+    """An older result whose parts the first model takes over."""
+
+    result: str | None = key(
+        "result.h5 of another run on the same pixels", None, "other/result.h5", role="input"
+    )
+    parts: list[Literal["specimen", "probe", "positions"]] = key(
+        "what is taken from it", ["specimen", "probe", "positions"], min_length=1
+    )

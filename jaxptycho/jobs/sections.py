@@ -8,7 +8,7 @@ from ..kernels.resampling import INTERPOLATIONS
 from ..physics.camera_curves import CAMERA_CURVES
 from ..start.descan import DESCANS
 from ..start.guess import PROBES, SPECIMENS, STARTS
-from .data_sections import Data, Scan
+from .data_sections import Data, Scan, Start
 from .schema import Aberrations, Pair, Section, Semiangle, Triple, entry_of, key, one_of
 
 Thicknesses = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2)]
@@ -272,6 +272,7 @@ class Setup(Section):
     scan: Scan = Scan()
     propagator: Propagator = Propagator()
     detector: Detector = Detector()
+    start: Start = Start()
     vary: dict[str, Literal["shot", "view"]] = key(
         'fields of the model that differ from shot to shot or view to view: "probe" = "view"', {}
     )
