@@ -4,6 +4,7 @@ The shift of a tile is found from the rim alone: levels and gradients of the int
 outside, which the specimen changes from tile to tile, are fitted with it.
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -94,7 +95,7 @@ def _shifts(sums, mask, disc: Disc, before: DiscShifts, per_quantum: float) -> D
     for _ in range(SCORINGS):
         step, errors = _tile_steps(sums, mask, disc, tiles, per_quantum)
         tiles = tiles + np.clip(step, -1.0, 1.0)
-    return _plane(before.places, tiles, errors)
+    return plane_of_tiles(before.places, tiles, errors)
 
 
 def _tile_steps(sums, mask, disc: Disc, shifts, per_quantum: float):
@@ -131,10 +132,14 @@ def _relative(counts: Float[np.ndarray, "tile n"]) -> Float[np.ndarray, "tile 1"
     return counts.sum(1, keepdims=True) / total if total > 0 else np.zeros((len(counts), 1))
 
 
-def _plane(places, tiles, errors) -> DiscShifts:
-    """Robust plane through the shifts of tiles (y, x), each fitted separately."""
+def plane_of_tiles(
+    places: Float[np.ndarray, "tile 2"],
+    tiles: Float[np.ndarray, "tile 2"],
+    errors: Float[np.ndarray, "tile 2"],
+) -> DiscShifts:
+    """Robust plane through the shifts (y, x) of tiles, in the order of `tiles_of`."""
     design = np.c_[np.ones(len(places)), places]
-    y, x = (_robust_fit(design, tiles[:, axis], errors[:, axis]) for axis in (0, 1))
+    y, x = (_fit_of_strips(design, tiles[:, axis], errors[:, axis]) for axis in (0, 1))
     return DiscShifts(
         places,
         np.stack([tiles[:, axis] - one.found[0] for axis, one in enumerate((y, x))], -1),
@@ -151,6 +156,23 @@ class _Fitted(NamedTuple):
     errors: Float[np.ndarray, "3"]
     bounds: Float[np.ndarray, "3"]
     scatter: Float[np.ndarray, " tile"]  # standard deviation of every value
+
+
+def _fit_of_strips(design, values, errors) -> _Fitted:
+    """Robust fit with errors that allow for particles which deflect the disc in several tiles.
+
+    By leaving out strips of the scan along either axis (jackknife in two-way clusters; Cameron,
+    Gelbach & Miller 2011). Neighbouring tiles show one particle, and no independent errors.
+    """
+    fitted = _robust_fit(design, values, errors)
+    side = math.isqrt(len(values))
+    index = np.arange(len(values))
+    variance = -(fitted.errors**2)
+    for strip in (index // side, index % side):
+        kept = [strip != i for i in range(side)]
+        found = [_robust_fit(design[k], values[k], errors[k]).found for k in kept]
+        variance = variance + (side - 1) * np.var(found, 0)
+    return fitted._replace(errors=np.sqrt(np.maximum(variance, fitted.errors**2)))
 
 
 def _robust_fit(design, values, errors) -> _Fitted:

@@ -20,6 +20,7 @@ from .optics_search import MIRRORS, Knowledge, Problem, candidates, same_optics
 from .optics_table import (
     SIGNIFICANT,
     DefocusCurve,
+    ImageErrors,
     MeasuredOptics,
     implausible_orders,
     optics_rows,
@@ -62,8 +63,8 @@ def measure_optics(
         data = data.view(view)
     known = Knowledge(defocus_sign, transform, rotation)
     camera = measure_camera(data) if camera is None else camera
-    images, angle, spread, cautions = _images(data, camera, semiangle)
-    return optics_of(images, angle, data.grid.wavelength, known, spread, cautions)
+    images, angle, shared, cautions = _images(data, camera, semiangle)
+    return optics_of(images, angle, data.grid.wavelength, known, shared, cautions)
 
 
 def optics_of(
@@ -71,13 +72,12 @@ def optics_of(
     semiangle: float,
     wavelength: float,
     known: Knowledge,
-    spread: float = 0.0,
+    shared: ImageErrors | None = None,
     cautions: Sequence[str] = (),
 ) -> MeasuredOptics:
     """As `measure_optics`, from images of the disc of `semiangle` [rad].
 
-    `spread` is the relative error of the defocus by the step of the detector and the thickness,
-    `cautions` are those of the images.
+    `cautions` are those of the images, `shared` their errors.
     """
     problem = Problem(images, semiangle, wavelength, known)
     fits = candidates(problem)
@@ -88,14 +88,12 @@ def optics_of(
     swapped, settled = _pair(best, skewness, known)
     if swapped:
         best = optics_fit.conjugate(best)
-    return _measured(problem, best, fits, rivals, settled, skewness, spread, cautions)
+    shared = ImageErrors() if shared is None else shared
+    return _measured(problem, best, fits, rivals, settled, skewness, shared, cautions)
 
 
 def _images(data, camera, semiangle):
-    """Superpixel images, semiangle [rad], relative error of the defocus, and cautions.
-
-    This error is that of the detector's step and of the weak object.
-    """
+    """Superpixel images, semiangle [rad], errors that they share, and cautions."""
     disc = camera.disc
     if disc is None:
         raise ValueError(
@@ -126,7 +124,17 @@ def _images(data, camera, semiangle):
     (images,) = over(data, superpixels_of(data.grid, mask, disc.radius, centres, scale))
     # electrons that are scattered twice, which a weak object lacks, draw the defocus towards zero
     spread = math.hypot(error if scale != 1.0 else 0.0, SECOND_ORDER * camera.scattered)
-    return images, trusted_angle, spread, cautions
+    descan = scale * _descan_errors(data, camera)
+    return images, trusted_angle, ImageErrors(spread, descan), cautions
+
+
+def _descan_errors(data, camera):
+    """Standard errors [1/Å along Å] of the movement of the disc over the scan."""
+    if camera.tiles is None:
+        return np.zeros((2, 2))
+    pixels = np.nan_to_num(camera.tiles.errors)
+    extent = np.maximum(np.ptp(data.positions[0], axis=0), 1e-9)
+    return pixels * np.reshape(data.grid.dk, (2, 1)) / extent
 
 
 def _likeliest(problem, fits):
@@ -181,7 +189,7 @@ def _pair(best, skewness, known):
     return skewness.value < 0, abs(skewness.value) > SIGNIFICANT * skewness.error
 
 
-def _measured(problem, best, fits, rivals, settled, skewness, spread, cautions):
+def _measured(problem, best, fits, rivals, settled, skewness, shared, cautions):
     transform, rotation = nearest_transform(_orientation(best))
     other = optics_fit.conjugate(best)
     alternatives = [] if settled else [_described(other)]
@@ -228,7 +236,7 @@ def _measured(problem, best, fits, rivals, settled, skewness, spread, cautions):
         skewness,
         _curve(best, fits),
         tuple(warnings),
-        optics_rows(best, transform, rotation, spread),
+        optics_rows(best, transform, rotation, problem.wavelength, shared),
     )
 
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -74,28 +75,43 @@ class MeasuredOptics:
         return (positions - middle) @ self.matrix.T + middle
 
 
+class ImageErrors(NamedTuple):
+    """Errors that the images share, which their likelihood does not show."""
+
+    defocus: float = 0.0  # relative, by the step of the detector and the thickness
+    descan: Float[np.ndarray, "2 2"] = np.zeros((2, 2))  # 1/Å of the disc along Å of the scan
+
+
 def optics_rows(
-    fit: OpticsFit, transform: str, rotation: float, spread: float
+    fit: OpticsFit, transform: str, rotation: float, wavelength: float, shared: ImageErrors
 ) -> dict[str, Measured]:
-    """Table of the fit; `spread` is a relative error of the defocus beside that of the fit."""
+    """Table of the fit.
+
+    A disc that drifts by δS·r from where it is believed stretches and turns the scan by 1 + λ·df·δS
+    (`superpixels`).
+    """
     source = "likelihood of a weak object in the bright field"
     size = len(fit.theta)
     found = np.zeros((size, size))
     found[np.ix_(fit.free, fit.free)] = covariance(fit)
     error = np.sqrt(np.maximum(np.diag(found), 0.0))
     defocus = -float(fit.theta[0])
-    rows = {
-        "defocus_angstrom": Measured(
-            defocus, float(np.hypot(error[0], spread * defocus)), "Å", source
-        )
-    }
+    # along and across the true axes, half of the trace and of the antisymmetric part
+    squares = orientation_matrix(transform, rotation) ** 2
+    stretch, turn = (
+        abs(wavelength * defocus) / 2 * math.sqrt(np.sum(shared.descan**2 * axes))
+        for axes in (squares, squares[::-1])
+    )
+    error[-1] = math.hypot(error[-1], turn)
+    of_defocus = math.hypot(error[0], shared.defocus * defocus, stretch * defocus)
+    rows = {"defocus_angstrom": Measured(defocus, of_defocus, "Å", source)}
     rows |= _magnitude("astigmatism", "C12", fit, found, source)
     words = source
     if transform != "none" and np.linalg.det(fit.mirror) > 0:
         total = np.rad2deg(np.angle(np.exp(1j * fit.theta[-1])))
         words += f"; after the transform {transform}, in all {total:.2f}°"
-    turn = np.rad2deg(rotation), min(np.rad2deg(error[-1]), 180.0)
-    rows["rotation_deg"] = Measured(float(turn[0]), float(turn[1]), "°", words)
+    of_rotation = min(float(np.rad2deg(error[-1])), 180.0)
+    rows["rotation_deg"] = Measured(float(np.rad2deg(rotation)), of_rotation, "°", words)
     for symbol, extra in _higher_rows(fit, found, source).items():
         first = extra[f"{HIGHER[symbol]}_angstrom"]
         if (

@@ -9,6 +9,7 @@ from jaxptycho.data.tiles import tiles_of
 from jaxptycho.simulate.camera import Camera
 from jaxptycho.start import disc as discs
 from jaxptycho.start.camera import measure_camera
+from jaxptycho.start.disc_shifts import plane_of_tiles
 
 N, SIDE = 64, 18
 GRID = jp.Grid((N, N), 0.3, 80.0)
@@ -174,3 +175,21 @@ def test_tiles_hold_equal_parts_of_any_scan():
     assert len(np.unique(tiles)) == 25
     assert np.ptp(np.bincount(tiles)) <= 1
     assert (tiles_of(PLACES[:5]) == 0).all()
+
+
+def test_a_particle_over_several_tiles_widens_the_error_of_the_descan():
+    """Errors of its slope are calibrated where neighbouring tiles are deflected alike."""
+    places = np.stack(np.meshgrid(*[(np.arange(5) - 2) / 4] * 2, indexing="ij"), -1).reshape(-1, 2)
+    errors = np.full((25, 2), 0.01)
+    rng = np.random.default_rng(0)
+    alone, deflected = [], []
+    for _ in range(40):
+        noise = rng.normal(0, 0.01, (25, 2))
+        middle = rng.uniform(-0.7, 0.7, 2)
+        away = places - middle
+        field = 3.0 * away * np.exp(-np.sum(away**2, 1, keepdims=True) / 0.18)
+        for scores, tiles in ((alone, noise), (deflected, noise + 0.1 * field)):
+            found = plane_of_tiles(places, places @ SLOPES.T + tiles, errors)
+            scores.append((found.slopes - SLOPES) / found.errors)
+    assert np.sqrt(np.mean(np.square(alone))) < 1.2
+    assert np.sqrt(np.mean(np.square(deflected))) < 1.5
