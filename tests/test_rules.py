@@ -132,6 +132,9 @@ def test_import_is_light():
         "mrcfile",
         "tifffile",
         "orbax",
+        "scipy.ndimage",
+        "scipy.sparse",
+        "scipy.spatial",
     )
     code = f"import sys, jaxptycho; print(*[m for m in {heavy} if m in sys.modules])"
     result = subprocess.run(

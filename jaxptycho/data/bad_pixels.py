@@ -8,9 +8,9 @@ regions are not narrow straight stripes.
 """
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike
-from scipy import ndimage
 
 from .dead_chips import ILLUMINATED, dead_chips
 from .hot_clusters import hot_clusters
@@ -58,13 +58,13 @@ def bad_pixels(seen: PixelStatistics, mask: Bool[np.ndarray, "y x"]) -> dict[str
 
 def _saturated(seen: PixelStatistics, flagged, valid) -> Bool[np.ndarray, "y x"]:
     """Flagged regions with a border nearly as bright, or round ones in counts of the same order."""
-    labels: np.ndarray = ndimage.label(flagged, np.ones((3, 3)))[0]  # pyright: ignore
+    labels: np.ndarray = scipy.ndimage.label(flagged, np.ones((3, 3)))[0]  # pyright: ignore
     found = np.zeros_like(flagged)
     brightest = np.where(valid, seen.largest, 0).max(initial=0)
-    for number, place in enumerate(ndimage.find_objects(labels), 1):
+    for number, place in enumerate(scipy.ndimage.find_objects(labels), 1):
         region = labels == number
         level = seen.largest[region].max()
-        border = ndimage.binary_dilation(region, np.ones((3, 3))) & valid
+        border = scipy.ndimage.binary_dilation(region, np.ones((3, 3))) & valid
         around = (seen.total[border] / seen.shots).max(initial=0)
         filled = region[place].mean()
         round_one = region.sum() >= ROUND and 0.5 < filled < 1 and brightest > level / 20
@@ -87,11 +87,11 @@ def _stuck(seen: PixelStatistics, valid) -> Bool[np.ndarray, "y x"]:
     variance = np.maximum(seen.squares / seen.shots - mean**2, 0)
     noisy = valid & ((mean == 0) | (variance > 0.3 * np.abs(mean)))
     constant = valid & (seen.changed == 0) & (mean != 0)
-    labels: np.ndarray = ndimage.label(constant, np.ones((3, 3)))[0]  # pyright: ignore
-    for number, place in enumerate(ndimage.find_objects(labels), 1):
+    labels: np.ndarray = scipy.ndimage.label(constant, np.ones((3, 3)))[0]  # pyright: ignore
+    for number, place in enumerate(scipy.ndimage.find_objects(labels), 1):
         around = tuple(slice(max(s.start - 1, 0), s.stop + 1) for s in place)
         region = labels[around] == number
-        ring = ndimage.binary_dilation(region, np.ones((3, 3))) & ~region & valid[around]
+        ring = scipy.ndimage.binary_dilation(region, np.ones((3, 3))) & ~region & valid[around]
         small = region.sum() <= MAX_STUCK or min(constant[place].shape) <= STUCK_WIDTH
         if small and ring.any() and noisy[around][ring].mean() > MIN_VARYING:
             found[around] |= region
@@ -174,8 +174,8 @@ def dead_pixels(total: Float[np.ndarray, "y x"], mask: Bool[np.ndarray, "y x"]) 
     ]
     found = np.zeros_like(dark)
     for axis, candidates in enumerate(across):
-        labels: np.ndarray = ndimage.label(candidates)[0]  # pyright: ignore
-        for number, place in enumerate(ndimage.find_objects(labels), 1):
+        labels: np.ndarray = scipy.ndimage.label(candidates)[0]  # pyright: ignore
+        for number, place in enumerate(scipy.ndimage.find_objects(labels), 1):
             if not (labels[place] == number).all():
                 continue  # not a rectangle
             height, width = (s.stop - s.start for s in place)

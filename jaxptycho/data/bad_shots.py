@@ -4,10 +4,8 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float
-from scipy.ndimage import median_filter
-from scipy.sparse import coo_array, csgraph
-from scipy.spatial import KDTree
 
 WILD_RATIO = 3.0  # ratio of the doses of a shot and of the brightest shots around it
 WILD_DEVIATIONS = 8.0  # standard deviations of √dose over the scan
@@ -49,9 +47,11 @@ def wild_doses(
 def _bright_around(dose, positions) -> Float[np.ndarray, " shot"]:
     """Third largest dose of the nearest shots in space, or of the five adjacent in time."""
     count = min(NEIGHBOURS + 1, len(dose))
-    near = KDTree(positions).query(positions, k=count)[1].reshape(len(dose), count)
+    near = scipy.spatial.KDTree(positions).query(positions, k=count)[1].reshape(len(dose), count)
     ranked = np.sort(np.where(near == np.arange(len(dose))[:, None], 0, dose[near]), axis=1)
-    return np.maximum(ranked[:, -min(3, count)], median_filter(dose, min(5, len(dose))))
+    return np.maximum(
+        ranked[:, -min(3, count)], scipy.ndimage.median_filter(dose, min(5, len(dose)))
+    )
 
 
 def is_usable(dose: Float[np.ndarray, " shot"], positions: Float[np.ndarray, "shot 2"]) -> bool:
@@ -101,11 +101,11 @@ def far_positions(
     n = len(positions)
     if n < 4:
         return np.zeros(n, bool)
-    step = np.median(KDTree(positions).query(positions, k=2)[0][:, 1])
+    step = np.median(scipy.spatial.KDTree(positions).query(positions, k=2)[0][:, 1])
     cell = max(FAR_STEPS * step, FAR_WINDOWS * window)
     cells, member = np.unique(np.floor(positions / cell), axis=0, return_inverse=True)
-    pairs = KDTree(cells).query_pairs(1.5, output_type="ndarray")
-    graph = coo_array((np.ones(len(pairs)), pairs.T), (len(cells), len(cells)))
-    group = csgraph.connected_components(graph, directed=False)[1][member.ravel()]
+    pairs = scipy.spatial.KDTree(cells).query_pairs(1.5, output_type="ndarray")
+    graph = scipy.sparse.coo_array((np.ones(len(pairs)), pairs.T), (len(cells), len(cells)))
+    group = scipy.sparse.csgraph.connected_components(graph, directed=False)[1][member.ravel()]
     outside = group != np.argmax(np.bincount(group))
     return outside if outside.mean() <= MAX_LEFT_OUT else np.zeros(n, bool)

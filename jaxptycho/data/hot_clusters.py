@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float
-from scipy import ndimage
 
 from .pixel_statistics import PixelStatistics, dim_noise, steady
 
@@ -75,14 +75,14 @@ def _clusters(
     image: Float[np.ndarray, "y x"], least: float, valid: Bool[np.ndarray, "y x"]
 ) -> Iterator[Bool[np.ndarray, "y x"]]:
     """Small regions that exceed `CONTRAST` times `least` and all that is around them."""
-    around = ndimage.grey_opening(image, size=(WIDTH, WIDTH))
-    labels: np.ndarray = ndimage.label(  # pyright: ignore
+    around = scipy.ndimage.grey_opening(image, size=(WIDTH, WIDTH))
+    labels: np.ndarray = scipy.ndimage.label(  # pyright: ignore
         valid & (image > CONTRAST * np.maximum(around, least)), SQUARE
     )[0]
     for number in range(1, labels.max() + 1):
         region = labels == number
         region &= image > image[region].max() / CONTRAST
-        ring = ndimage.binary_dilation(region, SQUARE) & valid & ~region
+        ring = scipy.ndimage.binary_dilation(region, SQUARE) & valid & ~region
         if not 1 < region.sum() <= LARGEST or not ring.any():
             continue
         if np.median(image[region]) > CONTRAST * max(image[ring].max(), least):

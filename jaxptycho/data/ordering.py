@@ -7,9 +7,8 @@ contain every shot once, of nearly equal size to minimise the padding of batches
 import math
 
 import numpy as np
+import scipy
 from jaxtyping import Float
-from scipy.sparse import coo_array, csgraph
-from scipy.spatial import KDTree
 
 
 def random(
@@ -79,11 +78,17 @@ def _turned(positions, rng):
 def alternating(positions: Float[np.ndarray, "shot 2"]) -> np.ndarray:
     """Colour 0 or 1 of every position: the parity of the steps along the minimum spanning tree."""
     n = len(positions)
-    distance, near = KDTree(positions).query(positions, k=min(9, n))
+    distance, near = scipy.spatial.KDTree(positions).query(positions, k=min(9, n))
     rows = np.repeat(np.arange(n), near.size // n)
     # an edge of a sparse graph must not have length zero, even between shots at one position
     lengths = distance.ravel() + 1e-6 * distance.max() + np.finfo(float).tiny
-    tree = csgraph.minimum_spanning_tree(coo_array((lengths, (rows, near.ravel())), (n, n)).tocsr())
-    first = np.unique(csgraph.connected_components(tree, directed=False)[1], return_index=True)[1]
-    steps = csgraph.dijkstra(tree, directed=False, indices=first, unweighted=True, min_only=True)
+    tree = scipy.sparse.csgraph.minimum_spanning_tree(
+        scipy.sparse.coo_array((lengths, (rows, near.ravel())), (n, n)).tocsr()
+    )
+    first = np.unique(
+        scipy.sparse.csgraph.connected_components(tree, directed=False)[1], return_index=True
+    )[1]
+    steps = scipy.sparse.csgraph.dijkstra(
+        tree, directed=False, indices=first, unweighted=True, min_only=True
+    )
     return steps.astype(int) % 2

@@ -1,8 +1,8 @@
 """Mean potential of known atoms in every voxel: the ideal result of a reconstruction."""
 
 import numpy as np
+import scipy
 from jaxtyping import Float, Int
-from scipy import fft
 
 from .scattering import VOLT_ANGSTROM2, scattering_factor
 from .types import Numbers
@@ -30,7 +30,7 @@ def atoms_potential(
     kinds, own = np.unique(
         np.stack([numbers, debye_waller], 1)[inside], axis=0, return_inverse=True
     )
-    steps = [fft.fftfreq(shape[0]), fft.fftfreq(shape[1]), fft.rfftfreq(shape[2])]
+    steps = [scipy.fft.fftfreq(shape[0]), scipy.fft.fftfreq(shape[1]), scipy.fft.rfftfreq(shape[2])]
     waves = [
         np.exp(-2j * np.pi * np.outer(k, p)) for k, p in zip(steps, places[inside].T, strict=True)
     ]
@@ -48,4 +48,4 @@ def atoms_potential(
         return total
 
     spectrum = np.stack([plane(*one) for one in zip(kz, waves[0], strict=True)])
-    return VOLT_ANGSTROM2 / np.prod(voxel) * np.asarray(fft.irfftn(spectrum, shape))
+    return VOLT_ANGSTROM2 / np.prod(voxel) * np.asarray(scipy.fft.irfftn(spectrum, shape))

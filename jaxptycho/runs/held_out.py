@@ -10,8 +10,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Array, Float, Int
-from scipy.spatial import KDTree
 
 from ..data import Dataset
 from ..model import Model
@@ -34,7 +34,7 @@ def interpolation(
     """The interpolation from the nearest shots, exact for what is linear in the position."""
     places = data.positions[0]
     count = min(NEIGHBOURS, len(learn))
-    nearest = KDTree(places[learn]).query(places[held], k=count)[1]
+    nearest = scipy.spatial.KDTree(places[learn]).query(places[held], k=count)[1]
     near = learn[np.reshape(nearest, (len(held), count))]
     away = places[near] - places[held][:, None]
     size = max(float(np.abs(away).max()), 1e-30)

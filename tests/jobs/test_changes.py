@@ -15,7 +15,7 @@ from jaxptycho.io.native import write_native
 from jaxptycho.io.results import load_attributes, load_history
 from jaxptycho.jobs.changes import Reached, differences, require_applicable
 from jaxptycho.jobs.reading import beside, make_job, read_job
-from jaxptycho.jobs.runner import resume, start
+from jaxptycho.jobs.runner import Runner, resume, start
 from jaxptycho.jobs.writing import write_job
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -35,7 +35,9 @@ def begun(measurement, tmp_path_factory):
         "run": {"devices": 1, "checkpoint_every": 1},
     }
     (folder / "job.toml").write_text(write_job(make_job(values)))
-    outcome = start(read_job(folder / "job.toml"), folder / "run", Interrupting(after=1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Runner, "draw", lambda *given: None)
+        outcome = start(read_job(folder / "job.toml"), folder / "run", Interrupting(after=1))
     assert len(outcome.history) == 1
     return folder
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Array, Float, Int
-from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from ...model import Model
 from ...physics.types import Scalar, Stack
@@ -49,13 +49,17 @@ def support_mask(
             f"a support of threshold {threshold}, blur {blur} Å and edge {edge} Å; give a "
             "threshold between 0 and 1, and lengths that are not negative"
         )
-    blurred = gaussian_filter(volume, [blur / step for step in voxel], mode="constant")
+    blurred = scipy.ndimage.gaussian_filter(
+        volume, [blur / step for step in voxel], mode="constant"
+    )
     if not blurred.max() > 0:
         raise ValueError(
             "a support of an empty specimen; start from one that was reconstructed at low "
             "resolution"
         )
-    distance = distance_transform_edt(blurred < threshold * blurred.max(), sampling=voxel)
+    distance = scipy.ndimage.distance_transform_edt(
+        blurred < threshold * blurred.max(), sampling=voxel
+    )
     return np.asarray(filters.below(jnp.asarray(distance), edge / 2, edge))
 
 
