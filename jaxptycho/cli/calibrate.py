@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..distributed.multihost import first, run_on_rank0
 from ..jobs.runner import Outcome
-from ..jobs.without_job import look_at, run_calibrated
+from ..jobs.without_job import look_at, run_file
 from ..reports.calibration import PAGE, calibration_json, calibration_table, write_calibration
 from ..runs.folder import refuse_existing
 from ..start.calibrate import Calibration
@@ -32,13 +32,15 @@ def run_calibrate(file: Path, out: Path | None, settings: Sequence[str], as_json
     print(f"wrote {folder}; look at {folder / PAGE}")
 
 
-def run_file(file: Path, folder: Path, settings: Sequence[str]) -> Outcome:
-    """Calibrate a measurement and reconstruct it in a new folder."""
+def reconstruct_file(file: Path, folder: Path, settings: Sequence[str]) -> Outcome:
+    """Reconstruct a measurement in a new folder, after a calibration of a scan."""
     run_on_rank0(partial(refuse_existing, folder))
-    look = look_at(file, settings)
-    if first():
-        _print(look, file)
-    return run_calibrated(look, file, folder, run_listener(), settings)
+
+    def show(look: Calibration) -> None:
+        if first():
+            _print(look, file)
+
+    return run_file(file, folder, run_listener(), settings, show)
 
 
 def _print(look: Calibration, file: Path) -> None:

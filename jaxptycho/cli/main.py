@@ -121,9 +121,9 @@ def run(
     from ..jobs.reading import is_job, read_job
 
     if not is_job(job):
-        from .calibrate import run_file
+        from .calibrate import reconstruct_file
 
-        tell(run_file(job, out or Path(job.stem), settings))
+        tell(reconstruct_file(job, out or Path(job.stem), settings))
         return
     wanted = read_job(job, settings)
     folder = out or Path(wanted.run.out or job.stem)

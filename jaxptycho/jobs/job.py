@@ -132,10 +132,10 @@ def default_steps(series: bool) -> list[Step]:
     falling = {"specimen": Rate(rate=3e-2, schedule="cosine"), "probe": probe}
     # as they suited simulated particles of light and heavy atoms: benchmarks/bench_tomography.py
     coarse = {"name": "coarse", "epochs": 4, "poses": "shifts", "reset_volume": True}
-    fine = {"name": "fine", "epochs": 5, "poses": "all"}
+    fine = {"name": "fine", "epochs": 9, "poses": "all"}
     return [
         ViewsStep(kind="views"),
-        AlignStep(kind="align"),
+        AlignStep(kind="align", iterations=20),
         RefineStep.model_validate(common | coarse | {"rates": rate}),
         RefineStep.model_validate(common | fine | {"rates": falling}),
     ]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tomlkit
 
 from ..data import Dataset
@@ -16,11 +17,13 @@ from ..simulate.phantoms import PHANTOMS
 from ..start.calibrate import Calibration, calibrate
 from ..start.cautions import cautions
 from .calibrated import fitting_template, job_values
-from .reading import make_job
+from .reading import make_job, with_defaults
 from .schema import suggest
 from .template_files import template_text
 from .writing import write_job
 
+NARROW_DEG = 50.0  # largest tilt of a series that needs more rounds of its poses
+NARROW_EPOCHS = 8
 # what a file may know, and the section of a job that gives it
 PLACES = {
     "semiangle_mrad": "probe",
@@ -35,28 +38,49 @@ def new_job(file: Path, target: Path, template: str | None = None) -> str:
     relative = os.path.relpath(file.resolve(), target.resolve().parent)
     if template is not None:
         return _from_template(template, file, relative)
-    values: dict[str, Any] = {"data": {"file": relative}}
     if (absent := _missing_in(file)) is not None:
         warnings.warn(absent, stacklevel=2)
-        return write_job(make_job(values), blanks=True)
+        return write_job(make_job({"data": {"file": relative}}), blanks=True)
     data = read(file)
     doubts = [str(caution) for caution in cautions(data)]
     for text in doubts:
         warnings.warn(text, stacklevel=2)
-    look = None if data.n_views > 1 else _calibrated(data)
+    if data.n_views > 1:
+        return write_job(make_job(series_values(data, relative)), blanks=True)
+    look = _calibrated(data)
     if look is not None:
         values, sources = job_values(look, relative)
         return write_job(
             make_job(values), blanks=True, sources=sources, head=_remarks(look, doubts)
         )
+    values = known_values(data, relative)
+    if "effective_distance_angstrom" in data.about:
+        values["data"]["near_field"] = True
+    return write_job(make_job(values), blanks=True)
+
+
+def known_values(data: Dataset, file: str) -> dict[str, Any]:
+    """Values of a job for a measurement: its `file`, and what that knows of probe and specimen."""
+    values: dict[str, Any] = {"data": {"file": file}}
     for name, section in PLACES.items():
         if name in data.about:
             values.setdefault(section, {})[name] = float(data.about[name])
-    if "effective_distance_angstrom" in data.about:
-        values["data"]["near_field"] = True
-    if data.n_views > 1:
-        values["specimen"] = {"kind": "volume"}
-    return write_job(make_job(values), blanks=True)
+    return values
+
+
+def series_values(data: Dataset, file: str) -> dict[str, Any]:
+    """Values of the job of a tilt series: the default course, with more rounds of the poses where
+    the range of tilts is small.
+    """
+    values = known_values(data, file)
+    values["specimen"] = {"kind": "volume"}
+    if data.tilts is None or np.rad2deg(np.abs(data.tilts).max()) > NARROW_DEG:
+        return values
+    values = with_defaults(values)
+    for step in values["step"]:
+        if step.get("name") == "coarse":
+            step["epochs"] = NARROW_EPOCHS
+    return values
 
 
 def _calibrated(data: Dataset) -> Calibration | None:

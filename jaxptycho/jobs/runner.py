@@ -49,6 +49,7 @@ from .context import Context, Step
 from .job import Job
 from .measurement import known_of, read_data
 from .reading import beside
+from .sections import with_keys
 from .steps.refine import RefineStep, shapes, split_into_slabs
 from .steps.views import read_views
 from .writing import write_job
@@ -225,7 +226,8 @@ class Runner:
         if state.found != self.found:
             self.found = state.found
             self.job = with_keys(self.job, state.found)
-            self._read()
+            if not all(path.startswith("specimen.") for path in state.found):
+                self._read()
         return state
 
     def _read(self) -> None:
@@ -378,15 +380,6 @@ class Runner:
             return None
         kind: str = self.job.step[number - 1].kind  # pyright: ignore
         return read_state(step_folder(self.folder, number - 1, kind), {}).model
-
-
-def with_keys(job: Job, keys: Mapping[str, Any]) -> Job:
-    """Job with the values of some keys, by their path "probe.defocus_angstrom"."""
-    for path, value in keys.items():
-        section, name = path.split(".")
-        part = getattr(job, section).model_copy(update={name: value})
-        job = job.model_copy(update={section: part})
-    return job
 
 
 def file_name(reference: str) -> str:

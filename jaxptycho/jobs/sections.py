@@ -1,6 +1,7 @@
 """Sections of a job that describe the model and the run, and the setup of all of them."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -122,7 +123,8 @@ class VolumeSpecimen(Section):
 
     kind: Literal["volume"] = key("the potential that all views see", "volume")
     size_angstrom: Triple | None = key(
-        "(z, y, x); default: the field that is scanned and illuminated, and as deep as it is wide",
+        "(z, y, x); default: the particle that the aligned views show and 3 Å around it; of a film "
+        "the field that is scanned and illuminated, and as deep as it is wide",
         None,
         [60.0, 60.0, 60.0],
     )
@@ -132,8 +134,11 @@ class VolumeSpecimen(Section):
     absorptive: bool = key(
         "with absorption; the constraint amplitude_clamp keeps it from amplifying", False
     )
-    isolated: bool = key(
-        "in vacuum, like a particle; false: it holds the scan at every tilt", False
+    isolated: bool | None = key(
+        "in vacuum, like a particle; false: a film, which continues beyond the scan; default: what "
+        "the aligned views show, a film before these",
+        None,
+        True,
     )
     slices: int = key("number of slices along the beam", 8, ge=1)
     kernel: one_of(INTERPOLATIONS, "kernel") = key(
@@ -283,6 +288,18 @@ class Setup(Section):
     def is_series(self) -> bool:
         """True if all views see one volume that rotates."""
         return self.specimen.kind == "volume"
+
+
+AnySetup = TypeVar("AnySetup", bound=Setup)
+
+
+def with_keys(job: AnySetup, keys: Mapping[str, Any]) -> AnySetup:
+    """Job with the values of some keys, by their path "probe.defocus_angstrom"."""
+    for path, value in keys.items():
+        section, name = path.split(".")
+        part = getattr(job, section).model_copy(update={name: value})
+        job = job.model_copy(update={section: part})
+    return job
 
 
 def slices_of(job: Setup) -> Specimen:

@@ -1,10 +1,14 @@
-"""A file without a job: calibrated, then reconstructed by the job that the calibration gives."""
+"""A file without a job: a scan is calibrated and reconstructed by the job that the calibration
+gives, a tilt series by the course of such series.
+"""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..data import Dataset
 from ..reports.calibration import write_calibration
 from ..reports.run import CALIBRATION
 from ..runs.progress import ProgressListener
@@ -12,8 +16,11 @@ from ..start.calibrate import Calibration, calibrate
 from .calibrated import job_values, sign_of
 from .job import Job
 from .measurement import read_data
+from .new import series_values
 from .reading import change, make_job, with_defaults
 from .runner import Outcome, start
+
+MEASURED = ("data.", "scan.")  # settings that say how a file is read
 
 
 def look_at(file: Path, settings: Sequence[str] = ()) -> Calibration:
@@ -21,10 +28,31 @@ def look_at(file: Path, settings: Sequence[str] = ()) -> Calibration:
 
     Raises ValueError in one sentence that names the file.
     """
-    job = make_job(_changed({"data": {"file": str(file.resolve())}}, settings), file)
+    return _calibrated(file, _measured(file, settings), settings)
+
+
+def _measured(file: Path, settings: Sequence[str]) -> Dataset:
+    """Measurement of a file by the settings of its sections."""
+    of_data = [setting for setting in settings if setting.startswith(MEASURED)]
+    with _named(file):
+        return read_data(_job_as_it_is(file, of_data))
+
+
+def _calibrated(file: Path, data: Dataset, settings: Sequence[str]) -> Calibration:
+    job = _job_as_it_is(file, settings)
+    with _named(file):
+        return calibrate(data, sign_of(job.probe.defocus_angstrom), job.probe.semiangle_mrad)
+
+
+def _job_as_it_is(file: Path, settings: Sequence[str]) -> Job:
+    return make_job(_changed({"data": {"file": str(file.resolve())}}, settings), file)
+
+
+@contextmanager
+def _named(file: Path) -> Iterator[None]:
+    """Errors name the file."""
     try:
-        sign = sign_of(job.probe.defocus_angstrom)
-        return calibrate(read_data(job), sign, job.probe.semiangle_mrad)
+        yield
     except ValueError as error:
         named = str(error) if file.name in str(error) else f"{file}: {error}"
         raise ValueError(named) from error
@@ -44,14 +72,22 @@ def calibrated_job(look: Calibration, file: Path, settings: Sequence[str] = ()) 
     return make_job(_changed(values, settings), file)
 
 
-def run_calibrated(
-    look: Calibration,
+def run_file(
     file: Path,
     folder: Path,
     listener: ProgressListener | None = None,
     settings: Sequence[str] = (),
+    show: Callable[[Calibration], None] = lambda look: None,
 ) -> Outcome:
-    """Run the job of a calibrated file in `folder`, with the report of the calibration in it."""
+    """Reconstruct a file in `folder`: a scan by the job of its calibration, whose report is in it,
+    and which `show` is given; a tilt series by the course of such series.
+    """
+    data = _measured(file, settings)
+    if data.n_views > 1:
+        values = _changed(series_values(data, str(file.resolve())), settings)
+        return start(make_job(values, file), folder, listener)
+    look = _calibrated(file, data, settings)
+    show(look)
     report = partial(write_calibration, look, title=file.name)
     job = calibrated_job(look, file, settings)
     return start(job, folder, listener, attach=lambda run: report(run / CALIBRATION))

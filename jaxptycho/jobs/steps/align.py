@@ -4,7 +4,7 @@ import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -15,12 +15,13 @@ from ...io.atomic_write import write_table
 from ...model import Model
 from ...runs.state import State
 from ...tomography.alignment import Aligned, align
+from ...tomography.extent import particle_extent, vacuum_around
 from ...tomography.projections import Geometry, rotate_about_beam
 from ...tomography.series import at_faces
-from ...tomography.views import projected_views
+from ...tomography.views import Views, projected_views
 from ..context import Context, Step
 from ..schema import key
-from ..sections import Setup
+from ..sections import Setup, with_keys
 from ..series import (
     empty_volume,
     reach_of,
@@ -36,6 +37,7 @@ from .views import probes_of
 ALIGNMENT = "alignment.csv"
 FULL_WEIGHT = 0.99  # weight from which a pixel of a projection is trusted
 BEYOND_SCAN = 2.0  # Å by which a projection reaches beyond the scan
+AROUND = 3.0  # Å of vacuum on all sides of a particle
 OUTSIDE = 0.35  # of the potential within, more than noise beyond a face; 0.32 after a failed view
 Bins = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
 
@@ -70,15 +72,21 @@ class AlignStep(Step):
         return model
 
     def run(self, state: State, context: Context) -> State:
-        job = context.job
         data = context.data
         models = [state.views[view] for view in range(data.n_views)]
-        found = self._aligned(models, context)
         axis = tilt_axis(data)
+        field, shape = fields_of(context.job, data)
+        views = projected_views(models, field, axis)
+        keys = surroundings(context.job, data, views)
+        found = self._aligned(views, shape, with_keys(context.job, keys), data)
         in_patterns = found._replace(geometry=rotate_about_beam(found.geometry, -axis))
         run_on_rank0(partial(write_alignment, context.folder / ALIGNMENT, in_patterns))
         for name, value in found.summary().items():
             context.listener.say(f"{name}: {value}")
+        keys |= size_found(with_keys(context.job, keys), data, views, found)
+        job = with_keys(context.job, keys)
+        for path, value in keys.items():
+            context.listener.say(f"{path} = {value}")
         if volume_of(job).isolated:
             warn_outside(job, self.bins[-1], found, data)
         if doubt := found.doubt(float(np.rad2deg(axis))):
@@ -87,13 +95,11 @@ class AlignStep(Step):
         geometry = with_angles(volume_of(job), in_patterns.geometry)
         probes = probes_of(job, data, state.views, left_out)
         model = series_model(job, data, geometry, probes)
-        return replace(state, model=model, left_out=left_out)
+        return replace(state, model=model, left_out=left_out, found=state.found | keys)
 
-    def _aligned(self, models: list[Model], context: Context) -> Aligned:
-        job = context.job
-        data = context.data
-        field, shape = fields_of(job, data)
-        views = projected_views(models, field, tilt_axis(data))
+    def _aligned(
+        self, views: Views, shape: tuple[int, int, int], job: Setup, data: Dataset
+    ) -> Aligned:
         extended = not volume_of(job).isolated
         return align(
             views.projections,
@@ -121,6 +127,29 @@ def fields_of(job: Setup, data: Dataset) -> tuple[tuple[int, int], tuple[int, in
     depth = width * (1 - np.cos(tilts)) / np.maximum(np.abs(np.sin(tilts)), 1e-3)
     z = max(float(np.max(depth)), empty_volume(job, data).shape[0] * voxel[0]) / voxel[0]
     return (y, x), (int(z) + 2, y, x)
+
+
+def surroundings(job: Setup, data: Dataset, views: Views) -> dict[str, Any]:
+    """Whether vacuum is around the specimen, as the views show where the job leaves it open."""
+    if volume_of(job).isolated is not None:
+        return {}
+    y, x = voxel_of(job, data)[1:]
+    trusted = views.weights > FULL_WEIGHT
+    return {"specimen.isolated": vacuum_around(views.projections, trusted, (y, x))}
+
+
+def size_found(job: Setup, data: Dataset, views: Views, found: Aligned) -> dict[str, Any]:
+    """Size of a particle and some vacuum, as the aligned views show, if the job leaves it open."""
+    section = volume_of(job)
+    if not section.isolated or section.size_angstrom is not None:
+        return {}
+    fitting = np.setdiff1d(np.arange(data.n_views), sorted(found.bad))
+    geometry = Geometry(found.geometry.tilts[fitting], None, found.geometry.shifts[fitting])
+    y, x = voxel_of(job, data)[1:]
+    trusted = views.weights[fitting] > FULL_WEIGHT
+    extent = particle_extent(views.projections[fitting], trusted, geometry, (y, x))
+    size = [float(f"{length + 2 * AROUND:.4g}") for length in extent]
+    return {"specimen.size_angstrom": size}
 
 
 def warn_outside(job: Setup, coarser: int, found: Aligned, data: Dataset) -> None:
