@@ -196,6 +196,7 @@ def test_a_support_waits_for_the_volume_of_its_step(series):
             Runner(job_of(series, step=without), Path(".")).check()
 
 
+@pytest.mark.filterwarnings("ignore:all 3 views are tilted")
 @pytest.mark.filterwarnings("ignore:32 of 48 shots")
 @pytest.mark.parametrize(
     ("views", "tilts", "sentence"),
