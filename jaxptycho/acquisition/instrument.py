@@ -10,7 +10,7 @@ from .microscopes.microscope import Displacement
 
 
 @dataclass(frozen=True)
-class Scan:
+class TargetScan:
     """Recorded scan: where it was aimed at, its image, and what is known without another image.
 
     `angle` [rad], `shift` (x along the tilt axis, y) and `focus` (change of underfocus) [Å] are
@@ -57,19 +57,19 @@ class Instrument(Protocol):
         """Number of scans `record` has made in this session, also those that were not returned."""
         ...
 
-    def record(self, name: str) -> Scan:
+    def record(self, name: str) -> TargetScan:
         """Scan a target where the beam is aimed at, and store the scan under a name."""
         ...
 
-    def look(self, name: str) -> Scan:
+    def look(self, name: str) -> TargetScan:
         """Scan a wider field with little dose, where the beam is aimed at, and store it."""
         ...
 
-    def load(self, name: str) -> Scan | None:
+    def load(self, name: str) -> TargetScan | None:
         """Stored scan of a name, or None."""
         ...
 
-    def displacement(self, scan: Scan, other: Scan) -> Displacement:
+    def displacement(self, scan: TargetScan, other: TargetScan) -> Displacement:
         """Place of the target in the image of `scan` less that in the image of `other`.
 
         Both relative to the place that the scan was aimed at.

@@ -7,7 +7,8 @@ from jaxtyping import Bool, Float
 
 from .geometry import STEM, Exposures
 
-SPREAD = 0.5  # of a nominal time, as a fraction: its standard deviation before any was measured
+OVERSHOOT = np.deg2rad(3.0)  # below an angle, from where every angle is approached
+SECONDS_PER_RADIAN = 30.0  # of a stage, to as much
 
 
 def dose_symmetric(
@@ -77,17 +78,24 @@ class Plan:
         return [int(i) for i in np.flatnonzero(distance > limit)]
 
 
+def stage_way(start: float, angle: float) -> float:
+    """Way of the stage from one angle to another [rad], which is approached from below."""
+    return abs(angle - start) + (2 * OVERSHOOT if angle < start else 0.0)
+
+
 @dataclass(frozen=True)
 class Times:
-    """Time of repeated work, linear in `size`: its prior and what was measured.
+    """Time of repeated work [s], `base` + `rate` · size: nominal, and as it was measured.
 
-    `base` [s] and `rate` [s per unit of size] are nominal; the estimate is their posterior mean
-    under a noise of `noise` [s].
+    The estimate is the posterior mean for nominal values of standard deviation `base_sigma` and
+    `rate_sigma`, and a `noise` of each time.
     """
 
     base: float
+    base_sigma: float
+    noise: float
     rate: float = 0.0
-    noise: float = 1.0
+    rate_sigma: float = 0.0
     done: tuple[tuple[float, float], ...] = field(default=())  # (size, seconds)
 
     def add(self, seconds: float, size: float = 0.0) -> "Times":
@@ -100,30 +108,41 @@ class Times:
         return float(base * sizes.size + rate * sizes.sum())
 
     def _fit(self):
+        """Linear regression with a Gaussian prior."""
         nominal = np.array([self.base, self.rate])
+        sigma = np.array([self.base_sigma, self.rate_sigma])
         size, seconds = np.array(self.done, float).reshape(-1, 2).T
-        rows = np.stack([np.ones_like(size), size], -1)
-        precision = np.diag(1 / np.maximum(SPREAD * nominal, 1e-6) ** 2)
-        normal = rows.T @ rows / self.noise**2 + precision
-        return nominal + np.linalg.solve(
-            normal, rows.T @ (seconds - rows @ nominal) / self.noise**2
-        )
+        rows = np.stack([np.ones_like(size), size], -1) * sigma / self.noise
+        misfit = (seconds - self.base - self.rate * size) / self.noise
+        return nominal + sigma * np.linalg.solve(rows.T @ rows + np.eye(2), rows.T @ misfit)
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Times of tilts, by the angle [rad] from the one before, and of exposures."""
+    """Times of tilts, by the way of the stage, of tracking and of exposures."""
 
     tilts: Times
+    tracking: Times
     exposures: Times
 
     @classmethod
-    def of(cls, plan: Plan, seconds_per_radian: float = 10.0) -> "Forecast":
-        """Forecast from the nominal times of a plan."""
-        tilt = Times(plan.seconds_per_tilt, seconds_per_radian)
-        return cls(tilt, Times(plan.seconds_per_target))
+    def of(cls, plan: Plan) -> "Forecast":
+        """Forecast from the nominal times of a plan, which are known to half of them."""
+        half = plan.seconds_per_tilt / 2
+        return cls(
+            Times(half, half, 0.3, SECONDS_PER_RADIAN, SECONDS_PER_RADIAN),
+            Times(half, half, 4.0),
+            Times(plan.seconds_per_target, plan.seconds_per_target / 2, 2.0),
+        )
 
-    def remaining(self, angles: Float[np.ndarray, " _"], exposures: int) -> float:
-        """Seconds that tilts take from the first of `angles` on to the others, with exposures."""
-        apart = np.abs(np.diff(angles))
-        return self.tilts.expected(apart) + self.exposures.expected(np.zeros(exposures))
+    def remaining(
+        self, start: float, angles: Float[np.ndarray, " _"], tracked: int, exposures: int
+    ) -> float:
+        """Seconds of the tilts from `start` to all of `angles`, of tracking, and of exposures."""
+        starts = np.append(start, angles[:-1])
+        ways = np.array([stage_way(*pair) for pair in zip(starts, angles, strict=False)])
+        return (
+            self.tilts.expected(ways)
+            + self.tracking.expected(np.zeros(tracked))
+            + self.exposures.expected(np.zeros(exposures))
+        )

@@ -8,16 +8,17 @@ killed goes on where it was, and no target is exposed twice.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from .instrument import Instrument, Scan
+from .instrument import Instrument, TargetScan
 from .journal import JOURNAL, Event, Journal
 from .microscopes.microscope import MicroscopeError, NotReady, Refused
 from .pairs import closest_tilts
-from .plan import Plan
+from .plan import Plan, stage_way
 from .priors import GeometryPrior
 from .series_state import SeriesState
 
@@ -25,6 +26,7 @@ T = TypeVar("T")
 SAME_ANGLE = np.deg2rad(0.05)  # within which a stage has not moved since it was tilted
 FIRST_SIGMA = 1.0  # Å; the first scan of a target says what the target is
 LOOK_SIGMA = 20.0  # Å; place of the tracked target in the first look
+SIGNIFICANT = 2.0  # standard deviations of a drift beyond what is allowed
 AGREEMENT = 6.0  # standard deviations within which a second look confirms the first
 RETRY = 20.0  # s between two attempts
 RESUMABLE = "resume with --resume once it is"
@@ -95,7 +97,7 @@ class Acquisition:
             "focus_sign": self.plan.focus_sign,
         }
         if not self.journal.events:
-            self._write("start", **plan)
+            self._write("start", date=datetime.now().isoformat(timespec="seconds"), **plan)
         elif any(self.journal.events[0].get(key) != value for key, value in plan.items()):
             raise ValueError(
                 "the journal is of another plan (tilts, targets or focus sign); resume with the "
@@ -109,8 +111,9 @@ class Acquisition:
             return
         if not self._tilt(tilt):
             return
+        begun = self.instrument.seconds()
         self._track(tilt)
-        self._write("tracked", tilt=tilt)
+        self._write("tracked", tilt=tilt, seconds=self.instrument.seconds() - begun)
         self._drop_if_late(tilt)
         for target in self.state.pending(tilt):
             self._expose(target, tilt)
@@ -128,7 +131,7 @@ class Acquisition:
             for target in self.state.pending(tilt):
                 self._end(target, tilt, str(refusal))
             return False
-        self._write("tilt", tilt=tilt, reading=reading, begun=begun, way=abs(angle - here))
+        self._write("tilt", tilt=tilt, reading=reading, begun=begun, way=stage_way(here, angle))
         return True
 
     def _track(self, tilt: int):
@@ -146,7 +149,7 @@ class Acquisition:
         else:
             self._write(**accepted)
 
-    def _quiet_look(self, tilt: int) -> Scan:
+    def _quiet_look(self, tilt: int) -> TargetScan:
         """Last of several looks at the aimed target, between which it drifts slowly enough."""
         begun = self.instrument.seconds()
         scan = self._look(0, tilt)
@@ -155,8 +158,8 @@ class Acquisition:
             self.instrument.wait(self.rules.pause)
             scan = self._look(0, tilt)
             apart = self.instrument.displacement(scan, last)
-            speed = np.hypot(*apart.value) / (self.instrument.seconds() - before)
-            if speed < self.rules.drift or not np.isfinite(apart.sigma):
+            quiet = self.rules.drift * (self.instrument.seconds() - before)
+            if np.hypot(*apart.value) < quiet + SIGNIFICANT * apart.sigma:
                 break
         return scan
 
@@ -178,7 +181,7 @@ class Acquisition:
         scan = self._patiently(lambda: self._once(intent))
         self._learn(scan, intent)
 
-    def _once(self, intent: Event) -> Scan | None:
+    def _once(self, intent: Event) -> TargetScan | None:
         """Scan, unless an attempt that failed has exposed."""
         if self.instrument.exposures() > intent["count"]:
             return self.instrument.load(intent["name"])
@@ -211,7 +214,7 @@ class Acquisition:
             return False
         return True
 
-    def _learn(self, scan: Scan | None, intent: Event):
+    def _learn(self, scan: TargetScan | None, intent: Event):
         """Measure a scan, and put it into the journal with what it tells."""
         target = intent["target"]
         tilt = intent["tilt"]
@@ -222,7 +225,8 @@ class Acquisition:
         dark = scan.mean < self.rules.dark * self.state.brightness.get(target, 0.0)
         rows = [] if dark else self._rows(scan, target, tilt, others, FIRST_SIGMA)
         event = {"event": "exposed", "target": target, "tilt": tilt, "name": scan.name}
-        event |= {"shift": list(scan.shift), "focus": scan.focus, "mean": scan.mean, "rows": rows}
+        event |= {"shift": list(scan.shift), "focus": scan.focus, "rows": rows}
+        event |= {"mean": scan.mean, "pixel": scan.pixel}
         accepted = None if dark else self._accepted(event, scan, others)
         seconds = self.instrument.seconds() - intent["begun"]
         self._write(**(accepted or event | {"rows": []}), seconds=seconds)
@@ -231,7 +235,7 @@ class Acquisition:
         elif accepted is None:
             self._end(target, tilt, "lost")
 
-    def _accepted(self, event, scan: Scan, others: dict[int, str]) -> dict[str, Any] | None:
+    def _accepted(self, event, scan: TargetScan, others: dict[int, str]) -> dict[str, Any] | None:
         """Event with rows that can be believed; None where a second look does not help.
 
         What is lost is looked at again, once: the same place confirms a jump of the stage, another
@@ -252,7 +256,7 @@ class Acquisition:
         second = event | {"rows": rows}
         return None if self.state.trial(second)[1] else second
 
-    def _rows(self, scan: Scan, target: int, tilt: int, others: dict[int, str], first):
+    def _rows(self, scan: TargetScan, target: int, tilt: int, others: dict[int, str], first):
         """Measurements of a scan: shifts to the closest earlier scans, and defocus.
 
         What is in the first scan of a target is the target, to `first` [Å].
@@ -274,7 +278,7 @@ class Acquisition:
             rows.append([-1, 0.0, 0.0, focus, None, None, scan.defocus_sigma])
         return rows
 
-    def _look(self, target: int, tilt: int) -> Scan:
+    def _look(self, target: int, tilt: int) -> TargetScan:
         number = sum(event["event"] == "look" for event in self.journal.events)
         name = f"look-{tilt:03d}-{target:02d}-{number}"
         self._write("look", target=target, tilt=tilt, name=name)

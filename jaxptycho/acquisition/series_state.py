@@ -29,7 +29,8 @@ class SeriesState:
     exposures: Exposures
     forecast: Forecast
     tilt: int = -1
-    tilting: Event = field(default_factory=dict)  # of the last tilt
+    tracked: int = -1  # last tilt whose tracking is over
+    tilted_at: float = 0.0  # s of the clock
     intent: Event | None = None
     scans: dict[tuple[int, int], str] = field(default_factory=dict)  # (target, tilt): name
     looks: dict[int, str] = field(default_factory=dict)  # of the tracked target, by tilt
@@ -71,7 +72,9 @@ class SeriesState:
         tilts, exposures = self.remaining()
         here = self.plan.angles[self.tilt] if self.tilt >= 0 else self.plan.angles[0]
         ahead = [k for k in tilts if k > self.tilt]
-        return self.forecast.remaining(np.append(here, self.plan.angles[ahead]), exposures)
+        tracked = len(ahead) + (self.tracked < self.tilt)
+        angles = self.plan.angles[ahead]
+        return self.forecast.remaining(float(here), angles, tracked, exposures)
 
     def trial(self, event: Event) -> tuple[Belief, bool]:
         """Belief after the rows of an event, and whether one of them is lost."""
@@ -94,7 +97,9 @@ class SeriesState:
         tilt = event["tilt"]
         if tilt == self.tilt:  # the stage has been elsewhere, and is not where it was
             self.belief = self.belief.widen(tilt, JUMP)
-        self.tilting = event
+        tilts = self.forecast.tilts.add(event["time"] - event["begun"], event["way"])
+        self.forecast = replace(self.forecast, tilts=tilts)
+        self.tilted_at = event["time"]
         self.tilt = tilt
         self.exposures = _with_reading(self.exposures, tilt, event["reading"])
 
@@ -103,16 +108,13 @@ class SeriesState:
         self.belief, _ = self.trial(event)
 
     def _tracked(self, event: Event) -> None:
-        begun = self.tilting["begun"]
-        if begun is not None:  # once for a tilt
-            seconds = event["time"] - begun
-            tilts = self.forecast.tilts.add(seconds, self.tilting["way"])
-            self.forecast = replace(self.forecast, tilts=tilts)
-            self.tilting = self.tilting | {"begun": None}
+        tracking = self.forecast.tracking.add(event["seconds"])
+        self.forecast = replace(self.forecast, tracking=tracking)
+        self.tracked = event["tilt"]
 
     def _expose(self, event: Event) -> None:
         self.intent = event
-        after = event["time"] - self.tilting["time"]
+        after = event["time"] - self.tilted_at
         self.exposures = _with_delay(self.exposures, event["target"], event["tilt"], after)
 
     def _cancel(self, event: Event) -> None:

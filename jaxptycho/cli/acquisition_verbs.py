@@ -1,4 +1,4 @@
-"""Verbs of acquisition: `tracking`; what they do is loaded when they run."""
+"""Verbs of acquisition: `acquire` and `tracking`; what they do is loaded when they run."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,26 @@ import typer
 from .errors import tidy
 from .options import AsJson, Debug, Out
 from .output import print_table
+
+
+@tidy
+def acquire(
+    job: Annotated[
+        Path, typer.Argument(metavar="JOB.toml", help="Microscope, tilts, targets and limits.")
+    ],
+    out: Out = None,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="A simulated microscope in place of SerialEM.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the series in the folder, if it has begun.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Acquire a tilt series of several targets through SerialEM, or in simulation."""
+    from .acquire import run_acquire
+
+    run_acquire(job, out or Path(f"{job.stem}-series"), simulate, resume)
 
 
 @tidy

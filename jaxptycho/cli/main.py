@@ -1,5 +1,5 @@
 """Command line: `jaxptycho demo | new | run | resume | calibrate | inspect | convert | validate |
-compare | halves | export | live | watch | camera | tracking`.
+compare | halves | export | live | watch | camera | acquire | tracking`.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from .acquisition_verbs import tracking
+from .acquisition_verbs import acquire, tracking
 from .errors import tidy
 from .live_verbs import live_pictures, simulated_camera, watch
 from .options import Again, AsJson, Debug, Given, JobFile, Known, Out, RunFile, Settings
@@ -324,6 +324,7 @@ def export_result(
 app.command("live")(live_pictures)
 app.command("watch")(watch)
 app.command("camera")(simulated_camera)
+app.command("acquire")(acquire)
 app.command("tracking")(tracking)
 
 

@@ -8,12 +8,12 @@ when the process that steers it is killed: clock, angle, scans, number of exposu
 import json
 import os
 import zlib
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from jaxptycho.acquisition.instrument import Scan
+from jaxptycho.acquisition.instrument import TargetScan
 from jaxptycho.acquisition.microscopes.microscope import Displacement
 
 FIELD = 2_000.0  # Å, half of that of a scan; beyond it nothing is in common
@@ -121,7 +121,9 @@ class SmallStage:
         seen = np.max(np.abs(offsets[nearest])) < reach
         error = self.focus - places[nearest, 2] + 100.0 * noise(self.seed, name, size=1)[0]
         image = np.array([[nearest if seen else -1, *offsets[nearest]]])
-        scan = Scan(name, self.here, self.aimed, self.focus, 100.0, float(error), 100.0, image)
+        scan = TargetScan(
+            name, self.here, self.aimed, self.focus, 100.0, float(error), 100.0, image
+        )
         return self.faults.get("image", lambda s: s)(scan)
 
     def _keep(self, scan):
@@ -148,5 +150,5 @@ class SmallStage:
             elif kind == "made":
                 self.made.append(value)
             else:
-                scan = Scan(**value | {"shift": tuple(value["shift"])})
-                self.scans[scan.name] = replace(scan, image=np.array(value["image"]))
+                arrays = {"shift": tuple(value["shift"]), "image": np.array(value["image"])}
+                self.scans[value["name"]] = TargetScan(**value | arrays)
