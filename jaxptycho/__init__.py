@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from .start.calibrate import Calibration, calibrate
     from .start.guess import first_model
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # loaded when first used: files, plots, progress bars and what a start is found by take seconds
 # to import

@@ -1,5 +1,5 @@
 """Command line: `jaxptycho demo | new | run | resume | calibrate | inspect | convert | validate |
-compare | halves | export | live | watch | camera | acquire | tracking`.
+compare | halves | export | tune | fetch | list | live | watch | camera | acquire | tracking`.
 """
 
 import json
@@ -14,15 +14,17 @@ import typer
 
 from .acquisition_verbs import acquire, tracking
 from .errors import tidy
+from .fetch import fetch_data
+from .lists import list_names
 from .live_verbs import live_pictures, simulated_camera, watch
 from .options import Again, AsJson, Debug, Given, JobFile, Known, Out, RunFile, Settings
 from .output import EXIT_CODES, EXPLAINS_LITTLE, EXPLAINS_NOTHING, print_table, run_listener, tell
+from .tune import tune_job
 
 app = typer.Typer(
     name="jaxptycho",
     help="Differentiable electron ptychography in JAX: from measured counts to a specimen.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -35,9 +37,24 @@ class By(Enum):
     counts = "counts"
 
 
+def _print_version(asked: bool) -> bool:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"jaxptycho {version('jaxptycho')}")
+        raise typer.Exit
+    return asked
+
+
 @app.callback()
 @tidy
 def together(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version."
+        ),
+    ] = False,
     coordinator: Annotated[
         str | None,
         typer.Option(envvar="JAX_COORDINATOR_ADDRESS", help="Address of process 0, host:port."),
@@ -321,6 +338,9 @@ def export_result(
     print(f"wrote {file}: {write_export(model, file, names, threshold, what, not full)}")
 
 
+app.command("tune")(tune_job)
+app.command("fetch")(fetch_data)
+app.command("list")(list_names)
 app.command("live")(live_pictures)
 app.command("watch")(watch)
 app.command("camera")(simulated_camera)

@@ -35,6 +35,7 @@ def scaled(make: Callable[..., optax.GradientTransformation]) -> Callable[..., A
         schedule: Any = learning_rate if callable(learning_rate) else constant
         return optax.chain(make(**options), optax.scale_by_schedule(schedule))
 
+    solver.__doc__ = make.__doc__
     return solver
 
 
