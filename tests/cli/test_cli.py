@@ -86,7 +86,7 @@ def test_a_new_job_knows_the_file_validates_and_runs_unchanged(job, measurement,
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("by", ["positions", pytest.param("counts", marks=pytest.mark.slow)])
 def test_halves_share_nothing_and_agree(by, job, tmp_path):
-    epochs = {"positions": 40, "counts": 15}[by]
+    epochs = {"positions": 20, "counts": 15}[by]
     more = [
         *SHORT[:1],
         f"step.0.epochs={epochs}",
