@@ -342,12 +342,13 @@ class Dataset:
             far = far_positions(positions, window)
             wild = wild_doses(dose, positions) & ~far
             stopped = repeated_patterns(dose, self._clean[view].__getitem__) if noisy else far
+            spiked = single_spikes(spikes) & ~wild & ~far
             middle = np.median(dose)
             kinds = (
                 (far, "with positions far from the rest of the scan", positions),
                 (wild, f"with counts unlike those around them ({middle:.4g} as a rule)", dose),
                 (stopped, "that repeat the pattern of the shot before", None),
-                (_few(single_spikes(spikes)), "with a spike, as a cosmic ray leaves it", None),
+                (_few(spiked), "with a spike, as a cosmic ray leaves it", None),
                 (_few(torn > 0) & noisy, "that are torn, or the other part of a torn one", None),
             )
             left = np.ones(len(dose), bool)

@@ -49,6 +49,23 @@ def test_counts_that_are_all_none_are_refused_in_one_sentence(counts):
         jp.Dataset(patterns, places, jp.Grid((8, 8), 0.5, 80.0))
 
 
+def test_spikes_are_counted_without_wild_patterns(sound):
+    """A fifth of the patterns has a spike, of which most are wild as a whole."""
+    counts, places = sound
+    rng = np.random.default_rng(3)
+    counts = counts.astype(np.uint32)
+    bad = np.sort(rng.choice(144, 29, replace=False))
+    heights = np.where(np.arange(29) < 24, 50_000, 5_000)
+    counts[bad, rng.integers(0, 48, 29), rng.integers(0, 48, 29)] = heights
+    with (
+        pytest.warns(UserWarning, match="left out 19 of 144 shots with counts unlike"),
+        pytest.warns(UserWarning, match="left out 10 of 125 shots with a spike"),
+    ):
+        data = dataset(counts, places)
+    np.testing.assert_array_equal(data.shots[0], np.delete(np.arange(144), bad))
+    assert cautions(data) == []
+
+
 @pytest.mark.parametrize("row", [24, 5])
 def test_a_line_that_is_stuck_is_masked(row, sound):
     counts, places = sound
