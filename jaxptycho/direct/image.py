@@ -1,5 +1,6 @@
 """Pictures of direct phase retrieval, with their transfer and noise, and a Wiener correction."""
 
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -102,4 +103,4 @@ def warned(picture: DirectImage) -> DirectImage:
         f"the phase has a standard deviation of {rms:.2f} rad, where weak-phase methods require "
         f"less than {STRONG_PHASE_RAD:g}: the picture is qualitative"
     )
-    return eqx.tree_at(lambda p: p.caution, picture, words, is_leaf=lambda x: x is None)
+    return replace(picture, caution=words)

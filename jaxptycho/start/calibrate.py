@@ -158,7 +158,9 @@ def has_probe(data: Dataset) -> bool:
 
 
 def _with_pictures(look: Calibration) -> Calibration:
-    return replace(look, pictures=direct_pictures(look.aligned(), look.lens(), look.centre))
+    shifts = look.camera.shifts * look.data.grid.dk
+    pictures = direct_pictures(look.aligned(), look.lens(), look.centre, shifts)
+    return replace(look, pictures=pictures)
 
 
 def _contradictions(look: Calibration) -> list[str]:

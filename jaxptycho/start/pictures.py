@@ -1,5 +1,6 @@
 """Pictures of a scan in one read: virtual detectors, centre of mass and direct phase."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from ..direct.image import DirectImage
 from ..direct.parallax import parallax
 from ..direct.placement import place
 from ..direct.processor import over
-from ..direct.transfer import Optics
+from ..direct.transfer import Optics, displacement
 from ..direct.virtual_detector import VirtualDetector, ring_segments, virtual_image
 from ..direct.weak_phase import matched_filter
 from ..physics.types import Pair
@@ -40,8 +41,20 @@ class DirectPictures(NamedTuple):
         return self.phase.caution or self.parallax.caution
 
 
-def direct_pictures(data: Dataset, optics: Optics, centre: Pair = (0.0, 0.0)) -> DirectPictures:
-    """All pictures of a scan; `centre` (y, x) [rad] is that of the bright-field disc."""
+def direct_pictures(
+    data: Dataset,
+    optics: Optics,
+    centre: Pair = (0.0, 0.0),
+    shifts: Float[np.ndarray, "shot 2"] | None = None,
+) -> DirectPictures:
+    """All pictures of a scan; `centre` (y, x) [rad] is that of the bright-field disc.
+
+    `shifts` (y, x) [1/Å] are those of the disc in every shot: a pixel k of a disc moved by s is at
+    k − s, whose image is displaced by ∇χ(k)/2π − ∇χ(s)/2π, as that of another position is.
+    """
+    positions = data.positions[0]
+    shifts = np.zeros_like(positions) if shifts is None else shifts
+    moved = positions - np.asarray(displacement(optics, jnp.asarray(shifts)), float)
     semiangle = float(optics.semiangle)
     n_shots = data.n_shots[0]
     middle = (float(centre[0]), float(centre[1]))
@@ -52,15 +65,17 @@ def direct_pictures(data: Dataset, optics: Optics, centre: Pair = (0.0, 0.0)) ->
     in_view = atomic < width / 2
     rings += [(atomic, 2 * width)] * in_view
     masks = np.concatenate([ring_segments(data.grid, *ring, centre=middle) for ring in rings])
-    coarse = place(data.positions[0])
-    fine = placement_of(data.positions[0], optics)
+    coarse = place(positions)
+    fine = placement_of(moved, optics)
     stack, signals, moments = over(
         data,
         summed_for(fine, bright_field_of(data, semiangle, middle)),
         VirtualDetector(masks, data.grid, n_shots, middle),
         CentreOfMass(data.grid, n_shots, middle),
     )
-    offsets = moments.centres - moments.centres[moments.seen].mean(0)
+    stack = replace(stack, positions=moved)
+    centres = moments.centres - shifts
+    offsets = centres - centres[moments.seen].mean(0)
     spectra = coarse.transform(jnp.asarray(offsets))
     return DirectPictures(
         virtual_image(signals, coarse, optics, 0),
