@@ -76,7 +76,7 @@ def repeated_patterns(
     one; where most are repeated they have none, and are all kept.
     """
     found = np.zeros(len(dose), bool)
-    alike = np.append(False, (np.diff(dose) == 0) & (dose[1:] > 0))
+    alike = np.append(False, (dose[1:] == dose[:-1]) & (dose[1:] > 0))
     others = np.flatnonzero(~alike[1:]) + 1
     if not alike.any() or not len(others):
         return found
