@@ -7,6 +7,7 @@ not changed ones: every array has a checksum.
 """
 
 import json
+import shutil
 import warnings
 import zlib
 from collections.abc import Callable
@@ -69,6 +70,13 @@ class Checkpoints:
                 number, leaves, custom_metadata={"text": text, "sum": zlib.crc32(text.encode())}
             )
         self._newest = number
+
+    def clear(self) -> None:
+        """Delete all checkpoints."""
+        self.__exit__()  # once what is being written is there
+        self._open = None
+        self._newest = None
+        run_on_rank0(lambda: [shutil.rmtree(self._given(number)) for number in self.numbers()])
 
     def last(self, template: Callable[[Any], Any], least: int = 0) -> tuple[Any, Any] | None:
         """Tree and `about` of the newest readable checkpoint from `least` on, or None.

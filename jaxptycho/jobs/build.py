@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from ..simulate.microscope import PER_FWHM
 from ..start.affine import find_affine, pivot, place_nominal
 from ..start.descan import beam_tilt, descan_rows
 from ..start.guess import guess_model, model_grid, per_shot
-from ..start.position_search import REACH, find_positions
+from ..start.position_search import REACH, find_positions, largest_error
 from ..start.slicing import fitting_slices
 from ..start.vary import copies, varied
 from .data_sections import Scan
@@ -235,17 +236,21 @@ def found_map(job: Setup, data: Dataset, say: Callable[[str], None]) -> np.ndarr
     return find_affine(data, lambda some: build_model(free, some), say, _may_be_binned(job, data))
 
 
-def found_positions(job: Setup, data: Dataset, say: Callable[[str], None]) -> np.ndarray:
-    """Positions of a scan (y, x) [Å], from the patterns (`start.position_search`)."""
-    error = job.scan.error_angstrom
-    assert error is not None  # the key that asks for them
+def found_positions(job: Setup, data: Dataset, say: Callable[[str], None]) -> np.ndarray | None:
+    """Positions of a scan (y, x) [Å], from the patterns (`start.position_search`).
+
+    Where the job gives no error of those recorded it is measured, and None comes back if no other
+    positions fit better.
+    """
     free = _of_scan(job, data)
-    changes = {
-        "probe": free.probe.model_copy(update={"modes": 1}),
-        "specimen": free.specimen.model_copy(update={"margin_angstrom": REACH * error}),
-    }
-    free = free.model_copy(update=changes)
-    return find_positions(data, lambda some: build_model(free, some), error, say)
+    probe = free.probe.model_copy(update={"modes": 1})
+    free = free.model_copy(update={"probe": probe})
+    given = job.scan.error_angstrom
+    error = largest_error(build_model(free, data)) if given is None else given
+    specimen = free.specimen.model_copy(update={"margin_angstrom": REACH * error})
+    free = free.model_copy(update={"specimen": specimen})
+    first = partial(build_model, free)
+    return find_positions(data, first, error, say, measured=given is None)
 
 
 def _of_scan(job: Setup, data: Dataset) -> Setup:

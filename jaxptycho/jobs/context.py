@@ -11,12 +11,13 @@ import numpy as np
 
 from ..data import Dataset
 from ..distributed.checkpoint import Checkpoints
-from ..distributed.multihost import require_seen, run_on_rank0
+from ..distributed.multihost import all_processes, first, require_seen, run_on_rank0
 from ..distributed.sharding import on_the_host
 from ..model import Model
 from ..runs.batch_source import BatchSource
 from ..runs.progress import ProgressListener
 from ..runs.state import Progress, State
+from ..start.position_search import is_quick
 from ..start.positions import with_positions
 from .build import build_model, found_map, found_positions
 from .schema import Section
@@ -85,12 +86,44 @@ class Context:
         if scan.kind == "affine":
             self._find(SCAN_MAP, lambda: found_map(self.job, self.data, say))
 
-    def _find(self, name: str, find: Callable[[], np.ndarray]) -> None:
+    def search_positions(self) -> bool:
+        """Search for the positions of all shots although the job gives no error of them.
+
+        They are written beside the job. True if others than those recorded fit better; then what
+        began at these is deleted: checkpoints and the map of an affine scan.
+        """
+        found = run_on_rank0(lambda: found_positions(self.job, self.data, self.listener.say))
+        better = all_processes(found is not None or not first())
+        if better:
+            self.checkpoints.clear()
+
+        def write() -> None:
+            if better:
+                (self.run / SCAN_MAP).unlink(missing_ok=True)
+            np.savetxt(self.run / POSITIONS, self.data.positions[0] if found is None else found)
+
+        run_on_rank0(write)
+        return better
+
+    @property
+    def searches(self) -> bool:
+        """True if positions may be searched for without being asked, which is done once a run."""
+        job = self.job
+        known = job.scan.error_angstrom is not None or job.start.result is not None
+        if job.scan.search == "off" or known or job.is_series:
+            return False
+        slices = getattr(job.specimen, "slices", None) or 1
+        quick = job.run.slabs == 1 and is_quick(self.data, slices)
+        return quick and not (self.run / POSITIONS).exists()
+
+    def _find(self, name: str, find: Callable[[], np.ndarray | None]) -> None:
         file = self.run / name
 
         def write() -> None:
             if not file.exists():
-                np.savetxt(file, find())
+                found = find()
+                assert found is not None  # of an error that is given
+                np.savetxt(file, found)
 
         run_on_rank0(write)
         require_seen(file)

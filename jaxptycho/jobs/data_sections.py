@@ -215,6 +215,11 @@ class Scan(Section):
         1.0,
         gt=0,
     )
+    search: Literal["auto", "off"] = key(
+        "auto: where a refinement with automatic rates explains too little, every shot is searched "
+        "for, and the refinement begins again if other positions fit better; off: never",
+        "auto",
+    )
 
 
 class Start(Section):

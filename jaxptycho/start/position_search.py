@@ -30,14 +30,21 @@ from ..inverse.step import minimise, per_part
 from ..model import Model, predict, probe_positions
 from ..parts.indexed import PerShot
 from ..parts.scan import FreeScan
+from .affine import probe_radius
 
 Positions = Float[np.ndarray, "shot 2"]  # (y, x) [Å]
 Offsets = Float[np.ndarray, "offset 2"]  # [Å]
 Places = Float[np.ndarray, "k n 2"]  # k places of each of n shots [Å]
 
 MIN_SHOTS = 25
+QUICK = 4096  # shots times slices
 BATCH = 16
 PARTS = 4  # of the shots, each placed by the specimen of the others
+LARGEST = 0.5  # of the probe's radius, an error before it is measured
+SMALL = 0.5  # pixels, an error that needs no search
+TRIAL = 6  # rounds, after which a search that measures the error goes on …
+BETTER = 0.8  # … if the misfit is below this part of that of the first round
+NORMAL = 1.4826  # standard deviation over the median distance from the median
 MAX_ROUNDS = 40  # over the whole reach, in the middle of the detector
 PATIENCE = 5  # rounds that do not lessen the misfit
 GAIN = 0.99  # of the misfit, after a round that does
@@ -62,6 +69,7 @@ class Search(NamedTuple):
     data: Dataset
     fresh: Model  # with the specimen that every fit begins from
     error: float  # Å
+    measured: bool  # whether the places found tell the error
     rng: np.random.Generator
 
     def restart(self, model: Model) -> Model:
@@ -75,20 +83,25 @@ def find_positions(
     error: float,
     say: Callable[[str], None] = lambda text: None,
     seed: int = 0,
-) -> Positions:
+    measured: bool = False,
+) -> Positions | None:
     """Positions of all shots of one scan (y, x) [Å], in the frame of `data.positions`.
 
     `first(data)` is a first model, with an empty specimen, best of few slices and with one mode of
     the probe. `error` is the root-mean-square error of the recorded positions along y and x [Å];
-    no shot is searched for beyond `REACH` times it. The mean displacement of all, which no pattern
-    shows, is zero. Raises ValueError as `require_searchable` does.
+    no shot is searched for beyond `REACH` times it. If it is `measured` in every round, it begins
+    as the largest possible, and None comes back where the first rounds show that no other positions
+    fit better. The mean displacement of all, which no pattern shows, is zero. Raises ValueError as
+    `require_searchable` does.
     """
     require_searchable(data)
     rng = np.random.default_rng(seed)
     middle = _with_signal(data)
-    search = Search(middle, first(middle), error, rng)
-    model = _searched(search, search.fresh, say)
-    search = Search(data, first(data), error, rng)
+    found = _searched(Search(middle, first(middle), error, measured, rng), say)
+    if found is None:
+        return None
+    model, error = found
+    search = Search(data, first(data), error, False, rng)
     model = _at(search.fresh, probe_positions(model))
     model = _fitted(search, model, ("specimen", "probe"), FIRST_EPOCHS)
     for _ in range(NEAR_ROUNDS):
@@ -111,25 +124,50 @@ def require_searchable(data: Dataset) -> None:
         )
 
 
-def _searched(search: Search, model: Model, say: Callable[[str], None]) -> Model:
-    """The model after searches over the whole reach, until they no longer lessen the misfit."""
+def is_quick(data: Dataset, slices: int) -> bool:
+    """True where a search is possible and takes no more than an hour on a few cores."""
+    possible = data.n_views == 1 and data.n_shots[0] >= MIN_SHOTS
+    return possible and data.n_shots[0] * slices <= QUICK
+
+
+def largest_error(model: Model) -> float:
+    """Largest error of positions along y and x [Å] that a search may begin with."""
+    return LARGEST * probe_radius(model)
+
+
+def _searched(search: Search, say: Callable[[str], None]) -> tuple[Model, float] | None:
+    """The model after searches over the whole reach, until they no longer lessen the misfit, and
+    the error of the recorded positions [Å]. None where an error to be measured is below a pixel, or
+    the misfit does not fall.
+    """
     recorded = search.data.positions[0]
-    grid = grid_within(REACH * search.error, max(STEP * search.error, *model.grid.pixel))
-    model = _fitted(search, model, ("specimen", "probe"), FIRST_EPOCHS)
+    pixel = max(search.fresh.grid.pixel)
+    model = _fitted(search, search.fresh, ("specimen", "probe"), FIRST_EPOCHS)
     best = []
     for number in range(MAX_ROUNDS):
+        grid = grid_within(REACH * search.error, max(STEP * search.error, pixel))
         places, smallest = _placed_by_others(search, model, grid)
         group = int(NEIGHBOURS * (1 + number / 3))
         grouped = group <= len(places) // 2
         model = _refitted(search, model, _ungrouped(places, recorded, group) if grouped else places)
-        moved = np.std(probe_positions(model) - recorded)
+        moved = _spread(probe_positions(model) - recorded)
         say(
             f"search {number + 1} for positions: {moved:.3g} Å along y and x, misfit {smallest:.4g}"
         )
         best.append(smallest)
+        if search.measured:
+            search = search._replace(error=min(search.error, max(moved, pixel)))
+            useless = number + 1 == TRIAL and min(best) > BETTER * best[0]
+            if useless or (number > 0 and moved < SMALL * pixel):
+                return None
         if not grouped and min(best[-PATIENCE:]) > GAIN * min(best[:-PATIENCE], default=np.inf):
             break
-    return model
+    return model, search.error
+
+
+def _spread(away: Positions) -> float:
+    """Standard deviation along y and x of displacements, few of which may be outliers [Å]."""
+    return float(NORMAL * np.median(np.abs(away - np.median(away, 0))))
 
 
 def _placed_by_others(

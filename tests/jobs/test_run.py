@@ -302,7 +302,7 @@ def test_positions_are_searched_for_once_before_the_first_epoch(values, tmp_path
     asked = []
     by = np.random.default_rng(0).uniform(-1, 1, (64, 2))
 
-    def found(data, first, error, say):
+    def found(data, first, error, say, measured):
         asked.append((error, first(data).specimen.phase.shape))
         return data.positions[0] + by[: data.n_shots[0]]
 

@@ -8,7 +8,13 @@ from scans import ABOUT, GRID, blob_model, blobs, measured_blobs
 
 import jaxptycho as jp
 from jaxptycho.model import probe_positions
-from jaxptycho.start.position_search import best_places, find_positions, grid_within, misfits
+from jaxptycho.start.position_search import (
+    best_places,
+    find_positions,
+    grid_within,
+    largest_error,
+    misfits,
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,15 +52,28 @@ def test_few_shots_are_refused(scan):
 
 
 @pytest.mark.slow
+def test_right_positions_are_kept(scan):
+    data = scan[2]
+    first = partial(jp.first_model, margin=8.0, specimen="phase")
+    said = []
+    error = largest_error(first(data))
+    assert find_positions(data, first, error, said.append, measured=True) is None
+    assert len(said) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("measured", [False, True])
 @pytest.mark.filterwarnings("ignore:one electron makes")  # neighbours at wrong places differ
-def test_errors_of_three_pixels_are_found():
+def test_errors_of_three_pixels_are_found(measured):
     counts, places = blobs(side=10, dose=1e5, seed=0)
     pixel = GRID.pixel[0]
     wrong = places + np.random.default_rng(11).normal(0, 3 * pixel, places.shape)
     data = jp.Dataset(counts, wrong, GRID, about=ABOUT, frame=(0.0, 0.0))
     first = partial(jp.first_model, margin=15.0, specimen="phase")
     said = []
-    found = find_positions(data, first, 3 * pixel, said.append)
+    error = largest_error(first(data)) if measured else 3 * pixel
+    found = find_positions(data, first, error, said.append, measured=measured)
+    assert found is not None
     columns = np.c_[found, np.ones(len(found))]
     away = columns @ np.linalg.lstsq(columns, places, rcond=None)[0] - places
     assert np.median(np.hypot(*away.T)) < 0.4 * pixel

@@ -42,6 +42,9 @@ from ..optimisation import (
 )
 from ..schema import key
 
+LONG = 10  # epochs that a step may take, so that a model that explains little had its time
+LITTLE = 0.8  # of the variation between patterns; sound scans reach 0.89 and more
+
 
 class RefineStep(Optimisation, Step):
     """Refine all parts from the patterns; each such step starts from the result of the last."""
@@ -192,6 +195,30 @@ class RefineStep(Optimisation, Step):
         return adjustable(optimiser, tuple(self.rates_of(model)), self.ties(model))
 
     def run(self, state: State, context: Context) -> State:
+        reached = self._refined(state, context)
+        if state.model is not None or not self._doubts_positions(reached, context):
+            return reached
+        context.listener.say(
+            f"step {self.name!r} explains too little; are the positions wrong by pixels? Every "
+            'shot is searched for (scan.search = "off" prevents it)'
+        )
+        if not context.search_positions():
+            context.listener.say("the recorded positions are kept: no others fit better")
+            return reached
+        context.listener.say(f"step {self.name!r} begins again at the positions found")
+        return self._refined(replace(state, history=reached.history), context)
+
+    def _doubts_positions(self, reached: State, context: Context) -> bool:
+        """True if a model of recorded positions, which had time, explains little that varies."""
+        model = reached.model
+        settled = self.automatic and self.epochs >= LONG and context.searches
+        if model is None or not settled or "scan" not in self.rates_of(model):
+            return False
+        found = context.source.verdict(model, list(reached.history)).evidence
+        return found.varies and found.share_at_most < LITTLE
+
+    def _refined(self, state: State, context: Context) -> State:
+        """The state after all epochs."""
         if state.model is None:
             context.find_scan()
         source = context.source.without(state.left_out)
