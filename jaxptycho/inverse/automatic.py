@@ -23,6 +23,7 @@ LATE = {"scan": 2}  # first epoch of a part that has no meaning without a specim
 STEPS = 32  # of an epoch
 FEWEST = 8  # shots of a step
 MOST = 128
+MODES = (3, 6)  # complete orders of a probe, tried in turn where it has one
 
 
 def proportions(model: Model) -> dict[str, float]:
@@ -61,6 +62,15 @@ def begins_tied(model: Model) -> bool:
         return False
     alike = eqx.tree_equal(specimen, mean_slice(specimen), rtol=1e-5, atol=1e-5)
     return bool(alike) and float(thickness.sum()) > depth_of_field(one)
+
+
+def modes_to_try(model: Model) -> tuple[int, ...]:
+    """Numbers of probe modes that are worth a trial, in turn.
+
+    None in a thick specimen, whose multiple scattering modes would take over at first.
+    """
+    tries = model.probe.one_wave and not model.specimen.rotates and not begins_tied(model)
+    return MODES if tries else ()
 
 
 def depth_of_field(model: Model) -> float:

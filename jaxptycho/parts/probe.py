@@ -31,6 +31,11 @@ class AbstractProbe(eqx.Module):
 
     pixelwise: ClassVar[tuple[str, ...]] = ()  # fields of modes that are free in every pixel
 
+    @property
+    def one_wave(self) -> bool:
+        """True if it is a single wave, to which `with_modes` adds others."""
+        return False
+
     @abc.abstractmethod
     def spectrum(self, grid: Grid) -> Waves:
         """Spectra of the incoherent modes [√quanta], the probe's centre at the origin."""
@@ -108,6 +113,10 @@ class PixelProbe(AbstractProbe):
 
     waves: Varying[Waves]  # √quanta
     pixelwise: ClassVar = ("waves",)
+
+    @property
+    def one_wave(self) -> bool:
+        return eqx.is_array(self.waves) and self.waves.shape[0] == 1
 
     def spectrum(self, grid: Grid) -> Waves:
         return waves.fourier(jnp.fft.ifftshift(self.waves, axes=(-2, -1)))

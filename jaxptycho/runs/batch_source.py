@@ -117,11 +117,20 @@ class BatchSource:
 
     def held_out_loss(self, loss: Callable[[Model, Batch], Any], model: Model) -> float | None:
         """Mean of a compiled loss over the held-out shots, None without any."""
-        if not any(map(len, self.held)):
-            return None
-        found = self.over(self.held, lambda b: (loss(model, b), b.weight.sum()), model)
-        losses, shots = zip(*found, strict=True)
-        return float(np.average(np.asarray(losses, float), weights=shots))
+        return self._mean_loss(self.held, loss, model) if any(map(len, self.held)) else None
+
+    def held_out_losses(
+        self, loss: Callable[[Model, Batch], Any], model: Model, groups: int
+    ) -> np.ndarray:
+        """Means of a compiled loss over `groups` of the held-out shots, which show its scatter."""
+        shares = [[shots[n::groups] for shots in self.held] for n in range(groups)]
+        return np.array([self._mean_loss(shots, loss, model) for shots in shares])
+
+    def _mean_loss(self, shots: Shots, loss: Callable[[Model, Batch], Any], model: Model) -> float:
+        size = min(MAX_SHOTS_PER_PASS, max(map(len, self.held)))  # one program for all of them
+        found = self.over(shots, lambda b: (loss(model, b), b.weight.sum()), model, size)
+        losses, counts = zip(*found, strict=True)
+        return float(np.average(np.asarray(losses, float), weights=counts))
 
     def fit(self, model: Model) -> dict[str, float]:
         """Fit of a model to all patterns, and χ² of those held out (`analysis.fit`)."""

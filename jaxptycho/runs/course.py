@@ -99,6 +99,21 @@ def restarted(course: Course) -> Course:
     )
 
 
+def changes(before: Course, after: Course, epoch: int) -> list[str]:
+    """Sentences on what the course has changed after an epoch."""
+    found = []
+    if before.tied and not after.tied:
+        found.append(
+            f"the held-out loss of identical slices no longer falls after epoch {epoch}; the "
+            "slices are free from now on"
+        )
+    if after.falling and not before.falling:
+        found.append(
+            f"the held-out loss no longer falls after epoch {epoch}; the rates fall from now on"
+        )
+    return found
+
+
 def diverges(course: Course, loss: float) -> bool:
     """True if a loss is no number, or far above the best one."""
     return not math.isfinite(loss) or loss > RISE * course.best

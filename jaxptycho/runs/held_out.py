@@ -18,6 +18,9 @@ from ..model import Model
 from ..parts.indexed import PerShot
 
 NEIGHBOURS = 8
+GROUPS = 8  # of held-out shots, whose losses tell a gain from chance
+CLEAR = 0.02  # relative fall of the loss, by which more unknowns pay …
+SIGNIFICANT = 3.0  # … if it is as many standard errors
 
 
 class NeighbourSums(NamedTuple):
@@ -56,6 +59,15 @@ def _filled(node: PerShot, how: NeighbourSums) -> PerShot:
     weights = jnp.asarray(how.weights, values.dtype)
     filled: Array = jnp.einsum("hk,hk...->h...", weights, values[how.near], precision="highest")
     return PerShot(values.at[how.held].set(filled))
+
+
+def clearly_lower(losses: Float[np.ndarray, " g"], others: Float[np.ndarray, " g"]) -> bool:
+    """True if `losses` of groups of shots are lower than `others`, and not by chance."""
+    if not np.all(np.isfinite(losses)):
+        return False
+    fall = 1 - losses / others
+    error = np.std(fall, ddof=1) / np.sqrt(len(fall))
+    return bool(np.mean(fall) > max(CLEAR, SIGNIFICANT * error))
 
 
 def _separate(model: Model) -> list[Any]:

@@ -7,72 +7,36 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import islice
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Float
 
 from ..data import materialize, prefetch
 from ..distributed.multihost import allreduce_sum
 from ..distributed.sharding import distribute, keep_sharding, place_on_mesh, restore, snapshot
 from ..inverse.adjustable import adjust, adjustable
 from ..inverse.alike import made_once
-from ..inverse.step import identity, init_state, make_step
+from ..inverse.step import init_state, make_step
 from ..model import Model
 from ..parts.branches import on_main_branch, share_past_pi
 from . import diagnose
 from .batch_source import BatchSource
-from .course import LOWER, MAX_RESTARTS, Course, advance, diverges, extended, restarted
+from .course import LOWER, MAX_RESTARTS, Course, advance, changes, diverges, extended, restarted
 from .diagnose import all_finite, require_finite, require_held
-from .held_out import NeighbourSums, interpolated, interpolation
+from .held_out import GROUPS, NeighbourSums, clearly_lower, interpolated, interpolation
 from .progress import ProgressListener
 from .range_test import MIN_TRIAL, TRIAL, describe_rates, find_rate
+from .refinement import Refinement
 from .state import Diverged, Progress, Row
 
 START = Course({}, False)  # of a step that has not begun
 FEWEST_JUDGES = 4  # held-out shots; by fewer, chance decides which model is the best
 TIED_SHARE = 0.75  # of the greatest fall of the loss, which the rate of tied slices has to reach
-Change = Callable[[Model, int], tuple[Model, bool]]
-
-
-def unchanged(model: Model, epoch: int) -> tuple[Model, bool]:
-    """The model as it is, with the state of its optimiser."""
-    return model, False
-
-
-class Refinement(NamedTuple):
-    """Objective of a refinement, and its optimiser.
-
-    `after_step(model)` projects the model after every step. `after_epoch(model, epoch)` returns
-    the model that the next epoch begins with, and whether the state of the optimiser is reset.
-
-    The updates of `parts` are multiplied by `rates`, by default 1. If `automatic`, a range test
-    finds their common factor, they fall when the held-out loss no longer does, and then the step
-    ends; `epochs` is the greatest number of them. If `tied`, all slices of the specimen move alike
-    at first. A part in `late` rests before that epoch. The result is the model of the least
-    held-out loss where the step `compares` its models, otherwise the last.
-    """
-
-    loss: Callable[[Model, Any], jax.Array]
-    optimiser: optax.GradientTransformation
-    epochs: int
-    batch: int = 64
-    order: str = "random"
-    penalty: Callable[[Model], jax.Array] | None = None
-    after_step: Callable[[Model], Model] = identity
-    after_epoch: Change = unchanged
-    parts: tuple[str, ...] = ()
-    rates: Mapping[str, float] = MappingProxyType({})
-    automatic: bool = False
-    tied: bool = False
-    compares: bool = True
-    late: Mapping[str, int] = MappingProxyType({})
-    name: str = "refine"
-    remedy: str = "lower the rate of this part or constrain it"
 
 
 @dataclass(eq=False)
@@ -87,7 +51,7 @@ class Loop:
     listener: ProgressListener
     stop: Callable[[], str | None] = lambda: None
     on_epoch: Callable[[Progress], None] = lambda progress: None
-    on_rates: Callable[[Mapping[str, float]], None] = lambda rates: None
+    on_rates: Callable[[Mapping[str, float], int | None], None] = lambda rates, modes: None
 
     def run(self, progress: Progress) -> str | None:
         """Move `progress` on in place; return the reason to stop, None at the end.
@@ -137,8 +101,50 @@ class Loop:
         self._restore(progress, good)
         found = {part: factor * rate for part, rate in rates.items()}
         self.listener.say(f"range test of step {plan.name!r}: {describe_rates(factor, tried)}")
-        self.on_rates(found)
-        return course._replace(rates=found)
+        course = course._replace(rates=found)
+        tries = plan.modes and plan.compares and self._judges
+        modes = self._choose_modes(progress, course) if tries else None
+        self.on_rates(found, modes)
+        if modes in (None, 1):
+            return course
+        first = self._held_out(progress.model) or math.inf
+        return course._replace(first=first, best=first, gained=first)
+
+    def _choose_modes(self, progress: Progress, course: Course) -> int:
+        """The number of probe modes, 1 or one of the plan's, that short trials speak for.
+
+        The model in `progress` is given as many.
+        """
+        chosen = 1
+        given = self._snapshot(progress)
+        before = self._losses_after_trial(progress, given, course)
+        for modes in self.plan.modes:
+            model = restore(given.model)
+            model = replace(model, probe=model.probe.with_modes(modes))
+            both = model, init_state(self._optimiser, model)
+            progress.model, progress.state = place_on_mesh(both, self.devices, model)
+            more = self._snapshot(progress)
+            after = self._losses_after_trial(progress, more, course)
+            better = clearly_lower(after, before)
+            verb = "are" if better else "are not"
+            self.listener.say(
+                f"step {self.plan.name!r}: {modes} probe modes {verb} taken: held-out loss of a "
+                f"trial {np.mean(after):.5g}, with {chosen} {np.mean(before):.5g}"
+            )
+            if not better:
+                break
+            chosen, given, before = modes, more, after
+        self._restore(progress, given)
+        return chosen
+
+    def _losses_after_trial(
+        self, progress: Progress, good: Progress, course: Course
+    ) -> Float[np.ndarray, " group"]:
+        """Losses of groups of held-out shots after a few steps at the rates of the course."""
+        if not math.isfinite(self._trial(progress, good, course, course.level)):
+            return np.full(GROUPS, math.inf)
+        groups = min(GROUPS, sum(map(len, self.source.held)))
+        return self.source.held_out_losses(self._loss, progress.model, groups)
 
     def _trial(self, progress: Progress, good: Progress, course: Course, rate: float) -> float:
         """Loss after a few steps at a common rate, infinite if it is no number.
@@ -244,16 +250,8 @@ class Loop:
             progress.best = None
         elif back:  # with the optimiser's knowledge of the size of gradients
             progress.model = restore(progress.best)
-        if course.tied and not progress.course.tied:
-            self.listener.say(
-                f"step {self.plan.name!r}: the held-out loss of identical slices no longer falls "
-                f"after epoch {progress.epoch}; the slices are free from now on"
-            )
-        if progress.course.falling and not course.falling:
-            self.listener.say(
-                f"step {self.plan.name!r}: the held-out loss no longer falls after epoch "
-                f"{progress.epoch}; the rates fall from now on"
-            )
+        for change in changes(course, progress.course, progress.epoch):
+            self.listener.say(f"step {self.plan.name!r}: {change}")
 
     def _restart(self, progress: Progress, why: str) -> bool:
         """Go on from the best model with lower rates; False if that was tried often enough."""

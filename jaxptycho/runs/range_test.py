@@ -40,7 +40,7 @@ def find_rate(
     least = min(tried.values())
     if not least < first < math.inf:
         return min(tried, key=tried.__getitem__), tried
-    enough = first - share * (first - least)
+    enough = least + (1 - share) * (first - least)
     return max(rate for rate, loss in tried.items() if loss <= enough), tried
 
 

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from jaxptycho.runs.course import Course, advance, diverges, extended, restarted
@@ -79,6 +80,13 @@ def test_the_greatest_rate_of_enough_fall_is_taken():
     losses = {0.01: 50.0, 0.02: 52.0, 0.04: 58.0, 0.08: 90.0}
     assert find_rate(lambda rate: losses.get(rate, 100.0), 100.0)[0] == 0.01
     assert find_rate(lambda rate: losses.get(rate, 100.0), 100.0, 0.8)[0] == 0.04
+
+
+@pytest.mark.parametrize("first", [0.3, 1e3 / 3, 83.646])
+def test_the_rate_of_the_least_loss_is_found_whatever_its_rounding(first):
+    for least in np.linspace(0.1, 0.29, 20):
+        losses = {0.02: least, 0.04: 1.1 * least, 0.01: 1.1 * least}
+        assert find_rate(losses.__getitem__, first)[0] == 0.02
 
 
 def test_a_rate_below_all_that_diverge_is_found():

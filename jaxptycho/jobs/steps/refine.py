@@ -13,13 +13,14 @@ from ...distributed.multihost import local, run_on_rank0
 from ...distributed.sharding import on_the_host, place_on_mesh
 from ...distributed.slabs.layout import fitted, require_lent
 from ...inverse.adjustable import adjustable
-from ...inverse.automatic import late
+from ...inverse.automatic import MODES, late, modes_to_try
 from ...inverse.geometry_numbers import DEFOCUS, SCAN
 from ...inverse.step import copy_for_donation, init_state
 from ...model import Model
 from ...runs import checkpoints
 from ...runs.batch_source import BatchSource
-from ...runs.loop import Loop, Refinement, with_something
+from ...runs.loop import Loop, with_something
+from ...runs.refinement import Refinement
 from ...runs.state import Diverged, Progress, State, Stopped
 from ...start.position_search import require_searchable
 from ...start.reslice import with_modes, with_slices
@@ -51,7 +52,13 @@ class RefineStep(Optimisation, Step):
 
     kind: Literal["refine"]
     slices: int | None = key("change the number of slices", None, 4, ge=1)
-    modes: int | None = key("change the number of probe modes", None, 3, ge=1)
+    modes: int | None = key(
+        "change the number of probe modes; default: with automatic rates and a probe of one, "
+        f"{' or '.join(map(str, MODES))} if trials show a clearly lower held-out loss",
+        None,
+        3,
+        ge=1,
+    )
     poses: Literal["nominal", "shifts", "all"] = key(
         "poses of views that a Newton step refines after every epoch: nominal (none), shifts "
         "while they are poor, then all",
@@ -111,6 +118,7 @@ class RefineStep(Optimisation, Step):
             tied=self.ties(model),
             compares=not self.reset_volume,
             late=late(parts) if self.automatic else {},
+            modes=self._modes_to_try(model),
             order=self.order,
             penalty=build_penalty(self),
             after_step=_reducing(after_step, model),
@@ -118,6 +126,10 @@ class RefineStep(Optimisation, Step):
             name=self.name,
             remedy=self.remedy,
         )
+
+    def _modes_to_try(self, model: Model) -> tuple[int, ...]:
+        fixed = self.modes is not None or self.needs_first_model or not self.automatic
+        return () if fixed else modes_to_try(model)
 
     def steps_per_epoch(self, source: BatchSource) -> int:
         """Number of batches of an epoch."""
@@ -237,8 +249,9 @@ class RefineStep(Optimisation, Step):
         context.listener.begin(self.name, context.epochs, patterns, len(progress.history))
         chosen = {"tied": plan.tied, "passive": self.keeps_passive}
 
-        def on_rates(rates: Mapping[str, float]) -> None:
-            context.write_found(context.number, chosen | {"found": dict(rates)})
+        def on_rates(rates: Mapping[str, float], modes: int | None) -> None:
+            tried = {} if modes is None else {"modes": modes}
+            context.write_found(context.number, chosen | tried | {"found": dict(rates)})
 
         loop = Loop(plan, source, context.listener, context.stop, context.on_epoch, on_rates)
 
