@@ -15,7 +15,8 @@ def figures() -> Any:
 
 def table_of(thing: Any, kind: str) -> dict[str, str]:
     """Rows of `inspect` for a dataset (`kind` "data"), a "model" or a calibration ("look")."""
-    return getattr(import_module(f"{__package__}.reports.describe"), f"describe_{kind}")(thing)
+    reports = "describe_result" if kind == "model" else "describe"
+    return getattr(import_module(f"{__package__}.reports.{reports}"), f"describe_{kind}")(thing)
 
 
 def text_of(thing: Any, kind: str) -> str:
