@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from statistics import median
+from statistics import median_low
 from types import TracebackType
 from typing import Any
 
@@ -174,7 +174,7 @@ def time_left(seconds: Sequence[float], epochs: int) -> str:
     """Time of `epochs` like the last ones, whose median is taken: the first compiles."""
     if not seconds:
         return "an unknown time"
-    left = max(epochs, 0) * median(seconds[-RECENT:])
+    left = max(epochs, 0) * median_low(seconds[-RECENT:])
     return f"{left:.0f} s" if left < 120 else f"{left / 60:.0f} min"
 
 
