@@ -3,7 +3,8 @@
 The centres of mass of successive patterns change most where a scan returns to the start of a line.
 In a scan that goes back and forth those of a line are most like those of the next one at the same
 place. Patterns that are ahead by a shot move the return by a shot, and the next line by two steps
-to either side in turn. Steps must be so fine that neighbouring patterns are alike.
+to either side in turn. Steps must be so fine that neighbouring patterns are alike, which those in
+the middle of the lines show: a particle in vacuum changes the patterns at its edges and within.
 """
 
 from typing import NamedTuple
@@ -60,11 +61,15 @@ def _by_returns(data: Dataset, view: int, returns: Int[np.ndarray, " n"]) -> Shi
     chosen = _spread(
         returns[(returns >= REACH) & (returns + REACH + 1 < data.n_shots[view])], RETURNS
     )
+    half = int(np.median(np.diff(returns))) // 2
     changes = []
+    within = []
     for last in chosen:
         centres = _centres(data, view, last + np.append(around, REACH + 1))
         changes.append(np.sum(np.diff(centres, axis=0) ** 2, axis=1))
-    found = _exceeding(np.array(changes))
+        middle = _centres(data, view, np.maximum(last - half, REACH) + around)
+        within.append(np.max(np.sum(np.diff(middle, axis=0) ** 2, axis=1)))
+    found = _exceeding(np.array(changes), np.array(within))
     return None if found is None else Shift(int(-around[found[0]]), int(chosen[found[1]]))
 
 
@@ -86,7 +91,7 @@ def _by_lines(
         line, following = _centres(data, view, before), _centres(data, view, after)
         alike.append([1 / _difference(line, following, lag) for lag in around.tolist()])
         chosen.append(int(turn))
-    found = _exceeding(np.array(alike))
+    found = _exceeding(np.array(alike), np.zeros(len(alike)))
     return None if found is None else Shift(int(-around[found[0]] // 2), chosen[found[1]])
 
 
@@ -98,21 +103,25 @@ def _difference(first: Float[np.ndarray, "n 2"], second: Float[np.ndarray, "n 2"
     return max(float(np.mean(apart**2)), 1e-30)
 
 
-def _exceeding(values: Float[np.ndarray, "line place"]) -> tuple[int, int] | None:
+def _exceeding(
+    values: Float[np.ndarray, "line place"], usual: Float[np.ndarray, " line"]
+) -> tuple[int, int] | None:
     """Place whose values exceed those of the middle, and from which line on; None without one.
 
-    They exceed those of the place opposite as well, unlike those of a lattice of few steps.
+    They exceed those of the place opposite as well, unlike those of a lattice of few steps, and the
+    `usual` ones elsewhere in a line.
     """
     if len(values) < FEWEST_LINES:
         return None
     values = np.sqrt(values)
+    usual = np.sqrt(usual)
     middle = values.shape[1] // 2
     found = None
     highest = SIGNIFICANT
     for place in (p for p in range(values.shape[1]) if p != middle):
         others = np.delete(values, [middle, place], axis=1)
         spread = max(float((others - others.mean(1, keepdims=True)).std()), 1e-30)
-        rivals = np.maximum(values[:, middle], values[:, -1 - place])
+        rivals = np.max([values[:, middle], values[:, -1 - place], usual], axis=0)
         excess = (values[:, place] - rivals) / spread
         for first in range(len(values) - FEWEST_LINES + 1):
             score = excess[first:].mean() * np.sqrt((len(values) - first) / 2)

@@ -246,10 +246,16 @@ def serpentine(counts, places, length=12):
     return counts[order.ravel()], places[order.ravel()]
 
 
-def fine_scan(dose, seed=0, lines=64, length=12):
-    """Spots that move with the gradient of a specimen over a few steps of the scan."""
+def fine_scan(dose, seed=0, lines=64, length=12, vacuum=0):
+    """Spots that move with the gradient of a specimen over a few steps of the scan, and rest where
+    there is vacuum, at some shots of both ends of the lines.
+    """
     rng = np.random.default_rng(seed)
-    moved = gaussian_filter(rng.normal(size=(2, lines, length)), (0, 1.5, 1.5)).reshape(2, -1, 1, 1)
+    moved = gaussian_filter(rng.normal(size=(2, lines, length)), (0, 1.5, 1.5))
+    inside = np.abs(np.arange(length) - (length - 1) / 2) < length / 2 - vacuum
+    if vacuum:
+        moved *= gaussian_filter(inside.astype(float), 1.0)
+    moved = moved.reshape(2, -1, 1, 1)
     y, x = np.mgrid[-8:8, -8:8]
     away = (y - 4 * moved[0]) ** 2 + (x - 4 * moved[1]) ** 2
     spots = np.exp(-away / 8)
@@ -292,6 +298,13 @@ def test_frames_in_their_places(seed, order):
         counts, places = ORDERS[order](*fine_scan(dose, seed))
         data = jp.Dataset(counts, places, jp.Grid((16, 16), 0.5, 80.0))
         assert shifted_frames(data) is None
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("vacuum", [1, 2, 3])
+def test_edges_of_a_particle_are_no_ends_of_lines(seed, vacuum):
+    counts, places = fine_scan(20_000, seed, 11, 15, vacuum)
+    assert shifted_frames(jp.Dataset(counts, places, jp.Grid((16, 16), 0.5, 80.0))) is None
 
 
 def test_a_frame_too_few_is_a_caution():
