@@ -235,7 +235,8 @@ def test_shifts_are_found_in_the_frame_of_the_patterns(tmp_path, axis_deg):
     grid = Grid((16, 16), VOXEL, voltage_kv=200.0)
     place = np.linspace(-7, 7, 15)
     places = np.stack(np.meshgrid(place, place, indexing="ij"), -1).reshape(-1, 2)
-    data = Dataset(np.ones((9, 225, 16, 16)), np.stack([places] * 9), grid, tilts=tilts)
+    counts = np.random.default_rng(0).poisson(50, (9, 225, 16, 16))
+    data = Dataset(counts, np.stack([places] * 9), grid, tilts=tilts)
     write_native(tmp_path / "series.h5", data)
     job = job_of(tmp_path / "series.h5", tilt_axis_deg=axis_deg)
     data = context_of(job).data
