@@ -97,9 +97,9 @@ def test_a_run_killed_on_some_devices_ends_the_same_on_others(values, tmp_path, 
     )
     for one, other in zip(found, expected, strict=True):
         if one.ndim == 3 and one.shape[1] % 2 < other.shape[1] % 2:
-            np.testing.assert_array_equal(
-                one[:, other.shape[1] :], 0
-            )  # nobody sees the row that was added
+            vacuum = float(np.iscomplexobj(one))  # of a transmission, or of a phase
+            added = one[:, other.shape[1] :]  # nobody sees this row
+            np.testing.assert_array_equal(added, vacuum)
             one = one[:, : other.shape[1]]
         np.testing.assert_allclose(one, other, atol=1e-8 * np.abs(other).max())
     losses = [[row.loss for row in outcome.history] for outcome in (ended, whole)]

@@ -208,7 +208,7 @@ def test_a_signal_to_one_process_stops_all_at_the_same_batch(job, tmp_path):
     assert [process.returncode for process in pair] == [143, 143], (
         outs
     )  # of 0 none would be started again
-    assert "go on with: jaxptycho resume" in outs[0]
+    assert "continue with: jaxptycho resume" in outs[0]
     assert "stopped by SIGTERM" in outs[0]
     assert (tmp_path / "run" / "result.h5").exists()
 
