@@ -26,7 +26,7 @@ PLAIN_UNITS = {"Å": "angstrom", "1/Å": "1/angstrom", "": ""}
 FORMATS_EXTRA = "pip install 'jaxptycho[formats]' writes it; .mrc, .tif and .npy need nothing more"
 
 
-class Axis(NamedTuple):
+class StackAxis(NamedTuple):
     """An axis of a stack: entry n is at start + n·step."""
 
     name: str  # z, y, x, mode or shot
@@ -39,7 +39,7 @@ class CalibratedStack(NamedTuple):
     """Images with the names, steps, places and units of their axes."""
 
     values: np.ndarray  # [z, y, x], [mode, y, x] or [shot, y, x]
-    axes: tuple[Axis, Axis, Axis]
+    axes: tuple[StackAxis, StackAxis, StackAxis]
     name: str
     unit: str
 
@@ -210,7 +210,7 @@ def write_png(path: str | Path, held: CalibratedStack) -> None:
         imsave(draft, image, cmap="gray", vmin=low, vmax=high, format="png")
 
 
-def _ngff_axis(axis: Axis) -> dict[str, str]:
+def _ngff_axis(axis: StackAxis) -> dict[str, str]:
     """Axis in the words of OME-NGFF."""
     if axis.unit == LENGTH:
         return {"name": axis.name, "type": "space", "unit": "angstrom"}

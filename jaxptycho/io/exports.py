@@ -14,7 +14,7 @@ from ..analysis.scanned import scanned
 from ..analysis.tracing import atoms_of
 from ..model import Model, predict, probe_positions
 from ..parts.slices import Of, Voxels
-from .export_formats import LENGTH, WRITERS, Axis, CalibratedStack, writer_of
+from .export_formats import LENGTH, WRITERS, CalibratedStack, StackAxis, writer_of
 from .structures import WRITABLE, to_ase, write_structure
 
 SPECIMEN = ("phase", "amplitude", "absorption")
@@ -94,7 +94,7 @@ def _specimen(model: Model, what: str, cropped: bool) -> CalibratedStack:
         values = np.ascontiguousarray(values[:, *area])
         start[1:] += np.multiply(held.voxel[1:], [part.start for part in area])
     axes = [
-        Axis(letter, step, float(first), LENGTH)
+        StackAxis(letter, step, float(first), LENGTH)
         for letter, step, first in zip("zyx", held.voxel, start, strict=True)
     ]
     return CalibratedStack(values, (axes[0], axes[1], axes[2]), name, unit)
@@ -127,13 +127,13 @@ def _patterns(model: Model) -> CalibratedStack:
 
 def _images(
     name: str, shape: Sequence[int], steps: tuple[float, float], unit: str
-) -> tuple[Axis, Axis, Axis]:
+) -> tuple[StackAxis, StackAxis, StackAxis]:
     """Axes of numbered images whose middle is at zero."""
     y, x = (
-        Axis(letter, step, -(n // 2) * step, unit)
+        StackAxis(letter, step, -(n // 2) * step, unit)
         for letter, n, step in zip("yx", shape[1:], steps, strict=True)
     )
-    return Axis(name), y, x
+    return StackAxis(name), y, x
 
 
 def voxels(model: Model, of: Of = "phase") -> Voxels:
