@@ -87,7 +87,7 @@ class SimulatedMicroscope:
         self.time += self.world.times.move
         x_sign, y_sign = self.world.optics.stage_flip
         distance = np.array([x_sign * x_angstrom, y_sign * y_angstrom, -z_angstrom])
-        self.stage.move(distance, self.time)
+        self.stage.move(distance)
 
     def shift(self, x_angstrom: float, y_angstrom: float) -> None:
         """Set the image shift."""

@@ -41,9 +41,13 @@ class StageErrors:
 
 @dataclass(frozen=True)
 class StagePose:
-    """Rotation about x by `angle` through `centre`, then a translation."""
+    """The specimen `moved` in its plane and height, rotated by `angle` about x through `centre`,
+
+    and translated by the errors of the stage.
+    """
 
     angle: float
+    moved: Float[np.ndarray, "3"]
     centre: Float[np.ndarray, "3"]
     translation: Float[np.ndarray, "3"]
 
@@ -52,7 +56,7 @@ class StagePose:
         cos = np.cos(self.angle)
         sin = np.sin(self.angle)
         rotation = np.array([[1, 0, 0], [0, cos, sin], [0, -sin, cos]])
-        return (point - self.centre) @ rotation.T + self.centre + self.translation
+        return (point + self.moved - self.centre) @ rotation.T + self.centre + self.translation
 
 
 class Stage:
@@ -77,8 +81,8 @@ class Stage:
         self.commanded = angle
         self._arrive(time)
 
-    def move(self, distance: Float[np.ndarray, "3"], time: float) -> None:
-        """Arrive elsewhere, by a distance in the lab, at a time."""
+    def move(self, distance: Float[np.ndarray, "3"]) -> None:
+        """Move the specimen by a distance in its own frame, which tilts with the stage."""
         self.moved = self.moved + distance + self._rng.normal(0, self.errors.move, 3)
 
     def pose(self, time: float) -> StagePose:
@@ -90,8 +94,8 @@ class Stage:
         backlash = self._backlash[side] * (1 - self.errors.relaxing * gone)
         waves = np.sin(self._angle * HARMONICS + self._phases)
         runout = np.sum(self._sizes * waves, -1)
-        translation = runout + self._jitter + backlash + drifted + self.moved
-        return StagePose(self._angle, self._axis[side], translation)
+        translation = runout + self._jitter + backlash + drifted
+        return StagePose(self._angle, self.moved, self._axis[side], translation)
 
     def _arrive(self, time):
         errors = self.errors
