@@ -1,10 +1,10 @@
-"""Positions that are wrong by several pixels, by gradients alone and by a search for every shot.
+"""Positions that are wrong by several pixels: by gradients, a search of known error, the default job.
 
     python benchmarks/bench_positions.py --rms 3 6 --seeds 10 11 12
     python benchmarks/bench_positions.py --star --rms 10 --seeds 10
+    python benchmarks/bench_positions.py --dose 1e6 --ways default --seeds 30 31
 
-Simulated scans of blobs (see `bench_geometry`; 12 × 12 positions, 10⁵ quanta, a probe of 20
-pixels), or the measured Siemens star (516 positions, a probe of 60 pixels), with Gaussian errors
+Simulated scans of blobs (see `bench_geometry`; 12 × 12 positions, a probe of 20 pixels), or the measured Siemens star (516 positions, a probe of 60 pixels), with Gaussian errors
 of `rms` pixels along y and x, clipped at 30. Columns: seed, way, root mean square and median of the
 distances [pixels] to the true positions after an affine map, shots farther than a pixel, CPU
 seconds. Seeds 0…9 served for tuning.
@@ -12,6 +12,7 @@ seconds. Seeds 0…9 served for tuning.
 
 import argparse
 import os
+import tempfile
 import time
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from bench_geometry import GRID, scan
 from common import save
 
 import jaxptycho as jp
+from jaxptycho.io.native import write_native
+from jaxptycho.jobs.reading import make_job
+from jaxptycho.jobs.runner import start
 from jaxptycho.model import probe_positions
 from jaxptycho.start import position_search
 from jaxptycho.start.position_search import find_positions
@@ -28,10 +32,11 @@ from jaxptycho.start.position_search import find_positions
 EPOCHS = 120  # of gradients alone
 
 
-def blobs(seed, side):
+def blobs(seed, side, dose):
     """A simulated scan, its true positions [Å], and a function that makes a first model."""
-    _, counts, true = scan(1e5, seed, side)
-    data = jp.Dataset(counts, true, GRID, about={"semiangle_mrad": 25.0}, frame=(0.0, 0.0))
+    _, counts, true = scan(dose, seed, side)
+    about = {"semiangle_mrad": 25.0, "defocus_angstrom": 120.0}
+    data = jp.Dataset(counts, true, GRID, about=about, frame=(0.0, 0.0))
 
     def first(data):
         return jp.first_model(data, defocus=120.0, margin=15.0, specimen="phase")
@@ -66,6 +71,15 @@ def by_gradients(data, model, epochs):
     )
 
 
+def by_default(data):
+    """Positions of the result of the default job."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "scan.h5"
+        write_native(file, data)
+        job = make_job({"data": {"file": str(file)}, "step": [{"kind": "refine"}]})
+        return probe_positions(start(job, Path(folder) / "run").model)
+
+
 def compared(data, first, rms, seed, ways, epochs):
     """A row for every way: its name, distances before and after, CPU seconds."""
     true = data.positions[0].copy()
@@ -78,6 +92,8 @@ def compared(data, first, rms, seed, ways, epochs):
         began = time.process_time()
         if way == "search":
             found = find_positions(data, first, rms * pixel, seed=seed)
+        elif way == "default":
+            found = by_default(data)
         else:
             found = by_gradients(data, first(data), epochs)
         seconds = time.process_time() - began
@@ -88,6 +104,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rms", type=float, nargs="+", default=[3.0], help="pixels")
     parser.add_argument("--seeds", type=int, nargs="+", default=[10])
+    parser.add_argument("--dose", type=float, default=1e5, help="quanta of a pattern of blobs")
     parser.add_argument("--star", action="store_true", help="the measured Siemens star")
     parser.add_argument("--ways", nargs="+", default=["gradients", "search"])
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all figures")
@@ -96,9 +113,10 @@ def main():
     if given.quick:
         position_search.MAX_ROUNDS = position_search.NEAR_ROUNDS = 1
     rows = []
+    side = 6 if given.quick else 12
     for rms in given.rms:
         for seed in given.seeds:
-            data, first = siemens_star() if given.star else blobs(seed, 6 if given.quick else 12)
+            data, first = siemens_star() if given.star else blobs(seed, side, given.dose)
             epochs = 3 if given.quick else EPOCHS
             for way, *both, seconds in compared(data, first, rms, seed, given.ways, epochs):
                 shown = [
