@@ -19,8 +19,8 @@ place of χ², 1 is counting noise, and Q/(V − N) is the explained share.
 Predictions are worth something where the covariance C = d·Σxy is above its standard error, and
 Q > 0: the slope C/(d·Σy²) of measured on predicted variation is above 1/2. Errors are from the
 spread over held-out shots about what is common to them, the slope and the share, since some shots
-vary far more than others. Over-fitting and wrong geometries predict variation that is not there. How much a
-model could explain is known only as well as the noise of the camera.
+vary far more than others. Over-fitting and wrong geometries predict variation that is not there.
+How much a model could explain is known only as well as the noise of the camera.
 """
 
 import math

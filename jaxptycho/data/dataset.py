@@ -318,7 +318,8 @@ class Dataset:
         named = ", ".join(f"{view} (tilt {np.rad2deg(self.tilts[view]):.4g}°)" for view in bad)
         warnings.warn(
             f"left out {len(bad)} of {self.n_views} views, without counts or where these or "
-            f'positions are not finite: {named}; those after them move up (data.bad_data = "keep" refuses them)',
+            f"positions are not finite: {named}; those after them move up (data.bad_data = "
+            '"keep" refuses them)',
             stacklevel=4,
         )
         self.tilts = self.tilts[good]

@@ -51,8 +51,8 @@ def warn_of_rounding(what: str, step: float, pixel: float) -> None:
     """Warn that `what` is rounded to `step` [Å] where this is more than 1 % of a `pixel` [Å]."""
     if step > MAX_ROUNDING * pixel:
         warnings.warn(
-            f"{what} come in less than double precision and are rounded to {step:.2g} Å, with pixels of "
-            f"{pixel:.3g} Å; store them in double precision, or count them from a nearer origin",
+            f"{what} come in less than double precision and are rounded to {step:.2g} Å, with "
+            f"pixels of {pixel:.3g} Å; store them in double precision, or count them from a nearer origin",
             stacklevel=3,
         )
 

@@ -81,8 +81,8 @@ def find_affine(
     patterns of the view with most shots, binned where `bins`. Not every search ends at the least
     misfit: of two or three that begin on either side, the one of least misfit is taken. Warns where
     no other one ends there, where the map still changes after the last step or is uncertain by
-    noise and the scatter of searches, and where the patterns do not show a change of it. Raises ValueError for fewer than nine
-    patterns with counts.
+    noise and the scatter of searches, and where the patterns do not show a change of it. Raises
+    ValueError for fewer than nine patterns with counts.
     """
     view = int(np.argmax(data.n_shots))
     usable = usable_patterns(data.view(view))
@@ -93,7 +93,7 @@ def find_affine(
     block = binned_patterns(block, radius) if bins else block
     wide = place_nominal(block, (1 + REACH) * np.eye(2))
     ends = several_searches(first(wide), block, linear_map(rotation=turn), say)
-    errors = np.hypot(_errors(ends[0].model, block), scatter(ends))
+    errors = np.hypot(_errors(ends[0].model, block), scatter_of_searches(ends))
     say(f"map of the scan: {describe_map(ends[0].matrix, errors)}")
     for doubt in _doubts(ends, errors, block):
         warnings.warn(doubt, stacklevel=2)
@@ -106,7 +106,7 @@ def _doubts(ends: list["Settled"], errors: Vector, data: Dataset) -> Iterator[st
     advice = (
         "compare the verdict with that of scan.kind = 'free', or give positions that are nearer"
     )
-    if not agree(ends):
+    if not searches_agree(ends):
         yield (
             "the map of the scan depends on where its search begins; that of least misfit may be "
             f"wrong; {advice}"
@@ -165,19 +165,19 @@ def several_searches(
     first = search(start)
     second = search(first.matrix @ np.linalg.inv(np.asarray(start, float)) @ first.matrix)
     better, worse = ends = sorted((first, second), key=lambda found: found.misfit)
-    if agree(ends):
+    if searches_agree(ends):
         return ends
     away = better.matrix - worse.matrix
     third = search(better.matrix + np.clip(BEYOND * away, -MAX_BEYOND, MAX_BEYOND))
     return sorted((better, worse, third), key=lambda found: found.misfit)
 
 
-def agree(ends: list[Settled]) -> bool:
+def searches_agree(ends: list[Settled]) -> bool:
     """True where another search has ended at the map of least misfit, which is the first."""
     return min(_apart(ends[0], other) for other in ends[1:]) < AGREED
 
 
-def scatter(ends: list[Settled]) -> Vector:
+def scatter_of_searches(ends: list[Settled]) -> Vector:
     """Standard deviation of the numbers of the first map and of the one nearest to it."""
     nearest = min(ends[1:], key=lambda other: _apart(ends[0], other))
     numbers = (np.array(map_parameters(end.matrix)) for end in (ends[0], nearest))

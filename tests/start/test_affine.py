@@ -17,14 +17,14 @@ from jaxptycho.start.affine import (
     SHOTS,
     SPACING,
     Settled,
-    agree,
     binned_patterns,
     find_affine,
     pivot,
     place_nominal,
     probe_radius,
     relaxed,
-    scatter,
+    scatter_of_searches,
+    searches_agree,
     several_searches,
     spread_patterns,
 )
@@ -121,9 +121,11 @@ def test_the_map_of_least_misfit_is_taken(name, monkeypatch):
     data = Dataset(counts, np.arange(18.0).reshape(9, 2), Grid((8, 8), 0.5, 80.0))
     found = several_searches(thin(), data, jnp.eye(2), lambda text: None)
     assert found[0].matrix[0, 0] == pytest.approx(scale)
-    assert agree(found) == alike
+    assert searches_agree(found) == alike
     nearest = min(abs(found[0].matrix[0, 0] - end.matrix[0, 0]) for end in found[1:])
-    np.testing.assert_allclose(scatter(found), nearest * np.sqrt([0.5, 0.5, 0, 0]), atol=1e-6)
+    np.testing.assert_allclose(
+        scatter_of_searches(found), nearest * np.sqrt([0.5, 0.5, 0, 0]), atol=1e-6
+    )
     assert begun[1] == pytest.approx(ends[0][0] ** 2)
     assert len(begun) == len(ends)
 
