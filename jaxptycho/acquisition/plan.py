@@ -78,14 +78,21 @@ class Plan:
         return [int(i) for i in np.flatnonzero(distance > limit)]
 
 
-def stage_way(start: float, angle: float) -> float:
-    """Way of the stage from one angle to another [rad], which is approached from below."""
-    return abs(angle - start) + (2 * OVERSHOOT if angle < start else 0.0)
+def from_above(start: float, angle: float) -> bool:
+    """True if a stage is first tilted to below an angle, from where every angle is approached."""
+    return bool(start > angle - OVERSHOOT / 2)
+
+
+def stage_moves(start: float, angle: float) -> tuple[int, float]:
+    """Number of tilts from one angle to another, and their way [rad]."""
+    if not from_above(start, angle):
+        return 1, float(angle - start)
+    return 2, float(abs(angle - OVERSHOOT - start) + OVERSHOOT)
 
 
 @dataclass(frozen=True)
 class Times:
-    """Time of repeated work [s], `base` + `rate` · size: nominal, and as it was measured.
+    """Time of repeated work [s], `base` · count + `rate` · size: nominal, and as it was measured.
 
     The estimate is the posterior mean for nominal values of standard deviation `base_sigma` and
     `rate_sigma`, and a `noise` of each time.
@@ -96,24 +103,24 @@ class Times:
     noise: float
     rate: float = 0.0
     rate_sigma: float = 0.0
-    done: tuple[tuple[float, float], ...] = field(default=())  # (size, seconds)
+    done: tuple[tuple[int, float, float], ...] = field(default=())  # (count, size, seconds)
 
-    def add(self, seconds: float, size: float = 0.0) -> "Times":
+    def add(self, seconds: float, count: int = 1, size: float = 0.0) -> "Times":
         """Times after one more measurement."""
-        return replace(self, done=(*self.done, (size, seconds)))
+        return replace(self, done=(*self.done, (count, size, seconds)))
 
-    def expected(self, sizes: Float[np.ndarray, " _"]) -> float:
-        """Sum of the expected times of work of these sizes [s]."""
+    def expected(self, count: int, size: float = 0.0) -> float:
+        """Expected time of work of a total count and size [s]."""
         base, rate = self._fit()
-        return float(base * sizes.size + rate * sizes.sum())
+        return float(base * count + rate * size)
 
     def _fit(self):
         """Linear regression with a Gaussian prior."""
         nominal = np.array([self.base, self.rate])
         sigma = np.array([self.base_sigma, self.rate_sigma])
-        size, seconds = np.array(self.done, float).reshape(-1, 2).T
-        rows = np.stack([np.ones_like(size), size], -1) * sigma / self.noise
-        misfit = (seconds - self.base - self.rate * size) / self.noise
+        count, size, seconds = np.array(self.done, float).reshape(-1, 3).T
+        rows = np.stack([count, size], -1) * sigma / self.noise
+        misfit = (seconds - self.base * count - self.rate * size) / self.noise
         return nominal + sigma * np.linalg.solve(rows.T @ rows + np.eye(2), rows.T @ misfit)
 
 
@@ -130,7 +137,7 @@ class Forecast:
         """Forecast from the nominal times of a plan, which are known to half of them."""
         half = plan.seconds_per_tilt / 2
         return cls(
-            Times(half, half, 0.3, SECONDS_PER_RADIAN, SECONDS_PER_RADIAN),
+            Times(half / 2, half / 2, 0.3, SECONDS_PER_RADIAN, SECONDS_PER_RADIAN),
             Times(half, half, 4.0),
             Times(plan.seconds_per_target, plan.seconds_per_target / 2, 2.0),
         )
@@ -140,9 +147,11 @@ class Forecast:
     ) -> float:
         """Seconds of the tilts from `start` to all of `angles`, of tracking, and of exposures."""
         starts = np.append(start, angles[:-1])
-        ways = np.array([stage_way(*pair) for pair in zip(starts, angles, strict=False)])
+        moves = [stage_moves(*pair) for pair in zip(starts, angles, strict=False)]
+        count = sum(count for count, _ in moves)
+        way = float(sum(way for _, way in moves))
         return (
-            self.tilts.expected(ways)
-            + self.tracking.expected(np.zeros(tracked))
-            + self.exposures.expected(np.zeros(exposures))
+            self.tilts.expected(count, way)
+            + self.tracking.expected(tracked)
+            + self.exposures.expected(exposures)
         )

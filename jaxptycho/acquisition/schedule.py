@@ -18,13 +18,14 @@ from .instrument import Instrument, TargetScan
 from .journal import JOURNAL, Event, Journal
 from .microscopes.microscope import MicroscopeError, NotReady, Refused
 from .pairs import closest_tilts
-from .plan import Plan, stage_way
+from .plan import Plan, stage_moves
 from .priors import GeometryPrior
 from .series_state import SeriesState
 
 T = TypeVar("T")
 SAME_ANGLE = np.deg2rad(0.05)  # within which a stage has not moved since it was tilted
 FIRST_SIGMA = 1.0  # Å; the first scan of a target says what the target is
+FILM_SLOPE = 0.1  # of a film at no tilt
 LOOK_SIGMA = 20.0  # Å; place of the tracked target in the first look
 SIGNIFICANT = 2.0  # standard deviations of a drift beyond what is allowed
 AGREEMENT = 6.0  # standard deviations within which a second look confirms the first
@@ -131,7 +132,8 @@ class Acquisition:
             for target in self.state.pending(tilt):
                 self._end(target, tilt, str(refusal))
             return False
-        self._write("tilt", tilt=tilt, reading=reading, begun=begun, way=stage_way(here, angle))
+        moves, way = stage_moves(here, angle)
+        self._write("tilt", tilt=tilt, reading=reading, begun=begun, moves=moves, way=way)
         return True
 
     def _track(self, tilt: int):
@@ -263,19 +265,23 @@ class Acquisition:
         """
         earlier = np.array(sorted(k for k in others if k != tilt), int)
         rows = []
+        off = 0.0
         for other in closest_tilts(self.plan.angles, tilt, earlier, self.rules.partners):
             stored = self.instrument.load(others[int(other)])
             if stored is None:
                 continue
             apart = self.instrument.displacement(scan, stored)
             if np.isfinite(apart.sigma):
+                off = max(off, float(np.hypot(*apart.value)))
                 value = np.subtract(scan.shift, stored.shift) + apart.value
                 rows.append([int(other), *map(float, value), 0.0, apart.sigma, apart.sigma, None])
         if not earlier.size and first is not None:
             rows = [[-1, *scan.shift, 0.0, first, first, None]]
         if rows and np.isfinite(scan.defocus_sigma):
             focus = scan.focus - scan.defocus_error
-            rows.append([-1, 0.0, 0.0, focus, None, None, scan.defocus_sigma])
+            # of what is under the beam, which is as much higher or lower as the film is steep
+            sigma = np.hypot(scan.defocus_sigma, off * (np.tan(abs(scan.angle)) + FILM_SLOPE))
+            rows.append([-1, 0.0, 0.0, focus, None, None, float(sigma)])
         return rows
 
     def _look(self, target: int, tilt: int) -> TargetScan:

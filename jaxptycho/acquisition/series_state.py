@@ -97,7 +97,8 @@ class SeriesState:
         tilt = event["tilt"]
         if tilt == self.tilt:  # the stage has been elsewhere, and is not where it was
             self.belief = self.belief.widen(tilt, JUMP)
-        tilts = self.forecast.tilts.add(event["time"] - event["begun"], event["way"])
+        seconds = event["time"] - event["begun"]
+        tilts = self.forecast.tilts.add(seconds, event["moves"], event["way"])
         self.forecast = replace(self.forecast, tilts=tilts)
         self.tilted_at = event["time"]
         self.tilt = tilt

@@ -12,7 +12,7 @@ from ..io.atomic_write import atomic_path
 from .geometry import STEM
 from .instrument import TargetScan
 from .microscopes.microscope import Displacement, Microscope, Recording, Refused, Report
-from .plan import OVERSHOOT
+from .plan import OVERSHOOT, from_above
 
 NUMBERS_OF_RECORDING = (
     "mean_count",
@@ -71,7 +71,7 @@ class Station:
 
     def tilt(self, angle: float) -> float:
         """Tilt, always from below, where backlash is the same; the angle that is read back."""
-        if self.angle() > angle - OVERSHOOT / 2:
+        if from_above(self.angle(), angle):
             self._below(angle)
         self.microscope.tilt(angle)
         return self.angle()

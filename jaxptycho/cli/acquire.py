@@ -64,7 +64,9 @@ def _acquire(job: AcquireJob, station: Station, folder: Path) -> None:
 
     with atomic_path(folder / JOB, overwrite=True) as draft:
         draft.write_text(write_job(job), encoding="utf-8")
-    series = Acquisition(job.plan(), station, folder, rules=job.limits(), listener=show)
+    series = Acquisition(
+        job.plan(), station, folder, job.geometry_prior(), job.limits(), listener=show
+    )
     state = series.run()
     write_mdocs(folder, series.journal.events, state, names, dose)
     print(

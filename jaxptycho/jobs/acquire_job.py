@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from ..acquisition.geometry import STEM, TEM
 from ..acquisition.plan import Plan, dose_symmetric
+from ..acquisition.priors import GeometryPrior
 from ..acquisition.schedule import Rules
 from .mistakes import mistake_sentence
 from .schema import Section, key
@@ -61,10 +62,25 @@ class RulesSection(Section):
     partners: int = key("earlier scans that each is measured against", 3, ge=1)
 
 
+class PriorSection(Section):
+    """Standard deviations of what the stage and the specimen do: of many earlier series, best."""
+
+    jitter_nm: float = key("of the stage from tilt to tilt, at random", 150.0, gt=0)
+    runout_nm: float = key("of the stage over many tilts, smooth", 360.0, ge=0)
+    backlash_nm: float = key("between the branches", 200.0, ge=0)
+    axis_offset_nm: float = key("of the tilt axis", 300.0, ge=0)
+    height_nm: float = key("of the specimen from the eucentric height", 1500.0, ge=0)
+    roughness_nm: float = key("of single targets from a plane", 200.0, ge=0)
+    drift_nm_per_min: float = key("right after a tilt", 10.0, ge=0)
+    reading_deg: float = key("of the angles that are read back", 0.02, ge=0)
+    matrix: float = key("of the image-shift matrix, relative", 0.0, ge=0)
+
+
 class AcquireJob(Section):
     """Acquisition of a tilt series."""
 
     microscope: MicroscopeSection = MicroscopeSection()
+    prior: PriorSection = PriorSection()
     tilts: TiltsSection = TiltsSection()
     rules: RulesSection = RulesSection()
     target: Annotated[list[TargetSection], Field(min_length=1)] = key("targets, tracked one first")
@@ -100,6 +116,22 @@ class AcquireJob(Section):
         places = np.array([[target.x_um, target.y_um] for target in self.target])
         sign = STEM if self.microscope.mode == "stem" else TEM
         return Plan(np.deg2rad(self.angles_deg()), places * ANGSTROM_PER_UM, focus_sign=sign)
+
+    def geometry_prior(self) -> GeometryPrior:
+        """Prior of the geometry, in Å and rad."""
+        prior = self.prior
+        nm = ANGSTROM_PER_NM
+        return GeometryPrior(
+            height=prior.height_nm * nm,
+            roughness=prior.roughness_nm * nm,
+            axis_offset=prior.axis_offset_nm * nm,
+            runout=prior.runout_nm * nm,
+            backlash=prior.backlash_nm * nm,
+            jitter=prior.jitter_nm * nm,
+            drift=prior.drift_nm_per_min * nm / 60,
+            angle_error=float(np.deg2rad(prior.reading_deg)),
+            matrix=prior.matrix,
+        )
 
     def limits(self) -> Rules:
         """Rules of the series, in Å and s."""

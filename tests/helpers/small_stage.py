@@ -66,7 +66,11 @@ class SmallStage:
 
     def tilt(self, angle):
         self._fault("tilt", angle)
-        self.now += 12.0 + 6.0 * abs(angle - self.here)
+        below = angle - 0.0524  # from where it is approached
+        down = self.here > angle - 0.02
+        moves = 2 if down else 1
+        way = abs(below - self.here) + 0.0524 if down else angle - self.here
+        self.now += 6.0 * moves + 30.0 * way
         self.here = angle
         self._store("here", angle)
         return angle + 1e-5
