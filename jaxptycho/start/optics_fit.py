@@ -158,7 +158,7 @@ def conjugate(fit: OpticsFit) -> OpticsFit:
 
 
 def excludes(first: OpticsFit, second: OpticsFit, deviations: float) -> bool:
-    """True if the images exclude `second`, as `first` is more likely by so many `deviations`.
+    """True if the images exclude `second`, as `first` is more likely by more than `deviations`.
 
     By the difference of ln L over its standard deviation (Vuong, Econometrica 57, 307 (1989)),
     unless most frequencies contradict (sign test; Clarke, Political Analysis 15, 347 (2007)): few
