@@ -51,8 +51,9 @@ def warn_of_rounding(what: str, step: float, pixel: float) -> None:
     """Warn that `what` is rounded to `step` [Å] where this is more than 1 % of a `pixel` [Å]."""
     if step > MAX_ROUNDING * pixel:
         warnings.warn(
-            f"{what} come in less than double precision and are rounded to {step:.2g} Å, with "
-            f"pixels of {pixel:.3g} Å; store them in double precision, or count them from a nearer origin",
+            f"{what} come in less than double precision and are rounded to {step:.2g} Å, "
+            f"with pixels of {pixel:.3g} Å; store them in double precision, or "
+            "count them from a nearer origin",
             stacklevel=3,
         )
 
@@ -69,6 +70,6 @@ def require_near_axis(positions: Sequence[np.ndarray], pixel: float) -> None:
         farthest = float(np.nanmax(np.abs(positions[view])))
         raise ValueError(
             f"positions of view {view} reach {farthest:.4g} Å from zero, where single precision "
-            f"rounds them to {step:.2g} Å; in a tilt series their zero is required to be on the tilt "
-            "axis, so subtract the position of the axis"
+            f"rounds them to {step:.2g} Å; in a tilt series their zero is required to be on the "
+            "tilt axis, so subtract the position of the axis"
         )

@@ -113,8 +113,8 @@ def _doubts(ends: list["Settled"], errors: Vector, data: Dataset) -> Iterator[st
         )
     if errors.max() > UNSURE:
         yield (
-            f"the patterns show the map of the scan to ±{errors.max():.1g} only, and simulated ones "
-            "were wrong by up to six times as much; more patterns or electrons show it better"
+            f"the patterns show the map of the scan to ±{errors.max():.1g} only, and simulated "
+            "ones were wrong by up to six times as much; more patterns or electrons show it better"
         )
     if change > SETTLED:
         yield (
