@@ -1,6 +1,7 @@
 """Writers of calibrated stacks of images: MRC, OME-TIFF, ImageJ, HyperSpy, EMD, OME-NGFF, NPY, PNG.
 
-HyperSpy, EMD and OME-NGFF are written by RosettaSciIO and Zarr, which `jaxptycho[formats]` installs.
+HyperSpy, EMD and OME-NGFF are written by RosettaSciIO and Zarr, which `jaxptycho[formats]`
+installs.
 """
 
 import shutil

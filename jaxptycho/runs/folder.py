@@ -1,8 +1,8 @@
 """Folder of a run.
 
 `run.toml` (the job as run, all defaults included), `run.log`, `steps/NN-kind/` (the result of each
-step), `checkpoints/`, `history.csv`, `result.h5`, `figures/`, `report.html`; `atoms.xyz` of a specimen
-made of atoms.
+step), `checkpoints/`, `history.csv`, `result.h5`, `figures/`, `report.html`; `atoms.xyz` of a
+specimen made of atoms.
 """
 
 import json

@@ -22,8 +22,8 @@ class Calibration:
 
     `shift_matrix` gives the image shift for a place (x, y), `image_matrix` the (x, y) of a
     displacement in an image, `focus_sign` the change of underfocus by height that keeps focus (1
-    or −1), `height_sign` that of height by the stage's z, `azimuth_sigma` [rad] the standard error of
-    the direction of x. `axis_offset` is the place of the tilt axis along y,
+    or −1), `height_sign` that of height by the stage's z, `azimuth_sigma` [rad] the standard error
+    of the direction of x. `axis_offset` is the place of the tilt axis along y,
     runout of the stage between the two angles included.
     """
 
