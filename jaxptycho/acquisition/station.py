@@ -11,7 +11,7 @@ from jaxtyping import Float
 from ..io.atomic_write import atomic_path
 from .geometry import STEM
 from .instrument import TargetScan
-from .microscopes.microscope import Displacement, Microscope, Recording, Refused, Report
+from .microscopes.microscope import Displacement, MicroscopeControl, Recording, Refused, Report
 from .plan import OVERSHOOT, from_above
 
 NUMBERS_OF_RECORDING = (
@@ -48,7 +48,11 @@ class Station:
     """Microscope whose scans are stored in a folder; an `Instrument`."""
 
     def __init__(
-        self, microscope: Microscope, frames: SpecimenFrame, folder: Path, correlate: Correlator
+        self,
+        microscope: MicroscopeControl,
+        frames: SpecimenFrame,
+        folder: Path,
+        correlate: Correlator,
     ):
         self.microscope = microscope
         self.frames = frames

@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from jaxptycho.acquisition.microscopes.calibrate import CalibrationRefused, calibrate
+from jaxptycho.acquisition.microscopes.calibrate import CalibrationRefused, calibrate_microscope
 from jaxptycho.acquisition.microscopes.simulated import (
     GENTLE,
     HARSH,
@@ -24,7 +24,7 @@ EXACT_STAGE = StageErrors(
 
 
 def found(microscope):
-    return calibrate(microscope, microscope.displacement)
+    return calibrate_microscope(microscope, microscope.displacement)
 
 
 def optics(flip_x, flip_y, handedness, focus, turned=0.0):

@@ -10,7 +10,7 @@ from jaxptycho.acquisition.microscopes.fake_serialem import FakeSerialEM, SEMerr
 from jaxptycho.acquisition.microscopes.microscope import (
     ConnectionLost,
     DewarFilling,
-    Microscope,
+    MicroscopeControl,
     MicroscopeError,
     ShiftLimit,
     StageRefused,
@@ -21,7 +21,7 @@ from jaxptycho.acquisition.microscopes.serialem_signatures import SIGNATURES
 from jaxptycho.acquisition.microscopes.simulated import (
     GENTLE,
     GENTLE_CAMERA,
-    Faults,
+    MicroscopeFaults,
     SimulatedMicroscope,
 )
 from jaxptycho.acquisition.plan import Plan, dose_symmetric
@@ -62,7 +62,7 @@ def test_every_command_of_the_list_exists_and_checks_its_arguments():
 
 def test_units_and_signs_reach_the_microscope():
     fake, sem = session()
-    assert isinstance(sem, Microscope)
+    assert isinstance(sem, MicroscopeControl)
     sem.tilt(np.deg2rad(6.0))
     assert sem.report().angle_rad == pytest.approx(np.deg2rad(6.0), abs=2e-3)
     sem.shift(1.5e4, -2.0e4)
@@ -109,7 +109,7 @@ def test_exposures_are_counted_where_a_killed_process_finds_them():
 
 def test_limits_and_states_become_sentences():
     fake, sem = session(
-        Faults(
+        MicroscopeFaults(
             valve_closed=((1_000.0, 2_000.0),),
             dewar_filling=((3_000.0, 4_000.0),),
             angles_refused=((1.0, 2.0),),

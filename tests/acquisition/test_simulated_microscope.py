@@ -9,8 +9,8 @@ import pytest
 from jaxptycho.acquisition.microscopes import microscope as errors
 from jaxptycho.acquisition.microscopes.simulated import (
     HARSH,
-    Faults,
     GeometricCamera,
+    MicroscopeFaults,
     OpticsErrors,
     SimulatedMicroscope,
     SpecimenShape,
@@ -131,7 +131,7 @@ def test_a_copy_of_a_microscope_goes_on_as_the_original():
 
 
 def test_failures_are_errors_of_their_kind():
-    faults = Faults(
+    faults = MicroscopeFaults(
         valve_closed=((0.0, 10.0),),
         dewar_filling=((20.0, 30.0),),
         angles_refused=((0.9, 1.1),),

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from .calibration import Calibration, MeasureDisplacement
-from .microscope import Microscope, MicroscopeError, Recording
+from .calibration import MeasureDisplacement, MicroscopeCalibration
+from .microscope import MicroscopeControl, MicroscopeError, Recording
 
 TOLERANCE = 0.15  # relative error of a scale, above which moves contradict each other
 MAX_ANGLE = np.deg2rad(15.0)  # between the tilt axis and the stage's x
@@ -40,9 +40,9 @@ class CalibrationRefused(MicroscopeError):
     """Test moves contradict each other, or show nothing."""
 
 
-def calibrate(
-    microscope: Microscope, displacement: MeasureDisplacement, moves: TestMoves | None = None
-) -> Calibration:
+def calibrate_microscope(
+    microscope: MicroscopeControl, displacement: MeasureDisplacement, moves: TestMoves | None = None
+) -> MicroscopeCalibration:
     """Calibration at the stage's angle 0, where it is left; about 75 tracking scans.
 
     `CalibrationRefused` if the moves contradict each other.
@@ -65,7 +65,7 @@ class _Calibrator:
         self.displacement = displacement
         self.moves = moves
 
-    def run(self) -> Calibration:
+    def run(self) -> MicroscopeCalibration:
         self.microscope.tilt(0.0)
         self.microscope.shift(0.0, 0.0)
         self.microscope.focus(0.0)
@@ -79,7 +79,7 @@ class _Calibrator:
         self._check_parallax(axes, height_sign)
         offset, sigma = self._axis_offset(focus_sign)
         self.microscope.tilt(0.0)
-        return Calibration(
+        return MicroscopeCalibration(
             shift_matrix=np.linalg.inv(axes @ self.beam),
             image_matrix=axes,
             focus_sign=focus_sign,

@@ -17,7 +17,7 @@ MeasureDisplacement = Callable[[Recording, Recording], Displacement]
 
 
 @dataclass(frozen=True)
-class Calibration:
+class MicroscopeCalibration:
     """Image shift and image of a microscope in the frame of the specimen; lengths in Å.
 
     `shift_matrix` gives the image shift for a place (x, y), `image_matrix` the (x, y) of a

@@ -94,7 +94,7 @@ class Displacement:
 
 
 @runtime_checkable
-class Microscope(Protocol):
+class MicroscopeControl(Protocol):
     """Microscope that acquires tilt series."""
 
     def tilt(self, angle_rad: float) -> None:

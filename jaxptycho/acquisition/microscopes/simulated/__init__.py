@@ -1,6 +1,6 @@
 """Simulated microscope: a stage, optics, a specimen and a camera with every error and failure."""
 
-from .faults import Faults
+from .faults import MicroscopeFaults
 from .geometric_camera import GeometricCamera
 from .optics import OpticsErrors
 from .simulated_microscope import CommandTimes, SimulatedMicroscope, World
@@ -14,8 +14,8 @@ __all__ = [
     "HARSH",
     "HARSH_CAMERA",
     "CommandTimes",
-    "Faults",
     "GeometricCamera",
+    "MicroscopeFaults",
     "OpticsErrors",
     "SimulatedMicroscope",
     "SpecimenShape",

@@ -10,7 +10,7 @@ Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Faults:
+class MicroscopeFaults:
     """Failures that happen.
 
     The valve is closed and the dewar is filled within intervals of time [s]; the stage refuses

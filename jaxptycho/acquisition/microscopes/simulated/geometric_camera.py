@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..microscope import Displacement, Recording, Report, ScanKind
-from .view import View
+from .view import ExposureView
 
 NOTHING_IN_COMMON = Displacement((0.0, 0.0), float("inf"))
 LOSS_ANGLE = np.deg2rad(6.0)
@@ -15,7 +15,7 @@ LOSS_ANGLE = np.deg2rad(6.0)
 class GeometricRecording(Recording):
     """Recording that has the view itself instead of an image, and the width of its field [Å]."""
 
-    view: View | None = None
+    view: ExposureView | None = None
     field_angstrom: float = 0.0
 
 
@@ -35,7 +35,7 @@ class GeometricCamera:
     track_field: float = 50_000.0
 
     def record(
-        self, kind: ScanKind, view: View, report: Report, rng: np.random.Generator
+        self, kind: ScanKind, view: ExposureView, report: Report, rng: np.random.Generator
     ) -> Recording:
         """Recording of a view; dark ones have a mean count of 0."""
         return GeometricRecording(

@@ -34,16 +34,16 @@ class OpticsErrors:
     limit: float = 150_000.0
 
 
-class Optics:
+class SimulatedOptics:
     """Optics of one seed, without shift and in nominal focus at first."""
 
     def __init__(self, errors: OpticsErrors, seed: int):
         self.errors = errors
         self._rng = rng = np.random.default_rng([seed, 4])
         handedness = np.diag([1.0, errors.shift_handedness])
-        matrix = rotation(errors.shift_rotation) @ handedness
+        matrix = _rotation(errors.shift_rotation) @ handedness
         self.shift_matrix = (np.eye(2) + rng.normal(0, errors.matrix, (2, 2))) @ matrix
-        self.image_axes = np.diag(errors.image_flip) @ rotation(errors.image_rotation)
+        self.image_axes = np.diag(errors.image_flip) @ _rotation(errors.image_rotation)
         self._focus_speed = rng.normal(0, errors.focus_drift)
         self._off = np.zeros(2)
         self.shift = np.zeros(2)
@@ -71,7 +71,7 @@ class Optics:
         return of_lens - self.errors.focus_sign * height
 
 
-def rotation(angle: float) -> Float[np.ndarray, "2 2"]:
+def _rotation(angle: float) -> Float[np.ndarray, "2 2"]:
     """Rotation of (x, y) by an angle [rad]."""
     cos = np.cos(angle)
     sin = np.sin(angle)

@@ -11,12 +11,12 @@ import numpy as np
 from jaxtyping import Float
 
 from ..microscope import Displacement, Recording, Report, ScanKind
-from .faults import Faults
+from .faults import MicroscopeFaults
 from .geometric_camera import GeometricCamera
-from .optics import Optics, OpticsErrors
-from .specimen import Specimen, SpecimenShape
+from .optics import OpticsErrors, SimulatedOptics
+from .specimen import SimulatedSpecimen, SpecimenShape
 from .stage import Stage, StageErrors
-from .view import View, point_under_beam
+from .view import ExposureView, point_under_beam
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,16 @@ class World:
     stage: StageErrors = field(default_factory=StageErrors)
     specimen: SpecimenShape = field(default_factory=SpecimenShape)
     optics: OpticsErrors = field(default_factory=OpticsErrors)
-    faults: Faults = field(default_factory=Faults)
+    faults: MicroscopeFaults = field(default_factory=MicroscopeFaults)
     times: CommandTimes = field(default_factory=CommandTimes)
 
 
 @runtime_checkable
-class Camera(Protocol):
+class SimulatedCamera(Protocol):
     """Camera of a simulated microscope."""
 
     def record(
-        self, kind: ScanKind, view: View, report: Report, rng: np.random.Generator
+        self, kind: ScanKind, view: ExposureView, report: Report, rng: np.random.Generator
     ) -> Recording:
         """Recording of a view."""
         ...
@@ -63,11 +63,11 @@ class Camera(Protocol):
 class SimulatedMicroscope:
     """Microscope of one world and one seed; `Microscope` has its commands."""
 
-    def __init__(self, world: World, seed: int, camera: Camera | None = None):
+    def __init__(self, world: World, seed: int, camera: SimulatedCamera | None = None):
         self.world = world
         self.stage = Stage(world.stage, seed)
-        self.optics = Optics(world.optics, seed)
-        self.specimen = Specimen(world.specimen, seed)
+        self.optics = SimulatedOptics(world.optics, seed)
+        self.specimen = SimulatedSpecimen(world.specimen, seed)
         self.camera = camera or GeometricCamera()
         self.time = 0.0
         self.recorded = 0
@@ -141,7 +141,7 @@ class SimulatedMicroscope:
         """Place of the specimen in one image less that in another."""
         return self.camera.displacement(scan, other, self._rng)
 
-    def view(self) -> View:
+    def view(self) -> ExposureView:
         """Specimen as an exposure sees it now."""
         pose = self.stage.pose(self.time)
         beam = self.optics.beam()
@@ -149,7 +149,7 @@ class SimulatedMicroscope:
         motion = self.specimen.motion(point[:2])
         height = float(pose.place(point)[2] + motion[2])
         low, high = self.world.specimen.clear
-        return View(
+        return ExposureView(
             pose,
             motion,
             beam,

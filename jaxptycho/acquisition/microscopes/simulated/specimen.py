@@ -32,7 +32,7 @@ class SpecimenShape:
     period: float = 0.0
 
 
-class Specimen:
+class SimulatedSpecimen:
     """Specimen of one seed."""
 
     def __init__(self, shape: SpecimenShape, seed: int):

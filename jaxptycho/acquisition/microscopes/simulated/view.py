@@ -5,14 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from .specimen import Specimen
+from .specimen import SimulatedSpecimen
 from .stage import StagePose
 
 LANDINGS = 6  # fixed-point steps from the beam to the film, whose slope is small
 
 
 @dataclass(frozen=True)
-class View:
+class ExposureView:
     """Exposure: pose of the stage, motion of the film, beam (x, y) in the lab, axes of images.
 
     `point` is the point of the specimen under the beam and `underfocus_error` that of it [Å].
@@ -36,7 +36,7 @@ class View:
 
 
 def point_under_beam(
-    specimen: Specimen, pose: StagePose, beam: Float[np.ndarray, "2"]
+    specimen: SimulatedSpecimen, pose: StagePose, beam: Float[np.ndarray, "2"]
 ) -> Float[np.ndarray, "3"]:
     """Point of the film that is projected onto the beam."""
     place = np.zeros(2)
