@@ -23,7 +23,7 @@ def tune_job(
     settings: Settings = [],  # noqa: B006
     debug: Debug = False,
 ) -> None:
-    """Find keys of a job with the least held-out loss; a folder that holds a study is gone on with,
+    """Find keys of a job with the least held-out loss; a study in a folder continues,
     also by several at once.
     """
     from ..figures.plots import save

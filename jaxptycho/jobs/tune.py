@@ -101,7 +101,7 @@ def tune(
     """Compute trials of a job until the study in `folder` has `trials` of them; return all.
 
     `over` are ranges (`parse_range`), `settings` change the job of all trials. A folder that holds
-    a study is gone on with, by several workers at once if they are started so. Raises ValueError
+    a study continues, with several workers at once if they are started so. Raises ValueError
     where no trial could be computed, and Stopped where a trial was asked to stop.
     """
     ranges = [parse_range(text) for text in over]
