@@ -6,7 +6,6 @@ import numpy as np
 from jaxtyping import Float
 
 WAVES = 200
-CELL = 1000.0  # Å, of the grid in which particles are drawn
 
 
 @dataclass(frozen=True)
@@ -15,8 +14,7 @@ class SpecimenShape:
 
     `roughness` over `length`, on top of the plane. `motion` [Å per unit of dose] is that of the
     middle of the film, (1 − r²/R²) of it elsewhere with R = `radius`. Images are dark at angles
-    outside `clear`. Images lose the fraction `contamination` of their contrast at every exposure.
-    Particles per square micrometre within `thickness`, `period` > 0 for a square lattice of them.
+    outside `clear`.
     """
 
     height: float = 10_000.0
@@ -26,10 +24,6 @@ class SpecimenShape:
     motion: float = 0.0
     radius: float = 100_000.0
     clear: tuple[float, float] = (-np.pi / 2, np.pi / 2)
-    contamination: float = 0.0
-    particles: float = 3000.0
-    thickness: float = 300.0
-    period: float = 0.0
 
 
 class SimulatedSpecimen:
@@ -37,7 +31,6 @@ class SimulatedSpecimen:
 
     def __init__(self, shape: SpecimenShape, seed: int):
         self.shape = shape
-        self._seed = seed
         rng = np.random.default_rng([seed, 2])
         self._height = rng.normal(0, shape.height)
         self._slope = rng.normal(0, shape.slope, 2)
@@ -67,31 +60,3 @@ class SimulatedSpecimen:
             return np.zeros(3)
         profile = 1 - (place @ place) / self.shape.radius**2
         return self.shape.motion * self._direction * profile * self.dose(place)
-
-    def particles(
-        self, place: Float[np.ndarray, "2"], reach: float
-    ) -> tuple[Float[np.ndarray, "particle 3"], Float[np.ndarray, " particle"]]:
-        """Particles within `reach` of a place in x and y: points (x, y, z) and strengths."""
-        first = np.floor((place - reach) / CELL).astype(int)
-        last = np.floor((place + reach) / CELL).astype(int)
-        cells = [
-            self._cell(i, j)
-            for i in range(first[0], last[0] + 1)
-            for j in range(first[1], last[1] + 1)
-        ]
-        points = np.concatenate([points for points, _ in cells])
-        points = np.concatenate(
-            [points[:, :2], self.surface(points[:, :2])[:, 2:] + points[:, 2:]], 1
-        )
-        return points, np.concatenate([strength for _, strength in cells])
-
-    def _cell(self, i, j):
-        rng = np.random.default_rng([self._seed, 3, i + 2**20, j + 2**20])
-        if self.shape.period:
-            steps = np.arange(0, CELL - 1e-6, self.shape.period)
-            places = np.stack(np.meshgrid(steps, steps), -1).reshape(-1, 2)
-            points = np.pad(places, ((0, 0), (0, 1)))
-            return points + np.array([i * CELL, j * CELL, 0.0]), np.ones(len(points))
-        count = rng.poisson(self.shape.particles * (CELL / 1e4) ** 2)
-        points = rng.uniform(0, 1, (count, 3)) * [CELL, CELL, self.shape.thickness]
-        return points + np.array([i * CELL, j * CELL, 0.0]), rng.uniform(0.5, 1.5, count)
