@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -136,7 +136,9 @@ class Station:
                 numbers = json.loads(str(stored["numbers"]))
                 image = stored["image"]
             rest = {key: numbers.pop(key) for key in NUMBERS_OF_RECORDING}
-            pairs = {k: tuple(v) if isinstance(v, list) else v for k, v in numbers.items()}
+            pairs: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in numbers.items()
+            }
             self._recordings[name] = Recording(Report(**pairs), image=image, **rest)
         return self._recordings[name]
 

@@ -52,7 +52,8 @@ def _labels(part: eqx.Module) -> Iterator[tuple[str, str | None, tuple[str, ...]
         units = UNITS.get(f"{type(part).__name__}.{name}", UNITS.get(name))
         for path, array, before in _arrays(getattr(part, name), name):
             if isinstance(array, eqx.Module):
-                yield from ((f"{path}/{inner}", *rest) for inner, *rest in _labels(array))
+                for inner, inner_units, axes in _labels(array):
+                    yield f"{path}/{inner}", inner_units, axes
             else:
                 yield path, units, (*before, *_axes(hints.get(name), np.ndim(array) - len(before)))
 

@@ -209,7 +209,10 @@ def change(values: dict[str, Any], setting: str) -> list[str]:
         node = inside
     place: Any = _index(node, path, setting) if isinstance(node, list) else last
     more = last == "epochs" and text.strip().startswith("+") and isinstance(value, int)
-    node[place] = (node.get(place) or 0) + value if more else value
+    if more:
+        assert isinstance(node, dict)
+        value += node.get(last) or 0
+    node[place] = value
     return path
 
 

@@ -1,6 +1,6 @@
 """Extent of a particle in vacuum, from the aligned projections of its tilt series."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -105,14 +105,16 @@ def _half_width(profile: Float[np.ndarray, " n"], step: float) -> float:
     """Largest distance [Å] from the middle pixel, in the longest run above the edge and noise."""
     plateau = np.median(profile[profile > profile.max() / 2])
     noise = 1.4826 * np.median(np.abs(profile[profile < plateau / 4]))
-    runs, _ = label(profile > max(EDGE * plateau, CERTAIN * noise))
+    runs: Any = label(profile > max(EDGE * plateau, CERTAIN * noise))[0]  # pyright: ignore[reportIndexIssue]
     longest = np.argmax(np.bincount(runs)[1:]) + 1
     return float(step * np.abs(np.flatnonzero(runs == longest) - len(profile) // 2).max())
 
 
-def _corners(tilts: Float[np.ndarray, " view"], w: Float[np.ndarray, " view"]):
+def _corners(
+    tilts: Float[np.ndarray, " view"], w: Float[np.ndarray, " view"]
+) -> tuple[float, float]:
     """Largest x and z [Å] with |x cos θ + z sin θ| ≤ w in all views."""
     rows = np.stack([np.cos(tilts), np.sin(tilts)], -1)
-    within = {"A_ub": np.concatenate([rows, -rows]), "b_ub": np.concatenate([w, w])}
+    within: Any = {"A_ub": np.concatenate([rows, -rows]), "b_ub": np.concatenate([w, w])}
     both = [linprog(-np.eye(2)[axis], **within, bounds=(None, None)).x[axis] for axis in (0, 1)]
     return float(both[0]), float(both[1])

@@ -266,7 +266,8 @@ class FakeSerialEM:
             raise SEMerror("the correlation has no peak")
         self._aligned = np.array(apart.value)
         if not still:
-            self._ImageShiftByMicrons(*(float(v) / UM for v in self._aligned))
+            x, y = (float(v) / UM for v in self._aligned)
+            self._ImageShiftByMicrons(x, y)
 
     def _ReportAlignShift(self):
         nm = self._aligned / NM

@@ -51,8 +51,12 @@ class GeometricCamera:
         self, scan: Recording, other: Recording, rng: np.random.Generator
     ) -> Displacement:
         """Shift in (x, y) of the image, of what is in the middle of the other image."""
+        assert isinstance(scan, GeometricRecording)
+        assert isinstance(other, GeometricRecording)
         here = scan.view
         there = other.view
+        assert here is not None
+        assert there is not None
         shift = here.in_image(there.point) - there.in_image(there.point)
         reach = (scan.field_angstrom + other.field_angstrom) / 2
         if here.dark or there.dark or np.max(np.abs(shift)) > reach:

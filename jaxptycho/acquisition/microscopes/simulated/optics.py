@@ -66,7 +66,7 @@ class SimulatedOptics:
 
     def underfocus_error(self, height: float, time: float) -> float:
         """Underfocus less the nominal one, of a specimen at a height (downstream) at a time."""
-        of_shift = self.errors.focus_of_shift * (self.shift @ self.shift) / UM**2
+        of_shift = self.errors.focus_of_shift * float(self.shift @ self.shift) / UM**2
         of_lens = self.underfocus + self._focus_speed * time + of_shift
         return of_lens - self.errors.focus_sign * height
 
