@@ -81,6 +81,7 @@ def test_a_run_folder_holds_everything(reference, values):
         "history.csv",
         "report.html",
         "result.h5",
+        "run.log",
         "run.toml",
         "steps",
     ]
