@@ -244,11 +244,11 @@ def scale_bar(
     x, y = 0.05 * shape[1], 0.95 * shape[0] - height
     ax.add_patch(Rectangle((x, y), width, height, fc="white", ec="black", lw=0.5))
     text = ax.text(
-        x + width / 2,
+        x,  # not above its middle: a long label of a short bar would leave the image
         y - 0.015 * shape[0],
         f"{length / size:g} {unit}",
         color="white",
-        ha="center",
+        ha="left",
         va="bottom",
     )
     text.set_bbox({"facecolor": "black", "alpha": 0.5, "pad": 1.5, "lw": 0})

@@ -213,6 +213,7 @@ def test_a_signal_to_one_process_stops_all_at_the_same_batch(job, tmp_path):
     assert (tmp_path / "run" / "result.h5").exists()
 
 
+@pytest.mark.filterwarnings("ignore:192 of 256 shots have the position of another")
 def test_a_run_never_loads_a_file_larger_than_memory(values, tmp_path, monkeypatch):
     """From the first look to the last figure no more than one block of patterns at a time."""
     few = read(values["data"]["file"])
