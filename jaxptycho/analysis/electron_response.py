@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 
 from ..data import Dataset
+from ..data.first_pass import BLOCK
 from ..data.tiles import tiles_of
 from .cumulants import REACH, Cumulants, cumulants
 from .few_counts import Continued, binned_sums, continued
@@ -196,7 +197,9 @@ def neighbouring_sample(data: Dataset) -> tuple[Float[np.ndarray, "n y x"], Int[
     wanted = max(1, round(len(numbers) * min(1.0, count / n)))
     chosen = numbers[np.linspace(0, len(numbers) - 1, wanted).round().astype(int)]
     shots = np.flatnonzero(np.isin(parts, chosen))
-    patterns = np.fft.fftshift(data.patterns(0, shots), axes=(1, 2)).astype(np.float32)
+    blocks = (shots[start : start + BLOCK] for start in range(0, len(shots), BLOCK))
+    patterns = np.concatenate([data.patterns(0, block).astype(np.float32) for block in blocks])
+    patterns = np.fft.fftshift(patterns, axes=(1, 2))
     return np.where(patterns > threshold_of(data), patterns, 0), parts[shots]
 
 
