@@ -105,7 +105,9 @@ def _half_width(profile: Float[np.ndarray, " n"], step: float) -> float:
     """Largest distance [Å] from the middle pixel, in the longest run above the edge and noise."""
     plateau = np.median(profile[profile > profile.max() / 2])
     noise = 1.4826 * np.median(np.abs(profile[profile < plateau / 4]))
-    runs: Any = label(profile > max(EDGE * plateau, CERTAIN * noise))[0]  # pyright: ignore[reportIndexIssue]
+    certain = profile > max(EDGE * plateau, CERTAIN * noise)
+    labelled: Any = label(certain)
+    runs = labelled[0]
     longest = np.argmax(np.bincount(runs)[1:]) + 1
     return float(step * np.abs(np.flatnonzero(runs == longest) - len(profile) // 2).max())
 
