@@ -3,6 +3,7 @@
 import hashlib
 import platform
 from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +24,14 @@ def provenance() -> dict[str, str]:
         "host": platform.node(),
         "devices": ", ".join(f"{count} × {kind}" for kind, count in kinds.items()),
     }
+
+
+def hashing(path: str | Path) -> "Future[str | None]":
+    """`data_hash` under way in a thread."""
+    pool = ThreadPoolExecutor(1)
+    under_way = pool.submit(data_hash, path)
+    pool.shutdown(wait=False)
+    return under_way
 
 
 def data_hash(path: str | Path) -> str | None:

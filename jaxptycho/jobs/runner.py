@@ -2,8 +2,9 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ..figures.scan import write_figures
 from ..figures.series import write_series_figures
 from ..figures.summary import facts_of
 from ..io.atomic_write import atomic_path
-from ..io.provenance import data_hash
+from ..io.provenance import hashing
 from ..model import Model
 from ..reports.calibration import PAGE
 from ..reports.run import write_run_report
@@ -154,6 +155,7 @@ class Runner:
         self.source: BatchSource | None = None
         self.first: Model | None = None  # before all steps, for figures
         self.cautions: list[str] = []  # about the measurement
+        self.data_sha256: Future[str | None] | None = None  # of the file of the measurement
         self.found: dict[str, Any] = {}  # keys of a calibration that the job has taken
         if job.data.file is not None:
             self._read()
@@ -185,7 +187,7 @@ class Runner:
         for name, words in self._descan().items():
             self.listener.say(f"{name} {words}")
         if self.source is not None:
-            self.data_sha256  # noqa: B018  before a signal leaves little time
+            self._hash_data()
         state = State()
         try:
             with self.listener:
@@ -223,6 +225,7 @@ class Runner:
             self.job = self.job.model_copy(update={"data": data})
             if not all(step.simulates for step in self.job.step):
                 self._read()
+                self._hash_data()
         if state.found != self.found:
             self.found = state.found
             self.job = with_keys(self.job, state.found)
@@ -241,10 +244,10 @@ class Runner:
         devices = mesh(job.run.devices, job.run.slabs)
         self.source = BatchSource.of(data, devices, job.data.hold_out, job.run.seed)
 
-    @cached_property
-    def data_sha256(self) -> str | None:
-        """Hash of the file of the measurement, in the first process."""
-        return run_on_rank0(lambda: data_hash(str(self.job.data.file)))
+    def _hash_data(self) -> None:
+        """Begin to hash the file of the measurement beside the steps, in the first process."""
+        if is_first():
+            self.data_sha256 = hashing(str(self.job.data.file))
 
     def _descan(self) -> dict[str, str]:
         return {} if self.source is None else descan_statement(self.job, self.source.data)
@@ -290,7 +293,10 @@ class Runner:
         fit = source.fit(model)
         verdict = source.verdict(model, history) if history else None
         about = {} if verdict is None else {"verdict": str(verdict), "explains": verdict.explains}
-        about |= {"data_file": self.job.data.file, "data_sha256": self.data_sha256}
+        about |= {
+            "data_file": self.job.data.file,
+            "data_sha256": self.data_sha256 and self.data_sha256.result(),
+        }
         write_result(self.folder, model, history, job=write_job(self.job), **fit, **about)
         self.draw(model, history)
         outcome = Outcome(self.folder, why, fit, model, history, verdict)
