@@ -10,9 +10,9 @@ from scipy.stats import theilslopes
 
 from ..io.atomic_write import write_table
 from .replay import LogReplay, replay_filter, replay_rule
-from .tilt_log import ANGSTROM_PER_UM, TiltLog, along_the_axis
+from .tilt_log import TiltLog, along_the_axis
+from .units import ANGSTROM_PER_NM, ANGSTROM_PER_UM
 
-ANGSTROM_PER_NM = 10.0
 FIGURE = "tracking.png"
 TABLE = "tracking.csv"
 COLUMNS = (

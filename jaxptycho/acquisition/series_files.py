@@ -12,10 +12,9 @@ from ..io.atomic_write import atomic_path
 from .journal import Event
 from .mdoc import Mdoc, date_time, write_mdoc
 from .series_state import SeriesState
-from .tilt_log import ANGSTROM_PER_UM
+from .units import ANGSTROM_PER_NM, ANGSTROM_PER_UM
 
 PROGRESS = "progress.json"
-ANGSTROM_PER_NM = 10.0
 
 
 def progress(state: SeriesState, names: Sequence[str], seconds: float) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from .mdoc import Mdoc, parse_mdoc
+from .units import ANGSTROM_PER_UM
 
-ANGSTROM_PER_UM = 1e4
 RESIDUAL_PIXEL = re.compile(r"1 px = ([\d.]+) A")
 SECONDS_PER_DAY = 86_400
 COLUMNS = (

@@ -54,7 +54,8 @@ def tracking(
     a figure and a table of tilts in a new folder.
     """
     from ..acquisition.log_report import FIGURE, LogReport
-    from ..acquisition.tilt_log import ANGSTROM_PER_UM, read_tilt_log
+    from ..acquisition.tilt_log import read_tilt_log
+    from ..acquisition.units import ANGSTROM_PER_UM
     from ..runs.folder import refuse_existing
 
     folder = out or Path(f"{log.stem}-tracking")

@@ -11,11 +11,9 @@ from ..acquisition.geometry import STEM, TEM
 from ..acquisition.plan import Plan, dose_symmetric
 from ..acquisition.priors import GeometryPrior
 from ..acquisition.schedule import Rules
+from ..acquisition.units import ANGSTROM_PER_NM, ANGSTROM_PER_UM
 from .mistakes import mistake_sentence
 from .schema import Section, key
-
-ANGSTROM_PER_UM = 1e4
-ANGSTROM_PER_NM = 10.0
 
 
 class MicroscopeSection(Section):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..pairs import pair_sigma
+from ..units import ANGSTROM_PER_NM, ANGSTROM_PER_UM
 from .microscope import (
     ConnectionLost,
     DewarFilling,
@@ -24,8 +25,6 @@ from .microscope import (
     ValveClosed,
 )
 
-ANGSTROM_PER_UM = 1e4
-ANGSTROM_PER_NM = 10.0
 PORT = 48888
 COUNTER = "jaxptychoRecorded"  # of SerialEM, where it outlives this process
 SHIFT_TOLERANCE = 0.02  # µm, by which an image shift may be off what was asked for
